@@ -1,0 +1,1 @@
+//! Exeat: binds managed processes to a policy and records what leaves them.

@@ -1,0 +1,1 @@
+//! Locates the toolchain that compiles the kernel programs.

@@ -1,0 +1,1 @@
+//! Policy: what may be done by whom; pure, total and deterministic.
