@@ -2,10 +2,13 @@
 //!
 //! The modules stand in the order in which a byte meets them; `flow` is the whole path on one page.
 
+pub mod bounded;
 pub mod telemetry;
 pub mod config;
 pub mod audit;
+pub mod tls;
 pub mod decode;
+pub mod forward;
 pub mod resolve;
 pub mod control;
 pub mod launch;

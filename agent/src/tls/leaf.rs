@@ -1,0 +1,179 @@
+//! Leaf certificates for intercepted connections: one key for the gate's life, one certificate for each
+//! name, signed by the supervisor and kept until half of its validity has passed.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rcgen::{KeyPair, PublicKeyData as _};
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::{CertifiedKey, SigningKey};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
+
+use crate::bounded::Bounded;
+
+/// How many names' certificates are kept.
+const KEPT: usize = 4096;
+/// A signature takes the supervisor well under a millisecond; past this it is not coming.
+const SIGN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What went wrong on the way to a leaf certificate.
+#[derive(Debug, Error)]
+pub enum LeafFault {
+    /// The gate's own key could not be made.
+    #[error("making the key of the leaf certificates")]
+    Key(#[source] rcgen::Error),
+    /// rustls does not take the key.
+    #[error("loading the key of the leaf certificates")]
+    Load(#[source] rustls::Error),
+    /// The supervisor is not there, or busy beyond its deadline.
+    #[error("no answer from the supervisor to a request for a certificate")]
+    NoAnswer,
+    /// The supervisor refused to sign.
+    #[error("the supervisor refused to sign for `{name}`: {why}")]
+    Refused {
+        /// The name or address asked for.
+        name: String,
+        /// The supervisor's words.
+        why: String,
+    },
+}
+
+/// What the supervisor returns for a name.
+#[derive(Debug, Clone)]
+pub struct Signed {
+    /// The chain in DER, leaf first.
+    pub chain: Vec<Vec<u8>>,
+    /// How long it may be used.
+    pub valid_for: Duration,
+}
+
+/// A request for a certificate, on its way to the supervisor.
+#[derive(Debug)]
+pub struct SignRequest {
+    /// A host name or an IP address, as text.
+    pub name: String,
+    /// The public key to certify, as a DER `SubjectPublicKeyInfo`.
+    pub public_key: Vec<u8>,
+    /// Where the answer goes; the error is the supervisor's sentence.
+    pub reply: oneshot::Sender<Result<Signed, String>>,
+}
+
+/// ALPN of a configuration: what the upstream agreed to, and only that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Alpn {
+    /// The client offered nothing.
+    None,
+    /// `http/1.1`
+    Http1,
+    /// `h2`
+    Http2,
+}
+
+impl Alpn {
+    /// The protocol list for a rustls configuration.
+    pub fn protocols(self) -> Vec<Vec<u8>> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Http1 => vec![b"http/1.1".to_vec()],
+            Self::Http2 => vec![b"h2".to_vec()],
+        }
+    }
+}
+
+struct Kept {
+    config: Arc<ServerConfig>,
+    until: Instant,
+}
+
+/// The cache of leaf certificates, as ready server configurations.
+pub struct Leaves {
+    key: Arc<dyn SigningKey>,
+    public_key: Vec<u8>,
+    signer: mpsc::Sender<SignRequest>,
+    kept: Mutex<Bounded<(String, Alpn), Kept>>,
+}
+
+impl std::fmt::Debug for Leaves {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Leaves").finish_non_exhaustive()
+    }
+}
+
+impl Leaves {
+    /// Makes the gate's key; certificates are asked for through `signer`.
+    ///
+    /// # Errors
+    /// [`LeafFault::Key`] and [`LeafFault::Load`] when the cryptographic library fails.
+    pub fn new(signer: mpsc::Sender<SignRequest>) -> Result<Self, LeafFault> {
+        let pair = KeyPair::generate().map_err(LeafFault::Key)?;
+        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pair.serialize_der()));
+        let key = any_supported_type(&der).map_err(LeafFault::Load)?;
+        let public_key = pair.subject_public_key_info();
+        Ok(Self { key, public_key, signer, kept: Mutex::new(Bounded::new(KEPT)) })
+    }
+
+    /// The server configuration for `name` (a host name or an address) that offers just `alpn`.
+    ///
+    /// # Errors
+    /// [`LeafFault::NoAnswer`] and [`LeafFault::Refused`].
+    pub async fn config(&self, name: &str, alpn: Alpn) -> Result<Arc<ServerConfig>, LeafFault> {
+        let key = (name.to_owned(), alpn);
+        if let Some(config) = self.fresh(&key) {
+            return Ok(config);
+        }
+        let signed = self.ask(name).await?;
+        let until = Instant::now() + signed.valid_for / 2;
+        let config = Arc::new(self.build(signed, alpn)?);
+        let kept = Kept { config: Arc::clone(&config), until };
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(key, kept);
+        Ok(config)
+    }
+
+    fn fresh(&self, key: &(String, Alpn)) -> Option<Arc<ServerConfig>> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = kept.get(key)?;
+        (Instant::now() < found.until).then(|| Arc::clone(&found.config))
+    }
+
+    async fn ask(&self, name: &str) -> Result<Signed, LeafFault> {
+        let (reply, answer) = oneshot::channel();
+        let request =
+            SignRequest { name: name.to_owned(), public_key: self.public_key.clone(), reply };
+        let asked = async {
+            self.signer.send(request).await.ok()?;
+            answer.await.ok()
+        };
+        match timeout(SIGN_DEADLINE, asked).await {
+            Ok(Some(Ok(signed))) => Ok(signed),
+            Ok(Some(Err(why))) => Err(LeafFault::Refused { name: name.to_owned(), why }),
+            Ok(None) | Err(_) => Err(LeafFault::NoAnswer),
+        }
+    }
+
+    fn build(&self, signed: Signed, alpn: Alpn) -> Result<ServerConfig, LeafFault> {
+        let chain = signed.chain.into_iter().map(CertificateDer::from).collect();
+        let certified = CertifiedKey::new(chain, Arc::clone(&self.key));
+        let mut config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(One(Arc::new(certified))));
+        config.alpn_protocols = alpn.protocols();
+        config.ticketer = Ticketer::new().map_err(LeafFault::Load)?;
+        Ok(config)
+    }
+}
+
+/// Always the same certificate: the name was agreed on before the configuration was chosen.
+#[derive(Debug)]
+struct One(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for One {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+}

@@ -1,0 +1,5 @@
+//! TLS on both sides of the gate.
+
+pub mod leaf;
+pub mod tee;
+pub mod upstream;
