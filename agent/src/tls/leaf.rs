@@ -1,5 +1,5 @@
 //! Leaf certificates for intercepted connections: one key for the gate's life, one certificate for each
-//! name, signed by the supervisor and kept until half of its validity has passed.
+//! name, signed by the supervisor and kept for half a day.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,6 +19,8 @@ use crate::bounded::Bounded;
 
 /// How many names' certificates are kept.
 const KEPT: usize = 4096;
+/// A certificate is asked for anew after this long; the supervisor's are valid for days.
+const KEPT_FOR: Duration = Duration::from_secs(12 * 60 * 60);
 /// A signature takes the supervisor well under a millisecond; past this it is not coming.
 const SIGN_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -44,14 +46,8 @@ pub enum LeafFault {
     },
 }
 
-/// What the supervisor returns for a name.
-#[derive(Debug, Clone)]
-pub struct Signed {
-    /// The chain in DER, leaf first.
-    pub chain: Vec<Vec<u8>>,
-    /// How long it may be used.
-    pub valid_for: Duration,
-}
+/// A certificate chain in DER, leaf first.
+pub type Chain = Vec<Vec<u8>>;
 
 /// A request for a certificate, on its way to the supervisor.
 #[derive(Debug)]
@@ -61,7 +57,7 @@ pub struct SignRequest {
     /// The public key to certify, as a DER `SubjectPublicKeyInfo`.
     pub public_key: Vec<u8>,
     /// Where the answer goes; the error is the supervisor's sentence.
-    pub reply: oneshot::Sender<Result<Signed, String>>,
+    pub reply: oneshot::Sender<Result<Chain, String>>,
 }
 
 /// ALPN of a configuration: what the upstream agreed to, and only that.
@@ -127,9 +123,9 @@ impl Leaves {
         if let Some(config) = self.fresh(&key) {
             return Ok(config);
         }
-        let signed = self.ask(name).await?;
-        let until = Instant::now() + signed.valid_for / 2;
-        let config = Arc::new(self.build(signed, alpn)?);
+        let chain = self.ask(name).await?;
+        let until = Instant::now() + KEPT_FOR;
+        let config = Arc::new(self.build(chain, alpn)?);
         let kept = Kept { config: Arc::clone(&config), until };
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(key, kept);
         Ok(config)
@@ -141,7 +137,7 @@ impl Leaves {
         (Instant::now() < found.until).then(|| Arc::clone(&found.config))
     }
 
-    async fn ask(&self, name: &str) -> Result<Signed, LeafFault> {
+    async fn ask(&self, name: &str) -> Result<Chain, LeafFault> {
         let (reply, answer) = oneshot::channel();
         let request =
             SignRequest { name: name.to_owned(), public_key: self.public_key.clone(), reply };
@@ -150,14 +146,14 @@ impl Leaves {
             answer.await.ok()
         };
         match timeout(SIGN_DEADLINE, asked).await {
-            Ok(Some(Ok(signed))) => Ok(signed),
+            Ok(Some(Ok(chain))) => Ok(chain),
             Ok(Some(Err(why))) => Err(LeafFault::Refused { name: name.to_owned(), why }),
             Ok(None) | Err(_) => Err(LeafFault::NoAnswer),
         }
     }
 
-    fn build(&self, signed: Signed, alpn: Alpn) -> Result<ServerConfig, LeafFault> {
-        let chain = signed.chain.into_iter().map(CertificateDer::from).collect();
+    fn build(&self, chain: Chain, alpn: Alpn) -> Result<ServerConfig, LeafFault> {
+        let chain = chain.into_iter().map(CertificateDer::from).collect();
         let certified = CertifiedKey::new(chain, Arc::clone(&self.key));
         let mut config = ServerConfig::builder()
             .with_no_client_auth()
