@@ -54,6 +54,15 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd), ChannelError> {
     .map_err(|e| ChannelError::Create(e.into()))
 }
 
+/// Makes a descriptor wait-able by tasks. It has to be non-blocking. Needs a tokio runtime.
+#[expect(
+    deprecated,
+    reason = "deprecated for types whose as_raw_fd may lie; OwnedFd keeps one descriptor open"
+)]
+pub(crate) fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(descriptor)
+}
+
 impl GateEnd {
     /// The gate's end, which its supervisor left as standard input. Needs a tokio runtime.
     pub fn from_stdin() -> Result<Self, ChannelError> {
@@ -68,7 +77,7 @@ impl GateEnd {
 impl<Out: Message, In: Message> Channel<Out, In> {
     /// Takes one socket of a [`pair`]. Needs a tokio runtime.
     pub fn new(socket: OwnedFd) -> Result<Self, ChannelError> {
-        let socket = AsyncFd::register(socket).map_err(ChannelError::Create)?;
+        let socket = watch(socket).map_err(ChannelError::Create)?;
         Ok(Self {
             socket,
             direction: PhantomData,

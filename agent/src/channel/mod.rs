@@ -9,6 +9,7 @@ mod message;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use endpoint::watch;
 pub use endpoint::{Channel, GateEnd, Received, SupervisorEnd, pair};
 pub use frame::{ChannelError, Frame, MAX_DESCRIPTORS, receive_frame, send_frame};
 pub use message::{
