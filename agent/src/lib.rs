@@ -5,6 +5,7 @@
 pub mod bounded;
 pub mod telemetry;
 pub mod config;
+pub mod channel;
 pub mod audit;
 pub mod tls;
 pub mod decode;
