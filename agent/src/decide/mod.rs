@@ -1,0 +1,210 @@
+//! The decision: the one caller of `exeat_policy::evaluate`, and the only maker of permits and refusals.
+
+mod counters;
+mod permit;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use exeat_policy::{
+    Action, Binding, Caller, Effect, Explanation, Hints, Mode, Name, PolicySet, Protocol, Range,
+    Request, Target, Timestamp, Verdict, Workload, evaluate, explain, limit_keys, listable,
+    ports_for, ranges,
+};
+
+pub use self::permit::{Connect, Exchange, Message, Permit, Refused, Resolve, Run};
+use self::counters::Counters;
+use self::permit::Judged;
+use crate::audit::record::{Decision, Effect as RecordedEffect, Mode as RecordedMode};
+use crate::audit::text::Text;
+use crate::telemetry::clock;
+
+/// A policy in force.
+#[derive(Debug)]
+pub struct InForce {
+    /// The set.
+    pub set: PolicySet,
+    /// Counts from 1 in the daemon's life.
+    pub generation: u64,
+    fingerprint: Text,
+}
+
+/// Decides.
+#[derive(Debug)]
+pub struct Decider {
+    state: ArcSwap<InForce>,
+    counters: Counters,
+}
+
+/// An HTTP request, as far as policy judges it.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpRequest<'a> {
+    /// Where to: the peer that was agreed on.
+    pub target: Target<'a>,
+    /// Which port.
+    pub port: u16,
+    /// The method as sent.
+    pub method: &'a str,
+    /// The path as sent, without the query.
+    pub path: &'a str,
+    /// Whether the connection is intercepted TLS.
+    pub tls: bool,
+    /// Whether it asks for an upgrade.
+    pub upgrade: bool,
+}
+
+/// An MCP message, as far as policy judges it.
+#[derive(Debug, Clone, Copy)]
+pub struct McpMessage<'a> {
+    /// The registered server that it goes to or comes from.
+    pub server: &'a str,
+    /// The JSON-RPC method.
+    pub method: &'a str,
+    /// The tool, prompt or resource that it names.
+    pub name: Option<&'a str>,
+    /// What the server lists of the tool.
+    pub hints: Option<Hints>,
+    /// The session.
+    pub session: Option<&'a str>,
+}
+
+impl Decider {
+    /// Starts with `set` in force.
+    pub fn new(set: PolicySet, generation: u64) -> Self {
+        Self {
+            state: ArcSwap::from_pointee(InForce::new(set, generation)),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Puts `set` in force, at once and whole.
+    pub fn replace(&self, set: PolicySet, generation: u64) {
+        self.state.store(Arc::new(InForce::new(set, generation)));
+    }
+
+    /// The policy in force now. A decision takes one; two calls may see two generations.
+    pub fn in_force(&self) -> Arc<InForce> {
+        self.state.load_full()
+    }
+
+    /// May `caller` start `server`?
+    pub fn run(&self, caller: Caller<'_>, server: &str) -> Result<Permit<Run>, Refused> {
+        self.judge(caller, Action::Run { server })
+    }
+
+    /// May `caller` know the addresses of `name`?
+    pub fn resolve(&self, caller: Caller<'_>, name: &Name) -> Result<Permit<Resolve>, Refused> {
+        self.judge(caller, Action::Resolve { name })
+    }
+
+    /// May `caller` connect to `target` by TCP?
+    pub fn connect(
+        &self,
+        caller: Caller<'_>,
+        target: Target<'_>,
+        port: u16,
+    ) -> Result<Permit<Connect>, Refused> {
+        self.judge(caller, Action::Connect { target, port, protocol: Protocol::Tcp })
+    }
+
+    /// May `caller` send this HTTP request?
+    pub fn exchange(
+        &self,
+        caller: Caller<'_>,
+        request: HttpRequest<'_>,
+    ) -> Result<Permit<Exchange>, Refused> {
+        let HttpRequest { target, port, method, path, tls, upgrade } = request;
+        self.judge(caller, Action::Http { target, port, method, path, tls, upgrade })
+    }
+
+    /// May this MCP message pass?
+    pub fn message(
+        &self,
+        caller: Caller<'_>,
+        message: McpMessage<'_>,
+    ) -> Result<Permit<Message>, Refused> {
+        let McpMessage { server, method, name, hints, session } = message;
+        self.judge(caller, Action::Mcp { server, method, name, hints, session })
+    }
+
+    /// Whether a tool is shown to `caller`.
+    pub fn lists(&self, caller: Caller<'_>, server: &str, tool: &str, hints: Hints) -> bool {
+        listable(&self.state.load().set, caller, server, tool, Some(hints), now())
+    }
+
+    /// The ports at which the addresses of `name` are opened for `caller`.
+    pub fn ports(&self, caller: Caller<'_>, name: &Name) -> Vec<Binding> {
+        ports_for(&self.state.load().set, caller, name)
+    }
+
+    /// The addresses that `workload` may reach without a name.
+    pub fn ranges(&self, workload: Workload<'_>) -> Vec<Range> {
+        ranges(&self.state.load().set, workload)
+    }
+
+    /// Decides without doing, and tells what was considered.
+    pub fn explain(&self, caller: Caller<'_>, action: Action<'_>) -> Explanation {
+        let request = Request { caller, action, now: now(), counts: &[] };
+        explain(&self.state.load().set, &request)
+    }
+
+    fn judge<A>(&self, caller: Caller<'_>, action: Action<'_>) -> Result<Permit<A>, Refused> {
+        let state = self.state.load();
+        let now = now();
+        let mut request = Request { caller, action, now, counts: &[] };
+        let keys = limit_keys(&state.set, &request);
+        let held = (!keys.is_empty()).then(|| self.counters.hold(keys, now));
+        let counts = held.as_ref().map(counters::Held::counts).unwrap_or_default();
+        request.counts = &counts;
+        // INVARIANT: the one call of `evaluate`; `cargo xtask tidy` counts them.
+        let verdict = evaluate(&state.set, &request);
+        let effect = verdict.effect;
+        let judged = state.judged(verdict);
+        match effect {
+            Effect::Allow => {
+                if let Some(held) = held {
+                    held.charge();
+                }
+                Ok(Permit::new(judged))
+            }
+            Effect::Deny => Err(Refused::new(judged)),
+        }
+    }
+}
+
+impl InForce {
+    fn new(set: PolicySet, generation: u64) -> Self {
+        let fingerprint = Text::new(set.fingerprint());
+        Self { set, generation, fingerprint }
+    }
+
+    fn judged(&self, verdict: Verdict) -> Judged {
+        let Verdict { effect, rule, reason, mode, would, identities, class, egress, retry_after } =
+            verdict;
+        let decision = Decision {
+            effect: recorded(effect),
+            rule: rule.as_deref().map(Text::new),
+            reason: Some(Text::new(&reason.to_string())),
+            mode: match mode {
+                Mode::Enforce => RecordedMode::Enforce,
+                Mode::Observe => RecordedMode::Observe,
+            },
+            would: would.map(|would| recorded(would.effect)),
+            policy: Some(self.fingerprint.clone()),
+            generation: Some(self.generation),
+            counters: Vec::new(),
+        };
+        Judged { decision, reason, egress, class, identities, retry_after }
+    }
+}
+
+fn recorded(effect: Effect) -> RecordedEffect {
+    match effect {
+        Effect::Allow => RecordedEffect::Allow,
+        Effect::Deny => RecordedEffect::Deny,
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_millis(clock::wall().microseconds() / 1000)
+}

@@ -1,0 +1,116 @@
+//! The two results of a decision. Nothing outside this folder can make either.
+
+use std::fmt;
+use std::sync::Arc;
+
+use exeat_policy::{Class, Egress, Reason};
+
+use crate::audit::record::Decision;
+
+/// What a decision was about: a workload's connection to a peer.
+#[derive(Debug)]
+pub struct Connect;
+/// What a decision was about: an HTTP request.
+#[derive(Debug)]
+pub struct Exchange;
+/// What a decision was about: an MCP message.
+#[derive(Debug)]
+pub struct Message;
+/// What a decision was about: a name's addresses.
+#[derive(Debug)]
+pub struct Resolve;
+/// What a decision was about: a server's start.
+#[derive(Debug)]
+pub struct Run;
+
+/// Proof that policy allowed one thing, once. Not `Clone`; whatever forwards takes it by value.
+#[must_use = "a permit that is not used was asked for in vain"]
+pub struct Permit<A> {
+    judged: Judged,
+    about: std::marker::PhantomData<A>,
+}
+
+/// Proof that policy refused.
+#[must_use = "a refusal has to be answered and recorded"]
+pub struct Refused {
+    judged: Judged,
+}
+
+/// What both hold.
+pub(super) struct Judged {
+    pub(super) decision: Decision,
+    pub(super) reason: Reason,
+    pub(super) egress: Option<Egress>,
+    pub(super) class: Option<Class>,
+    pub(super) identities: Vec<Arc<str>>,
+    pub(super) retry_after: Option<u64>,
+}
+
+impl<A> Permit<A> {
+    pub(super) fn new(judged: Judged) -> Self {
+        Self { judged, about: std::marker::PhantomData }
+    }
+
+    /// For the record.
+    pub fn decision(&self) -> &Decision {
+        &self.judged.decision
+    }
+
+    /// How the connection is to be treated; absent for what does not go over the network.
+    pub fn egress(&self) -> Option<&Egress> {
+        self.judged.egress.as_ref()
+    }
+
+    /// The tool's class, of a call.
+    pub fn class(&self) -> Option<Class> {
+        self.judged.class
+    }
+
+    /// The identities that the caller matched.
+    pub fn identities(&self) -> &[Arc<str>] {
+        &self.judged.identities
+    }
+}
+
+impl Refused {
+    pub(super) fn new(judged: Judged) -> Self {
+        Self { judged }
+    }
+
+    /// For the record.
+    pub fn decision(&self) -> &Decision {
+        &self.judged.decision
+    }
+
+    /// Why; for choosing what the caller is told, which never is this.
+    pub fn reason(&self) -> Reason {
+        self.judged.reason
+    }
+
+    /// The tool's class, of a call.
+    pub fn class(&self) -> Option<Class> {
+        self.judged.class
+    }
+
+    /// The identities that the caller matched.
+    pub fn identities(&self) -> &[Arc<str>] {
+        &self.judged.identities
+    }
+
+    /// Milliseconds after which the limit that refused lets a call pass.
+    pub fn retry_after(&self) -> Option<u64> {
+        self.judged.retry_after
+    }
+}
+
+impl<A> fmt::Debug for Permit<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("decision", &self.judged.decision).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refused").field("decision", &self.judged.decision).finish_non_exhaustive()
+    }
+}

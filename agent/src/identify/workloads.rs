@@ -1,0 +1,130 @@
+//! Workloads and their processes, as the supervisor attests them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use exeat_policy::Workload as PolicyWorkload;
+
+use crate::audit::record::{Workload as Recorded, WorkloadKind};
+use crate::audit::shared::Shared;
+use crate::audit::text::Text;
+use crate::channel::{Kind, Process, Workload};
+
+/// Processes that are remembered; past it the oldest knowledge is not replaced, and records say less.
+const PROCESSES: usize = 65_536;
+
+/// One workload.
+#[derive(Debug)]
+pub struct Known {
+    /// As the supervisor described it.
+    pub workload: Workload,
+    /// The section of its records where the process is not known.
+    recorded: Shared<Recorded>,
+}
+
+impl Known {
+    /// The form that policy judges.
+    pub fn judged(&self) -> PolicyWorkload<'_> {
+        match self.workload.kind {
+            Kind::Server => PolicyWorkload::Server(&self.workload.name),
+            Kind::Host => PolicyWorkload::Host(&self.workload.name),
+        }
+    }
+
+    /// The server's name, if it is a server.
+    pub fn server(&self) -> Option<&str> {
+        (self.workload.kind == Kind::Server).then_some(self.workload.name.as_str())
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    workloads: HashMap<u32, Arc<Known>>,
+    processes: HashMap<u32, (u32, Shared<Recorded>)>,
+}
+
+/// The table of workloads and processes.
+#[derive(Debug, Default)]
+pub struct Workloads {
+    state: RwLock<State>,
+}
+
+impl Workloads {
+    /// Takes in a workload.
+    pub fn add(&self, workload: Workload) -> Arc<Known> {
+        let recorded = Recorded {
+            name: Text::from(workload.name.as_str()),
+            kind: recorded_kind(workload.kind),
+            cgroup: Some(workload.cgroup_id),
+            pid: workload.pid,
+            exe: Some(Text::from(workload.exe.to_string_lossy().as_ref())),
+            args: workload.args.iter().map(|arg| Text::from(arg.as_str())).collect(),
+            uid: Some(workload.uid),
+            ..Recorded::default()
+        };
+        let known = Arc::new(Known { recorded: recorded.into(), workload });
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.workloads.insert(known.workload.number, Arc::clone(&known));
+        known
+    }
+
+    /// Forgets a workload and its processes.
+    pub fn remove(&self, number: u32) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.workloads.remove(&number);
+        state.processes.retain(|_, (workload, _)| *workload != number);
+    }
+
+    /// A process began or replaced its program.
+    pub fn process(&self, process: &Process) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(known) = state.workloads.get(&process.workload) else { return };
+        let recorded = Recorded {
+            name: known.recorded.name.clone(),
+            kind: known.recorded.kind,
+            cgroup: known.recorded.cgroup,
+            pid: Some(process.pid),
+            exe: Some(Text::from(process.exe.as_str())),
+            args: process.args.iter().map(|arg| Text::from(arg.as_str())).collect(),
+            uid: Some(process.uid),
+            sha256: process.sha256.as_deref().map(Text::from),
+            ..Recorded::default()
+        };
+        if state.processes.len() < PROCESSES || state.processes.contains_key(&process.pid) {
+            state.processes.insert(process.pid, (process.workload, recorded.into()));
+        }
+    }
+
+    /// A process ended.
+    pub fn process_gone(&self, pid: u32) {
+        self.state.write().unwrap_or_else(PoisonError::into_inner).processes.remove(&pid);
+    }
+
+    /// The workload of a number.
+    pub fn get(&self, number: u32) -> Option<Arc<Known>> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.workloads.get(&number).cloned()
+    }
+
+    /// Every workload.
+    pub fn all(&self) -> Vec<Arc<Known>> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.workloads.values().cloned().collect()
+    }
+
+    /// The section of a record for `pid` of `known`: of the process if it is known, else of the workload.
+    pub fn recorded(&self, known: &Known, pid: u32) -> Shared<Recorded> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        match state.processes.get(&pid) {
+            Some((workload, recorded)) if *workload == known.workload.number => recorded.clone(),
+            _ => known.recorded.clone(),
+        }
+    }
+}
+
+fn recorded_kind(kind: Kind) -> WorkloadKind {
+    match kind {
+        Kind::Server => WorkloadKind::Server,
+        Kind::Host => WorkloadKind::Host,
+    }
+}
