@@ -1,1 +1,92 @@
-//! resolve
+//! Names: answers the DNS of workloads, binds what they were given in the kernel, and resolves
+//! again for the proxy before it dials.
+//!
+//! Order of a query: `message` parses it strictly, [`Oracle::may_resolve`] asks policy before
+//! anything is sent, `special` keeps names that must not leave, `cache` and `upstream` find the
+//! addresses, `class` refuses those that the grant does not cover, [`Oracle::bind`] puts the rest
+//! into the kernel map, and only then is the answer built.
+
+mod budget;
+mod cache;
+mod class;
+mod fault;
+mod frame;
+mod message;
+mod name;
+mod outcome;
+mod server;
+mod special;
+mod upstream;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+pub use class::{Class, Own, classify, permitted};
+pub use fault::{BindFault, ResolveFault, SettingsFault, UpstreamFault};
+pub use frame::{FrameFault, FrameLimits, Frames};
+pub use message::MessageFault;
+pub use name::Name;
+pub use outcome::{Answer, DnsOutcome, DnsResult, RefusedAddress, Transport, describe_type};
+pub use server::{Limits, Resolver, Settings};
+pub use upstream::{ResolvConf, parse_resolv_conf};
+
+/// The transport protocol of a rule's port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TCP, number 6.
+    Tcp,
+    /// UDP, number 17.
+    Udp,
+}
+
+/// What policy grants for one name to one workload.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NameGrant {
+    /// The name may resolve to private addresses (`private: true`); see [`permitted`].
+    pub private: bool,
+    /// The answer is a synthetic address; nothing is asked upstream.
+    pub synthetic: bool,
+    /// Ports of the rules that allow the name.
+    pub ports: Vec<(u16, Protocol)>,
+}
+
+/// What the resolver asks of the agent: policy before, the kernel after.
+pub trait Oracle: Send + Sync {
+    /// Whether the workload may resolve the name; asked before any upstream query.
+    ///
+    /// `None` is answered with NXDOMAIN.
+    fn may_resolve(&self, workload: u32, name: &Name) -> Option<NameGrant>;
+
+    /// Puts (workload, address, port) of every address and granted port into the kernel map.
+    ///
+    /// Called before the answer leaves; a fault is answered with SERVFAIL and no address.
+    fn bind(
+        &self,
+        workload: u32,
+        name: &Name,
+        addresses: &[IpAddr],
+        grant: &NameGrant,
+    ) -> Result<(), BindFault>;
+
+    /// The synthetic addresses that mean this name for this workload, bound in the kernel.
+    fn synthetic(&self, workload: u32, name: &Name) -> Result<(Ipv4Addr, Ipv6Addr), BindFault>;
+}
+
+impl<T: Oracle + ?Sized> Oracle for std::sync::Arc<T> {
+    fn may_resolve(&self, workload: u32, name: &Name) -> Option<NameGrant> {
+        T::may_resolve(self, workload, name)
+    }
+
+    fn bind(
+        &self,
+        workload: u32,
+        name: &Name,
+        addresses: &[IpAddr],
+        grant: &NameGrant,
+    ) -> Result<(), BindFault> {
+        T::bind(self, workload, name, addresses, grant)
+    }
+
+    fn synthetic(&self, workload: u32, name: &Name) -> Result<(Ipv4Addr, Ipv6Addr), BindFault> {
+        T::synthetic(self, workload, name)
+    }
+}
