@@ -1,17 +1,25 @@
 //! Exeat: binds managed processes to a policy and records what leaves them.
 //!
-//! The modules stand in the order in which a byte meets them; `flow` is the whole path on one page.
+//! The path of a byte: `intake`, `identify`, `tls`, `decode`, `decide`, then `forward` or `refuse`, with `audit`
+//! from the first to the last; `flow` is the whole path on one page. `supervisor` and `gate` put the two
+//! processes together, `launch` starts workloads, `control` and `cli` are how people talk to them.
 
-pub mod bounded;
-pub mod telemetry;
-pub mod config;
-pub mod channel;
 pub mod audit;
-pub mod tls;
-pub mod decode;
-pub mod forward;
-pub mod resolve;
-pub mod control;
-pub mod launch;
-pub mod supervisor;
+pub mod bounded;
+pub mod channel;
 pub mod cli;
+pub mod config;
+pub mod control;
+pub mod decide;
+pub mod decode;
+pub mod flow;
+pub mod forward;
+pub mod gate;
+pub mod identify;
+pub mod intake;
+pub mod launch;
+pub mod refuse;
+pub mod resolve;
+pub mod supervisor;
+pub mod telemetry;
+pub mod tls;
