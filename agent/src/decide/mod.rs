@@ -16,7 +16,7 @@ pub use self::permit::{Connect, Exchange, Message, Permit, Refused, Resolve, Run
 use self::counters::Counters;
 use self::permit::Judged;
 use crate::audit::record::{Decision, Effect as RecordedEffect, Mode as RecordedMode};
-use crate::audit::text::Text;
+use crate::audit::Text;
 use crate::telemetry::clock;
 
 /// A policy in force.

@@ -1,6 +1,8 @@
-//! What leaves: everything here takes a permit, which only `decide` can make.
+//! What leaves: opening a connection takes a permit, which only `decide` can make.
 
 pub mod body;
 pub mod dial;
+pub mod headers;
+pub mod open;
 pub mod tunnel;
 pub mod upstream;

@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::audit::record::Cause;
+use crate::audit::RecordId;
+
 /// Candidates named in one record; a server with more calls in flight names the newest.
 const NAMED: usize = 16;
 
-type Table = HashMap<String, Vec<String>>;
+type Table = HashMap<String, Vec<RecordId>>;
 
 /// The calls in flight.
 #[derive(Debug, Default)]
@@ -19,39 +22,30 @@ pub struct Calls {
 pub struct InFlight {
     table: Arc<Mutex<Table>>,
     server: String,
-    record: String,
-}
-
-/// What an outbound request of a server was caused by.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cause {
-    /// No call was in flight.
-    None,
-    /// Exactly one: its record's id.
-    One(String),
-    /// Several: their records' ids.
-    Several(Vec<String>),
+    record: RecordId,
 }
 
 impl Calls {
     /// A call of `server` begins; `record` is the id of its record.
-    pub fn begin(&self, server: &str, record: &str) -> InFlight {
+    pub fn begin(&self, server: &str, record: RecordId) -> InFlight {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        table.entry(server.to_owned()).or_default().push(record.to_owned());
+        table.entry(server.to_owned()).or_default().push(record);
         InFlight {
             table: Arc::clone(&self.table),
             server: server.to_owned(),
-            record: record.to_owned(),
+            record,
         }
     }
 
     /// What a request of `server`'s processes was caused by, as things stand now.
-    pub fn cause(&self, server: &str) -> Cause {
+    pub fn cause(&self, server: &str) -> Option<Cause> {
         let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         match table.get(server).map(Vec::as_slice) {
-            None | Some([]) => Cause::None,
-            Some([one]) => Cause::One(one.clone()),
-            Some(several) => Cause::Several(several.iter().rev().take(NAMED).cloned().collect()),
+            None | Some([]) => None,
+            Some([one]) => Some(Cause::Id(*one)),
+            Some(several) => {
+                Some(Cause::Candidates(several.iter().rev().take(NAMED).copied().collect()))
+            }
         }
     }
 }
@@ -71,20 +65,27 @@ impl Drop for InFlight {
 
 #[cfg(test)]
 mod tests {
-    use super::{Calls, Cause};
+    use super::Calls;
+    use crate::audit::record::Cause;
+    use crate::audit::RecordId;
 
     #[test]
     fn one_call_is_the_cause_and_several_are_candidates() {
+        let id = |text: &str| text.parse::<RecordId>().expect("an id");
+        let (one, two) = (
+            id("01890a5d-ac96-774b-bcce-b302099a8057"),
+            id("01890a5d-ac96-774b-bcce-b302099a8058"),
+        );
         let calls = Calls::default();
-        assert_eq!(calls.cause("github"), Cause::None);
-        let first = calls.begin("github", "r1");
-        assert_eq!(calls.cause("github"), Cause::One("r1".into()));
-        assert_eq!(calls.cause("linear"), Cause::None);
-        let second = calls.begin("github", "r2");
-        assert_eq!(calls.cause("github"), Cause::Several(vec!["r2".into(), "r1".into()]));
+        assert_eq!(calls.cause("github"), None);
+        let first = calls.begin("github", one);
+        assert_eq!(calls.cause("github"), Some(Cause::Id(one)));
+        assert_eq!(calls.cause("linear"), None);
+        let second = calls.begin("github", two);
+        assert_eq!(calls.cause("github"), Some(Cause::Candidates(vec![two, one])));
         drop(first);
-        assert_eq!(calls.cause("github"), Cause::One("r2".into()));
+        assert_eq!(calls.cause("github"), Some(Cause::Id(two)));
         drop(second);
-        assert_eq!(calls.cause("github"), Cause::None);
+        assert_eq!(calls.cause("github"), None);
     }
 }

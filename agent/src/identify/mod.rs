@@ -1,7 +1,9 @@
 //! Who calls, and whom: workloads, users, peers, and what the kernel was told about them.
 
+pub mod agree;
 pub mod bindings;
 pub mod calls;
 pub mod live;
 pub mod peer;
 pub mod users;
+pub mod workloads;

@@ -6,8 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use exeat_policy::Workload as PolicyWorkload;
 
 use crate::audit::record::{Workload as Recorded, WorkloadKind};
-use crate::audit::shared::Shared;
-use crate::audit::text::Text;
+use crate::audit::{Shared, Text};
 use crate::channel::{Kind, Process, Workload};
 
 /// Processes that are remembered; past it the oldest knowledge is not replaced, and records say less.

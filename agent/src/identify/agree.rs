@@ -1,0 +1,217 @@
+//! Agreement: the name in the handshake, the name in every request, the name that the workload asked for and
+//! the address that it dialled belong together, or the request is refused.
+
+use std::net::IpAddr;
+
+use exeat_policy::Name;
+use hyper::header::HOST;
+use hyper::http::request::Parts;
+use hyper::{Method, Version};
+use thiserror::Error;
+
+use crate::identify::bindings::{Bindings, Table};
+use crate::identify::peer::{Peer, PeerFault};
+
+/// Names and addresses that do not belong together. For the record; the caller is told less.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum Disagreement {
+    /// The name was never asked for by this workload.
+    #[error("`{0}` was not asked for by this workload")]
+    NotAsked(Name),
+    /// The address is a synthetic one that means another name.
+    #[error("the address means `{means}`, not `{said}`")]
+    OtherName {
+        /// What the address means.
+        means: Name,
+        /// What was said.
+        said: Peer,
+    },
+    /// The request names another host than the connection.
+    #[error("the request names `{said}` on a connection to `{connected}`")]
+    OtherHost {
+        /// The connection's peer.
+        connected: Peer,
+        /// The request's.
+        said: String,
+    },
+    /// The request names another port than the connection.
+    #[error("the request names port {said} on a connection to port {connected}")]
+    OtherPort {
+        /// The connection's.
+        connected: u16,
+        /// The request's.
+        said: u16,
+    },
+    /// No host, or several.
+    #[error("{0} Host headers")]
+    Hosts(usize),
+    /// A host that is neither a name nor an address.
+    #[error("a host that is neither a name nor an address")]
+    Malformed(#[from] PeerFault),
+}
+
+/// A form of request that is not let through.
+#[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// RFC 9112 section 3.2.2: for proxies that a client knows of.
+    #[error("a request in absolute form")]
+    Absolute,
+    /// RFC 9110 section 9.3.6.
+    #[error("CONNECT")]
+    Connect,
+    /// RFC 9110 section 9.3.8: it may echo what was put into the request on the way.
+    #[error("TRACE")]
+    Trace,
+    /// A scheme that is not the connection's.
+    #[error("a scheme that is not the connection's")]
+    Scheme,
+}
+
+/// Whether `workload` may mean `peer` by the `address` that it dialled.
+///
+/// # Errors
+/// A [`Disagreement`].
+pub fn bound<T: Table>(
+    bindings: &Bindings<T>,
+    workload: u32,
+    address: IpAddr,
+    peer: &Peer,
+) -> Result<(), Disagreement> {
+    if let Some(means) = bindings.synthetic_name(workload, address) {
+        return match peer {
+            Peer::Name(name) if *name == means => Ok(()),
+            said => Err(Disagreement::OtherName { means, said: said.clone() }),
+        };
+    }
+    match peer {
+        Peer::Name(name) if is_localhost(name) && address.is_loopback() => Ok(()),
+        Peer::Name(name) if bindings.asked(workload, name) => Ok(()),
+        Peer::Name(name) => Err(Disagreement::NotAsked(name.clone())),
+        Peer::Address(said) if *said == address => Ok(()),
+        Peer::Address(said) => Err(Disagreement::OtherHost {
+            connected: Peer::Address(address),
+            said: said.to_string(),
+        }),
+    }
+}
+
+/// RFC 6761 section 6.3: it is what it says, whoever resolves it.
+pub fn is_localhost(name: &Name) -> bool {
+    name.as_str() == "localhost"
+}
+
+/// The host that a request names, by `:authority` (HTTP/2) or `Host`.
+///
+/// # Errors
+/// [`Disagreement::Hosts`] unless it names exactly one, [`Disagreement::Malformed`].
+pub fn named(parts: &Parts) -> Result<(Peer, Option<u16>), Disagreement> {
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return Err(Disagreement::Hosts(parts.headers.get_all(HOST).iter().count()));
+    }
+    let host = first.map(|value| value.to_str().map_err(|_bytes| PeerFault)).transpose()?;
+    let authority = parts.uri.authority().map(|authority| authority.as_str());
+    // RFC 9113 section 8.3.1: both may be there, and then they must agree.
+    let stated = match (authority, host) {
+        (Some(authority), Some(host)) if Peer::parse(authority)? != Peer::parse(host)? => {
+            return Err(Disagreement::Hosts(2));
+        }
+        (Some(authority), _) => authority,
+        (None, Some(host)) => host,
+        (None, None) => return Err(Disagreement::Hosts(0)),
+    };
+    Ok(Peer::parse(stated)?)
+}
+
+/// Whether a request on a connection to `peer` at `port` names just that.
+///
+/// # Errors
+/// A [`Disagreement`].
+pub fn same_host(
+    (said, said_port): (Peer, Option<u16>),
+    peer: &Peer,
+    port: u16,
+    tls: bool,
+) -> Result<(), Disagreement> {
+    if said != *peer {
+        return Err(Disagreement::OtherHost { connected: peer.clone(), said: said.to_string() });
+    }
+    let said_port = said_port.unwrap_or(if tls { 443 } else { 80 });
+    if said_port == port { Ok(()) } else { Err(Disagreement::OtherPort { connected: port, said: said_port }) }
+}
+
+/// Whether the request has a form that may be judged.
+///
+/// # Errors
+/// A [`Form`] that is refused.
+pub fn form(parts: &Parts, tls: bool) -> Result<(), Form> {
+    if parts.method == Method::CONNECT {
+        return Err(Form::Connect);
+    }
+    if parts.method == Method::TRACE {
+        return Err(Form::Trace);
+    }
+    let scheme = parts.uri.scheme_str();
+    if parts.version == Version::HTTP_2 {
+        let own = if tls { "https" } else { "http" };
+        return if scheme == Some(own) { Ok(()) } else { Err(Form::Scheme) };
+    }
+    if scheme.is_some() || parts.uri.authority().is_some() { Err(Form::Absolute) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::Request;
+    use hyper::http::request::Parts;
+
+    use super::{Disagreement, Form, form, named, same_host};
+    use crate::identify::peer::Peer;
+
+    fn parts(uri: &str, hosts: &[&str]) -> Parts {
+        let mut request = Request::builder().uri(uri);
+        for host in hosts {
+            request = request.header("host", *host);
+        }
+        request.body(()).expect("a request").into_parts().0
+    }
+
+    #[test]
+    fn one_host_is_named_and_it_is_the_connections() {
+        let peer = Peer::parse_host("api.example.com").expect("a name");
+        let ok = |hosts: &[&str], port, tls| {
+            named(&parts("/x", hosts)).and_then(|said| same_host(said, &peer, port, tls))
+        };
+        assert_eq!(ok(&["api.example.com"], 443, true), Ok(()));
+        assert_eq!(ok(&["API.example.com.:443"], 443, true).is_ok(), false, "no trailing dot");
+        assert_eq!(ok(&["api.example.com:8443"], 8443, true), Ok(()));
+        assert_eq!(ok(&["api.example.com"], 80, false), Ok(()));
+        assert!(matches!(
+            ok(&["api.example.com"], 8443, true),
+            Err(Disagreement::OtherPort { connected: 8443, said: 443 })
+        ));
+        assert!(matches!(ok(&["evil.example"], 443, true), Err(Disagreement::OtherHost { .. })));
+        assert_eq!(ok(&[], 443, true), Err(Disagreement::Hosts(0)));
+        assert_eq!(
+            ok(&["api.example.com", "api.example.com"], 443, true),
+            Err(Disagreement::Hosts(2)),
+            "even two equal ones: the next parser may take either"
+        );
+        assert!(matches!(ok(&["api.example.com@evil"], 443, true), Err(Disagreement::Malformed(_))));
+    }
+
+    #[test]
+    fn forms_for_proxies_are_refused() {
+        assert_eq!(form(&parts("/x", &[]), true), Ok(()));
+        assert_eq!(form(&parts("http://api.example.com/x", &[]), true), Err(Form::Absolute));
+        let mut connect = parts("/x", &[]);
+        connect.method = hyper::Method::CONNECT;
+        assert_eq!(form(&connect, true), Err(Form::Connect));
+        connect.method = hyper::Method::TRACE;
+        assert_eq!(form(&connect, true), Err(Form::Trace));
+        let mut second = parts("http://api.example.com/x", &[]);
+        second.version = hyper::Version::HTTP_2;
+        assert_eq!(form(&second, true), Err(Form::Scheme));
+        assert_eq!(form(&second, false), Ok(()));
+    }
+}

@@ -1,0 +1,130 @@
+//! Intake: whose connection was accepted, and what it was meant for, as the kernel says.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use exeat_ebpf::{Gate as Kernel, KernelError, Origin};
+use exeat_policy::Caller;
+use thiserror::Error;
+use tokio::net::TcpStream;
+
+use crate::audit::record::{Identity, Workload as RecordedWorkload};
+use crate::audit::{Shared, Text};
+use crate::identify::live::{Live, Registered};
+use crate::identify::users::Users;
+use crate::identify::workloads::{Known, Workloads};
+
+/// What intake asks.
+#[derive(Debug)]
+pub struct Intake {
+    /// The kernel's maps.
+    pub kernel: Arc<Kernel>,
+    /// Who is managed.
+    pub workloads: Arc<Workloads>,
+    /// Names of Unix users.
+    pub users: Arc<Users>,
+    /// Open connections.
+    pub live: Arc<Live>,
+    /// Connections that one workload may hold.
+    pub most: usize,
+}
+
+/// An actor that the kernel attests: a process of a managed workload.
+#[derive(Debug, Clone)]
+pub struct Actor {
+    /// Its workload.
+    pub known: Arc<Known>,
+    /// Its user's name, where there is one.
+    pub user: Option<Arc<str>>,
+    /// For records: the process.
+    pub process: Shared<RecordedWorkload>,
+    /// For records: the user.
+    pub identity: Shared<Identity>,
+}
+
+/// A connection that may be looked at.
+#[derive(Debug)]
+pub struct Arrived {
+    /// Who made it.
+    pub actor: Actor,
+    /// Where the process meant to go.
+    pub address: IpAddr,
+    /// Which port.
+    pub port: u16,
+    /// Its place in the table of open connections.
+    pub registered: Registered,
+}
+
+/// A connection that is not looked at.
+#[derive(Debug, Error)]
+pub enum Stranger {
+    /// The kernel knows nothing of it: somebody dialled the gate itself.
+    #[error("a connection that was not redirected")]
+    NotRedirected,
+    /// Its workload is not known (any more).
+    #[error("a connection of unknown workload {0}")]
+    UnknownWorkload(u32),
+    /// The workload has as many connections as it may.
+    #[error("workload {workload} has {most} connections already")]
+    TooMany {
+        /// Its number.
+        workload: u32,
+        /// The bound.
+        most: usize,
+    },
+    /// The kernel could not be asked.
+    #[error("asking the kernel for the destination")]
+    Kernel(#[source] KernelError),
+}
+
+impl Intake {
+    /// Finds out whose `stream` is.
+    ///
+    /// # Errors
+    /// A [`Stranger`], to be closed without an answer.
+    pub async fn arrive(&self, stream: &TcpStream) -> Result<Arrived, Stranger> {
+        let Origin { workload, tgid, uid, port, address, .. } =
+            self.kernel.origin(stream).map_err(Stranger::Kernel)?.ok_or(Stranger::NotRedirected)?;
+        let registered = self
+            .live
+            .register(workload, port, self.most)
+            .ok_or(Stranger::TooMany { workload, most: self.most })?;
+        let actor = self
+            .actor(workload, tgid, uid)
+            .await
+            .ok_or(Stranger::UnknownWorkload(workload))?;
+        let address = address.ip();
+        Ok(Arrived { actor, address, port, registered })
+    }
+
+    /// The process `pid` with `uid` in the workload of this number.
+    pub async fn actor(&self, workload: u32, pid: u32, uid: u32) -> Option<Actor> {
+        let known = self.workloads.get(workload)?;
+        let user = self.users.name(uid).await;
+        let process = self.workloads.recorded(&known, pid);
+        let identity = Identity {
+            name: Text::new(&known.workload.name),
+            verified_by: Text::fixed("kernel"),
+            user: user.as_deref().map(Text::new),
+            uid: Some(uid),
+            ..Identity::default()
+        };
+        Some(Actor { known, user, process, identity: identity.into() })
+    }
+}
+
+impl Actor {
+    /// The form that policy judges.
+    pub fn caller(&self) -> Caller<'_> {
+        Caller {
+            workload: Some(self.known.judged()),
+            user: self.user.as_deref(),
+            fetching: false,
+        }
+    }
+
+    /// The workload's number.
+    pub fn number(&self) -> u32 {
+        self.known.workload.number
+    }
+}
