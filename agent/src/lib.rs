@@ -6,6 +6,7 @@ pub mod telemetry;
 pub mod config;
 pub mod audit;
 pub mod decode;
+pub mod refuse;
 pub mod resolve;
 pub mod control;
 pub mod launch;
