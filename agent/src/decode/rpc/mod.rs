@@ -1,0 +1,17 @@
+//! JSON-RPC 2.0 messages as MCP allows them, without the shapes that implementations read differently.
+//!
+//! Sources: JSON-RPC 2.0 specification sections 4 to 6; MCP base protocol of every revision. MCP narrows
+//! `params` and ids: `params` is an object, an id is a string or an integer and never null.
+
+mod confusable;
+mod fault;
+mod message;
+mod read;
+
+#[cfg(test)]
+mod tests;
+
+pub use confusable::{confusable, fold};
+pub use fault::{Fault, FaultKind};
+pub use message::{ErrorObject, Id, Message, Notification, Outcome, Request, Response};
+pub use read::{Incoming, MAX_BATCH, message, parse, parse_single};
