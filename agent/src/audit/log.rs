@@ -54,6 +54,9 @@ pub enum AuditUnavailable {
     /// The disk fails; the log comes back by itself when the disk does.
     #[error("write the audit log: {0}")]
     Failing(Arc<str>),
+    /// As many records are open or on their way as there may be.
+    #[error("the audit log's queue is full")]
+    Full,
     /// The log was told to end.
     #[error("the audit log is being closed")]
     Ending,
@@ -159,6 +162,20 @@ impl Log {
     /// of the caller's.
     pub async fn open(&self, kind: Kind, start: Start) -> Result<OpenRecord, AuditUnavailable> {
         let place = self.place().await?;
+        Ok(self.begin(kind, start, place))
+    }
+
+    /// Opens the record of an exchange where nothing may wait: fails also when the queue is full.
+    pub fn try_open(&self, kind: Kind, start: Start) -> Result<OpenRecord, AuditUnavailable> {
+        self.available()?;
+        let place = Arc::clone(&self.0.places).try_acquire_owned().map_err(|error| match error {
+            TryAcquireError::Closed => self.gone(),
+            TryAcquireError::NoPermits => AuditUnavailable::Full,
+        })?;
+        Ok(self.begin(kind, start, place))
+    }
+
+    fn begin(&self, kind: Kind, start: Start, place: OwnedSemaphorePermit) -> OpenRecord {
         let Start {
             at,
             workload,
@@ -171,7 +188,7 @@ impl Log {
         record.identity = identity;
         record.session = session;
         record.cause = cause;
-        Ok(OpenRecord::new(self.clone(), place, record))
+        OpenRecord::new(self.clone(), place, record)
     }
 
     /// An empty record with its name and time, for [`Log::event`].

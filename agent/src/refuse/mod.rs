@@ -13,4 +13,4 @@ mod tests;
 
 pub use catalogue::{Entry, Refusal, Subject, Timeout, Upstream};
 pub use http::HttpRefusal;
-pub use rpc::{Answer, Asked, answer, answer_batch, asked, tool_error};
+pub use rpc::{Answer, Asked, answer, answer_batch, asked, error, tool_error};

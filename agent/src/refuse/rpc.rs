@@ -85,6 +85,11 @@ pub fn answer_batch(
     }
 }
 
+/// The error that takes the place of an answer, as a message; `None` when nobody waits for one.
+pub fn error(refusal: Refusal<'_>, asked: &Asked) -> Option<Message> {
+    response(refusal, asked).map(Message::Response)
+}
+
 /// The error that takes the place of a response; `None` when nobody waits for one.
 fn response(refusal: Refusal<'_>, asked: &Asked) -> Option<Response> {
     let id = match asked {

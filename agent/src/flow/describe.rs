@@ -1,0 +1,207 @@
+//! What the stages write into records, in one vocabulary.
+
+use std::error::Error;
+use std::io;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use thiserror::Error;
+
+use crate::audit::record::{
+    Decision, Effect, Extent, Finding, Http, Inspected, Inspection, Kind, Mode, Tcp, Workload,
+};
+use crate::audit::{Log, OpenRecord, Outcome, Shared, Text};
+use crate::decide::Refused;
+use crate::forward::tunnel::Traffic;
+use crate::forward::upstream::Version;
+use crate::identify::peer::Peer;
+use crate::intake::Arrived;
+use crate::telemetry::clock;
+
+/// The TLS handshake with the workload failed.
+#[derive(Debug, Error)]
+#[error("TLS handshake with the workload")]
+pub(super) struct Handshake(#[source] pub(super) io::Error);
+
+/// The policy changed, or the gate stopped, while bytes passed.
+#[derive(Debug, Error)]
+#[error("cut: the policy changed or the gate stops")]
+pub(super) struct Cut;
+
+/// What a stage says to a record.
+pub(super) trait Story: Sized {
+    /// Where the process meant to go.
+    fn tell_arrival(&mut self, arrived: &Arrived);
+    /// The server name in the handshake.
+    fn tell_server_name(&mut self, name: Option<&str>);
+    /// On what an exchange came.
+    fn tell_connection(
+        &mut self,
+        arrived: &Arrived,
+        version: Version,
+        tls: bool,
+        peer: Option<&Peer>,
+    );
+    /// What was asked for.
+    fn tell_request(&mut self, request: &Request<Incoming>);
+    /// What was decided.
+    fn tell_decision(&mut self, decision: &Decision);
+    /// Bytes go by unread.
+    fn tell_passed(&mut self, peer: &Peer);
+    /// How many.
+    fn tell_traffic(&mut self, traffic: &Traffic);
+    /// How much of the exchange was looked into.
+    fn tell_inspected(&mut self, request: Inspection, response: Inspection);
+    /// Ends it: refused by a decision.
+    fn refuse(self, refused: &Refused);
+    /// Ends it: refused before a decision.
+    fn refuse_with(self, why: impl Why);
+    /// Ends it: permitted and failed.
+    fn fail(self, error: &dyn Error);
+}
+
+/// A reason for a record: a fixed text or an error with its causes.
+pub(super) trait Why {
+    /// The text, masked.
+    fn text(&self) -> Text;
+}
+
+impl Why for &'static str {
+    fn text(&self) -> Text {
+        Text::fixed(self)
+    }
+}
+
+impl<E: Error> Why for &E {
+    fn text(&self) -> Text {
+        Text::error(self)
+    }
+}
+
+impl Story for OpenRecord {
+    fn tell_arrival(&mut self, arrived: &Arrived) {
+        self.record_mut().tcp = Some(Tcp {
+            protocol: Text::fixed("tcp"),
+            address: Some(arrived.address),
+            port: Some(arrived.port),
+            ..Tcp::default()
+        });
+    }
+
+    fn tell_server_name(&mut self, name: Option<&str>) {
+        if let Some(tcp) = &mut self.record_mut().tcp {
+            tcp.sni = name.map(Text::new);
+        }
+    }
+
+    fn tell_connection(
+        &mut self,
+        arrived: &Arrived,
+        version: Version,
+        tls: bool,
+        peer: Option<&Peer>,
+    ) {
+        let name = peer.map(|peer| Text::new(&peer.to_string()));
+        self.record_mut().http = Some(Http {
+            sni: name.clone().filter(|_| tls),
+            name,
+            address: Some(arrived.address),
+            port: Some(arrived.port),
+            version: Some(Text::fixed(match version {
+                Version::Http1 => "HTTP/1.1",
+                Version::Http2 => "HTTP/2",
+            })),
+            ..Http::default()
+        });
+    }
+
+    fn tell_request(&mut self, request: &Request<Incoming>) {
+        let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+        if let Some(http) = &mut self.record_mut().http {
+            http.method = Some(Text::new(request.method().as_str()));
+            http.path = Some(Text::path(path));
+        }
+    }
+
+    fn tell_decision(&mut self, decision: &Decision) {
+        self.record_mut().decision = Some(decision.clone());
+    }
+
+    fn tell_passed(&mut self, peer: &Peer) {
+        if let Some(tcp) = &mut self.record_mut().tcp {
+            tcp.name = Some(Text::new(&peer.to_string()));
+        }
+        let unread = unread("passed through by policy");
+        self.tell_inspected(unread.clone(), unread);
+    }
+
+    fn tell_traffic(&mut self, traffic: &Traffic) {
+        if let Some(tcp) = &mut self.record_mut().tcp {
+            tcp.sent_bytes = Some(traffic.sent());
+            tcp.received_bytes = Some(traffic.received());
+        }
+    }
+
+    fn tell_inspected(&mut self, request: Inspection, response: Inspection) {
+        self.record_mut().inspected = Some(Inspected { request, response });
+    }
+
+    fn refuse(mut self, refused: &Refused) {
+        self.tell_decision(refused.decision());
+        drop(self.close(Outcome::refused()));
+    }
+
+    fn refuse_with(mut self, why: impl Why) {
+        let why = why.text();
+        if self.record().decision.is_none() {
+            self.record_mut().decision = Some(Decision {
+                effect: Effect::Deny,
+                rule: None,
+                reason: Some(why.clone()),
+                mode: Mode::Enforce,
+                would: None,
+                policy: None,
+                generation: None,
+                counters: Vec::new(),
+            });
+        }
+        drop(self.close(Outcome { error: Some(why), ..Outcome::refused() }));
+    }
+
+    fn fail(self, error: &dyn Error) {
+        drop(self.close(Outcome::failed(Text::error(error))));
+    }
+}
+
+/// Every byte was looked into.
+pub(super) fn read() -> Inspection {
+    Inspection { extent: Extent::Full, why: None }
+}
+
+/// Some of it was.
+pub(super) fn partly(why: &'static str) -> Inspection {
+    Inspection { extent: Extent::Partial, why: Some(Text::fixed(why)) }
+}
+
+/// None of it was.
+pub(super) fn unread(why: &'static str) -> Inspection {
+    Inspection { extent: Extent::None, why: Some(Text::fixed(why)) }
+}
+
+/// Records something that an operator should look at.
+pub(super) async fn finding(
+    log: &Log,
+    what: &'static str,
+    error: &dyn Error,
+    workload: Option<Shared<Workload>>,
+) {
+    let detail = Text::error(error);
+    tracing::warn!(what, detail = %detail, "finding");
+    let mut record = log.record(Kind::Finding, clock::now());
+    record.workload = workload;
+    record.finding =
+        Some(Finding { what: Text::fixed(what), detail: Some(detail), count: None });
+    if let Err(error) = log.event(record).await {
+        tracing::error!(%error, what, "a finding could not be recorded");
+    }
+}

@@ -1,0 +1,179 @@
+//! Names: whose query it is, what policy says of the name, and the answer's record.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use exeat_policy::Name;
+use hyper::body::Bytes;
+use tokio::net::{TcpStream, UdpSocket};
+
+use super::describe::finding;
+use super::{KernelBindings, Stages, open};
+use crate::audit::record::{Decision, Dns, Effect, Kind, Mode, Stage};
+use crate::audit::{Outcome, Text};
+use crate::decide::Decider;
+use crate::identify::workloads::Workloads;
+use crate::intake::{Actor, Arrived};
+use crate::resolve::{
+    BindFault, DnsOutcome, FrameLimits, Frames, NameGrant, Oracle, Transport, describe_type,
+};
+
+/// Datagrams of a query beyond which it is not read (EDNS or not, a question is short).
+const DATAGRAM: usize = 1500;
+
+/// What the resolver asks of policy and kernel.
+#[derive(Debug)]
+pub struct Names {
+    /// The decision.
+    pub decider: Arc<Decider>,
+    /// Who is managed.
+    pub workloads: Arc<Workloads>,
+    /// What the kernel was told.
+    pub bindings: Arc<KernelBindings>,
+}
+
+impl Oracle for Names {
+    fn may_resolve(&self, workload: u32, name: &Name) -> Option<NameGrant> {
+        let known = self.workloads.get(workload)?;
+        let caller =
+            exeat_policy::Caller { workload: Some(known.judged()), user: None, fetching: false };
+        let permit = self.decider.resolve(caller, name).ok()?;
+        let terms = permit.egress();
+        let bindings = self.decider.ports(caller, name);
+        Some(NameGrant {
+            private: terms.is_some_and(|terms| terms.private)
+                || bindings.iter().any(|binding| binding.egress.private),
+            synthetic: bindings.iter().any(|binding| binding.egress.synthetic),
+            ports: bindings
+                .iter()
+                .map(|binding| (binding.port, exeat_policy::Protocol::Tcp))
+                .collect(),
+        })
+    }
+
+    fn bind(
+        &self,
+        workload: u32,
+        name: &Name,
+        addresses: &[IpAddr],
+        grant: &NameGrant,
+    ) -> Result<(), BindFault> {
+        self.bindings.bind(workload, name, addresses, &ports(grant)).map_err(BindFault::new)
+    }
+
+    fn synthetic(&self, workload: u32, name: &Name) -> Result<(Ipv4Addr, Ipv6Addr), BindFault> {
+        self.bindings.synthetic(workload, name).map_err(BindFault::new)
+    }
+}
+
+fn ports(grant: &NameGrant) -> Vec<(u16, exeat_ebpf::Protocol)> {
+    grant.ports.iter().map(|(port, _)| (*port, exeat_ebpf::Protocol::Tcp)).collect()
+}
+
+/// Serves the resolver's datagram socket until it fails.
+pub async fn serve_datagrams(stages: Arc<Stages>, socket: Arc<UdpSocket>) {
+    let mut buffer = vec![0_u8; DATAGRAM];
+    loop {
+        let (count, from) = match socket.recv_from(&mut buffer).await {
+            Ok(received) => received,
+            Err(error) => {
+                tracing::debug!(%error, "receiving a query");
+                continue;
+            }
+        };
+        let query = Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default());
+        let Some([high, low]) = query.first_chunk::<2>() else { continue };
+        let id = u16::from_be_bytes([*high, *low]);
+        let source = match stages.intake.kernel.dns_source(from, id) {
+            Ok(Some(source)) => source,
+            // Not from a managed process: there is nobody to answer for.
+            Ok(None) => continue,
+            Err(error) => {
+                finding(&stages.log, "dns_source", &error, None).await;
+                continue;
+            }
+        };
+        let (stages, socket) = (Arc::clone(&stages), Arc::clone(&socket));
+        stages.tasks.clone().spawn(async move {
+            let actor = stages.intake.actor(source.workload, source.tgid, source.uid).await;
+            let Some(actor) = actor else { return };
+            let answer = serve_query(&stages, &actor, &query, Transport::Udp).await;
+            if let Some(answer) = answer
+                && let Err(error) = socket.send_to(&answer, from).await
+            {
+                tracing::debug!(%error, "sending an answer");
+            }
+        });
+    }
+}
+
+/// Serves DNS over a redirected connection.
+pub(super) async fn serve_stream(stages: &Arc<Stages>, arrived: &Arrived, stream: TcpStream) {
+    let mut frames = Frames::new(stream, FrameLimits::default());
+    loop {
+        let query = match frames.next().await {
+            Ok(Some(query)) => query,
+            Ok(None) => return,
+            Err(fault) => {
+                let workload = Some(arrived.actor.process.clone());
+                return finding(&stages.log, "dns_stream", &fault, workload).await;
+            }
+        };
+        let answer = serve_query(stages, &arrived.actor, &query, Transport::Tcp).await;
+        let Some(answer) = answer else { return };
+        if let Err(fault) = frames.send(&answer).await {
+            tracing::debug!(%fault, "sending an answer");
+            return;
+        }
+    }
+}
+
+/// One query, with its record.
+async fn serve_query(
+    stages: &Stages,
+    actor: &Actor,
+    query: &[u8],
+    transport: Transport,
+) -> Option<Vec<u8>> {
+    let mut record = open(stages, actor, Kind::Dns).await.ok()?;
+    record.stage(Stage::Decide);
+    let answer = stages.resolver.serve_query(actor.number(), query, transport).await;
+    let outcome = &answer.outcome;
+    record.record_mut().dns = Some(described(outcome));
+    let refusal = outcome.is_refusal();
+    let state = stages.decider.in_force();
+    record.record_mut().decision = Some(Decision {
+        effect: if refusal { Effect::Deny } else { Effect::Allow },
+        rule: None,
+        reason: Some(reason(outcome)),
+        mode: Mode::Enforce,
+        would: None,
+        policy: Some(Text::new(state.set.fingerprint())),
+        generation: Some(state.generation),
+        counters: Vec::new(),
+    });
+    drop(record.close(if refusal { Outcome::refused() } else { Outcome::done() }));
+    answer.bytes
+}
+
+fn described(outcome: &DnsOutcome) -> Dns {
+    let addresses = outcome.addresses.iter().map(ToString::to_string);
+    let aliases = outcome.aliases.iter().map(ToString::to_string);
+    Dns {
+        name: Text::new(&outcome.asked),
+        record_type: Text::new(&outcome.kind.map(describe_type).unwrap_or_default()),
+        code: outcome.rcode.map(|code| {
+            Text::new(&hickory_proto::op::ResponseCode::from_low_high(code).to_string())
+        }),
+        answers: addresses.chain(aliases).map(|answer| Text::new(&answer)).collect(),
+        upstream: outcome.upstream.map(|upstream| Text::new(&upstream.to_string())),
+    }
+}
+
+fn reason(outcome: &DnsOutcome) -> Text {
+    let mut reason = outcome.result.to_string();
+    for refused in &outcome.refused {
+        reason.push_str(&format!("; {} is {}", refused.address, refused.class.as_str()));
+    }
+    Text::new(&reason)
+}

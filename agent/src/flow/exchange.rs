@@ -1,0 +1,352 @@
+//! One HTTP exchange: agreed on, decided, and sent on as it streams, or answered with a refusal.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::header::{
+    ALT_SVC, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue,
+    UPGRADE,
+};
+use hyper::http::request::Parts;
+use hyper::{Request, Response, StatusCode, Version as HttpVersion};
+use hyper_util::rt::TokioIo;
+
+use super::connection::{Connection, SendFault};
+use super::describe::{Story, Why, partly, read, unread};
+use super::{NotAgreed, mcp};
+use crate::audit::record::Stage;
+use crate::audit::{OpenRecord, Outcome};
+use crate::decide::{Exchange, HttpRequest, Permit};
+use crate::decode::scan::{self, Scanner, Verdict};
+use crate::forward::body::{Watch, Watched};
+use crate::forward::headers::strip_hop_by_hop;
+use crate::forward::tunnel::{self, Ended, Traffic};
+use crate::forward::upstream::{Body, Version};
+use crate::identify::agree;
+use crate::identify::peer::Peer;
+use crate::refuse::{HttpRefusal, Refusal, Subject, Timeout, Upstream};
+
+/// What a workload is answered.
+pub(super) type Answer = Response<Body>;
+
+/// Serves one request. Never fails: whatever happens has an answer and a record.
+pub(super) async fn serve(
+    connection: &Arc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Answer, Infallible> {
+    let Ok(mut record) = connection.record().await else {
+        return Ok(refusal(Refusal::AuditUnavailable));
+    };
+    record.tell_request(&request);
+    Ok(match admit(connection, &mut record, &request) {
+        Ok(Admitted { peer, permit, server: Some(server) }) => {
+            let place = mcp::Place { connection, peer: &peer, server: &server };
+            mcp::serve(place, permit, record, request).await
+        }
+        Ok(Admitted { peer, permit, server: None }) => {
+            forward(connection, &peer, permit, record, request).await
+        }
+        Err(NotAdmitted::Form(form)) => {
+            record.refuse_with(&form);
+            closing(refusal(Refusal::HttpForm))
+        }
+        Err(NotAdmitted::NotAgreed(NotAgreed::Disagreement(disagreement))) => {
+            record.stage(Stage::Identify);
+            record.refuse_with(&disagreement);
+            closing(refusal(Refusal::NameDisagreement))
+        }
+        Err(NotAdmitted::NotAgreed(NotAgreed::Refused(refused))) => {
+            record.refuse(&refused);
+            refusal(Refusal::Denied)
+        }
+    })
+}
+
+/// A request that policy lets through, so far.
+struct Admitted {
+    peer: Peer,
+    permit: Permit<Exchange>,
+    /// The registered MCP server that it goes to: each of its messages is decided as well.
+    server: Option<Arc<str>>,
+}
+
+enum NotAdmitted {
+    Form(agree::Form),
+    NotAgreed(NotAgreed),
+}
+
+fn admit(
+    connection: &Connection,
+    record: &mut OpenRecord,
+    request: &Request<Incoming>,
+) -> Result<Admitted, NotAdmitted> {
+    record.stage(Stage::Identify);
+    let parts = request_head(request);
+    agree::form(&parts, connection.tls).map_err(NotAdmitted::Form)?;
+    let said = agree::named(&parts)
+        .map_err(|disagreement| NotAdmitted::NotAgreed(NotAgreed::Disagreement(disagreement)))?;
+    let peer = connection.agree(said).map_err(NotAdmitted::NotAgreed)?.clone();
+    record.tell_connection_peer(&peer, connection.tls);
+    record.stage(Stage::Decide);
+    let port = connection.arrived.port;
+    // Where an old HTTP+SSE server said that messages are to be posted: judged as the URL that it stands under.
+    let observed = &connection.stages.observed;
+    let path = parts.uri.path();
+    let endpoint = observed.endpoint(connection.arrived.actor.number(), &peer, port, path);
+    let judged = endpoint.as_ref().map_or(path, |endpoint| endpoint.judged_as.as_str());
+    let asked = HttpRequest {
+        target: peer.target(),
+        port,
+        method: parts.method.as_str(),
+        path: judged,
+        tls: connection.tls,
+        upgrade: parts.headers.contains_key(UPGRADE),
+    };
+    let permit = connection
+        .stages
+        .decider
+        .exchange(connection.arrived.actor.caller(), asked)
+        .map_err(|refused| NotAdmitted::NotAgreed(NotAgreed::Refused(refused)))?;
+    record.tell_decision(permit.decision());
+    let server = permit.egress().and_then(|terms| terms.server.clone());
+    Ok(Admitted { peer, permit, server })
+}
+
+/// The head of a request, for looking at.
+fn request_head(request: &Request<Incoming>) -> Parts {
+    let mut head = Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.version_mut() = request.version();
+    *head.headers_mut() = request.headers().clone();
+    head.into_parts().0
+}
+
+/// Sends an ordinary request on, streaming both bodies; one that turns out to speak MCP is cut off before its
+/// last byte.
+async fn forward(
+    connection: &Arc<Connection>,
+    peer: &Peer,
+    permit: Permit<Exchange>,
+    mut record: OpenRecord,
+    mut request: Request<Incoming>,
+) -> Answer {
+    record.stage(Stage::Decode);
+    if scan::headers(request.headers()) == Verdict::Mcp {
+        record.refuse_with("MCP spoken to a server that is not registered");
+        return refusal(Refusal::Unregistered);
+    }
+    if hides_json(&request) {
+        record.refuse_with("a JSON body in a content coding, which is not inspected");
+        return refusal(Refusal::BodyType);
+    }
+    record.stage(Stage::Forward);
+    record.tell_inspected(read(), unread("responses of ordinary requests are not looked into"));
+    let upgrade = permit.egress().is_some_and(|terms| terms.upgrade)
+        && request.headers().contains_key(UPGRADE)
+        && connection.version == Version::Http1;
+    let client = upgrade.then(|| hyper::upgrade::on(&mut request));
+    let recognised = Arc::new(AtomicBool::new(false));
+    let request = outgoing(request, upgrade, &recognised);
+    let asked = tokio::time::Instant::now();
+    let answered = connection.send(peer, request).await;
+    let waited = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
+    if recognised.load(Ordering::Acquire) {
+        record.refuse_with("MCP spoken to a server that is not registered");
+        return refusal(Refusal::Unregistered);
+    }
+    let mut response = match answered {
+        Ok(response) => response,
+        Err(fault) => return unanswered(record, &fault),
+    };
+    let status = response.status();
+    record.tell_status(status);
+    if scan::headers(response.headers()) == Verdict::Mcp || offers_endpoint(&response) {
+        record.refuse_with("an answer of MCP from a server that is not registered");
+        return refusal(Refusal::Unregistered);
+    }
+    if let Some(client) = client.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS) {
+        let server = hyper::upgrade::on(&mut response);
+        tunnel_upgraded(connection, record, client, server);
+        return response.map(|_| empty());
+    }
+    strip_hop_by_hop(response.headers_mut());
+    // Another way to the same name would not pass the gate.
+    response.headers_mut().remove(ALT_SVC);
+    response.map(|body| Watched::new(body, Closing::new(record, waited)).boxed_unsync())
+}
+
+/// The request as it is sent on.
+fn outgoing(
+    request: Request<Incoming>,
+    upgrade: bool,
+    recognised: &Arc<AtomicBool>,
+) -> Request<Body> {
+    let (mut parts, body) = request.into_parts();
+    let asked = parts.headers.get(UPGRADE).cloned();
+    strip_hop_by_hop(&mut parts.headers);
+    // The workload's body is asked for when the upstream is ready for it; hyper answers the expectation then.
+    parts.headers.remove(EXPECT);
+    if let Some(asked) = asked.filter(|_| upgrade) {
+        parts.headers.insert(UPGRADE, asked);
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+    if parts.version == HttpVersion::HTTP_10 {
+        parts.version = HttpVersion::HTTP_11;
+    }
+    let scanner = Scanner::new(&parts.headers);
+    let watch = Recognising { scanner, recognised: Arc::clone(recognised) };
+    Request::from_parts(parts, Watched::new(body, watch).boxed_unsync())
+}
+
+/// Whether a coding stands between the scanner and what a server would read as JSON.
+fn hides_json(request: &Request<Incoming>) -> bool {
+    let coded = request
+        .headers()
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    let mut kinds = request.headers().get_all(CONTENT_TYPE).iter().peekable();
+    let json = kinds.peek().is_none()
+        || kinds.any(|kind| {
+            let kind = kind.as_bytes().to_ascii_lowercase();
+            kind.windows(4).any(|part| part == b"json") || kind.starts_with(b"text/")
+        });
+    coded && json
+}
+
+/// Whether an answer is an event stream that a client of the old HTTP+SSE transport would take up: those
+/// streams are MCP's unless the request said what else it wants. Recognised by the request's lack of a body
+/// and the answer's kind in `mcp`; ordinary streams pass.
+fn offers_endpoint(response: &Response<Incoming>) -> bool {
+    response.headers().contains_key("mcp-session-id")
+}
+
+/// Bytes of an upgraded connection go by unread, for as long as both sides live.
+fn tunnel_upgraded(
+    connection: &Arc<Connection>,
+    mut record: OpenRecord,
+    client: hyper::upgrade::OnUpgrade,
+    server: hyper::upgrade::OnUpgrade,
+) {
+    record.tell_inspected(partly("upgraded"), partly("upgraded"));
+    let connection = Arc::clone(connection);
+    connection.stages.tasks.clone().spawn(async move {
+        let (client, server) = match tokio::try_join!(client, server) {
+            Ok((client, server)) => (TokioIo::new(client), TokioIo::new(server)),
+            Err(error) => return record.fail(&error),
+        };
+        let traffic = Arc::new(Traffic::default());
+        let cut = connection.arrived.registered.cut();
+        match tunnel::run(client, server, &[], &traffic, cut).await {
+            Ended::Closed => drop(record.close(Outcome::done())),
+            Ended::Cut => record.fail(&super::describe::Cut),
+            Ended::Failed(error) => record.fail(&error),
+        }
+    });
+}
+
+/// Watches a request's body for MCP.
+struct Recognising {
+    scanner: Scanner,
+    recognised: Arc<AtomicBool>,
+}
+
+impl Watch for Recognising {
+    fn data(&mut self, bytes: &[u8]) -> Result<(), &'static str> {
+        if self.scanner.push(bytes) == Verdict::Mcp {
+            self.recognised.store(true, Ordering::Release);
+            return Err("MCP spoken to a server that is not registered");
+        }
+        Ok(())
+    }
+}
+
+/// Closes the record when the response has gone by.
+struct Closing {
+    record: Option<OpenRecord>,
+    upstream_us: u64,
+    bytes: u64,
+}
+
+impl Closing {
+    fn new(record: OpenRecord, upstream_us: u64) -> Self {
+        Self { record: Some(record), upstream_us, bytes: 0 }
+    }
+}
+
+impl Watch for Closing {
+    fn data(&mut self, bytes: &[u8]) -> Result<(), &'static str> {
+        self.bytes = self.bytes.saturating_add(bytes.len() as u64);
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        if let Some(mut record) = self.record.take() {
+            record.tell_response_bytes(self.bytes);
+            let upstream_us = Some(self.upstream_us);
+            drop(record.close(Outcome { upstream_us, ..Outcome::done() }));
+        }
+    }
+}
+
+/// The answer to a request that the upstream did not answer.
+pub(super) fn unanswered(record: OpenRecord, fault: &SendFault) -> Answer {
+    let told = told(fault);
+    match fault {
+        SendFault::Refused(refused) => record.refuse(refused),
+        SendFault::Mismatch => record.refuse_with(fault),
+        SendFault::Open(_) | SendFault::Closed | SendFault::Send(_) | SendFault::Timeout => {
+            record.fail(fault);
+        }
+    }
+    closing(refusal(told))
+}
+
+/// What the caller is told of a fault.
+pub(super) fn told(fault: &SendFault) -> Refusal<'static> {
+    match fault {
+        SendFault::Open(fault) => fault.refusal(),
+        SendFault::Refused(_) | SendFault::Mismatch => Refusal::Denied,
+        SendFault::Closed => Refusal::Upstream(Upstream::Reset),
+        SendFault::Send(error) if error.is_parse() => Refusal::Upstream(Upstream::Protocol),
+        SendFault::Send(_) => Refusal::Upstream(Upstream::Reset),
+        SendFault::Timeout => Refusal::TimedOut(Timeout::Headers),
+    }
+}
+
+/// A refusal as an HTTP answer.
+pub(super) fn refusal(refusal: Refusal<'_>) -> Answer {
+    let refusal = HttpRefusal::from(refusal);
+    json(refusal.status, refusal.body())
+}
+
+/// An answer that ends an HTTP/1.1 connection; in HTTP/2 the header is dropped by hyper's own rules.
+pub(super) fn closing(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// A JSON text as an answer; none for an empty one.
+pub(super) fn json(status: StatusCode, text: String) -> Answer {
+    let mut answer = Response::new(full(Bytes::from(text)));
+    *answer.status_mut() = status;
+    if answer.body().size_hint().exact() != Some(0) {
+        let kind = HeaderValue::from_static(HttpRefusal::MEDIA_TYPE);
+        answer.headers_mut().insert(CONTENT_TYPE, kind);
+    }
+    answer
+}
+
+/// A body of known bytes.
+pub(super) fn full(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+fn empty() -> Body {
+    full(Bytes::new())
+}

@@ -1,0 +1,255 @@
+//! The decision on one MCP message, and what its sender is told when it is refused.
+
+use std::sync::Arc;
+
+use exeat_policy::{Hints as PolicyHints, Reason};
+
+use super::observed::{From, Talk};
+use super::super::describe::Story as _;
+use crate::audit::record::{Kind, Mcp, Session as RecordedSession, Side, Stage};
+use crate::audit::{OpenRecord, Text, mask};
+use crate::decide::{McpMessage, Message as AboutMessage, Permit, Refused};
+use crate::decode::json::Object;
+use crate::decode::mcp::{Era, Hints, Name, View, ViewFault, view};
+use crate::decode::rpc::{Id, Message};
+use crate::flow::Stages;
+use crate::intake::Actor;
+use crate::refuse::{Refusal, Subject};
+
+/// Who talks with whom.
+#[derive(Clone)]
+pub(super) struct Talking {
+    pub(super) stages: Arc<Stages>,
+    pub(super) actor: Actor,
+    pub(super) talk: Talk,
+}
+
+/// A refused message: what its sender is told, and what the record says beyond the decision.
+pub(super) struct NotPassed {
+    pub(super) told: Told,
+    pub(super) refused: Option<Refused>,
+    pub(super) why: &'static str,
+}
+
+/// A refusal that owns the name that it hides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Told {
+    /// As it is.
+    Plain(Refusal<'static>),
+    /// The tool does not exist for this caller.
+    HiddenTool(String),
+}
+
+impl Told {
+    pub(super) fn refusal(&self) -> Refusal<'_> {
+        match self {
+            Self::Plain(refusal) => *refusal,
+            Self::HiddenTool(name) => Refusal::Hidden(Subject::Tool, name),
+        }
+    }
+}
+
+impl NotPassed {
+    fn plain(refusal: Refusal<'static>, why: &'static str) -> Self {
+        Self { told: Told::Plain(refusal), refused: None, why }
+    }
+
+    /// Ends the record of what was refused.
+    pub(super) fn record(self, record: OpenRecord) {
+        match &self.refused {
+            Some(refused) => record.refuse(refused),
+            None => record.refuse_with(self.why),
+        }
+    }
+}
+
+impl Talking {
+    /// May `message`, sent by the client, pass?
+    pub(super) fn from_client(
+        &self,
+        record: &mut OpenRecord,
+        message: &Message,
+    ) -> Result<Permit<AboutMessage>, NotPassed> {
+        record.stage(Stage::Decode);
+        let method;
+        let seen = match message {
+            Message::Response(response) => {
+                // The answer to what the server asked for: decided as what was asked.
+                let waiting = response.id.as_ref().and_then(|id| {
+                    self.stages.observed.answered(&self.talk, From::Server, id)
+                });
+                let Some(waiting) = waiting else {
+                    self.describe(record, Side::Client, "", None);
+                    return Err(NotPassed::plain(Refusal::InvalidRequest, "an answer to nothing"));
+                };
+                method = waiting;
+                Seen { method: &method, name: None, id: response.id.as_ref(), arguments: None }
+            }
+            Message::Request(_) | Message::Notification(_) => match view(message) {
+                Ok(view) => Seen::from(&view),
+                Err(fault) => {
+                    self.describe(record, Side::Client, message.method().unwrap_or(""), None);
+                    return Err(unviewable(fault));
+                }
+            },
+        };
+        self.describe(record, Side::Client, seen.method, Some(&seen));
+        self.decide(record, &seen)
+    }
+
+    /// May the server's request or notification `message` reach the client?
+    pub(super) fn from_server(
+        &self,
+        record: &mut OpenRecord,
+        message: &Message,
+    ) -> Result<Permit<AboutMessage>, NotPassed> {
+        let seen = view(message).map_err(unviewable)?;
+        let seen = Seen::from(&seen);
+        self.describe(record, Side::Server, seen.method, Some(&seen));
+        self.decide(record, &seen)
+    }
+
+    /// May what the server asks for inside a result (`method`) reach the client?
+    pub(super) fn embedded(&self, method: &str) -> Result<Permit<AboutMessage>, NotPassed> {
+        self.judge(&Seen { method, name: None, id: None, arguments: None })
+    }
+
+    /// Whether the caller is shown `tool`.
+    pub(super) fn lists(&self, tool: &str, hints: PolicyHints) -> bool {
+        self.stages.decider.lists(self.actor.caller(), &self.talk.server, tool, hints)
+    }
+
+    fn decide(
+        &self,
+        record: &mut OpenRecord,
+        seen: &Seen<'_>,
+    ) -> Result<Permit<AboutMessage>, NotPassed> {
+        record.stage(Stage::Decide);
+        let judged = self.judge(seen);
+        let (decision, class) = match &judged {
+            Ok(permit) => (permit.decision(), permit.class()),
+            Err(NotPassed { refused: Some(refused), .. }) => (refused.decision(), refused.class()),
+            Err(_) => return judged,
+        };
+        record.tell_decision(decision);
+        if let Some(mcp) = &mut record.record_mut().mcp {
+            mcp.class = class.map(|class| Text::new(&class.to_string()));
+        }
+        judged
+    }
+
+    fn judge(&self, seen: &Seen<'_>) -> Result<Permit<AboutMessage>, NotPassed> {
+        let tool = matches!(seen.name, Some(Name::Tool(_)));
+        let name = seen.name.map(Name::text);
+        let hints = name
+            .filter(|_| tool)
+            .and_then(|name| self.stages.observed.hints(&self.talk.server, name));
+        let asked = McpMessage {
+            server: &self.talk.server,
+            method: seen.method,
+            name,
+            hints,
+            session: self.talk.session.as_deref(),
+        };
+        let caller = self.actor.caller();
+        self.stages.decider.message(caller, asked).map_err(|refused| {
+            let told = match (refused.reason(), name) {
+                (Reason::LimitReached(_) | Reason::CountMissing(_), _) => {
+                    Told::Plain(Refusal::LimitReached)
+                }
+                (Reason::UnknownMethod, _) => {
+                    Told::Plain(Refusal::Hidden(Subject::Method, ""))
+                }
+                (_, Some(name)) if tool && !self.lists(name, hints.unwrap_or_default()) => {
+                    Told::HiddenTool(name.to_owned())
+                }
+                (_, _) => Told::Plain(Refusal::Denied),
+            };
+            NotPassed { told, refused: Some(refused), why: "" }
+        })
+    }
+
+    fn describe(
+        &self,
+        record: &mut OpenRecord,
+        from: Side,
+        method: &str,
+        seen: Option<&Seen<'_>>,
+    ) {
+        let mut mcp = Mcp {
+            server: Some(Text::new(&self.talk.server)),
+            method: Text::new(method),
+            from: Some(from).filter(|side| *side == Side::Server),
+            ..Mcp::default()
+        };
+        if let Some(seen) = seen {
+            mcp.name = seen.name.map(|name| Text::new(name.text()));
+            mcp.id = seen.id.map(|id| Text::new(&id.to_text()));
+            mcp.arguments = seen.arguments.map(|arguments| {
+                let arguments = crate::decode::json::Value::Object(arguments.clone()).to_serde();
+                mask::arguments::<&str>(&arguments, &[]).0
+            });
+        }
+        let record = record.record_mut();
+        record.kind = Kind::Mcp;
+        record.mcp = Some(mcp);
+    }
+}
+
+/// Names the session in a record without giving away its id, which some servers take for a credential.
+pub(super) fn recorded_session(
+    session: Option<&str>,
+    revision: Option<&str>,
+) -> Option<RecordedSession> {
+    if session.is_none() && revision.is_none() {
+        return None;
+    }
+    let id = session.map(|session| {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, session.as_bytes());
+        let short = digest.as_ref().get(..8).unwrap_or_default();
+        crate::channel::encode_hex(short)
+    });
+    Some(RecordedSession {
+        id: Text::new(id.as_deref().unwrap_or_default()),
+        revision: revision.map(Text::new),
+        ..RecordedSession::default()
+    })
+}
+
+/// Hints as policy takes them.
+pub(super) fn hints(seen: Hints) -> PolicyHints {
+    PolicyHints {
+        read_only: seen.read_only,
+        destructive: seen.destructive,
+        open_world: seen.open_world,
+    }
+}
+
+/// The era of `message`, by what it says itself.
+pub(super) fn era(message: &Message) -> Era {
+    crate::decode::mcp::spoken(message, None).era
+}
+
+/// What a decision on a message needs.
+struct Seen<'a> {
+    method: &'a str,
+    name: Option<Name<'a>>,
+    id: Option<&'a Id>,
+    arguments: Option<&'a Object>,
+}
+
+impl<'a> std::convert::From<&View<'a>> for Seen<'a> {
+    fn from(view: &View<'a>) -> Self {
+        Self { method: view.method, name: view.name, id: view.id, arguments: view.arguments }
+    }
+}
+
+fn unviewable(fault: ViewFault) -> NotPassed {
+    let why = match fault {
+        ViewFault::Name => "the method's subject is missing or not a string",
+        ViewFault::Arguments => "arguments that are not an object",
+        ViewFault::Meta => "_meta that is not an object",
+        ViewFault::Response => "a response where a request is due",
+    };
+    NotPassed::plain(Refusal::from(fault), why)
+}

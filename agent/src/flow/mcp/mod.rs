@@ -1,0 +1,618 @@
+//! MCP over HTTP: Streamable HTTP of every revision, and the old HTTP with server-sent events.
+//!
+//! What is forwarded is what was judged: messages are parsed strictly and written anew, in both directions.
+
+mod answer;
+mod judge;
+mod observed;
+mod refusing;
+mod stream;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::header::{
+    ACCEPT_ENCODING, ALT_SVC, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue,
+};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode};
+
+pub use self::observed::Observed;
+use self::judge::{NotPassed, Talking, Told, era, recorded_session};
+use self::observed::{From as Sender, Talk};
+use self::refusing::Refuser;
+use self::stream::{Answering, Events, Purpose, Source};
+use super::connection::{Connection, SendFault};
+use super::describe::{Story as _, partly, read};
+use super::exchange::{Answer, full, json, refusal, told};
+use super::open;
+use crate::audit::record::{Kind, ResponseKind, Stage};
+use crate::audit::{OpenRecord, Outcome};
+use crate::decide::{Exchange, Message as AboutMessage, Permit};
+use crate::decode::http::{Body as Media, check_request, response_body};
+use crate::decode::json::Limits;
+use crate::decode::mcp::{
+    Era, MCP_PROTOCOL_VERSION, MCP_SESSION_ID, check_batch_headers, check_headers,
+};
+use crate::decode::rpc::{self, Incoming as Messages, Message, Response as RpcResponse};
+use crate::forward::headers::strip_hop_by_hop;
+use crate::identify::calls::InFlight;
+use crate::identify::peer::Peer;
+use crate::refuse::{Asked, Refusal, answer_batch, asked};
+
+/// Bytes of an answer that is no message (an error page) that are sent on.
+const OTHER_BODY: usize = 1 << 20;
+
+/// Where an MCP exchange takes place.
+pub(super) struct Place<'a> {
+    pub(super) connection: &'a Arc<Connection>,
+    pub(super) peer: &'a Peer,
+    pub(super) server: &'a Arc<str>,
+}
+
+/// One message of the client that policy let through, on its way.
+struct Passed {
+    permit: Permit<AboutMessage>,
+    message: Message,
+    record: OpenRecord,
+}
+
+/// Serves one request to a registered MCP server.
+pub(super) async fn serve(
+    place: Place<'_>,
+    permit: Permit<Exchange>,
+    mut record: OpenRecord,
+    request: Request<Incoming>,
+) -> Answer {
+    record.stage(Stage::Decode);
+    let session = single(request.headers(), MCP_SESSION_ID);
+    let revision = single(request.headers(), MCP_PROTOCOL_VERSION);
+    record.record_mut().session =
+        recorded_session(session.as_deref(), revision.as_deref()).map(Into::into);
+    let talking = Talking {
+        stages: Arc::clone(&place.connection.stages),
+        actor: place.connection.arrived.actor.clone(),
+        talk: Talk {
+            workload: place.connection.arrived.actor.number(),
+            server: Arc::clone(place.server),
+            session,
+        },
+    };
+    let exchange = Exchanging { place, talking };
+    match *request.method() {
+        Method::POST => exchange.post(record, request).await,
+        Method::GET | Method::DELETE | Method::OPTIONS | Method::HEAD => {
+            exchange.without_message(permit, record, request).await
+        }
+        _ => {
+            record.refuse_with("an HTTP method that MCP does not use");
+            refusal(Refusal::HttpForm)
+        }
+    }
+}
+
+struct Exchanging<'a> {
+    place: Place<'a>,
+    talking: Talking,
+}
+
+impl Exchanging<'_> {
+    async fn post(&self, record: OpenRecord, request: Request<Incoming>) -> Answer {
+        let (parts, body) = request.into_parts();
+        if let Err(fault) = check_request(&parts.headers) {
+            record.refuse_with(&fault);
+            return answered(Refusal::from(fault), &Asked::Unreadable);
+        }
+        let limit = self.talking.stages.bounds.body;
+        let bytes = match Limited::new(body, limit).collect().await {
+            Ok(collected) => collected.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => {
+                return too_large(record);
+            }
+            Err(error) => {
+                record.fail(&*error);
+                return refusal(Refusal::HttpForm);
+            }
+        };
+        let limits = Limits { bytes: limit, ..Limits::REQUEST };
+        match rpc::parse(&bytes, &limits) {
+            Ok(Messages::Single(message)) => self.single(record, parts, message).await,
+            Ok(Messages::Batch(entries)) => self.batch(record, parts, entries).await,
+            Err(fault) => {
+                record.refuse_with(&fault);
+                answered(Refusal::from(&fault), &Asked::from(&fault))
+            }
+        }
+    }
+
+    async fn single(&self, mut record: OpenRecord, parts: Parts, message: Message) -> Answer {
+        let waits = asked(&message);
+        if let Err(fault) = check_headers(&parts.headers, &message) {
+            record.refuse_with(&fault);
+            return answered(Refusal::from(fault), &waits);
+        }
+        match self.talking.from_client(&mut record, &message) {
+            Ok(permit) => {
+                let body = message.encode();
+                self.send(parts, body, vec![Passed { permit, message, record }], Vec::new()).await
+            }
+            Err(not_passed) => {
+                let told = not_passed.told.clone();
+                not_passed.record(record);
+                answered(told.refusal(), &waits)
+            }
+        }
+    }
+
+    /// 2025-03-26 alone has batches: each entry is decided, and those that are refused are answered among the others.
+    async fn batch(
+        &self,
+        record: OpenRecord,
+        parts: Parts,
+        entries: Vec<Result<Message, rpc::Fault>>,
+    ) -> Answer {
+        let headers = check_batch_headers(&parts.headers);
+        let mut refused: Vec<(Told, Asked)> = Vec::new();
+        let mut passed = Vec::new();
+        let mut first = Some(record);
+        for entry in entries {
+            let record = match first.take() {
+                Some(record) => Ok(record),
+                None => open(&self.talking.stages, &self.talking.actor, Kind::Mcp).await,
+            };
+            let waits = match &entry {
+                Ok(message) => asked(message),
+                Err(fault) => Asked::from(fault),
+            };
+            let Ok(mut record) = record else {
+                refused.push((Told::Plain(Refusal::AuditUnavailable), waits));
+                continue;
+            };
+            let judged = match (&headers, &entry) {
+                (Err(fault), _) => {
+                    record.refuse_with(fault);
+                    refused.push((Told::Plain(Refusal::InvalidRequest), waits));
+                    continue;
+                }
+                (Ok(()), Err(fault)) => {
+                    record.refuse_with(fault);
+                    refused.push((Told::Plain(Refusal::from(fault)), waits));
+                    continue;
+                }
+                (Ok(()), Ok(message)) => self.talking.from_client(&mut record, message),
+            };
+            match (judged, entry) {
+                (Ok(permit), Ok(message)) => passed.push(Passed { permit, message, record }),
+                (Err(not_passed), _) => {
+                    refused.push((not_passed.told.clone(), waits));
+                    not_passed.record(record);
+                }
+                (Ok(_), Err(_)) => {}
+            }
+        }
+        if passed.is_empty() {
+            return batch_answer(&refused, Vec::new());
+        }
+        let mut body = String::from("[");
+        for (index, one) in passed.iter().enumerate() {
+            if index > 0 {
+                body.push(',');
+            }
+            one.message.write(&mut body);
+        }
+        body.push(']');
+        self.send(parts, body, passed, refused).await
+    }
+
+    /// Sends what passed, and judges what comes back.
+    async fn send(
+        &self,
+        mut parts: Parts,
+        body: String,
+        mut passed: Vec<Passed>,
+        refused: Vec<(Told, Asked)>,
+    ) -> Answer {
+        outgoing(&mut parts.headers, body.len());
+        let refuser =
+            Refuser::new(self.place.connection, self.place.peer, &parts.uri, &parts.headers);
+        let path = parts.uri.path().to_owned();
+        let waiting: Vec<InFlight> = self.begin(&mut passed);
+        let asked_at = tokio::time::Instant::now();
+        let request = Request::from_parts(parts, full(Bytes::from(body)));
+        let response = match self.place.connection.send(self.place.peer, request).await {
+            Ok(response) => response,
+            Err(fault) => return self.unanswered(passed, refused, &fault),
+        };
+        let upstream_us = u64::try_from(asked_at.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let came = Came { passed, refused, waiting, refuser, path, upstream_us };
+        self.returned(came, response).await
+    }
+
+    /// What passed is on its way: calls are in flight, answers are waited for.
+    fn begin(&self, passed: &mut [Passed]) -> Vec<InFlight> {
+        let mut in_flight = Vec::new();
+        for one in passed {
+            one.record.stage(Stage::Forward);
+            if let Message::Request(request) = &one.message {
+                let observed = &self.talking.stages.observed;
+                observed.wait(&self.talking.talk, Sender::Client, &request.id, &request.method);
+                if request.method == "tools/call" {
+                    let calls = &self.talking.stages.calls;
+                    in_flight.push(calls.begin(&self.talking.talk.server, one.record.id()));
+                }
+            }
+        }
+        in_flight
+    }
+
+    async fn returned(&self, came: Came, response: Response<Incoming>) -> Answer {
+        let (mut head, body) = response.into_parts();
+        strip_hop_by_hop(&mut head.headers);
+        head.headers.remove(ALT_SVC);
+        let media = response_body(&head.headers);
+        match media {
+            Ok(Some(Media::Events)) if head.status.is_success() => {
+                let body = self.events(came, body);
+                head.headers.remove(CONTENT_LENGTH);
+                Response::from_parts(head, body)
+            }
+            Ok(Some(Media::Json)) => self.message(came, head, body).await,
+            Ok(Some(Media::Events) | None) | Err(_) => self.other(came, head, body).await,
+        }
+    }
+
+    /// A stream that answers what passed, and what was refused first of all.
+    fn events(&self, came: Came, body: Incoming) -> crate::forward::upstream::Body {
+        let Came { passed, refused, mut waiting, refuser, path, upstream_us } = came;
+        let answering = passed
+            .into_iter()
+            .filter_map(|one| {
+                let Passed { permit, message, mut record } = one;
+                record.tell_inspected(read(), read());
+                drop(permit);
+                match message {
+                    Message::Request(request) => Some(Answering {
+                        era: era_of(&request),
+                        id: request.id,
+                        method: request.method,
+                        record,
+                        upstream_us,
+                        in_flight: waiting.pop(),
+                    }),
+                    Message::Notification(_) | Message::Response(_) => {
+                        drop(record.close(Outcome::done()));
+                        None
+                    }
+                }
+            })
+            .collect();
+        let source = self.source(refuser, path);
+        let cut = self.place.connection.arrived.registered.cut().clone();
+        let mut events = Events::new(body, source, Purpose::Answers(answering), cut);
+        for (told, waits) in refused {
+            events.say_first(crate::refuse::error(told.refusal(), &waits));
+        }
+        events.boxed_unsync()
+    }
+
+    fn source(&self, refuser: Refuser, path: String) -> Source {
+        Source {
+            talking: self.talking.clone(),
+            peer: self.place.peer.clone(),
+            port: self.place.connection.arrived.port,
+            path,
+            refuser,
+        }
+    }
+
+    /// One JSON text: an answer, or the answers to a batch.
+    async fn message(
+        &self,
+        came: Came,
+        mut head: hyper::http::response::Parts,
+        body: Incoming,
+    ) -> Answer {
+        let bytes = match Limited::new(body, Limits::RESPONSE.bytes).collect().await {
+            Ok(collected) => collected.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => {
+                return self.withheld(came, Refusal::ResponseTooLarge);
+            }
+            Err(_) => return self.withheld(came, Refusal::Upstream(crate::refuse::Upstream::Reset)),
+        };
+        let batch = came.passed.len() > 1 || !came.refused.is_empty();
+        let responses = match rpc::parse(&bytes, &Limits::RESPONSE) {
+            Ok(Messages::Single(Message::Response(response))) => vec![response],
+            Ok(Messages::Batch(entries)) if batch => {
+                let mut responses = Vec::new();
+                for entry in entries {
+                    let Ok(Message::Response(response)) = entry else {
+                        return self.withheld(came, Refusal::ResponseRefused);
+                    };
+                    responses.push(response);
+                }
+                responses
+            }
+            // Not a message: clients do not take it for one unless the status says success.
+            Ok(_) | Err(_) if !head.status.is_success() => {
+                return self.pass_other(came, head, bytes);
+            }
+            Ok(_) | Err(_) => return self.withheld(came, Refusal::ResponseRefused),
+        };
+        let refused = came.refused;
+        let judged = self.deliver(came.passed, responses, came.upstream_us);
+        if batch {
+            let mut answer = batch_answer(&refused, judged);
+            keep_session(&head.headers, answer.headers_mut());
+            return answer;
+        }
+        let Some(response) = judged.into_iter().next() else {
+            return refusal(Refusal::ResponseRefused);
+        };
+        let text = Message::Response(response).encode();
+        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+        Response::from_parts(head, full(Bytes::from(text)))
+    }
+
+    /// Judges responses and closes the records of what they answer.
+    fn deliver(
+        &self,
+        passed: Vec<Passed>,
+        responses: Vec<RpcResponse>,
+        upstream_us: u64,
+    ) -> Vec<RpcResponse> {
+        let mut passed = passed;
+        let mut delivered = Vec::new();
+        for mut response in responses {
+            let position = passed.iter().position(|one| match (&one.message, &response.id) {
+                (Message::Request(request), Some(id)) => request.id.same_slot(id),
+                _ => false,
+            });
+            // An error without an id answers the one request there is.
+            let position = position.or((response.id.is_none() && passed.len() == 1).then_some(0));
+            let Some(position) = position else { continue };
+            let one = passed.swap_remove(position);
+            if let Some(id) = &response.id {
+                self.talking.stages.observed.answered(&self.talking.talk, Sender::Client, id);
+            }
+            let method = one.message.method().map(str::to_owned);
+            let spoken = era(&one.message);
+            let judged =
+                answer::judge(&self.talking, method.as_deref(), spoken, &mut response);
+            if let Some(refused) = close(one, judged.err(), &response, upstream_us) {
+                response = refused;
+            }
+            delivered.push(response);
+        }
+        for one in passed {
+            one.record.refuse_with("the server's answer does not answer this request");
+        }
+        delivered
+    }
+
+    /// Neither a message nor a stream: 202, 204, errors of HTTP.
+    async fn other(
+        &self,
+        came: Came,
+        head: hyper::http::response::Parts,
+        body: Incoming,
+    ) -> Answer {
+        let bytes = match Limited::new(body, OTHER_BODY).collect().await {
+            Ok(collected) => collected.to_bytes(),
+            Err(_) => return self.withheld(came, Refusal::ResponseTooLarge),
+        };
+        // A success with a body that is no message may still be read as one by some client.
+        if head.status.is_success() && !bytes.is_empty() {
+            return self.withheld(came, Refusal::ResponseRefused);
+        }
+        self.pass_other(came, head, bytes)
+    }
+
+    fn pass_other(
+        &self,
+        came: Came,
+        mut head: hyper::http::response::Parts,
+        bytes: Bytes,
+    ) -> Answer {
+        for mut one in came.passed {
+            if let Message::Request(request) = &one.message {
+                let observed = &self.talking.stages.observed;
+                observed.answered(&self.talking.talk, Sender::Client, &request.id);
+            }
+            one.record.tell_status(head.status);
+            one.record.tell_inspected(
+                read(),
+                if bytes.is_empty() { read() } else { partly("an answer of HTTP, not of MCP") },
+            );
+            let kind = if bytes.is_empty() { ResponseKind::None } else { ResponseKind::Http };
+            answer::tell(&mut one.record, kind, None);
+            let upstream_us = Some(came.upstream_us);
+            drop(one.record.close(Outcome { upstream_us, ..Outcome::done() }));
+        }
+        if head.headers.contains_key(CONTENT_LENGTH) {
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+        }
+        Response::from_parts(head, full(bytes))
+    }
+
+    /// The answer is not delivered; the caller gets an error in its place.
+    fn withheld(&self, came: Came, why: Refusal<'static>) -> Answer {
+        let Came { passed, refused, .. } = came;
+        self.in_place(passed, refused, why, |record| {
+            record.refuse_with("the server's answer was not acceptable");
+        })
+    }
+
+    fn unanswered(
+        &self,
+        passed: Vec<Passed>,
+        refused: Vec<(Told, Asked)>,
+        fault: &SendFault,
+    ) -> Answer {
+        self.in_place(passed, refused, told(fault), |record| match fault {
+            SendFault::Refused(by) => record.refuse(by),
+            _ => record.fail(fault),
+        })
+    }
+
+    fn in_place(
+        &self,
+        passed: Vec<Passed>,
+        mut refused: Vec<(Told, Asked)>,
+        why: Refusal<'static>,
+        end: impl Fn(OpenRecord),
+    ) -> Answer {
+        let batch = passed.len() > 1 || !refused.is_empty();
+        for one in passed {
+            let waits = asked(&one.message);
+            if let Asked::Request(id) = &waits {
+                self.talking.stages.observed.answered(&self.talking.talk, Sender::Client, id);
+            }
+            refused.push((Told::Plain(why), waits));
+            end(one.record);
+        }
+        match refused.as_slice() {
+            [(told, waits)] if !batch => answered(told.refusal(), waits),
+            several => batch_answer(several, Vec::new()),
+        }
+    }
+
+    /// GET (the server's stream), DELETE (the session's end), and what browsers ask first.
+    async fn without_message(
+        &self,
+        permit: Permit<Exchange>,
+        mut record: OpenRecord,
+        request: Request<Incoming>,
+    ) -> Answer {
+        use hyper::body::Body as _;
+        drop(permit);
+        let (mut parts, body) = request.into_parts();
+        if !body.is_end_stream() {
+            record.refuse_with("a body where MCP has none");
+            return refusal(Refusal::HttpForm);
+        }
+        record.stage(Stage::Forward);
+        strip_hop_by_hop(&mut parts.headers);
+        parts.headers.remove("x-http-method-override");
+        parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let refuser =
+            Refuser::new(self.place.connection, self.place.peer, &parts.uri, &parts.headers);
+        let path = parts.uri.path().to_owned();
+        let listens = parts.method == Method::GET;
+        let request = Request::from_parts(parts, full(Bytes::new()));
+        let response = match self.place.connection.send(self.place.peer, request).await {
+            Ok(response) => response,
+            Err(fault) => return super::exchange::unanswered(record, &fault),
+        };
+        let (mut head, body) = response.into_parts();
+        record.tell_status(head.status);
+        strip_hop_by_hop(&mut head.headers);
+        head.headers.remove(ALT_SVC);
+        let events = matches!(response_body(&head.headers), Ok(Some(Media::Events)));
+        if listens && events && head.status.is_success() {
+            record.tell_inspected(read(), read());
+            let cut = self.place.connection.arrived.registered.cut().clone();
+            let source = self.source(refuser, path);
+            let events = Events::new(body, source, Purpose::Listens(Box::new(record)), cut);
+            head.headers.remove(CONTENT_LENGTH);
+            return Response::from_parts(head, events.boxed_unsync());
+        }
+        match Limited::new(body, OTHER_BODY).collect().await {
+            Ok(collected) => {
+                let bytes = collected.to_bytes();
+                if head.status.is_success() && listens && !bytes.is_empty() {
+                    record.refuse_with("an answer that is no event stream");
+                    return refusal(Refusal::ResponseRefused);
+                }
+                record.tell_inspected(read(), partly("an answer of HTTP, not of MCP"));
+                drop(record.close(Outcome::done()));
+                Response::from_parts(head, full(bytes))
+            }
+            Err(_) => {
+                record.refuse_with("an answer that is larger than the limit, or was cut off");
+                refusal(Refusal::ResponseTooLarge)
+            }
+        }
+    }
+}
+
+/// What came back belongs to this.
+struct Came {
+    passed: Vec<Passed>,
+    refused: Vec<(Told, Asked)>,
+    waiting: Vec<InFlight>,
+    refuser: Refuser,
+    path: String,
+    upstream_us: u64,
+}
+
+/// Closes the record of an answered request; returns the error that takes the answer's place.
+fn close(
+    one: Passed,
+    refused: Option<Refusal<'static>>,
+    response: &RpcResponse,
+    upstream_us: u64,
+) -> Option<RpcResponse> {
+    let Passed { permit, message, mut record } = one;
+    drop(permit);
+    record.tell_inspected(read(), read());
+    answer::tell(&mut record, ResponseKind::Result, Some(response));
+    let Some(refused) = refused else {
+        let upstream_us = Some(upstream_us);
+        drop(record.close(Outcome { upstream_us, ..Outcome::done() }));
+        return None;
+    };
+    record.refuse_with("the server's answer was not acceptable");
+    match crate::refuse::error(refused, &asked(&message)) {
+        Some(Message::Response(response)) => Some(response),
+        _ => None,
+    }
+}
+
+fn too_large(record: OpenRecord) -> Answer {
+    let mut record = record;
+    record.tell_inspected(partly("larger than the limit"), partly("not sent"));
+    record.refuse_with("a message larger than the limit");
+    answered(Refusal::TooLarge, &Asked::Unreadable)
+}
+
+fn era_of(request: &rpc::Request) -> Era {
+    era(&Message::Request(request.clone()))
+}
+
+/// The only value of a header, as text.
+fn single(headers: &HeaderMap, name: &str) -> Option<String> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    values.next().is_none().then(|| value.to_owned())
+}
+
+/// Headers of a POST that carries what was judged.
+fn outgoing(headers: &mut HeaderMap, length: usize) {
+    strip_hop_by_hop(headers);
+    headers.remove(EXPECT);
+    headers.remove("x-http-method-override");
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+}
+
+fn keep_session(from: &HeaderMap, to: &mut HeaderMap) {
+    if let Some(session) = from.get(MCP_SESSION_ID) {
+        to.insert(MCP_SESSION_ID, session.clone());
+    }
+}
+
+/// A refusal of one message.
+fn answered(refusal: Refusal<'_>, waits: &Asked) -> Answer {
+    let answer = crate::refuse::answer(refusal, waits);
+    json(answer.status, answer.body)
+}
+
+fn batch_answer(refused: &[(Told, Asked)], delivered: Vec<RpcResponse>) -> Answer {
+    let refused: Vec<(Refusal<'_>, Asked)> =
+        refused.iter().map(|(told, waits)| (told.refusal(), waits.clone())).collect();
+    let answer = answer_batch(&refused, delivered);
+    json(answer.status, answer.body)
+}

@@ -1,0 +1,124 @@
+//! What was seen of MCP servers on their way through: endpoints of the old transport, hints of tools, requests
+//! that wait for the other side. All of it bounded; what is forgotten is treated as never seen.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use exeat_policy::Hints;
+
+use crate::bounded::Bounded;
+use crate::decode::rpc::Id;
+use crate::identify::peer::Peer;
+
+/// Endpoints kept.
+const ENDPOINTS: usize = 4096;
+/// Tools whose hints are kept.
+const TOOLS: usize = 16_384;
+/// Requests of either direction that wait for an answer.
+const WAITING: usize = 65_536;
+
+/// Where a session's messages go: a workload's conversation with one server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Talk {
+    /// Whose.
+    pub workload: u32,
+    /// With which registered server.
+    pub server: Arc<str>,
+    /// The session's id as the server chose it; `None` where there is no session.
+    pub session: Option<String>,
+}
+
+/// Who sent a request that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum From {
+    /// The client.
+    Client,
+    /// The server.
+    Server,
+}
+
+/// Where an old HTTP+SSE server wants messages posted.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// The path of the registered URL, which stands for it before the policy.
+    pub judged_as: String,
+}
+
+type Place = (u32, Peer, u16, String);
+
+#[derive(Debug)]
+struct State {
+    endpoints: Bounded<Place, Endpoint>,
+    hints: Bounded<(Arc<str>, String), Hints>,
+    waiting: Bounded<(Talk, From, String), String>,
+}
+
+/// The table of what was seen.
+#[derive(Debug)]
+pub struct Observed {
+    state: Mutex<State>,
+}
+
+impl Default for Observed {
+    fn default() -> Self {
+        Self {
+            state: Mutex::new(State {
+                endpoints: Bounded::new(ENDPOINTS),
+                hints: Bounded::new(TOOLS),
+                waiting: Bounded::new(WAITING),
+            }),
+        }
+    }
+}
+
+impl Observed {
+    /// The registered path that stands for `path`, if a server announced it to this workload.
+    pub fn endpoint(&self, workload: u32, peer: &Peer, port: u16, path: &str) -> Option<Endpoint> {
+        let key = (workload, peer.clone(), port, path.to_owned());
+        self.lock().endpoints.get(&key).cloned()
+    }
+
+    /// A server announced `path` on a stream that was judged as `judged_as`.
+    pub fn announce(&self, workload: u32, peer: &Peer, port: u16, path: &str, judged_as: &str) {
+        let key = (workload, peer.clone(), port, path.to_owned());
+        self.lock().endpoints.insert(key, Endpoint { judged_as: judged_as.to_owned() });
+    }
+
+    /// What `server` lists of `tool`, if it was seen.
+    pub fn hints(&self, server: &Arc<str>, tool: &str) -> Option<Hints> {
+        self.lock().hints.get(&(Arc::clone(server), tool.to_owned())).copied()
+    }
+
+    /// `server` lists `tool` with `hints`.
+    pub fn list(&self, server: &Arc<str>, tool: &str, hints: Hints) {
+        self.lock().hints.insert((Arc::clone(server), tool.to_owned()), hints);
+    }
+
+    /// A request was sent on and waits for its answer.
+    pub fn wait(&self, talk: &Talk, from: From, id: &Id, method: &str) {
+        self.lock().waiting.insert((talk.clone(), from, slot(id)), method.to_owned());
+    }
+
+    /// The method of the request that an answer with `id` answers; it waits no longer.
+    pub fn answered(&self, talk: &Talk, from: From, id: &Id) -> Option<String> {
+        self.lock().waiting.remove(&(talk.clone(), from, slot(id)))
+    }
+
+    /// A workload is gone, and its conversations with it.
+    pub fn forget(&self, workload: u32) {
+        let mut state = self.lock();
+        state.endpoints.retain(|(owner, ..), _| *owner != workload);
+        state.waiting.retain(|(talk, ..), _| talk.workload != workload);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One text for what clients take for one id: the number 1 and the string "1".
+fn slot(id: &Id) -> String {
+    match id {
+        Id::Number(number) => number.to_string(),
+        Id::Text(text) => text.clone(),
+    }
+}

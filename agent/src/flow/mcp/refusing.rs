@@ -1,0 +1,93 @@
+//! Tells a server that what it asked of the client is refused: in the legacy era answers travel as POSTs of
+//! their own, and the client never saw the question.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
+use hyper::{Method, Request, Uri};
+use tokio::sync::Semaphore;
+
+use super::super::connection::Connection;
+use super::super::exchange::full;
+use crate::decode::rpc::Message;
+use crate::forward::upstream::Version;
+use crate::identify::peer::Peer;
+use crate::refuse::{Asked, Refusal, asked, error};
+
+/// Refusals of one stream on their way at once; a server that asks faster is not told.
+const AT_ONCE: usize = 8;
+
+/// Sends refusals to one server, in the client's session.
+#[derive(Clone)]
+pub(super) struct Refuser {
+    connection: Arc<Connection>,
+    peer: Peer,
+    uri: Uri,
+    headers: HeaderMap,
+    places: Arc<Semaphore>,
+}
+
+impl Refuser {
+    /// A refuser for the session of a request with these `headers`.
+    pub(super) fn new(
+        connection: &Arc<Connection>,
+        peer: &Peer,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Self {
+        let mut own = headers.clone();
+        own.remove(hyper::header::CONTENT_LENGTH);
+        own.remove("last-event-id");
+        own.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let accepted = "application/json, text/event-stream";
+        own.insert(ACCEPT, HeaderValue::from_static(accepted));
+        for mirrored in ["mcp-method", "mcp-name"] {
+            own.remove(mirrored);
+        }
+        Self {
+            connection: Arc::clone(connection),
+            peer: peer.clone(),
+            uri: uri.clone(),
+            headers: own,
+            places: Arc::new(Semaphore::new(AT_ONCE)),
+        }
+    }
+
+    /// Answers `message` with `refusal`, if it waits for an answer.
+    pub(super) fn tell(&self, message: &Message, refusal: Refusal<'_>) {
+        let asked = asked(message);
+        if asked == Asked::Nothing {
+            return;
+        }
+        let (Some(told), Ok(place)) =
+            (error(refusal, &asked), Arc::clone(&self.places).try_acquire_owned())
+        else {
+            tracing::warn!("a server asks faster than it can be refused");
+            return;
+        };
+        let this = self.clone();
+        let body = told.encode();
+        self.connection.stages.tasks.spawn(async move {
+            if let Err(fault) = this.send(body).await {
+                tracing::debug!(%fault, "a server could not be told of a refusal");
+            }
+            drop(place);
+        });
+    }
+
+    async fn send(&self, body: String) -> Result<(), super::super::connection::SendFault> {
+        let mut request = Request::new(full(Bytes::from(body)));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        if self.connection.version == Version::Http2 {
+            *request.version_mut() = hyper::Version::HTTP_2;
+            request.headers_mut().remove(HOST);
+        }
+        let response = self.connection.send_aside(&self.peer, request).await?;
+        drop(response.into_body().collect().await);
+        Ok(())
+    }
+}

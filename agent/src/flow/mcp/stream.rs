@@ -1,0 +1,260 @@
+//! An event stream of an MCP server: every event read, judged and framed anew, without delay.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf as _, Bytes};
+use hyper::Uri;
+use hyper::body::{Body as HttpBody, Frame, Incoming};
+use tokio_util::sync::CancellationToken;
+
+use super::answer;
+use super::judge::Talking;
+use super::observed::From;
+use super::refusing::Refuser;
+use super::super::describe::Story as _;
+use crate::audit::record::{Kind, ResponseKind, Stage};
+use crate::audit::{OpenRecord, Outcome, Start};
+use crate::decode::json::Limits as JsonLimits;
+use crate::decode::mcp::Era;
+use crate::decode::rpc::{Id, Message, Request, parse_single};
+use crate::decode::sse::{Event, Item, Limits, Parser};
+use crate::forward::body::BodyFault;
+use crate::identify::calls::InFlight;
+use crate::identify::peer::Peer;
+use crate::refuse::{Asked, Refusal, error};
+
+/// The request whose answer a stream carries, with its record.
+pub(super) struct Answering {
+    pub(super) id: Id,
+    pub(super) method: String,
+    pub(super) era: Era,
+    pub(super) record: OpenRecord,
+    pub(super) upstream_us: u64,
+    /// Ends with the answer.
+    pub(super) in_flight: Option<InFlight>,
+}
+
+/// What a stream is.
+pub(super) enum Purpose {
+    /// It answers requests (one, or those of a batch).
+    Answers(Vec<Answering>),
+    /// It carries what the server has to say (GET); the record is the stream's own.
+    Listens(Box<OpenRecord>),
+}
+
+/// Where a stream comes from, for what must be sent back.
+pub(super) struct Source {
+    pub(super) talking: Talking,
+    pub(super) peer: Peer,
+    pub(super) port: u16,
+    pub(super) path: String,
+    pub(super) refuser: Refuser,
+}
+
+/// The stream as it is sent to the client.
+pub(super) struct Events {
+    inner: Incoming,
+    parser: Parser,
+    source: Source,
+    purpose: Purpose,
+    cut: CancellationToken,
+    ended: bool,
+}
+
+impl Events {
+    pub(super) fn new(
+        inner: Incoming,
+        source: Source,
+        purpose: Purpose,
+        cut: CancellationToken,
+    ) -> Self {
+        let parser = Parser::new(Limits::default());
+        Self { inner, parser, source, purpose, cut, ended: false }
+    }
+
+    fn read(&mut self, bytes: &[u8]) -> Result<String, &'static str> {
+        let mut items = Vec::new();
+        self.parser.push(bytes, &mut items).map_err(|fault| {
+            tracing::debug!(%fault, "an event stream was cut");
+            "an event stream that cannot be read"
+        })?;
+        let mut out = String::new();
+        for item in items {
+            match item {
+                Item::KeepAlive => Item::KeepAlive.write(&mut out),
+                Item::Event(event) => self.event(event, &mut out)?,
+            }
+        }
+        Ok(out)
+    }
+
+    fn event(&mut self, event: Event, out: &mut String) -> Result<(), &'static str> {
+        if event.name() == Some("endpoint") {
+            self.endpoint(event.data().unwrap_or_default())?;
+            event.write(out);
+            return Ok(());
+        }
+        if !event.is_message() {
+            // Without data, or of a type that clients ignore; data of such a type is not sent on.
+            if event.data().is_none_or(str::is_empty) {
+                event.write(out);
+            }
+            return Ok(());
+        }
+        let data = event.data().unwrap_or_default();
+        let message = parse_single(data.as_bytes(), &JsonLimits::RESPONSE)
+            .map_err(|_fault| "an event that is not an acceptable message")?;
+        if let Some(message) = self.message(message)? {
+            event.with_data(message.encode()).write(out);
+        }
+        Ok(())
+    }
+
+    /// What of `message` reaches the client; nothing if it is refused and only the server has to be told.
+    fn message(&mut self, message: Message) -> Result<Option<Message>, &'static str> {
+        match message {
+            Message::Response(mut response) => {
+                let answering = self.take_answering(response.id.as_ref());
+                let talking = &self.source.talking;
+                let observed = &talking.stages.observed;
+                let waiting = response
+                    .id
+                    .as_ref()
+                    .and_then(|id| observed.answered(&talking.talk, From::Client, id));
+                let method = answering.as_ref().map(|found| found.method.clone()).or(waiting);
+                let era = answering.as_ref().map_or(Era::Legacy, |found| found.era);
+                let judged = answer::judge(talking, method.as_deref(), era, &mut response);
+                let refused = judged.err();
+                if let Some(answering) = answering {
+                    close(answering, refused, &response);
+                }
+                match (refused, response.id.clone()) {
+                    (None, _) => Ok(Some(Message::Response(response))),
+                    (Some(refusal), Some(id)) => Ok(error(refusal, &Asked::Request(id))),
+                    (Some(_), None) => Ok(None),
+                }
+            }
+            Message::Request(_) | Message::Notification(_) => Ok(self.from_server(message)),
+        }
+    }
+
+    fn take_answering(&mut self, id: Option<&Id>) -> Option<Answering> {
+        let (Purpose::Answers(waiting), Some(id)) = (&mut self.purpose, id) else { return None };
+        let index = waiting.iter().position(|answering| answering.id.same_slot(id))?;
+        Some(waiting.swap_remove(index))
+    }
+
+    /// A request or notification of the server: an exchange of its own.
+    fn from_server(&mut self, message: Message) -> Option<Message> {
+        let talking = &self.source.talking;
+        let start = Start {
+            workload: Some(talking.actor.process.clone()),
+            identity: Some(talking.actor.identity.clone()),
+            ..Start::default()
+        };
+        // A stream must not wait inside a poll; without a place for the record nothing passes.
+        let Ok(mut record) = talking.stages.log.try_open(Kind::Mcp, start) else {
+            self.source.refuser.tell(&message, Refusal::AuditUnavailable);
+            return None;
+        };
+        match talking.from_server(&mut record, &message) {
+            Ok(permit) => {
+                if let Message::Request(Request { id, method, .. }) = &message {
+                    talking.stages.observed.wait(&talking.talk, From::Server, id, method);
+                }
+                drop(permit);
+                drop(record.close(Outcome::done()));
+                Some(message)
+            }
+            Err(not_passed) => {
+                self.source.refuser.tell(&message, not_passed.told.refusal());
+                not_passed.record(record);
+                None
+            }
+        }
+    }
+
+    /// 2024-11-05: where messages are to be posted. Only the same origin is taken, as the SDKs do.
+    fn endpoint(&self, data: &str) -> Result<(), &'static str> {
+        const FOREIGN: &str = "an endpoint of another origin";
+        let Source { talking, peer, port, path, .. } = &self.source;
+        let uri: Uri = data.trim().parse().map_err(|_bad| "an endpoint that is not a URI")?;
+        if let Some(authority) = uri.authority() {
+            let (said, said_port) = Peer::parse(authority.as_str()).map_err(|_bad| FOREIGN)?;
+            let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+            if said != *peer || said_port.unwrap_or(default) != *port {
+                return Err(FOREIGN);
+            }
+        }
+        if !uri.path().starts_with('/') {
+            return Err("an endpoint without a path from the root");
+        }
+        let observed = &talking.stages.observed;
+        observed.announce(talking.talk.workload, peer, *port, uri.path(), path);
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        match std::mem::replace(&mut self.purpose, Purpose::Answers(Vec::new())) {
+            // A stream may end before its answer and be taken up elsewhere (2025-11-25, polling).
+            Purpose::Answers(waiting) => {
+                for mut answering in waiting {
+                    answer::tell(&mut answering.record, ResponseKind::Stream, None);
+                    drop(answering.record.close(Outcome::done()));
+                }
+            }
+            Purpose::Listens(record) => drop(record.close(Outcome::done())),
+        }
+    }
+}
+
+/// Closes the record of an answered request before its answer leaves.
+fn close(
+    mut answering: Answering,
+    refused: Option<Refusal<'static>>,
+    response: &crate::decode::rpc::Response,
+) {
+    answering.record.stage(Stage::Forward);
+    answer::tell(&mut answering.record, ResponseKind::Stream, Some(response));
+    drop(answering.in_flight.take());
+    if refused.is_some() {
+        return answering.record.refuse_with("the server's answer was not acceptable");
+    }
+    let upstream_us = Some(answering.upstream_us);
+    drop(answering.record.close(Outcome { upstream_us, ..Outcome::done() }));
+}
+
+impl HttpBody for Events {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let this = &mut *self;
+        if this.cut.is_cancelled() {
+            return Poll::Ready(Some(Err(BodyFault::Stopped("the policy changed"))));
+        }
+        loop {
+            let frame = match std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => return Poll::Ready(Some(Err(BodyFault::Read(error)))),
+                None => {
+                    this.end();
+                    return Poll::Ready(None);
+                }
+            };
+            let Some(data) = frame.data_ref() else { continue };
+            match this.read(data.chunk()) {
+                Ok(out) if out.is_empty() => {}
+                Ok(out) => return Poll::Ready(Some(Ok(Frame::data(Bytes::from(out))))),
+                Err(why) => return Poll::Ready(Some(Err(BodyFault::Stopped(why)))),
+            }
+        }
+    }
+}
