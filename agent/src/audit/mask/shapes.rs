@@ -209,6 +209,9 @@ fn assigned(text: &[u8], separator: usize) -> Option<Range<usize>> {
     if key.is_empty() || !is_telling(key) {
         return None;
     }
+    // A header in a text, with its scheme and its parts, goes to the end of its line.
+    let reduced = key.to_ascii_lowercase();
+    let whole_line = reduced.contains("authorization") || reduced.contains("cookie");
     let after = text.get(separator + 1..)?;
     let blank = after.iter().take_while(|byte| **byte == b' ').count();
     let mut start = separator + 1 + blank;
@@ -218,13 +221,19 @@ fn assigned(text: &[u8], separator: usize) -> Option<Range<usize>> {
             start += escape + 1;
             text.get(start..)?
                 .iter()
-                .take_while(|byte| *byte != quote)
+                .take_while(|byte| *byte != quote && **byte != b'\\')
                 .count()
         }
         _ => {
             let ends = |byte: &u8| {
+                if whole_line {
+                    return matches!(byte, b'\n' | b'\r' | b'"' | b'\'');
+                }
                 byte.is_ascii_whitespace()
-                    || matches!(byte, b'&' | b',' | b';' | b'"' | b'\'' | b')' | b'}')
+                    || matches!(
+                        byte,
+                        b'&' | b',' | b';' | b'"' | b'\'' | b')' | b'}' | b'\\'
+                    )
             };
             text.get(start..)?
                 .iter()
