@@ -103,10 +103,10 @@ impl Link {
             .and_then(|rest| rest.get(..64))
             .and_then(Digest::read)
             .ok_or(LineFault::Form)?;
-        let mut context = Context::new(&SHA256);
-        context.update(content);
-        context.update(b"}");
-        if Digest::finish(context) != hash {
+        let mut hashed = Context::new(&SHA256);
+        hashed.update(content);
+        hashed.update(b"}");
+        if Digest::finish(hashed) != hash {
             return Err(LineFault::Hash);
         }
         Ok(Self { seq, prev, hash })

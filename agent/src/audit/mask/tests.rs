@@ -38,6 +38,10 @@ fn shapes_and_what_stands_after_telling_words_are_masked() {
             r#"{\"password\":\"ab\",\"x\":1}"#,
             r#"{\"password\":\"[masked]\",\"x\":1}"#,
         ),
+        (
+            r#"{"password":"a\"b","x":1}"#,
+            r#"{"password":"[masked]","x":1}"#,
+        ),
         ("DB_PASSWORD: 'x y'", "DB_PASSWORD: '[masked]'"),
         ("monkey=banana", "monkey=banana"),
         (

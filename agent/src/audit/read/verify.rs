@@ -6,7 +6,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use super::lines::Lines;
 use super::{Layout, ReadError, Segments};
-use crate::audit::chain::{Digest, Head, Link};
+use crate::audit::chain::{Digest, Head, LineFault, Link};
 use crate::audit::record::Cut;
 use crate::audit::writer::segment_name;
 
@@ -132,25 +132,25 @@ impl Proof<'_> {
             .lines(number, cut.map(|cut| cut.offset))
             .map_err(VerifyError::Read)?;
         let mut end = 0;
-        let mut count = 0;
+        let mut last = 0;
         for line in &mut lines {
             let line = line.map_err(unreadable)?;
             let at = |kind| fault(number, line.number, kind);
-            let link = Link::read(&line.bytes).map_err(|fault| at(fault.into()))?;
-            self.link(&link).map_err(at)?;
-            (end, count) = (line.end, line.number);
+            let next = Link::read(&line.bytes).map_err(|fault| at(fault.into()))?;
+            self.link(&next).map_err(at)?;
+            (end, last) = (line.end, line.number);
         }
         let rest = rest(segments, number, end).map_err(unreadable)?;
         self.done.segments += 1;
         match cut {
             Some(cut) if cut.offset != end || !rest.is(cut) => {
-                Err(fault(number, count + 1, FaultKind::Cut))
+                Err(fault(number, last + 1, FaultKind::Cut))
             }
             Some(cut) => {
                 self.done.cuts.push(cut.clone());
                 Ok(())
             }
-            None if rest.bytes > 0 && !is_newest => Err(fault(number, count + 1, FaultKind::Form)),
+            None if rest.bytes > 0 && !is_newest => Err(fault(number, last + 1, FaultKind::Form)),
             None => {
                 self.done.unfinished = rest.bytes;
                 Ok(())
@@ -199,7 +199,7 @@ fn rest(segments: &Segments, number: u64, from: u64) -> io::Result<Rest> {
     let lines = segments.lines(number, None).map_err(io::Error::other)?;
     let mut reader = Lines::into_rest(lines);
     reader.seek(SeekFrom::Start(from))?;
-    let mut context = Context::new(&SHA256);
+    let mut hashed = Context::new(&SHA256);
     let mut bytes = 0;
     let mut piece = Vec::new();
     loop {
@@ -208,11 +208,11 @@ fn rest(segments: &Segments, number: u64, from: u64) -> io::Result<Rest> {
         if read == 0 {
             return Ok(Rest {
                 bytes,
-                sha256: Digest::finish(context).to_string(),
+                sha256: Digest::finish(hashed).to_string(),
             });
         }
         bytes += u64::try_from(read).unwrap_or(u64::MAX);
-        context.update(&piece);
+        hashed.update(&piece);
     }
 }
 
@@ -224,11 +224,11 @@ fn fault(segment: u64, line: u64, kind: FaultKind) -> VerifyError {
     })
 }
 
-impl From<crate::audit::chain::LineFault> for FaultKind {
-    fn from(fault: crate::audit::chain::LineFault) -> Self {
+impl From<LineFault> for FaultKind {
+    fn from(fault: LineFault) -> Self {
         match fault {
-            crate::audit::chain::LineFault::Form => Self::Form,
-            crate::audit::chain::LineFault::Hash => Self::Hash,
+            LineFault::Form => Self::Form,
+            LineFault::Hash => Self::Hash,
         }
     }
 }
