@@ -269,6 +269,9 @@ pub struct Mcp {
     /// The arguments, masked and cut ([`super::mask::arguments`]).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arguments: Option<Value>,
+    /// Only the names and sizes of the arguments are recorded, since they are large.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub arguments_cut: bool,
     /// The request's id, as text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Text>,
