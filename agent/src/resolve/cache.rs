@@ -234,3 +234,6 @@ impl Kept {
         false
     }
 }
+
+#[cfg(test)]
+mod tests;

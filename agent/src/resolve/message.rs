@@ -231,11 +231,8 @@ struct PlainName {
 }
 
 /// Reads the question's name without pointers; `None` if it is cut, compressed or too long.
-///
-/// A label with a dot inside must not become two labels, so the text is built here and not from
-/// a presentation form.
 fn plain_name(bytes: &[u8]) -> Option<PlainName> {
-    let mut text = Some(String::new());
+    let mut labels = Vec::new();
     let mut at = HEADER;
     loop {
         let length = usize::from(*bytes.get(at)?);
@@ -247,28 +244,33 @@ fn plain_name(bytes: &[u8]) -> Option<PlainName> {
         if length > 63 || at + length - HEADER > 254 {
             return None;
         }
-        let label = bytes.get(at..at + length)?;
+        labels.push(bytes.get(at..at + length)?);
         at += length;
-        text = text.and_then(|text| join(text, label));
     }
     // Type and class must follow.
     bytes.get(at..at + 4)?;
     Some(PlainName {
         end: at,
-        host: text.and_then(|text| Name::parse(&text)),
+        host: host_name(labels),
     })
 }
 
-fn join(mut text: String, label: &[u8]) -> Option<String> {
-    let host = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-    if !label.iter().all(host) {
-        return None;
+/// The host name that labels spell; `None` if they spell none.
+///
+/// A dot inside a label must not become two labels, so no presentation form is read back.
+pub(super) fn host_name<'a>(labels: impl IntoIterator<Item = &'a [u8]>) -> Option<Name> {
+    let mut text = String::new();
+    for label in labels {
+        let host = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        if !label.iter().all(host) {
+            return None;
+        }
+        if !text.is_empty() {
+            text.push('.');
+        }
+        text.push_str(str::from_utf8(label).ok()?);
     }
-    if !text.is_empty() {
-        text.push('.');
-    }
-    text.push_str(std::str::from_utf8(label).ok()?);
-    Some(text)
+    Name::parse(&text).ok()
 }
 
 fn refuse(bytes: &[u8], fault: MessageFault) -> Option<(Vec<u8>, ResponseCode)> {
@@ -282,3 +284,6 @@ fn refuse(bytes: &[u8], fault: MessageFault) -> Option<(Vec<u8>, ResponseCode)> 
     }
     message.to_vec().ok().map(|bytes| (bytes, code))
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,12 +9,16 @@
 mod budget;
 mod cache;
 mod class;
+#[cfg(test)]
+mod fake;
 mod fault;
 mod frame;
+mod lookup;
 mod message;
 mod name;
 mod outcome;
 mod server;
+mod settings;
 mod special;
 mod upstream;
 
@@ -24,9 +28,10 @@ pub use class::{Class, Own, classify, permitted};
 pub use fault::{BindFault, ResolveFault, SettingsFault, UpstreamFault};
 pub use frame::{FrameFault, FrameLimits, Frames};
 pub use message::MessageFault;
-pub use name::Name;
+pub use name::{Name, NotAName};
 pub use outcome::{Answer, DnsOutcome, DnsResult, RefusedAddress, Transport, describe_type};
-pub use server::{Limits, Resolver, Settings};
+pub use server::Resolver;
+pub use settings::{Limits, Settings};
 pub use upstream::{ResolvConf, parse_resolv_conf};
 
 /// The transport protocol of a rule's port.

@@ -12,10 +12,10 @@ pub struct Name(Arc<str>);
 
 impl Name {
     /// Takes a name as written; upper case and one trailing dot are normalised, all else refused.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Result<Self, NotAName> {
         let text = text.strip_suffix('.').unwrap_or(text);
         if text.is_empty() || text.len() > 253 || !text.split('.').all(is_label) {
-            return None;
+            return Err(NotAName);
         }
         // WHATWG URL, "ends in a number": such a host is an address in disguise.
         let last = text.rsplit('.').next().unwrap_or(text);
@@ -24,9 +24,9 @@ impl Name {
             .or_else(|| last.strip_prefix("0X"))
             .is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_hexdigit()));
         if hexadecimal || last.bytes().all(|b| b.is_ascii_digit()) {
-            return None;
+            return Err(NotAName);
         }
-        Some(Self(text.to_ascii_lowercase().into()))
+        Ok(Self(text.to_ascii_lowercase().into()))
     }
 
     /// The name without trailing dot, in lower case.
@@ -34,6 +34,11 @@ impl Name {
         &self.0
     }
 }
+
+/// The text is no host name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this is not a host name")]
+pub struct NotAName;
 
 fn is_label(label: &str) -> bool {
     let bytes = label.as_bytes();
