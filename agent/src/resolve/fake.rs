@@ -109,8 +109,7 @@ async fn serve_udp(socket: UdpSocket, shared: Shared) {
     let socket = Arc::new(socket);
     let mut buffer = vec![0; 4096];
     let mut answers = JoinSet::new();
-    loop {
-        let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
+    while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
         let acts = note(&shared, &buffer[..length], Transport::Udp);
         let (socket, released) = (Arc::clone(&socket), Arc::clone(&shared.2));
         answers.spawn(async move {
@@ -132,8 +131,7 @@ async fn serve_udp(socket: UdpSocket, shared: Shared) {
 
 async fn serve_tcp(listener: TcpListener, shared: Shared) {
     let mut streams = JoinSet::new();
-    loop {
-        let (stream, _) = listener.accept().await.unwrap();
+    while let Ok((stream, _)) = listener.accept().await {
         streams.spawn(serve_stream(stream, shared.clone()));
     }
 }
@@ -171,8 +169,18 @@ pub(super) fn record(line: &str) -> Record {
     let [owner, ttl, kind, data] = words[..] else {
         panic!("`{line}` is not `owner ttl type data`");
     };
+    // `@` stands for NUL and `|` for a dot inside a label: no presentation form takes them all.
     let wire = |text: &str| {
-        let mut name = WireName::from_ascii(text).unwrap();
+        let labels = text.split('.').map(|label| {
+            let byte = |byte| match byte {
+                b'@' => 0,
+                b'|' => b'.',
+                other => other,
+            };
+            label.bytes().map(byte).collect::<Vec<u8>>()
+        });
+        let labels: Vec<Vec<u8>> = labels.collect();
+        let mut name = WireName::from_labels(labels.iter().map(Vec::as_slice)).unwrap();
         name.set_fqdn(true);
         name
     };

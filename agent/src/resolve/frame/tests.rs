@@ -1,5 +1,5 @@
 use super::*;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::io::{DuplexStream, duplex};
 
 fn frames(limits: FrameLimits) -> (Frames<DuplexStream>, DuplexStream) {
     let (ours, theirs) = duplex(4096);
@@ -60,7 +60,7 @@ async fn streams_are_bounded() {
         FrameFault::TooMany { limit: 1 }
     ));
 
-    let idle = std::time::Duration::from_millis(5);
+    let idle = Duration::from_millis(5);
     let (mut slow, mut peer) = frames(FrameLimits {
         idle,
         ..FrameLimits::default()

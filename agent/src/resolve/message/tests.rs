@@ -88,7 +88,10 @@ fn names_are_host_names_or_nothing() {
     );
     assert_eq!(name_of(&[b"_acme", b"example"]).unwrap(), "_acme.example");
     let long: &[u8] = &[b'a'; 63];
-    assert_eq!(name_of(&[long, long, long, &[b'a'; 61]]).unwrap().len(), 253);
+    assert_eq!(
+        name_of(&[long, long, long, &[b'a'; 61]]).unwrap().len(),
+        253
+    );
     let odd: [&[&[u8]]; 17] = [
         &[],
         &[b"a.b", b"com"],
@@ -113,238 +116,113 @@ fn names_are_host_names_or_nothing() {
     }
 }
 
+fn flags(first: u8) -> Vec<u8> {
+    Raw {
+        flags: [first, 0],
+        ..Raw::default()
+    }
+    .bytes()
+}
+
+fn counts(counts: [u16; 4], tail: &[u8]) -> Vec<u8> {
+    Raw {
+        counts,
+        tail,
+        ..Raw::default()
+    }
+    .bytes()
+}
+
+fn labels(labels: &[&[u8]]) -> Vec<u8> {
+    Raw {
+        labels,
+        ..Raw::default()
+    }
+    .bytes()
+}
+
+fn class(class: u16) -> Vec<u8> {
+    Raw {
+        class,
+        ..Raw::default()
+    }
+    .bytes()
+}
+
+/// Refused with this fault, and with this low half of the code in the answer, if any.
+fn refused(bytes: &[u8], want: MessageFault, code: Option<u8>) {
+    let malformed = parse(bytes).unwrap_err();
+    assert_eq!(malformed.fault, want, "{bytes:?}");
+    let reply = malformed.reply.map(|(reply, _)| reply);
+    assert_eq!(
+        reply.as_ref().map(|reply| reply[3] & 0x0f),
+        code,
+        "{want:?}"
+    );
+    if let Some(reply) = reply {
+        assert_eq!(reply[..2], bytes[..2], "the id is the query's");
+        assert_eq!(reply[2] & 0x80, 0x80, "an answer");
+    }
+}
+
 #[test]
-fn broken_queries_get_the_right_code() {
+fn what_is_not_a_standard_query_is_refused() {
     use MessageFault as F;
-    let raw = Raw::default;
+    refused(&[], F::NotAQuery, None);
+    refused(&[0; 11], F::NotAQuery, None);
+    refused(&flags(0x81), F::NotAQuery, None);
+    refused(&flags(0x28), F::Operation, Some(4));
+    refused(&flags(0x10), F::Operation, Some(4));
+    refused(&class(3), F::Class, Some(5));
+    refused(&class(255), F::Class, Some(5));
+}
+
+#[test]
+fn broken_questions_are_refused() {
+    use MessageFault as F;
     let long: &[u8] = &[b'a'; 63];
-    let edns_1 = [0, 0, 41, 0x10, 0, 0, 1, 0, 0, 0, 0];
-    let tsig = [0, 0, 250, 0, 255, 0, 0, 0, 0, 0, 0];
-    let a_record = [0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 1, 2, 3, 4];
-    let owned_edns = [1, b'a', 0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, 0];
-    let twice = Raw {
-        tail: &Raw::default().bytes()[12..],
-        counts: [2, 0, 0, 0],
-        ..raw()
-    }
-    .bytes();
-    let pointer = {
-        let mut bytes = Raw {
-            labels: &[],
-            ..raw()
-        }
-        .bytes();
-        bytes.splice(12..13, [0xc0, 0x0c]);
-        bytes
-    };
-    let cases: Vec<(Vec<u8>, F, Option<u8>)> = vec![
-        (vec![], F::NotAQuery, None),
-        (vec![0; 11], F::NotAQuery, None),
-        (
-            Raw {
-                flags: [0x81, 0],
-                ..raw()
-            }
-            .bytes(),
-            F::NotAQuery,
-            None,
-        ),
-        (vec![0; 12], F::Questions, Some(1)),
-        (
-            Raw {
-                tail: &[0; 2000],
-                ..raw()
-            }
-            .bytes(),
-            F::TooLong,
-            Some(1),
-        ),
-        (
-            Raw {
-                flags: [0x28, 0],
-                ..raw()
-            }
-            .bytes(),
-            F::Operation,
-            Some(4),
-        ),
-        (
-            Raw {
-                flags: [0x10, 0],
-                ..raw()
-            }
-            .bytes(),
-            F::Operation,
-            Some(4),
-        ),
-        (twice, F::Questions, Some(1)),
-        (
-            Raw {
-                counts: [0, 0, 0, 0],
-                ..raw()
-            }
-            .bytes(),
-            F::Questions,
-            Some(1),
-        ),
-        (
-            Raw {
-                counts: [u16::MAX, 0, 0, 0],
-                ..raw()
-            }
-            .bytes(),
-            F::Questions,
-            Some(1),
-        ),
-        (
-            Raw {
-                counts: [1, 1, 0, 0],
-                tail: &a_record,
-                ..raw()
-            }
-            .bytes(),
-            F::Records,
-            Some(1),
-        ),
-        (
-            Raw {
-                counts: [1, 0, 1, 0],
-                tail: &a_record,
-                ..raw()
-            }
-            .bytes(),
-            F::Records,
-            Some(1),
-        ),
-        (
-            Raw {
-                counts: [1, 0, 0, 1],
-                tail: &a_record,
-                ..raw()
-            }
-            .bytes(),
-            F::Records,
-            Some(1),
-        ),
-        (
-            Raw {
-                counts: [1, 0, 0, 2],
-                tail: &EDNS,
-                ..raw()
-            }
-            .bytes(),
-            F::Records,
-            Some(1),
-        ),
-        (
-            Raw {
-                counts: [1, 0, 0, 1],
-                tail: &tsig,
-                ..raw()
-            }
-            .bytes(),
-            F::Rest,
-            Some(1),
-        ),
-        (
-            Raw {
-                counts: [1, 0, 0, 1],
-                tail: &owned_edns,
-                ..raw()
-            }
-            .bytes(),
-            F::Rest,
-            Some(1),
-        ),
-        (
-            Raw {
-                counts: [1, 0, 0, 1],
-                ..raw()
-            }
-            .bytes(),
-            F::Rest,
-            Some(1),
-        ),
-        (
-            Raw {
-                tail: b"smuggled",
-                ..raw()
-            }
-            .bytes(),
-            F::Rest,
-            Some(1),
-        ),
-        (
-            Raw {
-                counts: [1, 0, 0, 1],
-                tail: &[&EDNS[..], b"smuggled"].concat(),
-                ..raw()
-            }
-            .bytes(),
-            F::Rest,
-            Some(1),
-        ),
-        (
-            Raw {
-                counts: [1, 0, 0, 1],
-                tail: &edns_1,
-                ..raw()
-            }
-            .bytes(),
-            F::Version,
-            Some(0),
-        ),
-        (Raw { class: 3, ..raw() }.bytes(), F::Class, Some(5)),
-        (
-            Raw {
-                class: 255,
-                ..raw()
-            }
-            .bytes(),
-            F::Class,
-            Some(5),
-        ),
-        (pointer, F::Question, Some(1)),
-        (
-            Raw {
-                labels: &[long, long, long, long],
-                ..raw()
-            }
-            .bytes(),
-            F::Question,
-            Some(1),
-        ),
-        (
-            Raw {
-                labels: &[&[b'a'; 64]],
-                ..raw()
-            }
-            .bytes(),
-            F::Question,
-            Some(1),
-        ),
-        (raw().bytes()[..20].to_vec(), F::Question, Some(1)),
-        (
-            raw().bytes()[..raw().bytes().len() - 1].to_vec(),
-            F::Question,
-            Some(1),
-        ),
-    ];
-    for (bytes, want, code) in cases {
-        let malformed = parse(&bytes).unwrap_err();
-        assert_eq!(malformed.fault, want, "{bytes:?}");
-        let reply = malformed.reply.map(|(reply, _)| reply);
-        // The low half of the code; the high half of BADVERS travels in EDNS.
-        assert_eq!(
-            reply.as_ref().map(|reply| reply[3] & 0x0f),
-            code,
-            "{want:?}"
-        );
-        if let Some(reply) = reply {
-            assert_eq!(reply[..2], bytes[..2], "the id is the query's");
-            assert_eq!(reply[2] & 0x80, 0x80, "an answer");
-        }
-    }
+    let good = Raw::default().bytes();
+    refused(&[0; 12], F::Questions, Some(1));
+    refused(&counts([0, 0, 0, 0], &[]), F::Questions, Some(1));
+    refused(&counts([2, 0, 0, 0], &good[12..]), F::Questions, Some(1));
+    refused(&counts([u16::MAX, 0, 0, 0], &[]), F::Questions, Some(1));
+    refused(
+        &labels(&[long, long, long, &[b'a'; 62]]),
+        F::Question,
+        Some(1),
+    );
+    refused(&labels(&[long, long, long, long]), F::Question, Some(1));
+    refused(&labels(&[&[b'a'; 64]]), F::Question, Some(1));
+    refused(&good[..20], F::Question, Some(1));
+    refused(&good[..good.len() - 1], F::Question, Some(1));
+    let mut pointer = labels(&[]);
+    pointer.splice(12..13, [0xc0, 0x0c]);
+    refused(&pointer, F::Question, Some(1));
+}
+
+#[test]
+fn records_and_junk_behind_the_question_are_refused() {
+    use MessageFault as F;
+    let record = [0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 1, 2, 3, 4];
+    refused(&counts([1, 1, 0, 0], &record), F::Records, Some(1));
+    refused(&counts([1, 0, 1, 0], &record), F::Records, Some(1));
+    refused(&counts([1, 0, 0, 1], &record), F::Records, Some(1));
+    refused(&counts([1, 0, 0, 2], &EDNS), F::Records, Some(1));
+    let signature = [0, 0, 250, 0, 255, 0, 0, 0, 0, 0, 0];
+    refused(&counts([1, 0, 0, 1], &signature), F::Rest, Some(1));
+    let owned = [1, b'a', 0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, 0];
+    refused(&counts([1, 0, 0, 1], &owned), F::Rest, Some(1));
+    refused(&counts([1, 0, 0, 1], &[]), F::Rest, Some(1));
+    refused(&counts([1, 0, 0, 0], b"smuggled"), F::Rest, Some(1));
+    refused(
+        &counts([1, 0, 0, 1], &[&EDNS[..], b"smuggled"].concat()),
+        F::Rest,
+        Some(1),
+    );
+    refused(&counts([1, 0, 0, 0], &[0; 2000]), F::TooLong, Some(1));
+    // BADVERS is 16: its high half travels in EDNS.
+    let version_1 = [0, 0, 41, 0x10, 0, 0, 1, 0, 0, 0, 0];
+    refused(&counts([1, 0, 0, 1], &version_1), F::Version, Some(0));
 }
 
 #[test]
