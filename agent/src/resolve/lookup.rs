@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::Name;
 use super::cache::{Family, Found};
 use super::class::{self, Class};
 use super::fault::{ResolveFault, UpstreamFault};
-use super::name::Name;
 use super::outcome::RefusedAddress;
 use super::server::Resolver;
 use super::special::{self, Treatment};

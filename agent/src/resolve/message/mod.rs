@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query as Question, ResponseCode};
 use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
 
-use super::name::Name;
+use super::Name;
 use super::outcome::Transport;
 
 /// The largest datagram sent: fits every path without fragments (DNS flag day 2020).

@@ -8,13 +8,13 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use tokio::time::Instant;
 
+use super::Name;
 use super::budget::Budget;
 use super::cache::{Cache, Family};
 use super::class::Own;
 use super::fault::SettingsFault;
 use super::lookup::{Lookup, LookupFault, is_kept_here};
 use super::message::{self, Query};
-use super::name::Name;
 use super::outcome::{Answer, DnsOutcome, DnsResult, RefusedAddress, Transport};
 use super::settings::{Limits, Settings, usable};
 use super::special::{self, Treatment};

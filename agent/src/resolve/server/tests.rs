@@ -461,7 +461,7 @@ async fn the_proxy_gets_checked_addresses_of_both_families() {
     };
     assert_eq!(
         go("api.example.com", false).await,
-        "2606:4700::1 93.184.216.34 "
+        "2606:4700::1 93.184.216.34"
     );
     assert_eq!(go("mixed.example.com", false).await, "93.184.216.34");
     assert_eq!(go("lan.example.com", true).await, "fd00::5 10.0.0.5");

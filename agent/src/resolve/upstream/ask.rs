@@ -10,11 +10,11 @@ use hickory_proto::rr::{DNSClass, Name as WireName, RecordType};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
+use crate::resolve::Name;
 use crate::resolve::cache::Family;
 use crate::resolve::fault::UpstreamFault;
 use crate::resolve::frame::{self, FrameFault};
 use crate::resolve::message::MAX_DATAGRAM;
-use crate::resolve::name::Name;
 
 /// How many datagrams that match nothing are dropped before the server is given up.
 const MAX_DROPPED: u32 = 64;

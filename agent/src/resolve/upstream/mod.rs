@@ -10,10 +10,10 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name as WireName, RData, Record, RecordType};
 use tokio::time::timeout;
 
+use super::Name;
 use super::cache::{Family, Found};
 use super::fault::UpstreamFault;
 use super::message::host_name;
-use super::name::Name;
 pub(super) use config::MAX_SERVERS;
 pub use config::{ResolvConf, parse_resolv_conf};
 
