@@ -89,8 +89,10 @@ impl Query {
         text
     }
 
-    /// The answer's bytes, and whether it had to be cut to fit the datagram.
+    /// The answer's bytes, and how many of the addresses they hold.
     ///
+    /// What does not fit a datagram is left out and the answer marked as truncated, so that the
+    /// asker comes again over TCP. As many as fit stay in: musl before 1.2.4 never comes again.
     /// `None` only if the encoder fails, which no parsed question can cause.
     pub(super) fn answer(
         &self,
@@ -98,7 +100,7 @@ impl Query {
         addresses: &[IpAddr],
         ttl: u32,
         transport: Transport,
-    ) -> Option<(Vec<u8>, bool)> {
+    ) -> Option<(Vec<u8>, usize)> {
         let mut message = Message::response(self.id, OpCode::Query);
         message.metadata.recursion_desired = self.recursion_desired;
         message.metadata.checking_disabled = self.checking_disabled;
@@ -108,27 +110,29 @@ impl Query {
         if let Some((_, dnssec_ok)) = self.edns {
             message.set_edns(our_edns(dnssec_ok));
         }
-        for address in addresses {
+        let record = |address: &IpAddr| {
             let data = match *address {
                 IpAddr::V4(address) => RData::A(address.into()),
                 IpAddr::V6(address) => RData::AAAA(address.into()),
             };
-            let owner = self.question.name.clone();
-            message.add_answer(Record::from_rdata(owner, ttl, data));
-        }
-        let bytes = message.to_vec().ok()?;
+            Record::from_rdata(self.question.name.clone(), ttl, data)
+        };
+        message.add_answers(addresses.iter().map(record));
         let room = match transport {
             Transport::Tcp => usize::from(u16::MAX),
             Transport::Udp => usize::from(self.edns.map_or(512, |(size, _)| size))
                 .clamp(512, usize::from(MAX_DATAGRAM)),
         };
-        if bytes.len() <= room {
-            return Some((bytes, false));
+        let mut bytes = message.to_vec().ok()?;
+        while bytes.len() > room && !message.answers.is_empty() {
+            message.metadata.truncation = true;
+            // Pointer, type, class, time to live, length, and an address of at most 16 bytes.
+            let over = (bytes.len() - room).div_ceil(28);
+            let left = message.answers.len().saturating_sub(over);
+            message.answers.truncate(left);
+            bytes = message.to_vec().ok()?;
         }
-        // No partial set (RFC 2181 section 9): the asker comes again over TCP.
-        message.answers.clear();
-        message.metadata.truncation = true;
-        message.to_vec().ok().map(|bytes| (bytes, true))
+        Some((bytes, message.answers.len()))
     }
 }
 

@@ -261,12 +261,11 @@ fn finish(query: &Query, draft: Draft, transport: Transport, start: Instant) -> 
     if encoded.is_none() {
         result = DnsResult::Unencodable;
     }
-    let (bytes, truncated) = encoded.unzip();
-    let truncated = truncated.unwrap_or(false);
-    if truncated || bytes.is_none() {
-        // They were bound, but this message does not give them.
-        addresses.clear();
-    }
+    let (bytes, given) = encoded.unzip();
+    let given = given.unwrap_or(0);
+    let truncated = given < addresses.len();
+    // The others are bound as well, but this message does not give them.
+    addresses.truncate(given);
     let outcome = DnsOutcome {
         name: query.name.clone(),
         asked: query.asked(),
