@@ -9,34 +9,29 @@
 mod budget;
 mod cache;
 mod class;
+#[cfg(test)]
+mod fake;
 mod fault;
 mod frame;
+mod lookup;
 mod message;
-mod name;
 mod outcome;
 mod server;
+mod settings;
 mod special;
 mod upstream;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use class::{Class, Own, classify, permitted};
+pub use exeat_policy::{Name, Protocol};
 pub use fault::{BindFault, ResolveFault, SettingsFault, UpstreamFault};
 pub use frame::{FrameFault, FrameLimits, Frames};
 pub use message::MessageFault;
-pub use name::Name;
 pub use outcome::{Answer, DnsOutcome, DnsResult, RefusedAddress, Transport, describe_type};
-pub use server::{Limits, Resolver, Settings};
+pub use server::Resolver;
+pub use settings::{Limits, Settings};
 pub use upstream::{ResolvConf, parse_resolv_conf};
-
-/// The transport protocol of a rule's port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Protocol {
-    /// TCP, number 6.
-    Tcp,
-    /// UDP, number 17.
-    Udp,
-}
 
 /// What policy grants for one name to one workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Name;
 use super::class::Class;
 use super::fault::{BindFault, UpstreamFault};
 use super::message::MessageFault;
-use super::name::Name;
 
 /// How a query came in; it decides how large the answer may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 //! | `invalid`, `onion`, `alt` and below, `*.arpa` but `home.arpa` | never asked | RFC 6761, 7686, 9476 |
 //! | `local`, `internal`, `test`, `home.arpa` and below | asked only under `private: true`: sites do serve them by unicast, and their addresses are private | RFC 6762, 8375, ICANN 2024-07-29 |
 
-use super::name::Name;
+use super::Name;
 
 /// How a name is treated apart from policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,11 +10,11 @@ use hickory_proto::rr::{DNSClass, Name as WireName, RecordType};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
+use crate::resolve::Name;
 use crate::resolve::cache::Family;
 use crate::resolve::fault::UpstreamFault;
 use crate::resolve::frame::{self, FrameFault};
 use crate::resolve::message::MAX_DATAGRAM;
-use crate::resolve::name::Name;
 
 /// How many datagrams that match nothing are dropped before the server is given up.
 const MAX_DROPPED: u32 = 64;
@@ -30,7 +30,19 @@ pub(super) async fn ask(
     let mut edns = true;
     loop {
         let message = attempt_once(server, attempt, name, family, edns, dropped).await?;
+        let referral = message.answers.is_empty()
+            && !message.metadata.recursion_available
+            && !message.metadata.authoritative
+            && !message
+                .authorities
+                .iter()
+                .any(|r| r.record_type() == RecordType::SOA);
         return match message.metadata.response_code {
+            // A server that does not recurse for us says nothing about the name.
+            ResponseCode::NoError if referral => Err(UpstreamFault::Malformed {
+                server,
+                what: "a referral instead of an answer",
+            }),
             ResponseCode::NoError | ResponseCode::NXDomain => Ok(message),
             // RFC 6891 section 7: servers of before EDNS say so like this.
             ResponseCode::FormErr | ResponseCode::NotImp if edns => {

@@ -80,9 +80,11 @@ mod tests {
 
     #[test]
     fn the_list_is_bounded() {
-        let text: String = (1..40)
-            .map(|n| format!("nameserver 10.0.0.{n}\n"))
-            .collect();
+        let lines: Vec<String> = (1..40).map(|n| format!("nameserver 10.0.0.{n}")).collect();
+        let text = lines.join(
+            "
+",
+        );
         assert_eq!(
             parse_resolv_conf(&text, |_| None).servers.len(),
             MAX_SERVERS

@@ -10,9 +10,10 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name as WireName, RData, Record, RecordType};
 use tokio::time::timeout;
 
+use super::Name;
 use super::cache::{Family, Found};
 use super::fault::UpstreamFault;
-use super::name::Name;
+use super::message::host_name;
 pub(super) use config::MAX_SERVERS;
 pub use config::{ResolvConf, parse_resolv_conf};
 
@@ -79,7 +80,8 @@ impl Chain {
             name: self.asked.to_string(),
             what,
         };
-        let target = host_name(target).ok_or_else(|| fault("an alias is not a host name"))?;
+        let target =
+            host_name(target.iter()).ok_or_else(|| fault("an alias is not a host name"))?;
         if target == self.asked || self.links.contains(&target) {
             return Err(fault("they form a loop"));
         }
@@ -179,24 +181,8 @@ fn alias_of(answers: &[Record], chain: &Chain) -> Result<Option<(WireName, u32)>
 
 fn owned_by<'a>(answers: &'a [Record], name: &'a Name) -> impl Iterator<Item = &'a Record> {
     answers.iter().filter(move |record| {
-        record.dns_class == DNSClass::IN && host_name(&record.name).as_ref() == Some(name)
+        record.dns_class == DNSClass::IN && host_name(record.name.iter()).as_ref() == Some(name)
     })
-}
-
-/// The host name that a name of a message spells; `None` if it is none.
-fn host_name(name: &WireName) -> Option<Name> {
-    let mut text = String::new();
-    for label in name {
-        let host = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-        if !label.iter().all(host) {
-            return None;
-        }
-        if !text.is_empty() {
-            text.push('.');
-        }
-        text.push_str(std::str::from_utf8(label).ok()?);
-    }
-    Name::parse(&text)
 }
 
 fn is_soa(record: &Record) -> bool {
@@ -237,3 +223,6 @@ async fn any_server(
         name: name.to_string(),
     }))
 }
+
+#[cfg(test)]
+mod tests;

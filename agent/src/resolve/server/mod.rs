@@ -1,87 +1,34 @@
-//! One query of a workload, from its bytes to the answer's; and the proxy's look-up before it dials.
+//! One query of a workload, from its bytes to the answer's.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use tokio::time::Instant;
 
+use super::Name;
 use super::budget::Budget;
-use super::cache::{Cache, Family, Found};
-use super::class::{self, Class, Own};
-use super::fault::{ResolveFault, SettingsFault, UpstreamFault};
+use super::cache::{Cache, Family};
+use super::class::Own;
+use super::fault::SettingsFault;
+use super::lookup::{Lookup, LookupFault, is_kept_here};
 use super::message::{self, Query};
-use super::name::Name;
 use super::outcome::{Answer, DnsOutcome, DnsResult, RefusedAddress, Transport};
+use super::settings::{Limits, Settings, usable};
 use super::special::{self, Treatment};
-use super::upstream::{self, MAX_SERVERS, Patience};
 use super::{NameGrant, Oracle};
-
-/// Bounds of the resolver.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// How long one server may take for one question.
-    pub attempt: Duration,
-    /// How long a name may take, over all servers and aliases; below the 5 s of usual clients.
-    pub total: Duration,
-    /// How often the list of servers is gone through.
-    pub rounds: usize,
-    /// Queries under way over all workloads and the proxy.
-    pub in_flight: usize,
-    /// Queries under way for one workload.
-    pub in_flight_per_workload: usize,
-    /// Questions that one workload may send upstream in a minute; what is cached is free.
-    pub fresh_per_minute: usize,
-    /// Entries of the cache.
-    pub cache_entries: usize,
-    /// Bytes of the cache, estimated.
-    pub cache_bytes: usize,
-    /// The longest that an address is kept or promised, in seconds.
-    pub max_ttl: u32,
-    /// The longest that an absence is kept, in seconds.
-    pub max_negative_ttl: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            attempt: Duration::from_millis(1500),
-            total: Duration::from_millis(4500),
-            rounds: 2,
-            in_flight: 512,
-            in_flight_per_workload: 64,
-            fresh_per_minute: 600,
-            cache_entries: 4096,
-            cache_bytes: 4 << 20,
-            max_ttl: 60,
-            max_negative_ttl: 10,
-        }
-    }
-}
-
-/// What the resolver is built from.
-#[derive(Clone, Debug, Default)]
-pub struct Settings {
-    /// Servers to ask, in order; see [`super::parse_resolv_conf`].
-    pub upstreams: Vec<SocketAddr>,
-    /// This machine's addresses.
-    pub own: Own,
-    /// Bounds.
-    pub limits: Limits,
-}
 
 /// Answers workloads and the proxy; shared by reference between tasks.
 #[derive(Debug)]
 pub struct Resolver<O> {
     oracle: O,
-    upstreams: ArcSwap<Vec<SocketAddr>>,
-    own: ArcSwap<Own>,
-    cache: Cache,
-    budget: Budget,
-    limits: Limits,
+    pub(super) upstreams: ArcSwap<Vec<SocketAddr>>,
+    pub(super) own: ArcSwap<Own>,
+    pub(super) cache: Cache,
+    pub(super) budget: Budget,
+    pub(super) limits: Limits,
 }
 
 /// What is known of an answer before its bytes are made.
@@ -111,18 +58,6 @@ impl Draft {
             dropped: 0,
         }
     }
-}
-
-/// Addresses of one name and type with where they came from.
-struct Lookup {
-    found: Arc<Found>,
-    ttl: u32,
-    cached: bool,
-}
-
-enum LookupFault {
-    Overloaded,
-    Upstream(Arc<UpstreamFault>, u32),
 }
 
 impl<O: Oracle> Resolver<O> {
@@ -307,163 +242,6 @@ impl<O: Oracle> Resolver<O> {
             ..Draft::new(result, code)
         }
     }
-
-    /// Resolves a name that policy allows, for a proxy that is about to dial.
-    ///
-    /// Both families, IPv6 first as upstream ordered them; only addresses whose class the grant
-    /// covers (`private` is the rule's flag). One family's failure is tolerated if the other has
-    /// addresses.
-    pub async fn resolve_checked(
-        &self,
-        name: &Name,
-        private: bool,
-    ) -> Result<Vec<IpAddr>, ResolveFault> {
-        let shown = || name.to_string();
-        let grant = NameGrant {
-            private,
-            ..NameGrant::default()
-        };
-        match special::treatment(name) {
-            Treatment::Loopback if private => {
-                return Ok(vec![Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()]);
-            }
-            Treatment::Loopback => {
-                let address = Ipv4Addr::LOCALHOST.into();
-                return Err(ResolveFault::Refused {
-                    name: shown(),
-                    address,
-                    class: Class::Loopback,
-                });
-            }
-            treatment if is_kept_here(treatment, &grant) => {
-                return Err(ResolveFault::Reserved { name: shown() });
-            }
-            Treatment::Ordinary | Treatment::PrivateOnly | Treatment::Never => {}
-        }
-        let (v6, v4) = tokio::join!(
-            self.look_up(None, name, Family::V6),
-            self.look_up(None, name, Family::V4)
-        );
-        let (mut addresses, mut refused, mut exists, mut fault) = (vec![], vec![], false, None);
-        for lookup in [v6, v4] {
-            match lookup {
-                Ok(lookup) => {
-                    let (good, bad) = self.judge(&lookup.found.addresses, private);
-                    addresses.extend(good);
-                    refused.extend(bad);
-                    exists |= lookup.found.exists;
-                }
-                Err(LookupFault::Overloaded) => {
-                    fault = Some(ResolveFault::Overloaded { name: shown() });
-                }
-                Err(LookupFault::Upstream(cause, _)) => {
-                    fault = Some(ResolveFault::Upstream {
-                        name: shown(),
-                        cause,
-                    });
-                }
-            }
-        }
-        match (addresses.is_empty(), refused.first(), fault) {
-            (false, _, _) => Ok(addresses),
-            (true, Some(&RefusedAddress { address, class }), _) => Err(ResolveFault::Refused {
-                name: shown(),
-                address,
-                class,
-            }),
-            (true, None, Some(fault)) => Err(fault),
-            (true, None, None) if exists => Err(ResolveFault::NoAddress { name: shown() }),
-            (true, None, None) => Err(ResolveFault::NoName { name: shown() }),
-        }
-    }
-
-    fn judge(&self, addresses: &[IpAddr], private: bool) -> (Vec<IpAddr>, Vec<RefusedAddress>) {
-        let own = self.own.load();
-        let (mut good, mut bad) = (Vec::new(), Vec::new());
-        for address in addresses {
-            let class = class::classify(*address, &own);
-            if class::permitted(class, private) {
-                good.push(*address);
-            } else {
-                bad.push(RefusedAddress {
-                    address: *address,
-                    class,
-                });
-            }
-        }
-        (good, bad)
-    }
-
-    /// `workload` is `None` for the proxy, which asks only for names that were asked before it.
-    async fn look_up(
-        &self,
-        workload: Option<u32>,
-        name: &Name,
-        family: Family,
-    ) -> Result<Lookup, LookupFault> {
-        let now = Instant::now();
-        if let Some((found, left)) = self.cache.get(name, family, now) {
-            let ttl = u32::try_from(left.as_secs()).unwrap_or(self.limits.max_ttl);
-            return Ok(Lookup {
-                found,
-                ttl,
-                cached: true,
-            });
-        }
-        let place = match workload {
-            Some(workload) => self.budget.enter(workload, now),
-            None => self.budget.enter_proxy(),
-        };
-        let _place = place.ok_or(LookupFault::Overloaded)?;
-        if workload.is_some_and(|workload| !self.budget.spend_fresh(workload, now)) {
-            return Err(LookupFault::Overloaded);
-        }
-        let servers = self.upstreams.load_full();
-        let patience = Patience {
-            attempt: self.limits.attempt,
-            total: self.limits.total,
-            rounds: self.limits.rounds,
-            max_ttl: self.limits.max_ttl,
-            max_negative_ttl: self.limits.max_negative_ttl,
-        };
-        let resolve = || upstream::resolve(&servers, patience, name, family);
-        match self.cache.share(name, family, resolve).await {
-            Ok(found) => Ok(Lookup {
-                ttl: found.ttl,
-                found,
-                cached: false,
-            }),
-            Err((fault, dropped)) => Err(LookupFault::Upstream(fault, dropped)),
-        }
-    }
-}
-
-fn is_kept_here(treatment: Treatment, grant: &NameGrant) -> bool {
-    match treatment {
-        Treatment::Ordinary => false,
-        Treatment::PrivateOnly => !grant.private,
-        Treatment::Loopback | Treatment::Never => true,
-    }
-}
-
-fn usable(upstreams: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, SettingsFault> {
-    if upstreams.is_empty() {
-        return Err(SettingsFault::NoUpstream);
-    }
-    if upstreams.len() > MAX_SERVERS {
-        let count = upstreams.len();
-        return Err(SettingsFault::TooManyUpstreams {
-            count,
-            limit: MAX_SERVERS,
-        });
-    }
-    let odd = |server: &&SocketAddr| {
-        server.port() == 0 || server.ip().is_unspecified() || server.ip().is_multicast()
-    };
-    match upstreams.iter().find(odd) {
-        Some(server) => Err(SettingsFault::UnusableUpstream(*server)),
-        None => Ok(upstreams),
-    }
 }
 
 fn finish(query: &Query, draft: Draft, transport: Transport, start: Instant) -> Answer {
@@ -483,12 +261,11 @@ fn finish(query: &Query, draft: Draft, transport: Transport, start: Instant) -> 
     if encoded.is_none() {
         result = DnsResult::Unencodable;
     }
-    let (bytes, truncated) = encoded.unzip();
-    let truncated = truncated.unwrap_or(false);
-    if truncated || bytes.is_none() {
-        // They were bound, but this message does not give them.
-        addresses.clear();
-    }
+    let (bytes, given) = encoded.unzip();
+    let given = given.unwrap_or(0);
+    let truncated = given < addresses.len();
+    // The others are bound as well, but this message does not give them.
+    addresses.truncate(given);
     let outcome = DnsOutcome {
         name: query.name.clone(),
         asked: query.asked(),
@@ -508,3 +285,6 @@ fn finish(query: &Query, draft: Draft, transport: Transport, start: Instant) -> 
     };
     Answer { bytes, outcome }
 }
+
+#[cfg(test)]
+mod tests;

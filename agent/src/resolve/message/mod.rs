@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query as Question, ResponseCode};
 use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
 
-use super::name::Name;
+use super::Name;
 use super::outcome::Transport;
 
 /// The largest datagram sent: fits every path without fragments (DNS flag day 2020).
@@ -89,8 +89,10 @@ impl Query {
         text
     }
 
-    /// The answer's bytes, and whether it had to be cut to fit the datagram.
+    /// The answer's bytes, and how many of the addresses they hold.
     ///
+    /// What does not fit a datagram is left out and the answer marked as truncated, so that the
+    /// asker comes again over TCP. As many as fit stay in: musl before 1.2.4 never comes again.
     /// `None` only if the encoder fails, which no parsed question can cause.
     pub(super) fn answer(
         &self,
@@ -98,7 +100,7 @@ impl Query {
         addresses: &[IpAddr],
         ttl: u32,
         transport: Transport,
-    ) -> Option<(Vec<u8>, bool)> {
+    ) -> Option<(Vec<u8>, usize)> {
         let mut message = Message::response(self.id, OpCode::Query);
         message.metadata.recursion_desired = self.recursion_desired;
         message.metadata.checking_disabled = self.checking_disabled;
@@ -108,27 +110,29 @@ impl Query {
         if let Some((_, dnssec_ok)) = self.edns {
             message.set_edns(our_edns(dnssec_ok));
         }
-        for address in addresses {
+        let record = |address: &IpAddr| {
             let data = match *address {
                 IpAddr::V4(address) => RData::A(address.into()),
                 IpAddr::V6(address) => RData::AAAA(address.into()),
             };
-            let owner = self.question.name.clone();
-            message.add_answer(Record::from_rdata(owner, ttl, data));
-        }
-        let bytes = message.to_vec().ok()?;
+            Record::from_rdata(self.question.name.clone(), ttl, data)
+        };
+        message.add_answers(addresses.iter().map(record));
         let room = match transport {
             Transport::Tcp => usize::from(u16::MAX),
             Transport::Udp => usize::from(self.edns.map_or(512, |(size, _)| size))
                 .clamp(512, usize::from(MAX_DATAGRAM)),
         };
-        if bytes.len() <= room {
-            return Some((bytes, false));
+        let mut bytes = message.to_vec().ok()?;
+        while bytes.len() > room && !message.answers.is_empty() {
+            message.metadata.truncation = true;
+            // Pointer, type, class, time to live, length, and an address of at most 16 bytes.
+            let over = (bytes.len() - room).div_ceil(28);
+            let left = message.answers.len().saturating_sub(over);
+            message.answers.truncate(left);
+            bytes = message.to_vec().ok()?;
         }
-        // No partial set (RFC 2181 section 9): the asker comes again over TCP.
-        message.answers.clear();
-        message.metadata.truncation = true;
-        message.to_vec().ok().map(|bytes| (bytes, true))
+        Some((bytes, message.answers.len()))
     }
 }
 
@@ -231,11 +235,8 @@ struct PlainName {
 }
 
 /// Reads the question's name without pointers; `None` if it is cut, compressed or too long.
-///
-/// A label with a dot inside must not become two labels, so the text is built here and not from
-/// a presentation form.
 fn plain_name(bytes: &[u8]) -> Option<PlainName> {
-    let mut text = Some(String::new());
+    let mut labels = Vec::new();
     let mut at = HEADER;
     loop {
         let length = usize::from(*bytes.get(at)?);
@@ -247,28 +248,33 @@ fn plain_name(bytes: &[u8]) -> Option<PlainName> {
         if length > 63 || at + length - HEADER > 254 {
             return None;
         }
-        let label = bytes.get(at..at + length)?;
+        labels.push(bytes.get(at..at + length)?);
         at += length;
-        text = text.and_then(|text| join(text, label));
     }
     // Type and class must follow.
     bytes.get(at..at + 4)?;
     Some(PlainName {
         end: at,
-        host: text.and_then(|text| Name::parse(&text)),
+        host: host_name(labels),
     })
 }
 
-fn join(mut text: String, label: &[u8]) -> Option<String> {
-    let host = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-    if !label.iter().all(host) {
-        return None;
+/// The host name that labels spell; `None` if they spell none.
+///
+/// A dot inside a label must not become two labels, so no presentation form is read back.
+pub(super) fn host_name<'a>(labels: impl IntoIterator<Item = &'a [u8]>) -> Option<Name> {
+    let mut text = String::new();
+    for label in labels {
+        let host = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        if !label.iter().all(host) {
+            return None;
+        }
+        if !text.is_empty() {
+            text.push('.');
+        }
+        text.push_str(str::from_utf8(label).ok()?);
     }
-    if !text.is_empty() {
-        text.push('.');
-    }
-    text.push_str(std::str::from_utf8(label).ok()?);
-    Some(text)
+    Name::parse(&text).ok()
 }
 
 fn refuse(bytes: &[u8], fault: MessageFault) -> Option<(Vec<u8>, ResponseCode)> {
@@ -282,3 +288,6 @@ fn refuse(bytes: &[u8], fault: MessageFault) -> Option<(Vec<u8>, ResponseCode)> 
     }
     message.to_vec().ok().map(|bytes| (bytes, code))
 }
+
+#[cfg(test)]
+mod tests;

@@ -159,3 +159,6 @@ pub(super) async fn write_one<S: AsyncWrite + Unpin>(
     stream.write_all(&framed).await.map_err(FrameFault::Io)?;
     stream.flush().await.map_err(FrameFault::Io)
 }
+
+#[cfg(test)]
+mod tests;

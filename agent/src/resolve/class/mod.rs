@@ -259,3 +259,6 @@ fn translated(address: Ipv6Addr) -> bool {
         [0, 0, 0, 0, 0, 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..]
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
+use super::Name;
 use super::fault::UpstreamFault;
-use super::name::Name;
 use super::upstream::Unresolved;
 
 /// The two types that are asked upstream.
@@ -234,3 +234,6 @@ impl Kept {
         false
     }
 }
+
+#[cfg(test)]
+mod tests;
