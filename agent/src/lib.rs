@@ -2,12 +2,12 @@
 //!
 //! The modules stand in the order in which a byte meets them; `flow` is the whole path on one page.
 
-pub mod telemetry;
-pub mod config;
 pub mod audit;
-pub mod decode;
-pub mod resolve;
-pub mod control;
-pub mod launch;
-pub mod supervisor;
 pub mod cli;
+pub mod config;
+pub mod control;
+pub mod decode;
+pub mod launch;
+pub mod resolve;
+pub mod supervisor;
+pub mod telemetry;
