@@ -3,6 +3,7 @@
 //! The modules stand in the order in which a byte meets them; `flow` is the whole path on one page.
 
 pub mod audit;
+pub mod channel;
 pub mod cli;
 pub mod config;
 pub mod control;

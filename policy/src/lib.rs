@@ -1,1 +1,31 @@
 //! Policy: what may be done by whom; pure, total and deterministic.
+//!
+//! [`compile`] turns files into a checked [`PolicySet`] or reports every fault; [`evaluate`] answers a
+//! [`Request`] from it. Time and counters are inputs: the same inputs give the same verdict.
+#![forbid(unsafe_code)]
+
+mod decide;
+mod fault;
+mod glob;
+mod model;
+mod name;
+mod path;
+mod set;
+mod time;
+
+pub use self::decide::{
+    Action, Binding, Caller, Considered, Count, Counter, Egress, Explanation, Hints, LimitKey,
+    Origin, Outcome, Range, Reason, Request, Subject, Target, Used, Verdict, Workload, Would,
+    evaluate, explain, limit_keys, listable, ports_for, ranges,
+};
+pub use self::fault::{Fault, Place, Source, Span};
+pub use self::glob::{Glob, GlobFault};
+pub use self::model::{
+    Cap, Cidr, CidrFault, Class, Data, Effect, EgressRule, Endpoint, EnvValue, Host, HostRule,
+    Identity, Kind, Launch, Limit, Matcher, Mode, Per, Process, Protocol, RangeRule, Rule,
+    Selector, Server, Tls, Transport, Url, UrlFault, Wire,
+};
+pub use self::name::{HostFault, HostPattern, Name, NameFault};
+pub use self::path::{PathFault, PathGlob, PathGlobFault, normalise_path};
+pub use self::set::{PolicySet, compile};
+pub use self::time::{Date, Timestamp};

@@ -1,1 +1,25 @@
 //! Safe access to the kernel programs.
+//!
+//! [`probe`] says whether this machine can carry them. [`Kernel`] is the supervisor's side: it
+//! loads, attaches and pins, and says which cgroups are workloads. [`Gate`] is the side of the
+//! unprivileged process that decides: it works with inherited descriptors alone.
+//!
+//! Without a [`Kernel`] in sight the pins keep enforcing: managed workloads reach nothing that the
+//! gate does not let through.
+
+mod error;
+mod event;
+mod gate;
+mod kernel;
+mod layout;
+mod probe;
+mod socket_diag;
+
+pub use error::KernelError;
+pub use event::{Event, EventKind, EventStream, Execution};
+pub use exeat_ebpf_abi::{Address, Origin};
+pub use gate::{Action, DnsSource, Gate, GateMap, Protocol};
+pub use kernel::{Kernel, Logs, Settings};
+pub use layout::Layout;
+pub use probe::{Features, Missing, probe};
+pub use socket_diag::destroy_connections;

@@ -1,0 +1,401 @@
+//! What the two processes say to each other.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+
+/// A direction of the channel, with what its receiver is ready to take.
+pub trait Message: Serialize + for<'de> Deserialize<'de> {
+    /// Whether a message may bring descriptors, and a body too large for one packet.
+    const TRUSTED: bool;
+}
+
+/// From the supervisor to the gate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToGate {
+    /// Always the first message; its descriptors stand in the order of `Setup::descriptors`.
+    Setup(Box<Setup>),
+    /// A policy that compiled in the supervisor; to be answered with `Reloaded`.
+    Policy {
+        /// Counts from 1 in the daemon's life.
+        generation: u64,
+        /// The files in merge order.
+        sources: Vec<Source>,
+    },
+    /// A workload came into being; its processes have not run an instruction yet, unless it was
+    /// running when the daemon started.
+    Workload(Box<Workload>),
+    /// The last process of a workload is gone, and so are its entries in the kernel.
+    WorkloadGone {
+        /// The number; never used again.
+        number: u32,
+    },
+    /// A process of a workload started, or replaced its program.
+    Process(Box<Process>),
+    /// A process of a workload ended.
+    ProcessGone {
+        /// Its id in the initial namespace.
+        pid: u32,
+    },
+    /// Answers `Sign`.
+    Certificate {
+        /// The number that `Sign` gave.
+        request: u64,
+        /// The chain, leaf first, each in DER; or why there is none.
+        chain: Result<Vec<Hex>, String>,
+    },
+    /// A command from the control socket that the gate has to answer. The message brings one
+    /// descriptor: the client's socket, on which the gate answers and which it then closes.
+    Client(Box<ClientCommand>),
+    /// May this user start this server? To be recorded and answered with `RunVerdict`.
+    MayRun {
+        /// Repeated in the answer.
+        request: u64,
+        /// Who asks, as the kernel attests.
+        uid: u32,
+        /// The account's name, where it has one.
+        user: Option<String>,
+        /// The server's name in the register.
+        server: String,
+    },
+    /// Something that the supervisor did or saw, for the audit log.
+    Record(Box<Lifecycle>),
+    /// Drain, then exit.
+    Stop {
+        /// How long live exchanges may go on.
+        deadline_ms: u64,
+    },
+}
+
+/// From the gate to the supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum ToSupervisor {
+    /// The gate serves.
+    Ready,
+    /// Asks for a server certificate for a key that the gate made.
+    Sign {
+        /// Repeated in the answer.
+        request: u64,
+        /// Host names or IP literals, the first the subject.
+        names: Vec<String>,
+        /// SubjectPublicKeyInfo in DER (RFC 5280, 4.1.2.7).
+        key: Hex,
+    },
+    /// Answers `Policy`.
+    Reloaded {
+        /// The one that is in force now.
+        generation: u64,
+        /// Why the offered one is not, if it is not.
+        faults: Vec<String>,
+    },
+    /// Answers `MayRun`.
+    RunVerdict {
+        /// The number that `MayRun` gave.
+        request: u64,
+        /// What was decided.
+        verdict: RunVerdict,
+    },
+    /// Sent every second while the gate's executor turns.
+    Health(Health),
+    /// Everything is drained and recorded; the process ends next.
+    Stopped,
+}
+
+impl Message for ToGate {
+    const TRUSTED: bool = true;
+}
+
+impl Message for ToSupervisor {
+    const TRUSTED: bool = false;
+}
+
+/// Everything that the gate needs before it can serve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setup {
+    /// What each descriptor of this message is, in order.
+    pub descriptors: Vec<Role>,
+    /// The configuration as read; paths in it need not be readable to the gate.
+    pub config: Config,
+    /// Number of the policy that follows.
+    pub generation: u64,
+    /// The policy's files in merge order.
+    pub sources: Vec<Source>,
+    /// Certificate of Exeat's CA, PEM.
+    pub ca_certificate: String,
+    /// Contents of `tls.extra_roots`, PEM, in order.
+    pub extra_roots: Vec<String>,
+    /// Contents of `tls.client_certificates`, in order.
+    pub client_identities: Vec<ClientIdentity>,
+    /// For `upstream_proxy`, where it wants a password.
+    pub proxy_credentials: Option<ProxyCredentials>,
+    /// The workloads alive now.
+    pub workloads: Vec<Workload>,
+    /// Their processes.
+    pub processes: Vec<Process>,
+    /// TCP port of the proxy on both loopback addresses.
+    pub proxy_port: u16,
+    /// UDP port of the resolver on both loopback addresses.
+    pub dns_port: u16,
+}
+
+/// What a descriptor is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// A kernel map or ring, by its name in `exeat_ebpf::GateMap`.
+    Map(String),
+    /// Listening TCP socket on 127.0.0.1.
+    ProxyV4,
+    /// Listening TCP socket on ::1, same port.
+    ProxyV6,
+    /// UDP socket on 127.0.0.1.
+    DnsV4,
+    /// UDP socket on ::1, same port.
+    DnsV6,
+    /// The directory of audit segments, opened with `O_DIRECTORY`; owned by the gate's user.
+    AuditDirectory,
+}
+
+/// One policy file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// As shown in faults.
+    pub name: String,
+    /// The file's whole text.
+    pub text: String,
+}
+
+/// A certificate and its key, for one upstream host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientIdentity {
+    /// The host as policy writes it.
+    pub host: String,
+    /// Chain, PEM, leaf first.
+    pub certificate: String,
+    /// Private key, PEM.
+    pub key: Secret,
+}
+
+/// What the upstream proxy wants to see.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyCredentials {
+    /// Basic user name.
+    pub username: String,
+    /// Basic password.
+    pub password: Secret,
+}
+
+/// Which half of the register a workload is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// An MCP server.
+    Server,
+    /// An MCP host: an agent, IDE or desktop application.
+    Host,
+}
+
+/// The processes of one managed cgroup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Workload {
+    /// Never used again in the daemon's life; never 0.
+    pub number: u32,
+    /// Name in the register.
+    pub name: String,
+    /// Server or host.
+    pub kind: Kind,
+    /// Absolute path of the cgroup's directory.
+    pub cgroup: PathBuf,
+    /// The kernel's id of the cgroup.
+    pub cgroup_id: u64,
+    /// The first process, where one is known.
+    pub pid: Option<u32>,
+    /// The account it runs under.
+    pub uid: u32,
+    /// Its executable.
+    pub exe: PathBuf,
+    /// Its arguments, the program's name included.
+    pub args: Vec<String>,
+    /// Who asked for it (`exeat run`), if anyone did.
+    pub started_by: Option<u32>,
+    /// What stands in the process's environment in the place of secrets.
+    pub placeholders: Vec<Placeholder>,
+}
+
+/// A value that a process holds in the place of a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Placeholder {
+    /// Name of the secret.
+    pub secret: String,
+    /// What the process sees; random, worth nothing anywhere else.
+    pub value: String,
+}
+
+/// A process of a workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Process {
+    /// Its workload.
+    pub workload: u32,
+    /// Its id in the initial namespace.
+    pub pid: u32,
+    /// Its parent's.
+    pub parent: u32,
+    /// When it started, in clock ticks after boot (`/proc/PID/stat`, field 22).
+    pub started: u64,
+    /// Real uid.
+    pub uid: u32,
+    /// Executable as the kernel names it.
+    pub exe: String,
+    /// Arguments, the program's name included; cut at 64 KiB.
+    pub args: Vec<String>,
+    /// Of the executable, in hex, where it could be read.
+    pub sha256: Option<String>,
+}
+
+/// A command that came over the control socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCommand {
+    /// The frame as received: JSON.
+    pub command: String,
+    /// Who sent it.
+    pub peer: Peer,
+}
+
+/// The other end of a Unix socket, as the kernel attests (`SO_PEERCRED`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Process.
+    pub pid: u32,
+    /// User.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+}
+
+/// Whether a user may start a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum RunVerdict {
+    /// Start it.
+    Permitted,
+    /// Do not.
+    Refused {
+        /// What the caller is told.
+        reason: String,
+    },
+}
+
+/// Signs of life.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// Connections open now.
+    pub connections: u64,
+    /// Exchanges since start.
+    pub exchanges: u64,
+    /// Policy in force.
+    pub generation: u64,
+}
+
+/// Something that the supervisor did or saw.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lifecycle {
+    /// True if somebody should look at it (a `finding`), false for the course of things.
+    pub finding: bool,
+    /// What happened, in snake case: `daemon_started`, `policy_refused`, `gate_restarted`, ...
+    pub event: String,
+    /// The workload that it is about, if it is about one.
+    pub workload: Option<u32>,
+    /// One sentence each.
+    pub details: Vec<String>,
+}
+
+/// Bytes that travel as hex digits.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hex(pub Vec<u8>);
+
+impl fmt::Debug for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl Serialize for Hex {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&encode_hex(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Hex {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        decode_hex(&text)
+            .map(Hex)
+            .ok_or_else(|| serde::de::Error::custom("not hex digits"))
+    }
+}
+
+/// Lower-case hex of `bytes`.
+pub fn encode_hex(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a string cannot fail.
+            write!(text, "{byte:02x}").unwrap_or_default();
+            text
+        })
+}
+
+fn decode_hex(text: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if !rest.is_empty() {
+        return None;
+    }
+    let digit = |c: u8| {
+        char::from(c)
+            .to_digit(16)
+            .and_then(|d| u8::try_from(d).ok())
+    };
+    pairs
+        .iter()
+        .map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?))
+        .collect()
+}
+
+/// Text that must not be shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes `text` into custody.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
+}

@@ -1,0 +1,19 @@
+//! The one channel between the supervisor and the gate: typed messages on a packet socket.
+//!
+//! The gate holds strangers' bytes, so the supervisor takes everything on its end as hostile:
+//! bounded size, no descriptors, nothing but the messages of [`ToSupervisor`].
+
+mod endpoint;
+mod frame;
+mod message;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use endpoint::watch;
+pub use endpoint::{Channel, GateEnd, Received, SupervisorEnd, pair};
+pub use frame::{ChannelError, Frame, MAX_DESCRIPTORS, receive_frame, send_frame};
+pub use message::{
+    ClientCommand, ClientIdentity, Health, Hex, Kind, Lifecycle, Message, Peer, Placeholder,
+    Process, ProxyCredentials, Role, RunVerdict, Secret, Setup, Source, ToGate, ToSupervisor,
+    Workload, encode_hex,
+};

@@ -1,0 +1,113 @@
+//! What is asked of the policy.
+
+use std::net::IpAddr;
+
+use super::limits::Count;
+use crate::model::Protocol;
+use crate::name::Name;
+use crate::time::Timestamp;
+
+/// One question. Everything that the answer depends on, apart from the policy, is in here.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Who asks.
+    pub caller: Caller<'a>,
+    /// For what.
+    pub action: Action<'a>,
+    /// When.
+    pub now: Timestamp,
+    /// What the counters named by [`limit_keys`](crate::limit_keys) stand at; empty where it named none.
+    pub counts: &'a [Count],
+}
+
+/// Who asks, as attested by the kernel; nothing that the process says of itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Caller<'a> {
+    /// The workload that the process belongs to.
+    pub workload: Option<Workload<'a>>,
+    /// The name of its Unix user.
+    pub user: Option<&'a str>,
+    /// A launched server before its first protocol message: its `fetch` hosts are reachable.
+    pub fetching: bool,
+}
+
+/// A managed workload, by its name in the policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Workload<'a> {
+    /// A registered server.
+    Server(&'a str),
+    /// A host: an agent, IDE or desktop application.
+    Host(&'a str),
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy)]
+pub enum Action<'a> {
+    /// Starting a registered stdio server.
+    Run {
+        /// The server.
+        server: &'a str,
+    },
+    /// Looking up a name, whatever the port.
+    Resolve {
+        /// The name.
+        name: &'a Name,
+    },
+    /// Connecting (TCP) or sending (UDP).
+    Connect {
+        /// Where to.
+        target: Target<'a>,
+        /// Which port.
+        port: u16,
+        /// Over what.
+        protocol: Protocol,
+    },
+    /// One HTTP request on a connection that was allowed.
+    Http {
+        /// Where to: the name agreed on by SNI, Host and the binding.
+        target: Target<'a>,
+        /// Which port.
+        port: u16,
+        /// The method, exactly as sent.
+        method: &'a str,
+        /// The path without the query, exactly as sent.
+        path: &'a str,
+        /// Whether the connection is (intercepted) TLS.
+        tls: bool,
+        /// Whether the request asks for an upgrade.
+        upgrade: bool,
+    },
+    /// One MCP request or notification.
+    Mcp {
+        /// The server that it is for, or comes from.
+        server: &'a str,
+        /// The JSON-RPC method.
+        method: &'a str,
+        /// The tool, prompt or resource URI that it names (see [`methods`](crate::methods)).
+        name: Option<&'a str>,
+        /// The hints that the server lists for the tool.
+        hints: Option<Hints>,
+        /// The MCP session.
+        session: Option<&'a str>,
+    },
+}
+
+/// Where a connection goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Target<'a> {
+    /// To a name.
+    Name(&'a Name),
+    /// To an address for which no name is known.
+    Address(IpAddr),
+}
+
+/// A tool's hints as listed by its server: untrusted, and read with the specification's defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Hints {
+    /// `readOnlyHint`; absent means false.
+    pub read_only: Option<bool>,
+    /// `destructiveHint`; absent means true.
+    pub destructive: Option<bool>,
+    /// `openWorldHint`; absent means true.
+    pub open_world: Option<bool>,
+}

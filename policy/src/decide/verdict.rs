@@ -1,0 +1,158 @@
+//! What the policy answers.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::model::{Class, Effect, Kind, Mode, Tls, Wire};
+use crate::path::PathFault;
+
+/// The answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Verdict {
+    /// What happens.
+    pub effect: Effect,
+    /// The rule that decided, where one did.
+    pub rule: Option<Arc<str>>,
+    /// Why.
+    pub reason: Reason,
+    /// [`Mode::Observe`]: the call is allowed only because its denial is observed, not enforced.
+    pub mode: Mode,
+    /// What an observed rule, server or policy would have done, where that differs.
+    pub would: Option<Would>,
+    /// The identities that the caller matched.
+    pub identities: Vec<Arc<str>>,
+    /// The tool's class, for `tools/call`.
+    pub class: Option<Class>,
+    /// How the connection is to be treated, for what goes over the network and is allowed.
+    pub egress: Option<Egress>,
+    /// Milliseconds until the limit that refused lets a call pass again; `None`: not by waiting.
+    pub retry_after: Option<u64>,
+}
+
+/// What would have happened had everything been enforced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Would {
+    /// The effect.
+    pub effect: Effect,
+    /// The rule, where one would have decided.
+    pub rule: Option<Arc<str>>,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// How an allowed connection is to be treated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Egress {
+    /// What happens to its TLS.
+    pub tls: Tls,
+    /// `http` is decoded; `tcp` and `udp` are passed on unread.
+    pub wire: Wire,
+    /// The name may resolve to private, loopback and link-local addresses.
+    pub private: bool,
+    /// The name is answered with a synthetic address.
+    pub synthetic: bool,
+    /// `Upgrade` may be tunnelled.
+    pub upgrade: bool,
+    /// What the destination is known to be.
+    pub kind: Option<Kind>,
+    /// Where the permission comes from.
+    pub origin: Origin,
+    /// The registered server that answers here: MCP spoken on this connection is meant for it.
+    pub server: Option<Arc<str>>,
+}
+
+/// Where the permission for a connection comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// The workload's `egress` entry with this index, from 0.
+    Egress(usize),
+    /// The `fetch` entry of its `launch` with this index.
+    Fetch(usize),
+    /// The entry with this index of the host's `servers` list.
+    Server(usize),
+}
+
+/// Why a decision is as it is. Closed: whoever answers the caller names every one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// An allow rule matched and no deny rule did.
+    RuleAllowed,
+    /// The method belongs to the session itself, and the caller may reach the server.
+    Reachable,
+    /// An egress entry, a fetch host or a listed server allows it.
+    EgressAllowed,
+    /// A deny rule matched.
+    RuleDenied,
+    /// No rule matched.
+    NoRule,
+    /// The method is unknown and no rule names it.
+    UnknownMethod,
+    /// Nothing lets the caller reach the server.
+    NotReachable,
+    /// The host's `servers` list does not name the server.
+    NotListed,
+    /// The server is not registered.
+    NotRegistered,
+    /// The server is not one that `exeat run` starts.
+    NotLaunchable,
+    /// The server's review is overdue, and `strict_review` is set.
+    ReviewOverdue,
+    /// The request comes from no managed workload, or from one that the policy does not know.
+    UnknownWorkload,
+    /// No entry names the host.
+    HostNotAllowed,
+    /// No entry covers the address.
+    AddressNotAllowed,
+    /// The host or address is allowed on other ports only.
+    PortNotAllowed,
+    /// The destination is allowed over another transport only.
+    ProtocolNotAllowed,
+    /// Plain HTTP where TLS is asked for, or TLS where plain HTTP is.
+    TlsMismatch,
+    /// HTTP on a connection that is to be passed on unread.
+    NotDecoded,
+    /// No entry allows the HTTP method.
+    MethodNotAllowed,
+    /// No entry allows the path.
+    PathNotAllowed,
+    /// The path cannot be compared.
+    PathRefused(PathFault),
+    /// No entry allows an upgrade.
+    UpgradeNotAllowed,
+    /// The limit with this index is used up.
+    LimitReached(usize),
+    /// The limit with this index applies, and its count was not given.
+    CountMissing(usize),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RuleAllowed => "a rule allows it",
+            Self::Reachable => "follows from reaching the server",
+            Self::EgressAllowed => "the egress list allows it",
+            Self::RuleDenied => "a rule denies it",
+            Self::NoRule => "no rule matched",
+            Self::UnknownMethod => "unknown method that no rule names",
+            Self::NotReachable => "the caller may not reach the server",
+            Self::NotListed => "the host does not list the server",
+            Self::NotRegistered => "the server is not registered",
+            Self::NotLaunchable => "the server is not started by run",
+            Self::ReviewOverdue => "the server's review is overdue",
+            Self::UnknownWorkload => "no managed workload",
+            Self::HostNotAllowed => "the host is not allowed",
+            Self::AddressNotAllowed => "the address is not allowed",
+            Self::PortNotAllowed => "the port is not allowed",
+            Self::ProtocolNotAllowed => "the protocol is not allowed",
+            Self::TlsMismatch => "tls and plain http do not agree with the egress list",
+            Self::NotDecoded => "the connection is not one to be decoded",
+            Self::MethodNotAllowed => "the http method is not allowed",
+            Self::PathNotAllowed => "the path is not allowed",
+            Self::PathRefused(fault) => return write!(f, "{fault}"),
+            Self::UpgradeNotAllowed => "an upgrade is not allowed",
+            Self::LimitReached(_) => "a limit is reached",
+            Self::CountMissing(_) => "a limit's count is missing",
+        })
+    }
+}

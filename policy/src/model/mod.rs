@@ -1,0 +1,224 @@
+//! What a policy says, typed: the register of servers, hosts, identities, rules and limits.
+
+mod egress;
+mod rule;
+mod url;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use self::egress::{
+    Cidr, CidrFault, EgressRule, HostRule, Kind, Protocol, RangeRule, Tls, Wire,
+};
+pub use self::rule::{Cap, Class, Effect, Limit, Mode, Per, Rule, Selector};
+pub use self::url::{Endpoint, Url, UrlFault};
+use crate::fault::Place;
+use crate::glob::Glob;
+use crate::name::Name;
+use crate::time::Date;
+
+/// A registered MCP server.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Its name, unique over all files.
+    pub name: Arc<str>,
+    /// What it is for.
+    pub purpose: Option<String>,
+    /// Who answers for it.
+    pub owner: Option<String>,
+    /// The most sensitive data that it sees.
+    pub data: Option<Data>,
+    /// The last day before its registration must be looked at again.
+    pub review_by: Option<Date>,
+    /// How it is reached.
+    pub transport: Transport,
+    /// Which foreign processes are it.
+    pub matcher: Option<Matcher>,
+    /// What its processes may reach; nothing else leaves.
+    pub egress: Vec<EgressRule>,
+    /// Capability classes of its tools, in the order written.
+    pub tools: Vec<(Glob, Class)>,
+    /// Whether denials of calls are enforced.
+    pub mode: Mode,
+    /// Where it is defined.
+    pub place: Place,
+}
+
+impl Server {
+    /// How to start it, for a stdio server.
+    #[must_use]
+    pub fn launch(&self) -> Option<&Launch> {
+        match &self.transport {
+            Transport::Launch(launch) => Some(launch),
+            Transport::Url(_) | Transport::Listen(_) => None,
+        }
+    }
+
+    /// Whether its review is overdue.
+    #[must_use]
+    pub fn is_overdue(&self, now: crate::time::Timestamp) -> bool {
+        self.review_by.is_some_and(|date| date.is_past(now))
+    }
+}
+
+/// How a server is reached.
+#[derive(Debug, Clone)]
+pub enum Transport {
+    /// Started by `exeat run`, spoken to over its standard streams.
+    Launch(Launch),
+    /// A remote server, or one on loopback, at a URL.
+    Url(Url),
+    /// A local HTTP server that something else starts, listening here.
+    Listen(Endpoint),
+}
+
+/// How a stdio server is started.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// The program, looked up in the PATH unless it holds a slash.
+    pub command: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// The Unix user it runs as, never root; `None`: whoever calls `exeat run`.
+    pub user: Option<String>,
+    /// Its environment.
+    pub env: Vec<(String, EnvValue)>,
+    /// Hosts reachable (port 443) until the server's first protocol message.
+    pub fetch: Vec<Name>,
+}
+
+/// The value of an environment variable.
+#[derive(Clone, PartialEq, Eq)]
+pub enum EnvValue {
+    /// The value itself.
+    Text(String),
+    /// The name of a secret; the process gets a placeholder.
+    Secret(String),
+}
+
+impl fmt::Debug for EnvValue {
+    /// Shows which secret is meant, and of a plain value only its length: people paste tokens here.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "Text({} bytes)", text.len()),
+            Self::Secret(name) => write!(f, "Secret({name})"),
+        }
+    }
+}
+
+/// How sensitive the data is that a server sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Data {
+    /// Anyone may see it.
+    Public,
+    /// For the house.
+    Internal,
+    /// For some in the house.
+    Confidential,
+    /// Under law or contract.
+    Regulated,
+}
+
+/// Which processes, started by others, belong to a server or a host. All parts given must hold.
+#[derive(Debug, Clone, Default)]
+pub struct Matcher {
+    /// A systemd unit, with its suffix.
+    pub unit: Option<String>,
+    /// A cgroup, as a path below the cgroup2 mount, beginning with `/`.
+    pub cgroup: Option<String>,
+    /// The executable's absolute path.
+    pub exe: Option<String>,
+    /// Patterns over the first arguments after the program's name, in order; further arguments are free.
+    pub args: Vec<Glob>,
+    /// SHA-256 of the executable.
+    pub sha256: Option<[u8; 32]>,
+    /// Patterns over the Unix user's name; any of them.
+    pub user: Vec<Glob>,
+}
+
+/// What is known about a process, to be matched.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Process<'a> {
+    /// The systemd unit that it runs in.
+    pub unit: Option<&'a str>,
+    /// Its cgroup's path below the cgroup2 mount.
+    pub cgroup: Option<&'a str>,
+    /// The path of its executable, links resolved.
+    pub exe: Option<&'a str>,
+    /// Its arguments after the program's name.
+    pub args: &'a [String],
+    /// SHA-256 of its executable.
+    pub sha256: Option<&'a [u8; 32]>,
+    /// The name of its user.
+    pub user: Option<&'a str>,
+}
+
+impl Matcher {
+    /// Whether the process is meant. What is asked for and not known does not match; a matcher that
+    /// asks for nothing matches nothing.
+    #[must_use]
+    pub fn matches(&self, process: &Process<'_>) -> bool {
+        let same = |asked: &Option<String>, known: Option<&str>| {
+            asked.as_deref().is_none_or(|asked| known == Some(asked))
+        };
+        let below = |asked: &str, known: &str| {
+            known
+                .strip_prefix(asked)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let arguments = self.args.len() <= process.args.len()
+            && self
+                .args
+                .iter()
+                .zip(process.args)
+                .all(|(glob, arg)| glob.matches(arg));
+        let user = self.user.is_empty()
+            || process
+                .user
+                .is_some_and(|user| self.user.iter().any(|glob| glob.matches(user)));
+        self.asks()
+            && same(&self.unit, process.unit)
+            && self
+                .cgroup
+                .as_deref()
+                .is_none_or(|asked| process.cgroup.is_some_and(|known| below(asked, known)))
+            && same(&self.exe, process.exe)
+            && arguments
+            && self
+                .sha256
+                .as_ref()
+                .is_none_or(|asked| process.sha256 == Some(asked))
+            && user
+    }
+
+    /// Whether anything is asked for.
+    fn asks(&self) -> bool {
+        self.unit.is_some() || self.cgroup.is_some() || self.exe.is_some() || !self.user.is_empty()
+    }
+}
+
+/// An MCP client that runs here: an agent, an IDE, a desktop application.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// Its name, unique over all files.
+    pub name: Arc<str>,
+    /// Which processes are it; `None`: only those started as it.
+    pub matcher: Option<Matcher>,
+    /// The servers that it may reach.
+    pub servers: Vec<Arc<str>>,
+    /// What else its processes may reach.
+    pub egress: Vec<EgressRule>,
+    /// Where it is defined.
+    pub place: Place,
+}
+
+/// Who may call.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Its name, unique over all files and apart from the hosts' names.
+    pub name: Arc<str>,
+    /// Patterns over the Unix user's name; any of them.
+    pub users: Vec<Glob>,
+    /// Where it is defined.
+    pub place: Place,
+}

@@ -1,0 +1,156 @@
+//! Rules, limits and the words they are made of.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::fault::Place;
+use crate::glob::Glob;
+use crate::time::Date;
+
+/// One rule.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Its name, unique over all files.
+    pub id: Arc<str>,
+    /// Identities and hosts that it is about; empty: everyone.
+    pub who: Vec<Arc<str>>,
+    /// Servers that it is about; empty: all.
+    pub servers: Vec<Arc<str>>,
+    /// Patterns over the method; `None` means `tools/call` where `tools` is given, else every method.
+    pub methods: Option<Vec<Glob>>,
+    /// Which tools, prompts or resources.
+    pub tools: Selector,
+    /// What follows.
+    pub effect: Effect,
+    /// Whether it is enforced.
+    pub mode: Mode,
+    /// What the record says about it.
+    pub reason: Option<String>,
+    /// The last day (UTC) on which it holds.
+    pub expires: Option<Date>,
+    /// Where it is defined.
+    pub place: Place,
+}
+
+/// Which tools (or prompts, or resources) a rule or limit is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selector {
+    /// All.
+    Any,
+    /// Those whose name matches one of the patterns; a request without a name has the empty one.
+    Names(Vec<Glob>),
+    /// Tools of one of these classes; never anything but a tool.
+    Classes(Vec<Class>),
+}
+
+/// What a decision says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Effect {
+    /// It may happen.
+    Allow,
+    /// It may not.
+    Deny,
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        })
+    }
+}
+
+/// Whether a denial is carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
+pub enum Mode {
+    /// It is.
+    #[default]
+    Enforce,
+    /// It is only recorded.
+    Observe,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Enforce => "enforce",
+            Self::Observe => "observe",
+        })
+    }
+}
+
+/// What a tool can do, from least to most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Class {
+    /// It only reads.
+    Read,
+    /// It changes something, without destroying.
+    Write,
+    /// It may destroy.
+    Destructive,
+    /// It reaches the open world.
+    External,
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Destructive => "destructive",
+            Self::External => "external",
+        })
+    }
+}
+
+/// A limit on tool calls.
+#[derive(Debug, Clone)]
+pub struct Limit {
+    /// What has a counter of its own; never empty.
+    pub per: Vec<Per>,
+    /// Servers that it is about; empty: all.
+    pub servers: Vec<Arc<str>>,
+    /// Which tools.
+    pub tools: Selector,
+    /// How much is allowed.
+    pub cap: Cap,
+    /// Where it is defined.
+    pub place: Place,
+}
+
+/// What has a counter of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Per {
+    /// Each MCP session.
+    Session,
+    /// Each tool of each server.
+    Tool,
+    /// Each caller: the Unix user where the kernel attested one, else the workload.
+    Identity,
+    /// Each server.
+    Server,
+}
+
+/// How much a limit allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cap {
+    /// So many calls in all.
+    Calls(u64),
+    /// So many calls in any window of this length: exact and sliding.
+    Rate {
+        /// The number of calls, at least 1.
+        calls: u32,
+        /// The window in milliseconds, at least 1000.
+        window_ms: u64,
+    },
+}
+
+impl fmt::Display for Cap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Calls(calls) => write!(f, "{calls} calls"),
+            Self::Rate { calls, window_ms } => write!(f, "{calls} calls in {} s", window_ms / 1000),
+        }
+    }
+}
