@@ -86,52 +86,54 @@ pub struct RecordFilter {
 }
 
 /// A call to be judged without making it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Question {
-    /// Name of the calling identity in the policy.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub caller: Option<String>,
-    /// Name of the calling Unix user.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The managed workload that acts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Caller>,
+    /// Name of the Unix user that acts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Name of the managed host that calls.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
-    /// The server that is called, or whose outbound request is judged.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub server: Option<String>,
     /// What is done.
     pub action: Action,
 }
 
+/// A managed workload, by its name in the policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Caller {
+    /// A registered server.
+    Server(String),
+    /// A host of agents.
+    Host(String),
+}
+
 /// What is done in a [`Question`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Action {
-    /// Reach the server at all.
-    #[default]
-    Reach,
-    /// A protocol message.
-    Method(MethodCall),
+    /// Starting a server with `run`.
+    Run(ServerShow),
+    /// A protocol message to a server.
+    Call(Call),
     /// An outbound HTTP request.
     Request(OutboundRequest),
     /// An outbound connection or datagram.
     Connect(OutboundConnection),
 }
 
-/// A protocol message.
+/// A protocol message to a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct MethodCall {
+pub struct Call {
+    /// The server.
+    pub server: String,
     /// Such as `tools/call`.
     pub method: String,
     /// Tool, prompt or resource that it names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The arguments as JSON.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub arguments: Option<serde_json::Value>,
 }
 
 /// An outbound HTTP request.
@@ -153,16 +155,14 @@ pub struct OutboundConnection {
     /// Port.
     pub port: u16,
     /// `tcp` or `udp`.
-    #[serde(default)]
     pub protocol: Transport,
 }
 
 /// Transport protocol.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Transport {
     /// TCP.
-    #[default]
     Tcp,
     /// UDP.
     Udp,
@@ -308,15 +308,22 @@ impl RecordFilter {
 
 impl Question {
     fn check(&self) -> Result<(), InvalidCommand> {
-        for (what, value) in [
-            ("caller", &self.caller),
-            ("user", &self.user),
-            ("host", &self.host),
-            ("server", &self.server),
-        ] {
-            optional(what, value.as_deref())?;
+        match &self.caller {
+            Some(Caller::Server(caller) | Caller::Host(caller)) => name("caller", caller)?,
+            None => {}
         }
-        Ok(())
+        optional("user", self.user.as_deref())?;
+        match &self.action {
+            Action::Run(run) => name("server", &run.name),
+            Action::Call(call) => {
+                name("server", &call.server)?;
+                name("method", &call.method)?;
+                optional("name", call.name.as_deref())
+            }
+            // Parsed strictly where they are judged.
+            Action::Request(request) => name("method", &request.method),
+            Action::Connect(connection) => name("host", &connection.host),
+        }
     }
 }
 

@@ -12,10 +12,12 @@ use std::error::Error;
 use std::iter;
 
 pub mod access;
+pub mod canary;
 pub mod client;
 pub mod command;
 mod descriptors;
 pub mod error;
+pub mod explain;
 pub mod frame;
 pub mod peer;
 pub mod reply;

@@ -291,26 +291,34 @@ pub struct Record {
 pub struct Explanation {
     /// `allow`, `deny`, ...
     pub effect: String,
-    /// The rule that decided; absent: nothing matched.
+    /// `enforce`, or `observe` where a denial is only recorded.
+    pub mode: String,
+    /// What would have happened had everything been enforced, where that differs.
+    pub would: Option<String>,
+    /// The rule that decided; absent: none did.
     pub rule: Option<String>,
     /// Why, in one sentence.
     pub reason: String,
+    /// The identities that the caller matched.
+    pub identities: Vec<String>,
+    /// The tool's class, for a tool call.
+    pub class: Option<String>,
     /// The policy that was asked.
     pub fingerprint: String,
-    /// Every rule that was considered, in order.
+    /// Everything that was considered, in the order of the files.
     pub considered: Vec<Considered>,
 }
 
-/// A rule that was considered.
+/// A rule, limit or egress entry that was considered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Considered {
-    /// Its id.
-    pub rule: String,
+    /// Such as "rule `no-shell-tricks`".
+    pub subject: String,
+    /// `file:line:column`, where it is written.
+    pub place: Option<String>,
     /// Whether it matched.
     pub matched: bool,
-    /// Its effect.
-    pub effect: String,
     /// What made it match or not.
     pub why: String,
 }
