@@ -1,0 +1,262 @@
+//! Secrets that are known by their shape, anywhere in a text.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use super::{MASK, is_telling};
+
+/// A secret's fixed beginning, and how many letters at least follow it.
+struct Shape {
+    prefix: &'static [u8],
+    least: usize,
+}
+
+const fn shape(prefix: &'static str, least: usize) -> Shape {
+    Shape {
+        prefix: prefix.as_bytes(),
+        least,
+    }
+}
+
+/// Published by those who give them out, so that they can be found.
+const SHAPES: &[Shape] = &[
+    shape("AGE-SECRET-KEY-", 16),
+    shape("AIza", 30),
+    shape("AKIA", 16),
+    shape("ASIA", 16),
+    shape("ATATT", 20),
+    shape("ATCTT", 20),
+    shape("PMAK-", 20),
+    shape("SG.", 20),
+    shape("dapi", 32),
+    shape("dckr_pat_", 16),
+    shape("dop_v1_", 32),
+    shape("doo_v1_", 32),
+    shape("eyJ", 17),
+    shape("fc-", 32),
+    shape("figd_", 20),
+    shape("ghp_", 16),
+    shape("gho_", 16),
+    shape("ghu_", 16),
+    shape("ghs_", 16),
+    shape("ghr_", 16),
+    shape("github_pat_", 16),
+    shape("glpat-", 10),
+    shape("gldt-", 10),
+    shape("glrt-", 10),
+    shape("glptt-", 10),
+    shape("glcbt-", 10),
+    shape("glsa_", 20),
+    shape("glc_", 20),
+    shape("hf_", 20),
+    shape("hvb.", 20),
+    shape("hvs.", 20),
+    shape("lin_api_", 16),
+    shape("lin_oauth_", 16),
+    shape("npm_", 20),
+    shape("ntn_", 20),
+    shape("pypi-", 16),
+    shape("rk_live_", 10),
+    shape("rk_test_", 10),
+    shape("rubygems_", 20),
+    shape("secret_", 20),
+    shape("shpat_", 16),
+    shape("sk-", 16),
+    shape("sk_live_", 10),
+    shape("sk_test_", 10),
+    shape("sq0atp-", 10),
+    shape("sq0csp-", 10),
+    shape("tvly-", 16),
+    shape("whsec_", 16),
+    shape("xapp-", 10),
+    shape("xoxa-", 10),
+    shape("xoxb-", 10),
+    shape("xoxe-", 10),
+    shape("xoxp-", 10),
+    shape("xoxr-", 10),
+    shape("xoxs-", 10),
+    shape("ya29.", 16),
+];
+
+/// Schemes of HTTP authentication; a secret follows.
+const SCHEMES: &[&[u8]] = &[
+    b"apikey",
+    b"basic",
+    b"bearer",
+    b"digest",
+    b"dpop",
+    b"negotiate",
+    b"token",
+];
+
+/// Which bytes begin a shape or a scheme; almost every word is passed over by this alone.
+const BEGINS: [bool; 256] = begins();
+
+#[expect(
+    clippy::indexing_slicing,
+    reason = "evaluated by the compiler, which checks the bounds"
+)]
+const fn begins() -> [bool; 256] {
+    let mut begins = [false; 256];
+    let mut next = 0;
+    while next < SHAPES.len() {
+        begins[SHAPES[next].prefix[0] as usize] = true;
+        next += 1;
+    }
+    next = 0;
+    while next < SCHEMES.len() {
+        begins[SCHEMES[next][0] as usize] = true;
+        begins[SCHEMES[next][0].to_ascii_uppercase() as usize] = true;
+        next += 1;
+    }
+    begins
+}
+
+/// A text from outside, with known shapes masked, and what follows `password=` and its like.
+pub fn text(text: &str) -> Cow<'_, str> {
+    let bytes = text.as_bytes();
+    let Some(mut secret) = next_secret(bytes, 0) else {
+        return Cow::Borrowed(text);
+    };
+    let mut masked = String::with_capacity(text.len());
+    let mut kept_to = 0;
+    loop {
+        // Ranges begin and end beside ASCII bytes, so they lie on the boundaries of characters.
+        masked.push_str(text.get(kept_to..secret.start).unwrap_or_default());
+        masked.push_str(MASK);
+        kept_to = secret.end;
+        match next_secret(bytes, kept_to) {
+            Some(next) => secret = next,
+            None => break,
+        }
+    }
+    masked.push_str(text.get(kept_to..).unwrap_or_default());
+    Cow::Owned(masked)
+}
+
+fn next_secret(text: &[u8], from: usize) -> Option<Range<usize>> {
+    let mut inside_word = from > 0 && text.get(from - 1).is_some_and(u8::is_ascii_alphanumeric);
+    for (at, byte) in text.iter().enumerate().skip(from) {
+        let found = match byte {
+            b'=' => assigned(text, at),
+            b':' => user_information(text, at).or_else(|| assigned(text, at)),
+            b'-' if !inside_word => private_key(text, at),
+            _ if !inside_word && BEGINS.get(usize::from(*byte)) == Some(&true) => {
+                shaped(text, at).or_else(|| after_scheme(text, at))
+            }
+            _ => None,
+        };
+        if found.is_some() {
+            return found;
+        }
+        inside_word = byte.is_ascii_alphanumeric();
+    }
+    None
+}
+
+fn shaped(text: &[u8], at: usize) -> Option<Range<usize>> {
+    let rest = text.get(at..)?;
+    let shape = SHAPES.iter().find(|shape| rest.starts_with(shape.prefix))?;
+    let length = rest.iter().take_while(|byte| is_token(**byte)).count();
+    (length >= shape.prefix.len() + shape.least).then_some(at..at + length)
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'=')
+}
+
+fn after_scheme(text: &[u8], at: usize) -> Option<Range<usize>> {
+    let rest = text.get(at..)?;
+    let scheme = SCHEMES.iter().find(|scheme| {
+        rest.get(..scheme.len())
+            .is_some_and(|word| word.eq_ignore_ascii_case(scheme))
+    })?;
+    let gap = rest
+        .iter()
+        .skip(scheme.len())
+        .take_while(|byte| **byte == b' ')
+        .count();
+    let value = rest.get(scheme.len() + gap..).filter(|_| gap > 0)?;
+    let length = value
+        .iter()
+        .take_while(|byte| is_token(**byte) || matches!(byte, b'+' | b'/' | b'~' | b':'))
+        .count();
+    let value = value.get(..length)?;
+    // "basic authentication" and "token exchange" are no secrets.
+    let random = value
+        .iter()
+        .any(|byte| !byte.is_ascii_lowercase() && *byte != b'.');
+    let start = at + scheme.len() + gap;
+    (length >= 6 && random).then_some(start..start + length)
+}
+
+/// The value of `password=x`, `"token": "x"` and their like, from the separator's place.
+fn assigned(text: &[u8], separator: usize) -> Option<Range<usize>> {
+    let is_key = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    let before = text.get(..separator)?;
+    let before = before
+        .strip_suffix(b"\"")
+        .or_else(|| before.strip_suffix(b"'"))
+        .unwrap_or(before);
+    let before = before.strip_suffix(b"\\").unwrap_or(before);
+    let length = before
+        .iter()
+        .rev()
+        .take(64)
+        .take_while(|byte| is_key(byte))
+        .count();
+    let key = str::from_utf8(before.get(before.len() - length..)?).ok()?;
+    if key.is_empty() || !is_telling(key) {
+        return None;
+    }
+    let after = text.get(separator + 1..)?;
+    let blank = after.iter().take_while(|byte| **byte == b' ').count();
+    let mut start = separator + 1 + blank;
+    let escape = usize::from(text.get(start) == Some(&b'\\'));
+    let length = match text.get(start + escape) {
+        Some(quote @ (b'"' | b'\'')) => {
+            start += escape + 1;
+            text.get(start..)?
+                .iter()
+                .take_while(|byte| *byte != quote)
+                .count()
+        }
+        _ => {
+            let ends = |byte: &u8| {
+                byte.is_ascii_whitespace()
+                    || matches!(byte, b'&' | b',' | b';' | b'"' | b'\'' | b')' | b'}')
+            };
+            text.get(start..)?
+                .iter()
+                .take_while(|byte| !ends(byte))
+                .count()
+        }
+    };
+    (length > 0).then_some(start..start + length)
+}
+
+/// `user:password` of `scheme://user:password@host`, from the colon's place.
+fn user_information(text: &[u8], colon: usize) -> Option<Range<usize>> {
+    let rest = text.get(colon..)?.strip_prefix(b"://")?;
+    let authority = rest.iter().take(1_024).take_while(|byte| {
+        !byte.is_ascii_whitespace() && !matches!(byte, b'/' | b'?' | b'#' | b'"' | b'\'')
+    });
+    let length = authority.clone().count();
+    let end = rest.get(..length)?.iter().rposition(|byte| *byte == b'@')?;
+    (end > 0).then_some(colon + 3..colon + 3 + end)
+}
+
+/// A private key in PEM, to its end or the text's.
+fn private_key(text: &[u8], at: usize) -> Option<Range<usize>> {
+    let rest = text.get(at..)?.strip_prefix(b"-----BEGIN ")?;
+    let label = rest.get(..rest.iter().take(64).position(|byte| *byte == b'-')?)?;
+    if !label.ends_with(b"PRIVATE KEY") {
+        return None;
+    }
+    let end = text
+        .get(at..)?
+        .windows(b"-----END ".len())
+        .position(|window| window == b"-----END ")
+        .map_or(text.len(), |end| at + end);
+    Some(at..end)
+}

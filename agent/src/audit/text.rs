@@ -1,0 +1,139 @@
+//! Text that may be recorded: masked and bounded by construction.
+
+use std::borrow::Cow;
+use std::fmt::{self, Debug, Display, Formatter};
+use std::ops::Deref;
+
+use serde::{Deserialize, Serialize};
+
+use super::mask;
+
+/// How many bytes of a text are recorded.
+pub const MAX_TEXT: usize = 1_024;
+
+/// How many bytes are looked at to find them.
+const MAX_INPUT: usize = 16 * 1_024;
+
+/// A text without known secrets, of at most [`MAX_TEXT`] bytes and a note of what was cut.
+///
+/// INVARIANT: strings from outside become records only through this type, and it has no
+/// constructor that does not mask. (Reading a log back trusts the log.)
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Text(Cow<'static, str>);
+
+impl Text {
+    /// A text of the program itself, known when it was compiled.
+    pub const fn fixed(text: &'static str) -> Self {
+        Self(Cow::Borrowed(text))
+    }
+
+    /// A text from outside: secrets are masked by their shape and by the key before them.
+    pub fn new(text: &str) -> Self {
+        Self::bounded(text, mask::text)
+    }
+
+    /// The path and query of a request: additionally, values of query parameters with telling
+    /// names are masked, and percent-encoding hides nothing.
+    pub fn path(path: &str) -> Self {
+        Self::bounded(path, mask::path)
+    }
+
+    /// A header's value: all of it is masked where the header's name says that it is secret.
+    pub fn header(name: &str, value: &str) -> Self {
+        Self::bounded(value, |value| mask::header(name, value))
+    }
+
+    /// What an error and its causes say, joined with colons.
+    pub fn error(error: &dyn std::error::Error) -> Self {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        // A chain is as long as the program made it; text beyond the bound is not looked at.
+        while let Some(error) = cause.take_if(|_| text.len() < MAX_INPUT) {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        Self::new(&text)
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn bounded(text: &str, mask: impl FnOnce(&str) -> Cow<'_, str>) -> Self {
+        let looked_at = prefix(text, MAX_INPUT);
+        let mut masked = mask(looked_at);
+        if looked_at.len() < text.len() {
+            // What was cut in two may be a secret that is no longer recognised.
+            let kept = masked
+                .trim_end_matches(|letter: char| !letter.is_whitespace())
+                .len();
+            masked = Cow::Owned(prefix(&masked, kept).to_owned());
+        }
+        let kept = prefix(&masked, MAX_TEXT);
+        let cut = text.len().saturating_sub(looked_at.len()) + (masked.len() - kept.len());
+        Self(Cow::Owned(if cut == 0 {
+            kept.to_owned()
+        } else {
+            format!("{kept}[+{cut} bytes]")
+        }))
+    }
+}
+
+/// The longest beginning of at most `limit` bytes.
+pub(super) fn prefix(text: &str, limit: usize) -> &str {
+    text.get(..text.floor_char_boundary(limit))
+        .unwrap_or_default()
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self::new(text)
+    }
+}
+
+impl From<&String> for Text {
+    fn from(text: &String) -> Self {
+        Self::new(text)
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self::new(&text)
+    }
+}
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl PartialEq<str> for Text {
+    fn eq(&self, other: &str) -> bool {
+        *self.0 == *other
+    }
+}
+
+impl PartialEq<&str> for Text {
+    fn eq(&self, other: &&str) -> bool {
+        *self.0 == **other
+    }
+}
+
+impl Debug for Text {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        Debug::fmt(&*self.0, f)
+    }
+}
+
+impl Display for Text {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        Display::fmt(&*self.0, f)
+    }
+}
