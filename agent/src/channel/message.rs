@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::control::Handover;
 
 /// A direction of the channel, with what its receiver is ready to take.
 pub trait Message: Serialize + for<'de> Deserialize<'de> {
@@ -50,7 +51,7 @@ pub enum ToGate {
     },
     /// A command from the control socket that the gate has to answer. The message brings one
     /// descriptor: the client's socket, on which the gate answers and which it then closes.
-    Client(Box<ClientCommand>),
+    Client(Box<Handover>),
     /// May this user start this server? To be recorded and answered with `RunVerdict`.
     MayRun {
         /// Repeated in the answer.
@@ -262,28 +263,6 @@ pub struct Process {
     pub args: Vec<String>,
     /// Of the executable, in hex, where it could be read.
     pub sha256: Option<String>,
-}
-
-/// A command that came over the control socket.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ClientCommand {
-    /// The frame as received: JSON.
-    pub command: String,
-    /// Who sent it.
-    pub peer: Peer,
-}
-
-/// The other end of a Unix socket, as the kernel attests (`SO_PEERCRED`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Peer {
-    /// Process.
-    pub pid: u32,
-    /// User.
-    pub uid: u32,
-    /// Primary group.
-    pub gid: u32,
 }
 
 /// Whether a user may start a server.

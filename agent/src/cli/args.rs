@@ -1,0 +1,334 @@
+//! What can be typed: the grammar of the command line, with an example for each command.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Lets MCP servers and agents reach what policy allows, and records what they do.
+#[derive(Debug, Parser)]
+#[command(
+    name = "exeat",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = "\
+Exit status: 0 done, 1 refused or found something, 2 usage or configuration, 3 daemon unreachable.
+
+Examples:
+  exeat doctor                     what this machine supports
+  exeat policy check               is the policy right?
+  exeat run github                 start a registered server
+  exeat audit tail                 watch what happens"
+)]
+pub struct Cli {
+    /// Options that every command has.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command has.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Print JSON: one document, or a line for each item of a stream
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// The daemon's configuration file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The daemon's control socket, where it is not the configured one
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what runs, and prove that policy is enforced
+    #[command(after_help = "\
+Examples:
+  exeat status                     with a live proof: a managed process tries what is forbidden
+  exeat status --no-canary         without it
+  exeat status --json | jq .status.workloads")]
+    Status(StatusArguments),
+    /// Show the register of servers
+    #[command(after_help = "\
+Examples:
+  exeat servers                    all of them
+  exeat servers show github        one, with what it may reach")]
+    Servers(ServersArguments),
+    /// Ask the audit log who did what
+    #[command(subcommand, after_help = "\
+Examples:
+  exeat audit query --since 2h --effect deny
+  exeat audit query --since \"last tuesday\" --until \"last tuesday\" --server github
+  exeat audit tail --kind finding
+  exeat audit verify")]
+    Audit(AuditCommand),
+    /// Check the policy, and ask it why
+    #[command(subcommand, after_help = "\
+Examples:
+  exeat policy check ./policy.d
+  exeat policy explain --user dave --server github --tool create_issue --args '{\"title\":\"x\"}'
+  exeat policy schema > exeat-policy.schema.json")]
+    Policy(PolicyCommand),
+    /// Show or install the certificate of the daemon's CA
+    #[command(subcommand, after_help = "\
+Examples:
+  exeat ca export > exeat-ca.pem
+  sudo exeat ca install            trust it on this whole machine
+  sudo exeat ca install --undo")]
+    Ca(CaCommand),
+    /// Say what this machine supports, and what to do about what it does not
+    #[command(after_help = "\
+Examples:
+  exeat doctor
+  exeat doctor --no-runtimes       without starting node, python and the like
+  exeat doctor --json | jq 'select(.standing != \"ok\")'")]
+    Doctor(DoctorArguments),
+    /// For Exeat's own use
+    #[command(subcommand, hide = true)]
+    Internal(InternalCommand),
+}
+
+/// Of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArguments {
+    /// Do not start the process that proves enforcement
+    #[arg(long)]
+    pub no_canary: bool,
+}
+
+/// Of `servers`.
+#[derive(Debug, Args)]
+pub struct ServersArguments {
+    /// What to do with them; absent: list.
+    #[command(subcommand)]
+    pub command: Option<ServersCommand>,
+}
+
+/// What to do with a server.
+#[derive(Debug, Subcommand)]
+pub enum ServersCommand {
+    /// Show one server, with what it may reach
+    #[command(after_help = "Example:\n  exeat servers show github")]
+    Show {
+        /// Its name in the register
+        name: String,
+    },
+}
+
+/// What to ask the audit log.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Print the records that match, oldest first
+    #[command(after_help = "\
+Times: 10m, 2h, 3d, 1w (ago); today, yesterday, tuesday, \"last tuesday\"; 2026-11-20,
+\"2026-11-20 14:05\", 14:05; 2026-11-20T14:05:00Z. A day given to --until is included.
+
+Examples:
+  exeat audit query --since 10m
+  exeat audit query --since yesterday --until yesterday --effect deny
+  exeat audit query --tool 'create_issue' --text acme --limit 20 --json
+  exeat audit query --dir /var/lib/exeat/audit     without the daemon, as root")]
+    Query(QueryArguments),
+    /// Print the records that match as they are written
+    #[command(after_help = "\
+Examples:
+  exeat audit tail
+  exeat audit tail --effect deny --server github
+  exeat audit tail --json | jq .decision")]
+    Tail(FilterArguments),
+    /// Prove that the log is complete and unchanged
+    #[command(after_help = "\
+Examples:
+  sudo exeat audit verify
+  exeat audit verify --dir ./copied-segments")]
+    Verify(DirectoryArguments),
+    /// Print the JSON Schema of a record
+    #[command(after_help = "Example:\n  exeat audit schema > record.schema.json")]
+    Schema,
+}
+
+/// Of `audit query`.
+#[derive(Debug, Args)]
+pub struct QueryArguments {
+    /// Which records.
+    #[command(flatten)]
+    pub filter: FilterArguments,
+    /// Not before this time
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Not after this time; of a day, its end
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// The newest so many of those that match
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub limit: Option<u32>,
+    /// Where to read.
+    #[command(flatten)]
+    pub directory: DirectoryArguments,
+}
+
+/// Which records.
+#[derive(Debug, Default, Clone, Args)]
+pub struct FilterArguments {
+    /// Kind of record: mcp, http, tcp, dns, exec, approval, policy, finding, lifecycle
+    #[arg(long)]
+    pub kind: Option<String>,
+    /// Name of the server or host
+    #[arg(long, value_name = "NAME")]
+    pub server: Option<String>,
+    /// Name of the tool
+    #[arg(long, value_name = "NAME")]
+    pub tool: Option<String>,
+    /// What was decided: allow, deny, approve, dry_run
+    #[arg(long)]
+    pub effect: Option<String>,
+    /// A text that occurs in the record
+    #[arg(long)]
+    pub text: Option<String>,
+}
+
+/// Where segments are read from.
+#[derive(Debug, Clone, Args)]
+pub struct DirectoryArguments {
+    /// Read the segments in this directory, without the daemon
+    #[arg(long, value_name = "DIRECTORY")]
+    pub dir: Option<PathBuf>,
+}
+
+/// What to do with the policy.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Report every fault in the policy's files, with file, line and column
+    #[command(after_help = "\
+Examples:
+  exeat policy check                       what the daemon would load
+  exeat policy check ./policy.d            other files, before they are installed
+  exeat policy check a.yaml b.yaml --json  for editors and CI")]
+    Check(CheckArguments),
+    /// Say how a call would be decided, by which rule, and why not by the others
+    #[command(after_help = "\
+Examples:
+  exeat policy explain --user dave --server github --tool create_issue
+  exeat policy explain --caller research-agent --server billing --tool send_invoice \\
+        --args '{\"amountCents\": 200000}'
+  exeat policy explain --server github --request GET https://api.github.com/user
+  exeat policy explain --server github --connect 10.20.0.7:5432 --policy ./policy.d")]
+    Explain(Box<ExplainArguments>),
+    /// Print the JSON Schema of policy files, for editors
+    #[command(after_help = "Example:\n  exeat policy schema > exeat-policy.schema.json")]
+    Schema,
+}
+
+/// Of `policy check`.
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// Files, or directories whose *.yaml files are taken in name order
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// The same, as an option
+    #[arg(long, value_name = "PATH")]
+    pub policy: Option<PathBuf>,
+}
+
+/// Of `policy explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArguments {
+    /// Ask these files instead of the running daemon
+    #[arg(long, value_name = "PATH")]
+    pub policy: Option<PathBuf>,
+    /// Identity that calls
+    #[arg(long, value_name = "NAME")]
+    pub caller: Option<String>,
+    /// Unix user that calls
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Managed host that calls
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+    /// Server that is called, or whose outbound traffic is judged
+    #[arg(long, value_name = "NAME")]
+    pub server: Option<String>,
+    /// Tool that is called
+    #[arg(long, value_name = "NAME", group = "action")]
+    pub tool: Option<String>,
+    /// The tool's arguments
+    #[arg(long, value_name = "JSON")]
+    pub args: Option<String>,
+    /// Protocol method, where it is not tools/call
+    #[arg(long, value_name = "METHOD", group = "action")]
+    pub method: Option<String>,
+    /// Resource or prompt that the method names
+    #[arg(long, value_name = "NAME", requires = "method")]
+    pub name: Option<String>,
+    /// Outbound HTTP request of the server
+    #[arg(long, num_args = 2, value_names = ["METHOD", "URL"], group = "action")]
+    pub request: Option<Vec<String>>,
+    /// Outbound TCP connection of the server
+    #[arg(long, value_name = "HOST:PORT", group = "action")]
+    pub connect: Option<String>,
+    /// Outbound UDP of the server
+    #[arg(long, value_name = "HOST:PORT", group = "action")]
+    pub udp: Option<String>,
+}
+
+/// What to do with the CA.
+#[derive(Debug, Subcommand)]
+pub enum CaCommand {
+    /// Add the certificate to what this whole machine trusts; processes under `exeat run` need it not
+    #[command(after_help = "\
+Examples:
+  sudo exeat ca install
+  sudo exeat ca install --dry-run  only say what would be done
+  sudo exeat ca install --undo")]
+    Install(InstallArguments),
+    /// Print the certificate as PEM
+    #[command(after_help = "\
+Examples:
+  exeat ca export
+  exeat ca export --output exeat-ca.pem")]
+    Export(ExportArguments),
+}
+
+/// Of `ca install`.
+#[derive(Debug, Args)]
+pub struct InstallArguments {
+    /// Take the certificate out again
+    #[arg(long)]
+    pub undo: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Of `ca export`.
+#[derive(Debug, Args)]
+pub struct ExportArguments {
+    /// Write it to this file, which must not exist
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArguments {
+    /// Do not start the runtimes that are found
+    #[arg(long)]
+    pub no_runtimes: bool,
+}
+
+/// For Exeat's own use.
+#[derive(Debug, Subcommand)]
+pub enum InternalCommand {
+    /// Try what is forbidden, and print what came of it
+    Canary {
+        /// An attempt: tcp/ADDRESS:PORT or udp/ADDRESS:PORT
+        #[arg(required = true)]
+        targets: Vec<String>,
+    },
+}

@@ -1,0 +1,54 @@
+//! The canary's process: tries what it was told to, and prints what came of it.
+//!
+//! It runs in a managed cgroup that is allowed nothing, so that each attempt should be refused.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use super::error::{CliError, Kind};
+use super::output::Output;
+use crate::control::reply::Attempt;
+use crate::telemetry::clock;
+
+/// Loopback answers at once; this is for the case that packets are dropped in silence.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Tries all `targets`; prints one JSON array.
+pub(super) fn canary(targets: &[String], output: Output) -> Result<(), CliError> {
+    let attempts = targets.iter().map(|target| attempt(target)).collect::<Result<Vec<_>, _>>()?;
+    let text = serde_json::to_string(&attempts).map_err(io::Error::from)?;
+    output.raw(&text)
+}
+
+fn attempt(target: &str) -> Result<Attempt, CliError> {
+    let wrong = || CliError::new(Kind::Usage, format_args!("read `{target}` as a target"));
+    let (protocol, address) = target.split_once('/').ok_or_else(wrong)?;
+    let address: SocketAddr = address.parse().ok().ok_or_else(wrong)?;
+    let began = clock::monotonic();
+    let outcome = match protocol {
+        "tcp" => TcpStream::connect_timeout(&address, PATIENCE).map(drop),
+        "udp" => send(address),
+        _ => return Err(wrong()),
+    };
+    let took = clock::monotonic().since(began);
+    Ok(Attempt {
+        tried: format!("{protocol} to {address}"),
+        refused: outcome.as_ref().is_err_and(is_refusal),
+        saw: outcome.map_or_else(|error| error.to_string(), |()| "it went through".to_owned()),
+        micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+    })
+}
+
+fn send(address: SocketAddr) -> io::Result<()> {
+    let any: SocketAddr = match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    UdpSocket::bind(any)?.send_to(b"canary", address).map(drop)
+}
+
+/// A refusal is said at once; an unreachable network or a time-out proves nothing.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::PermissionDenied)
+}

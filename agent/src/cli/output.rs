@@ -1,0 +1,231 @@
+//! The one place that prints: text for people, JSON for programs, and nothing that a terminal obeys.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _, Write as _};
+
+use serde::Serialize;
+
+use super::error::CliError;
+
+/// How to print.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    json: bool,
+    colour: bool,
+}
+
+/// What a piece of text means; shown as a colour on a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// As it should be.
+    Good,
+    /// To be looked at.
+    Doubtful,
+    /// Wrong.
+    Bad,
+    /// Of less interest.
+    Quiet,
+    /// A heading.
+    Strong,
+    /// Nothing in particular.
+    Plain,
+}
+
+/// A piece of text with its meaning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cell {
+    text: String,
+    tone: Tone,
+}
+
+/// Rows under headings, aligned.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    headings: Vec<&'static str>,
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Output {
+    /// JSON if asked for; colours on a terminal, unless `NO_COLOR` says otherwise.
+    pub fn new(json: bool) -> Self {
+        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self { json, colour: !unwanted && io::stdout().is_terminal() }
+    }
+
+    /// Whether JSON is wanted.
+    pub const fn json(self) -> bool {
+        self.json
+    }
+
+    /// Prints a document: `value` as JSON, or `text` for people.
+    pub fn document<T: Serialize>(
+        self,
+        value: &T,
+        text: impl FnOnce(Painter) -> String,
+    ) -> Result<(), CliError> {
+        if self.json {
+            let mut line = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
+            line.push('\n');
+            return self.raw(&line);
+        }
+        self.raw(&text(self.painter()))
+    }
+
+    /// Prints an item of a stream: one line of JSON, or `text` for people. Shows at once.
+    pub fn item<T: Serialize>(
+        self,
+        value: &T,
+        text: impl FnOnce(Painter) -> String,
+    ) -> Result<(), CliError> {
+        if self.json {
+            let mut line = serde_json::to_string(value).map_err(io::Error::from)?;
+            line.push('\n');
+            return self.raw(&line);
+        }
+        self.raw(&text(self.painter()))
+    }
+
+    /// Prints what is printed as it is, whoever reads: a certificate, a schema, a record's line.
+    pub fn raw(self, text: &str) -> Result<(), CliError> {
+        let mut output = io::stdout().lock();
+        output.write_all(text.as_bytes())?;
+        output.flush()?;
+        Ok(())
+    }
+
+    /// Says something beside the output, to the one who watches.
+    pub fn note(self, text: &str) {
+        self.complain(&format!("exeat: {}\n", safe(text)));
+    }
+
+    /// Says why the command failed.
+    pub fn error(self, error: &CliError) {
+        if error.message.is_empty() {
+            return;
+        }
+        let mut text = format!("exeat: {}\n", safe(&error.message));
+        if let Some(next) = &error.next {
+            text.push_str(&safe(next));
+            text.push('\n');
+        }
+        self.complain(&text);
+    }
+
+    fn complain(self, text: &str) {
+        if let Err(error) = io::stderr().lock().write_all(text.as_bytes()) {
+            tracing::debug!(%error, "nobody reads the errors");
+        }
+    }
+
+    const fn painter(self) -> Painter {
+        Painter { colour: self.colour }
+    }
+}
+
+/// Puts colours around text, or leaves it alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Painter {
+    colour: bool,
+}
+
+impl Painter {
+    /// `text` in `tone`, harmless to a terminal.
+    pub fn paint(self, tone: Tone, text: &str) -> String {
+        let text = safe(text);
+        // ECMA-48, 8.3.117 (SGR).
+        let code = match tone {
+            Tone::Good => "32",
+            Tone::Doubtful => "33",
+            Tone::Bad => "31",
+            Tone::Quiet => "2",
+            Tone::Strong => "1",
+            Tone::Plain => return text,
+        };
+        if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text }
+    }
+}
+
+impl Cell {
+    /// With a meaning.
+    pub fn new(tone: Tone, text: impl Into<String>) -> Self {
+        Self { text: safe(&text.into()), tone }
+    }
+}
+
+impl<T: Into<String>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self::new(Tone::Plain, text)
+    }
+}
+
+impl Table {
+    /// With these headings and no rows.
+    pub fn new(headings: &[&'static str]) -> Self {
+        Self { headings: headings.to_vec(), rows: Vec::new() }
+    }
+
+    /// Adds a row, a cell for each heading.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The text: columns as wide as their widest cell, two spaces between them.
+    pub fn render(&self, painter: Painter) -> String {
+        let mut widths: Vec<usize> = self.headings.iter().map(|text| text.len()).collect();
+        for row in &self.rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.text.chars().count());
+            }
+        }
+        let mut text = String::new();
+        let headings: Vec<Cell> =
+            self.headings.iter().map(|text| Cell::new(Tone::Strong, *text)).collect();
+        let titled = self.headings.iter().any(|heading| !heading.is_empty());
+        for row in titled.then_some(&headings).into_iter().chain(&self.rows) {
+            render_row(&mut text, row, &widths, painter);
+        }
+        text
+    }
+}
+
+fn render_row(text: &mut String, row: &[Cell], widths: &[usize], painter: Painter) {
+    let last = row.len().saturating_sub(1);
+    for (index, (cell, width)) in row.iter().zip(widths).enumerate() {
+        text.push_str(&painter.paint(cell.tone, &cell.text));
+        if index < last {
+            let gap = width.saturating_sub(cell.text.chars().count()).saturating_add(2);
+            text.extend(std::iter::repeat_n(' ', gap));
+        }
+    }
+    // An empty last cell leaves the gap before it.
+    text.truncate(text.trim_end_matches(' ').len());
+    text.push('\n');
+}
+
+/// `text` without what a terminal would obey or show otherwise than it is: control characters, and
+/// the marks that reverse or hide text (Unicode UAX #9, `Bidi_Control`, and zero width).
+pub fn safe(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        if obeyed(character) {
+            // Writing to a string cannot fail.
+            write!(out, "{}", character.escape_unicode()).unwrap_or_default();
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
+const fn obeyed(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}'
+        )
+}

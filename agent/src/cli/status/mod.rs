@@ -1,0 +1,206 @@
+//! `exeat status`: what runs, and a live proof that policy is enforced.
+
+use serde::Serialize;
+
+use super::args::StatusArguments;
+use super::ask::Daemon;
+use super::error::{CliError, Kind};
+use super::output::{Cell, Output, Painter, Table, Tone};
+use crate::control::reply::{AuditState, Canary, KernelState, PolicyState, Status, WorkloadKind};
+use crate::control::{Command, Reply};
+
+/// What was learnt.
+#[derive(Debug, Serialize)]
+struct Report {
+    status: Status,
+    /// Absent: not asked for.
+    canary: Option<Proof>,
+}
+
+/// What came of the proof.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Proof {
+    /// It was made.
+    Made(Canary),
+    /// It could not be made.
+    NotMade(String),
+}
+
+/// Shows the state and makes the proof; fails where policy is not enforced.
+pub(super) async fn run(
+    arguments: &StatusArguments,
+    daemon: &Daemon,
+    output: Output,
+) -> Result<(), CliError> {
+    let status = daemon
+        .one(&Command::Status, |reply| match reply {
+            Reply::Status(status) => Ok(*status),
+            other => Err(other),
+        })
+        .await?;
+    let canary = if arguments.no_canary { None } else { Some(prove(daemon).await?) };
+    let report = Report { status, canary };
+    output.document(&report, |painter| report.text(painter))?;
+    if report.holds() { Ok(()) } else { Err(CliError::found()) }
+}
+
+async fn prove(daemon: &Daemon) -> Result<Proof, CliError> {
+    let made = daemon
+        .one(&Command::Canary, |reply| match reply {
+            Reply::Canary(canary) => Ok(canary),
+            other => Err(other),
+        })
+        .await;
+    match made {
+        Ok(canary) => Ok(Proof::Made(canary)),
+        // An ordinary user may see its own; the proof is for administrators.
+        Err(error) if error.kind == Kind::Refused => Ok(Proof::NotMade(error.message)),
+        Err(error) => Err(error),
+    }
+}
+
+impl Report {
+    /// Whether nothing speaks against enforcement.
+    fn holds(&self) -> bool {
+        let proved = match &self.canary {
+            Some(Proof::Made(canary)) => canary.enforced,
+            Some(Proof::NotMade(_)) | None => true,
+        };
+        let audited = self.status.audit.as_ref().is_none_or(|audit| audit.healthy);
+        proved && audited && self.status.gate.is_some() && self.status.policy.rejected.is_none()
+    }
+
+    fn text(&self, painter: Painter) -> String {
+        let mut table = Table::new(&["", ""]);
+        let status = &self.status;
+        table.row(["exeat".into(), processes(status)]);
+        table.row(["kernel".into(), kernel(&status.kernel)]);
+        for lack in &status.kernel.degraded {
+            table.row(["".into(), Cell::new(Tone::Doubtful, lack)]);
+        }
+        table.row(["policy".into(), policy(&status.policy)]);
+        if let Some(why) = &status.policy.rejected {
+            table.row(["".into(), Cell::new(Tone::Bad, format!("newer files were refused: {why}"))]);
+        }
+        table.row(["audit".into(), audit(status.audit.as_ref())]);
+        self.proof(&mut table);
+        let mut text = table.render(painter);
+        text.push('\n');
+        text.push_str(&workloads(status, painter));
+        if !status.findings.is_empty() {
+            text.push('\n');
+            text.push_str(&findings(status, painter));
+        }
+        text
+    }
+
+    fn proof(&self, table: &mut Table) {
+        let heading = "enforcement";
+        match &self.canary {
+            None => {}
+            Some(Proof::NotMade(why)) => {
+                table.row([heading.into(), Cell::new(Tone::Quiet, format!("not proved: {why}"))]);
+            }
+            Some(Proof::Made(canary)) => {
+                let (tone, verdict) = if canary.enforced {
+                    (Tone::Good, "proved just now by a managed process")
+                } else {
+                    (Tone::Bad, "NOT ENFORCED: a managed process was not refused")
+                };
+                table.row([heading.into(), Cell::new(tone, verdict)]);
+                for attempt in &canary.attempts {
+                    let tone = if attempt.refused { Tone::Quiet } else { Tone::Bad };
+                    let line =
+                        format!("{}: {} in {} µs", attempt.tried, attempt.saw, attempt.micros);
+                    table.row(["".into(), Cell::new(tone, line)]);
+                }
+            }
+        }
+    }
+}
+
+fn processes(status: &Status) -> Cell {
+    let Status { version, supervisor, gate, gate_restarts, .. } = status;
+    let since = supervisor.started;
+    let Some(gate) = gate else {
+        let text = format!("{version}, supervisor {} since {since}, NO GATE", supervisor.pid);
+        return Cell::new(Tone::Bad, text);
+    };
+    let restarts = match gate_restarts {
+        0 => String::new(),
+        1 => ", gate restarted once".to_owned(),
+        count => format!(", gate restarted {count} times"),
+    };
+    let text =
+        format!("{version}, supervisor {}, gate {}, since {since}{restarts}", supervisor.pid, gate.pid);
+    Cell::new(if *gate_restarts == 0 { Tone::Plain } else { Tone::Doubtful }, text)
+}
+
+fn kernel(kernel: &KernelState) -> Cell {
+    let adopted = if kernel.adopted { ", taken over from the daemon before" } else { "" };
+    let lost = match kernel.lost_events {
+        0 => String::new(),
+        lost => format!(", {lost} events lost"),
+    };
+    let tone = if kernel.attached.is_empty() { Tone::Bad } else { Tone::Plain };
+    Cell::new(tone, format!("{} programs attached{adopted}{lost}", kernel.attached.len()))
+}
+
+fn policy(policy: &PolicyState) -> Cell {
+    let PolicyState { generation, fingerprint, loaded, servers, rules, .. } = policy;
+    let short: String = fingerprint.chars().take(12).collect();
+    format!("generation {generation} ({short}) since {loaded}: {servers} servers, {rules} rules").into()
+}
+
+fn audit(audit: Option<&AuditState>) -> Cell {
+    let Some(audit) = audit else {
+        return Cell::new(Tone::Bad, "unknown while the gate is being started anew");
+    };
+    if audit.healthy {
+        return format!("{} records in {}", audit.sequence, audit.directory).into();
+    }
+    let problem = audit.problem.as_deref().unwrap_or("records do not reach the disk");
+    Cell::new(Tone::Bad, format!("NOT RECORDING, so nothing new is let through: {problem}"))
+}
+
+fn workloads(status: &Status, painter: Painter) -> String {
+    if status.workloads.is_empty() {
+        return "no workload is running\n".to_owned();
+    }
+    let mut table = Table::new(&[
+        "WORKLOAD", "NAME", "KIND", "UID", "PROCESSES", "SESSIONS", "CONNECTIONS", "SINCE",
+    ]);
+    for workload in &status.workloads {
+        let kind = match workload.kind {
+            WorkloadKind::Server => "server",
+            WorkloadKind::Host => "host",
+        };
+        table.row([
+            workload.number.to_string().into(),
+            Cell::new(Tone::Strong, &workload.name),
+            kind.into(),
+            workload.uid.to_string().into(),
+            workload.processes.to_string().into(),
+            workload.sessions.to_string().into(),
+            workload.connections.to_string().into(),
+            workload.started.to_string().into(),
+        ]);
+    }
+    table.render(painter)
+}
+
+fn findings(status: &Status, painter: Painter) -> String {
+    let mut table = Table::new(&["FOUND", "ABOUT", "WHAT"]);
+    for finding in &status.findings {
+        table.row([
+            finding.time.to_string().into(),
+            finding.workload.as_deref().unwrap_or("-").into(),
+            Cell::new(Tone::Doubtful, &finding.text),
+        ]);
+    }
+    table.render(painter)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! Who may ask what, and which process answers: the one table.
+//!
+//! | command | administrator | ordinary user | managed process | answered by |
+//! |---|---|---|---|---|
+//! | `status`, `servers`, `servers show`, `audit query`, `audit tail` | all | own | refused | gate |
+//! | `run` | as policy decides | as policy decides | as policy decides | supervisor |
+//! | `policy explain` | all | refused | refused | gate |
+//! | `canary`, `reload` | all | refused | refused | supervisor |
+//! | `ca export` | all | all | all | gate |
+//! | `doctor` | all | all | refused | gate |
+//!
+//! Administrators are root and the users *listed* as members of the group `exeat`. Having it as the
+//! primary group is not enough: that is how the gate's own user has it, and a gate that was taken
+//! over must not steer the supervisor. A process within a managed cgroup is a managed process,
+//! whoever its user is: a server that runs as an administrator must not read the log or learn the
+//! policy. The gate itself may ask nothing.
+
+use serde::{Deserialize, Serialize};
+
+use super::command::Command;
+
+/// What a client is to the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// Root, or a listed member of the administrators' group.
+    Administrator,
+    /// Anybody else who has an account.
+    Ordinary,
+    /// A process in a managed workload.
+    Managed,
+    /// The gate.
+    Gate,
+}
+
+impl Standing {
+    /// In the words of a refusal.
+    pub const fn described(self) -> &'static str {
+        match self {
+            Self::Administrator => "administrators",
+            Self::Ordinary => "ordinary users: ask an administrator",
+            Self::Managed => "processes under policy",
+            Self::Gate => "the gate",
+        }
+    }
+}
+
+/// How much of the answer a client gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Everything.
+    All,
+    /// What carries the client's own uid.
+    Own,
+    /// What policy decides for this client.
+    Policy,
+    /// Nothing.
+    Refused,
+}
+
+/// Which process answers a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The privileged one.
+    Supervisor,
+    /// The unprivileged one.
+    Gate,
+}
+
+/// What `standing` gets of `command`.
+pub const fn scope(standing: Standing, command: &Command) -> Scope {
+    match standing {
+        Standing::Gate => Scope::Refused,
+        Standing::Administrator => administrator(command),
+        Standing::Ordinary => ordinary(command),
+        Standing::Managed => managed(command),
+    }
+}
+
+const fn administrator(command: &Command) -> Scope {
+    match command {
+        Command::Run(_) => Scope::Policy,
+        Command::Status
+        | Command::Canary
+        | Command::Servers
+        | Command::ServerShow(_)
+        | Command::AuditQuery(_)
+        | Command::AuditTail(_)
+        | Command::PolicyExplain(_)
+        | Command::Reload
+        | Command::CaExport
+        | Command::Doctor => Scope::All,
+    }
+}
+
+const fn ordinary(command: &Command) -> Scope {
+    match command {
+        Command::Run(_) => Scope::Policy,
+        Command::CaExport | Command::Doctor => Scope::All,
+        Command::Status
+        | Command::Servers
+        | Command::ServerShow(_)
+        | Command::AuditQuery(_)
+        | Command::AuditTail(_) => Scope::Own,
+        Command::PolicyExplain(_) | Command::Canary | Command::Reload => Scope::Refused,
+    }
+}
+
+const fn managed(command: &Command) -> Scope {
+    match command {
+        Command::Run(_) => Scope::Policy,
+        Command::CaExport => Scope::All,
+        Command::Status
+        | Command::Canary
+        | Command::Servers
+        | Command::ServerShow(_)
+        | Command::AuditQuery(_)
+        | Command::AuditTail(_)
+        | Command::PolicyExplain(_)
+        | Command::Reload
+        | Command::Doctor => Scope::Refused,
+    }
+}
+
+impl Command {
+    /// Which process answers it.
+    pub const fn place(&self) -> Place {
+        match self {
+            Self::Run(_) | Self::Reload | Self::Canary => Place::Supervisor,
+            Self::Status
+            | Self::Servers
+            | Self::ServerShow(_)
+            | Self::AuditQuery(_)
+            | Self::AuditTail(_)
+            | Self::PolicyExplain(_)
+            | Self::CaExport
+            | Self::Doctor => Place::Gate,
+        }
+    }
+}

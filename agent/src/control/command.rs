@@ -1,0 +1,346 @@
+//! What can be asked of the daemon: one type for the command line, the console and scripts.
+//!
+//! INVARIANT: every type here refuses unknown fields, and enums are externally tagged, because
+//! serde's internally tagged unit variants would let unknown fields through.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::InvalidCommand;
+
+/// Longest name of a server, tool, caller or host that a command may carry, in bytes.
+pub const MAX_NAME: usize = 256;
+/// Most extra arguments that `run` may carry.
+pub const MAX_ARGUMENTS: usize = 256;
+/// Most records that one query may ask for; a longer answer is read in pages.
+pub const MAX_RECORDS: u32 = 100_000;
+
+/// One request to the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Command {
+    /// What runs, what is loaded and how the log does.
+    Status,
+    /// Proof of enforcement: start a managed process, let it try what is forbidden, say what it saw.
+    Canary,
+    /// The register.
+    Servers,
+    /// One server of the register.
+    ServerShow(ServerShow),
+    /// Records that match, oldest first, then the end.
+    AuditQuery(RecordFilter),
+    /// Records that match as they are written, until the client goes away.
+    AuditTail(RecordFilter),
+    /// Why a given call is decided as it is, by the policy that is in force.
+    PolicyExplain(Box<Question>),
+    /// Start a registered server on the client's standard streams; brings three descriptors.
+    Run(Run),
+    /// Read the policy again, all or nothing.
+    Reload,
+    /// The CA's certificate.
+    CaExport,
+    /// What the daemon knows about this machine.
+    Doctor,
+}
+
+/// Names one server of the register.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerShow {
+    /// The name in the register.
+    pub name: String,
+}
+
+/// Which records are wanted; what is absent does not restrict.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RecordFilter {
+    /// Not before this moment: RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<jiff::Timestamp>,
+    /// Before this moment: RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<jiff::Timestamp>,
+    /// The record's `kind`, as in the schema.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Name of the server or host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// Name of the tool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
+    /// `allow`, `deny`, ... as in the record's decision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub effect: Option<String>,
+    /// A text that the record's line contains.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Only records of this Unix user; the daemon sets it for ordinary users.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// The newest so many of those that match.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// A call to be judged without making it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// The managed workload that acts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Caller>,
+    /// Name of the Unix user that acts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// What is done.
+    pub action: Action,
+}
+
+/// A managed workload, by its name in the policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Caller {
+    /// A registered server.
+    Server(String),
+    /// A host of agents.
+    Host(String),
+}
+
+/// What is done in a [`Question`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Action {
+    /// Starting a server with `run`.
+    Run(ServerShow),
+    /// A protocol message to a server.
+    Call(Call),
+    /// An outbound HTTP request.
+    Request(OutboundRequest),
+    /// An outbound connection or datagram.
+    Connect(OutboundConnection),
+}
+
+/// A protocol message to a server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Call {
+    /// The server.
+    pub server: String,
+    /// Such as `tools/call`.
+    pub method: String,
+    /// Tool, prompt or resource that it names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// An outbound HTTP request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutboundRequest {
+    /// Such as `GET`.
+    pub method: String,
+    /// Such as `https://api.example.com/v1`.
+    pub url: String,
+}
+
+/// An outbound connection or datagram.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutboundConnection {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: Transport,
+}
+
+/// Transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// Starts a registered server; the frame brings stdin, stdout and stderr, in that order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// The name in the register.
+    pub server: String,
+    /// Arguments after those of the register.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arguments: Vec<String>,
+    /// The client's working directory, for servers that the policy starts in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<PathBuf>,
+    /// The client's terminal, where its standard input is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<Terminal>,
+}
+
+/// A terminal that a started server talks to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Terminal {
+    /// Value of `TERM`.
+    pub kind: String,
+    /// Rows.
+    pub rows: u16,
+    /// Columns.
+    pub columns: u16,
+}
+
+/// What a client may send after its [`Command::Run`]: a signal for the server that it started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Signal {
+    /// SIGHUP.
+    Hangup,
+    /// SIGINT.
+    Interrupt,
+    /// SIGQUIT.
+    Quit,
+    /// SIGTERM.
+    Terminate,
+    /// SIGUSR1.
+    User1,
+    /// SIGUSR2.
+    User2,
+    /// SIGCONT.
+    Continue,
+    /// SIGWINCH.
+    WindowChange,
+}
+
+impl Command {
+    /// The command's word, as a log line and an error name it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Canary => "canary",
+            Self::Servers => "servers",
+            Self::ServerShow(_) => "servers show",
+            Self::AuditQuery(_) => "audit query",
+            Self::AuditTail(_) => "audit tail",
+            Self::PolicyExplain(_) => "policy explain",
+            Self::Run(_) => "run",
+            Self::Reload => "reload",
+            Self::CaExport => "ca export",
+            Self::Doctor => "doctor",
+        }
+    }
+
+    /// How many descriptors come with it; any other number is refused.
+    pub const fn descriptors(&self) -> usize {
+        match self {
+            Self::Run(_) => 3,
+            _ => 0,
+        }
+    }
+
+    /// Checks the bounds that the frame's own limit does not give.
+    pub fn check(&self) -> Result<(), InvalidCommand> {
+        match self {
+            Self::ServerShow(show) => name("server", &show.name),
+            Self::Run(run) => run.check(),
+            Self::AuditQuery(filter) | Self::AuditTail(filter) => filter.check(),
+            Self::PolicyExplain(question) => question.check(),
+            Self::Status
+            | Self::Canary
+            | Self::Servers
+            | Self::Reload
+            | Self::CaExport
+            | Self::Doctor => Ok(()),
+        }
+    }
+}
+
+impl Run {
+    fn check(&self) -> Result<(), InvalidCommand> {
+        name("server", &self.server)?;
+        if self.arguments.len() > MAX_ARGUMENTS {
+            return Err(InvalidCommand::TooMany {
+                what: "arguments",
+                limit: MAX_ARGUMENTS,
+            });
+        }
+        // execve takes C strings: a NUL would end the argument early, so it would not be what was
+        // decided on.
+        if self
+            .arguments
+            .iter()
+            .any(|argument| argument.contains('\0'))
+        {
+            return Err(InvalidCommand::Character { what: "argument" });
+        }
+        self.terminal
+            .as_ref()
+            .map_or(Ok(()), |terminal| name("terminal", &terminal.kind))
+    }
+}
+
+impl RecordFilter {
+    fn check(&self) -> Result<(), InvalidCommand> {
+        for (what, value) in [
+            ("kind", &self.kind),
+            ("server", &self.server),
+            ("tool", &self.tool),
+            ("effect", &self.effect),
+        ] {
+            optional(what, value.as_deref())?;
+        }
+        if self.limit.is_some_and(|limit| limit > MAX_RECORDS) {
+            return Err(InvalidCommand::TooLarge {
+                what: "limit",
+                limit: MAX_RECORDS,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Question {
+    fn check(&self) -> Result<(), InvalidCommand> {
+        match &self.caller {
+            Some(Caller::Server(caller) | Caller::Host(caller)) => name("caller", caller)?,
+            None => {}
+        }
+        optional("user", self.user.as_deref())?;
+        match &self.action {
+            Action::Run(run) => name("server", &run.name),
+            Action::Call(call) => {
+                name("server", &call.server)?;
+                name("method", &call.method)?;
+                optional("name", call.name.as_deref())
+            }
+            // Parsed strictly where they are judged.
+            Action::Request(request) => name("method", &request.method),
+            Action::Connect(connection) => name("host", &connection.host),
+        }
+    }
+}
+
+fn optional(what: &'static str, value: Option<&str>) -> Result<(), InvalidCommand> {
+    value.map_or(Ok(()), |value| name(what, value))
+}
+
+/// Names go into log lines and terminals, so they carry no control characters.
+fn name(what: &'static str, value: &str) -> Result<(), InvalidCommand> {
+    if value.is_empty() || value.len() > MAX_NAME {
+        return Err(InvalidCommand::Length {
+            what,
+            limit: MAX_NAME,
+        });
+    }
+    if value.chars().any(char::is_control) {
+        return Err(InvalidCommand::Character { what });
+    }
+    Ok(())
+}

@@ -1,0 +1,398 @@
+//! What the daemon answers: frames of [`Message`], each reply typed by the command that it answers.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// One frame of an answer. `done` or `failed` is the last.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Message {
+    /// A part of the answer.
+    Reply(Reply),
+    /// The answer is complete.
+    Done,
+    /// The answer ends here, because of this.
+    Failed(Failure),
+}
+
+/// Why a command was not done; all of it is for the client's eyes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failure {
+    /// The kind, for scripts.
+    pub code: Code,
+    /// One sentence: what failed, on what, why.
+    pub message: String,
+}
+
+impl Failure {
+    /// Of this kind, for the client's eyes.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+/// Kinds of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// Not allowed to this client.
+    Refused,
+    /// No such server, record or name.
+    NotFound,
+    /// The command or the policy that it names is wrong.
+    Invalid,
+    /// A bound of the daemon is reached.
+    Busy,
+    /// A part of the daemon that the command needs is down.
+    Unavailable,
+    /// Something failed within the daemon.
+    Internal,
+}
+
+/// A part of an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Reply {
+    /// To `status`.
+    Status(Box<Status>),
+    /// To `canary`.
+    Canary(Canary),
+    /// To `servers`: one frame a server.
+    Server(Box<Server>),
+    /// To `audit query` and `audit tail`: one frame a record.
+    Record(Record),
+    /// To `policy explain`.
+    Explanation(Explanation),
+    /// To `run`: the server's process exists.
+    Started(Started),
+    /// To `run`: the server's process has ended.
+    Exited(Exited),
+    /// To `reload`.
+    Reloaded(PolicyState),
+    /// To `ca export`.
+    Certificate(Certificate),
+    /// To `doctor`: one frame a fact.
+    Check(Check),
+}
+
+impl Reply {
+    /// The reply's word, as an error names it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Status(_) => "status",
+            Self::Canary(_) => "canary",
+            Self::Server(_) => "server",
+            Self::Record(_) => "record",
+            Self::Explanation(_) => "explanation",
+            Self::Started(_) => "started",
+            Self::Exited(_) => "exited",
+            Self::Reloaded(_) => "reloaded",
+            Self::Certificate(_) => "certificate",
+            Self::Check(_) => "check",
+        }
+    }
+}
+
+/// The state of everything, or of what an ordinary user owns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Status {
+    /// Version of the running daemon.
+    pub version: String,
+    /// The supervisor.
+    pub supervisor: Process,
+    /// The gate; absent while it is being started anew.
+    pub gate: Option<Process>,
+    /// How often the gate was started anew since the supervisor started.
+    pub gate_restarts: u32,
+    /// The programs in the kernel.
+    pub kernel: KernelState,
+    /// The policy in force.
+    pub policy: PolicyState,
+    /// The audit log; absent while the gate, which writes it, is being started anew.
+    pub audit: Option<AuditState>,
+    /// The managed workloads, those of the client only where it is an ordinary user.
+    pub workloads: Vec<Workload>,
+    /// The newest findings, newest first.
+    pub findings: Vec<Finding>,
+}
+
+/// A running process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// When it started.
+    pub started: Timestamp,
+}
+
+/// The programs in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KernelState {
+    /// Programs that are attached, by name.
+    pub attached: Vec<String>,
+    /// Whether they were taken over from a daemon that ran before.
+    pub adopted: bool,
+    /// What this kernel lacks, one sentence each; empty: everything holds.
+    pub degraded: Vec<String>,
+    /// Kernel events that were lost because nobody read them in time.
+    pub lost_events: u64,
+}
+
+/// The policy in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyState {
+    /// Counts the sets that were taken since the daemon started.
+    pub generation: u64,
+    /// SHA-256 over the set, as records name it.
+    pub fingerprint: String,
+    /// When it was taken.
+    pub loaded: Timestamp,
+    /// Servers in the register.
+    pub servers: u32,
+    /// Rules.
+    pub rules: u32,
+    /// Why the newest files were not taken, where they were not.
+    pub rejected: Option<String>,
+}
+
+/// The audit log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditState {
+    /// Whether records reach the disk.
+    pub healthy: bool,
+    /// Where.
+    pub directory: String,
+    /// Sequence number of the newest record.
+    pub sequence: u64,
+    /// Records that wait for the disk.
+    pub queued: u64,
+    /// Why not, where it is not healthy.
+    pub problem: Option<String>,
+}
+
+/// A managed workload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Workload {
+    /// Its number.
+    pub number: u32,
+    /// Server or host in the register.
+    pub name: String,
+    /// `server` or `host`.
+    pub kind: WorkloadKind,
+    /// Its cgroup.
+    pub cgroup: String,
+    /// The user that it was started for.
+    pub uid: u32,
+    /// Processes in it.
+    pub processes: u32,
+    /// Open sessions.
+    pub sessions: u32,
+    /// Open connections through the gate.
+    pub connections: u32,
+    /// When it began.
+    pub started: Timestamp,
+}
+
+/// What a workload is in the register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkloadKind {
+    /// A server.
+    Server,
+    /// A host of agents.
+    Host,
+}
+
+/// Something that somebody should look at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Finding {
+    /// When.
+    pub time: Timestamp,
+    /// The record that holds it.
+    pub record: String,
+    /// Server or host that it is about.
+    pub workload: Option<String>,
+    /// One sentence.
+    pub text: String,
+}
+
+/// What a managed process met when it tried what is forbidden.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Canary {
+    /// Whether every attempt was refused and every refusal was seen by the kernel's programs.
+    pub enforced: bool,
+    /// Each attempt.
+    pub attempts: Vec<Attempt>,
+}
+
+/// One attempt of the canary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attempt {
+    /// What was tried, such as `connect 192.0.2.1:443`.
+    pub tried: String,
+    /// What the process saw, such as `connection refused`.
+    pub saw: String,
+    /// Whether that is a refusal.
+    pub refused: bool,
+    /// Microseconds until the process was told.
+    pub micros: u64,
+}
+
+/// A server of the register.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub purpose: String,
+    /// Who answers for it.
+    pub owner: String,
+    /// How it is reached: `stdio`, a URL, or where it listens.
+    pub reached: String,
+    /// Workloads that run it now.
+    pub running: u32,
+    /// `enforce` or `observe`.
+    pub mode: String,
+    /// When its registration is to be reviewed: a date.
+    pub review_by: Option<String>,
+    /// What its processes may reach, one line each; only for `servers show`.
+    pub egress: Vec<String>,
+    /// Classes of its tools by pattern; only for `servers show`.
+    pub tools: BTreeMap<String, String>,
+}
+
+/// One line of the audit log, byte for byte, so that its hash can be checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// The line, without its line feed.
+    pub line: String,
+}
+
+/// Why a call is decided as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Explanation {
+    /// `allow`, `deny`, ...
+    pub effect: String,
+    /// `enforce`, or `observe` where a denial is only recorded.
+    pub mode: String,
+    /// What would have happened had everything been enforced, where that differs.
+    pub would: Option<String>,
+    /// The rule that decided; absent: none did.
+    pub rule: Option<String>,
+    /// Why, in one sentence.
+    pub reason: String,
+    /// The identities that the caller matched.
+    pub identities: Vec<String>,
+    /// The tool's class, for a tool call.
+    pub class: Option<String>,
+    /// The policy that was asked.
+    pub fingerprint: String,
+    /// Everything that was considered, in the order of the files.
+    pub considered: Vec<Considered>,
+}
+
+/// A rule, limit or egress entry that was considered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Considered {
+    /// Such as "rule `no-shell-tricks`".
+    pub subject: String,
+    /// `file:line:column`, where it is written.
+    pub place: Option<String>,
+    /// Whether it matched.
+    pub matched: bool,
+    /// What made it match or not.
+    pub why: String,
+}
+
+/// A server's process exists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Started {
+    /// Its id.
+    pub pid: u32,
+    /// The workload's number.
+    pub workload: u32,
+}
+
+/// A server's process has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exited {
+    /// How.
+    pub status: ExitStatus,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitStatus {
+    /// With this status.
+    Code(u8),
+    /// By this signal.
+    Signal(u8),
+}
+
+impl ExitStatus {
+    /// What a shell would report: the status, or 128 and the signal's number.
+    pub const fn shell(self) -> u8 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => signal.saturating_add(128),
+        }
+    }
+}
+
+/// The CA's certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// As PEM.
+    pub pem: String,
+    /// SHA-256 of the DER form, in hexadecimal.
+    pub fingerprint: String,
+}
+
+/// A fact about this machine, with what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// What was looked at.
+    pub subject: String,
+    /// How it stands.
+    pub standing: Health,
+    /// What was found.
+    pub found: String,
+    /// The sentence to act on, where something is to be done.
+    pub remedy: Option<String>,
+}
+
+/// How a checked thing stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// As it should be.
+    Ok,
+    /// Works, with less than all.
+    Warn,
+    /// Does not work.
+    Fail,
+}
