@@ -7,6 +7,11 @@
 pub mod http;
 pub mod json;
 pub mod mcp;
+#[cfg(any(test, fuzzing))]
+pub mod oracle;
 pub mod rpc;
 pub mod scan;
 pub mod sse;
+
+#[cfg(test)]
+mod corpus;

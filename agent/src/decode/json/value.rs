@@ -178,7 +178,7 @@ impl Number {
     }
 
     fn to_serde(&self) -> serde_json::Value {
-        if let Ok(small) = self.0.parse::<i64>() {
+        if let Some(small) = self.as_i64() {
             return serde_json::Value::from(small);
         }
         if let Ok(large) = self.0.parse::<u64>() {
