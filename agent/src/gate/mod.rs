@@ -1,1 +1,159 @@
-//! gate
+//! The unprivileged process: builds every stage from what the supervisor hands over, then serves.
+
+mod build;
+mod commands;
+mod kernel;
+mod supervisor;
+mod workloads;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+use tokio::time::{sleep, timeout};
+
+use self::build::Built;
+use crate::audit::{AuditUnavailable, StartError};
+use crate::channel::{ChannelError, GateEnd, ToGate, ToSupervisor};
+use crate::flow::{Stages, serve_connection, serve_datagrams};
+use crate::resolve::SettingsFault;
+use crate::tls::leaf::LeafFault;
+use crate::tls::upstream::UpstreamTlsFault;
+
+/// How long to wait after a failed accept: its usual cause, too many open files, needs time.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long the supervisor may take to say what to serve.
+const SETUP: Duration = Duration::from_secs(30);
+
+/// Why the gate ended, or did not begin.
+#[derive(Debug, Error)]
+pub enum GateError {
+    /// The executor did not start.
+    #[error("starting the gate's threads")]
+    Runtime(#[source] io::Error),
+    /// The channel failed.
+    #[error("talking to the supervisor")]
+    Channel(#[from] ChannelError),
+    /// The first message was late, missing or another.
+    #[error("no setup from the supervisor: the gate is started by `exeat daemon`, not by hand")]
+    Setup,
+    /// A descriptor is missing.
+    #[error("the setup brings no {0}")]
+    Missing(&'static str),
+    /// A descriptor is not what it is said to be.
+    #[error("taking over {what}")]
+    Descriptor {
+        /// What it is said to be.
+        what: &'static str,
+        /// The operating system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel's maps.
+    #[error("taking over the kernel's maps")]
+    Kernel(#[from] exeat_ebpf::KernelError),
+    /// The policy, which the supervisor compiled as well.
+    #[error("compiling the policy: {0}")]
+    Policy(String),
+    /// The log.
+    #[error("opening the audit log")]
+    Log(#[from] StartError),
+    /// The log cannot be written.
+    #[error("writing the audit log")]
+    Unwritable(#[from] AuditUnavailable),
+    /// The resolver.
+    #[error("setting up name resolution")]
+    Resolver(#[from] SettingsFault),
+    /// TLS towards workloads.
+    #[error("setting up leaf certificates")]
+    Leaves(#[from] LeafFault),
+    /// TLS towards upstreams.
+    #[error("setting up TLS towards upstream servers")]
+    Upstream(#[from] UpstreamTlsFault),
+    /// The site's proxy.
+    #[error("`upstream_proxy.url`: {0}")]
+    Proxy(String),
+}
+
+/// Runs the gate until the supervisor stops it or is gone.
+///
+/// # Errors
+/// A [`GateError`] that made it impossible to go on.
+pub fn main() -> Result<(), GateError> {
+    let runtime = Builder::new_multi_thread().enable_all().build().map_err(GateError::Runtime)?;
+    runtime.block_on(run())
+}
+
+async fn run() -> Result<(), GateError> {
+    let channel = Arc::new(GateEnd::from_stdin()?);
+    let first = timeout(SETUP, channel.receive()).await.map_err(|_late| GateError::Setup)??;
+    let Some((ToGate::Setup(setup), descriptors)) =
+        first.map(|received| (received.message, received.descriptors))
+    else {
+        return Err(GateError::Setup);
+    };
+    let Built { stages, listeners, datagrams, mut supervisor, writer } =
+        build::build(*setup, descriptors, Arc::clone(&channel))?;
+    stages.log.available()?;
+    for listener in listeners {
+        stages.tasks.spawn(accept(Arc::clone(&stages), listener));
+    }
+    for socket in datagrams {
+        let serving = serve_datagrams(Arc::clone(&stages), Arc::new(socket));
+        let stopping = stages.stopping.clone();
+        stages.tasks.spawn(async move { stopping.run_until_cancelled(serving).await });
+    }
+    let pulse = kernel::pulse(Arc::clone(&stages), Arc::clone(&channel));
+    let pulse = tokio::spawn(pulse);
+    let events = tokio::spawn(kernel::events(Arc::clone(&stages))?);
+    channel.send(&ToSupervisor::Ready, &[]).await?;
+    let deadline = supervisor.serve().await?;
+    drain(&stages, deadline).await;
+    events.abort();
+    pulse.abort();
+    stages.log.flush().await?;
+    writer.finish().await;
+    channel.send(&ToSupervisor::Stopped, &[]).await?;
+    Ok(())
+}
+
+/// Accepts until the gate stops.
+async fn accept(stages: Arc<Stages>, listener: TcpListener) {
+    loop {
+        let accepted = tokio::select! {
+            () = stages.stopping.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "a connection that was gone before it was served");
+                    continue;
+                }
+                stages.tasks.spawn(serve_connection(Arc::clone(&stages), stream));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accepting a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Lets what is under way come to its end, for as long as it may; then every open record is closed by being
+/// dropped with its task.
+async fn drain(stages: &Stages, deadline: Duration) {
+    stages.stopping.cancel();
+    stages.tasks.close();
+    if timeout(deadline, stages.tasks.wait()).await.is_ok() {
+        return;
+    }
+    let cut = stages.intake.live.recheck(|_| false);
+    tracing::warn!(cut, "cutting connections that outlive the deadline");
+    if timeout(ACCEPT_PAUSE * 10, stages.tasks.wait()).await.is_err() {
+        tracing::warn!("some connections did not end when they were cut");
+    }
+}

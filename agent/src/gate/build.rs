@@ -1,0 +1,288 @@
+//! From the setup to the stages.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use exeat_ebpf::{Gate as Kernel, GateMap};
+use hyper::Uri;
+use hyper::header::HeaderValue;
+use nix::ifaddrs::getifaddrs;
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::GateError;
+use super::supervisor::Supervisor;
+use crate::audit::{Log, Options, SyncPolicy, Writer};
+use crate::channel::{GateEnd, ProxyCredentials, Role, Setup, Source};
+use crate::config::{Config, DnsUpstream};
+use crate::decide::Decider;
+use crate::flow::{Bounds, Names, Observed, Stages};
+use crate::forward::dial::SiteProxy;
+use crate::forward::open::Ways;
+use crate::identify::bindings::Bindings;
+use crate::identify::calls::Calls;
+use crate::identify::live::Live;
+use crate::identify::users::Users;
+use crate::identify::workloads::Workloads;
+use crate::intake::Intake;
+use crate::resolve::{Own, Resolver, Settings, parse_resolv_conf};
+use crate::tls::leaf::Leaves;
+use crate::tls::upstream::{ClientCertificate, Upstreams};
+
+/// Certificates that may be asked for at once.
+const SIGNATURES: usize = 64;
+/// A tool may take long to answer; what takes longer is given up.
+const ANSWER: Duration = Duration::from_mins(10);
+
+/// Everything, ready to serve.
+pub(super) struct Built {
+    pub(super) stages: Arc<Stages>,
+    pub(super) listeners: Vec<TcpListener>,
+    pub(super) datagrams: Vec<UdpSocket>,
+    pub(super) supervisor: Supervisor,
+    pub(super) writer: Writer,
+}
+
+/// Builds every stage, in the order in which they need each other.
+pub(super) fn build(
+    setup: Setup,
+    descriptors: Vec<OwnedFd>,
+    channel: Arc<GateEnd>,
+) -> Result<Built, GateError> {
+    let mut given = Given::sort(&setup.descriptors, descriptors);
+    let kernel = Arc::new(Kernel::from_descriptors(std::mem::take(&mut given.maps))?);
+    let directory = given.one(&Role::AuditDirectory, "audit directory")?;
+    let audit = directory.try_clone().map_err(descriptor("the audit directory"))?;
+    let (log, writer) = Log::start(directory, options(&setup.config))?;
+
+    let set = compile(&setup.sources)?;
+    let decider = Arc::new(Decider::new(set, setup.generation));
+    let workloads = Arc::new(Workloads::default());
+    let bindings = Arc::new(Bindings::new(Arc::clone(&kernel)));
+    let names = Names {
+        decider: Arc::clone(&decider),
+        workloads: Arc::clone(&workloads),
+        bindings: Arc::clone(&bindings),
+    };
+    let resolver = Arc::new(Resolver::new(names, resolver_settings(&setup.config)?)?);
+    let tasks = TaskTracker::new();
+    let ways = Ways {
+        resolver: Arc::clone(&resolver),
+        tls: upstreams(&setup)?,
+        proxy: site_proxy(&setup.config, setup.proxy_credentials.as_ref())?,
+        limit: setup.config.limits.connect_deadline,
+        tasks: tasks.clone(),
+    };
+    let (signer, requests) = mpsc::channel(SIGNATURES);
+    let limits = &setup.config.limits;
+    let live = Arc::new(Live::default());
+    let intake = Intake {
+        kernel,
+        workloads,
+        users: Arc::new(Users::default()),
+        live,
+        most: usize::try_from(limits.connections_per_workload).unwrap_or(usize::MAX),
+    };
+    let bounds = Bounds {
+        greeting: limits.header_deadline,
+        idle: limits.idle_deadline,
+        answer: ANSWER,
+        body: usize::try_from(limits.body_bytes).unwrap_or(usize::MAX),
+        headers: usize::try_from(limits.header_bytes).unwrap_or(usize::MAX),
+    };
+    let stages = Arc::new(Stages {
+        intake,
+        bindings,
+        calls: Calls::default(),
+        observed: Observed::default(),
+        decider,
+        log,
+        resolver,
+        leaves: Leaves::new(signer)?,
+        ways,
+        bounds,
+        tasks,
+        stopping: CancellationToken::new(),
+    });
+    let listeners = vec![
+        listener(given.one(&Role::ProxyV4, "listener on 127.0.0.1")?)?,
+        listener(given.one(&Role::ProxyV6, "listener on ::1")?)?,
+    ];
+    let datagrams = vec![
+        datagrams(given.one(&Role::DnsV4, "resolver socket on 127.0.0.1")?)?,
+        datagrams(given.one(&Role::DnsV6, "resolver socket on ::1")?)?,
+    ];
+    let mut supervisor =
+        Supervisor::new(channel, Arc::clone(&stages), requests, audit, &setup.config);
+    supervisor.begin(setup.workloads, &setup.processes);
+    Ok(Built { stages, listeners, datagrams, supervisor, writer })
+}
+
+/// Compiles what the supervisor sent; it compiled there as well.
+pub(super) fn compile(sources: &[Source]) -> Result<exeat_policy::PolicySet, GateError> {
+    let sources: Vec<exeat_policy::Source> = sources
+        .iter()
+        .map(|source| exeat_policy::Source {
+            name: source.name.clone(),
+            text: source.text.clone(),
+        })
+        .collect();
+    exeat_policy::compile(&sources).map_err(|faults| {
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        GateError::Policy(faults.join("; "))
+    })
+}
+
+/// This machine's addresses, which no name may resolve to.
+pub(super) fn own_addresses() -> Own {
+    let addresses = match getifaddrs() {
+        Ok(interfaces) => interfaces
+            .filter_map(|interface| {
+                let address = interface.address?;
+                let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+                v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+            })
+            .collect(),
+        Err(error) => {
+            tracing::warn!(%error, "listing this machine's addresses");
+            Vec::new()
+        }
+    };
+    Own { addresses, synthetic: Some(crate::identify::bindings::synthetic_prefix()) }
+}
+
+/// The servers that are asked, as configured.
+pub(super) fn dns_upstreams(config: &Config) -> Vec<SocketAddr> {
+    match &config.dns.upstream {
+        DnsUpstream::Servers(servers) => servers.clone(),
+        DnsUpstream::ResolvConf(path) => match std::fs::read_to_string(path) {
+            Ok(text) => parse_resolv_conf(&text, |_zone| None).servers,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "reading the resolvers to ask");
+                Vec::new()
+            }
+        },
+    }
+}
+
+fn resolver_settings(config: &Config) -> Result<Settings, GateError> {
+    Ok(Settings {
+        upstreams: dns_upstreams(config),
+        own: own_addresses(),
+        ..Settings::default()
+    })
+}
+
+fn options(config: &Config) -> Options {
+    let sync = if config.audit.sync.is_zero() {
+        SyncPolicy::EachRecord
+    } else {
+        SyncPolicy::Within(config.audit.sync)
+    };
+    Options { sync, segment_bytes: config.audit.segment_bytes, ..Options::default() }
+}
+
+fn upstreams(setup: &Setup) -> Result<Upstreams, GateError> {
+    let names = setup.config.tls.extra_roots.iter().map(|path| path.display().to_string());
+    let extra: Vec<(String, String)> = names.zip(setup.extra_roots.iter().cloned()).collect();
+    let certificates = setup
+        .client_identities
+        .iter()
+        .map(|identity| ClientCertificate {
+            host: identity.host.clone(),
+            chain: identity.certificate.clone(),
+            key: identity.key.expose().to_owned(),
+        })
+        .collect();
+    Ok(Upstreams::new(&extra, certificates)?)
+}
+
+fn site_proxy(
+    config: &Config,
+    credentials: Option<&ProxyCredentials>,
+) -> Result<Option<SiteProxy>, GateError> {
+    let Some(proxy) = &config.upstream_proxy else { return Ok(None) };
+    let fault = |why: &str| GateError::Proxy(format!("`{}` {why}", proxy.url));
+    let uri: Uri = proxy.url.parse().map_err(|_bad| fault("is not a URL"))?;
+    if uri.scheme_str() != Some("http") {
+        return Err(fault("is not an http:// URL"));
+    }
+    let host = uri.host().ok_or_else(|| fault("names no host"))?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let port = uri.port_u16().unwrap_or(3128);
+    let address = (host, port)
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut found| found.next())
+        .ok_or_else(|| fault("names a host that does not resolve"))?;
+    let authorization = match credentials {
+        None => None,
+        Some(ProxyCredentials { username, password }) => {
+            let pair = format!("{username}:{}", password.expose());
+            let text = format!("Basic {}", crate::decode::mcp::base64_encode(pair.as_bytes()));
+            let mut value =
+                HeaderValue::from_str(&text).map_err(|_bad| fault("has odd credentials"))?;
+            value.set_sensitive(true);
+            Some(value)
+        }
+    };
+    Ok(Some(SiteProxy { address, authorization }))
+}
+
+fn listener(descriptor: OwnedFd) -> Result<TcpListener, GateError> {
+    let listener = std::net::TcpListener::from(descriptor);
+    listener
+        .set_nonblocking(true)
+        .and_then(|()| TcpListener::from_std(listener))
+        .map_err(self::descriptor("a listener"))
+}
+
+fn datagrams(descriptor: OwnedFd) -> Result<UdpSocket, GateError> {
+    let socket = std::net::UdpSocket::from(descriptor);
+    socket
+        .set_nonblocking(true)
+        .and_then(|()| UdpSocket::from_std(socket))
+        .map_err(self::descriptor("a resolver socket"))
+}
+
+fn descriptor(what: &'static str) -> impl Fn(std::io::Error) -> GateError {
+    move |source| GateError::Descriptor { what, source }
+}
+
+/// The descriptors of the setup, by what they are.
+struct Given {
+    maps: Vec<(GateMap, OwnedFd)>,
+    others: HashMap<Role, OwnedFd>,
+}
+
+impl Given {
+    fn sort(roles: &[Role], descriptors: Vec<OwnedFd>) -> Self {
+        let mut given = Self { maps: Vec::new(), others: HashMap::new() };
+        for (role, descriptor) in roles.iter().zip(descriptors) {
+            match role {
+                Role::Map(name) => {
+                    if let Some(map) = GateMap::from_name(name) {
+                        given.maps.push((map, descriptor));
+                    }
+                }
+                Role::ProxyV4
+                | Role::ProxyV6
+                | Role::DnsV4
+                | Role::DnsV6
+                | Role::AuditDirectory => {
+                    given.others.insert(role.clone(), descriptor);
+                }
+            }
+        }
+        given
+    }
+
+    fn one(&mut self, role: &Role, what: &'static str) -> Result<OwnedFd, GateError> {
+        self.others.remove(role).ok_or(GateError::Missing(what))
+    }
+}

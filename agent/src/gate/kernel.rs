@@ -1,0 +1,194 @@
+//! The kernel's refusals as records, and the gate's sign of life to kernel and supervisor.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use exeat_ebpf::{Event, EventKind, KernelError};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::build::own_addresses;
+use crate::audit::record::{Decision, Effect, Finding, Kind, Mode, Status, Tcp};
+use crate::audit::{Outcome, Record, Text};
+use crate::channel::{GateEnd, Health, ToSupervisor};
+use crate::flow::Stages;
+use crate::telemetry::clock;
+
+/// Equal refusals within this time share a record.
+const TOGETHER: Duration = Duration::from_secs(1);
+/// Kinds of refusal counted apart within that time; more are recorded one by one.
+const APART: usize = 4096;
+/// The kernel takes the gate for dead after three times this.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// What makes two refusals equal.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Same {
+    kind: EventKind,
+    workload: u32,
+    address: Option<IpAddr>,
+    port: u16,
+    protocol: u8,
+    tgid: u32,
+}
+
+/// Records refusals until it is dropped.
+///
+/// # Errors
+/// [`KernelError`] when the ring cannot be read.
+pub(super) fn events(
+    stages: Arc<Stages>,
+) -> Result<impl Future<Output = ()> + Send + use<>, KernelError> {
+    let mut ring = stages.intake.kernel.events()?;
+    Ok(async move {
+        let mut repeated: HashMap<Same, (Event, u64)> = HashMap::new();
+        let mut tick = interval(TOGETHER);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = ring.next() => match event {
+                    Ok(event) => heed(&stages, event, &mut repeated).await,
+                    Err(error) => tracing::error!(%error, "reading the kernel's refusals"),
+                },
+                _ = tick.tick() => {
+                    for (_, (event, count)) in repeated.drain() {
+                        if count > 0 {
+                            record(&stages, &event, Some(count)).await;
+                        }
+                    }
+                }
+            }
+        }
+    })
+}
+
+async fn heed(stages: &Stages, event: Event, repeated: &mut HashMap<Same, (Event, u64)>) {
+    let same = Same {
+        kind: event.kind,
+        workload: event.workload,
+        address: event.address,
+        port: event.port,
+        protocol: event.protocol,
+        tgid: event.tgid,
+    };
+    if let Some((_, count)) = repeated.get_mut(&same) {
+        *count = count.saturating_add(1);
+        return;
+    }
+    record(stages, &event, None).await;
+    if repeated.len() < APART {
+        repeated.insert(same, (event, 0));
+    }
+}
+
+async fn record(stages: &Stages, event: &Event, count: Option<u64>) {
+    let Some((kind, what, reason)) = meaning(event.kind) else { return };
+    let mut record: Record = stages.log.record(kind, clock::now());
+    if let Some(known) = stages.intake.workloads.get(event.workload) {
+        record.workload = Some(stages.intake.workloads.recorded(&known, event.tgid));
+        record.cause = known.server().and_then(|server| stages.calls.cause(server));
+    }
+    record.tcp = Some(Tcp {
+        protocol: protocol(event.protocol),
+        address: event.address,
+        port: event.address.map(|_| event.port),
+        ..Tcp::default()
+    });
+    record.decision = Some(Decision {
+        effect: Effect::Deny,
+        rule: None,
+        reason: Some(Text::fixed(reason)),
+        mode: Mode::Enforce,
+        would: None,
+        policy: None,
+        generation: Some(stages.decider.in_force().generation),
+        counters: Vec::new(),
+    });
+    if kind == Kind::Finding || count.is_some() {
+        let detail = Text::new(&format!("{} ({reason})", event.comm));
+        record.finding = Some(Finding { what: Text::fixed(what), detail: Some(detail), count });
+    }
+    record.outcome = Some(Outcome { status: Status::Refused, ..Outcome::default() });
+    if let Err(error) = stages.log.event(record).await {
+        tracing::error!(%error, "a refusal of the kernel could not be recorded");
+    }
+}
+
+/// What a refusal is called in records; nothing for what is no refusal.
+fn meaning(kind: EventKind) -> Option<(Kind, &'static str, &'static str)> {
+    let row = match kind {
+        EventKind::RefusedConnect => {
+            (Kind::Tcp, "refused_connect", "refused in the kernel: nothing allows the address")
+        }
+        EventKind::RefusedSend => {
+            (Kind::Tcp, "refused_send", "refused in the kernel: nothing allows the datagram")
+        }
+        EventKind::RefusedSocket => {
+            (Kind::Finding, "refused_socket", "refused in the kernel: a kind of socket that workloads do not get")
+        }
+        EventKind::EgressDrop => {
+            (Kind::Finding, "egress_drop", "dropped in the kernel: a packet that nothing allows out")
+        }
+        EventKind::IngressDrop => {
+            (Kind::Finding, "ingress_drop", "dropped in the kernel: a packet that nothing allows in")
+        }
+        EventKind::ForeignSocket => {
+            (Kind::Finding, "foreign_socket", "refused in the kernel: a socket that another created")
+        }
+        EventKind::ProxyDialled => {
+            (Kind::Finding, "proxy_dialled", "refused in the kernel: the gate's own port")
+        }
+        EventKind::ForeignNetns => {
+            (Kind::Finding, "foreign_namespace", "refused in the kernel: another network namespace")
+        }
+        EventKind::Exec | EventKind::Fork | EventKind::Exit | EventKind::WatchedExec => return None,
+    };
+    Some(row)
+}
+
+fn protocol(number: u8) -> Text {
+    match number {
+        6 => Text::fixed("tcp"),
+        17 => Text::fixed("udp"),
+        1 | 58 => Text::fixed("icmp"),
+        132 => Text::fixed("sctp"),
+        136 => Text::fixed("udplite"),
+        other => Text::new(&other.to_string()),
+    }
+}
+
+/// Beats for the kernel and the supervisor, watches for lost events and for changed addresses.
+pub(super) async fn pulse(stages: Arc<Stages>, channel: Arc<GateEnd>) {
+    let mut tick = interval(BEAT);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut lost = stages.intake.kernel.lost().unwrap_or_default();
+    loop {
+        tick.tick().await;
+        if let Err(error) = stages.intake.kernel.heartbeat() {
+            tracing::error!(%error, "telling the kernel that the gate lives");
+        }
+        stages.resolver.set_own(own_addresses());
+        let now = stages.intake.kernel.lost().unwrap_or(lost);
+        if now > lost {
+            let mut record = stages.log.record(Kind::Finding, clock::now());
+            record.finding = Some(Finding {
+                what: Text::fixed("kernel_events_lost"),
+                detail: Some(Text::fixed("refusals came faster than they could be read")),
+                count: Some(now - lost),
+            });
+            lost = now;
+            if let Err(error) = stages.log.event(record).await {
+                tracing::error!(%error, "lost events could not be recorded");
+            }
+        }
+        let health = Health {
+            connections: stages.intake.live.len() as u64,
+            exchanges: 0,
+            generation: stages.decider.in_force().generation,
+        };
+        if let Err(error) = channel.send(&ToSupervisor::Health(health), &[]).await {
+            tracing::warn!(%error, "telling the supervisor that the gate lives");
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The gate's side of the channel: what the supervisor says, carried out in order.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use exeat_policy::Caller;
+use tokio::sync::{mpsc, oneshot};
+
+use super::GateError;
+use super::build::compile;
+use super::commands::{self, Answering};
+use super::workloads::Openings;
+use crate::audit::record::{Decision, Finding, Identity, Kind, Lifecycle, PolicyChange};
+use crate::audit::{Outcome, Start, Text};
+use crate::channel::{
+    GateEnd, Hex, Lifecycle as Told, Process, Received, RunVerdict, Source, ToGate, ToSupervisor,
+    Workload,
+};
+use crate::config::Config;
+use crate::flow::Stages;
+use crate::telemetry::clock;
+use crate::tls::leaf::{Chain, SignRequest};
+
+/// Certificates asked for and not yet answered.
+const WAITING: usize = 256;
+
+/// What the gate keeps of its conversation with the supervisor.
+pub(super) struct Supervisor {
+    channel: Arc<GateEnd>,
+    stages: Arc<Stages>,
+    requests: mpsc::Receiver<SignRequest>,
+    waiting: HashMap<u64, oneshot::Sender<Result<Chain, String>>>,
+    next: u64,
+    openings: Openings,
+    answering: Arc<Answering>,
+}
+
+impl Supervisor {
+    pub(super) fn new(
+        channel: Arc<GateEnd>,
+        stages: Arc<Stages>,
+        requests: mpsc::Receiver<SignRequest>,
+        audit: OwnedFd,
+        config: &Config,
+    ) -> Self {
+        let directory: PathBuf = config.state_dir.join("audit");
+        let answering = Arc::new(Answering::new(Arc::clone(&stages), audit, directory));
+        Self {
+            channel,
+            stages,
+            requests,
+            waiting: HashMap::new(),
+            next: 0,
+            openings: Openings::default(),
+            answering,
+        }
+    }
+
+    /// Takes in what is alive already. Whatever a gate before this one opened is shut first: its names are
+    /// not known here.
+    pub(super) fn begin(&mut self, workloads: Vec<Workload>, processes: &[Process]) {
+        for workload in workloads {
+            if let Err(error) = self.stages.intake.kernel.forget(workload.number) {
+                tracing::error!(%error, workload = workload.number, "shutting what was open");
+            }
+            self.workload(workload);
+        }
+        for process in processes {
+            self.stages.intake.workloads.process(process);
+        }
+    }
+
+    /// Carries out what the supervisor says until it says to stop, or is gone; returns how long what is under
+    /// way may take.
+    pub(super) async fn serve(&mut self) -> Result<Duration, GateError> {
+        loop {
+            tokio::select! {
+                received = self.channel.receive() => {
+                    let Some(received) = received? else {
+                        // Nobody is left to sign or to restart: end in order.
+                        return Ok(Duration::ZERO);
+                    };
+                    if let ToGate::Stop { deadline_ms } = received.message {
+                        return Ok(Duration::from_millis(deadline_ms));
+                    }
+                    self.heed(received).await?;
+                }
+                Some(request) = self.requests.recv() => self.sign(request).await?,
+            }
+        }
+    }
+
+    async fn heed(&mut self, received: Received<ToGate>) -> Result<(), GateError> {
+        let Received { message, descriptors } = received;
+        match message {
+            ToGate::Setup(_) | ToGate::Stop { .. } => {}
+            ToGate::Policy { generation, sources } => self.policy(generation, &sources).await?,
+            ToGate::Workload(workload) => {
+                self.workload(*workload);
+            }
+            ToGate::WorkloadGone { number } => {
+                self.stages.intake.workloads.remove(number);
+                self.stages.intake.live.recheck(|connected| connected.workload != number);
+                if let Err(error) = self.openings.forget(&self.stages, number) {
+                    tracing::error!(%error, number, "forgetting a workload");
+                }
+            }
+            ToGate::Process(process) => self.stages.intake.workloads.process(&process),
+            ToGate::ProcessGone { pid } => self.stages.intake.workloads.process_gone(pid),
+            ToGate::Certificate { request, chain } => {
+                if let Some(waiting) = self.waiting.remove(&request) {
+                    let chain = chain.map(|chain| chain.into_iter().map(|Hex(der)| der).collect());
+                    // Who asked may have given up.
+                    drop(waiting.send(chain));
+                }
+            }
+            ToGate::Client(handover) => {
+                if let Some(socket) = descriptors.into_iter().next() {
+                    let answering = Arc::clone(&self.answering);
+                    self.stages.tasks.spawn(commands::answer(answering, *handover, socket));
+                }
+            }
+            ToGate::MayRun { request, uid, user, server } => {
+                let verdict = self.may_run(uid, user.as_deref(), &server).await;
+                self.channel.send(&ToSupervisor::RunVerdict { request, verdict }, &[]).await?;
+            }
+            ToGate::Record(told) => self.record(*told).await,
+        }
+        Ok(())
+    }
+
+    fn workload(&mut self, workload: Workload) {
+        let known = self.stages.intake.workloads.add(workload);
+        if let Err(error) = self.openings.agree(&self.stages, &known) {
+            tracing::error!(%error, workload = known.workload.number, "opening a workload's ways");
+        }
+    }
+
+    async fn sign(&mut self, request: SignRequest) -> Result<(), GateError> {
+        let SignRequest { name, public_key, reply } = request;
+        self.waiting.retain(|_, waiting| !waiting.is_closed());
+        if self.waiting.len() >= WAITING {
+            drop(reply.send(Err("too many certificates are being asked for".to_owned())));
+            return Ok(());
+        }
+        self.next = self.next.wrapping_add(1);
+        let request = self.next;
+        self.waiting.insert(request, reply);
+        let sign = ToSupervisor::Sign { request, names: vec![name], key: Hex(public_key) };
+        Ok(self.channel.send(&sign, &[]).await?)
+    }
+
+    /// All or nothing: the new policy is in force for every decision after this, the kernel is brought in step,
+    /// and connections that are no longer allowed are cut.
+    async fn policy(&mut self, generation: u64, sources: &[Source]) -> Result<(), GateError> {
+        let mut change = PolicyChange { action: Text::fixed("reloaded"), ..PolicyChange::default() };
+        let mut faults = Vec::new();
+        match compile(sources) {
+            Ok(set) => {
+                self.stages.decider.replace(set, generation);
+                for known in self.stages.intake.workloads.all() {
+                    if let Err(error) = self.openings.agree(&self.stages, &known) {
+                        tracing::error!(%error, "bringing the kernel in step with the policy");
+                    }
+                }
+                let cut = self.cut_disallowed();
+                tracing::info!(generation, cut, "the policy is in force");
+            }
+            Err(error) => {
+                change.action = Text::fixed("refused");
+                faults.push(error.to_string());
+                change.faults = faults.iter().map(Text::from).collect();
+            }
+        }
+        let state = self.stages.decider.in_force();
+        change.fingerprint = Some(Text::new(state.set.fingerprint()));
+        change.generation = Some(state.generation);
+        let mut record = self.stages.log.record(Kind::Policy, clock::now());
+        record.policy = Some(change);
+        if let Err(error) = self.stages.log.event(record).await {
+            tracing::error!(%error, "a change of policy could not be recorded");
+        }
+        let reloaded = ToSupervisor::Reloaded { generation: state.generation, faults };
+        Ok(self.channel.send(&reloaded, &[]).await?)
+    }
+
+    fn cut_disallowed(&self) -> usize {
+        let stages = &self.stages;
+        stages.intake.live.recheck(|connected| {
+            let (Some(known), Some(peer)) =
+                (stages.intake.workloads.get(connected.workload), &connected.peer)
+            else {
+                // Not agreed on yet: it will be decided by the new policy.
+                return true;
+            };
+            let caller =
+                Caller { workload: Some(known.judged()), user: None, fetching: false };
+            stages.decider.connect(caller, peer.target(), connected.port).is_ok()
+        })
+    }
+
+    /// May this user start this server? The answer is recorded before it is given.
+    async fn may_run(&self, uid: u32, user: Option<&str>, server: &str) -> RunVerdict {
+        let unavailable = || RunVerdict::Refused {
+            reason: "nothing can be recorded at present, so nothing is started".to_owned(),
+        };
+        let identity = Identity {
+            verified_by: Text::fixed("kernel"),
+            user: user.map(Text::new),
+            uid: Some(uid),
+            ..Identity::default()
+        };
+        let start = Start { identity: Some(identity.into()), ..Start::default() };
+        let Ok(mut record) = self.stages.log.open(Kind::Exec, start).await else {
+            return unavailable();
+        };
+        record.record_mut().lifecycle = Some(Lifecycle {
+            event: Text::fixed("run"),
+            detail: Some(Text::new(server)),
+            ..Lifecycle::default()
+        });
+        let caller = Caller { workload: None, user, fetching: false };
+        let (decision, verdict): (Decision, RunVerdict) =
+            match self.stages.decider.run(caller, server) {
+                Ok(permit) => (permit.decision().clone(), RunVerdict::Permitted),
+                Err(refused) => {
+                    let reason = format!("`{server}` may not be started by this user");
+                    (refused.decision().clone(), RunVerdict::Refused { reason })
+                }
+            };
+        record.record_mut().decision = Some(decision);
+        let outcome = match verdict {
+            RunVerdict::Permitted => Outcome::done(),
+            RunVerdict::Refused { .. } => Outcome::refused(),
+        };
+        match record.close(outcome).recorded().await {
+            Ok(()) => verdict,
+            Err(_) => unavailable(),
+        }
+    }
+
+    async fn record(&self, told: Told) {
+        let Told { finding, event, workload, details } = told;
+        let kind = if finding { Kind::Finding } else { Kind::Lifecycle };
+        let mut record = self.stages.log.record(kind, clock::now());
+        record.workload = workload
+            .and_then(|number| self.stages.intake.workloads.get(number))
+            .map(|known| self.stages.intake.workloads.recorded(&known, 0));
+        let detail = (!details.is_empty()).then(|| Text::new(&details.join("; ")));
+        if finding {
+            record.finding = Some(Finding { what: Text::new(&event), detail, count: None });
+        } else {
+            let event = Text::new(&event);
+            record.lifecycle = Some(Lifecycle { event, detail, ..Lifecycle::default() });
+        }
+        if let Err(error) = self.stages.log.event(record).await {
+            tracing::error!(%error, "an event of the supervisor could not be recorded");
+        }
+    }
+}
