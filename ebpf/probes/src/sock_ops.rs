@@ -95,32 +95,33 @@ fn changes(ctx: &SockOpsContext) {
     }
 }
 
+// Both functions read all words before they look at the family: in two branches, the compiler would
+// join the reads into one of a computed place, which the verifier refuses.
+
 #[inline(always)]
 fn local(ops: *mut bpf_sock_ops) -> Words {
     unsafe {
-        if ptr::read_volatile(&raw const (*ops).family) == AF_INET {
-            return mapped(ptr::read_volatile(&raw const (*ops).local_ip4));
-        }
-        [
+        let v4 = ptr::read_volatile(&raw const (*ops).local_ip4);
+        let v6 = [
             ptr::read_volatile(&raw const (*ops).local_ip6[0]),
             ptr::read_volatile(&raw const (*ops).local_ip6[1]),
             ptr::read_volatile(&raw const (*ops).local_ip6[2]),
             ptr::read_volatile(&raw const (*ops).local_ip6[3]),
-        ]
+        ];
+        if ptr::read_volatile(&raw const (*ops).family) == AF_INET { mapped(v4) } else { v6 }
     }
 }
 
 #[inline(always)]
 fn remote(ops: *mut bpf_sock_ops) -> Words {
     unsafe {
-        if ptr::read_volatile(&raw const (*ops).family) == AF_INET {
-            return mapped(ptr::read_volatile(&raw const (*ops).remote_ip4));
-        }
-        [
+        let v4 = ptr::read_volatile(&raw const (*ops).remote_ip4);
+        let v6 = [
             ptr::read_volatile(&raw const (*ops).remote_ip6[0]),
             ptr::read_volatile(&raw const (*ops).remote_ip6[1]),
             ptr::read_volatile(&raw const (*ops).remote_ip6[2]),
             ptr::read_volatile(&raw const (*ops).remote_ip6[3]),
-        ]
+        ];
+        if ptr::read_volatile(&raw const (*ops).family) == AF_INET { mapped(v4) } else { v6 }
     }
 }
