@@ -14,6 +14,7 @@ mod methods;
 mod model;
 mod name;
 mod path;
+mod schema;
 mod set;
 mod time;
 pub mod yaml;
@@ -33,5 +34,6 @@ pub use self::model::{
 };
 pub use self::name::{HostFault, HostPattern, Name, NameFault};
 pub use self::path::{PathFault, PathGlob, PathGlobFault, normalise_path};
+pub use self::schema::schema;
 pub use self::set::{PolicySet, compile};
 pub use self::time::{Date, Timestamp};

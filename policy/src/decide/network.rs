@@ -156,6 +156,7 @@ pub(super) fn resolve(
         .iter()
         .any(|binding| binding.egress.synthetic);
     let egress = Egress {
+        private,
         synthetic,
         ..egress(first, None)
     };

@@ -104,7 +104,7 @@ impl Loader<'_> {
             "launch" => self.launch(node).map(Transport::Launch),
             "url" => self
                 .reader
-                .parsed(node, "a url", Url::parse)
+                .parsed_unseen(node, "a url", Url::parse)
                 .map(Transport::Url),
             _ => {
                 let parse = |text: &str| Endpoint::parse(text, None);

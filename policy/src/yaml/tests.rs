@@ -119,7 +119,7 @@ fn plain_scalars_have_the_types_of_yaml_1_2() {
 #[test]
 fn bombs_do_not_go_off() {
     for hostile in ["[", "{a: ", "- ", "? ", "{", "[{"] {
-        assert_eq!(faults(&hostile.repeat(100_000)).len(), 1, "{hostile}");
+        assert!(!faults(&hostile.repeat(100_000)).is_empty(), "{hostile}");
     }
     let deep = format!("{}1{}", "[".repeat(33), "]".repeat(33));
     assert_eq!(faults(&deep), ["f.yaml:1:33: nested deeper than 32 levels"]);
