@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
 
 use super::{Fault, FaultKind, Key, Number, Object, Value};
+use crate::decode::bytes::before;
 
 /// Above so many members an object's keys are checked by a hash set; below, by comparing.
 const LINEAR_KEYS: usize = 12;
@@ -343,7 +344,7 @@ impl<'a> Reader<'a> {
     fn plain(&mut self) -> &'a str {
         let start = self.at;
         let tail = self.bytes.get(start..).unwrap_or_default();
-        self.advance(plain_length(tail));
+        self.advance(before(tail, 0x20, [b'"', b'\\']));
         // Both ends are next to ASCII bytes or ends of the text, so they are character boundaries.
         self.text.get(start..self.at).unwrap_or_default()
     }
@@ -418,35 +419,6 @@ impl<'a> Reader<'a> {
         }
         Ok(code)
     }
-}
-
-/// How many bytes of `tail` stand before the first quote, backslash or control character; eight at a time.
-fn plain_length(tail: &[u8]) -> usize {
-    let mut length = 0_usize;
-    for block in tail.chunks_exact(8) {
-        let Ok(block) = <[u8; 8]>::try_from(block) else {
-            break;
-        };
-        if has_special(u64::from_le_bytes(block)) {
-            break;
-        }
-        length = length.saturating_add(8);
-    }
-    let near = tail.get(length..).unwrap_or_default();
-    let more = near
-        .iter()
-        .position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\');
-    length.saturating_add(more.unwrap_or(near.len()))
-}
-
-/// Whether one of eight bytes is below 0x20, a quote or a backslash. May say yes for a byte behind such a one,
-/// never no for a word that has one (Hacker's Delight, section 6-1).
-fn has_special(word: u64) -> bool {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let below = |word: u64, bound: u64| word.wrapping_sub(ONES.wrapping_mul(bound)) & !word & HIGH;
-    let is = |byte: u8| below(word ^ ONES.wrapping_mul(u64::from(byte)), 1);
-    (below(word, 0x20) | is(b'"') | is(b'\\')) != 0
 }
 
 /// The keys of ordinary messages, which are not worth an allocation each.
