@@ -6,7 +6,9 @@
 //! RFC 8259 is the grammar; RFC 7493 (I-JSON) is the list of what to refuse.
 
 mod fault;
+mod limits;
 mod parse;
+mod string;
 mod value;
 mod write;
 
@@ -14,6 +16,7 @@ mod write;
 mod tests;
 
 pub use fault::{Fault, FaultKind};
-pub use parse::{Limits, parse};
+pub use limits::Limits;
+pub use parse::parse;
 pub use value::{Key, Number, Object, Value};
 pub use write::write_text;

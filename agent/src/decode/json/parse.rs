@@ -1,51 +1,16 @@
 //! The reader: one pass, no recursion beyond the depth limit, no work that grows faster than the text.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
 
-use super::{Fault, FaultKind, Key, Number, Object, Value};
+use super::{Fault, FaultKind, Key, Limits, Number, Object, Value};
 
 /// Above so many members an object's keys are checked by a hash set; below, by comparing.
 const LINEAR_KEYS: usize = 12;
 
 /// No number shorter than this without an exponent can leave the range of a double.
 const SURELY_FINITE: usize = 300;
-
-/// Bounds on what is read. The defaults are the smallest that the reference implementations accept, with room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of the whole text.
-    pub bytes: usize,
-    /// Containers inside each other; the root counts as one. A `u8`, so that recursion fits any stack.
-    pub depth: u8,
-    /// Values in all, because a value costs more memory than the two bytes that it can be written in.
-    pub values: usize,
-    /// Characters of one number. Python refuses integers of more than 4300 digits; a 1024-bit integer has 309.
-    pub number: usize,
-}
-
-impl Limits {
-    /// Bounds for one request body: 4 MiB, as the TypeScript and Python servers have it.
-    pub const REQUEST: Limits = Limits {
-        bytes: 4 << 20,
-        depth: 64,
-        values: 1 << 20,
-        number: 512,
-    };
-    /// Bounds for one response, event or frame: 10 MiB, as the TypeScript stdio reader has it.
-    pub const RESPONSE: Limits = Limits {
-        bytes: 10 << 20,
-        depth: 64,
-        values: 1 << 21,
-        number: 512,
-    };
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits::REQUEST
-    }
-}
 
 /// Reads one JSON text.
 ///
@@ -91,10 +56,10 @@ pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Value, Fault> {
     Ok(value)
 }
 
-struct Reader<'a> {
-    text: &'a str,
-    bytes: &'a [u8],
-    at: usize,
+pub(super) struct Reader<'a> {
+    pub(super) text: &'a str,
+    pub(super) bytes: &'a [u8],
+    pub(super) at: usize,
     depth: u8,
     values: usize,
     limits: &'a Limits,
@@ -102,8 +67,8 @@ struct Reader<'a> {
     hasher: Option<RandomState>,
 }
 
-impl<'a> Reader<'a> {
-    fn fault(&self, kind: FaultKind) -> Fault {
+impl Reader<'_> {
+    pub(super) fn fault(&self, kind: FaultKind) -> Fault {
         Fault {
             offset: self.at,
             kind,
@@ -119,11 +84,11 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn peek(&self) -> Option<u8> {
+    pub(super) fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
 
-    fn advance(&mut self, by: usize) {
+    pub(super) fn advance(&mut self, by: usize) {
         self.at = self.at.saturating_add(by);
     }
 
@@ -133,7 +98,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn expect(&mut self, byte: u8) -> Result<(), Fault> {
+    pub(super) fn expect(&mut self, byte: u8) -> Result<(), Fault> {
         if self.peek() != Some(byte) {
             return Err(self.unexpected());
         }
@@ -315,142 +280,10 @@ impl<'a> Reader<'a> {
             FaultKind::NumberSyntax
         })
     }
-
-    /// The string that begins here. Borrowed when it has no escape.
-    fn string(&mut self) -> Result<std::borrow::Cow<'a, str>, Fault> {
-        self.expect(b'"')?;
-        let plain = self.plain();
-        if self.peek() == Some(b'"') {
-            self.advance(1);
-            return Ok(plain.into());
-        }
-        let mut decoded = String::from(plain);
-        loop {
-            match self.peek() {
-                Some(b'"') => {
-                    self.advance(1);
-                    return Ok(decoded.into());
-                }
-                Some(b'\\') => decoded.push(self.escape()?),
-                Some(_) => return Err(self.fault(FaultKind::ControlCharacter)),
-                None => return Err(self.fault(FaultKind::UnexpectedEnd)),
-            }
-            decoded.push_str(self.plain());
-        }
-    }
-
-    /// The longest run from here without quote, backslash or control character.
-    fn plain(&mut self) -> &'a str {
-        let start = self.at;
-        let tail = self.bytes.get(start..).unwrap_or_default();
-        self.advance(plain_length(tail));
-        // Both ends are next to ASCII bytes or ends of the text, so they are character boundaries.
-        self.text.get(start..self.at).unwrap_or_default()
-    }
-
-    fn escape(&mut self) -> Result<char, Fault> {
-        let start = self.at;
-        self.advance(1);
-        let simple = match self.peek() {
-            Some(b'"') => '"',
-            Some(b'\\') => '\\',
-            Some(b'/') => '/',
-            Some(b'b') => '\u{8}',
-            Some(b'f') => '\u{c}',
-            Some(b'n') => '\n',
-            Some(b'r') => '\r',
-            Some(b't') => '\t',
-            Some(b'u') => return self.unicode(start),
-            Some(_) => {
-                return Err(Fault {
-                    offset: start,
-                    kind: FaultKind::BadEscape,
-                });
-            }
-            None => return Err(self.fault(FaultKind::UnexpectedEnd)),
-        };
-        self.advance(1);
-        Ok(simple)
-    }
-
-    fn unicode(&mut self, start: usize) -> Result<char, Fault> {
-        let lone = Fault {
-            offset: start,
-            kind: FaultKind::LoneSurrogate,
-        };
-        self.advance(1);
-        let first = self.hexadecimal(start)?;
-        if let Some(character) = char::from_u32(u32::from(first)) {
-            return Ok(character);
-        }
-        // A high surrogate must be followed by the escape of a low one (RFC 8259 section 7).
-        if self
-            .bytes
-            .get(self.at..)
-            .is_none_or(|tail| !tail.starts_with(b"\\u"))
-        {
-            return Err(lone);
-        }
-        self.advance(2);
-        let second = self.hexadecimal(start)?;
-        let mut pair = char::decode_utf16([first, second]);
-        match (pair.next(), pair.next()) {
-            (Some(Ok(character)), None) => Ok(character),
-            _ => Err(lone),
-        }
-    }
-
-    fn hexadecimal(&mut self, start: usize) -> Result<u16, Fault> {
-        let mut code = 0_u16;
-        for _ in 0..4 {
-            let byte = self
-                .peek()
-                .ok_or_else(|| self.fault(FaultKind::UnexpectedEnd))?;
-            let digit = char::from(byte)
-                .to_digit(16)
-                .and_then(|digit| u16::try_from(digit).ok())
-                .ok_or(Fault {
-                    offset: start,
-                    kind: FaultKind::BadEscape,
-                })?;
-            code = code.wrapping_shl(4) | digit;
-            self.advance(1);
-        }
-        Ok(code)
-    }
-}
-
-/// How many bytes of `tail` stand before the first quote, backslash or control character; eight at a time.
-fn plain_length(tail: &[u8]) -> usize {
-    let mut length = 0_usize;
-    for block in tail.chunks_exact(8) {
-        let Ok(block) = <[u8; 8]>::try_from(block) else {
-            break;
-        };
-        if has_special(u64::from_le_bytes(block)) {
-            break;
-        }
-        length = length.saturating_add(8);
-    }
-    let near = tail.get(length..).unwrap_or_default();
-    let more = near
-        .iter()
-        .position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\');
-    length.saturating_add(more.unwrap_or(near.len()))
-}
-
-/// Whether one of eight bytes is below 0x20, a quote or a backslash. May say yes for a byte behind such a one,
-/// never no for a word that has one (Hacker's Delight, section 6-1).
-fn has_special(word: u64) -> bool {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let below = |word: u64, bound: u64| word.wrapping_sub(ONES.wrapping_mul(bound)) & !word & HIGH;
-    let is = |byte: u8| below(word ^ ONES.wrapping_mul(u64::from(byte)), 1);
-    (below(word, 0x20) | is(b'"') | is(b'\\')) != 0
 }
 
 /// The keys of ordinary messages, which are not worth an allocation each.
-fn known_key(key: std::borrow::Cow<'_, str>) -> Key {
+fn known_key(key: Cow<'_, str>) -> Key {
     let known = match &*key {
         "jsonrpc" => "jsonrpc",
         "id" => "id",

@@ -1,6 +1,7 @@
 //! The canonical writer: compact, one line, the same bytes for the same tree.
 
 use super::{Object, Value};
+use crate::decode::bytes::before;
 
 impl Value {
     /// Appends the canonical text to `out`.
@@ -67,9 +68,7 @@ fn first_special(text: &str) -> Option<(usize, char)> {
     let mut from = 0_usize;
     loop {
         let tail = text.as_bytes().get(from..)?;
-        let near = tail.iter().position(|&byte| {
-            byte < 0x20 || byte == b'"' || byte == b'\\' || byte == 0xC2 || byte == 0xE2
-        })?;
+        let near = before(tail, 0x20, [b'"', b'\\', 0xC2, 0xE2]);
         let place = from.saturating_add(near);
         let found = text.get(place..)?.chars().next()?;
         if matches!(

@@ -68,19 +68,19 @@ pub fn check_headers(headers: &HeaderMap, message: &Message) -> Result<(), Heade
         (None, _) if demanded => return Err(HeaderFault::Missing(MCP_METHOD)),
         (None, _) => {}
     }
-    let name = mirrored_name(message);
-    match (stated_name, name) {
-        (Some(stated), Some(name)) => {
+    let names = mirrored_names(message);
+    match stated_name {
+        Some(stated) => {
             let stated = decode_value(stated).ok_or(HeaderFault::Malformed(MCP_NAME))?;
-            if stated != name {
-                return Err(HeaderFault::Mismatch(MCP_NAME));
+            if names.into_iter().flatten().any(|name| stated == name) {
+                Ok(())
+            } else {
+                Err(HeaderFault::Mismatch(MCP_NAME))
             }
         }
-        (Some(_), None) => return Err(HeaderFault::Mismatch(MCP_NAME)),
-        (None, Some(_)) if demanded => return Err(HeaderFault::Missing(MCP_NAME)),
-        (None, _) => {}
+        None if demanded && is_named(message) => Err(HeaderFault::Missing(MCP_NAME)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Checks the headers of a batch, which no header can describe.
@@ -125,16 +125,32 @@ fn is_modern(stated: &str) -> bool {
     stated >= Revision::V2026_07_28.as_str() && stated.starts_with('2')
 }
 
-/// What `Mcp-Name` repeats: `params.name`, `params.uri` or `params.taskId`.
-fn mirrored_name(message: &Message) -> Option<&str> {
-    let known = method(message.method()?)?;
-    let key = match known.subject {
-        Subject::Tool | Subject::Prompt => "name",
-        Subject::Resource => "uri",
-        Subject::Task => "taskId",
-        Subject::None | Subject::Reference => return None,
-    };
-    message.params()?.get(key)?.as_str()
+/// Whether the message must be named: the protocol says so for methods with a subject of their own.
+fn is_named(message: &Message) -> bool {
+    message
+        .method()
+        .and_then(method)
+        .is_some_and(|known| key_of(known.subject).is_some())
+}
+
+/// The member of `params` that `Mcp-Name` repeats.
+fn key_of(subject: Subject) -> Option<&'static str> {
+    match subject {
+        Subject::Tool | Subject::Prompt => Some("name"),
+        Subject::Resource => Some("uri"),
+        Subject::Task => Some("taskId"),
+        Subject::None | Subject::Reference => None,
+    }
+}
+
+/// What `Mcp-Name` may repeat: the subject of a known method; of a vendor's, any member that can be one.
+fn mirrored_names(message: &Message) -> [Option<&str>; 3] {
+    let member = |key: &str| message.params()?.get(key)?.as_str();
+    match message.method().map(method) {
+        Some(Some(known)) => [key_of(known.subject).and_then(member), None, None],
+        Some(None) => [member("name"), member("uri"), member("taskId")],
+        None => [None; 3],
+    }
 }
 
 /// The only value of a header, without surrounding blanks (RFC 9110 section 5.5).

@@ -132,15 +132,23 @@ pub fn message(value: Value) -> Result<Message, Fault> {
     })
 }
 
-fn read_id(value: &Value) -> Result<Id, FaultKind> {
-    match value {
-        Value::String(text) if text.len() <= MAX_ID => Ok(Id::Text(text.clone())),
-        Value::Number(number) => match number.as_i64() {
-            Some(number) if (-MAX_SAFE..=MAX_SAFE).contains(&number) => Ok(Id::Number(number)),
-            _ => Err(FaultKind::Id),
-        },
-        _ => Err(FaultKind::Id),
+impl Id {
+    /// The id that `value` spells, also where a message names another one (`requestId` of a cancellation);
+    /// `None` for anything that receivers read differently.
+    pub fn read(value: &Value) -> Option<Id> {
+        match value {
+            Value::String(text) if text.len() <= MAX_ID => Some(Id::Text(text.clone())),
+            Value::Number(number) => number
+                .as_i64()
+                .filter(|number| (-MAX_SAFE..=MAX_SAFE).contains(number))
+                .map(Id::Number),
+            _ => None,
+        }
     }
+}
+
+fn read_id(value: &Value) -> Result<Id, FaultKind> {
+    Id::read(value).ok_or(FaultKind::Id)
 }
 
 fn take(mut object: Object, id: Option<Result<Id, FaultKind>>) -> Result<Message, FaultKind> {

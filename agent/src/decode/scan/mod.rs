@@ -121,20 +121,21 @@ impl Scanner {
     }
 }
 
+/// Charsets that are read here, or in which ASCII has no second spelling.
+const CHARSETS: [&str; 9] = [
+    "utf8", "utf16", "utf16le", "utf16be", "utf32", "utf32le", "utf32be", "usascii", "iso88591",
+];
+
 /// Whether a media type names a charset that this module does not read. The known servers decode only names
 /// that begin with `utf-`, and of those all but UTF-7 are recognised from the bytes.
 fn is_opaque(value: &HeaderValue) -> bool {
     let text = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
-    text.split_once("charset").is_some_and(|(_, charset)| {
+    text.split("charset").skip(1).any(|charset| {
         let name: String = charset
             .chars()
+            .take_while(|character| *character != ';')
             .filter(char::is_ascii_alphanumeric)
             .collect();
-        ![
-            "utf8", "utf16", "utf16le", "utf16be", "utf32", "utf32le", "utf32be", "usascii",
-            "iso88591",
-        ]
-        .iter()
-        .any(|known| name == *known)
+        !CHARSETS.contains(&name.as_str())
     })
 }

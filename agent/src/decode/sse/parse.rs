@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use super::{Event, Item};
+use crate::decode::bytes::before;
 
 /// Bounds on one block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,17 +104,15 @@ impl Parser {
                 rest = rest.get(1..).unwrap_or_default();
                 continue;
             }
-            let end = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
-            let (part, tail) = rest
-                .split_at_checked(end.unwrap_or(rest.len()))
-                .unwrap_or((rest, &[]));
+            let end = before(rest, 0, [b'\r', b'\n']);
+            let (part, tail) = rest.split_at_checked(end).unwrap_or((rest, &[]));
             self.bytes = self.bytes.saturating_add(part.len());
             if self.bytes > self.limits.bytes {
                 return Err(SseFault::TooLarge {
                     limit: self.limits.bytes,
                 });
             }
-            if end.is_none() {
+            if tail.is_empty() {
                 self.line.extend_from_slice(part);
                 return Ok(());
             }
