@@ -14,7 +14,7 @@ use crate::telemetry::clock::{Moment, Monotonic, Timestamp};
 const BODY: usize = 1_024;
 
 /// What no record exceeds.
-const MAX_BODY: usize = 256 * 1_024;
+const MAX_BODY: usize = 64 * 1_024;
 
 /// One record, without what the writer adds (`v`, `seq`, `prev`, `hash`).
 ///
