@@ -78,7 +78,7 @@ async fn removed_swapped_and_doubled_lines_are_found() {
         (3, FaultKind::Form)
     );
     assert_eq!(
-        fault(|lines| lines.insert(2, vec![b' '; 600_000])),
+        fault(|lines| lines.insert(2, vec![b' '; 200_000])),
         (3, FaultKind::Form)
     );
 }
@@ -199,7 +199,7 @@ async fn whatever_a_crash_leaves_at_the_end_is_sealed() {
         b"\n".to_vec(),
         b"{}\n{}\n".to_vec(),
         some_line,
-        vec![b'x'; 600_000],
+        vec![b'x'; 200_000],
     ] {
         let crashed = changed(log.path(), |files| {
             files.get_mut(FIRST).unwrap().extend_from_slice(&rubbish);
