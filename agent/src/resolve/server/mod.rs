@@ -210,6 +210,9 @@ impl<O: Oracle> Resolver<O> {
             Err(LookupFault::Overloaded) => {
                 return Draft::new(DnsResult::Overloaded, ResponseCode::ServFail);
             }
+            Err(LookupFault::TooManyNames) => {
+                return Draft::new(DnsResult::TooManyNames, ResponseCode::ServFail);
+            }
             Err(LookupFault::Upstream(fault, dropped)) => {
                 return Draft {
                     dropped,

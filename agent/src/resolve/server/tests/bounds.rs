@@ -80,7 +80,7 @@ async fn fresh_names_are_bounded_and_cached_ones_are_free() {
         (0, "Answered"),
         (1, "Answered"),
         (2, "Answered"),
-        (3, "Overloaded"),
+        (3, "TooManyNames"),
         (0, "Answered"),
     ] {
         let (_, outcome) = bench.ask(names[name], RecordType::A).await;
