@@ -112,6 +112,8 @@ pub enum DnsResult {
     Overloaded,
     /// The workload asked for too many new names in a minute: a sign of data carried in names.
     TooManyNames,
+    /// Policy changed what it grants for the name while upstream was asked; asking again is right.
+    GrantChanged,
     /// The addresses could not be bound, so they were not given.
     Unbound(BindFault),
     /// The upstream servers failed.

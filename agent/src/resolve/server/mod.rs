@@ -220,6 +220,16 @@ impl<O: Oracle> Resolver<O> {
                 };
             }
         };
+        // Upstream took its time: what was granted then must still be granted when it is bound.
+        if !cached {
+            match self.oracle.may_resolve(workload, name) {
+                None => return Draft::new(DnsResult::NotAllowed, ResponseCode::NXDomain),
+                Some(now) if now != *grant => {
+                    return Draft::new(DnsResult::GrantChanged, ResponseCode::ServFail);
+                }
+                Some(_) => {}
+            }
+        }
         let (addresses, refused) = self.judge(&found.addresses, grant.private);
         let (result, code) = match (addresses.is_empty(), refused.is_empty(), found.exists) {
             (false, _, _) => match self.oracle.bind(workload, name, &addresses, grant) {

@@ -142,3 +142,33 @@ fn settings_that_cannot_work_are_refused() {
     );
     check(&["127.0.0.53:53", "[2606:4700::1111]:53"], "");
 }
+
+#[tokio::test]
+async fn what_policy_takes_back_meanwhile_is_not_bound() {
+    let names = ["a.example.com", "b.example.com"];
+    let bench = bench_with(
+        FakeOracle::allowing(&names),
+        slow_server().await,
+        Limits::default(),
+    );
+    let change = async {
+        bench.server.wait_asked(2).await;
+        let mut grants = bench.resolver.oracle.grants.lock().unwrap();
+        grants.remove("a.example.com");
+        grants.insert("b.example.com".to_owned(), private());
+        drop(grants);
+        bench.server.release();
+        bench.server.release();
+    };
+    let ask = |name| bench.ask(name, RecordType::A);
+    let (taken, changed, ()) = tokio::join!(ask(names[0]), ask(names[1]), change);
+    assert_eq!(
+        (taken.0.as_str(), label(&taken.1.result)),
+        ("NXDomain", "NotAllowed".into())
+    );
+    assert_eq!(
+        (changed.0.as_str(), label(&changed.1.result)),
+        ("ServFail", "GrantChanged".into())
+    );
+    assert!(bench.bound().is_empty());
+}
