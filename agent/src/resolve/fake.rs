@@ -205,7 +205,7 @@ pub(super) fn record(line: &str) -> Record {
 /// Policy and kernel in a test: grants by name, and what was bound.
 #[derive(Default)]
 pub(super) struct FakeOracle {
-    pub(super) grants: HashMap<String, NameGrant>,
+    pub(super) grants: Mutex<HashMap<String, NameGrant>>,
     pub(super) bound: Mutex<Vec<(u32, String, Vec<IpAddr>)>>,
     /// The kernel map takes nothing more.
     pub(super) full: bool,
@@ -217,25 +217,25 @@ impl FakeOracle {
             ports: vec![(443, super::Protocol::Tcp)],
             ..NameGrant::default()
         };
-        let grants = names
+        let grants: HashMap<_, _> = names
             .iter()
             .map(|name| ((*name).to_owned(), grant.clone()))
             .collect();
         Self {
-            grants,
+            grants: Mutex::new(grants),
             ..Self::default()
         }
     }
 
-    pub(super) fn with(mut self, name: &str, grant: NameGrant) -> Self {
-        self.grants.insert(name.to_owned(), grant);
+    pub(super) fn with(self, name: &str, grant: NameGrant) -> Self {
+        self.grants.lock().unwrap().insert(name.to_owned(), grant);
         self
     }
 }
 
 impl Oracle for FakeOracle {
     fn may_resolve(&self, _workload: u32, name: &Name) -> Option<NameGrant> {
-        self.grants.get(name.as_str()).cloned()
+        self.grants.lock().unwrap().get(name.as_str()).cloned()
     }
 
     fn bind(

@@ -24,6 +24,7 @@ pub(super) struct Lookup {
 
 pub(super) enum LookupFault {
     Overloaded,
+    TooManyNames,
     Upstream(Arc<UpstreamFault>, u32),
 }
 
@@ -73,7 +74,8 @@ impl<O: Oracle> Resolver<O> {
                     refused.extend(bad);
                     exists |= lookup.found.exists;
                 }
-                Err(LookupFault::Overloaded) => {
+                // Only workloads have a budget of names.
+                Err(LookupFault::Overloaded | LookupFault::TooManyNames) => {
                     fault = Some(ResolveFault::Overloaded { name: shown() });
                 }
                 Err(LookupFault::Upstream(cause, _)) => {
@@ -140,7 +142,7 @@ impl<O: Oracle> Resolver<O> {
         };
         let _place = place.ok_or(LookupFault::Overloaded)?;
         if workload.is_some_and(|workload| !self.budget.spend_fresh(workload, now)) {
-            return Err(LookupFault::Overloaded);
+            return Err(LookupFault::TooManyNames);
         }
         let servers = self.upstreams.load_full();
         let patience = Patience {

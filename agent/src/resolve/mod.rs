@@ -46,7 +46,8 @@ pub struct NameGrant {
 
 /// What the resolver asks of the agent: policy before, the kernel after.
 pub trait Oracle: Send + Sync {
-    /// Whether the workload may resolve the name; asked before any upstream query.
+    /// Whether the workload may resolve the name; asked before any upstream query, and again after
+    /// one, so that what is bound is what policy grants then.
     ///
     /// `None` is answered with NXDOMAIN.
     fn may_resolve(&self, workload: u32, name: &Name) -> Option<NameGrant>;

@@ -75,6 +75,7 @@ impl DnsOutcome {
                     | DnsResult::Refused
                     | DnsResult::Malformed(_)
                     | DnsResult::Overloaded
+                    | DnsResult::TooManyNames
                     | DnsResult::Unbound(_)
             )
     }
@@ -107,8 +108,12 @@ pub enum DnsResult {
     Refused,
     /// The query breaks the protocol.
     Malformed(MessageFault),
-    /// Too many queries are under way, or too many new names in a minute.
+    /// Too many queries are under way, of the workload or in all.
     Overloaded,
+    /// The workload asked for too many new names in a minute: a sign of data carried in names.
+    TooManyNames,
+    /// Policy changed what it grants for the name while upstream was asked; asking again is right.
+    GrantChanged,
     /// The addresses could not be bound, so they were not given.
     Unbound(BindFault),
     /// The upstream servers failed.

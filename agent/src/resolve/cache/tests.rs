@@ -1,3 +1,5 @@
+//! Lifetimes, bounds, and questions that are shared.
+
 use super::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,3 +1,5 @@
+//! Every range, and what a grant covers.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Pipelined, split, cut and endless streams.
+
 use super::*;
 use tokio::io::{DuplexStream, duplex};
 

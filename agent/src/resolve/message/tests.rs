@@ -1,3 +1,5 @@
+//! Honest, odd, broken and arbitrary queries.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -210,6 +210,9 @@ impl<O: Oracle> Resolver<O> {
             Err(LookupFault::Overloaded) => {
                 return Draft::new(DnsResult::Overloaded, ResponseCode::ServFail);
             }
+            Err(LookupFault::TooManyNames) => {
+                return Draft::new(DnsResult::TooManyNames, ResponseCode::ServFail);
+            }
             Err(LookupFault::Upstream(fault, dropped)) => {
                 return Draft {
                     dropped,
@@ -217,6 +220,16 @@ impl<O: Oracle> Resolver<O> {
                 };
             }
         };
+        // Upstream took its time: what was granted then must still be granted when it is bound.
+        if !cached {
+            match self.oracle.may_resolve(workload, name) {
+                None => return Draft::new(DnsResult::NotAllowed, ResponseCode::NXDomain),
+                Some(now) if now != *grant => {
+                    return Draft::new(DnsResult::GrantChanged, ResponseCode::ServFail);
+                }
+                Some(_) => {}
+            }
+        }
         let (addresses, refused) = self.judge(&found.addresses, grant.private);
         let (result, code) = match (addresses.is_empty(), refused.is_empty(), found.exists) {
             (false, _, _) => match self.oracle.bind(workload, name, &addresses, grant) {

@@ -87,14 +87,14 @@ async fn attempt_once(
 }
 
 /// A question as sent.
-struct Outgoing {
-    id: u16,
+pub(super) struct Outgoing {
+    pub(super) id: u16,
     question: Question,
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Outgoing {
-    fn new(
+    pub(super) fn new(
         server: SocketAddr,
         name: &Name,
         family: Family,
@@ -134,7 +134,7 @@ impl Outgoing {
     }
 
     /// The message if it answers this question; anything else was never asked for.
-    fn matching(&self, bytes: &[u8]) -> Option<Message> {
+    pub(super) fn matching(&self, bytes: &[u8]) -> Option<Message> {
         // Cheap test first: a flood of guesses is not worth parsing.
         if bytes.get(0..2)? != self.id.to_be_bytes() {
             return None;
