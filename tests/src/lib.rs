@@ -7,7 +7,9 @@
 //! leak is seen where it lands.
 
 pub mod authority;
+pub mod conformance;
 pub mod dns;
+pub mod fixtures;
 pub mod lab;
 pub mod namespace;
 pub mod process;
