@@ -7,12 +7,15 @@
 //! leak is seen where it lands.
 
 pub mod authority;
+pub mod cgroup;
 pub mod conformance;
+pub mod daemon;
 pub mod dns;
 pub mod fixtures;
 pub mod lab;
 pub mod namespace;
 pub mod process;
+pub mod stdio;
 pub mod tcp;
 pub mod upstream;
 pub mod wait;
