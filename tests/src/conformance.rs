@@ -1,0 +1,210 @@
+//! Runs the conformance suite and reads what it found, so that a run through Exeat can be compared
+//! with a direct one: the two must have the same checks with the same results.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize;
+
+use crate::fixtures::Invocation;
+use crate::process::run;
+
+/// How long a whole set may take; a direct run takes about 3 s.
+const LIMIT: Duration = Duration::from_mins(3);
+
+/// Which revision's requirements are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Requirements {
+    /// 2025-11-25: sessions, GET streams, requests from the server.
+    Legacy,
+    /// 2026-07-28: stateless.
+    Modern,
+}
+
+impl Requirements {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Legacy => "2025-11-25",
+            Self::Modern => "2026-07-28",
+        }
+    }
+}
+
+/// One check of one scenario.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Check {
+    /// The scenario's name.
+    pub scenario: String,
+    /// The check's id.
+    pub id: String,
+    /// `SUCCESS`, `FAILURE`, `SKIPPED`, `INFO`, `WARNING`.
+    pub status: String,
+}
+
+/// What a run found: each check with how often it was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    checks: BTreeMap<Check, usize>,
+}
+
+impl Outcome {
+    /// How many checks passed.
+    pub fn passed(&self) -> usize {
+        self.count("SUCCESS")
+    }
+
+    /// How many failed.
+    pub fn failed(&self) -> usize {
+        self.count("FAILURE")
+    }
+
+    /// Those that failed.
+    pub fn failures(&self) -> impl Iterator<Item = &Check> {
+        self.checks.keys().filter(|check| check.status == "FAILURE")
+    }
+
+    /// What differs between two runs, a line for each; empty: nothing.
+    pub fn difference(&self, other: &Self) -> String {
+        let only = |mark: &str, one: &Self, two: &Self| {
+            let differs = |(check, count): &(&Check, &usize)| two.checks.get(check) != Some(*count);
+            let write = |text: String, (check, count)| text + &format!("{mark} {check} x{count}\n");
+            one.checks.iter().filter(differs).fold(String::new(), write)
+        };
+        only("-", self, other) + &only("+", other, self)
+    }
+
+    fn count(&self, status: &str) -> usize {
+        self.checks
+            .iter()
+            .filter(|(check, _)| check.status == status)
+            .map(|(_, count)| count)
+            .sum()
+    }
+
+    fn read(directory: &Path) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Found {
+            id: String,
+            status: String,
+        }
+        let mut outcome = Self::default();
+        for entry in fs::read_dir(directory).context("list the suite's output")? {
+            let path = entry.context("list the suite's output")?.path();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let text = fs::read_to_string(path.join("checks.json"))
+                .with_context(|| format!("read the checks of {name}"))?;
+            let found: Vec<Found> = serde_json::from_str(&text).context("parse checks")?;
+            for Found { id, status } in found {
+                let scenario = scenario(&name).to_owned();
+                *outcome
+                    .checks
+                    .entry(Check {
+                        scenario,
+                        id,
+                        status,
+                    })
+                    .or_default() += 1;
+            }
+        }
+        ensure!(!outcome.checks.is_empty(), "the suite made no checks");
+        Ok(outcome)
+    }
+}
+
+impl Display for Check {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {} {}", self.scenario, self.id, self.status)
+    }
+}
+
+impl Display for Outcome {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        for check in self.failures() {
+            writeln!(formatter, "{check}")?;
+        }
+        write!(
+            formatter,
+            "{} passed, {} failed",
+            self.passed(),
+            self.failed()
+        )
+    }
+}
+
+/// `server-tools-list-2026-11-21T01-42-51-173Z` is `tools-list`.
+fn scenario(directory: &str) -> &str {
+    let name = directory.strip_prefix("server-").unwrap_or(directory);
+    let stamp = "-2026-11-21T01-42-51-173Z".len();
+    name.get(..name.len().saturating_sub(stamp)).unwrap_or(name)
+}
+
+/// Runs the suite's server scenarios against `url`. `launcher` says where the suite itself runs:
+/// directly, or as a workload.
+pub async fn conformance(
+    suite: &Invocation,
+    launcher: impl Fn() -> Command,
+    url: &str,
+    requirements: Requirements,
+) -> Result<Outcome> {
+    let directory = tempfile::tempdir().context("make a directory for the suite's output")?;
+    let output = directory.path().join("out");
+    let suite = suite
+        .clone()
+        .args([
+            "server",
+            "--url",
+            url,
+            "--requirements",
+            requirements.name(),
+            "-o",
+        ])
+        .arg(&output);
+    let done = run(&mut suite.under(launcher()), LIMIT).await?;
+    Outcome::read(&output)
+        .with_context(|| format!("the suite ended: {}{}", done.stdout, done.stderr))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(lines: &[(&str, &str, &str)]) -> Outcome {
+        let mut outcome = Outcome::default();
+        for (scenario, id, status) in lines {
+            let check = Check {
+                scenario: (*scenario).into(),
+                id: (*id).into(),
+                status: (*status).into(),
+            };
+            *outcome.checks.entry(check).or_default() += 1;
+        }
+        outcome
+    }
+
+    #[test]
+    fn names_scenarios_and_differences() {
+        assert_eq!(
+            scenario("server-tools-list-2026-11-21T01-42-51-173Z"),
+            "tools-list"
+        );
+        let direct = outcome(&[
+            ("ping", "a", "SUCCESS"),
+            ("ping", "a", "SUCCESS"),
+            ("ping", "b", "SUCCESS"),
+        ]);
+        let through = outcome(&[("ping", "a", "SUCCESS"), ("ping", "b", "FAILURE")]);
+        assert_eq!(direct.difference(&direct.clone()), "");
+        let want =
+            "- ping a SUCCESS x2\n- ping b SUCCESS x1\n+ ping a SUCCESS x1\n+ ping b FAILURE x1\n";
+        assert_eq!(direct.difference(&through), want);
+    }
+}

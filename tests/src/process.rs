@@ -1,0 +1,229 @@
+//! Processes that end with the test that started them, and whose output is shown when it fails.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::wait::wait_for;
+
+/// How long a process may take to obey SIGTERM before it gets SIGKILL.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How much of a log is shown when a test fails, in bytes.
+const SHOWN: usize = 16 * 1024;
+
+/// A process that the harness started; it is ended by its pid on drop.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl Process {
+    /// Starts `command` with its output in files `name.out` and `name.err` under `logs`.
+    ///
+    /// Its standard input is empty unless the caller has set one.
+    pub fn start(name: &str, logs: &Path, command: &mut Command) -> Result<Self> {
+        let stdout = logs.join(format!("{name}.out"));
+        let stderr = logs.join(format!("{name}.err"));
+        command.stdout(File::create(&stdout).context("create a log")?);
+        command.stderr(File::create(&stderr).context("create a log")?);
+        let child = command.spawn().with_context(|| format!("start {name}"))?;
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            stdout,
+            stderr,
+        })
+    }
+
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has written to its standard output so far.
+    pub fn stdout(&self) -> String {
+        fs::read_to_string(&self.stdout).unwrap_or_default()
+    }
+
+    /// What it has written to its standard error so far.
+    pub fn stderr(&self) -> String {
+        fs::read_to_string(&self.stderr).unwrap_or_default()
+    }
+
+    /// Its exit status, once it has ended.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.child
+            .try_wait()
+            .with_context(|| format!("look after {}", self.name))
+    }
+
+    /// Waits for the first line of its standard output and reads it as JSON: the way in which the
+    /// fixtures say that they are ready.
+    pub async fn ready(&mut self, limit: Duration) -> Result<Value> {
+        let what = format!("{} says that it is ready", self.name);
+        let line = wait_for(&what, limit, async || {
+            let ended = matches!(self.child.try_wait(), Ok(Some(_)));
+            let out = self.stdout();
+            let line = out.split_once('\n').map(|(line, _)| line.to_owned());
+            line.or_else(|| ended.then(String::new))
+        })
+        .await?;
+        serde_json::from_str(&line)
+            .with_context(|| format!("{} did not start: {}", self.name, self.stderr()))
+    }
+
+    /// Waits for its end.
+    pub async fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let what = format!("{} ends", self.name);
+        wait_for(&what, limit, async || self.child.try_wait().ok().flatten()).await
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let raw = i32::try_from(self.child.id()).context("read a pid")?;
+        let pid = Pid::from_raw(raw).context("read a pid")?;
+        kill_process(pid, signal).with_context(|| format!("signal {}", self.name))
+    }
+
+    /// Ends it with SIGTERM, and with SIGKILL where that does not help.
+    pub async fn stop(&mut self) -> Result<ExitStatus> {
+        if let Some(status) = self.ended()? {
+            return Ok(status);
+        }
+        self.signal(Signal::TERM)?;
+        if let Ok(status) = self.wait(GRACE).await {
+            return Ok(status);
+        }
+        self.child
+            .kill()
+            .with_context(|| format!("kill {}", self.name))?;
+        self.child
+            .wait()
+            .with_context(|| format!("wait for {}", self.name))
+    }
+
+    /// The end of both logs, for a failure's report.
+    pub fn report(&self) -> String {
+        let tail = |text: String| {
+            let skip = text.chars().count().saturating_sub(SHOWN);
+            text.chars().skip(skip).collect::<String>()
+        };
+        format!(
+            "--- {} stdout ---\n{}\n--- {} stderr ---\n{}\n",
+            self.name,
+            tail(self.stdout()),
+            self.name,
+            tail(self.stderr())
+        )
+    }
+}
+
+impl Drop for Process {
+    #[expect(
+        clippy::print_stderr,
+        reason = "a failing test shows its processes' logs"
+    )]
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("{}", self.report());
+        }
+        // It may have ended already; then there is nothing to end.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _killed = self.child.kill();
+            let _reaped = self.child.wait();
+        }
+    }
+}
+
+/// What a command that ran to its end has left.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Finished {
+    /// The last line of standard output as JSON: the clients' one line.
+    pub fn json(&self) -> Result<Value> {
+        let line = self.stdout.lines().last().unwrap_or_default();
+        serde_json::from_str(line)
+            .with_context(|| format!("read the answer in `{line}`; {}", self.stderr))
+    }
+}
+
+/// Runs `command` to its end, at most for `limit`.
+pub async fn run(command: &mut Command, limit: Duration) -> Result<Finished> {
+    let name = command.get_program().display().to_string();
+    let logs = tempfile::tempdir().context("make a directory for logs")?;
+    command.stdin(Stdio::null());
+    let mut process =
+        Process::start("command", logs.path(), command).with_context(|| name.clone())?;
+    let status = process.wait(limit).await.with_context(|| name)?;
+    Ok(Finished {
+        status,
+        stdout: process.stdout(),
+        stderr: process.stderr(),
+    })
+}
+
+/// Runs `program` and fails unless it succeeds; its output is returned.
+pub fn must(program: &str, arguments: &[impl AsRef<OsStr>]) -> Result<String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("start {program}"))?;
+    let shown: Vec<_> = arguments
+        .iter()
+        .map(|a| a.as_ref().to_string_lossy())
+        .collect();
+    anyhow::ensure!(
+        output.status.success(),
+        "{program} {}: {}: {}",
+        shown.join(" "),
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn reads_the_ready_line_and_ends_the_process() {
+        let logs = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"echo '{"ready":true}'; exec sleep 60"#]);
+        let mut process = Process::start("sleeper", logs.path(), &mut command).unwrap();
+        let line = process.ready(Duration::from_secs(5)).await.unwrap();
+        assert_eq!(line["ready"], true);
+        assert!(!process.stop().await.unwrap().success());
+    }
+
+    #[tokio::test]
+    async fn shows_why_a_process_did_not_start() {
+        let logs = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo no such thing >&2; exit 3"]);
+        let mut process = Process::start("broken", logs.path(), &mut command).unwrap();
+        let error = process.ready(Duration::from_secs(5)).await.unwrap_err();
+        assert!(error.to_string().contains("no such thing"), "{error:#}");
+    }
+}
