@@ -61,34 +61,35 @@ Examples:
   exeat servers show github        one, with what it may reach")]
     Servers(ServersArguments),
     /// Ask the audit log who did what
-    #[command(subcommand, after_help = "\
+    #[command(
+        subcommand,
+        after_help = "\
 Examples:
   exeat audit query --since 2h --effect deny
   exeat audit query --since \"last tuesday\" --until \"last tuesday\" --server github
-  exeat audit tail --kind finding
-  exeat audit verify")]
+  exeat audit tail --kind finding"
+    )]
     Audit(AuditCommand),
     /// Check the policy, and ask it why
-    #[command(subcommand, after_help = "\
+    #[command(
+        subcommand,
+        after_help = "\
 Examples:
   exeat policy check ./policy.d
-  exeat policy explain --user dave --server github --tool create_issue --args '{\"title\":\"x\"}'
-  exeat policy schema > exeat-policy.schema.json")]
+  exeat policy explain --user dave --server github --tool create_issue
+  exeat policy explain --server github --request GET https://api.github.com/user"
+    )]
     Policy(PolicyCommand),
     /// Show or install the certificate of the daemon's CA
-    #[command(subcommand, after_help = "\
+    #[command(
+        subcommand,
+        after_help = "\
 Examples:
   exeat ca export > exeat-ca.pem
   sudo exeat ca install            trust it on this whole machine
-  sudo exeat ca install --undo")]
+  sudo exeat ca install --undo"
+    )]
     Ca(CaCommand),
-    /// Say what this machine supports, and what to do about what it does not
-    #[command(after_help = "\
-Examples:
-  exeat doctor
-  exeat doctor --no-runtimes       without starting node, python and the like
-  exeat doctor --json | jq 'select(.standing != \"ok\")'")]
-    Doctor(DoctorArguments),
     /// For Exeat's own use
     #[command(subcommand, hide = true)]
     Internal(InternalCommand),
@@ -132,8 +133,7 @@ Times: 10m, 2h, 3d, 1w (ago); today, yesterday, tuesday, \"last tuesday\"; 2026-
 Examples:
   exeat audit query --since 10m
   exeat audit query --since yesterday --until yesterday --effect deny
-  exeat audit query --tool 'create_issue' --text acme --limit 20 --json
-  exeat audit query --dir /var/lib/exeat/audit     without the daemon, as root")]
+  exeat audit query --tool create_issue --text acme --limit 20 --json")]
     Query(QueryArguments),
     /// Print the records that match as they are written
     #[command(after_help = "\
@@ -142,15 +142,6 @@ Examples:
   exeat audit tail --effect deny --server github
   exeat audit tail --json | jq .decision")]
     Tail(FilterArguments),
-    /// Prove that the log is complete and unchanged
-    #[command(after_help = "\
-Examples:
-  sudo exeat audit verify
-  exeat audit verify --dir ./copied-segments")]
-    Verify(DirectoryArguments),
-    /// Print the JSON Schema of a record
-    #[command(after_help = "Example:\n  exeat audit schema > record.schema.json")]
-    Schema,
 }
 
 /// Of `audit query`.
@@ -168,9 +159,6 @@ pub struct QueryArguments {
     /// The newest so many of those that match
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub limit: Option<u32>,
-    /// Where to read.
-    #[command(flatten)]
-    pub directory: DirectoryArguments,
 }
 
 /// Which records.
@@ -185,20 +173,12 @@ pub struct FilterArguments {
     /// Name of the tool
     #[arg(long, value_name = "NAME")]
     pub tool: Option<String>,
-    /// What was decided: allow, deny, approve, dry_run
+    /// What was decided: allow, deny, approve, `dry_run`
     #[arg(long)]
     pub effect: Option<String>,
     /// A text that occurs in the record
     #[arg(long)]
     pub text: Option<String>,
-}
-
-/// Where segments are read from.
-#[derive(Debug, Clone, Args)]
-pub struct DirectoryArguments {
-    /// Read the segments in this directory, without the daemon
-    #[arg(long, value_name = "DIRECTORY")]
-    pub dir: Option<PathBuf>,
 }
 
 /// What to do with the policy.
@@ -215,14 +195,10 @@ Examples:
     #[command(after_help = "\
 Examples:
   exeat policy explain --user dave --server github --tool create_issue
-  exeat policy explain --caller research-agent --server billing --tool send_invoice \\
-        --args '{\"amountCents\": 200000}'
+  exeat policy explain --user dave --server github      may dave start it?
   exeat policy explain --server github --request GET https://api.github.com/user
   exeat policy explain --server github --connect 10.20.0.7:5432 --policy ./policy.d")]
     Explain(Box<ExplainArguments>),
-    /// Print the JSON Schema of policy files, for editors
-    #[command(after_help = "Example:\n  exeat policy schema > exeat-policy.schema.json")]
-    Schema,
 }
 
 /// Of `policy check`.
@@ -242,9 +218,6 @@ pub struct ExplainArguments {
     /// Ask these files instead of the running daemon
     #[arg(long, value_name = "PATH")]
     pub policy: Option<PathBuf>,
-    /// Identity that calls
-    #[arg(long, value_name = "NAME")]
-    pub caller: Option<String>,
     /// Unix user that calls
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
@@ -257,9 +230,6 @@ pub struct ExplainArguments {
     /// Tool that is called
     #[arg(long, value_name = "NAME", group = "action")]
     pub tool: Option<String>,
-    /// The tool's arguments
-    #[arg(long, value_name = "JSON")]
-    pub args: Option<String>,
     /// Protocol method, where it is not tools/call
     #[arg(long, value_name = "METHOD", group = "action")]
     pub method: Option<String>,
@@ -312,14 +282,6 @@ pub struct ExportArguments {
     /// Write it to this file, which must not exist
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-}
-
-/// Of `doctor`.
-#[derive(Debug, Args)]
-pub struct DoctorArguments {
-    /// Do not start the runtimes that are found
-    #[arg(long)]
-    pub no_runtimes: bool,
 }
 
 /// For Exeat's own use.

@@ -62,7 +62,10 @@ pub struct Targets {
 impl Targets {
     /// Opens them, and proves that they can be reached by whom nothing forbids it.
     pub async fn open() -> Result<Self, CanaryError> {
-        let mut targets = Self { tcp: Vec::new(), udp: Vec::new() };
+        let mut targets = Self {
+            tcp: Vec::new(),
+            udp: Vec::new(),
+        };
         for address in [any_port(Ipv4Addr::LOCALHOST), any_port(Ipv6Addr::LOCALHOST)] {
             let opened = open(address).await;
             match opened {
@@ -125,12 +128,17 @@ fn any_port(address: impl Into<IpAddr>) -> SocketAddr {
 }
 
 async fn open(address: SocketAddr) -> io::Result<(TcpListener, UdpSocket)> {
-    Ok((TcpListener::bind(address).await?, UdpSocket::bind(address).await?))
+    Ok((
+        TcpListener::bind(address).await?,
+        UdpSocket::bind(address).await?,
+    ))
 }
 
 fn is_absent(error: &io::Error) -> bool {
     let absent = [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL];
-    absent.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    absent
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// A refusal counts only of something that answers: the daemon itself gets through.
@@ -145,7 +153,9 @@ async fn control(listener: &TcpListener) -> Result<(), CanaryError> {
         accepted?;
         Ok(())
     };
-    let reached = timeout(LOOPBACK, reach).await.unwrap_or_else(|elapsed| Err(elapsed.into()));
+    let reached = timeout(LOOPBACK, reach)
+        .await
+        .unwrap_or_else(|elapsed| Err(elapsed.into()));
     reached.map_err(|source| CanaryError::Control { address, source })
 }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::error::InvalidCommand;
+use crate::telemetry::clock::Timestamp;
 
 /// Longest name of a server, tool, caller or host that a command may carry, in bytes.
 pub const MAX_NAME: usize = 256;
@@ -58,10 +59,10 @@ pub struct ServerShow {
 pub struct RecordFilter {
     /// Not before this moment: RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub since: Option<jiff::Timestamp>,
+    pub since: Option<Timestamp>,
     /// Before this moment: RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub until: Option<jiff::Timestamp>,
+    pub until: Option<Timestamp>,
     /// The record's `kind`, as in the schema.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,

@@ -56,7 +56,10 @@ pub fn answer(
         now,
         counts: &[],
     };
-    let counts: Vec<Count> = policy::limit_keys(set, &request).iter().map(count).collect();
+    let counts: Vec<Count> = policy::limit_keys(set, &request)
+        .iter()
+        .map(count)
+        .collect();
     request.counts = &counts;
     Ok(explanation(set, policy::explain(set, &request)))
 }
@@ -68,10 +71,23 @@ pub fn unused(key: &LimitKey) -> Count {
 
 /// The parts of an action that policy wants parsed.
 enum Parsed<'a> {
-    Run { server: &'a str },
-    Call { server: &'a str, method: &'a str, name: Option<&'a str> },
-    Request { url: Url, method: &'a str },
-    Connect { to: Destination, port: u16, protocol: Protocol },
+    Run {
+        server: &'a str,
+    },
+    Call {
+        server: &'a str,
+        method: &'a str,
+        name: Option<&'a str>,
+    },
+    Request {
+        url: Url,
+        method: &'a str,
+    },
+    Connect {
+        to: Destination,
+        port: u16,
+        protocol: Protocol,
+    },
 }
 
 enum Destination {
@@ -89,12 +105,22 @@ impl<'a> Parsed<'a> {
                 name: call.name.as_deref(),
             },
             Action::Request(OutboundRequest { method, url }) => {
-                let error = |source| QuestionError::Url { url: url.clone(), source };
+                let error = |source| QuestionError::Url {
+                    url: url.clone(),
+                    source,
+                };
                 // The query is no part of what policy compares.
                 let bare = url.split(['?', '#']).next().unwrap_or_default();
-                Self::Request { url: Url::parse(bare).map_err(error)?, method }
+                Self::Request {
+                    url: Url::parse(bare).map_err(error)?,
+                    method,
+                }
             }
-            Action::Connect(OutboundConnection { host, port, protocol }) => Self::Connect {
+            Action::Connect(OutboundConnection {
+                host,
+                port,
+                protocol,
+            }) => Self::Connect {
                 to: destination(host)?,
                 port: *port,
                 protocol: match protocol {
@@ -108,16 +134,31 @@ impl<'a> Parsed<'a> {
     fn action(&self) -> policy::Action<'_> {
         match self {
             Self::Run { server } => policy::Action::Run { server },
-            Self::Call { server, method, name } => {
-                policy::Action::Mcp { server, method, name: *name, hints: None, session: None }
-            }
+            Self::Call {
+                server,
+                method,
+                name,
+            } => policy::Action::Mcp {
+                server,
+                method,
+                name: *name,
+                hints: None,
+                session: None,
+            },
             Self::Request { url, method } => {
                 let (target, port) = match &url.endpoint {
                     Endpoint::Name(name, port) => (Target::Name(name), *port),
                     Endpoint::Address(address, port) => (Target::Address(*address), *port),
                 };
                 let (path, tls) = (url.path.as_str(), url.tls);
-                policy::Action::Http { target, port, method, path, tls, upgrade: false }
+                policy::Action::Http {
+                    target,
+                    port,
+                    method,
+                    path,
+                    tls,
+                    upgrade: false,
+                }
             }
             Self::Connect { to, port, protocol } => policy::Action::Connect {
                 target: match to {
@@ -132,11 +173,17 @@ impl<'a> Parsed<'a> {
 }
 
 fn destination(host: &str) -> Result<Destination, QuestionError> {
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
     if let Ok(address) = bare.parse() {
         return Ok(Destination::Address(address));
     }
-    let error = |source| QuestionError::Host { host: host.to_owned(), source };
+    let error = |source| QuestionError::Host {
+        host: host.to_owned(),
+        source,
+    };
     Name::parse(host).map(Destination::Name).map_err(error)
 }
 
@@ -150,8 +197,16 @@ fn explanation(set: &PolicySet, explained: policy::Explanation) -> Explanation {
         effect: verdict.effect.to_string(),
         mode: verdict.mode.to_string(),
         would: verdict.would.as_ref().map(|would| {
-            let rule = would.rule.as_deref().map(|rule| format!(" by rule `{rule}`"));
-            format!("{}{}: {}", would.effect, rule.unwrap_or_default(), would.reason)
+            let rule = would
+                .rule
+                .as_deref()
+                .map(|rule| format!(" by rule `{rule}`"));
+            format!(
+                "{}{}: {}",
+                would.effect,
+                rule.unwrap_or_default(),
+                would.reason
+            )
         }),
         rule: rule.map(str::to_owned),
         reason: said.map_or_else(|| why.clone(), |said| format!("{why}: {said}")),
@@ -166,7 +221,10 @@ fn considered(item: &policy::Considered) -> Considered {
     Considered {
         subject: item.subject.to_string(),
         place: item.place.as_ref().map(ToString::to_string),
-        matched: matches!(item.outcome, Outcome::Matched | Outcome::Observed | Outcome::UsedUp),
+        matched: matches!(
+            item.outcome,
+            Outcome::Matched | Outcome::Observed | Outcome::UsedUp
+        ),
         why: item.outcome.to_string(),
     }
 }

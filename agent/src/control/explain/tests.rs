@@ -9,8 +9,17 @@ fn ask(action: Action) -> Result<Explanation, QuestionError> {
         text: "version: 1\n".to_owned(),
     }])
     .unwrap();
-    let question = Question { caller: None, user: Some("dave".to_owned()), action };
-    answer(&set, &question, Timestamp::from_seconds(1_795_224_773), unused)
+    let question = Question {
+        caller: None,
+        user: Some("dave".to_owned()),
+        action,
+    };
+    answer(
+        &set,
+        &question,
+        Timestamp::from_seconds(1_795_224_773),
+        unused,
+    )
 }
 
 #[test]
@@ -40,7 +49,10 @@ fn a_policy_that_says_nothing_denies_everything() {
 #[test]
 fn what_cannot_be_asked_is_said() {
     let request = |url: &str| {
-        Action::Request(OutboundRequest { method: "GET".to_owned(), url: url.to_owned() })
+        Action::Request(OutboundRequest {
+            method: "GET".to_owned(),
+            url: url.to_owned(),
+        })
     };
     let connect = |host: &str| {
         Action::Connect(OutboundConnection {
@@ -49,7 +61,12 @@ fn what_cannot_be_asked_is_said() {
             protocol: Transport::Tcp,
         })
     };
-    for action in [request("ftp://x"), request(""), request("https://a b/"), connect("a b")] {
+    for action in [
+        request("ftp://x"),
+        request(""),
+        request("https://a b/"),
+        connect("a b"),
+    ] {
         assert!(ask(action.clone()).is_err(), "{action:?}");
     }
 }
