@@ -134,7 +134,7 @@ mod tests {
         assert!(
             texts
                 .iter()
-                .map(|text| text.parse().unwrap())
+                .map(|text| text.parse::<RecordId>().unwrap())
                 .eq(names.iter().copied())
         );
         assert_eq!(names[4].milliseconds(), 9_000);

@@ -42,3 +42,6 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
 
 /// Where the daemon listens unless its configuration says otherwise.
 pub const SOCKET: &str = "/run/exeat/control.sock";
+
+#[cfg(test)]
+mod tests;
