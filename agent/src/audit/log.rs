@@ -135,22 +135,26 @@ impl Log {
     /// The chain is taken up where it ended. What a crash tore off stays where it is, is named in
     /// a `log_cut` record, and counts no more.
     pub fn start(directory: OwnedFd, options: Options) -> Result<(Self, Writer), StartError> {
-        let ids = IdSource::new().map_err(|_| StartError::Random)?;
-        let log = Self(Arc::new(Inner {
-            places: Arc::new(Semaphore::new(
-                options.places.clamp(1, Semaphore::MAX_PERMITS),
-            )),
+        let log = Self::new(options)?;
+        let writer = writer::start(directory, &log)?;
+        Ok((log, writer))
+    }
+
+    /// A log without a writer.
+    pub(super) fn new(options: Options) -> Result<Self, StartError> {
+        let ids = IdSource::new().map_err(StartError::Random)?;
+        let places = options.places.clamp(1, Semaphore::MAX_PERMITS);
+        Ok(Self(Arc::new(Inner {
+            places: Arc::new(Semaphore::new(places)),
             state: watch::Sender::new(None),
             durable: watch::Sender::new(0),
             head: Mutex::default(),
             refused: AtomicU64::new(0),
-            options,
+            options: Options { places, ..options },
             queue: Mutex::default(),
             changed: Condvar::new(),
             ids,
-        }));
-        let writer = writer::start(directory, &log)?;
-        Ok((log, writer))
+        })))
     }
 
     /// Opens the record of an exchange, once there is room in the queue for its end.
@@ -247,7 +251,7 @@ impl Log {
         }
         let mut state = self.watch();
         select! {
-            place = Arc::clone(&self.0.places).acquire_owned() => place.map_err(|_| self.gone()),
+            place = Arc::clone(&self.0.places).acquire_owned() => place.ok().ok_or_else(|| self.gone()),
             _ = state.wait_for(Option::is_some) => Err(self.gone()),
         }
     }
@@ -288,15 +292,12 @@ impl Log {
         let idle =
             |queue: &mut Queue| queue.waiting.is_empty() && !queue.urgent && queue.ending.is_none();
         let mut queue = self.queue();
-        queue = match limit {
-            Some(limit) => {
-                let waited = self.0.changed.wait_timeout_while(queue, limit, idle);
-                waited.unwrap_or_else(PoisonError::into_inner).0
-            }
-            None => {
-                let waited = self.0.changed.wait_while(queue, idle);
-                waited.unwrap_or_else(PoisonError::into_inner)
-            }
+        queue = if let Some(limit) = limit {
+            let waited = self.0.changed.wait_timeout_while(queue, limit, idle);
+            waited.unwrap_or_else(PoisonError::into_inner).0
+        } else {
+            let waited = self.0.changed.wait_while(queue, idle);
+            waited.unwrap_or_else(PoisonError::into_inner)
         };
         if !linger.is_zero() && !queue.waiting.is_empty() {
             let calm = |queue: &mut Queue| !queue.urgent && queue.ending.is_none();

@@ -12,6 +12,8 @@ mod open;
 mod read;
 pub mod record;
 mod shared;
+#[cfg(test)]
+mod tests;
 mod text;
 mod writer;
 
@@ -19,6 +21,10 @@ pub use chain::{Digest, Head, LineFault, VERSION};
 pub use id::{RecordId, RecordIdError};
 pub use log::{AuditUnavailable, Log, Options, Receipt, Start, SyncPolicy};
 pub use open::OpenRecord;
+pub use read::{
+    Entry, Fault, FaultKind, Filter, From as TailFrom, ReadError, Segments, Tail, Verification,
+    VerifyError,
+};
 pub use record::{Kind, Outcome, Record, Stage, Status};
 pub use shared::Shared;
 pub use text::{MAX_TEXT, Text};

@@ -79,37 +79,31 @@ pub fn header<'v>(name: &str, value: &'v str) -> Cow<'v, str> {
 
 /// A path with its query, percent-encoded as it was sent.
 pub fn path(path: &str) -> Cow<'_, str> {
-    if !path.contains(['?', '#', '%', ';', '=']) {
-        return text(path);
+    let query = path.find(['?', '#']).unwrap_or(path.len());
+    let (head, query) = path.split_at_checked(query).unwrap_or((path, ""));
+    // As a whole, since the parts of a URL would not show a user's password in it.
+    let head = text(head);
+    if query.is_empty() && !head.contains(['%', ';', '=']) {
+        return head;
     }
     let mut masked = String::with_capacity(path.len());
-    let mut changed = false;
-    // Pieces with the separator that ends each.
-    for piece in path.split_inclusive(['/', '?', '&', ';', '#']) {
-        let content = piece.trim_end_matches(['/', '?', '&', ';', '#']);
-        let separator = piece.get(content.len()..).unwrap_or_default();
-        match content.split_once('=') {
-            Some((key, _)) if is_telling(&decoded(key)) => {
-                masked.push_str(key);
-                masked.push('=');
-                masked.push_str(MASK);
-                changed = true;
+    for part in [&*head, query] {
+        // Pieces with the separator that ends each.
+        for piece in part.split_inclusive(['/', '?', '&', ';', '#']) {
+            let content = piece.trim_end_matches(['/', '?', '&', ';', '#']);
+            match content.split_once('=') {
+                Some((key, _)) if is_telling(&decoded(key)) => {
+                    masked.push_str(key);
+                    masked.push('=');
+                    masked.push_str(MASK);
+                }
+                _ if hides_secret(content) => masked.push_str(MASK),
+                _ => masked.push_str(&text(content)),
             }
-            _ if hides_secret(content) => {
-                masked.push_str(MASK);
-                changed = true;
-            }
-            _ => masked.push_str(content),
+            masked.push_str(piece.get(content.len()..).unwrap_or_default());
         }
-        masked.push_str(separator);
     }
-    if !changed {
-        return text(path);
-    }
-    match text(&masked) {
-        Cow::Owned(again) => Cow::Owned(again),
-        Cow::Borrowed(_) => Cow::Owned(masked),
-    }
+    Cow::Owned(masked)
 }
 
 /// The arguments of a command, without secrets that stand in them or after a telling flag.

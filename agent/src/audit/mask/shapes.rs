@@ -209,30 +209,45 @@ fn assigned(text: &[u8], separator: usize) -> Option<Range<usize>> {
     if key.is_empty() || !is_telling(key) {
         return None;
     }
+    // A header in a text, with its scheme and its parts, goes to the end of its line.
+    let reduced = key.to_ascii_lowercase();
+    let whole_line = reduced.contains("authorization") || reduced.contains("cookie");
     let after = text.get(separator + 1..)?;
     let blank = after.iter().take_while(|byte| **byte == b' ').count();
-    let mut start = separator + 1 + blank;
-    let escape = usize::from(text.get(start) == Some(&b'\\'));
-    let length = match text.get(start + escape) {
+    let value = after.get(blank..)?;
+    let escaped = usize::from(value.first() == Some(&b'\\'));
+    let (quotes, length) = match value.get(escaped) {
         Some(quote @ (b'"' | b'\'')) => {
-            start += escape + 1;
-            text.get(start..)?
-                .iter()
-                .take_while(|byte| *byte != quote)
-                .count()
+            let quotes = escaped + 1;
+            (quotes, quoted(value.get(quotes..)?, *quote, escaped > 0))
         }
-        _ => {
-            let ends = |byte: &u8| {
-                byte.is_ascii_whitespace()
-                    || matches!(byte, b'&' | b',' | b';' | b'"' | b'\'' | b')' | b'}')
-            };
-            text.get(start..)?
-                .iter()
-                .take_while(|byte| !ends(byte))
-                .count()
-        }
+        _ => (0, unquoted(value, whole_line)),
     };
+    let start = separator + 1 + blank + quotes;
     (length > 0).then_some(start..start + length)
+}
+
+/// The length of a value that ends with a quote, which in JSON inside JSON is escaped itself.
+fn quoted(value: &[u8], quote: u8, escaped: bool) -> usize {
+    let mut inside_escape = false;
+    let ends = |byte: &u8| {
+        if escaped {
+            return *byte == b'\\';
+        }
+        let ends = *byte == quote && !inside_escape;
+        inside_escape = *byte == b'\\' && !inside_escape;
+        ends
+    };
+    value.iter().position(ends).unwrap_or(value.len())
+}
+
+fn unquoted(value: &[u8], whole_line: bool) -> usize {
+    let ends = |byte: &u8| match byte {
+        b'\n' | b'\r' | b'"' | b'\'' => true,
+        b'&' | b',' | b';' | b')' | b'}' | b'\\' => !whole_line,
+        _ => byte.is_ascii_whitespace() && !whole_line,
+    };
+    value.iter().position(ends).unwrap_or(value.len())
 }
 
 /// `user:password` of `scheme://user:password@host`, from the colon's place.
