@@ -12,6 +12,7 @@ mod name;
 mod path;
 mod set;
 mod time;
+pub mod yaml;
 
 pub use self::decide::{
     Action, Binding, Caller, Considered, Count, Counter, Egress, Explanation, Hints, LimitKey,

@@ -93,8 +93,17 @@ impl<Out: Message, In: Message> Channel<Out, In> {
         message: &Out,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(), ChannelError> {
+        self.send_within(SEND_LIMIT, message, descriptors).await
+    }
+
+    pub(super) async fn send_within(
+        &self,
+        limit: Duration,
+        message: &Out,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), ChannelError> {
         let body = serde_json::to_vec(message).map_err(ChannelError::Encode)?;
-        match timeout(SEND_LIMIT, self.send_body(&body, descriptors)).await {
+        match timeout(limit, self.send_body(&body, descriptors)).await {
             Ok(sent) => sent,
             Err(_elapsed) => Err(ChannelError::Stuck),
         }

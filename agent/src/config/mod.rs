@@ -3,11 +3,21 @@
 //! Every field has a default, so that an absent file is a working configuration. The types are
 //! also the form in which the supervisor hands the configuration to the gate.
 
+mod load;
+mod read;
+mod reference;
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use load::{ConfigError, load, read_text};
+pub use read::parse;
+pub use reference::page;
 
 /// Where the configuration is looked for when `--config` does not say.
 pub const DEFAULT_FILE: &str = "/etc/exeat/exeat.yaml";

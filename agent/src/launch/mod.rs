@@ -1,1 +1,5 @@
-//! launch
+//! Children of the supervisor: how a process gets from root in no particular place to an
+//! unprivileged program in its cgroup.
+
+pub mod environment;
+pub mod stage;

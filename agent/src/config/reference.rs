@@ -1,0 +1,130 @@
+//! The configuration's reference page, made from one table so that it cannot go stale.
+
+/// One setting: its place in the file, its default, what it means.
+type Setting = (&'static str, &'static str, &'static str);
+
+const SETTINGS: &[Setting] = &[
+    ("version", "required", "`1`, the version of this format"),
+    (
+        "policy",
+        "`/etc/exeat/policy.d`",
+        "the policy: a file, or a directory whose `*.yaml` are merged in name order; `--policy` overrides it",
+    ),
+    (
+        "state_dir",
+        "`/var/lib/exeat`",
+        "the CA, audit segments, and everything else that outlives a reboot",
+    ),
+    ("run_dir", "`/run/exeat`", "sockets and trust bundles"),
+    (
+        "bpffs",
+        "`/sys/fs/bpf/exeat`",
+        "where programs and maps are pinned, in a bpf file system",
+    ),
+    (
+        "cgroup",
+        "`exeat`",
+        "Exeat's own cgroup, directly under the cgroup2 mount",
+    ),
+    (
+        "gate.user",
+        "`exeat`",
+        "account of the unprivileged process: a name or a uid, never root",
+    ),
+    (
+        "listeners.proxy_port",
+        "`0`",
+        "TCP port of the proxy on 127.0.0.1 and ::1; 0: one that is free",
+    ),
+    (
+        "listeners.dns_port",
+        "`0`",
+        "UDP port of the resolver on 127.0.0.1 and ::1; 0: one that is free",
+    ),
+    (
+        "dns.upstream",
+        "`/etc/resolv.conf`",
+        "who answers what policy lets through: the path of a resolv.conf, or a list of `ADDRESS` or `ADDRESS:PORT`",
+    ),
+    (
+        "tls.extra_roots",
+        "`[]`",
+        "PEM files with roots that are trusted besides the system's",
+    ),
+    (
+        "tls.client_certificates",
+        "`[]`",
+        "`{host, cert, key}`: certificates for hosts that ask for one; PEM files that the supervisor alone reads",
+    ),
+    (
+        "upstream_proxy.url",
+        "none",
+        "`http://HOST:PORT` of a proxy that every upstream connection passes by CONNECT",
+    ),
+    (
+        "upstream_proxy.username",
+        "none",
+        "for Basic authentication",
+    ),
+    (
+        "upstream_proxy.password_file",
+        "none",
+        "file with the password on its first line, read by the supervisor alone",
+    ),
+    (
+        "audit.sync",
+        "`20ms`",
+        "longest time between a record and its way to the disk; `0ms` syncs each; at most `10s`",
+    ),
+    (
+        "audit.segment_bytes",
+        "`67108864`",
+        "size at which a segment is closed; 64 KiB to 16 GiB",
+    ),
+    (
+        "limits.body_bytes",
+        "`4194304`",
+        "largest body, decoded, that is held for inspection",
+    ),
+    ("limits.header_bytes", "`65536`", "largest header section"),
+    (
+        "limits.header_deadline",
+        "`10s`",
+        "time for a TLS hello or a request's head to arrive",
+    ),
+    (
+        "limits.connect_deadline",
+        "`10s`",
+        "time for an upstream connection, look-up and handshake included",
+    ),
+    (
+        "limits.idle_deadline",
+        "`10m`",
+        "time without a byte after which a connection is closed",
+    ),
+    (
+        "limits.connections_per_workload",
+        "`256`",
+        "connections that one workload may hold",
+    ),
+    (
+        "shutdown",
+        "`10s`",
+        "time for live exchanges to end after SIGTERM",
+    ),
+];
+
+/// The page `agent/docs/config.md`.
+pub fn page() -> String {
+    let mut page = String::from(
+        "# exeat.yaml\n\n\
+         The daemon reads `/etc/exeat/exeat.yaml`, or what `--config` names. Without the file in its\n\
+         default place every setting has its default. Unknown keys are errors; durations are written\n\
+         `20ms`, `10s`, `5m`, `1h`. This page is made from the code.\n\n\
+         | setting | default | meaning |\n|---|---|---|\n",
+    );
+    for (name, default, meaning) in SETTINGS {
+        page.push_str(&format!("| `{name}` | {default} | {meaning} |\n"));
+    }
+    page
+}

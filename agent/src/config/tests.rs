@@ -1,0 +1,151 @@
+use std::fs;
+use std::path::Path;
+
+use exeat_policy::Source;
+
+use super::*;
+
+const EVERYTHING: &str = r#"
+version: 1
+policy: /srv/policy.yaml
+state_dir: /srv/state
+run_dir: /srv/run
+bpffs: /sys/fs/bpf/other
+cgroup: exeat-2
+gate: { user: 990 }
+listeners: { proxy_port: 15001, dns_port: 15053 }
+dns: { upstream: [9.9.9.9, "[2620:fe::fe]:5353", "10.0.0.1:53"] }
+tls:
+  extra_roots: [/etc/ssl/corp.pem]
+  client_certificates: [{ host: api.example.com, cert: /c.pem, key: /k.pem }]
+upstream_proxy: { url: "http://proxy.example:3128/", username: exeat, password_file: /p }
+audit: { sync: 0ms, segment_bytes: 1048576 }
+limits:
+  body_bytes: 1048576
+  header_bytes: 16384
+  header_deadline: 5s
+  connect_deadline: 500ms
+  idle_deadline: 1h
+  connections_per_workload: 8
+shutdown: 2m
+"#;
+
+fn from(text: &str) -> Result<Config, Vec<String>> {
+    let source = Source {
+        name: "exeat.yaml".into(),
+        text: text.into(),
+    };
+    parse(&source).map_err(|faults| faults.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn every_setting_is_read_and_no_default_is_left() {
+    let config = from(EVERYTHING).unwrap();
+    let default = Config::default();
+    let (config_json, default_json) = (
+        serde_json::to_value(&config).unwrap(),
+        serde_json::to_value(&default).unwrap(),
+    );
+    for (key, value) in config_json.as_object().unwrap() {
+        assert_ne!(value, &default_json[key], "{key}");
+    }
+    assert_eq!(config.gate.user, "990");
+    assert_eq!(config.limits.connect_deadline, Duration::from_millis(500));
+    assert_eq!(
+        config.upstream_proxy.unwrap().url,
+        "http://proxy.example:3128"
+    );
+    let DnsUpstream::Servers(servers) = config.dns.upstream else {
+        panic!("servers")
+    };
+    assert_eq!(servers[1], "[2620:fe::fe]:5353".parse().unwrap());
+    assert_eq!(servers[0].port(), 53);
+}
+
+#[test]
+fn a_file_with_the_version_alone_means_the_defaults() {
+    assert_eq!(from("version: 1\n").unwrap(), Config::default());
+}
+
+#[test]
+fn every_fault_is_told_at_once_with_its_place() {
+    let faults = from(
+        "version: 2\npolicy: relative\ngate: { user: root }\nlisteners: { proxy_port: 70000 }\n\
+         shutdwon: 1s\naudit: { sync: 20 ms }\ndns: { upstream: [] }\n\
+         upstream_proxy: { url: \"https://u:p@x\", password_file: /p }\ncgroup: ../x\n",
+    )
+    .unwrap_err();
+    for start in [
+        "exeat.yaml:1:10: ",
+        "exeat.yaml:2:9: ",
+        "exeat.yaml:3:15: ",
+        "exeat.yaml:4:26: ",
+        "exeat.yaml:5:1: unknown key `shutdwon`",
+        "exeat.yaml:6:16: ",
+        "exeat.yaml:7:18: ",
+        "exeat.yaml:8:24: ",
+        "exeat.yaml:9:9: ",
+    ] {
+        assert!(
+            faults.iter().any(|fault| fault.starts_with(start)),
+            "{start} in {faults:#?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_no_configuration_is_refused() {
+    for text in [
+        "",
+        "[]",
+        "version: one",
+        "policy: /x\n",
+        "version: 1\nversion: 1\n",
+        "a: &b 1\n",
+    ] {
+        from(text).unwrap_err();
+    }
+}
+
+#[test]
+fn an_absent_file_is_an_error_only_where_it_was_named() {
+    let missing = Path::new("/nonexistent/exeat.yaml");
+    assert!(matches!(load(Some(missing)), Err(ConfigError::Read { .. })));
+}
+
+#[test]
+fn the_reference_page_is_the_one_in_docs() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/config.md");
+    if std::env::var_os("EXEAT_BLESS").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, page()).unwrap();
+    }
+    assert_eq!(
+        fs::read_to_string(path).unwrap(),
+        page(),
+        "run with EXEAT_BLESS=1 to write it"
+    );
+}
+
+/// Every leaf of the configuration stands in the reference, and the reference names no other.
+#[test]
+fn the_reference_names_every_setting() {
+    let mut config = from(EVERYTHING).unwrap();
+    config.dns.upstream = DnsUpstream::Servers(Vec::new());
+    let mut expected = vec!["version".to_owned()];
+    let value = serde_json::to_value(&config).unwrap();
+    for (key, value) in value.as_object().unwrap() {
+        match value.as_object().filter(|_| key != "shutdown") {
+            Some(section) => expected.extend(section.keys().map(|name| format!("{key}.{name}"))),
+            None => expected.push(key.clone()),
+        }
+    }
+    expected.sort();
+    let page = page();
+    let rows = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let mut found: Vec<_> = rows.map(str::to_owned).collect();
+    found.sort();
+    assert_eq!(found, expected);
+}

@@ -1,0 +1,372 @@
+//! The stages run as root, in processes of their own: this test binary, started again.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::supervisor::cgroups::{Tree, destroy, find_root};
+
+const STAGE: &str = "EXEAT_TEST_STAGE";
+const PROBE: &str = "EXEAT_TEST_PROBE";
+/// Nobody, in most systems.
+const UID: u32 = 65534;
+
+/// Not a test of its own: the stage in the child.
+#[test]
+fn stage_process() {
+    if env::var_os(STAGE).is_some() {
+        // Written for a process without threads, and works with those of the test harness.
+        let code = run();
+        assert_eq!(code, ExitCode::SUCCESS);
+    }
+}
+
+/// Not a test of its own: what the gate stage becomes. Tries what it must not be able to do.
+#[test]
+fn probe_process() {
+    let Some(orders) = env::var_os(PROBE) else {
+        return;
+    };
+    let orders: Value = serde_json::from_str(orders.to_str().unwrap()).unwrap();
+    let path = |key: &str| Path::new(orders[key].as_str().unwrap()).to_owned();
+    let said = |result: Result<(), io::Error>| result.err().map(|e| format!("{:?}", e.kind()));
+    let raw = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::RAW,
+        Some(rustix::net::ipproto::ICMP),
+    );
+    let open: Vec<String> = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .map(|link| link.display().to_string())
+        .collect();
+    let report = json!({
+        "status": fs::read_to_string("/proc/thread-self/status").unwrap(),
+        "cgroup": fs::read_to_string("/proc/self/cgroup").unwrap(),
+        "limits": fs::read_to_string("/proc/self/limits").unwrap(),
+        "environment": env::vars().map(|(name, _)| name).collect::<Vec<_>>(),
+        "directory": env::current_dir().unwrap(),
+        "open": open,
+        "key": said(fs::read(path("key")).map(drop)),
+        "leave": said(fs::write(path("elsewhere"), "0")),
+        "raw": said(raw.map(drop).map_err(io::Error::from)),
+        "root": said(nix::unistd::setuid(nix::unistd::Uid::from_raw(0)).map_err(io::Error::from)),
+    });
+    let stdin = io::stdin();
+    send_frame(stdin.as_fd(), report.to_string().as_bytes(), &[]).unwrap();
+}
+
+fn this_test(name: &str, variable: &str, value: &str) -> Program {
+    Program {
+        path: env::current_exe().unwrap(),
+        arguments: ["--exact", name, "--nocapture", "--test-threads=1"]
+            .map(str::to_owned)
+            .into(),
+        environment: vec![(variable.to_owned(), value.to_owned())],
+    }
+}
+
+fn stage_program() -> Program {
+    this_test("launch::stage::tests::stage_process", STAGE, "1")
+}
+
+fn tree(name: &str) -> Tree {
+    Tree::create(
+        find_root().unwrap(),
+        &format!("super-{name}-{}", std::process::id()),
+    )
+    .unwrap()
+}
+
+fn account() -> Account {
+    Account {
+        uid: UID,
+        gid: UID,
+        groups: vec![UID],
+    }
+}
+
+fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    let line = status
+        .lines()
+        .find(|line| line.starts_with(&format!("{name}:")))
+        .unwrap();
+    line.split_once(':').unwrap().1.trim()
+}
+
+#[tokio::test]
+async fn the_gate_keeps_no_privilege() {
+    let tree = tree("gate");
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let today = jiff::civil::date(2026, 11, 21);
+    crate::supervisor::ca::Authority::open(directory.path(), today).unwrap();
+    // A descriptor that a careless supervisor left open across exec.
+    let forgotten = File::open("/proc/self/status").unwrap();
+    rustix::io::fcntl_setfd(&forgotten, rustix::io::FdFlags::empty()).unwrap();
+    let (ours, theirs) = crate::channel::pair().unwrap();
+    rustix::io::ioctl_fionbio(&ours, false).unwrap();
+    let orders = json!({
+        "key": directory.path().join("ca.key"),
+        "elsewhere": tree.managed.join("cgroup.procs"),
+    });
+    let stage = Stage::Gate(EnterGate {
+        cgroup: tree.gate.clone(),
+        account: account(),
+        program: this_test(
+            "launch::stage::tests::probe_process",
+            PROBE,
+            &orders.to_string(),
+        ),
+    });
+    let mut spawned = spawn(&stage_program(), &stage, &[theirs.as_fd()])
+        .await
+        .unwrap();
+    drop(theirs);
+    let frame = receive_frame(ours.as_fd(), false).unwrap().unwrap();
+    spawned.child.wait().await.unwrap();
+    let report: Value = serde_json::from_slice(&frame.body).unwrap();
+    let text = |key: &str| report[key].as_str().unwrap_or_default();
+
+    let status = text("status");
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(field(status, set), "0000000000000000", "{set}");
+    }
+    assert_eq!(field(status, "NoNewPrivs"), "1");
+    assert_eq!(field(status, "Uid"), vec![UID.to_string(); 4].join("\t"));
+    assert_eq!(field(status, "Gid"), vec![UID.to_string(); 4].join("\t"));
+    assert_eq!(field(status, "Groups"), UID.to_string());
+    assert!(text("cgroup").contains("/gate\n"), "{}", text("cgroup"));
+    assert!(text("limits").lines().any(|line| {
+        line.starts_with("Max core file size") && line.split_whitespace().nth(4) == Some("0")
+    }));
+    assert_eq!(report["environment"], json!([PROBE]));
+    assert_eq!(report["directory"], "/");
+    assert_eq!(text("key"), "PermissionDenied");
+    assert_eq!(text("leave"), "PermissionDenied");
+    assert_eq!(text("raw"), "PermissionDenied");
+    assert_eq!(text("root"), "PermissionDenied");
+    let open: Vec<&str> = report["open"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    assert!(
+        !open.iter().any(|link| link.ends_with("/status")),
+        "{open:?}"
+    );
+    destroy(&tree.base).await.unwrap();
+}
+
+fn start(tree: &Tree, script: &str) -> Start {
+    Start {
+        cgroup: tree.add("server", 1).unwrap(),
+        account: account(),
+        directory: "/".into(),
+        program: "sh".into(),
+        arguments: vec!["-c".into(), script.into()],
+        environment: vec![
+            ("PATH".into(), "/usr/bin:/bin".into()),
+            ("A".into(), "b c".into()),
+        ],
+        trust: None,
+    }
+}
+
+fn null() -> OwnedFd {
+    File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .unwrap()
+        .into()
+}
+
+async fn output(start: Start) -> String {
+    let (mut reader, writer) = io::pipe().unwrap();
+    let (null, writer) = (null(), OwnedFd::from(writer));
+    let fds = [null.as_fd(), writer.as_fd(), null.as_fd()];
+    let mut spawned = spawn(&stage_program(), &Stage::Start(start), &fds)
+        .await
+        .unwrap();
+    drop(writer);
+    assert!(spawned.child.wait().await.unwrap().success());
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[tokio::test]
+async fn a_server_starts_confined_in_its_cgroup_with_its_environment_alone() {
+    let tree = tree("start");
+    let script =
+        "cat /proc/self/status /proc/self/cgroup; env; ls /proc/self/fd | wc -l; umask; pwd";
+    let text = output(start(&tree, script)).await;
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(field(&text, set), "0000000000000000", "{set}");
+    }
+    assert_eq!(field(&text, "NoNewPrivs"), "1");
+    assert_eq!(field(&text, "Uid").split_whitespace().next(), Some("65534"));
+    assert!(text.contains("/w/server-1\n"), "{text}");
+    let mut variables: Vec<&str> = text
+        .lines()
+        .filter(|line| {
+            line.split_once('=')
+                .is_some_and(|(name, _)| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+        })
+        .filter(|line| {
+            !["PWD=", "OLDPWD=", "_=", "SHLVL="]
+                .iter()
+                .any(|own| line.starts_with(own))
+        })
+        .collect();
+    variables.sort_unstable();
+    assert_eq!(variables, ["A=b c", "PATH=/usr/bin:/bin"]);
+    // The three streams, and the directory that ls reads.
+    assert!(text.ends_with("\n4\n0022\n/\n"), "{text}");
+    destroy(&tree.base).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_trust_bundle_covers_the_systems_for_the_server_alone() {
+    let tree = tree("trust");
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let bundle = directory.path().join("bundle.pem");
+    let system = directory.path().join("system.pem");
+    for (path, text) in [(&bundle, "ours"), (&system, "the system's")] {
+        fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(path)
+            .unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let mut order = start(&tree, &format!("cat {}", system.display()));
+    order.trust = Some(Trust {
+        bundle,
+        covers: vec![system.clone()],
+    });
+    assert_eq!(output(order).await, "ours");
+    assert_eq!(fs::read_to_string(&system).unwrap(), "the system's");
+    destroy(&tree.base).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stage_says_why_it_failed() {
+    let tree = tree("fail");
+    let null = null();
+    let fds = [null.as_fd(); 3];
+    let mut missing = start(&tree, "");
+    missing.program = "/nonexistent/server".into();
+    let mut root = missing.clone();
+    root.program = "sh".into();
+    root.account.uid = 0;
+    let mut nowhere = missing.clone();
+    nowhere.cgroup = "/nonexistent".into();
+    for (order, words) in [
+        (missing, "starting `/nonexistent/server`: No such file"),
+        (root, "refusing to run as root"),
+        (nowhere, "joining the cgroup `/nonexistent`: No such file"),
+    ] {
+        let error = spawn(&stage_program(), &Stage::Start(order), &fds)
+            .await
+            .unwrap_err();
+        assert!(error.to_string().starts_with(words), "{error}");
+    }
+    let two = spawn(
+        &stage_program(),
+        &Stage::Start(start_again(&tree)),
+        &fds[..2],
+    )
+    .await;
+    assert!(two.unwrap_err().to_string().contains("2 descriptors"));
+    destroy(&tree.base).await.unwrap();
+}
+
+fn start_again(tree: &Tree) -> Start {
+    let cgroup = tree.managed.join("server-1");
+    fs::remove_dir(&cgroup).unwrap();
+    start(tree, "true")
+}
+
+#[test]
+fn streams_that_lead_out_are_refused() {
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let udp = UdpSocket::bind("[::1]:0")
+        .or_else(|_| UdpSocket::bind("127.0.0.1:0"))
+        .unwrap();
+    let packet = rustix::net::socket(
+        rustix::net::AddressFamily::PACKET,
+        rustix::net::SocketType::DGRAM,
+        None,
+    )
+    .unwrap();
+    let procs = File::open(find_root().unwrap().join("cgroup.procs")).unwrap();
+    let directory = File::open("/").unwrap();
+    start::check_stream("stdin", &tcp).unwrap_err();
+    start::check_stream("stdin", &udp).unwrap_err();
+    start::check_stream("stdin", &packet).unwrap_err();
+    start::check_stream("stdin", &procs).unwrap_err();
+    start::check_stream("stdin", &directory).unwrap_err();
+    let (unix, _other) = UnixStream::pair().unwrap();
+    let (reader, writer) = io::pipe().unwrap();
+    start::check_stream("stdin", &unix).unwrap();
+    start::check_stream("stdin", &reader).unwrap();
+    start::check_stream("stdout", &writer).unwrap();
+    start::check_stream("stdout", &null()).unwrap();
+    start::check_stream("stdout", tempfile::tempfile().unwrap()).unwrap();
+}
+
+#[tokio::test]
+async fn the_gates_sockets_are_opened_on_both_addresses() {
+    let tree = tree("listen");
+    let order = Listen {
+        cgroup: tree.gate.clone(),
+        proxy_port: 0,
+        dns_port: 0,
+    };
+    let (listening, sockets) = listen(&stage_program(), order).await.unwrap();
+    let mut sockets = sockets.into_iter();
+    let proxy = TcpListener::from(sockets.next().unwrap());
+    assert_eq!(
+        proxy.local_addr().unwrap().to_string(),
+        format!("127.0.0.1:{}", listening.proxy_port)
+    );
+    if listening.v6 {
+        let proxy = TcpListener::from(sockets.next().unwrap());
+        assert_eq!(
+            proxy.local_addr().unwrap().to_string(),
+            format!("[::1]:{}", listening.proxy_port)
+        );
+    }
+    let dns = UdpSocket::from(sockets.next().unwrap());
+    assert_eq!(
+        dns.local_addr().unwrap().to_string(),
+        format!("127.0.0.1:{}", listening.dns_port)
+    );
+
+    let taken = Listen {
+        cgroup: tree.gate.clone(),
+        proxy_port: listening.proxy_port,
+        dns_port: 0,
+    };
+    let error = listen(&stage_program(), taken)
+        .await
+        .unwrap_err()
+        .to_string();
+    let start = format!("listening on 127.0.0.1:{} (tcp): ", listening.proxy_port);
+    assert!(error.starts_with(&start), "{error}");
+    destroy(&tree.base).await.unwrap();
+}
