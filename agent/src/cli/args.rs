@@ -3,6 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use serde::de::DeserializeOwned;
+
+use crate::audit::record::Effect;
+use crate::audit::{Kind, RecordId, Status};
 
 /// Lets MCP servers and agents reach what policy allows, and records what they do.
 #[derive(Debug, Parser)]
@@ -90,6 +94,13 @@ Examples:
   sudo exeat ca install --undo"
     )]
     Ca(CaCommand),
+    /// Say what this machine supports, and what to do about what it does not
+    #[command(after_help = "\
+Examples:
+  exeat doctor
+  exeat doctor --no-runtimes       without starting node, python and the like
+  exeat doctor --json | jq '.[] | select(.standing != \"ok\")'")]
+    Doctor(DoctorArguments),
     /// For Exeat's own use
     #[command(subcommand, hide = true)]
     Internal(InternalCommand),
@@ -133,7 +144,8 @@ Times: 10m, 2h, 3d, 1w (ago); today, yesterday, tuesday, \"last tuesday\"; 2026-
 Examples:
   exeat audit query --since 10m
   exeat audit query --since yesterday --until yesterday --effect deny
-  exeat audit query --tool create_issue --text acme --limit 20 --json")]
+  exeat audit query --tool create_issue --text acme --limit 20 --json
+  sudo exeat audit query --dir /var/lib/exeat/audit      without the daemon")]
     Query(QueryArguments),
     /// Print the records that match as they are written
     #[command(after_help = "\
@@ -142,6 +154,13 @@ Examples:
   exeat audit tail --effect deny --server github
   exeat audit tail --json | jq .decision")]
     Tail(FilterArguments),
+    /// Prove that the log is complete and unchanged
+    #[command(after_help = "\
+Examples:
+  sudo exeat audit verify
+  exeat audit verify --dir ./copied-segments
+  sudo exeat audit verify --known 18234:9f2c...  was anything cut off since?")]
+    Verify(VerifyArguments),
 }
 
 /// Of `audit query`.
@@ -159,26 +178,62 @@ pub struct QueryArguments {
     /// The newest so many of those that match
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub limit: Option<u32>,
+    /// Where to read.
+    #[command(flatten)]
+    pub directory: DirectoryArguments,
 }
 
 /// Which records.
 #[derive(Debug, Default, Clone, Args)]
 pub struct FilterArguments {
     /// Kind of record: mcp, http, tcp, dns, exec, approval, policy, finding, lifecycle
-    #[arg(long)]
-    pub kind: Option<String>,
-    /// Name of the server or host
+    #[arg(long, value_name = "KIND", value_parser = word::<Kind>)]
+    pub kind: Option<Kind>,
+    /// Name of the server, acting or called; * stands for any letters
     #[arg(long, value_name = "NAME")]
     pub server: Option<String>,
-    /// Name of the tool
+    /// Name of the calling identity or Unix user; * stands for any letters
+    #[arg(long, value_name = "NAME")]
+    pub caller: Option<String>,
+    /// Name of the tool, prompt or resource; * stands for any letters
     #[arg(long, value_name = "NAME")]
     pub tool: Option<String>,
     /// What was decided: allow, deny, approve, `dry_run`
-    #[arg(long)]
-    pub effect: Option<String>,
+    #[arg(long, value_name = "EFFECT", value_parser = word::<Effect>)]
+    pub effect: Option<Effect>,
+    /// How it ended: done, refused, failed, abandoned
+    #[arg(long, value_name = "STATUS", value_parser = word::<Status>)]
+    pub status: Option<Status>,
+    /// This record (its whole id) and those that it led to
+    #[arg(long, value_name = "ID", value_parser = word::<RecordId>)]
+    pub cause: Option<RecordId>,
     /// A text that occurs in the record
     #[arg(long)]
     pub text: Option<String>,
+}
+
+/// Where segments are read from.
+#[derive(Debug, Clone, Args)]
+pub struct DirectoryArguments {
+    /// Read the segments in this directory, without the daemon
+    #[arg(long, value_name = "DIRECTORY")]
+    pub dir: Option<PathBuf>,
+}
+
+/// Of `audit verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArguments {
+    /// A record that must be in the log: the `head` of an earlier proof, kept elsewhere
+    #[arg(long, value_name = "NUMBER:HASH")]
+    pub known: Vec<String>,
+    /// Where to read.
+    #[command(flatten)]
+    pub directory: DirectoryArguments,
+}
+
+/// A word of the audit log's schema.
+fn word<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
 }
 
 /// What to do with the policy.
@@ -284,9 +339,19 @@ pub struct ExportArguments {
     pub output: Option<PathBuf>,
 }
 
+/// Of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArguments {
+    /// Do not start the runtimes that are found
+    #[arg(long)]
+    pub no_runtimes: bool,
+}
+
 /// For Exeat's own use.
 #[derive(Debug, Subcommand)]
 pub enum InternalCommand {
+    /// Do one privileged step of the daemon's, as told on standard input
+    Stage,
     /// Try what is forbidden, and print what came of it
     Canary {
         /// An attempt: tcp/ADDRESS:PORT or udp/ADDRESS:PORT

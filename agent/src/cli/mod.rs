@@ -4,6 +4,7 @@ pub mod args;
 mod ask;
 mod audit;
 mod ca;
+mod doctor;
 mod error;
 mod internal;
 mod output;
@@ -24,7 +25,8 @@ use self::args::{Cli, Command, InternalCommand};
 use self::ask::Daemon;
 use self::error::{CliError, Kind};
 use self::output::Output;
-use crate::config::Config;
+use crate::config::{self, Config};
+use crate::launch::stage;
 use crate::telemetry::clock;
 
 /// Does what the command line says; the exit status tells scripts what came of it.
@@ -33,6 +35,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
+    // Before any thread is started, which this one must not have.
+    if matches!(cli.command, Command::Internal(InternalCommand::Stage)) {
+        return stage::run();
+    }
     let output = Output::new(cli.global.json);
     match perform(&cli, output) {
         Ok(()) => ExitCode::SUCCESS,
@@ -56,11 +62,11 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 fn perform(cli: &Cli, output: Output) -> Result<(), CliError> {
-    if let Command::Internal(command) = &cli.command {
-        let InternalCommand::Canary { targets } = command;
+    if let Command::Internal(InternalCommand::Canary { targets }) = &cli.command {
         return internal::canary(targets);
     }
-    let config = Config::default();
+    let config = config::load(cli.global.config.as_deref())
+        .map_err(|error| CliError::from_error(Kind::Usage, &error))?;
     let socket = cli.global.socket.clone();
     let daemon = Daemon::new(socket.unwrap_or_else(|| config.run_dir.join("control.sock")));
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -79,9 +85,10 @@ async fn client(
     match command {
         Command::Status(arguments) => status::run(arguments, daemon, output).await,
         Command::Servers(arguments) => servers::run(arguments, daemon, output).await,
-        Command::Audit(command) => audit::run(command, daemon, &now(), output).await,
+        Command::Audit(command) => audit::run(command, config, daemon, &now(), output).await,
         Command::Policy(command) => policy::run(command, config, daemon, output).await,
         Command::Ca(command) => ca::run(command, daemon, output).await,
+        Command::Doctor(arguments) => doctor::run(arguments, config, daemon, output).await,
         Command::Internal(_) => Ok(()),
     }
 }

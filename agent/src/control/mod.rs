@@ -20,6 +20,7 @@ pub mod error;
 pub mod explain;
 pub mod frame;
 pub mod peer;
+pub mod records;
 pub mod reply;
 pub mod server;
 pub mod slots;
