@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::PrivateKeyDer;
@@ -149,10 +149,18 @@ impl Drop for Trial {
 /// An authority's certificate as PEM, and a server's configuration under it.
 fn certificates() -> Result<(String, ServerConfig), Box<dyn std::error::Error + 'static>> {
     let mut authority = CertificateParams::new(Vec::new())?;
+    // Without names of their own the two would have the same, and look self-signed to OpenSSL.
+    authority
+        .distinguished_name
+        .push(DnType::CommonName, "Exeat's trial authority");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
     let key = KeyPair::generate()?;
-    let leaf = CertificateParams::new(vec!["localhost".to_owned()])?.signed_by(&key, &authority)?;
+    let mut leaf = CertificateParams::new(vec!["localhost".to_owned()])?;
+    leaf.distinguished_name
+        .push(DnType::CommonName, "localhost");
+    leaf.use_authority_key_identifier_extension = true;
+    let leaf = leaf.signed_by(&key, &authority)?;
     let chain = vec![leaf.der().clone()];
     let key = PrivateKeyDer::try_from(key.serialize_der())?;
     let provider = Arc::new(aws_lc_rs::default_provider());
