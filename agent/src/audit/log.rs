@@ -18,6 +18,9 @@ use super::shared::Shared;
 use super::writer::{self, StartError, Writer};
 use crate::telemetry::clock::{self, Moment};
 
+/// More places than any machine has memory for.
+const MAX_PLACES: usize = 1 << 24;
+
 /// How the log is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -25,7 +28,8 @@ pub struct Options {
     pub sync: SyncPolicy,
     /// A segment that has grown to this many bytes is followed by the next.
     pub segment_bytes: u64,
-    /// How many records may be open or on their way to the disk at once.
+    /// How many records may be open or on their way to the disk at once. One takes about a
+    /// kibibyte until the disk has it.
     pub places: usize,
 }
 
@@ -143,7 +147,7 @@ impl Log {
     /// A log without a writer.
     pub(super) fn new(options: Options) -> Result<Self, StartError> {
         let ids = IdSource::new().map_err(StartError::Random)?;
-        let places = options.places.clamp(1, Semaphore::MAX_PERMITS);
+        let places = options.places.clamp(1, MAX_PLACES);
         Ok(Self(Arc::new(Inner {
             places: Arc::new(Semaphore::new(places)),
             state: watch::Sender::new(None),
@@ -183,7 +187,8 @@ impl Log {
         Record::new(self.0.ids.next(at.wall), at, kind)
     }
 
-    /// Records something that has no end of its own.
+    /// Records something that has no end of its own. Like [`Log::open`], this fails at once if
+    /// the log cannot be written, and waits for room.
     pub async fn event(&self, record: Record) -> Result<Receipt, AuditUnavailable> {
         let place = self.place().await?;
         Ok(self.push(&record, place))

@@ -11,6 +11,7 @@ pub mod mask;
 mod open;
 mod read;
 pub mod record;
+mod schema;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ pub use read::{
     VerifyError,
 };
 pub use record::{Kind, Outcome, Record, Stage, Status};
+pub use schema::schema;
 pub use shared::Shared;
 pub use text::{MAX_TEXT, Text};
 pub use writer::{Finished, StartError, Writer};

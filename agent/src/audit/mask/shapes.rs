@@ -89,27 +89,36 @@ const SCHEMES: &[&[u8]] = &[
     b"token",
 ];
 
-/// Which bytes begin a shape or a scheme; almost every word is passed over by this alone.
-const BEGINS: [bool; 256] = begins();
+/// By the first byte of a word, which second bytes a shape or a scheme has: bit `byte % 64`.
+/// Almost every word is passed over by this alone.
+const BEGINS: [u64; 256] = begins();
 
 #[expect(
     clippy::indexing_slicing,
     reason = "evaluated by the compiler, which checks the bounds"
 )]
-const fn begins() -> [bool; 256] {
-    let mut begins = [false; 256];
+const fn begins() -> [u64; 256] {
+    let mut begins = [0; 256];
     let mut next = 0;
     while next < SHAPES.len() {
-        begins[SHAPES[next].prefix[0] as usize] = true;
+        let prefix = SHAPES[next].prefix;
+        begins[prefix[0] as usize] |= 1 << (prefix[1] % 64);
         next += 1;
     }
     next = 0;
     while next < SCHEMES.len() {
-        begins[SCHEMES[next][0] as usize] = true;
-        begins[SCHEMES[next][0].to_ascii_uppercase() as usize] = true;
+        let (first, second) = (SCHEMES[next][0], SCHEMES[next][1]);
+        let seconds = 1 << (second % 64) | 1 << (second.to_ascii_uppercase() % 64);
+        begins[first as usize] |= seconds;
+        begins[first.to_ascii_uppercase() as usize] |= seconds;
         next += 1;
     }
     begins
+}
+
+fn may_begin(first: u8, second: Option<&u8>) -> bool {
+    let seconds = BEGINS.get(usize::from(first)).copied().unwrap_or(0);
+    second.is_some_and(|second| seconds & (1 << (second % 64)) != 0)
 }
 
 /// A text from outside, with known shapes masked, and what follows `password=` and its like.
@@ -141,7 +150,7 @@ fn next_secret(text: &[u8], from: usize) -> Option<Range<usize>> {
             b'=' => assigned(text, at),
             b':' => user_information(text, at).or_else(|| assigned(text, at)),
             b'-' if !inside_word => private_key(text, at),
-            _ if !inside_word && BEGINS.get(usize::from(*byte)) == Some(&true) => {
+            _ if !inside_word && may_begin(*byte, text.get(at + 1)) => {
                 shaped(text, at).or_else(|| after_scheme(text, at))
             }
             _ => None,

@@ -23,7 +23,7 @@ use super::writer::{open_segment, segments};
 use crate::telemetry::clock::Timestamp;
 
 /// No line of the log is longer, its line feed included.
-pub(super) const MAX_LINE: u64 = 512 * 1_024;
+pub(super) const MAX_LINE: u64 = 128 * 1_024;
 
 /// Microseconds by which a file's time may be behind the clock: the kernel sets it by its tick,
 /// and some file systems by the second.

@@ -9,6 +9,7 @@ use tokio::task::{spawn, yield_now};
 use tokio::time::timeout;
 
 use super::*;
+use crate::telemetry::clock;
 
 fn runtime() -> Runtime {
     Builder::new_multi_thread()
@@ -85,7 +86,7 @@ async fn play(path: &Path, steps: Vec<Step>, each_record: bool) -> BTreeSet<Reco
                 open.push(record);
             }
             Step::Event if open.len() < 8 => {
-                let record = log.record(Kind::Finding, crate::telemetry::clock::now());
+                let record = log.record(Kind::Finding, clock::now());
                 ids.insert(record.id);
                 log.event(record).await.unwrap().recorded().await.unwrap();
             }

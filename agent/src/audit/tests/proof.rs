@@ -48,7 +48,7 @@ async fn every_changed_byte_is_found() {
         bytes[at] ^= 1;
         fs::write(&file, bytes).unwrap();
         let fault = verify(copy.path()).unwrap_err();
-        let line = original[..at].iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
+        let line = original[..at].split(|byte| *byte == b'\n').count() as u64;
         // A line feed that became another letter joins its line with the next.
         assert_eq!(
             (fault.file.as_str(), fault.line),
@@ -78,7 +78,7 @@ async fn removed_swapped_and_doubled_lines_are_found() {
         (3, FaultKind::Form)
     );
     assert_eq!(
-        fault(|lines| lines.insert(2, vec![b' '; 600_000])),
+        fault(|lines| lines.insert(2, vec![b' '; 200_000])),
         (3, FaultKind::Form)
     );
 }
@@ -137,7 +137,7 @@ async fn a_tail_torn_at_any_byte_is_sealed_and_the_chain_goes_on() {
     for torn in 1..=last.len() {
         let kept = original.len() - torn;
         let copy = changed(log.path(), |files| {
-            files.get_mut(FIRST).unwrap().truncate(kept)
+            files.get_mut(FIRST).unwrap().truncate(kept);
         });
         append(copy.path(), 1, options()).await;
         let verification = verify(copy.path()).unwrap();
@@ -146,7 +146,7 @@ async fn a_tail_torn_at_any_byte_is_sealed_and_the_chain_goes_on() {
         assert_eq!(verification.records, 3 + 3 + sealed, "{torn} bytes torn");
         assert_eq!(verification.cuts.len() as u64, sealed);
         for cut in &verification.cuts {
-            assert_eq!(cut.bytes as usize, last.len() - torn);
+            assert_eq!(cut.bytes, (last.len() - torn) as u64);
         }
         assert_eq!(
             files(copy.path())[FIRST].len(),
@@ -175,13 +175,13 @@ async fn a_tail_torn_at_any_byte_is_sealed_and_the_chain_goes_on() {
 async fn a_sealed_tail_cannot_be_changed_later() {
     let log = written(2, options()).await;
     let torn = changed(log.path(), |files| {
-        drop(files.get_mut(FIRST).unwrap().pop())
+        files.get_mut(FIRST).unwrap().pop();
     });
     append(torn.path(), 1, options()).await;
     verify(torn.path()).unwrap();
     for change in [
         (|bytes: &mut Vec<u8>| bytes.push(b'x')) as fn(&mut Vec<u8>),
-        |bytes| drop(bytes.pop()),
+        |bytes| bytes.truncate(bytes.len() - 1),
         |bytes| *bytes.last_mut().unwrap() ^= 1,
     ] {
         let copy = changed(torn.path(), |files| change(files.get_mut(FIRST).unwrap()));
@@ -199,7 +199,7 @@ async fn whatever_a_crash_leaves_at_the_end_is_sealed() {
         b"\n".to_vec(),
         b"{}\n{}\n".to_vec(),
         some_line,
-        vec![b'x'; 600_000],
+        vec![b'x'; 200_000],
     ] {
         let crashed = changed(log.path(), |files| {
             files.get_mut(FIRST).unwrap().extend_from_slice(&rubbish);

@@ -52,6 +52,7 @@ async fn call(
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "many questions to one log")]
 async fn a_question_is_answered_from_all_segments() {
     let directory = tempfile::tempdir().unwrap();
     let (log, writer) = start(
@@ -144,7 +145,7 @@ async fn a_question_is_answered_from_all_segments() {
     assert_eq!(
         ask(Filter {
             workload: Some("claude-*".to_owned()),
-            ..calls.clone()
+            ..calls
         })
         .len(),
         3
@@ -230,5 +231,5 @@ async fn a_line_that_is_no_record_does_not_end_the_reading() {
             ..
         })
     ));
-    assert!(Segments::open(Path::new("/nonexistent")).is_err());
+    Segments::open(Path::new("/nonexistent")).unwrap_err();
 }

@@ -94,9 +94,13 @@ impl Writer {
         });
         let all = u32::try_from(self.log.0.options.places).unwrap_or(u32::MAX);
         let in_order = async {
-            let drained = self.log.0.places.acquire_many(all).await.is_ok();
+            let Ok(places) = self.log.0.places.acquire_many(all).await else {
+                return false;
+            };
+            // Whoever still waits for a place must not get one of these.
+            places.forget();
             self.log.end(Ending::Written);
-            drained && (&mut self.ended).await.is_ok()
+            (&mut self.ended).await.is_ok()
         };
         if timeout(deadline, in_order).await == Ok(true) {
             return Finished::Complete;
