@@ -211,6 +211,12 @@ impl Log {
         Ok(self.push(&record, place))
     }
 
+    /// Records that are open or on their way to the disk.
+    pub fn queued(&self) -> u64 {
+        let taken = self.0.options.places.saturating_sub(self.0.places.available_permits());
+        taken as u64
+    }
+
     /// The newest record that is safe on the disk: what [`super::verify`] must at least find, if
     /// this is kept where who could rewrite the log cannot reach it.
     pub fn head(&self) -> Head {

@@ -34,7 +34,8 @@ impl Owner {
         }
     }
 
-    fn owns(self, record: &Recorded) -> bool {
+    /// Whether the record is one that they may see.
+    pub fn owns(self, record: &Recorded) -> bool {
         let Self::User(uid) = self else { return true };
         let called = record.identity.as_ref().and_then(|identity| identity.uid);
         let acted = record.workload.as_ref().and_then(|workload| workload.uid);

@@ -31,6 +31,15 @@ pub(super) struct Held<'a> {
 }
 
 impl Counters {
+    /// What one counter stands at.
+    pub(super) fn count(&self, key: &LimitKey) -> Count {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        match kept.get(&key.key) {
+            Some(held) => held.counter.count(key.limit),
+            None => Counter::new(key.cap).count(key.limit),
+        }
+    }
+
     /// Locks the counters that `keys` name; those that there is no room for are left out, and a decision
     /// without a count is a refusal.
     pub(super) fn hold(&self, keys: Vec<LimitKey>, now: Timestamp) -> Held<'_> {

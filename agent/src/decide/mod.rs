@@ -5,10 +5,10 @@ mod permit;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use exeat_policy::{
-    Action, Binding, Caller, Effect, Explanation, Hints, Mode, Name, PolicySet, Protocol, Range,
-    Request, Target, Timestamp, Verdict, Workload, evaluate, explain, limit_keys, listable,
+    Action, Binding, Caller, Count, Effect, Hints, LimitKey, Mode, Name, PolicySet, Protocol,
+    Range, Request, Target, Timestamp, Verdict, Workload, evaluate, limit_keys, listable,
     ports_for, ranges,
 };
 
@@ -26,6 +26,8 @@ pub struct InForce {
     pub set: PolicySet,
     /// Counts from 1 in the daemon's life.
     pub generation: u64,
+    /// When it was taken.
+    pub loaded: jiff::Timestamp,
     fingerprint: Text,
 }
 
@@ -34,6 +36,8 @@ pub struct InForce {
 pub struct Decider {
     state: ArcSwap<InForce>,
     counters: Counters,
+    /// Why the newest policy was not taken.
+    rejected: ArcSwapOption<String>,
 }
 
 /// An HTTP request, as far as policy judges it.
@@ -74,12 +78,29 @@ impl Decider {
         Self {
             state: ArcSwap::from_pointee(InForce::new(set, generation)),
             counters: Counters::default(),
+            rejected: ArcSwapOption::empty(),
         }
     }
 
     /// Puts `set` in force, at once and whole.
     pub fn replace(&self, set: PolicySet, generation: u64) {
         self.state.store(Arc::new(InForce::new(set, generation)));
+        self.rejected.store(None);
+    }
+
+    /// Remembers why the newest policy was not taken; the last good one stays in force.
+    pub fn reject(&self, why: String) {
+        self.rejected.store(Some(Arc::new(why)));
+    }
+
+    /// Why the newest policy was not taken, if it was not.
+    pub fn rejected(&self) -> Option<String> {
+        self.rejected.load_full().map(|why| (*why).clone())
+    }
+
+    /// What the counter of `key` stands at, for explanations.
+    pub fn count(&self, key: &LimitKey) -> Count {
+        self.counters.count(key)
     }
 
     /// The policy in force now. A decision takes one; two calls may see two generations.
@@ -142,12 +163,6 @@ impl Decider {
         ranges(&self.state.load().set, workload)
     }
 
-    /// Decides without doing, and tells what was considered.
-    pub fn explain(&self, caller: Caller<'_>, action: Action<'_>) -> Explanation {
-        let request = Request { caller, action, now: now(), counts: &[] };
-        explain(&self.state.load().set, &request)
-    }
-
     fn judge<A>(&self, caller: Caller<'_>, action: Action<'_>) -> Result<Permit<A>, Refused> {
         let state = self.state.load();
         let now = now();
@@ -175,7 +190,8 @@ impl Decider {
 impl InForce {
     fn new(set: PolicySet, generation: u64) -> Self {
         let fingerprint = Text::new(set.fingerprint());
-        Self { set, generation, fingerprint }
+        let loaded = jiff::Timestamp::from_microsecond(clock::wall().microseconds());
+        Self { set, generation, loaded: loaded.unwrap_or_default(), fingerprint }
     }
 
     fn judged(&self, verdict: Verdict) -> Judged {

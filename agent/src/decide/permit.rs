@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use exeat_policy::{Class, Egress, Reason};
+use exeat_policy::{ClassSet, Egress, Reason};
 
 use crate::audit::record::Decision;
 
@@ -41,7 +41,7 @@ pub(super) struct Judged {
     pub(super) decision: Decision,
     pub(super) reason: Reason,
     pub(super) egress: Option<Egress>,
-    pub(super) class: Option<Class>,
+    pub(super) class: Option<ClassSet>,
     pub(super) identities: Vec<Arc<str>>,
     pub(super) retry_after: Option<u64>,
 }
@@ -62,7 +62,7 @@ impl<A> Permit<A> {
     }
 
     /// The tool's class, of a call.
-    pub fn class(&self) -> Option<Class> {
+    pub fn class(&self) -> Option<ClassSet> {
         self.judged.class
     }
 
@@ -88,7 +88,7 @@ impl Refused {
     }
 
     /// The tool's class, of a call.
-    pub fn class(&self) -> Option<Class> {
+    pub fn class(&self) -> Option<ClassSet> {
         self.judged.class
     }
 

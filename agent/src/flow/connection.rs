@@ -9,6 +9,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::timeout;
 
 use super::describe::Story as _;
 use super::{NotAgreed, Stages, exchange, open};
@@ -194,7 +195,22 @@ impl Connection {
         sender.ready().await.map_err(SendFault::Send)?;
         let answer = sender.send(request);
         drop(upstream);
-        match tokio::time::timeout(self.stages.bounds.answer, answer).await {
+        match timeout(self.stages.bounds.answer, answer).await {
+            Ok(answer) => answer.map_err(SendFault::Send),
+            Err(_) => Err(SendFault::Timeout),
+        }
+    }
+
+    /// Sends `request` on a connection of its own, which ends with the answer: for what is said to the server
+    /// beside the client's own requests.
+    pub(super) async fn send_aside(
+        &self,
+        peer: &Peer,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, SendFault> {
+        let mut sender = self.open(peer).await?;
+        sender.ready().await.map_err(SendFault::Send)?;
+        match timeout(self.stages.bounds.answer, sender.send(request)).await {
             Ok(answer) => answer.map_err(SendFault::Send),
             Err(_) => Err(SendFault::Timeout),
         }

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io;
 
-use hyper::Request;
+use hyper::{Request, StatusCode};
 use hyper::body::Incoming;
 use thiserror::Error;
 
@@ -44,6 +44,12 @@ pub(super) trait Story: Sized {
     );
     /// What was asked for.
     fn tell_request(&mut self, request: &Request<Incoming>);
+    /// The peer that was agreed on.
+    fn tell_connection_peer(&mut self, peer: &Peer, tls: bool);
+    /// The status that the caller gets.
+    fn tell_status(&mut self, status: StatusCode);
+    /// How much was answered.
+    fn tell_response_bytes(&mut self, bytes: u64);
     /// What was decided.
     fn tell_decision(&mut self, decision: &Decision);
     /// Bytes go by unread.
@@ -57,7 +63,7 @@ pub(super) trait Story: Sized {
     /// Ends it: refused before a decision.
     fn refuse_with(self, why: impl Why);
     /// Ends it: permitted and failed.
-    fn fail(self, error: &dyn Error);
+    fn fail(self, error: &(dyn Error + Send + Sync));
 }
 
 /// A reason for a record: a fixed text or an error with its causes.
@@ -123,6 +129,28 @@ impl Story for OpenRecord {
         }
     }
 
+    fn tell_connection_peer(&mut self, peer: &Peer, tls: bool) {
+        if let Some(http) = &mut self.record_mut().http
+            && http.name.is_none()
+        {
+            let name = Some(Text::new(&peer.to_string()));
+            http.sni = name.clone().filter(|_| tls);
+            http.name = name;
+        }
+    }
+
+    fn tell_status(&mut self, status: StatusCode) {
+        if let Some(http) = &mut self.record_mut().http {
+            http.status = Some(status.as_u16());
+        }
+    }
+
+    fn tell_response_bytes(&mut self, bytes: u64) {
+        if let Some(http) = &mut self.record_mut().http {
+            http.response_bytes = Some(bytes);
+        }
+    }
+
     fn tell_decision(&mut self, decision: &Decision) {
         self.record_mut().decision = Some(decision.clone());
     }
@@ -168,7 +196,7 @@ impl Story for OpenRecord {
         drop(self.close(Outcome { error: Some(why), ..Outcome::refused() }));
     }
 
-    fn fail(self, error: &dyn Error) {
+    fn fail(self, error: &(dyn Error + Send + Sync)) {
         drop(self.close(Outcome::failed(Text::error(error))));
     }
 }
@@ -192,7 +220,7 @@ pub(super) fn unread(why: &'static str) -> Inspection {
 pub(super) async fn finding(
     log: &Log,
     what: &'static str,
-    error: &dyn Error,
+    error: &(dyn Error + Send + Sync),
     workload: Option<Shared<Workload>>,
 ) {
     let detail = Text::error(error);

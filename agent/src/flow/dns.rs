@@ -58,12 +58,20 @@ impl Oracle for Names {
         addresses: &[IpAddr],
         grant: &NameGrant,
     ) -> Result<(), BindFault> {
-        self.bindings.bind(workload, name, addresses, &ports(grant)).map_err(BindFault::new)
+        self.bindings.bind(workload, name, addresses, &ports(grant)).map_err(|cause| unbound(workload, name, cause))
     }
 
     fn synthetic(&self, workload: u32, name: &Name) -> Result<(Ipv4Addr, Ipv6Addr), BindFault> {
-        self.bindings.synthetic(workload, name).map_err(BindFault::new)
+        self.bindings.synthetic(workload, name).map_err(|cause| unbound(workload, name, cause))
     }
+}
+
+fn unbound(
+    workload: u32,
+    name: &Name,
+    cause: crate::identify::bindings::BindFault,
+) -> BindFault {
+    BindFault { name: name.to_string(), workload, cause: Box::new(cause) }
 }
 
 fn ports(grant: &NameGrant) -> Vec<(u16, exeat_ebpf::Protocol)> {

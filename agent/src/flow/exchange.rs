@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::header::{
-    ALT_SVC, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue,
+    ALT_SVC, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderValue,
     UPGRADE,
 };
 use hyper::http::request::Parts;
@@ -16,7 +16,7 @@ use hyper::{Request, Response, StatusCode, Version as HttpVersion};
 use hyper_util::rt::TokioIo;
 
 use super::connection::{Connection, SendFault};
-use super::describe::{Story, Why, partly, read, unread};
+use super::describe::{Story, partly, read, unread};
 use super::{NotAgreed, mcp};
 use crate::audit::record::Stage;
 use crate::audit::{OpenRecord, Outcome};
@@ -28,7 +28,7 @@ use crate::forward::tunnel::{self, Ended, Traffic};
 use crate::forward::upstream::{Body, Version};
 use crate::identify::agree;
 use crate::identify::peer::Peer;
-use crate::refuse::{HttpRefusal, Refusal, Subject, Timeout, Upstream};
+use crate::refuse::{HttpRefusal, Refusal, Timeout, Upstream};
 
 /// What a workload is answered.
 pub(super) type Answer = Response<Body>;
@@ -165,7 +165,7 @@ async fn forward(
     };
     let status = response.status();
     record.tell_status(status);
-    if scan::headers(response.headers()) == Verdict::Mcp || offers_endpoint(&response) {
+    if scan::headers(response.headers()) == Verdict::Mcp {
         record.refuse_with("an answer of MCP from a server that is not registered");
         return refusal(Refusal::Unregistered);
     }
@@ -217,13 +217,6 @@ fn hides_json(request: &Request<Incoming>) -> bool {
             kind.windows(4).any(|part| part == b"json") || kind.starts_with(b"text/")
         });
     coded && json
-}
-
-/// Whether an answer is an event stream that a client of the old HTTP+SSE transport would take up: those
-/// streams are MCP's unless the request said what else it wants. Recognised by the request's lack of a body
-/// and the answer's kind in `mcp`; ordinary streams pass.
-fn offers_endpoint(response: &Response<Incoming>) -> bool {
-    response.headers().contains_key("mcp-session-id")
 }
 
 /// Bytes of an upgraded connection go by unread, for as long as both sides live.

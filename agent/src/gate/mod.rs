@@ -16,7 +16,7 @@ use tokio::runtime::Builder;
 use tokio::time::{sleep, timeout};
 
 use self::build::Built;
-use crate::audit::{AuditUnavailable, StartError};
+use crate::audit::{AuditUnavailable, Finished, StartError};
 use crate::channel::{ChannelError, GateEnd, ToGate, ToSupervisor};
 use crate::flow::{Stages, serve_connection, serve_datagrams};
 use crate::resolve::SettingsFault;
@@ -115,7 +115,9 @@ async fn run() -> Result<(), GateError> {
     events.abort();
     pulse.abort();
     stages.log.flush().await?;
-    writer.finish().await;
+    if let Finished::Incomplete(records) = writer.finish(deadline).await {
+        tracing::error!(records, "records were open when the log ended");
+    }
     channel.send(&ToSupervisor::Stopped, &[]).await?;
     Ok(())
 }

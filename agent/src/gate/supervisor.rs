@@ -16,10 +16,9 @@ use super::workloads::Openings;
 use crate::audit::record::{Decision, Finding, Identity, Kind, Lifecycle, PolicyChange};
 use crate::audit::{Outcome, Start, Text};
 use crate::channel::{
-    GateEnd, Hex, Lifecycle as Told, Process, Received, RunVerdict, Source, ToGate, ToSupervisor,
+    GateEnd, Hex, Lifecycle as Told, Process, Received, RunVerdict, Setup, Source, ToGate, ToSupervisor,
     Workload,
 };
-use crate::config::Config;
 use crate::flow::Stages;
 use crate::telemetry::clock;
 use crate::tls::leaf::{Chain, SignRequest};
@@ -44,10 +43,15 @@ impl Supervisor {
         stages: Arc<Stages>,
         requests: mpsc::Receiver<SignRequest>,
         audit: OwnedFd,
-        config: &Config,
+        setup: &Setup,
     ) -> Self {
-        let directory: PathBuf = config.state_dir.join("audit");
-        let answering = Arc::new(Answering::new(Arc::clone(&stages), audit, directory));
+        let directory: PathBuf = setup.config.state_dir.join("audit");
+        let answering = Arc::new(Answering::new(
+            Arc::clone(&stages),
+            audit,
+            directory,
+            commands::certificate(&setup.ca_certificate),
+        ));
         Self {
             channel,
             stages,
@@ -171,6 +175,7 @@ impl Supervisor {
             }
             Err(error) => {
                 change.action = Text::fixed("refused");
+                self.stages.decider.reject(error.to_string());
                 faults.push(error.to_string());
                 change.faults = faults.iter().map(Text::from).collect();
             }

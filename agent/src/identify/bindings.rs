@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use exeat_ebpf::{Action, KernelError, Protocol};
 use exeat_policy::Name;
@@ -43,7 +43,7 @@ pub trait Table: Send + Sync {
     fn forget(&self, workload: u32) -> Result<(), KernelError>;
 }
 
-impl Table for exeat_ebpf::Gate {
+impl Table for Arc<exeat_ebpf::Gate> {
     fn open(&self, workload: u32, (address, port, protocol): Door) -> Result<(), KernelError> {
         self.allow(workload, address, port, protocol, Action::Redirect)
     }
@@ -53,7 +53,7 @@ impl Table for exeat_ebpf::Gate {
     }
 
     fn forget(&self, workload: u32) -> Result<(), KernelError> {
-        Self::forget(self, workload)
+        exeat_ebpf::Gate::forget(self, workload)
     }
 }
 
@@ -336,6 +336,11 @@ impl Doors {
             self.shut(table, workload, (address, *port, *protocol))
         })
     }
+}
+
+/// The prefix of synthetic IPv6 addresses.
+pub fn synthetic_prefix() -> Ipv6Addr {
+    Ipv6Addr::from_bits(SYNTHETIC_PREFIX)
 }
 
 /// The number behind a synthetic address of either family.

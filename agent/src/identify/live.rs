@@ -70,6 +70,12 @@ impl Live {
         cut.map(|entry| entry.cut.cancel()).count()
     }
 
+    /// How many connections one workload has open.
+    pub fn of(&self, workload: u32) -> usize {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.per_workload.get(&workload).copied().unwrap_or_default()
+    }
+
     /// How many connections are open.
     pub fn len(&self) -> usize {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).entries.len()

@@ -8,6 +8,7 @@ use exeat_policy::Workload as PolicyWorkload;
 use crate::audit::record::{Workload as Recorded, WorkloadKind};
 use crate::audit::{Shared, Text};
 use crate::channel::{Kind, Process, Workload};
+use crate::telemetry::clock;
 
 /// Processes that are remembered; past it the oldest knowledge is not replaced, and records say less.
 const PROCESSES: usize = 65_536;
@@ -17,6 +18,8 @@ const PROCESSES: usize = 65_536;
 pub struct Known {
     /// As the supervisor described it.
     pub workload: Workload,
+    /// Since when the gate knows it.
+    pub since: jiff::Timestamp,
     /// The section of its records where the process is not known.
     recorded: Shared<Recorded>,
 }
@@ -61,7 +64,9 @@ impl Workloads {
             uid: Some(workload.uid),
             ..Recorded::default()
         };
-        let known = Arc::new(Known { recorded: recorded.into(), workload });
+        let since = jiff::Timestamp::from_microsecond(clock::wall().microseconds());
+        let since = since.unwrap_or_default();
+        let known = Arc::new(Known { recorded: recorded.into(), since, workload });
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.workloads.insert(known.workload.number, Arc::clone(&known));
         known
@@ -97,6 +102,12 @@ impl Workloads {
     /// A process ended.
     pub fn process_gone(&self, pid: u32) {
         self.state.write().unwrap_or_else(PoisonError::into_inner).processes.remove(&pid);
+    }
+
+    /// How many processes of a workload are known.
+    pub fn processes(&self, number: u32) -> usize {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.processes.values().filter(|(workload, _)| *workload == number).count()
     }
 
     /// The workload of a number.

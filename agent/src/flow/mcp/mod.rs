@@ -17,10 +17,10 @@ use hyper::header::{
     ACCEPT_ENCODING, ALT_SVC, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue,
 };
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response};
 
 pub use self::observed::Observed;
-use self::judge::{NotPassed, Talking, Told, era, recorded_session};
+use self::judge::{Talking, Told, era, recorded_session};
 use self::observed::{From as Sender, Talk};
 use self::refusing::Refuser;
 use self::stream::{Answering, Events, Purpose, Source};

@@ -60,6 +60,8 @@ pub(super) struct Events {
     purpose: Purpose,
     cut: CancellationToken,
     ended: bool,
+    /// What goes before the first event.
+    first: String,
 }
 
 impl Events {
@@ -70,7 +72,14 @@ impl Events {
         cut: CancellationToken,
     ) -> Self {
         let parser = Parser::new(Limits::default());
-        Self { inner, parser, source, purpose, cut, ended: false }
+        Self { inner, parser, source, purpose, cut, ended: false, first: String::new() }
+    }
+
+    /// Puts a message before everything that the server says.
+    pub(super) fn say_first(&mut self, message: Option<Message>) {
+        if let Some(message) = message {
+            Event::message(message.encode()).write(&mut self.first);
+        }
     }
 
     fn read(&mut self, bytes: &[u8]) -> Result<String, &'static str> {
@@ -239,6 +248,10 @@ impl HttpBody for Events {
         let this = &mut *self;
         if this.cut.is_cancelled() {
             return Poll::Ready(Some(Err(BodyFault::Stopped("the policy changed"))));
+        }
+        if !this.first.is_empty() {
+            let first = std::mem::take(&mut this.first);
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::from(first)))));
         }
         loop {
             let frame = match std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx)) {

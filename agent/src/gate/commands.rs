@@ -1,0 +1,261 @@
+//! Commands of the control socket that the gate answers: state, register, log, explanations.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use exeat_policy::{Mode, PolicySet, Server as Registered, Timestamp, Transport};
+use jiff::Timestamp as Civil;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+
+use crate::audit::record::Kind;
+use crate::audit::{Filter, Segments};
+use crate::control::explain;
+use crate::control::records::{self, Owner};
+use crate::control::reply::{
+    AuditState, Certificate, Finding, PolicyState, Reply, Server, Status, Workload, WorkloadKind,
+};
+use crate::control::{Code, Command, ControlError, Handover, Responder, Scope, chain};
+use crate::flow::Stages;
+use crate::identify::workloads::Known;
+use crate::telemetry::clock;
+
+/// Findings shown by `status`.
+const FINDINGS: usize = 10;
+
+/// What answering needs.
+pub(super) struct Answering {
+    stages: Arc<Stages>,
+    audit: OwnedFd,
+    directory: PathBuf,
+    certificate: Certificate,
+}
+
+impl Answering {
+    pub(super) fn new(
+        stages: Arc<Stages>,
+        audit: OwnedFd,
+        directory: PathBuf,
+        certificate: Certificate,
+    ) -> Self {
+        Self { stages, audit, directory, certificate }
+    }
+
+    fn segments(&self) -> Result<Segments, std::io::Error> {
+        Ok(Segments::from_descriptor(self.audit.try_clone()?))
+    }
+}
+
+/// Answers one client. What fails is told to the client or, where it is gone, to the log.
+pub(super) async fn answer(answering: Arc<Answering>, handover: Handover, socket: OwnedFd) {
+    let told = match Responder::adopt(socket, None) {
+        Ok(responder) => reply(&answering, handover, responder).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = told {
+        tracing::debug!(error = chain(&error), "a control client was not answered to the end");
+    }
+}
+
+async fn reply(
+    answering: &Answering,
+    handover: Handover,
+    mut responder: Responder,
+) -> Result<(), ControlError> {
+    let Handover { peer, scope, command, facts } = handover;
+    let owner = Owner::of(scope, peer.uid);
+    let stages = &answering.stages;
+    match command {
+        Command::Status => {
+            let status = Status {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                supervisor: facts.supervisor,
+                gate: facts.gate,
+                gate_restarts: facts.gate_restarts,
+                kernel: facts.kernel,
+                policy: policy_state(stages),
+                audit: Some(audit_state(stages, &answering.directory)),
+                workloads: workloads(stages, owner),
+                findings: findings(answering, owner),
+            };
+            responder.reply(Reply::Status(Box::new(status))).await?;
+            responder.done().await
+        }
+        Command::Servers => {
+            let state = stages.decider.in_force();
+            for server in state.set.servers() {
+                let shown = shown(stages, &state.set, server, false);
+                responder.reply(Reply::Server(Box::new(shown))).await?;
+            }
+            responder.done().await
+        }
+        Command::ServerShow(show) => {
+            let state = stages.decider.in_force();
+            let Some(server) = state.set.server(&show.name) else {
+                let text = format!("there is no server `{}` in the register", show.name);
+                return responder.fail(Code::NotFound, text).await;
+            };
+            let shown = shown(stages, &state.set, server, scope == Scope::All);
+            responder.reply(Reply::Server(Box::new(shown))).await?;
+            responder.done().await
+        }
+        Command::AuditQuery(filter) => match answering.segments() {
+            Ok(segments) => records::query(responder, segments, filter, owner).await,
+            Err(error) => responder.fail(Code::Internal, chain(&error)).await,
+        },
+        Command::AuditTail(filter) => match answering.segments() {
+            Ok(segments) => records::tail(responder, segments, filter, owner).await,
+            Err(error) => responder.fail(Code::Internal, chain(&error)).await,
+        },
+        Command::PolicyExplain(question) => {
+            let state = stages.decider.in_force();
+            let now = Timestamp::from_millis(clock::wall().microseconds() / 1000);
+            let count = |key: &_| stages.decider.count(key);
+            match explain::answer(&state.set, &question, now, count) {
+                Ok(explanation) => {
+                    responder.reply(Reply::Explanation(explanation)).await?;
+                    responder.done().await
+                }
+                Err(error) => responder.fail(Code::Invalid, chain(&error)).await,
+            }
+        }
+        Command::CaExport => {
+            responder.reply(Reply::Certificate(answering.certificate.clone())).await?;
+            responder.done().await
+        }
+        // What is to be said of this machine, the client sees itself; the daemon adds what runs.
+        Command::Doctor => responder.done().await,
+        Command::Run(_) | Command::Reload | Command::Canary => {
+            responder.fail(Code::Internal, "this command is for the supervisor").await
+        }
+    }
+}
+
+fn policy_state(stages: &Stages) -> PolicyState {
+    let state = stages.decider.in_force();
+    PolicyState {
+        generation: state.generation,
+        fingerprint: state.set.fingerprint().to_owned(),
+        loaded: state.loaded,
+        servers: u32::try_from(state.set.servers().count()).unwrap_or(u32::MAX),
+        rules: u32::try_from(state.set.rules().len()).unwrap_or(u32::MAX),
+        rejected: stages.decider.rejected(),
+    }
+}
+
+fn audit_state(stages: &Stages, directory: &Path) -> AuditState {
+    let available = stages.log.available();
+    AuditState {
+        healthy: available.is_ok(),
+        directory: directory.display().to_string(),
+        sequence: stages.log.head().seq,
+        queued: stages.log.queued(),
+        problem: available.err().map(|error| error.to_string()),
+    }
+}
+
+fn workloads(stages: &Stages, owner: Owner) -> Vec<Workload> {
+    let mut shown: Vec<Workload> = stages
+        .intake
+        .workloads
+        .all()
+        .iter()
+        .filter(|known| match owner {
+            Owner::Anybody => true,
+            Owner::User(uid) => {
+                known.workload.uid == uid || known.workload.started_by == Some(uid)
+            }
+        })
+        .map(|known| shown_workload(stages, known))
+        .collect();
+    shown.sort_by_key(|workload| workload.number);
+    shown
+}
+
+fn shown_workload(stages: &Stages, known: &Known) -> Workload {
+    let workload = &known.workload;
+    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    Workload {
+        number: workload.number,
+        name: workload.name.clone(),
+        kind: match workload.kind {
+            crate::channel::Kind::Server => WorkloadKind::Server,
+            crate::channel::Kind::Host => WorkloadKind::Host,
+        },
+        cgroup: workload.cgroup.display().to_string(),
+        uid: workload.uid,
+        processes: count(stages.intake.workloads.processes(workload.number)),
+        sessions: 0,
+        connections: count(stages.intake.live.of(workload.number)),
+        started: known.since,
+    }
+}
+
+/// The newest findings, newest first.
+fn findings(answering: &Answering, owner: Owner) -> Vec<Finding> {
+    let filter =
+        Filter { kind: Some(Kind::Finding), limit: Some(FINDINGS), ..Filter::default() };
+    let found = answering.segments().map(|segments| segments.query(&filter));
+    let Ok(Ok(entries)) = found else { return Vec::new() };
+    entries
+        .into_iter()
+        .rev()
+        .filter(|entry| owner.owns(&entry.record))
+        .map(|entry| {
+            let record = entry.record;
+            let microseconds = record.time.microseconds();
+            let text = record.finding.map(|finding| match finding.detail {
+                Some(detail) => format!("{}: {detail}", finding.what),
+                None => finding.what.to_string(),
+            });
+            Finding {
+                time: Civil::from_microsecond(microseconds).unwrap_or_default(),
+                record: record.id.to_string(),
+                workload: record.workload.map(|workload| workload.name.to_string()),
+                text: text.unwrap_or_default(),
+            }
+        })
+        .collect()
+}
+
+fn shown(stages: &Stages, set: &PolicySet, server: &Registered, whole: bool) -> Server {
+    let all = stages.intake.workloads.all();
+    let running = all.iter().filter(|known| known.server() == Some(&server.name)).count();
+    let observed = set.mode() == Mode::Observe || server.mode == Mode::Observe;
+    Server {
+        name: server.name.to_string(),
+        purpose: server.purpose.clone().unwrap_or_default(),
+        owner: server.owner.clone().unwrap_or_default(),
+        reached: match &server.transport {
+            Transport::Launch(_) => "stdio".to_owned(),
+            Transport::Url(url) => url.to_string(),
+            Transport::Listen(endpoint) => format!("listens on {endpoint}"),
+        },
+        running: u32::try_from(running).unwrap_or(u32::MAX),
+        mode: if observed { "observe" } else { "enforce" }.to_owned(),
+        review_by: server.review_by.map(|date| date.to_string()),
+        egress: if whole {
+            server.egress.iter().map(ToString::to_string).collect()
+        } else {
+            Vec::new()
+        },
+        tools: if whole {
+            let row = |(glob, class): &(exeat_policy::Glob, exeat_policy::Class)| {
+                (glob.to_string(), class.to_string())
+            };
+            server.tools.iter().map(row).collect()
+        } else {
+            std::collections::BTreeMap::new()
+        },
+    }
+}
+
+/// The CA's certificate as it is shown.
+pub(super) fn certificate(pem: &str) -> Certificate {
+    let fingerprint = CertificateDer::from_pem_slice(pem.as_bytes())
+        .map(|der| crate::channel::encode_hex(digest(&SHA256, &der).as_ref()))
+        .unwrap_or_default();
+    Certificate { pem: pem.to_owned(), fingerprint }
+}
