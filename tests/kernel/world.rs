@@ -61,10 +61,6 @@ impl Events {
             )
         })
     }
-
-    pub(crate) fn all(&self) -> Vec<Event> {
-        self.0.0.lock().unwrap().clone()
-    }
 }
 
 pub(crate) struct World {
@@ -193,36 +189,48 @@ impl World {
     /// Runs a script as a member of a cgroup; what it says is its result.
     #[track_caller]
     pub(crate) fn run_in(&self, cgroup: &Path, script: &str) -> Value {
-        let output = self.spawn_in(cgroup, script).wait_with_output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "the script failed: {text}");
-        let line = text
-            .lines()
-            .last()
-            .unwrap_or_else(|| panic!("the script says nothing"));
-        serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {text}"))
+        run_in(cgroup, self.settings, script)
     }
 
     pub(crate) fn spawn_in(&self, cgroup: &Path, script: &str) -> Child {
-        let Settings {
-            proxy_port,
-            dns_port,
-        } = self.settings;
-        let prelude = format!("PROXY, DNS = {proxy_port}, {dns_port}\n{PRELUDE}\n{script}\n");
-        // The shell joins, then becomes the interpreter: all its sockets are born inside.
-        Command::new("sh")
-            .args([
-                "-c",
-                "echo $$ > \"$1/cgroup.procs\" && exec /usr/bin/python3 -c \"$2\"",
-                "sh",
-            ])
-            .arg(cgroup)
-            .arg(prelude)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap()
+        spawn_in(cgroup, self.settings, script)
     }
+}
+
+/// Runs a script as a member of a cgroup; what it says is its result.
+#[track_caller]
+pub(crate) fn run_in(cgroup: &Path, settings: Settings, script: &str) -> Value {
+    let output = spawn_in(cgroup, settings, script)
+        .wait_with_output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "the script failed: {text}");
+    let line = text
+        .lines()
+        .last()
+        .unwrap_or_else(|| panic!("the script says nothing"));
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+fn spawn_in(cgroup: &Path, settings: Settings, script: &str) -> Child {
+    let Settings {
+        proxy_port,
+        dns_port,
+    } = settings;
+    let prelude = format!("PROXY, DNS = {proxy_port}, {dns_port}\n{PRELUDE}\n{script}\n");
+    // The shell joins, then becomes the interpreter: all its sockets are born inside.
+    Command::new("sh")
+        .args([
+            "-c",
+            "echo $$ > \"$1/cgroup.procs\" && exec /usr/bin/python3 -c \"$2\"",
+            "sh",
+        ])
+        .arg(cgroup)
+        .arg(prelude)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 /// What every script has.
@@ -232,11 +240,11 @@ from socket import *
 def say(*values): print(json.dumps(values[0] if len(values) == 1 else values), flush=True)
 def line(s):
     s.settimeout(8); b = b''
-    while not b.endswith(b'\n'):
+    while b'\n' not in b:
         c = s.recv(256)
         if not c: break
         b += c
-    return b.decode().strip()
+    return b.decode().split('\n')[0]
 def name(f):
     "The name of the error that a call fails with, or OK, and whether it came at once."
     t = time.monotonic()
