@@ -12,3 +12,5 @@ mod laws;
 mod reference;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod world;
