@@ -14,4 +14,4 @@ mod tests;
 pub use confusable::{confusable, fold};
 pub use fault::{Fault, FaultKind};
 pub use message::{ErrorObject, Id, Message, Notification, Outcome, Request, Response};
-pub use read::{Incoming, MAX_BATCH, message, parse, parse_single};
+pub use read::{Incoming, MAX_BATCH, MAX_NAME, message, parse, parse_single};
