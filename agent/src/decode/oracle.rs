@@ -144,13 +144,13 @@ pub fn scan(bytes: &[u8]) {
     }
     assert!(verdict == pieces.finish(), "the division of a body shows");
     // A reader that takes the last of duplicate keys and any unknown one executes more than the strict one does.
-    let executes = |message: &serde_json::Value| {
+    let is_run = |message: &serde_json::Value| {
         let text = |key: &str| message.get(key).and_then(serde_json::Value::as_str);
         text("jsonrpc") == Some("2.0") && text("method").and_then(mcp::method).is_some()
     };
     let executed = match serde_json::from_slice(bytes) {
-        Ok(serde_json::Value::Array(entries)) => entries.iter().any(executes),
-        Ok(message) => executes(&message),
+        Ok(serde_json::Value::Array(entries)) => entries.iter().any(is_run),
+        Ok(message) => is_run(&message),
         Err(_) => false,
     };
     assert!(
