@@ -171,14 +171,15 @@ impl Refusal<'_> {
         }
     }
 
-    /// The message with the name of what is hidden, spelled as servers spell it.
+    /// The message with the name of what is hidden, as the specification's example spells it ("Unknown tool: ...").
+    /// Servers differ here, so whoever answers for some names must answer for all that policy does not allow.
     pub(super) fn text(&self) -> String {
         let message = self.entry().message;
         let Refusal::Hidden(subject, name) = self else {
             return message.to_owned();
         };
         match subject {
-            // A method that does not exist is answered without its name, as the SDKs do.
+            // A method that does not exist is answered without its name, as JSON-RPC 2.0 section 5.1 words it.
             Subject::Method | Subject::Task => message.to_owned(),
             Subject::Prompt | Subject::Resource(_) | Subject::Tool => format!("{message}: {name}"),
         }

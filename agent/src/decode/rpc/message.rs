@@ -20,7 +20,7 @@ pub enum Message {
 pub struct Request {
     /// What the response will carry.
     pub id: Id,
-    /// Decoded; at most [`MAX_NAME`](super::read::MAX_NAME) bytes.
+    /// Decoded; at most [`MAX_NAME`](super::MAX_NAME) bytes.
     pub method: String,
     /// Absent is not the same as empty, and both are sent on as they came.
     pub params: Option<Object>,
@@ -29,7 +29,7 @@ pub struct Request {
 /// A call without an answer.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Notification {
-    /// Decoded; at most [`MAX_NAME`](super::read::MAX_NAME) bytes.
+    /// Decoded; at most [`MAX_NAME`](super::MAX_NAME) bytes.
     pub method: String,
     /// Absent is not the same as empty.
     pub params: Option<Object>,

@@ -11,7 +11,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-pub use confusable::{confusable, fold};
+pub use confusable::confusable;
 pub use fault::{Fault, FaultKind};
 pub use message::{ErrorObject, Id, Message, Notification, Outcome, Request, Response};
-pub use read::{Incoming, MAX_BATCH, message, parse, parse_single};
+pub use read::{Incoming, MAX_BATCH, MAX_NAME, message, parse, parse_single};

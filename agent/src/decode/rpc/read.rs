@@ -9,7 +9,7 @@ use crate::decode::mcp::{self, Kind};
 pub const MAX_BATCH: usize = 100;
 
 /// Bytes of a method's name.
-pub(super) const MAX_NAME: usize = 256;
+pub const MAX_NAME: usize = 256;
 
 /// Bytes of an id.
 const MAX_ID: usize = 256;

@@ -1,0 +1,46 @@
+//! Views, eras, headers and lists, hostile ones first.
+
+mod headers;
+mod lists;
+mod views;
+
+use super::*;
+use crate::decode::json::{Limits, Object, Value, parse};
+use crate::decode::rpc::{Message, parse_single};
+
+fn message(text: &str) -> Message {
+    parse_single(text.as_bytes(), &Limits::REQUEST).expect(text)
+}
+
+fn object(text: &str) -> Object {
+    match parse(text.as_bytes(), &Limits::RESPONSE).expect(text) {
+        Value::Object(object) => object,
+        _ => panic!("an object"),
+    }
+}
+
+const MODERN: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"danger","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"c","version":"2"}}}}"#;
+const LEGACY: &str =
+    r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"danger","arguments":{}}}"#;
+
+#[test]
+fn the_table_of_methods_is_consistent() {
+    for entry in METHODS {
+        let notification = entry.name.starts_with("notifications/");
+        assert_eq!(
+            notification,
+            entry.kind == Kind::Notification,
+            "{}",
+            entry.name
+        );
+        assert_eq!(
+            METHODS
+                .iter()
+                .filter(|other| other.name == entry.name)
+                .count(),
+            1
+        );
+        assert!(entry.exists_in(Era::Legacy) || entry.exists_in(Era::Modern));
+    }
+    assert!(method("Tools/call").is_none());
+}

@@ -1,0 +1,124 @@
+//! Which era a message is of, and what policy sees in it.
+
+use super::*;
+
+#[test]
+fn the_body_decides_the_era() {
+    let era = |text: &str, header| spoken(&message(text), header);
+    let modern = Spoken {
+        era: Era::Modern,
+        revision: Some(Revision::V2026_07_28),
+    };
+    assert_eq!(era(MODERN, None), modern);
+    assert_eq!(era(MODERN, Some("2025-03-26")), modern);
+    let legacy = |revision| Spoken {
+        era: Era::Legacy,
+        revision,
+    };
+    assert_eq!(era(LEGACY, None), legacy(Some(Revision::V2025_03_26)));
+    assert_eq!(
+        era(LEGACY, Some("2025-11-25")),
+        legacy(Some(Revision::V2025_11_25))
+    );
+    assert_eq!(era(LEGACY, Some("2026-07-28")), legacy(None));
+    let odd = MODERN.replace("\"2026-07-28\"", "5");
+    assert_eq!(
+        era(&odd, None),
+        Spoken {
+            era: Era::Modern,
+            revision: None
+        }
+    );
+}
+
+#[test]
+fn views_show_what_is_decided_on() {
+    let call = |method: &str, params: &str| {
+        message(&format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#
+        ))
+    };
+    let named = |method, params| {
+        view(&call(method, params)).map(|view| {
+            view.name
+                .map(|name| (format!("{name:?}"), name.text().to_owned()))
+        })
+    };
+    let some = |kind: &str, name: &str| Ok(Some((kind.to_owned(), name.to_owned())));
+    assert_eq!(
+        named("tools/call", r#"{"name":"d\u0061nger"}"#),
+        some("tool", "danger")
+    );
+    assert_eq!(
+        named("tools/call", r#"{"name":"danger "}"#),
+        some("tool", "danger ")
+    );
+    assert_eq!(named("prompts/get", r#"{"name":"p"}"#), some("prompt", "p"));
+    assert_eq!(
+        named("resources/read", r#"{"uri":"file:///x"}"#),
+        some("resource", "file:///x")
+    );
+    assert_eq!(
+        named("resources/subscribe", r#"{"uri":"u"}"#),
+        some("resource", "u")
+    );
+    assert_eq!(named("tasks/get", r#"{"taskId":"t"}"#), some("task", "t"));
+    let prompt = r#"{"ref":{"type":"ref/prompt","name":"p"},"argument":{"name":"a","value":"b"}}"#;
+    assert_eq!(named("completion/complete", prompt), some("prompt", "p"));
+    let resource = r#"{"ref":{"type":"ref/resource","uri":"u"},"argument":null}"#;
+    assert_eq!(
+        named("completion/complete", resource),
+        some("resource", "u")
+    );
+    assert_eq!(named("vendor/call", r#"{"name":"x"}"#), Ok(None));
+}
+
+#[test]
+fn calls_without_what_they_are_decided_by_are_refused() {
+    let fault = |method: &str, params: &str| {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
+        view(&message(&text)).err()
+    };
+    for params in ["{}", r#"{"name":5}"#, r#"{"name":null}"#, r#"{"uri":"x"}"#] {
+        assert_eq!(
+            fault("tools/call", params),
+            Some(ViewFault::Name),
+            "{params}"
+        );
+    }
+    assert_eq!(
+        fault("completion/complete", r#"{"ref":{"type":"x"}}"#),
+        Some(ViewFault::Name)
+    );
+    assert_eq!(
+        fault("tools/call", r#"{"name":"a","arguments":[]}"#),
+        Some(ViewFault::Arguments)
+    );
+    assert_eq!(
+        fault("tools/call", r#"{"name":"a","_meta":[]}"#),
+        Some(ViewFault::Meta)
+    );
+    assert_eq!(
+        fault("tools/call", r#"{"name":"a","arguments":null}"#),
+        None
+    );
+}
+
+#[test]
+fn views_show_who_speaks() {
+    let modern = message(MODERN);
+    let client = view(&modern).unwrap().client.unwrap();
+    assert_eq!((client.name, client.version), ("c", "2"));
+    let initialize = message(
+        r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","clientInfo":{"name":"i","version":"1"},"capabilities":{}}}"#,
+    );
+    let shown = view(&initialize).unwrap();
+    assert_eq!(
+        (shown.client.unwrap().name, shown.asks_for),
+        ("i", Some("2025-11-25"))
+    );
+    assert_eq!(
+        view(&message(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#)).unwrap_err(),
+        ViewFault::Response
+    );
+}
