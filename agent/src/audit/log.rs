@@ -62,8 +62,12 @@ pub enum AuditUnavailable {
     #[error("the audit log's queue is full")]
     Full,
     /// The log was told to end.
+    /// The log was told to end; what is open can still be closed.
     #[error("the audit log is being closed")]
     Ending,
+    /// The log has ended.
+    #[error("the audit log is closed")]
+    Ended,
     /// The writer is gone; only a new start helps.
     #[error("the writer of the audit log has died")]
     Dead,
@@ -219,6 +223,8 @@ impl Log {
 
     /// The newest record that is safe on the disk: what [`super::verify`] must at least find, if
     /// this is kept where who could rewrite the log cannot reach it.
+    /// The newest record that is safe on the disk: what [`crate::audit::Segments::verify`] must at
+    /// least find, if this is kept where who could rewrite the log cannot reach it.
     pub fn head(&self) -> Head {
         *self.0.head.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -373,7 +379,17 @@ impl Receipt {
         select! {
             biased;
             _ = durable.wait_for(|durable| *durable >= self.ticket) => Ok(()),
-            _ = state.wait_for(Option::is_some) => Err(self.log.gone()),
+            _ = state.wait_for(|state| is_hopeless(state.as_ref())) => Err(self.log.gone()),
+        }
+    }
+}
+
+/// Whether a closed record will not come to the disk now. A log that is being ended writes on.
+fn is_hopeless(state: Option<&AuditUnavailable>) -> bool {
+    match state {
+        None | Some(AuditUnavailable::Ending) => false,
+        Some(AuditUnavailable::Failing(_) | AuditUnavailable::Ended | AuditUnavailable::Dead) => {
+            true
         }
     }
 }
