@@ -15,6 +15,7 @@ pub mod fixtures;
 pub mod lab;
 pub mod namespace;
 pub mod process;
+pub mod rivals;
 pub mod stdio;
 pub mod tcp;
 pub mod upstream;

@@ -1,0 +1,51 @@
+//! Load for measurements: a client that counts and a server that costs next to nothing.
+//!
+//! ```text
+//! load upstream --listen 127.0.0.1:9443 --cert mcp.pem --key mcp.key
+//! load run --url https://mcp.lab.example/mcp --ca world-ca.pem --connect 127.0.0.1:9443 \
+//!     --connections 16 --seconds 10 --watch $(pidof haproxy)
+//! ```
+//! The client prints one JSON document.
+
+mod client;
+mod report;
+mod upstream;
+
+use std::io::{Write as _, stdout};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "load")]
+struct Arguments {
+    /// Threads of the runtime.
+    #[arg(long, default_value_t = 1, global = true)]
+    threads: usize,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Send requests and say how it went
+    Run(client::Run),
+    /// Answer requests
+    Upstream(upstream::Serve),
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(arguments.threads)
+        .enable_all()
+        .build()
+        .context("start a runtime")?;
+    match arguments.command {
+        Command::Run(run) => {
+            let report = runtime.block_on(client::run(run))?;
+            writeln!(stdout(), "{report}").context("print the report")
+        }
+        Command::Upstream(serve) => runtime.block_on(upstream::serve(serve)),
+    }
+}
