@@ -17,6 +17,9 @@ pub const VERSION: u32 = 1;
 /// `,"hash":"` + 64 digits + `"}`.
 const TAIL: usize = 75;
 
+/// How each line begins.
+const OPENING: &[u8] = b"{\"v\":1,\"seq\":";
+
 /// The SHA-256 that a record's line carries as `hash`.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
@@ -56,7 +59,7 @@ impl Head {
         let start = lines.len();
         self.seq = self.seq.saturating_add(1);
         lines.reserve(members.len() + 192);
-        lines.extend_from_slice(b"{\"v\":1,\"seq\":");
+        lines.extend_from_slice(OPENING);
         lines.extend_from_slice(self.seq.to_string().as_bytes());
         lines.extend_from_slice(b",\"prev\":\"");
         lines.extend_from_slice(&self.hash.hexadecimal());
@@ -88,9 +91,7 @@ impl Link {
             .and_then(|tail| tail.strip_suffix(b"\"}"))
             .and_then(Digest::read)
             .ok_or(LineFault::Form)?;
-        let rest = content
-            .strip_prefix(b"{\"v\":1,\"seq\":")
-            .ok_or(LineFault::Form)?;
+        let rest = content.strip_prefix(OPENING).ok_or(LineFault::Form)?;
         let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let (seq, rest) = rest.split_at_checked(digits).ok_or(LineFault::Form)?;
         let seq = str::from_utf8(seq)
@@ -102,10 +103,10 @@ impl Link {
             .and_then(|rest| rest.get(..64))
             .and_then(Digest::read)
             .ok_or(LineFault::Form)?;
-        let mut context = Context::new(&SHA256);
-        context.update(content);
-        context.update(b"}");
-        if Digest::finish(context) != hash {
+        let mut hashed = Context::new(&SHA256);
+        hashed.update(content);
+        hashed.update(b"}");
+        if Digest::finish(hashed) != hash {
             return Err(LineFault::Hash);
         }
         Ok(Self { seq, prev, hash })
@@ -117,6 +118,13 @@ impl Link {
             hash: self.hash,
         }
     }
+}
+
+/// The number of a line's record; the line is not checked.
+pub(super) fn seq(line: &[u8]) -> Option<u64> {
+    let rest = line.strip_prefix(OPENING)?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    str::from_utf8(rest.get(..digits)?).ok()?.parse().ok()
 }
 
 impl Digest {

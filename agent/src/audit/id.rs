@@ -147,10 +147,8 @@ mod tests {
             .next(Timestamp::from_microseconds(1))
             .to_string();
         assert_eq!(text.len(), 36);
-        assert_eq!(
-            (&text[14..15], &text[19..20] >= "8", &text[19..20] <= "b"),
-            ("7", true, true)
-        );
+        assert_eq!(text.as_bytes()[14], b'7');
+        assert!(matches!(text.as_bytes()[19], b'8'..=b'b'));
         for wrong in [
             "",
             "0",

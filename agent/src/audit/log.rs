@@ -18,6 +18,9 @@ use super::shared::Shared;
 use super::writer::{self, StartError, Writer};
 use crate::telemetry::clock::{self, Moment};
 
+/// More places than any machine has memory for.
+const MAX_PLACES: usize = 1 << 24;
+
 /// How the log is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -25,7 +28,8 @@ pub struct Options {
     pub sync: SyncPolicy,
     /// A segment that has grown to this many bytes is followed by the next.
     pub segment_bytes: u64,
-    /// How many records may be open or on their way to the disk at once.
+    /// How many records may be open or on their way to the disk at once. One takes about a
+    /// kibibyte until the disk has it.
     pub places: usize,
 }
 
@@ -135,22 +139,26 @@ impl Log {
     /// The chain is taken up where it ended. What a crash tore off stays where it is, is named in
     /// a `log_cut` record, and counts no more.
     pub fn start(directory: OwnedFd, options: Options) -> Result<(Self, Writer), StartError> {
-        let ids = IdSource::new().map_err(|_| StartError::Random)?;
-        let log = Self(Arc::new(Inner {
-            places: Arc::new(Semaphore::new(
-                options.places.clamp(1, Semaphore::MAX_PERMITS),
-            )),
+        let log = Self::new(options)?;
+        let writer = writer::start(directory, &log)?;
+        Ok((log, writer))
+    }
+
+    /// A log without a writer.
+    pub(super) fn new(options: Options) -> Result<Self, StartError> {
+        let ids = IdSource::new().map_err(StartError::Random)?;
+        let places = options.places.clamp(1, MAX_PLACES);
+        Ok(Self(Arc::new(Inner {
+            places: Arc::new(Semaphore::new(places)),
             state: watch::Sender::new(None),
             durable: watch::Sender::new(0),
             head: Mutex::default(),
             refused: AtomicU64::new(0),
-            options,
+            options: Options { places, ..options },
             queue: Mutex::default(),
             changed: Condvar::new(),
             ids,
-        }));
-        let writer = writer::start(directory, &log)?;
-        Ok((log, writer))
+        })))
     }
 
     /// Opens the record of an exchange, once there is room in the queue for its end.
@@ -179,14 +187,15 @@ impl Log {
         Record::new(self.0.ids.next(at.wall), at, kind)
     }
 
-    /// Records something that has no end of its own.
+    /// Records something that has no end of its own. Like [`Log::open`], this fails at once if
+    /// the log cannot be written, and waits for room.
     pub async fn event(&self, record: Record) -> Result<Receipt, AuditUnavailable> {
         let place = self.place().await?;
         Ok(self.push(&record, place))
     }
 
-    /// The newest record that is safe on the disk: what [`super::verify`] must at least find, if
-    /// this is kept where who could rewrite the log cannot reach it.
+    /// The newest record that is safe on the disk: what [`crate::audit::Segments::verify`] must at
+    /// least find, if this is kept where who could rewrite the log cannot reach it.
     pub fn head(&self) -> Head {
         *self.0.head.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -247,7 +256,7 @@ impl Log {
         }
         let mut state = self.watch();
         select! {
-            place = Arc::clone(&self.0.places).acquire_owned() => place.map_err(|_| self.gone()),
+            place = Arc::clone(&self.0.places).acquire_owned() => place.ok().ok_or_else(|| self.gone()),
             _ = state.wait_for(Option::is_some) => Err(self.gone()),
         }
     }
@@ -288,15 +297,12 @@ impl Log {
         let idle =
             |queue: &mut Queue| queue.waiting.is_empty() && !queue.urgent && queue.ending.is_none();
         let mut queue = self.queue();
-        queue = match limit {
-            Some(limit) => {
-                let waited = self.0.changed.wait_timeout_while(queue, limit, idle);
-                waited.unwrap_or_else(PoisonError::into_inner).0
-            }
-            None => {
-                let waited = self.0.changed.wait_while(queue, idle);
-                waited.unwrap_or_else(PoisonError::into_inner)
-            }
+        queue = if let Some(limit) = limit {
+            let waited = self.0.changed.wait_timeout_while(queue, limit, idle);
+            waited.unwrap_or_else(PoisonError::into_inner).0
+        } else {
+            let waited = self.0.changed.wait_while(queue, idle);
+            waited.unwrap_or_else(PoisonError::into_inner)
         };
         if !linger.is_zero() && !queue.waiting.is_empty() {
             let calm = |queue: &mut Queue| !queue.urgent && queue.ending.is_none();

@@ -11,7 +11,10 @@ pub mod mask;
 mod open;
 mod read;
 pub mod record;
+mod schema;
 mod shared;
+#[cfg(test)]
+mod tests;
 mod text;
 mod writer;
 
@@ -19,7 +22,12 @@ pub use chain::{Digest, Head, LineFault, VERSION};
 pub use id::{RecordId, RecordIdError};
 pub use log::{AuditUnavailable, Log, Options, Receipt, Start, SyncPolicy};
 pub use open::OpenRecord;
+pub use read::{
+    Entry, Fault, FaultKind, Filter, From as TailFrom, ReadError, Segments, Tail, Verification,
+    VerifyError,
+};
 pub use record::{Kind, Outcome, Record, Stage, Status};
+pub use schema::schema;
 pub use shared::Shared;
 pub use text::{MAX_TEXT, Text};
 pub use writer::{Finished, StartError, Writer};

@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 use std::time::Duration;
 
+use jiff::fmt::StdFmtWrite;
 use jiff::fmt::temporal::DateTimePrinter;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -113,9 +114,10 @@ impl Monotonic {
 impl Display for Timestamp {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let timestamp = jiff::Timestamp::from_microsecond(self.0).unwrap_or_default();
+        // The printer's only error is the formatter's, which holds nothing.
         PRINTER
-            .print_timestamp(&timestamp, jiff::fmt::StdFmtWrite(f))
-            .map_err(|_| fmt::Error)
+            .print_timestamp(&timestamp, StdFmtWrite(f))
+            .or(Err(fmt::Error))
     }
 }
 

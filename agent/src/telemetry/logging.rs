@@ -55,7 +55,7 @@ fn filter(
 ) -> Result<EnvFilter, LoggingError> {
     let environment = environment
         .filter(|value| !value.is_empty())
-        .map(|value| value.into_string().map_err(|_| LoggingError::NotText))
+        .map(|value| value.into_string().or(Err(LoggingError::NotText)))
         .transpose()?;
     let (directives, origin) = match (environment, configured) {
         (Some(value), _) => (value, LEVEL_VARIABLE),

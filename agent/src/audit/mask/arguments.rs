@@ -1,5 +1,7 @@
 //! Masking of JSON arguments.
 
+use std::collections::VecDeque;
+
 use serde_json::{Map, Value};
 
 use super::super::text::prefix;
@@ -20,7 +22,7 @@ const MAX_NAMES: usize = 64;
 /// Arguments of more than 4 KiB are not recorded in part, which would mislead: their top-level
 /// names are, each with the kind and size of its value. `true` says that this was done.
 pub fn arguments<P: AsRef<str>>(arguments: &Value, masked: &[P]) -> (Value, bool) {
-    let pointers = masked
+    let pointers: Vec<_> = masked
         .iter()
         .map(|pointer| Pointer::new(pointer.as_ref()))
         .collect();
@@ -33,7 +35,7 @@ pub fn arguments<P: AsRef<str>>(arguments: &Value, masked: &[P]) -> (Value, bool
 
 /// What is left of a pointer below the value that is being looked at.
 #[derive(Clone)]
-struct Pointer(std::collections::VecDeque<String>);
+struct Pointer(VecDeque<String>);
 
 impl Pointer {
     fn new(pointer: &str) -> Self {
@@ -49,9 +51,9 @@ impl Pointer {
     }
 }
 
-fn copy(value: &Value, pointers: &Vec<Pointer>, hide: bool, budget: &mut usize) -> Option<Value> {
+fn copy(value: &Value, pointers: &[Pointer], hide: bool, budget: &mut usize) -> Option<Value> {
     let hide = hide || pointers.iter().any(|pointer| pointer.0.is_empty());
-    let below = |key: &str| {
+    let below = |key: &str| -> Vec<_> {
         pointers
             .iter()
             .filter_map(|pointer| pointer.below(key))

@@ -22,6 +22,9 @@ pub const MASK: &str = "[masked]";
 /// How many arguments of a command are recorded.
 const MAX_COMMAND: usize = 64;
 
+/// How many letters of a name are looked at.
+const MAX_NAME: usize = 128;
+
 /// How often percent-encoding is undone in search of a secret.
 const MAX_DECODE: usize = 3;
 
@@ -57,13 +60,29 @@ const TELLING_WHOLE: &[&str] = &[
 /// Whether what stands under this name is taken for a secret: `access_token`, `X-Api-Key`,
 /// `clientSecret`.
 pub fn is_telling(name: &str) -> bool {
-    let reduced: String = name
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .map(|letter| letter.to_ascii_lowercase())
-        .take(128)
-        .collect();
-    TELLING_WHOLE.contains(&&*reduced) || TELLING.iter().any(|part| reduced.contains(part))
+    let mut letters = [0; MAX_NAME];
+    let mut length = 0;
+    let reduced = name.bytes().filter(u8::is_ascii_alphanumeric);
+    for (letter, byte) in letters.iter_mut().zip(reduced) {
+        *letter = byte.to_ascii_lowercase();
+        length += 1;
+    }
+    let reduced = letters.get(..length).unwrap_or_default();
+    if TELLING_WHOLE
+        .iter()
+        .any(|whole| whole.as_bytes() == reduced)
+    {
+        return true;
+    }
+    // Each place is looked at once, and almost all letters begin nothing.
+    reduced.iter().enumerate().any(|(at, letter)| {
+        TELLING.iter().any(|part| {
+            part.as_bytes().first() == Some(letter)
+                && reduced
+                    .get(at..)
+                    .is_some_and(|rest| rest.starts_with(part.as_bytes()))
+        })
+    })
 }
 
 /// A header's value.
@@ -79,37 +98,31 @@ pub fn header<'v>(name: &str, value: &'v str) -> Cow<'v, str> {
 
 /// A path with its query, percent-encoded as it was sent.
 pub fn path(path: &str) -> Cow<'_, str> {
-    if !path.contains(['?', '#', '%', ';', '=']) {
-        return text(path);
+    let query = path.find(['?', '#']).unwrap_or(path.len());
+    let (head, query) = path.split_at_checked(query).unwrap_or((path, ""));
+    // As a whole, since the parts of a URL would not show a user's password in it.
+    let head = text(head);
+    if query.is_empty() && !head.contains(['%', ';', '=']) {
+        return head;
     }
     let mut masked = String::with_capacity(path.len());
-    let mut changed = false;
-    // Pieces with the separator that ends each.
-    for piece in path.split_inclusive(['/', '?', '&', ';', '#']) {
-        let content = piece.trim_end_matches(['/', '?', '&', ';', '#']);
-        let separator = piece.get(content.len()..).unwrap_or_default();
-        match content.split_once('=') {
-            Some((key, _)) if is_telling(&decoded(key)) => {
-                masked.push_str(key);
-                masked.push('=');
-                masked.push_str(MASK);
-                changed = true;
+    for part in [&*head, query] {
+        // Pieces with the separator that ends each.
+        for piece in part.split_inclusive(['/', '?', '&', ';', '#']) {
+            let content = piece.trim_end_matches(['/', '?', '&', ';', '#']);
+            match content.split_once('=') {
+                Some((key, _)) if is_telling(&decoded(key)) => {
+                    masked.push_str(key);
+                    masked.push('=');
+                    masked.push_str(MASK);
+                }
+                _ if hides_secret(content) => masked.push_str(MASK),
+                _ => masked.push_str(&text(content)),
             }
-            _ if hides_secret(content) => {
-                masked.push_str(MASK);
-                changed = true;
-            }
-            _ => masked.push_str(content),
+            masked.push_str(piece.get(content.len()..).unwrap_or_default());
         }
-        masked.push_str(separator);
     }
-    if !changed {
-        return text(path);
-    }
-    match text(&masked) {
-        Cow::Owned(again) => Cow::Owned(again),
-        Cow::Borrowed(_) => Cow::Owned(masked),
-    }
+    Cow::Owned(masked)
 }
 
 /// The arguments of a command, without secrets that stand in them or after a telling flag.

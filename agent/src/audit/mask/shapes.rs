@@ -89,27 +89,36 @@ const SCHEMES: &[&[u8]] = &[
     b"token",
 ];
 
-/// Which bytes begin a shape or a scheme; almost every word is passed over by this alone.
-const BEGINS: [bool; 256] = begins();
+/// By the first byte of a word, which second bytes a shape or a scheme has: bit `byte % 64`.
+/// Almost every word is passed over by this alone.
+const BEGINS: [u64; 256] = begins();
 
 #[expect(
     clippy::indexing_slicing,
     reason = "evaluated by the compiler, which checks the bounds"
 )]
-const fn begins() -> [bool; 256] {
-    let mut begins = [false; 256];
+const fn begins() -> [u64; 256] {
+    let mut begins = [0; 256];
     let mut next = 0;
     while next < SHAPES.len() {
-        begins[SHAPES[next].prefix[0] as usize] = true;
+        let prefix = SHAPES[next].prefix;
+        begins[prefix[0] as usize] |= 1 << (prefix[1] % 64);
         next += 1;
     }
     next = 0;
     while next < SCHEMES.len() {
-        begins[SCHEMES[next][0] as usize] = true;
-        begins[SCHEMES[next][0].to_ascii_uppercase() as usize] = true;
+        let (first, second) = (SCHEMES[next][0], SCHEMES[next][1]);
+        let seconds = 1 << (second % 64) | 1 << (second.to_ascii_uppercase() % 64);
+        begins[first as usize] |= seconds;
+        begins[first.to_ascii_uppercase() as usize] |= seconds;
         next += 1;
     }
     begins
+}
+
+fn may_begin(first: u8, second: Option<&u8>) -> bool {
+    let seconds = BEGINS.get(usize::from(first)).copied().unwrap_or(0);
+    second.is_some_and(|second| seconds & (1 << (second % 64)) != 0)
 }
 
 /// A text from outside, with known shapes masked, and what follows `password=` and its like.
@@ -141,7 +150,7 @@ fn next_secret(text: &[u8], from: usize) -> Option<Range<usize>> {
             b'=' => assigned(text, at),
             b':' => user_information(text, at).or_else(|| assigned(text, at)),
             b'-' if !inside_word => private_key(text, at),
-            _ if !inside_word && BEGINS.get(usize::from(*byte)) == Some(&true) => {
+            _ if !inside_word && may_begin(*byte, text.get(at + 1)) => {
                 shaped(text, at).or_else(|| after_scheme(text, at))
             }
             _ => None,
@@ -209,30 +218,45 @@ fn assigned(text: &[u8], separator: usize) -> Option<Range<usize>> {
     if key.is_empty() || !is_telling(key) {
         return None;
     }
+    // A header in a text, with its scheme and its parts, goes to the end of its line.
+    let reduced = key.to_ascii_lowercase();
+    let whole_line = reduced.contains("authorization") || reduced.contains("cookie");
     let after = text.get(separator + 1..)?;
     let blank = after.iter().take_while(|byte| **byte == b' ').count();
-    let mut start = separator + 1 + blank;
-    let escape = usize::from(text.get(start) == Some(&b'\\'));
-    let length = match text.get(start + escape) {
+    let value = after.get(blank..)?;
+    let escaped = usize::from(value.first() == Some(&b'\\'));
+    let (quotes, length) = match value.get(escaped) {
         Some(quote @ (b'"' | b'\'')) => {
-            start += escape + 1;
-            text.get(start..)?
-                .iter()
-                .take_while(|byte| *byte != quote)
-                .count()
+            let quotes = escaped + 1;
+            (quotes, quoted(value.get(quotes..)?, *quote, escaped > 0))
         }
-        _ => {
-            let ends = |byte: &u8| {
-                byte.is_ascii_whitespace()
-                    || matches!(byte, b'&' | b',' | b';' | b'"' | b'\'' | b')' | b'}')
-            };
-            text.get(start..)?
-                .iter()
-                .take_while(|byte| !ends(byte))
-                .count()
-        }
+        _ => (0, unquoted(value, whole_line)),
     };
+    let start = separator + 1 + blank + quotes;
     (length > 0).then_some(start..start + length)
+}
+
+/// The length of a value that ends with a quote, which in JSON inside JSON is escaped itself.
+fn quoted(value: &[u8], quote: u8, escaped: bool) -> usize {
+    let mut inside_escape = false;
+    let ends = |byte: &u8| {
+        if escaped {
+            return *byte == b'\\';
+        }
+        let ends = *byte == quote && !inside_escape;
+        inside_escape = *byte == b'\\' && !inside_escape;
+        ends
+    };
+    value.iter().position(ends).unwrap_or(value.len())
+}
+
+fn unquoted(value: &[u8], whole_line: bool) -> usize {
+    let ends = |byte: &u8| match byte {
+        b'\n' | b'\r' | b'"' | b'\'' => true,
+        b'&' | b',' | b';' | b')' | b'}' | b'\\' => !whole_line,
+        _ => byte.is_ascii_whitespace() && !whole_line,
+    };
+    value.iter().position(ends).unwrap_or(value.len())
 }
 
 /// `user:password` of `scheme://user:password@host`, from the colon's place.

@@ -1,1 +1,188 @@
-//! Tests of masking.
+//! Tests of masking: what must go, and what must stay readable.
+
+use serde_json::json;
+
+use super::*;
+
+const LETTERS: &str = "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6";
+
+#[test]
+fn shapes_and_what_stands_after_telling_words_are_masked() {
+    for (input, expected) in [
+        ("nothing here", "nothing here"),
+        (&*format!("token ghp_{LETTERS}."), "token [masked]"),
+        (&*format!("(glpat-{LETTERS})"), "([masked])"),
+        (&*format!("a_sk-{LETTERS}"), "a_[masked]"),
+        (
+            &*format!("\u{e9}ghp_{LETTERS}\u{e9}"),
+            "\u{e9}[masked]\u{e9}",
+        ),
+        ("AKIAABCDEFGHIJKLMNOP", "[masked]"),
+        ("AKIA short", "AKIA short"),
+        ("Authorization: Bearer abcdef123", "Authorization: [masked]"),
+        (
+            "authorization: basic dXNlcjpwYXNz\nnext: line",
+            "authorization: [masked]\nnext: line",
+        ),
+        ("got bearer abc123def from", "got bearer [masked] from"),
+        ("basic authentication failed", "basic authentication failed"),
+        ("cookie: a=b; c=d", "cookie: [masked]"),
+        ("https://user:pass@host/x", "https://[masked]@host/x"),
+        ("https://host/x@y", "https://host/x@y"),
+        ("password=hunter2&x=1", "password=[masked]&x=1"),
+        (
+            r#"{"client_secret": "a b", "x": 1}"#,
+            r#"{"client_secret": "[masked]", "x": 1}"#,
+        ),
+        (
+            r#"{\"password\":\"ab\",\"x\":1}"#,
+            r#"{\"password\":\"[masked]\",\"x\":1}"#,
+        ),
+        (
+            r#"{"password":"a\"b","x":1}"#,
+            r#"{"password":"[masked]","x":1}"#,
+        ),
+        ("DB_PASSWORD: 'x y'", "DB_PASSWORD: '[masked]'"),
+        ("monkey=banana", "monkey=banana"),
+        (
+            "connect to 127.0.0.1:443: refused",
+            "connect to 127.0.0.1:443: refused",
+        ),
+        (
+            "-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----",
+            "[masked]-----END RSA PRIVATE KEY-----",
+        ),
+        (
+            "-----BEGIN CERTIFICATE-----\nabc",
+            "-----BEGIN CERTIFICATE-----\nabc",
+        ),
+    ] {
+        assert_eq!(text(input), expected, "{input}");
+        assert_eq!(text(expected), expected, "masking again changes nothing");
+    }
+}
+
+#[test]
+fn paths_keep_their_form() {
+    for (input, expected) in [
+        ("/repos/acme/x?per_page=3", "/repos/acme/x?per_page=3"),
+        ("/a%20b?q=c%20d", "/a%20b?q=c%20d"),
+        ("/x?access_token=abc&y=1", "/x?access_token=[masked]&y=1"),
+        ("/x?access%5Ftoken=abc", "/x?access%5Ftoken=[masked]"),
+        ("/x?acce%2573s_token=abc", "/x?acce%2573s_token=[masked]"),
+        ("/x?a=1;sig=abc#code=2", "/x?a=1;sig=[masked]#code=[masked]"),
+        (
+            "/x?X-Amz-Signature=ab&X-Amz-Date=1",
+            "/x?X-Amz-Signature=[masked]&X-Amz-Date=1",
+        ),
+        ("/message?sessionId=0b1c", "/message?sessionId=[masked]"),
+        ("http://me:pw@host/x?a=b", "http://[masked]@host/x?a=b"),
+        (
+            "/bot%67hp_a1B2c3D4e5F6g7H8i9J0/x",
+            "/bot%67hp_a1B2c3D4e5F6g7H8i9J0/x",
+        ),
+        ("/%67hp_a1B2c3D4e5F6g7H8i9J0/x", "/[masked]/x"),
+    ] {
+        assert_eq!(path(input), expected, "{input}");
+    }
+}
+
+#[test]
+fn headers_that_carry_secrets_are_masked_whole() {
+    for name in [
+        "Authorization",
+        "authorization",
+        "proxy-authorization",
+        "Cookie",
+        "set-cookie",
+        "X-Api-Key",
+        "api-key",
+        "Mcp-Session-Id",
+        "x-amz-security-token",
+        "X-Auth-Token",
+        "PRIVATE-TOKEN",
+        "dpop",
+        "x-csrf-token",
+    ] {
+        assert_eq!(header(name, "anything at all"), MASK, "{name}");
+    }
+    assert_eq!(header("content-type", "text/plain"), "text/plain");
+    assert_eq!(header("Location", "/x?code=1"), "/x?code=[masked]");
+}
+
+#[test]
+fn a_command_loses_what_follows_a_telling_flag() {
+    let masked = command([
+        "--token",
+        "abc",
+        "--port",
+        "80",
+        "--password=x",
+        "-v",
+        "file",
+    ]);
+    let masked: Vec<_> = masked.iter().map(Text::as_str).collect();
+    assert_eq!(
+        masked,
+        [
+            "--token",
+            "[masked]",
+            "--port",
+            "80",
+            "--password=[masked]",
+            "-v",
+            "file"
+        ]
+    );
+    assert_eq!(command(vec!["x"; 100]).len(), 65);
+}
+
+#[test]
+fn arguments_are_masked_by_key_shape_and_pointer() {
+    let value = json!({
+        "customer": {"email": "a@b", "name": "n", "max_tokens": 5, "pin": 1234},
+        "list": [{"email": "c@d"}, "plain"],
+        "password": {"old": "x", "new": ["y"]},
+        "a/b": "hidden",
+    });
+    let (masked, cut) = arguments(&value, &["/customer/email", "/list/*/email", "/a~1b"]);
+    assert!(!cut);
+    assert_eq!(
+        masked,
+        json!({
+            "customer": {"email": MASK, "name": "n", "max_tokens": 5, "pin": MASK},
+            "list": [{"email": MASK}, "plain"],
+            "password": {"old": MASK, "new": [MASK]},
+            "a/b": MASK,
+        })
+    );
+    assert_eq!(arguments(&value, &[""]).0["list"][1], MASK);
+}
+
+#[test]
+fn large_arguments_are_named_but_not_recorded() {
+    let value = json!({"items": vec!["some text"; 1_000], "text": "x".repeat(9_000), "n": 1});
+    let (masked, cut) = arguments::<&str>(&value, &[]);
+    assert!(cut);
+    let expected =
+        json!({"items": "[array of 1000]", "text": "[string of 9000 bytes]", "n": "[number]"});
+    assert_eq!(masked, expected);
+    let long = json!({"text": format!("{} ghp_{LETTERS}", "word ".repeat(2_000))});
+    let (masked, cut) = arguments::<&str>(&long, &[]);
+    assert!(!cut && masked.to_string().len() < 600 && !masked.to_string().contains("ghp_"));
+}
+
+#[test]
+fn texts_are_bounded_and_never_end_in_half_a_secret() {
+    use crate::audit::MAX_TEXT;
+    for padding in [MAX_TEXT - 10, 16 * 1_024 - 10, 16 * 1_024 - 40] {
+        let input = format!("{} ghp_{LETTERS} tail", "x".repeat(padding));
+        let text = Text::new(&input);
+        assert!(text.len() < MAX_TEXT + 32);
+        assert!(!text.contains("ghp_"), "{text}");
+        // Many secrets shrink to few bytes, so that the bound of what is looked at is reached.
+        let many = format!("ghp_{LETTERS} ").repeat(padding / 37) + &"ghp_a1B2".repeat(5_000);
+        assert!(!Text::new(&many).contains("a1B2"));
+    }
+    assert!(Text::new(&"\u{20ac}".repeat(1_000)).ends_with(" bytes]"));
+}

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process;
 
 use rustix::fs::{Dir, FlockOperation, Mode, OFlags, flock, fsync, openat};
@@ -49,7 +49,7 @@ pub(in crate::audit) fn segment_number(name: &[u8]) -> Option<u64> {
 }
 
 /// The numbers of all segments, ascending.
-pub(in crate::audit) fn segments(directory: impl std::os::fd::AsFd) -> io::Result<Vec<u64>> {
+pub(in crate::audit) fn segments(directory: impl AsFd) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in Dir::read_from(directory)? {
         numbers.extend(segment_number(entry?.file_name().to_bytes()));
@@ -101,10 +101,7 @@ impl Directory {
 }
 
 /// Opens a segment to read it.
-pub(in crate::audit) fn open_segment(
-    directory: impl std::os::fd::AsFd,
-    number: u64,
-) -> io::Result<File> {
+pub(in crate::audit) fn open_segment(directory: impl AsFd, number: u64) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     Ok(openat(directory, segment_name(number), flags, Mode::empty()).map(File::from)?)
 }

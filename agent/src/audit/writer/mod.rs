@@ -3,6 +3,8 @@
 mod directory;
 mod journal;
 mod recover;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::mem;
@@ -12,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+use aws_lc_rs::error::Unspecified;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -47,7 +50,7 @@ pub enum StartError {
     Recover(#[source] io::Error),
     /// No randomness for the records' names.
     #[error("draw random numbers for the audit log")]
-    Random,
+    Random(#[source] Unspecified),
     /// No thread.
     #[error("start the audit log's writer")]
     Thread(#[source] io::Error),
@@ -91,9 +94,13 @@ impl Writer {
         });
         let all = u32::try_from(self.log.0.options.places).unwrap_or(u32::MAX);
         let in_order = async {
-            let drained = self.log.0.places.acquire_many(all).await.is_ok();
+            let Ok(places) = self.log.0.places.acquire_many(all).await else {
+                return false;
+            };
+            // Whoever still waits for a place must not get one of these.
+            places.forget();
             self.log.end(Ending::Written);
-            drained && (&mut self.ended).await.is_ok()
+            (&mut self.ended).await.is_ok()
         };
         if timeout(deadline, in_order).await == Ok(true) {
             return Finished::Complete;
@@ -139,6 +146,10 @@ pub(super) fn start(directory: OwnedFd, log: &Log) -> Result<Writer, StartError>
         }
     };
     journal.add(lifecycle(log, "log_started", Text::fixed(detail)).body());
+    spawn(log, journal, lock)
+}
+
+fn spawn(log: &Log, journal: Journal, lock: Lock) -> Result<Writer, StartError> {
     let (ended, on_end) = oneshot::channel();
     let mut thread = WriterThread {
         log: log.clone(),

@@ -70,28 +70,28 @@ fn scan(directory: &Directory, number: u64) -> io::Result<End> {
         if read == 0 {
             return Ok(end);
         }
-        let link = line
+        let next = line
             .strip_suffix(b"\n")
             .and_then(|line| Link::read(line).ok());
-        let follows = |link: &Link| end.head.is_none_or(|head| head.precedes(link));
-        let Some(link) = link.filter(follows) else {
+        let follows = |next: &Link| end.head.is_none_or(|head| head.precedes(next));
+        let Some(next) = next.filter(follows) else {
             break;
         };
-        end.head = Some(link.head());
+        end.head = Some(next.head());
         end.ended = is_ending(&line);
         offset = offset.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
     }
-    let mut context = Context::new(&SHA256);
+    let mut hashed = Context::new(&SHA256);
     let mut bytes = 0_u64;
     loop {
-        context.update(&line);
+        hashed.update(&line);
         bytes = bytes.saturating_add(u64::try_from(line.len()).unwrap_or(u64::MAX));
         line.clear();
         if reader.by_ref().take(1 << 16).read_to_end(&mut line)? == 0 {
             break;
         }
     }
-    let sha256 = Text::from(Digest::finish(context).to_string());
+    let sha256 = Text::from(Digest::finish(hashed).to_string());
     end.cut = Some(Cut {
         segment: number,
         offset,

@@ -1,5 +1,8 @@
 //! From serialised records to confirmed bytes on a disk that may fail at any time.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::mem;
 
@@ -33,6 +36,7 @@ pub(super) struct Journal {
 
 struct Open {
     file: Box<dyn Segment>,
+    number: u64,
     /// Bytes that the disk confirmed.
     confirmed: u64,
     /// The disk failed in a way that leaves unknown what it holds.
@@ -147,6 +151,7 @@ impl Journal {
         self.number = number;
         Ok(Open {
             file,
+            number,
             confirmed: 0,
             suspect: false,
         })
@@ -155,7 +160,7 @@ impl Journal {
     /// Gives up a segment after its confirmed bytes, and puts what follows into the next one.
     fn replace(&mut self, failed: Open) -> io::Result<Open> {
         let cut = Cut {
-            segment: self.number,
+            segment: failed.number,
             offset: failed.confirmed,
             bytes: u64::try_from(self.written).unwrap_or(u64::MAX),
             // Nobody can say what the disk kept of them.

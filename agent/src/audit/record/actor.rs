@@ -1,0 +1,92 @@
+//! Who acted: processes, identities, sessions.
+
+use serde::{Deserialize, Serialize};
+
+use crate::audit::text::Text;
+use crate::telemetry::clock::Monotonic;
+
+/// The processes in one managed cgroup and the one of them that acted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Workload {
+    /// The server's or host's name in the policy.
+    pub name: Text,
+    /// Server, host or unknown.
+    pub kind: WorkloadKind,
+    /// The kernel's number of the cgroup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<u64>,
+    /// The process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// When the process started; tells apart processes that had the same number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<Monotonic>,
+    /// Its executable's path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exe: Option<Text>,
+    /// Its arguments; secrets among them are masked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<Text>,
+    /// Its user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// SHA-256 of its executable, hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Text>,
+}
+
+/// What a workload is in the policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkloadKind {
+    /// An MCP server.
+    Server,
+    /// An MCP client.
+    Host,
+    /// Managed, but not (or no longer) in the policy.
+    #[default]
+    Unknown,
+}
+
+/// Who called, and how that is known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Identity {
+    /// The name in the policy; empty if it names none that fits.
+    pub name: Text,
+    /// How it was verified: `kernel`, `jwt`, `workload`.
+    pub verified_by: Text,
+    /// The Unix user's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<Text>,
+    /// The Unix user's number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Who issued the token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<Text>,
+    /// Whom the token names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Text>,
+    /// The roles that the policy gives.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<Text>,
+}
+
+/// An MCP session.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Session {
+    /// A name for the session that is not the session's secret id: Exeat's own.
+    pub id: Text,
+    /// The client's name, as it says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<Text>,
+    /// The client's version, as it says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_version: Option<Text>,
+    /// The protocol's revision (`2025-11-25`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<Text>,
+}

@@ -1,0 +1,76 @@
+//! What happens beside exchanges, and what led to what.
+
+use serde::{Deserialize, Serialize};
+
+use crate::audit::id::RecordId;
+use crate::audit::text::Text;
+
+/// What led to a record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// Exactly this one.
+    Id(RecordId),
+    /// One of these, which were in flight together.
+    Candidates(Vec<RecordId>),
+}
+
+/// A change of policy.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PolicyChange {
+    /// `loaded`, `reloaded`, `refused`.
+    pub action: Text,
+    /// The fingerprint of the set that is in force after it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Text>,
+    /// Its generation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    /// What was wrong with a refused set.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<Text>,
+}
+
+/// Something an operator should look at.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Finding {
+    /// Which: a short name that stays (`foreign_socket`, `audit_unavailable`).
+    pub what: Text,
+    /// The particulars, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Text>,
+    /// How often, where one record stands for several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+}
+
+/// A step in the life of the daemon, the log or a workload.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Lifecycle {
+    /// Which: a short name that stays (`log_started`, `log_cut`, `log_stopped`).
+    pub event: Text,
+    /// The particulars, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Text>,
+    /// The bytes that the log does not count as records, for `log_cut`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Cut>,
+}
+
+/// The end of a segment that does not count: a tail torn by a crash, or bytes that the disk
+/// would not confirm.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cut {
+    /// The number of the segment.
+    pub segment: u64,
+    /// How many of its bytes count.
+    pub offset: u64,
+    /// How many bytes follow them.
+    pub bytes: u64,
+    /// SHA-256 of those that follow, hexadecimal.
+    pub sha256: Text,
+}

@@ -1,0 +1,172 @@
+//! What a record holds. The published form is `docs/audit-format.md`.
+
+mod actor;
+mod event;
+mod result;
+mod traffic;
+
+use serde::{Deserialize, Serialize};
+
+pub use actor::{Identity, Session, Workload, WorkloadKind};
+pub use event::{Cause, Cut, Finding, Lifecycle, PolicyChange};
+pub use result::{
+    Counter, Decision, Effect, Extent, Inspected, Inspection, Mode, Outcome, Stage, Status,
+};
+pub use traffic::{Dns, Exec, Http, Mcp, ResponseKind, Side, Tcp};
+
+use super::id::RecordId;
+use super::shared::Shared;
+use super::text::Text;
+use crate::telemetry::clock::{Moment, Monotonic, Timestamp};
+
+/// What most records take.
+const BODY: usize = 1_024;
+
+/// What no record exceeds.
+const MAX_BODY: usize = 64 * 1_024;
+
+/// One record, without what the writer adds (`v`, `seq`, `prev`, `hash`).
+///
+/// Sections that do not apply stay empty and are left out of the line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Unique and ordered by opening.
+    pub id: RecordId,
+    /// When the exchange or event began, UTC.
+    pub time: Timestamp,
+    /// The same on the monotonic clock.
+    pub mono: Monotonic,
+    /// What is recorded.
+    pub kind: Kind,
+    /// Which processes acted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Shared<Workload>>,
+    /// Who called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Shared<Identity>>,
+    /// The MCP session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Shared<Session>>,
+    /// The JSON-RPC message and what answered it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mcp: Option<Mcp>,
+    /// The HTTP request and its response.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<Http>,
+    /// The transport connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<Tcp>,
+    /// The DNS query and its answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<Dns>,
+    /// The program that was executed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec: Option<Exec>,
+    /// What was decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Decision>,
+    /// How much of the exchange was looked into.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inspected: Option<Inspected>,
+    /// The record that led to this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// A change of policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyChange>,
+    /// Something an operator should look at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<Finding>,
+    /// A step in the life of the daemon, the log or a workload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifecycle: Option<Lifecycle>,
+    /// How it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+}
+
+impl Record {
+    pub(super) fn new(id: RecordId, at: Moment, kind: Kind) -> Self {
+        Self {
+            id,
+            time: at.wall,
+            mono: at.mono,
+            kind,
+            workload: None,
+            identity: None,
+            session: None,
+            mcp: None,
+            http: None,
+            tcp: None,
+            dns: None,
+            exec: None,
+            decision: None,
+            inspected: None,
+            cause: None,
+            policy: None,
+            finding: None,
+            lifecycle: None,
+            outcome: None,
+        }
+    }
+
+    /// The record as a JSON object, to which the writer adds its members.
+    pub(super) fn body(&self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(BODY);
+        match serde_json::to_writer(&mut body, self) {
+            Ok(()) if body.len() <= MAX_BODY => body,
+            // Too large (or, against all types, not representable): what it is and how it ended
+            // is recorded whatever happens.
+            _ => self.essence(),
+        }
+    }
+
+    fn essence(&self) -> Vec<u8> {
+        let finding = Finding {
+            what: Text::fixed("record_too_large"),
+            ..Finding::default()
+        };
+        let essence = Self {
+            workload: None,
+            decision: self.decision.clone().map(|decision| Decision {
+                counters: Vec::new(),
+                ..decision
+            }),
+            outcome: self.outcome.clone(),
+            finding: Some(finding),
+            ..Self::new(
+                self.id,
+                Moment {
+                    wall: self.time,
+                    mono: self.mono,
+                },
+                self.kind,
+            )
+        };
+        serde_json::to_vec(&essence).unwrap_or_default()
+    }
+}
+
+/// What a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A JSON-RPC message of MCP.
+    Mcp,
+    /// An HTTP exchange without MCP.
+    Http,
+    /// A connection, or an attempt at one, whose content is not HTTP or was not seen.
+    Tcp,
+    /// A DNS query.
+    Dns,
+    /// An executed program.
+    Exec,
+    /// A request for a person's consent.
+    Approval,
+    /// A change of policy.
+    Policy,
+    /// Something an operator should look at.
+    Finding,
+    /// A step in the life of the daemon, the log or a workload.
+    Lifecycle,
+}
