@@ -1,3 +1,8 @@
 //! The `exeat` command.
+#![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    exeat::cli::run(std::env::args_os())
+}

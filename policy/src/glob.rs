@@ -7,7 +7,7 @@ use std::sync::Arc;
 const GLOB_MAX: usize = 256;
 
 /// A pattern: `*` stands for any characters or none, `?` for one character, all else for itself.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Glob {
     text: Arc<str>,
     /// Bytes before the first `*` or `?`.

@@ -4,12 +4,17 @@
 //! [`Request`] from it. Time and counters are inputs: the same inputs give the same verdict.
 #![forbid(unsafe_code)]
 
+mod check;
 mod decide;
 mod fault;
 mod glob;
+mod index;
+mod load;
+mod methods;
 mod model;
 mod name;
 mod path;
+mod schema;
 mod set;
 mod time;
 pub mod yaml;
@@ -21,12 +26,14 @@ pub use self::decide::{
 };
 pub use self::fault::{Fault, Place, Source, Span};
 pub use self::glob::{Glob, GlobFault};
+pub use self::methods::{Governance, governance, methods};
 pub use self::model::{
-    Cap, Cidr, CidrFault, Class, Data, Effect, EgressRule, Endpoint, EnvValue, Host, HostRule,
-    Identity, Kind, Launch, Limit, Matcher, Mode, Per, Process, Protocol, RangeRule, Rule,
-    Selector, Server, Tls, Transport, Url, UrlFault, Wire,
+    Cap, Cidr, CidrFault, Class, ClassSet, Data, Effect, EgressRule, Endpoint, EnvValue, Host,
+    HostRule, Identity, Kind, Launch, Limit, Matcher, Mode, Per, Process, Protocol, RangeRule,
+    Rule, Selector, Server, Tls, Transport, Url, UrlFault, Wire,
 };
 pub use self::name::{HostFault, HostPattern, Name, NameFault};
 pub use self::path::{PathFault, PathGlob, PathGlobFault, normalise_path};
+pub use self::schema::schema;
 pub use self::set::{PolicySet, compile};
 pub use self::time::{Date, Timestamp};

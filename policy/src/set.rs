@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
+use sha2::{Digest as _, Sha256};
+
+use crate::check::check;
 use crate::fault::{Fault, Source};
+use crate::index::{Id, Index, position};
+use crate::load::{Draft, load};
 use crate::model::{Host, Identity, Limit, Mode, Rule, Server};
 
 /// A policy set: all files, checked as a whole. Made only by [`compile`].
@@ -16,20 +21,81 @@ pub struct PolicySet {
     limits: Vec<Limit>,
     mode: Mode,
     strict_review: bool,
+    index: Index,
 }
 
 /// Reads and checks a set of files, in the order of their names; all faults of all files at once.
-pub fn compile(_sources: &[Source]) -> Result<PolicySet, Vec<Fault>> {
+///
+/// No file at all is a policy too: it allows nothing.
+pub fn compile(sources: &[Source]) -> Result<PolicySet, Vec<Fault>> {
+    let mut sources: Vec<&Source> = sources.iter().collect();
+    sources.sort_by(|left, right| left.name.cmp(&right.name));
+    let mut draft = Draft::default();
+    let mut faults: Vec<Fault> = sources
+        .iter()
+        .flat_map(|source| load(source, &mut draft))
+        .collect();
+    faults.extend(check(&draft));
+    if !faults.is_empty() {
+        faults.sort();
+        faults.dedup();
+        return Err(faults);
+    }
+    draft
+        .servers
+        .sort_by(|left, right| left.name.cmp(&right.name));
+    draft
+        .hosts
+        .sort_by(|left, right| left.name.cmp(&right.name));
+    draft
+        .identities
+        .sort_by(|left, right| left.name.cmp(&right.name));
+    let index = Index::new(&draft);
+    let Draft {
+        servers,
+        hosts,
+        identities,
+        rules,
+        limits,
+        mode,
+        strict_review,
+        ..
+    } = draft;
+    let fingerprint = fingerprint(&sources);
     Ok(PolicySet {
-        fingerprint: "".into(),
-        servers: Vec::new(),
-        hosts: Vec::new(),
-        identities: Vec::new(),
-        rules: Vec::new(),
-        limits: Vec::new(),
-        mode: Mode::Enforce,
-        strict_review: false,
+        fingerprint,
+        servers,
+        hosts,
+        identities,
+        rules,
+        limits,
+        mode,
+        strict_review,
+        index,
     })
+}
+
+/// SHA-256 over the texts, each after its length, so that moving text between files changes it.
+fn fingerprint(sources: &[&Source]) -> Arc<str> {
+    let mut hash = Sha256::new();
+    for source in sources {
+        hash.update(
+            u64::try_from(source.text.len())
+                .unwrap_or(u64::MAX)
+                .to_be_bytes(),
+        );
+        hash.update(&source.text);
+    }
+    let digits = hash
+        .finalize()
+        .iter()
+        .fold(String::with_capacity(64), |mut out, byte| {
+            for digit in [byte >> 4, byte & 15] {
+                out.extend(char::from_digit(digit.into(), 16));
+            }
+            out
+        });
+    digits.into()
 }
 
 impl PolicySet {
@@ -47,7 +113,7 @@ impl PolicySet {
     /// The server of this name.
     #[must_use]
     pub fn server(&self, name: &str) -> Option<&Server> {
-        find(&self.servers, name, |server| &server.name)
+        self.server_at(self.index.server(name)?)
     }
 
     /// The hosts, by name.
@@ -58,7 +124,7 @@ impl PolicySet {
     /// The host of this name.
     #[must_use]
     pub fn host(&self, name: &str) -> Option<&Host> {
-        find(&self.hosts, name, |host| &host.name)
+        self.host_at(self.index.host(name)?)
     }
 
     /// The identities, by name.
@@ -69,7 +135,10 @@ impl PolicySet {
     /// The identity of this name.
     #[must_use]
     pub fn identity(&self, name: &str) -> Option<&Identity> {
-        find(&self.identities, name, |identity| &identity.name)
+        let found = self
+            .identities
+            .binary_search_by(|identity| (*identity.name).cmp(name));
+        self.identities.get(found.ok()?)
     }
 
     /// The rules, in the order of the files.
@@ -95,10 +164,22 @@ impl PolicySet {
     pub const fn strict_review(&self) -> bool {
         self.strict_review
     }
-}
 
-/// Finds by name in a list sorted by name.
-fn find<'a, T>(list: &'a [T], name: &str, key: impl Fn(&T) -> &Arc<str>) -> Option<&'a T> {
-    let index = list.binary_search_by(|item| (**key(item)).cmp(name)).ok()?;
-    list.get(index)
+    pub(crate) const fn index(&self) -> &Index {
+        &self.index
+    }
+
+    pub(crate) fn server_at(&self, id: Id) -> Option<&Server> {
+        self.servers.get(position(id))
+    }
+
+    pub(crate) fn host_at(&self, id: Id) -> Option<&Host> {
+        self.hosts.get(position(id))
+    }
+
+    /// The name of the identity with this number among those that `who` may name: hosts come first.
+    pub(crate) fn identity_at(&self, id: Id) -> Option<&Arc<str>> {
+        let index = position(id).checked_sub(self.hosts.len())?;
+        self.identities.get(index).map(|identity| &identity.name)
+    }
 }

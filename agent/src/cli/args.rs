@@ -3,6 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use serde::de::DeserializeOwned;
+
+use crate::audit::record::Effect;
+use crate::audit::{Kind, RecordId, Status};
 
 /// Lets MCP servers and agents reach what policy allows, and records what they do.
 #[derive(Debug, Parser)]
@@ -61,33 +65,41 @@ Examples:
   exeat servers show github        one, with what it may reach")]
     Servers(ServersArguments),
     /// Ask the audit log who did what
-    #[command(subcommand, after_help = "\
+    #[command(
+        subcommand,
+        after_help = "\
 Examples:
   exeat audit query --since 2h --effect deny
   exeat audit query --since \"last tuesday\" --until \"last tuesday\" --server github
-  exeat audit tail --kind finding
-  exeat audit verify")]
+  exeat audit tail --kind finding"
+    )]
     Audit(AuditCommand),
     /// Check the policy, and ask it why
-    #[command(subcommand, after_help = "\
+    #[command(
+        subcommand,
+        after_help = "\
 Examples:
   exeat policy check ./policy.d
-  exeat policy explain --user dave --server github --tool create_issue --args '{\"title\":\"x\"}'
-  exeat policy schema > exeat-policy.schema.json")]
+  exeat policy explain --user dave --server github --tool create_issue
+  exeat policy explain --server github --request GET https://api.github.com/user"
+    )]
     Policy(PolicyCommand),
     /// Show or install the certificate of the daemon's CA
-    #[command(subcommand, after_help = "\
+    #[command(
+        subcommand,
+        after_help = "\
 Examples:
   exeat ca export > exeat-ca.pem
   sudo exeat ca install            trust it on this whole machine
-  sudo exeat ca install --undo")]
+  sudo exeat ca install --undo"
+    )]
     Ca(CaCommand),
     /// Say what this machine supports, and what to do about what it does not
     #[command(after_help = "\
 Examples:
   exeat doctor
   exeat doctor --no-runtimes       without starting node, python and the like
-  exeat doctor --json | jq 'select(.standing != \"ok\")'")]
+  exeat doctor --json | jq '.[] | select(.standing != \"ok\")'")]
     Doctor(DoctorArguments),
     /// For Exeat's own use
     #[command(subcommand, hide = true)]
@@ -132,8 +144,8 @@ Times: 10m, 2h, 3d, 1w (ago); today, yesterday, tuesday, \"last tuesday\"; 2026-
 Examples:
   exeat audit query --since 10m
   exeat audit query --since yesterday --until yesterday --effect deny
-  exeat audit query --tool 'create_issue' --text acme --limit 20 --json
-  exeat audit query --dir /var/lib/exeat/audit     without the daemon, as root")]
+  exeat audit query --tool create_issue --text acme --limit 20 --json
+  sudo exeat audit query --dir /var/lib/exeat/audit      without the daemon")]
     Query(QueryArguments),
     /// Print the records that match as they are written
     #[command(after_help = "\
@@ -146,11 +158,9 @@ Examples:
     #[command(after_help = "\
 Examples:
   sudo exeat audit verify
-  exeat audit verify --dir ./copied-segments")]
-    Verify(DirectoryArguments),
-    /// Print the JSON Schema of a record
-    #[command(after_help = "Example:\n  exeat audit schema > record.schema.json")]
-    Schema,
+  exeat audit verify --dir ./copied-segments
+  sudo exeat audit verify --known 18234:9f2c...  was anything cut off since?")]
+    Verify(VerifyArguments),
 }
 
 /// Of `audit query`.
@@ -177,17 +187,26 @@ pub struct QueryArguments {
 #[derive(Debug, Default, Clone, Args)]
 pub struct FilterArguments {
     /// Kind of record: mcp, http, tcp, dns, exec, approval, policy, finding, lifecycle
-    #[arg(long)]
-    pub kind: Option<String>,
-    /// Name of the server or host
+    #[arg(long, value_name = "KIND", value_parser = word::<Kind>)]
+    pub kind: Option<Kind>,
+    /// Name of the server, acting or called; * stands for any letters
     #[arg(long, value_name = "NAME")]
     pub server: Option<String>,
-    /// Name of the tool
+    /// Name of the calling identity or Unix user; * stands for any letters
+    #[arg(long, value_name = "NAME")]
+    pub caller: Option<String>,
+    /// Name of the tool, prompt or resource; * stands for any letters
     #[arg(long, value_name = "NAME")]
     pub tool: Option<String>,
-    /// What was decided: allow, deny, approve, dry_run
-    #[arg(long)]
-    pub effect: Option<String>,
+    /// What was decided: allow, deny, approve, `dry_run`
+    #[arg(long, value_name = "EFFECT", value_parser = word::<Effect>)]
+    pub effect: Option<Effect>,
+    /// How it ended: done, refused, failed, abandoned
+    #[arg(long, value_name = "STATUS", value_parser = word::<Status>)]
+    pub status: Option<Status>,
+    /// This record (its whole id) and those that it led to
+    #[arg(long, value_name = "ID", value_parser = word::<RecordId>)]
+    pub cause: Option<RecordId>,
     /// A text that occurs in the record
     #[arg(long)]
     pub text: Option<String>,
@@ -199,6 +218,22 @@ pub struct DirectoryArguments {
     /// Read the segments in this directory, without the daemon
     #[arg(long, value_name = "DIRECTORY")]
     pub dir: Option<PathBuf>,
+}
+
+/// Of `audit verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArguments {
+    /// A record that must be in the log: the `head` of an earlier proof, kept elsewhere
+    #[arg(long, value_name = "NUMBER:HASH")]
+    pub known: Vec<String>,
+    /// Where to read.
+    #[command(flatten)]
+    pub directory: DirectoryArguments,
+}
+
+/// A word of the audit log's schema.
+fn word<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
 }
 
 /// What to do with the policy.
@@ -215,14 +250,10 @@ Examples:
     #[command(after_help = "\
 Examples:
   exeat policy explain --user dave --server github --tool create_issue
-  exeat policy explain --caller research-agent --server billing --tool send_invoice \\
-        --args '{\"amountCents\": 200000}'
+  exeat policy explain --user dave --server github      may dave start it?
   exeat policy explain --server github --request GET https://api.github.com/user
   exeat policy explain --server github --connect 10.20.0.7:5432 --policy ./policy.d")]
     Explain(Box<ExplainArguments>),
-    /// Print the JSON Schema of policy files, for editors
-    #[command(after_help = "Example:\n  exeat policy schema > exeat-policy.schema.json")]
-    Schema,
 }
 
 /// Of `policy check`.
@@ -242,9 +273,6 @@ pub struct ExplainArguments {
     /// Ask these files instead of the running daemon
     #[arg(long, value_name = "PATH")]
     pub policy: Option<PathBuf>,
-    /// Identity that calls
-    #[arg(long, value_name = "NAME")]
-    pub caller: Option<String>,
     /// Unix user that calls
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
@@ -257,9 +285,6 @@ pub struct ExplainArguments {
     /// Tool that is called
     #[arg(long, value_name = "NAME", group = "action")]
     pub tool: Option<String>,
-    /// The tool's arguments
-    #[arg(long, value_name = "JSON")]
-    pub args: Option<String>,
     /// Protocol method, where it is not tools/call
     #[arg(long, value_name = "METHOD", group = "action")]
     pub method: Option<String>,
@@ -325,6 +350,8 @@ pub struct DoctorArguments {
 /// For Exeat's own use.
 #[derive(Debug, Subcommand)]
 pub enum InternalCommand {
+    /// Do one privileged step of the daemon's, as told on standard input
+    Stage,
     /// Try what is forbidden, and print what came of it
     Canary {
         /// An attempt: tcp/ADDRESS:PORT or udp/ADDRESS:PORT

@@ -1,6 +1,6 @@
 //! Asking the daemon.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -14,23 +14,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Knows where the daemon is.
 #[derive(Clone, Debug)]
-pub struct Daemon {
+pub(super) struct Daemon {
     socket: PathBuf,
 }
 
 impl Daemon {
     /// At this socket.
-    pub const fn new(socket: PathBuf) -> Self {
+    pub(super) const fn new(socket: PathBuf) -> Self {
         Self { socket }
     }
 
-    /// Where the daemon is.
-    pub fn socket(&self) -> &Path {
-        &self.socket
-    }
-
     /// Asks, and hands each part of the answer to `part` as it comes.
-    pub async fn each(
+    pub(super) async fn each(
         &self,
         command: &Command,
         mut part: impl FnMut(Reply) -> Result<(), CliError>,
@@ -46,7 +41,7 @@ impl Daemon {
     }
 
     /// Asks for a stream: each part may take as long as it likes.
-    pub async fn follow(
+    pub(super) async fn follow(
         &self,
         command: &Command,
         mut part: impl FnMut(Reply) -> Result<(), CliError>,
@@ -62,18 +57,22 @@ impl Daemon {
     }
 
     /// Asks for the one reply that `take` takes.
-    pub async fn one<T>(
+    pub(super) async fn one<T>(
         &self,
         command: &Command,
-        take: impl Fn(Reply) -> Result<T, Reply>,
+        take: impl Fn(Reply) -> Option<T>,
     ) -> Result<T, CliError> {
         let mut found = None;
         self.each(command, |reply| {
-            found = Some(take(reply).map_err(|other| unexpected(command, &other))?);
+            let reply_name = reply.name();
+            let taken = take(reply).ok_or_else(|| unexpected(command, reply_name))?;
+            found = Some(taken);
             Ok(())
         })
         .await?;
-        let incomplete = ControlError::Closed { attempt: "read the answer" };
+        let incomplete = ControlError::Closed {
+            attempt: "read the answer",
+        };
         found.ok_or_else(|| incomplete.into())
     }
 
@@ -82,9 +81,13 @@ impl Daemon {
     }
 }
 
-/// That `reply` does not belong to `command`.
-pub fn unexpected(command: &Command, reply: &Reply) -> CliError {
-    ControlError::Unexpected { command: command.name(), reply: reply.name() }.into()
+/// That the reply of this name does not belong to `command`.
+pub(super) fn unexpected(command: &Command, reply: &'static str) -> CliError {
+    ControlError::Unexpected {
+        command: command.name(),
+        reply,
+    }
+    .into()
 }
 
 async fn patient<T>(
@@ -92,6 +95,9 @@ async fn patient<T>(
 ) -> Result<T, ControlError> {
     timeout(PATIENCE, attempt).await.unwrap_or_else(|_elapsed| {
         let seconds = PATIENCE.as_secs();
-        Err(ControlError::TooSlow { attempt: "wait for the daemon's answer", seconds })
+        Err(ControlError::TooSlow {
+            attempt: "wait for the daemon's answer",
+            seconds,
+        })
     })
 }

@@ -8,7 +8,7 @@ use crate::control::{Code, ControlError, Failure, chain};
 
 /// The kinds of failure that scripts can tell apart; the number is the exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// Refused, or something was found.
     Refused,
     /// The command line, the configuration or the policy is wrong.
@@ -21,18 +21,18 @@ pub enum Kind {
 
 /// A failed command.
 #[derive(Debug)]
-pub struct CliError {
+pub(super) struct CliError {
     /// What scripts see.
-    pub kind: Kind,
+    pub(super) kind: Kind,
     /// What failed, on what, and why: joined with colons; empty if the output has said it all.
-    pub message: String,
+    pub(super) message: String,
     /// What to do next.
-    pub next: Option<String>,
+    pub(super) next: Option<String>,
 }
 
 impl Kind {
     /// The process's exit status.
-    pub const fn status(self) -> u8 {
+    pub(super) const fn status(self) -> u8 {
         match self {
             Self::Reader => 0,
             Self::Refused => 1,
@@ -44,30 +44,42 @@ impl Kind {
 
 impl CliError {
     /// Of this kind, with this sentence.
-    pub fn new(kind: Kind, message: impl Display) -> Self {
-        Self { kind, message: message.to_string(), next: None }
+    pub(super) fn new(kind: Kind, message: impl Display) -> Self {
+        Self {
+            kind,
+            message: message.to_string(),
+            next: None,
+        }
     }
 
     /// Of this kind, with the error and its causes.
-    pub fn from_error(kind: Kind, error: &(dyn Error + 'static)) -> Self {
+    pub(super) fn from_error(kind: Kind, error: &(dyn Error + 'static)) -> Self {
         Self::new(kind, chain(error))
     }
 
     /// Something failed on this machine: `attempt` says what was tried on what.
-    pub fn io(attempt: impl Display, error: &io::Error) -> Self {
+    pub(super) fn io(attempt: impl Display, error: &io::Error) -> Self {
         let denied = error.kind() == io::ErrorKind::PermissionDenied;
         let failed = Self::new(Kind::Usage, format_args!("{attempt}: {error}"));
-        if denied { failed.with_next("run it as root, with `sudo`") } else { failed }
+        if denied {
+            failed.with_next("run it as root, with `sudo`")
+        } else {
+            failed
+        }
     }
 
     /// The output has said what was found; only the exit status is left to say.
-    pub const fn found() -> Self {
-        Self { kind: Kind::Refused, message: String::new(), next: None }
+    pub(super) const fn found() -> Self {
+        Self {
+            kind: Kind::Refused,
+            message: String::new(),
+            next: None,
+        }
     }
 
     /// With the next step.
     #[must_use]
-    pub fn with_next(mut self, next: impl Display) -> Self {
+    pub(super) fn with_next(mut self, next: impl Display) -> Self {
         self.next = Some(next.to_string());
         self
     }

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use super::error::{CliError, Kind};
-use super::output::Output;
+use super::output;
 use crate::control::reply::Attempt;
 use crate::telemetry::clock;
 
@@ -15,10 +15,13 @@ use crate::telemetry::clock;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Tries all `targets`; prints one JSON array.
-pub(super) fn canary(targets: &[String], output: Output) -> Result<(), CliError> {
-    let attempts = targets.iter().map(|target| attempt(target)).collect::<Result<Vec<_>, _>>()?;
+pub(super) fn canary(targets: &[String]) -> Result<(), CliError> {
+    let attempts = targets
+        .iter()
+        .map(|target| attempt(target))
+        .collect::<Result<Vec<_>, _>>()?;
     let text = serde_json::to_string(&attempts).map_err(io::Error::from)?;
-    output.raw(&text)
+    output::raw(&text)
 }
 
 fn attempt(target: &str) -> Result<Attempt, CliError> {
@@ -50,5 +53,8 @@ fn send(address: SocketAddr) -> io::Result<()> {
 
 /// A refusal is said at once; an unreachable network or a time-out proves nothing.
 fn is_refusal(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::PermissionDenied)
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::PermissionDenied
+    )
 }

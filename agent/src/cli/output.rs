@@ -9,14 +9,14 @@ use super::error::CliError;
 
 /// How to print.
 #[derive(Clone, Copy, Debug)]
-pub struct Output {
+pub(super) struct Output {
     json: bool,
     colour: bool,
 }
 
 /// What a piece of text means; shown as a colour on a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tone {
+pub(super) enum Tone {
     /// As it should be.
     Good,
     /// To be looked at.
@@ -33,32 +33,35 @@ pub enum Tone {
 
 /// A piece of text with its meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cell {
+pub(super) struct Cell {
     text: String,
     tone: Tone,
 }
 
 /// Rows under headings, aligned.
 #[derive(Clone, Debug, Default)]
-pub struct Table {
+pub(super) struct Table {
     headings: Vec<&'static str>,
     rows: Vec<Vec<Cell>>,
 }
 
 impl Output {
     /// JSON if asked for; colours on a terminal, unless `NO_COLOR` says otherwise.
-    pub fn new(json: bool) -> Self {
+    pub(super) fn new(json: bool) -> Self {
         let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { json, colour: !unwanted && io::stdout().is_terminal() }
+        Self {
+            json,
+            colour: !unwanted && io::stdout().is_terminal(),
+        }
     }
 
     /// Whether JSON is wanted.
-    pub const fn json(self) -> bool {
+    pub(super) const fn json(self) -> bool {
         self.json
     }
 
     /// Prints a document: `value` as JSON, or `text` for people.
-    pub fn document<T: Serialize>(
+    pub(super) fn document<T: Serialize>(
         self,
         value: &T,
         text: impl FnOnce(Painter) -> String,
@@ -66,71 +69,77 @@ impl Output {
         if self.json {
             let mut line = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
             line.push('\n');
-            return self.raw(&line);
+            return raw(&line);
         }
-        self.raw(&text(self.painter()))
+        raw(&text(self.painter()))
     }
 
-    /// Prints an item of a stream: one line of JSON, or `text` for people. Shows at once.
-    pub fn item<T: Serialize>(
+    /// Prints a table.
+    pub(super) fn table(self, table: &Table) -> Result<(), CliError> {
+        raw(&table.render(self.painter()))
+    }
+
+    /// Prints rows of a stream in columns of fixed widths; a longer cell pushes the rest to the right.
+    pub(super) fn fixed<const N: usize>(
         self,
-        value: &T,
-        text: impl FnOnce(Painter) -> String,
+        rows: impl IntoIterator<Item = [Cell; N]>,
+        widths: &[usize; N],
     ) -> Result<(), CliError> {
-        if self.json {
-            let mut line = serde_json::to_string(value).map_err(io::Error::from)?;
-            line.push('\n');
-            return self.raw(&line);
+        let mut text = String::new();
+        for row in rows {
+            render_row(&mut text, &row, widths, self.painter());
         }
-        self.raw(&text(self.painter()))
-    }
-
-    /// Prints what is printed as it is, whoever reads: a certificate, a schema, a record's line.
-    pub fn raw(self, text: &str) -> Result<(), CliError> {
-        let mut output = io::stdout().lock();
-        output.write_all(text.as_bytes())?;
-        output.flush()?;
-        Ok(())
-    }
-
-    /// Says something beside the output, to the one who watches.
-    pub fn note(self, text: &str) {
-        self.complain(&format!("exeat: {}\n", safe(text)));
-    }
-
-    /// Says why the command failed.
-    pub fn error(self, error: &CliError) {
-        if error.message.is_empty() {
-            return;
-        }
-        let mut text = format!("exeat: {}\n", safe(&error.message));
-        if let Some(next) = &error.next {
-            text.push_str(&safe(next));
-            text.push('\n');
-        }
-        self.complain(&text);
-    }
-
-    fn complain(self, text: &str) {
-        if let Err(error) = io::stderr().lock().write_all(text.as_bytes()) {
-            tracing::debug!(%error, "nobody reads the errors");
-        }
+        raw(&text)
     }
 
     const fn painter(self) -> Painter {
-        Painter { colour: self.colour }
+        Painter {
+            colour: self.colour,
+        }
     }
 }
 
 /// Puts colours around text, or leaves it alone.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Painter {
+pub(super) struct Painter {
     colour: bool,
+}
+
+/// Prints what is printed as it is, whoever reads: a certificate, a schema, a record's line.
+pub(super) fn raw(text: &str) -> Result<(), CliError> {
+    let mut output = io::stdout().lock();
+    output.write_all(text.as_bytes())?;
+    output.flush()?;
+    Ok(())
+}
+
+/// Says something beside the output, to the one who watches.
+pub(super) fn note(text: &str) {
+    complain(&format!("exeat: {}\n", safe(text)));
+}
+
+/// Says why the command failed.
+pub(super) fn error(error: &CliError) {
+    if error.message.is_empty() {
+        return;
+    }
+    let mut text = format!("exeat: {}\n", safe(&error.message));
+    if let Some(next) = &error.next {
+        text.push_str(&safe(next));
+        text.push('\n');
+    }
+    complain(&text);
+}
+
+fn complain(text: &str) {
+    if let Err(error) = io::stderr().lock().write_all(text.as_bytes()) {
+        tracing::debug!(%error, "nobody reads the errors");
+    }
 }
 
 impl Painter {
     /// `text` in `tone`, harmless to a terminal.
-    pub fn paint(self, tone: Tone, text: &str) -> String {
+    pub(super) fn paint(self, tone: Tone, text: &str) -> String {
         let text = safe(text);
         // ECMA-48, 8.3.117 (SGR).
         let code = match tone {
@@ -141,14 +150,21 @@ impl Painter {
             Tone::Strong => "1",
             Tone::Plain => return text,
         };
-        if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text }
+        if self.colour {
+            format!("\u{1b}[{code}m{text}\u{1b}[0m")
+        } else {
+            text
+        }
     }
 }
 
 impl Cell {
     /// With a meaning.
-    pub fn new(tone: Tone, text: impl Into<String>) -> Self {
-        Self { text: safe(&text.into()), tone }
+    pub(super) fn new(tone: Tone, text: impl Into<String>) -> Self {
+        Self {
+            text: safe(&text.into()),
+            tone,
+        }
     }
 }
 
@@ -160,22 +176,25 @@ impl<T: Into<String>> From<T> for Cell {
 
 impl Table {
     /// With these headings and no rows.
-    pub fn new(headings: &[&'static str]) -> Self {
-        Self { headings: headings.to_vec(), rows: Vec::new() }
+    pub(super) fn new(headings: &[&'static str]) -> Self {
+        Self {
+            headings: headings.to_vec(),
+            rows: Vec::new(),
+        }
     }
 
     /// Adds a row, a cell for each heading.
-    pub fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
         self.rows.push(cells.into_iter().collect());
     }
 
     /// Whether there is no row.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
     /// The text: columns as wide as their widest cell, two spaces between them.
-    pub fn render(&self, painter: Painter) -> String {
+    pub(super) fn render(&self, painter: Painter) -> String {
         let mut widths: Vec<usize> = self.headings.iter().map(|text| text.len()).collect();
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
@@ -183,8 +202,11 @@ impl Table {
             }
         }
         let mut text = String::new();
-        let headings: Vec<Cell> =
-            self.headings.iter().map(|text| Cell::new(Tone::Strong, *text)).collect();
+        let headings: Vec<Cell> = self
+            .headings
+            .iter()
+            .map(|text| Cell::new(Tone::Strong, *text))
+            .collect();
         let titled = self.headings.iter().any(|heading| !heading.is_empty());
         for row in titled.then_some(&headings).into_iter().chain(&self.rows) {
             render_row(&mut text, row, &widths, painter);
@@ -198,7 +220,9 @@ fn render_row(text: &mut String, row: &[Cell], widths: &[usize], painter: Painte
     for (index, (cell, width)) in row.iter().zip(widths).enumerate() {
         text.push_str(&painter.paint(cell.tone, &cell.text));
         if index < last {
-            let gap = width.saturating_sub(cell.text.chars().count()).saturating_add(2);
+            let gap = width
+                .saturating_sub(cell.text.chars().count())
+                .saturating_add(2);
             text.extend(std::iter::repeat_n(' ', gap));
         }
     }
@@ -209,7 +233,7 @@ fn render_row(text: &mut String, row: &[Cell], widths: &[usize], painter: Painte
 
 /// `text` without what a terminal would obey or show otherwise than it is: control characters, and
 /// the marks that reverse or hide text (Unicode UAX #9, `Bidi_Control`, and zero width).
-pub fn safe(text: &str) -> String {
+pub(super) fn safe(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
         if obeyed(character) {
@@ -222,7 +246,7 @@ pub fn safe(text: &str) -> String {
     out
 }
 
-const fn obeyed(character: char) -> bool {
+fn obeyed(character: char) -> bool {
     character.is_control()
         || matches!(
             character,

@@ -8,6 +8,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::error::InvalidCommand;
+use crate::audit::record::Effect;
+use crate::audit::{Kind, RecordId, Status};
+use crate::telemetry::clock::Timestamp;
 
 /// Longest name of a server, tool, caller or host that a command may carry, in bytes.
 pub const MAX_NAME: usize = 256;
@@ -58,28 +61,34 @@ pub struct ServerShow {
 pub struct RecordFilter {
     /// Not before this moment: RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub since: Option<jiff::Timestamp>,
+    pub since: Option<Timestamp>,
     /// Before this moment: RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub until: Option<jiff::Timestamp>,
+    pub until: Option<Timestamp>,
     /// The record's `kind`, as in the schema.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub kind: Option<String>,
-    /// Name of the server or host.
+    pub kind: Option<Kind>,
+    /// Name of the server or host that acted or was called; `*` stands for any letters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
-    /// Name of the tool.
+    /// Name of the calling identity or its Unix user; `*` stands for any letters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
+    /// Name of the tool, prompt or resource; `*` stands for any letters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool: Option<String>,
-    /// `allow`, `deny`, ... as in the record's decision.
+    /// What was decided.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub effect: Option<String>,
-    /// A text that the record's line contains.
+    pub effect: Option<Effect>,
+    /// How it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<Status>,
+    /// This record and those that it led to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<RecordId>,
+    /// A text that the record's line contains, letters' case aside.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// Only records of this Unix user; the daemon sets it for ordinary users.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub uid: Option<u32>,
     /// The newest so many of those that match.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
@@ -289,10 +298,10 @@ impl Run {
 impl RecordFilter {
     fn check(&self) -> Result<(), InvalidCommand> {
         for (what, value) in [
-            ("kind", &self.kind),
             ("server", &self.server),
+            ("caller", &self.caller),
             ("tool", &self.tool),
-            ("effect", &self.effect),
+            ("text", &self.text),
         ] {
             optional(what, value.as_deref())?;
         }

@@ -80,11 +80,10 @@ impl Incoming {
             if let Some(frame) = self.take()? {
                 return decode(&frame).map(Some);
             }
-            let mut chunk = [0; CHUNK];
-            match read_some(stream, &mut chunk).await {
-                Ok([]) if self.buffer.is_empty() => return Ok(None),
-                Ok([]) => return Err(ControlError::Closed { attempt: ATTEMPT }),
-                Ok(arrived) => self.buffer.extend_from_slice(arrived),
+            match read_some(stream, &mut self.buffer).await {
+                Ok(0) if self.buffer.is_empty() => return Ok(None),
+                Ok(0) => return Err(ControlError::Closed { attempt: ATTEMPT }),
+                Ok(_more) => {}
                 Err(source) => {
                     return Err(ControlError::Io {
                         attempt: ATTEMPT,
@@ -131,13 +130,13 @@ pub async fn write<T: Serialize>(
     }
 }
 
-async fn read_some<'a>(stream: &UnixStream, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+async fn read_some(stream: &UnixStream, buffer: &mut Vec<u8>) -> io::Result<usize> {
     loop {
         stream.readable().await?;
-        match stream.try_read(buffer) {
-            Ok(count) => return Ok(buffer.get(..count).unwrap_or_default()),
+        buffer.reserve(CHUNK);
+        match stream.try_read_buf(buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+            read => return read,
         }
     }
 }

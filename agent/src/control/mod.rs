@@ -20,6 +20,7 @@ pub mod error;
 pub mod explain;
 pub mod frame;
 pub mod peer;
+pub mod records;
 pub mod reply;
 pub mod server;
 pub mod slots;
@@ -42,3 +43,6 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
 
 /// Where the daemon listens unless its configuration says otherwise.
 pub const SOCKET: &str = "/run/exeat/control.sock";
+
+#[cfg(test)]
+mod tests;

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::telemetry::clock::Timestamp;
 
 /// One frame of an answer. `done` or `failed` is the last.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -2,7 +2,16 @@
 
 use std::collections::VecDeque;
 
-use crate::model::Cap;
+use std::fmt::Write as _;
+
+use super::explain::{Outcome, Subject};
+use super::mcp::Message;
+use super::watch::Watch;
+use super::{Action, Caller, Reason, Request, Verdict, Workload, deny};
+use crate::index::position;
+use crate::methods::TOOLS_CALL;
+use crate::model::{Cap, ClassSet, Limit, Per, Selector, Server};
+use crate::set::PolicySet;
 use crate::time::Timestamp;
 
 /// A counter that a call reads and, if allowed, charges.
@@ -99,7 +108,7 @@ impl Counter {
 }
 
 /// Whether one more call passes; the wait in milliseconds where waiting would help.
-pub(super) fn admits(cap: Cap, used: Used, now: Timestamp) -> Result<(), Option<u64>> {
+fn admits(cap: Cap, used: Used, now: Timestamp) -> Result<(), Option<u64>> {
     match (cap, used) {
         (Cap::Calls(most), Used::Calls(calls)) if calls < most => Ok(()),
         (Cap::Rate { .. }, Used::Nth(None)) => Ok(()),
@@ -110,4 +119,146 @@ pub(super) fn admits(cap: Cap, used: Used, now: Timestamp) -> Result<(), Option<
         // Used up, or a count of the other kind.
         (Cap::Calls(_), _) | (Cap::Rate { .. }, Used::Calls(_)) => Err(None),
     }
+}
+
+/// The counters that a request reads and, if allowed, charges. Only `tools/call` has any.
+///
+/// A request without a session shares one counter for "no session" with all others of its kind, so give
+/// something in its place where the protocol has none: the stdio process, or the connection.
+#[must_use]
+pub fn limit_keys(set: &PolicySet, request: &Request<'_>) -> Vec<LimitKey> {
+    let Action::Mcp {
+        server,
+        method: TOOLS_CALL,
+        name,
+        hints,
+        session,
+    } = request.action
+    else {
+        return Vec::new();
+    };
+    let message = Message {
+        server,
+        method: TOOLS_CALL,
+        name,
+        hints,
+        session,
+    };
+    let Some((server, limits)) = applicable(set, &message) else {
+        return Vec::new();
+    };
+    limits
+        .map(|(index, limit)| LimitKey {
+            limit: index,
+            key: key(limit, &request.caller, server, &message),
+            cap: limit.cap,
+        })
+        .collect()
+}
+
+/// Denies where a limit is reached or its count is missing.
+pub(super) fn apply(
+    set: &PolicySet,
+    request: &Request<'_>,
+    message: &Message<'_>,
+    verdict: Verdict,
+    watch: &mut impl Watch,
+) -> Verdict {
+    let Some((_, limits)) = applicable(set, message) else {
+        return verdict;
+    };
+    let mut refusal: Option<(Reason, Option<u64>)> = None;
+    for (index, limit) in limits {
+        let count = request.counts.iter().find(|count| count.limit == index);
+        let (outcome, refused) = match count.map(|count| admits(limit.cap, count.used, request.now))
+        {
+            Some(Ok(())) => (Outcome::Within, None),
+            Some(Err(wait)) => (Outcome::UsedUp, Some((Reason::LimitReached(index), wait))),
+            None => (Outcome::NoCount, Some((Reason::CountMissing(index), None))),
+        };
+        watch.note(|| Subject::Limit(index), Some(&limit.place), outcome);
+        // The first one is named; the wait is that of the longest, or none if one never ends.
+        refusal = match (refusal, refused) {
+            (Some((reason, before)), Some((_, wait))) => Some((
+                reason,
+                before.zip(wait).map(|(before, wait)| before.max(wait)),
+            )),
+            (before, refused) => before.or(refused),
+        };
+    }
+    match refusal {
+        None => verdict,
+        Some((reason, retry_after)) => Verdict {
+            class: verdict.class,
+            retry_after,
+            ..deny(reason)
+        },
+    }
+}
+
+/// The server of a call and the limits that are about it, in the order of the files.
+fn applicable<'a>(
+    set: &'a PolicySet,
+    message: &Message<'a>,
+) -> Option<(&'a Server, impl Iterator<Item = (usize, &'a Limit)>)> {
+    let id = set.index().server(message.server)?;
+    let server = set.server_at(id)?;
+    let limits = set.index().limits.get(position(id))?;
+    let tool = message.name.unwrap_or_default();
+    let classes = set
+        .index()
+        .tools
+        .get(position(id))?
+        .classes(tool, message.hints);
+    let applicable = limits
+        .iter()
+        .filter_map(|index| Some((position(*index), set.limits().get(position(*index))?)))
+        .filter(move |(_, limit)| about(&limit.tools, tool, classes));
+    Some((server, applicable))
+}
+
+fn about(tools: &Selector, tool: &str, classes: ClassSet) -> bool {
+    match tools {
+        Selector::Any => true,
+        Selector::Names(globs) => globs.iter().any(|glob| glob.matches(tool)),
+        Selector::Classes(named) => classes.meets(*named),
+    }
+}
+
+/// Names a counter: what the limit says, and whose call it is. The parts are told apart by their lengths,
+/// so that no tool or session can be named to share another's counter.
+fn key(limit: &Limit, caller: &Caller<'_>, server: &Server, message: &Message<'_>) -> String {
+    let mut out = format!("{}", limit.cap);
+    let mut part = |word: &str, text: &str| {
+        // Writing to a string cannot fail.
+        let _written = write!(out, " {word}={}:{text}", text.len());
+    };
+    for name in &limit.servers {
+        part("of", name);
+    }
+    match &limit.tools {
+        Selector::Any => {}
+        Selector::Names(globs) => globs.iter().for_each(|glob| part("like", glob.as_str())),
+        Selector::Classes(classes) => part("class", &classes.to_string()),
+    }
+    for per in &limit.per {
+        match per {
+            Per::Session => {
+                part("at", &server.name);
+                part("session", message.session.unwrap_or_default());
+            }
+            Per::Tool => {
+                part("at", &server.name);
+                part("tool", message.name.unwrap_or_default());
+            }
+            Per::Server => part("server", &server.name),
+            Per::Identity => match (caller.user, caller.workload) {
+                (Some(user), _) => part("user", user),
+                (None, Some(Workload::Host(host))) => part("host", host),
+                (None, Some(Workload::Server(server))) => part("workload", server),
+                (None, None) => part("nobody", ""),
+            },
+        }
+    }
+    out
 }

@@ -1,51 +1,99 @@
 //! Deciding: one engine for `evaluate` and `explain`; total, deterministic, closed.
+//!
+//! `mode: observe` on a rule makes it count for nothing but the record. On a server, or on the whole
+//! policy, it turns denials of MCP messages and of HTTP requests (method, path, upgrade) into allowed
+//! ones with [`Verdict::would`] set. It never opens the network: whether a workload may start, resolve,
+//! connect, or speak HTTP to a host at all is enforced in every mode.
 
 mod explain;
 mod limits;
+mod mcp;
+mod network;
 mod request;
 mod verdict;
+mod watch;
 
 pub use self::explain::{Considered, Explanation, Outcome, Subject};
-pub use self::limits::{Count, Counter, LimitKey, Used};
+pub use self::limits::{Count, Counter, LimitKey, Used, limit_keys};
+pub use self::network::{Binding, Range, ports_for, ranges};
 pub use self::request::{Action, Caller, Hints, Request, Target, Workload};
 pub use self::verdict::{Egress, Origin, Reason, Verdict, Would};
-use crate::model::{Cidr, Effect, Mode, Protocol};
-use crate::name::Name;
+use self::watch::{Blind, Notes, Watch};
+use crate::index::Id;
+use crate::methods::TOOLS_CALL;
+use crate::model::{Effect, Mode};
 use crate::set::PolicySet;
 use crate::time::Timestamp;
 
 /// Decides. Deny beats allow, and what nothing allows is denied.
-pub fn evaluate(_set: &PolicySet, _request: &Request<'_>) -> Verdict {
-    Verdict {
-        effect: Effect::Deny,
-        rule: None,
-        reason: Reason::NoRule,
-        mode: Mode::Enforce,
-        would: None,
-        identities: Vec::new(),
-        class: None,
-        egress: None,
-        retry_after: None,
-    }
+pub fn evaluate(set: &PolicySet, request: &Request<'_>) -> Verdict {
+    decide(set, request, &mut Blind)
 }
 
 /// Decides, and tells what was considered.
 #[must_use]
 pub fn explain(set: &PolicySet, request: &Request<'_>) -> Explanation {
+    let mut notes = Notes::default();
+    let verdict = decide(set, request, &mut notes);
     Explanation {
-        verdict: evaluate(set, request),
-        considered: Vec::new(),
+        verdict,
+        considered: notes.0,
     }
 }
 
-/// The counters that a request reads and, if allowed, charges; most requests have none.
-#[must_use]
-pub fn limit_keys(_set: &PolicySet, _request: &Request<'_>) -> Vec<LimitKey> {
-    Vec::new()
+fn decide(set: &PolicySet, request: &Request<'_>, watch: &mut impl Watch) -> Verdict {
+    let callers = Callers::of(set, &request.caller);
+    let verdict = match request.action {
+        Action::Run { server } => mcp::run(set, request, &callers, server, watch),
+        Action::Mcp {
+            server,
+            method,
+            name,
+            hints,
+            session,
+        } => {
+            let message = mcp::Message {
+                server,
+                method,
+                name,
+                hints,
+                session,
+            };
+            mcp::message(set, request, &callers, &message, watch)
+        }
+        Action::Resolve { name } => network::resolve(set, request, name, watch),
+        Action::Connect {
+            target,
+            port,
+            protocol,
+        } => network::connect(set, request, target, port, protocol, watch),
+        Action::Http {
+            target,
+            port,
+            method,
+            path,
+            tls,
+            upgrade,
+        } => {
+            let http = network::Http {
+                target,
+                port,
+                method,
+                path,
+                tls,
+                upgrade,
+            };
+            network::http(set, request, &http, watch)
+        }
+    };
+    Verdict {
+        identities: callers.names(set),
+        ..verdict
+    }
 }
 
 /// Whether a tool is shown to the caller: whether some arguments could make it callable. Limits do not
-/// count, an observed denial does not hide.
+/// count, and an observed denial does not hide.
 #[must_use]
 pub fn listable(
     set: &PolicySet,
@@ -55,56 +103,90 @@ pub fn listable(
     hints: Option<Hints>,
     now: Timestamp,
 ) -> bool {
-    let action = Action::Mcp {
+    let message = mcp::Message {
         server,
-        method: "tools/call",
+        method: TOOLS_CALL,
         name: Some(tool),
         hints,
         session: None,
     };
-    evaluate(
-        set,
-        &Request {
-            caller,
-            action,
-            now,
-            counts: &[],
-        },
-    )
-    .effect
-        == Effect::Allow
+    let callers = Callers::of(set, &caller);
+    mcp::by_rules(set, &callers, &message, now, &mut Blind).effect == Effect::Allow
 }
 
-/// A port on which a workload may reach a name, and how.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Binding {
-    /// The port.
-    pub port: u16,
-    /// How; its transport is always TCP, since UDP is allowed by address only.
-    pub egress: Egress,
+/// The caller as numbers: the host that it is, and the identities that its user has.
+struct Callers {
+    /// Ascending.
+    ids: Vec<Id>,
+    host: Option<Id>,
+    /// The workload is one that the policy does not know.
+    unknown: bool,
 }
 
-/// The ports on which a workload may reach a name, ascending: what to bind the name's addresses to.
-#[must_use]
-pub fn ports_for(_set: &PolicySet, _caller: Caller<'_>, _name: &Name) -> Vec<Binding> {
-    Vec::new()
+impl Callers {
+    fn of(set: &PolicySet, caller: &Caller<'_>) -> Self {
+        let host = match caller.workload {
+            Some(Workload::Host(name)) => set.index().host(name),
+            Some(Workload::Server(_)) | None => None,
+        };
+        let unknown = match caller.workload {
+            Some(Workload::Host(_)) => host.is_none(),
+            Some(Workload::Server(name)) => set.index().server(name).is_none(),
+            None => false,
+        };
+        let mut ids = Vec::new();
+        ids.extend(host);
+        if let Some(user) = caller.user {
+            set.index().identities(user, &mut ids);
+        }
+        Self { ids, host, unknown }
+    }
+
+    /// The names of the identities.
+    fn names(&self, set: &PolicySet) -> Vec<std::sync::Arc<str>> {
+        let host = usize::from(self.host.is_some());
+        self.ids
+            .iter()
+            .skip(host)
+            .filter_map(|id| set.identity_at(*id))
+            .map(std::sync::Arc::clone)
+            .collect()
+    }
 }
 
-/// Addresses that a workload may reach without asking for a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Range {
-    /// The network.
-    pub net: Cidr,
-    /// The ports, never empty.
-    pub ports: Vec<u16>,
-    /// Over what.
-    pub protocol: Protocol,
-    /// How.
-    pub egress: Egress,
+/// A verdict with nothing but its effect and reason.
+fn plain(effect: Effect, reason: Reason) -> Verdict {
+    Verdict {
+        effect,
+        rule: None,
+        reason,
+        mode: Mode::Enforce,
+        would: None,
+        identities: Vec::new(),
+        class: None,
+        egress: None,
+        retry_after: None,
+    }
 }
 
-/// The addresses that a workload may reach without asking for a name, for the kernel.
-#[must_use]
-pub fn ranges(_set: &PolicySet, _workload: Workload<'_>) -> Vec<Range> {
-    Vec::new()
+fn deny(reason: Reason) -> Verdict {
+    plain(Effect::Deny, reason)
+}
+
+/// Lets a denial pass that is only observed, and says what it would have been.
+fn observed(verdict: Verdict) -> Verdict {
+    if verdict.effect == Effect::Allow {
+        return verdict;
+    }
+    let would = Would {
+        effect: Effect::Deny,
+        rule: verdict.rule.clone(),
+        reason: verdict.reason,
+    };
+    Verdict {
+        effect: Effect::Allow,
+        mode: Mode::Observe,
+        would: Some(would),
+        ..verdict
+    }
 }

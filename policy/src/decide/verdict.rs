@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::model::{Class, Effect, Kind, Mode, Tls, Wire};
+use crate::model::{ClassSet, Effect, Kind, Mode, Tls, Wire};
 use crate::path::PathFault;
 
 /// The answer to a request.
@@ -22,8 +22,8 @@ pub struct Verdict {
     pub would: Option<Would>,
     /// The identities that the caller matched.
     pub identities: Vec<Arc<str>>,
-    /// The tool's class, for `tools/call`.
-    pub class: Option<Class>,
+    /// The tool's class or classes, for `tools/call`.
+    pub class: Option<ClassSet>,
     /// How the connection is to be treated, for what goes over the network and is allowed.
     pub egress: Option<Egress>,
     /// Milliseconds until the limit that refused lets a call pass again; `None`: not by waiting.

@@ -10,12 +10,12 @@ use std::sync::Arc;
 pub use self::egress::{
     Cidr, CidrFault, EgressRule, HostRule, Kind, Protocol, RangeRule, Tls, Wire,
 };
-pub use self::rule::{Cap, Class, Effect, Limit, Mode, Per, Rule, Selector};
+pub use self::rule::{Cap, Class, ClassSet, Effect, Limit, Mode, Per, Rule, Selector};
 pub use self::url::{Endpoint, Url, UrlFault};
 use crate::fault::Place;
 use crate::glob::Glob;
 use crate::name::Name;
-use crate::time::Date;
+use crate::time::{Date, Timestamp};
 
 /// A registered MCP server.
 #[derive(Debug, Clone)]
@@ -56,7 +56,7 @@ impl Server {
 
     /// Whether its review is overdue.
     #[must_use]
-    pub fn is_overdue(&self, now: crate::time::Timestamp) -> bool {
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
         self.review_by.is_some_and(|date| date.is_past(now))
     }
 }
@@ -120,7 +120,7 @@ pub enum Data {
 }
 
 /// Which processes, started by others, belong to a server or a host. All parts given must hold.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Matcher {
     /// A systemd unit, with its suffix.
     pub unit: Option<String>,

@@ -39,8 +39,9 @@ pub enum Selector {
     Any,
     /// Those whose name matches one of the patterns; a request without a name has the empty one.
     Names(Vec<Glob>),
-    /// Tools of one of these classes; never anything but a tool.
-    Classes(Vec<Class>),
+    /// Tools of these classes; never anything but a tool. A deny rule or limit means a tool with any of
+    /// them, an allow rule a tool with no other.
+    Classes(ClassSet),
 }
 
 /// What a decision says.
@@ -101,6 +102,63 @@ impl fmt::Display for Class {
             Self::Destructive => "destructive",
             Self::External => "external",
         })
+    }
+}
+
+/// The classes of one tool: one where the policy names it, up to two where only its hints are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct ClassSet(u8);
+
+impl ClassSet {
+    /// All classes, from least to most.
+    const ALL: [Class; 4] = [
+        Class::Read,
+        Class::Write,
+        Class::Destructive,
+        Class::External,
+    ];
+
+    /// The set of these classes.
+    #[must_use]
+    pub fn of(classes: &[Class]) -> Self {
+        Self(classes.iter().fold(0, |set, class| set | Self::bit(*class)))
+    }
+
+    /// The classes, from least to most.
+    pub fn iter(self) -> impl Iterator<Item = Class> {
+        Self::ALL
+            .into_iter()
+            .filter(move |class| self.0 & Self::bit(*class) != 0)
+    }
+
+    /// Whether any class is in both sets.
+    #[must_use]
+    pub const fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Whether every class of this set is in the other.
+    #[must_use]
+    pub const fn is_within(self, other: Self) -> bool {
+        self.0 & !other.0 == 0
+    }
+
+    const fn bit(class: Class) -> u8 {
+        match class {
+            Class::Read => 1,
+            Class::Write => 2,
+            Class::Destructive => 4,
+            Class::External => 8,
+        }
+    }
+}
+
+impl fmt::Display for ClassSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, class) in self.iter().enumerate() {
+            write!(f, "{}{class}", if index == 0 { "" } else { ", " })?;
+        }
+        Ok(())
     }
 }
 

@@ -130,7 +130,14 @@ impl Url {
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "https" } else { "http" };
-        write!(f, "{scheme}://{}{}", self.endpoint, self.path)
+        let endpoint = self.endpoint.to_string();
+        let usual = if self.tls { ":443" } else { ":80" };
+        write!(
+            f,
+            "{scheme}://{}{}",
+            endpoint.strip_suffix(usual).unwrap_or(&endpoint),
+            self.path
+        )
     }
 }
 
@@ -138,10 +145,10 @@ impl fmt::Display for Url {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UrlFault {
     /// Not `http` or `https`.
-    #[error("expected a url that begins with `https://` or `http://`")]
+    #[error("it begins with `https://` or `http://`")]
     Scheme,
     /// A user or password.
-    #[error("a url may not hold a user or password")]
+    #[error("it may not hold a user or password")]
     User,
     /// A query or fragment.
     #[error("leave out the query and fragment: only scheme, host, port and path are compared")]

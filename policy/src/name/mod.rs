@@ -116,7 +116,7 @@ fn is_numeric(label: &str) -> bool {
 }
 
 /// A host in an egress rule: one name, or all names below one.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HostPattern {
     /// This name and no other.
     Exact(Name),
@@ -151,15 +151,6 @@ impl HostPattern {
         match self {
             Self::Exact(exact) => exact == name,
             Self::Below(apex) => name.is_below(apex),
-        }
-    }
-
-    /// How exactly the pattern speaks: an exact name over a wildcard, a longer apex over a shorter.
-    #[must_use]
-    pub(crate) fn weight(&self) -> usize {
-        match self {
-            Self::Exact(_) => usize::MAX,
-            Self::Below(apex) => apex.as_str().len(),
         }
     }
 }

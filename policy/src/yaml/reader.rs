@@ -200,6 +200,23 @@ impl Reader {
         }
     }
 
+    /// Like [`Reader::parsed`], for texts that people put secrets into: the fault does not show it.
+    pub fn parsed_unseen<T, E: Display>(
+        &mut self,
+        node: &Node,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let text = self.text(node, expected)?;
+        match parse(text) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.fault(node.span, format!("expected {expected}: {error}"));
+                None
+            }
+        }
+    }
+
     /// Takes a whole number (decimal).
     pub fn integer(
         &mut self,
@@ -218,6 +235,11 @@ impl Reader {
         let number = number.filter(|number| range.contains(number));
         if number.is_none() {
             let (from, to) = range.into_inner();
+            let wanted = if from == to {
+                format!("`{from}`")
+            } else {
+                format!("between {from} and {to}")
+            };
             let found = match &node.value {
                 Value::Scalar { text, plain: true } if !text.is_empty() => {
                     format!("`{}`", shorten(text))
@@ -226,7 +248,7 @@ impl Reader {
             };
             self.fault(
                 node.span,
-                format!("expected {expected} between {from} and {to}, found {found}"),
+                format!("expected {expected} {wanted}, found {found}"),
             );
         }
         number

@@ -118,20 +118,13 @@ fn plain_scalars_have_the_types_of_yaml_1_2() {
 
 #[test]
 fn bombs_do_not_go_off() {
-    let deep = "[".repeat(100_000);
+    for hostile in ["[", "{a: ", "- ", "? ", "{", "[{"] {
+        assert!(!faults(&hostile.repeat(100_000)).is_empty(), "{hostile}");
+    }
+    let deep = format!("{}1{}", "[".repeat(33), "]".repeat(33));
     assert_eq!(faults(&deep), ["f.yaml:1:33: nested deeper than 32 levels"]);
-    let deep = "{a: ".repeat(100_000);
-    assert!(
-        faults(&deep)[0].ends_with("nested deeper than 32 levels"),
-        "{:?}",
-        faults(&deep)
-    );
-    let dashes = "- ".repeat(100_000);
-    assert!(
-        faults(&dashes)[0].ends_with("nested deeper than 32 levels"),
-        "{:?}",
-        faults(&dashes)
-    );
+    let deep = format!("{}1{}", "[".repeat(32), "]".repeat(32));
+    assert_eq!(faults(&deep), [""; 0]);
     let laughs = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n";
     assert_eq!(faults(laughs).len(), 6);
     let wide = format!("[{}]", "1,".repeat(NODES_MAX));

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::args::{CaCommand, ExportArguments, InstallArguments};
 use super::ask::Daemon;
 use super::error::{CliError, Kind};
-use super::output::Output;
+use super::output::{self, Output};
 use crate::control::reply::Certificate;
 use crate::control::{Command, Reply};
 
@@ -80,8 +80,8 @@ pub(super) async fn run(
 async fn certificate(daemon: &Daemon) -> Result<Certificate, CliError> {
     daemon
         .one(&Command::CaExport, |reply| match reply {
-            Reply::Certificate(certificate) => Ok(certificate),
-            other => Err(other),
+            Reply::Certificate(certificate) => Some(certificate),
+            _ => None,
         })
         .await
 }
@@ -95,13 +95,17 @@ async fn export(
     if let Some(file) = &arguments.output {
         write_new(file, &certificate.pem)
             .map_err(|error| CliError::io(format_args!("write `{}`", file.display()), &error))?;
-        output.note(&format!("SHA-256 {} is in `{}`", certificate.fingerprint, file.display()));
+        output::note(&format!(
+            "SHA-256 {} is in `{}`",
+            certificate.fingerprint,
+            file.display()
+        ));
         return Ok(());
     }
     if output.json() {
         return output.document(&certificate, |_| String::new());
     }
-    output.raw(&certificate.pem)
+    output::raw(&certificate.pem)
 }
 
 async fn install(
@@ -111,16 +115,22 @@ async fn install(
 ) -> Result<(), CliError> {
     let store = store(Path::new("/"))?;
     let file = Path::new(store.directory).join(store.file);
-    let certificate = if arguments.undo { None } else { Some(certificate(daemon).await?) };
+    let certificate = if arguments.undo {
+        None
+    } else {
+        Some(certificate(daemon).await?)
+    };
     let mut plan = Plan {
         change: if arguments.undo { "remove" } else { "write" },
         file,
         run: store.refresh.join(" "),
-        fingerprint: certificate.as_ref().map(|certificate| certificate.fingerprint.clone()),
+        fingerprint: certificate
+            .as_ref()
+            .map(|certificate| certificate.fingerprint.clone()),
         done: false,
     };
     // Said before it is done: it changes whom this machine trusts.
-    output.note(&plan.sentence());
+    output::note(&plan.sentence());
     if !arguments.dry_run {
         apply(&plan, certificate.as_ref(), store)?;
         plan.done = true;
@@ -134,15 +144,11 @@ async fn install(
 
 fn apply(plan: &Plan, certificate: Option<&Certificate>, store: Store) -> Result<(), CliError> {
     let file = plan.file.display();
-    match certificate {
-        Some(certificate) => replace(&plan.file, &certificate.pem)
-            .map_err(|error| CliError::io(format_args!("write `{file}`"), &error))?,
-        None => match fs::remove_file(&plan.file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            removed => removed
-                .map_err(|error| CliError::io(format_args!("remove `{file}`"), &error))?,
-        },
-    }
+    let changed = match certificate {
+        Some(certificate) => replace(&plan.file, &certificate.pem),
+        None => remove(&plan.file),
+    };
+    changed.map_err(|error| CliError::io(format_args!("{} `{file}`", plan.change), &error))?;
     refresh(store)
 }
 
@@ -163,16 +169,24 @@ impl Plan {
 /// The store of the system below `root`.
 fn store(root: &Path) -> Result<Store, CliError> {
     let present = |store: &&Store| {
-        store.directory.strip_prefix('/').is_some_and(|path| root.join(path).is_dir())
+        store
+            .directory
+            .strip_prefix('/')
+            .is_some_and(|path| root.join(path).is_dir())
     };
     STORES.iter().find(present).copied().ok_or_else(|| {
-        CliError::new(Kind::Usage, "find the system's certificate store: none of the known is here")
-            .with_next("install the package `ca-certificates`, or use `exeat ca export`")
+        CliError::new(
+            Kind::Usage,
+            "find the system's certificate store: none of the known is here",
+        )
+        .with_next("install the package `ca-certificates`, or use `exeat ca export`")
     })
 }
 
 fn refresh(store: Store) -> Result<(), CliError> {
-    let Some((program, arguments)) = store.refresh.split_first() else { return Ok(()) };
+    let Some((program, arguments)) = store.refresh.split_first() else {
+        return Ok(());
+    };
     let run = store.refresh.join(" ");
     let ended = Program::new(program)
         .args(arguments)
@@ -183,11 +197,18 @@ fn refresh(store: Store) -> Result<(), CliError> {
     }
     let said = String::from_utf8_lossy(&ended.stderr);
     let said = said.lines().last().unwrap_or("it said nothing");
-    Err(CliError::new(Kind::Usage, format_args!("run `{run}`: {}: {said}", ended.status)))
+    Err(CliError::new(
+        Kind::Usage,
+        format_args!("run `{run}`: {}: {said}", ended.status),
+    ))
 }
 
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }
@@ -195,12 +216,16 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
 /// In one step, so that nobody reads half a certificate.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let fresh = path.with_extension("new");
-    match fs::remove_file(&fresh) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        removed => removed?,
-    }
+    remove(&fresh)?;
     write_new(&fresh, text)?;
     fs::rename(&fresh, path)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub(super) async fn run(
                 servers.push(*server);
                 Ok(())
             }
-            other => Err(unexpected(&command, &other)),
+            other => Err(unexpected(&command, other.name())),
         })
         .await?;
     match (&arguments.command, servers.as_slice()) {
@@ -40,8 +40,15 @@ fn list(servers: &[Server], painter: Painter) -> String {
     if servers.is_empty() {
         return "no server is registered\n".to_owned();
     }
-    let mut table =
-        Table::new(&["NAME", "REACHED", "RUNNING", "MODE", "REVIEW BY", "OWNER", "PURPOSE"]);
+    let mut table = Table::new(&[
+        "NAME",
+        "REACHED",
+        "RUNNING",
+        "MODE",
+        "REVIEW BY",
+        "OWNER",
+        "PURPOSE",
+    ]);
     for server in servers {
         table.row([
             Cell::new(Tone::Strong, &server.name),
@@ -65,15 +72,21 @@ fn one(server: &Server, painter: Painter) -> String {
         ("reached", server.reached.as_str().into()),
         ("running", server.running.to_string().into()),
         ("mode", mode(&server.mode)),
-        ("review by", server.review_by.as_deref().unwrap_or("-").into()),
+        (
+            "review by",
+            server.review_by.as_deref().unwrap_or("-").into(),
+        ),
     ];
     for (heading, cell) in rows {
         table.row([heading.into(), cell]);
     }
     let mut text = table.render(painter);
     section(&mut text, "may reach", &server.egress, painter);
-    let tools: Vec<String> =
-        server.tools.iter().map(|(tool, class)| format!("{tool}: {class}")).collect();
+    let tools: Vec<String> = server
+        .tools
+        .iter()
+        .map(|(tool, class)| format!("{tool}: {class}"))
+        .collect();
     section(&mut text, "tools", &tools, painter);
     text
 }
@@ -93,11 +106,22 @@ fn section(text: &mut String, heading: &str, lines: &[String], painter: Painter)
 }
 
 fn mode(mode: &str) -> Cell {
-    Cell::new(if mode == "enforce" { Tone::Good } else { Tone::Doubtful }, mode)
+    Cell::new(
+        if mode == "enforce" {
+            Tone::Good
+        } else {
+            Tone::Doubtful
+        },
+        mode,
+    )
 }
 
 fn or_dash(text: &str) -> Cell {
-    if text.is_empty() { Cell::new(Tone::Quiet, "-") } else { text.into() }
+    if text.is_empty() {
+        Cell::new(Tone::Quiet, "-")
+    } else {
+        text.into()
+    }
 }
 
 #[cfg(test)]

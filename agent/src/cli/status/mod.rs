@@ -35,21 +35,29 @@ pub(super) async fn run(
 ) -> Result<(), CliError> {
     let status = daemon
         .one(&Command::Status, |reply| match reply {
-            Reply::Status(status) => Ok(*status),
-            other => Err(other),
+            Reply::Status(status) => Some(*status),
+            _ => None,
         })
         .await?;
-    let canary = if arguments.no_canary { None } else { Some(prove(daemon).await?) };
+    let canary = if arguments.no_canary {
+        None
+    } else {
+        Some(prove(daemon).await?)
+    };
     let report = Report { status, canary };
     output.document(&report, |painter| report.text(painter))?;
-    if report.holds() { Ok(()) } else { Err(CliError::found()) }
+    if report.holds() {
+        Ok(())
+    } else {
+        Err(CliError::found())
+    }
 }
 
 async fn prove(daemon: &Daemon) -> Result<Proof, CliError> {
     let made = daemon
         .one(&Command::Canary, |reply| match reply {
-            Reply::Canary(canary) => Ok(canary),
-            other => Err(other),
+            Reply::Canary(canary) => Some(canary),
+            _ => None,
         })
         .await;
     match made {
@@ -81,7 +89,10 @@ impl Report {
         }
         table.row(["policy".into(), policy(&status.policy)]);
         if let Some(why) = &status.policy.rejected {
-            table.row(["".into(), Cell::new(Tone::Bad, format!("newer files were refused: {why}"))]);
+            table.row([
+                "".into(),
+                Cell::new(Tone::Bad, format!("newer files were refused: {why}")),
+            ]);
         }
         table.row(["audit".into(), audit(status.audit.as_ref())]);
         self.proof(&mut table);
@@ -100,7 +111,10 @@ impl Report {
         match &self.canary {
             None => {}
             Some(Proof::NotMade(why)) => {
-                table.row([heading.into(), Cell::new(Tone::Quiet, format!("not proved: {why}"))]);
+                table.row([
+                    heading.into(),
+                    Cell::new(Tone::Quiet, format!("not proved: {why}")),
+                ]);
             }
             Some(Proof::Made(canary)) => {
                 let (tone, verdict) = if canary.enforced {
@@ -110,9 +124,15 @@ impl Report {
                 };
                 table.row([heading.into(), Cell::new(tone, verdict)]);
                 for attempt in &canary.attempts {
-                    let tone = if attempt.refused { Tone::Quiet } else { Tone::Bad };
-                    let line =
-                        format!("{}: {} in {} µs", attempt.tried, attempt.saw, attempt.micros);
+                    let tone = if attempt.refused {
+                        Tone::Quiet
+                    } else {
+                        Tone::Bad
+                    };
+                    let line = format!(
+                        "{}: {} in {} µs",
+                        attempt.tried, attempt.saw, attempt.micros
+                    );
                     table.row(["".into(), Cell::new(tone, line)]);
                 }
             }
@@ -121,10 +141,19 @@ impl Report {
 }
 
 fn processes(status: &Status) -> Cell {
-    let Status { version, supervisor, gate, gate_restarts, .. } = status;
+    let Status {
+        version,
+        supervisor,
+        gate,
+        gate_restarts,
+        ..
+    } = status;
     let since = supervisor.started;
     let Some(gate) = gate else {
-        let text = format!("{version}, supervisor {} since {since}, NO GATE", supervisor.pid);
+        let text = format!(
+            "{version}, supervisor {} since {since}, NO GATE",
+            supervisor.pid
+        );
         return Cell::new(Tone::Bad, text);
     };
     let restarts = match gate_restarts {
@@ -132,25 +161,53 @@ fn processes(status: &Status) -> Cell {
         1 => ", gate restarted once".to_owned(),
         count => format!(", gate restarted {count} times"),
     };
-    let text =
-        format!("{version}, supervisor {}, gate {}, since {since}{restarts}", supervisor.pid, gate.pid);
-    Cell::new(if *gate_restarts == 0 { Tone::Plain } else { Tone::Doubtful }, text)
+    let text = format!(
+        "{version}, supervisor {}, gate {}, since {since}{restarts}",
+        supervisor.pid, gate.pid
+    );
+    Cell::new(
+        if *gate_restarts == 0 {
+            Tone::Plain
+        } else {
+            Tone::Doubtful
+        },
+        text,
+    )
 }
 
 fn kernel(kernel: &KernelState) -> Cell {
-    let adopted = if kernel.adopted { ", taken over from the daemon before" } else { "" };
+    let adopted = if kernel.adopted {
+        ", taken over from the daemon before"
+    } else {
+        ""
+    };
     let lost = match kernel.lost_events {
         0 => String::new(),
         lost => format!(", {lost} events lost"),
     };
-    let tone = if kernel.attached.is_empty() { Tone::Bad } else { Tone::Plain };
-    Cell::new(tone, format!("{} programs attached{adopted}{lost}", kernel.attached.len()))
+    let tone = if kernel.attached.is_empty() {
+        Tone::Bad
+    } else {
+        Tone::Plain
+    };
+    Cell::new(
+        tone,
+        format!("{} programs attached{adopted}{lost}", kernel.attached.len()),
+    )
 }
 
 fn policy(policy: &PolicyState) -> Cell {
-    let PolicyState { generation, fingerprint, loaded, servers, rules, .. } = policy;
+    let PolicyState {
+        generation,
+        fingerprint,
+        loaded,
+        servers,
+        rules,
+        ..
+    } = policy;
     let short: String = fingerprint.chars().take(12).collect();
-    format!("generation {generation} ({short}) since {loaded}: {servers} servers, {rules} rules").into()
+    format!("generation {generation} ({short}) since {loaded}: {servers} servers, {rules} rules")
+        .into()
 }
 
 fn audit(audit: Option<&AuditState>) -> Cell {
@@ -160,8 +217,14 @@ fn audit(audit: Option<&AuditState>) -> Cell {
     if audit.healthy {
         return format!("{} records in {}", audit.sequence, audit.directory).into();
     }
-    let problem = audit.problem.as_deref().unwrap_or("records do not reach the disk");
-    Cell::new(Tone::Bad, format!("NOT RECORDING, so nothing new is let through: {problem}"))
+    let problem = audit
+        .problem
+        .as_deref()
+        .unwrap_or("records do not reach the disk");
+    Cell::new(
+        Tone::Bad,
+        format!("NOT RECORDING, so nothing new is let through: {problem}"),
+    )
 }
 
 fn workloads(status: &Status, painter: Painter) -> String {
@@ -169,7 +232,14 @@ fn workloads(status: &Status, painter: Painter) -> String {
         return "no workload is running\n".to_owned();
     }
     let mut table = Table::new(&[
-        "WORKLOAD", "NAME", "KIND", "UID", "PROCESSES", "SESSIONS", "CONNECTIONS", "SINCE",
+        "WORKLOAD",
+        "NAME",
+        "KIND",
+        "UID",
+        "PROCESSES",
+        "SESSIONS",
+        "CONNECTIONS",
+        "SINCE",
     ]);
     for workload in &status.workloads {
         let kind = match workload.kind {

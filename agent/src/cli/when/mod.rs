@@ -6,16 +6,16 @@ use thiserror::Error;
 
 /// A stretch of time; for a moment, both ends are it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Period {
+pub(super) struct Period {
     /// Its first moment.
-    pub start: Timestamp,
+    pub(super) start: Timestamp,
     /// The moment after its last.
-    pub end: Timestamp,
+    pub(super) end: Timestamp,
 }
 
 /// A text that names no time.
 #[derive(Debug, Error)]
-pub enum WhenError {
+pub(super) enum WhenError {
     /// Not understood.
     #[error(
         "read `{text}` as a time: write `10m`, `2h`, `yesterday`, `last tuesday`, `2026-11-20`, \
@@ -37,13 +37,18 @@ pub enum WhenError {
 }
 
 /// What `text` means at `now`, in `now`'s time zone.
-pub fn parse(text: &str, now: &Zoned) -> Result<Period, WhenError> {
+pub(super) fn parse(text: &str, now: &Zoned) -> Result<Period, WhenError> {
     let written = text.trim().to_ascii_lowercase();
     let read = named(&written, now)
         .or_else(|| ago(&written, now))
         .or_else(|| exact(text.trim(), now))
-        .ok_or_else(|| WhenError::Unknown { text: text.to_owned() })?;
-    read.map_err(|source| WhenError::Beyond { text: text.to_owned(), source })
+        .ok_or_else(|| WhenError::Unknown {
+            text: text.to_owned(),
+        })?;
+    read.map_err(|source| WhenError::Beyond {
+        text: text.to_owned(),
+        source,
+    })
 }
 
 type Read = Result<Period, jiff::Error>;
@@ -59,14 +64,23 @@ fn named(text: &str, now: &Zoned) -> Option<Read> {
     let name = text.strip_prefix("last ").unwrap_or(text).trim_start();
     let weekday = weekday(name)?;
     // Always a day that is over: on a Tuesday, `tuesday` was seven days ago.
-    Some(now.date().nth_weekday(-1, weekday).and_then(|date| day(date, now)))
+    Some(
+        now.date()
+            .nth_weekday(-1, weekday)
+            .and_then(|date| day(date, now)),
+    )
 }
 
 fn last_week(now: &Zoned) -> Read {
     let monday = now.date().checked_sub(days_since_monday(now.date()))?;
-    let start = monday.checked_sub(7.days())?.to_zoned(now.time_zone().clone())?;
+    let start = monday
+        .checked_sub(7.days())?
+        .to_zoned(now.time_zone().clone())?;
     let end = monday.to_zoned(now.time_zone().clone())?;
-    Ok(Period { start: start.timestamp(), end: end.timestamp() })
+    Ok(Period {
+        start: start.timestamp(),
+        end: end.timestamp(),
+    })
 }
 
 fn days_since_monday(date: Date) -> Span {
@@ -116,18 +130,32 @@ fn exact(text: &str, now: &Zoned) -> Option<Read> {
         return text.parse::<Date>().ok().map(|date| day(date, now));
     }
     let local = text.parse::<DateTime>().ok();
-    let local = local.or_else(|| text.parse::<Time>().ok().map(|time| now.date().to_datetime(time)));
-    Some(local?.to_zoned(now.time_zone().clone()).map(|zoned| moment(zoned.timestamp())))
+    let local = local.or_else(|| {
+        text.parse::<Time>()
+            .ok()
+            .map(|time| now.date().to_datetime(time))
+    });
+    Some(
+        local?
+            .to_zoned(now.time_zone().clone())
+            .map(|zoned| moment(zoned.timestamp())),
+    )
 }
 
 fn day(date: Date, now: &Zoned) -> Read {
     let start = date.to_zoned(now.time_zone().clone())?;
     let end = date.tomorrow()?.to_zoned(now.time_zone().clone())?;
-    Ok(Period { start: start.timestamp(), end: end.timestamp() })
+    Ok(Period {
+        start: start.timestamp(),
+        end: end.timestamp(),
+    })
 }
 
 const fn moment(timestamp: Timestamp) -> Period {
-    Period { start: timestamp, end: timestamp }
+    Period {
+        start: timestamp,
+        end: timestamp,
+    }
 }
 
 #[cfg(test)]

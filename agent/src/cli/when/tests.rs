@@ -7,13 +7,19 @@ use super::*;
 fn now() -> Zoned {
     // A zone with summer time; jiff reads POSIX zones without any database.
     let zone = jiff::tz::TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
-    "2026-11-21T01:32:42Z".parse::<Timestamp>().unwrap().to_zoned(zone)
+    "2026-11-21T01:32:42Z"
+        .parse::<Timestamp>()
+        .unwrap()
+        .to_zoned(zone)
 }
 
 fn check(text: &str, start: &str, end: &str) {
     let period = parse(text, &now()).unwrap();
     assert_eq!(
-        (period.start.to_string().as_str(), period.end.to_string().as_str()),
+        (
+            period.start.to_string().as_str(),
+            period.end.to_string().as_str()
+        ),
         (start, end),
         "{text}"
     );
@@ -38,7 +44,11 @@ fn an_age_is_counted_back_from_now() {
 fn a_day_is_the_local_day() {
     check("today", "2026-11-20T23:00:00Z", "2026-11-21T23:00:00Z");
     check("Yesterday", "2026-11-19T23:00:00Z", "2026-11-20T23:00:00Z");
-    check("last tuesday", "2026-11-16T23:00:00Z", "2026-11-17T23:00:00Z");
+    check(
+        "last tuesday",
+        "2026-11-16T23:00:00Z",
+        "2026-11-17T23:00:00Z",
+    );
     check("tue", "2026-11-16T23:00:00Z", "2026-11-17T23:00:00Z");
     check("2026-11-20", "2026-11-19T23:00:00Z", "2026-11-20T23:00:00Z");
     check("2026-10-25", "2026-10-24T22:00:00Z", "2026-10-25T23:00:00Z");
@@ -61,7 +71,17 @@ fn a_time_without_a_zone_is_local() {
 
 #[test]
 fn what_is_no_time_is_said() {
-    for text in ["", "10", "m", "10y", "last", "last year", "2026-13-01", "2026-02-30", "25:00"] {
+    for text in [
+        "",
+        "10",
+        "m",
+        "10y",
+        "last",
+        "last year",
+        "2026-13-01",
+        "2026-02-30",
+        "25:00",
+    ] {
         let error = parse(text, &now()).unwrap_err();
         assert!(error.to_string().contains(&format!("`{text}`")), "{error}");
     }

@@ -167,3 +167,6 @@ fn passed(protocol: &str, from: SocketAddr) -> Attempt {
         micros: 0,
     }
 }
+
+#[cfg(test)]
+mod tests;

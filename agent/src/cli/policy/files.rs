@@ -1,0 +1,80 @@
+//! The policy's files: one, or those of a directory in name order.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use exeat_policy::Source;
+
+use crate::cli::error::{CliError, Kind};
+
+/// Largest file that is read, in bytes.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
+/// Most files of one directory.
+const MAX_FILES: usize = 4096;
+
+/// Reads every file that `paths` name.
+pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Source>, CliError> {
+    let mut sources = Vec::new();
+    for path in paths {
+        for file in expand(path)? {
+            let text = text(&file)
+                .map_err(|error| CliError::io(format_args!("read `{}`", file.display()), &error))?;
+            sources.push(Source {
+                name: file.display().to_string(),
+                text,
+            });
+        }
+    }
+    Ok(sources)
+}
+
+/// A file is itself; a directory is its `*.yaml`, without the cases in `*.test.yaml`.
+fn expand(path: &Path) -> Result<Vec<PathBuf>, CliError> {
+    let failed = |error: &io::Error| CliError::io(format_args!("read `{}`", path.display()), error);
+    if !fs::metadata(path).map_err(|error| failed(&error))?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path).map_err(|error| failed(&error))? {
+        let file = entry.map_err(|error| failed(&error))?.path();
+        if is_policy(&file) {
+            files.push(file);
+        }
+        if files.len() > MAX_FILES {
+            let message = format!("read `{}`: more than {MAX_FILES} files", path.display());
+            return Err(CliError::new(Kind::Usage, message));
+        }
+    }
+    if files.is_empty() {
+        let message = format!("read `{}`: there is no *.yaml file in it", path.display());
+        return Err(CliError::new(Kind::Usage, message));
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn is_policy(path: &Path) -> bool {
+    let stem = path.file_stem().map(Path::new);
+    let hidden = path
+        .file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    let cases = stem.and_then(Path::extension) == Some(OsStr::new("test"));
+    path.extension() == Some(OsStr::new("yaml")) && !cases && !hidden
+}
+
+fn text(path: &Path) -> io::Result<String> {
+    let file = fs::File::open(path)?;
+    let mut text = String::new();
+    let read = file
+        .take(MAX_FILE.saturating_add(1))
+        .read_to_string(&mut text)?;
+    if u64::try_from(read).is_ok_and(|read| read <= MAX_FILE) {
+        return Ok(text);
+    }
+    Err(io::Error::new(
+        io::ErrorKind::FileTooLarge,
+        format!("more than {MAX_FILE} bytes"),
+    ))
+}

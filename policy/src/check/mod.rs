@@ -1,0 +1,27 @@
+//! What only shows over all files: names given twice or nowhere, rules that can never match.
+
+mod names;
+mod reach;
+mod shadow;
+
+use crate::fault::{Fault, Place};
+use crate::load::Draft;
+
+/// Checks the files against each other; every fault is reported.
+pub(crate) fn check(draft: &Draft) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    names::check(draft, &mut faults);
+    reach::check(draft, &mut faults);
+    shadow::check(draft, &mut faults);
+    faults
+}
+
+fn fault(place: &Place, message: String, hint: Option<String>) -> Fault {
+    Fault {
+        file: place.file.to_string(),
+        line: place.span.line,
+        column: place.span.column,
+        message,
+        hint,
+    }
+}

@@ -1,0 +1,118 @@
+//! Rules that no request can match, and hosts whose entries contradict their servers' URLs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::fault;
+use crate::fault::Fault;
+use crate::index::reached;
+use crate::load::Draft;
+use crate::methods::{Governance, TOOLS_CALL, governance};
+use crate::model::{Effect, Host, Rule, Selector, Server, Tls, Wire};
+use crate::name::HostPattern;
+
+pub(super) fn check(draft: &Draft, faults: &mut Vec<Fault>) {
+    let hosts: BTreeMap<&str, &Host> = draft.hosts.iter().map(|host| (&*host.name, host)).collect();
+    for rule in &draft.rules {
+        if let Some(why) = never(rule, &hosts) {
+            faults.push(fault(
+                &rule.place,
+                format!("rule `{}` can never match: {why}", rule.id),
+                None,
+            ));
+        }
+    }
+    let servers: BTreeMap<&str, &Server> = draft
+        .servers
+        .iter()
+        .map(|server| (&*server.name, server))
+        .collect();
+    for host in &draft.hosts {
+        check_host(host, &servers, faults);
+    }
+}
+
+/// Why no request can match the rule, if none can.
+fn never(rule: &Rule, hosts: &BTreeMap<&str, &Host>) -> Option<String> {
+    if let Some(methods) = &rule.methods {
+        match &rule.tools {
+            Selector::Classes(_) if !methods.iter().any(|glob| glob.matches(TOOLS_CALL)) => {
+                return Some(format!("only `{TOOLS_CALL}` has classes"));
+            }
+            Selector::Names(names) if !names.iter().any(|glob| glob.matches("")) => {
+                let nameless = |method: &str| matches!(governance(method), Some(how) if how != Governance::Named);
+                if methods
+                    .iter()
+                    .all(|glob| glob.literal().is_some_and(nameless))
+                {
+                    return Some("none of its methods names a tool, prompt or resource".to_owned());
+                }
+            }
+            Selector::Any | Selector::Names(_) | Selector::Classes(_) => {}
+        }
+    }
+    // A host reaches no server outside its list, whatever the rules say.
+    let listed = |name: &Arc<str>, server: &Arc<str>| {
+        hosts
+            .get(&**name)
+            .is_none_or(|host| host.servers.contains(server))
+    };
+    let reachable = rule
+        .who
+        .iter()
+        .any(|name| rule.servers.iter().any(|server| listed(name, server)));
+    (!rule.who.is_empty() && !rule.servers.is_empty() && !reachable && rule.effect == Effect::Allow)
+        .then(|| format!("{} list none of its servers", joined(&rule.who)))
+}
+
+fn joined(names: &[Arc<str>]) -> String {
+    names
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// A registered server's URL is read and decided on; an entry of the host that would pass the same
+/// connection on unread contradicts that.
+fn check_host(host: &Host, servers: &BTreeMap<&str, &Server>, faults: &mut Vec<Fault>) {
+    let listed = host
+        .servers
+        .iter()
+        .filter_map(|name| servers.get(&**name).copied());
+    let mut seen: Vec<(HostPattern, u16, Tls, Arc<str>)> = Vec::new();
+    for server in listed {
+        let Some(reached) = reached(server) else {
+            continue;
+        };
+        for name in &reached.names {
+            let pattern = HostPattern::Exact(name.clone());
+            let same = |other: &&(HostPattern, u16, Tls, Arc<str>)| {
+                other.0 == pattern && other.1 == reached.port
+            };
+            if let Some((.., tls, other)) = seen.iter().find(same) {
+                if *tls != reached.tls {
+                    let message = format!(
+                        "servers `{other}` and `{}` of host `{}` share {name}:{} and differ on tls",
+                        server.name, host.name, reached.port,
+                    );
+                    faults.push(fault(&host.place, message, None));
+                }
+                continue;
+            }
+            seen.push((pattern, reached.port, reached.tls, Arc::clone(&server.name)));
+        }
+    }
+    for rule in host.egress.iter().filter_map(|rule| rule.host()) {
+        for (pattern, port, tls, server) in &seen {
+            let same = rule.host == *pattern && rule.ports.contains(port);
+            if same && (rule.tls != *tls || rule.wire != Wire::Http) {
+                let message = format!(
+                    "an egress entry of host `{}` for {pattern}:{port} treats it otherwise than server `{server}`, which is reached there",
+                    host.name,
+                );
+                faults.push(fault(&host.place, message, None));
+            }
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! The network: names, connections and HTTP requests of managed workloads.
+//!
+//! How a connection is treated (TLS, private addresses, synthetic answers) follows the most specific
+//! entry for its host and port; whether a request is allowed, any entry for them that agrees on that.
+
+use std::sync::Arc;
+
+use super::explain::{Outcome, Subject};
+use super::watch::Watch;
+use super::{
+    Caller, Egress, Origin, Reason, Request, Target, Verdict, Workload, deny, observed, plain,
+};
+use crate::fault::Place;
+use crate::index::{EgressTable, Entry, position};
+use crate::model::{Cidr, Effect, Mode, Protocol, Tls, Wire};
+use crate::name::Name;
+use crate::path::normalise_path;
+use crate::set::PolicySet;
+
+/// One HTTP request.
+pub(super) struct Http<'a> {
+    pub(super) target: Target<'a>,
+    pub(super) port: u16,
+    pub(super) method: &'a str,
+    pub(super) path: &'a str,
+    pub(super) tls: bool,
+    pub(super) upgrade: bool,
+}
+
+/// The table of a workload, where its entries are written, and whether its HTTP denials are observed.
+struct Outbound<'a> {
+    table: &'a EgressTable,
+    place: &'a Place,
+    fetching: bool,
+    observes: bool,
+}
+
+impl<'a> Outbound<'a> {
+    fn of(set: &'a PolicySet, caller: &Caller<'_>) -> Option<Self> {
+        let index = set.index();
+        let observes = set.mode() == Mode::Observe;
+        let (table, place, observes) = match caller.workload? {
+            Workload::Server(name) => {
+                let id = index.server(name)?;
+                let server = set.server_at(id)?;
+                let observes = observes || server.mode == Mode::Observe;
+                (
+                    index.server_egress.get(position(id))?,
+                    &server.place,
+                    observes,
+                )
+            }
+            Workload::Host(name) => {
+                let id = index.host(name)?;
+                (
+                    index.host_egress.get(position(id))?,
+                    &set.host_at(id)?.place,
+                    observes,
+                )
+            }
+        };
+        Some(Self {
+            table,
+            place,
+            fetching: caller.fetching,
+            observes,
+        })
+    }
+
+    /// Every entry about the target, the most specific first.
+    fn entries(&self, target: Target<'a>) -> impl Iterator<Item = &'a Entry> {
+        let (name, address) = match target {
+            Target::Name(name) => (Some(name), None),
+            Target::Address(address) => (None, Some(address)),
+        };
+        let fetching = self.fetching;
+        name.into_iter()
+            .flat_map(|name| self.table.named(name))
+            .chain(
+                address
+                    .into_iter()
+                    .flat_map(|address| self.table.covering(address)),
+            )
+            .filter(move |entry| fetching || !matches!(entry.origin, Origin::Fetch(_)))
+    }
+
+    fn note(&self, watch: &mut impl Watch, entry: &Entry, outcome: Outcome) {
+        let subject = || match (entry.origin, &entry.server) {
+            (_, Some((server, _))) => Subject::Server(Arc::clone(server)),
+            (Origin::Fetch(index), None) => Subject::Fetch(index),
+            (Origin::Egress(index) | Origin::Server(index), None) => Subject::Egress(index),
+        };
+        watch.note(subject, Some(self.place), outcome);
+    }
+}
+
+/// How a connection is treated whose first entry this is.
+fn egress(entry: &Entry, server: Option<Arc<str>>) -> Egress {
+    Egress {
+        tls: entry.tls,
+        wire: entry.wire,
+        private: entry.private,
+        synthetic: entry.synthetic,
+        upgrade: entry.upgrade,
+        kind: entry.kind,
+        origin: entry.origin,
+        server,
+    }
+}
+
+/// The server meant by a path: the one whose URL covers it most closely, else the only one there.
+fn server_at<'a>(entries: impl Iterator<Item = &'a Entry>, path: Option<&str>) -> Option<Arc<str>> {
+    let mut count = 0_usize;
+    let mut only = None;
+    let mut best: Option<(usize, &Arc<str>)> = None;
+    for (name, url) in entries.filter_map(|entry| entry.server.as_ref()) {
+        count += 1;
+        only = Some(name);
+        let covered = url
+            .as_ref()
+            .zip(path)
+            .filter(|(url, path)| url.covers(path));
+        if let Some((url, _)) = covered
+            && best.is_none_or(|(length, _)| url.path.len() > length)
+        {
+            best = Some((url.path.len(), name));
+        }
+    }
+    best.map(|(_, name)| name)
+        .or_else(|| only.filter(|_| count == 1))
+        .cloned()
+}
+
+/// Decides on a look-up.
+pub(super) fn resolve(
+    set: &PolicySet,
+    request: &Request<'_>,
+    name: &Name,
+    watch: &mut impl Watch,
+) -> Verdict {
+    let Some(outbound) = Outbound::of(set, &request.caller) else {
+        return deny(Reason::UnknownWorkload);
+    };
+    let target = Target::Name(name);
+    outbound
+        .entries(target)
+        .for_each(|entry| outbound.note(watch, entry, Outcome::Matched));
+    let Some(first) = outbound.entries(target).next() else {
+        return deny(Reason::HostNotAllowed);
+    };
+    // One answer serves all ports, so it is as wide, and as opaque, as any of them needs.
+    let private = bindings(&outbound, name)
+        .iter()
+        .any(|binding| binding.egress.private);
+    let synthetic = bindings(&outbound, name)
+        .iter()
+        .any(|binding| binding.egress.synthetic);
+    let egress = Egress {
+        private,
+        synthetic,
+        ..egress(first, None)
+    };
+    Verdict {
+        egress: Some(egress),
+        ..plain(Effect::Allow, Reason::EgressAllowed)
+    }
+}
+
+/// Decides on a connection, or on sending a datagram.
+pub(super) fn connect(
+    set: &PolicySet,
+    request: &Request<'_>,
+    target: Target<'_>,
+    port: u16,
+    protocol: Protocol,
+    watch: &mut impl Watch,
+) -> Verdict {
+    let Some(outbound) = Outbound::of(set, &request.caller) else {
+        return deny(Reason::UnknownWorkload);
+    };
+    let mut reason = not_allowed(target);
+    let mut found = None;
+    for entry in outbound.entries(target) {
+        let outcome = fits(entry, port, protocol);
+        outbound.note(watch, entry, outcome);
+        match outcome {
+            Outcome::Matched => found = found.or(Some(entry)),
+            Outcome::OtherProtocol => reason = Reason::ProtocolNotAllowed,
+            _ if reason == Reason::ProtocolNotAllowed => {}
+            _ => reason = Reason::PortNotAllowed,
+        }
+    }
+    let Some(entry) = found else {
+        return deny(reason);
+    };
+    let here = || {
+        outbound
+            .entries(target)
+            .filter(|entry| fits(entry, port, protocol) == Outcome::Matched)
+    };
+    let egress = egress(entry, server_at(here(), None));
+    Verdict {
+        egress: Some(egress),
+        ..plain(Effect::Allow, Reason::EgressAllowed)
+    }
+}
+
+/// Decides on an HTTP request.
+pub(super) fn http(
+    set: &PolicySet,
+    request: &Request<'_>,
+    http: &Http<'_>,
+    watch: &mut impl Watch,
+) -> Verdict {
+    let Some(outbound) = Outbound::of(set, &request.caller) else {
+        return deny(Reason::UnknownWorkload);
+    };
+    let here = || {
+        outbound
+            .entries(http.target)
+            .filter(|entry| fits(entry, http.port, Protocol::Tcp) == Outcome::Matched)
+    };
+    let Some(first) = here().next() else {
+        return connect(set, request, http.target, http.port, Protocol::Tcp, watch);
+    };
+    match (first.wire, first.tls) {
+        (Wire::Tcp | Wire::Udp, _) | (Wire::Http, Tls::Passthrough) => {
+            return deny(Reason::NotDecoded);
+        }
+        (Wire::Http, Tls::Intercept) if !http.tls => return deny(Reason::TlsMismatch),
+        (Wire::Http, Tls::Off) if http.tls => return deny(Reason::TlsMismatch),
+        (Wire::Http, Tls::Intercept | Tls::Off) => {}
+    }
+    let path = normalise_path(http.path);
+    let mut granted = None;
+    let mut nearest = (0_u8, Reason::MethodNotAllowed);
+    for entry in outbound.entries(http.target) {
+        let (outcome, near) = match fits(entry, http.port, Protocol::Tcp) {
+            Outcome::Matched => grants(entry, first, http, path.as_deref()),
+            other => (other, None),
+        };
+        outbound.note(watch, entry, outcome);
+        if outcome == Outcome::Matched {
+            granted = granted.or(Some(entry));
+        }
+        nearest = near.filter(|near| near.0 > nearest.0).unwrap_or(nearest);
+    }
+    let server = server_at(here(), path.as_deref().ok());
+    let entry = granted.unwrap_or(first);
+    let treated = Egress {
+        upgrade: entry.upgrade,
+        origin: entry.origin,
+        ..egress(first, server)
+    };
+    if granted.is_some() {
+        return Verdict {
+            egress: Some(treated),
+            ..plain(Effect::Allow, Reason::EgressAllowed)
+        };
+    }
+    let verdict = deny(nearest.1);
+    if outbound.observes {
+        Verdict {
+            egress: Some(treated),
+            ..observed(verdict)
+        }
+    } else {
+        verdict
+    }
+}
+
+/// Whether an entry for the connection grants the request; if not, how near it came and why.
+fn grants(
+    entry: &Entry,
+    first: &Entry,
+    http: &Http<'_>,
+    path: Result<&str, &crate::path::PathFault>,
+) -> (Outcome, Option<(u8, Reason)>) {
+    if entry.wire != first.wire || entry.tls != first.tls {
+        return (Outcome::OtherProtocol, None);
+    }
+    let method = if entry.methods.is_empty() {
+        // They make a tunnel, and an echo of what the proxy put in: only where they are named.
+        !matches!(http.method, "CONNECT" | "TRACE")
+    } else {
+        entry.methods.iter().any(|method| **method == *http.method)
+    };
+    if !method {
+        return (Outcome::OtherMethod, Some((1, Reason::MethodNotAllowed)));
+    }
+    if !entry.paths.is_empty() {
+        match path {
+            Err(fault) => return (Outcome::OtherPath, Some((2, Reason::PathRefused(*fault)))),
+            Ok(path) if !entry.paths.iter().any(|glob| glob.matches(path)) => {
+                return (Outcome::OtherPath, Some((3, Reason::PathNotAllowed)));
+            }
+            Ok(_) => {}
+        }
+    }
+    if http.upgrade && !entry.upgrade {
+        return (Outcome::NoUpgrade, Some((4, Reason::UpgradeNotAllowed)));
+    }
+    (Outcome::Matched, None)
+}
+
+/// Whether an entry about the host is about the port and protocol too.
+fn fits(entry: &Entry, port: u16, protocol: Protocol) -> Outcome {
+    if !entry.ports.contains(&port) {
+        Outcome::OtherPort
+    } else if entry.wire.transport() != protocol {
+        Outcome::OtherProtocol
+    } else {
+        Outcome::Matched
+    }
+}
+
+const fn not_allowed(target: Target<'_>) -> Reason {
+    match target {
+        Target::Name(_) => Reason::HostNotAllowed,
+        Target::Address(_) => Reason::AddressNotAllowed,
+    }
+}
+
+/// A port on which a workload may reach a name, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// The port.
+    pub port: u16,
+    /// How; its transport is always TCP, since UDP is allowed by address only.
+    pub egress: Egress,
+}
+
+/// The ports on which a workload may reach a name, ascending: what to bind the name's addresses to.
+#[must_use]
+pub fn ports_for(set: &PolicySet, caller: Caller<'_>, name: &Name) -> Vec<Binding> {
+    Outbound::of(set, &caller)
+        .map(|outbound| bindings(&outbound, name))
+        .unwrap_or_default()
+}
+
+fn bindings(outbound: &Outbound<'_>, name: &Name) -> Vec<Binding> {
+    let target = Target::Name(name);
+    let mut ports: Vec<u16> = outbound
+        .entries(target)
+        .flat_map(|entry| entry.ports.iter().copied())
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+    let bind = |port: u16| {
+        let here = || {
+            outbound
+                .entries(target)
+                .filter(move |entry| entry.ports.contains(&port))
+        };
+        let first = here().next()?;
+        Some(Binding {
+            port,
+            egress: egress(first, server_at(here(), None)),
+        })
+    };
+    ports.into_iter().filter_map(bind).collect()
+}
+
+/// Addresses that a workload may reach without asking for a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Range {
+    /// The network.
+    pub net: Cidr,
+    /// The ports, never empty.
+    pub ports: Vec<u16>,
+    /// Over what.
+    pub protocol: Protocol,
+    /// How.
+    pub egress: Egress,
+}
+
+/// The addresses that a workload may reach without asking for a name, for the kernel.
+#[must_use]
+pub fn ranges(set: &PolicySet, workload: Workload<'_>) -> Vec<Range> {
+    let caller = Caller {
+        workload: Some(workload),
+        ..Caller::default()
+    };
+    let Some(outbound) = Outbound::of(set, &caller) else {
+        return Vec::new();
+    };
+    let range = |(net, entry): &(Cidr, Entry)| Range {
+        net: *net,
+        ports: entry.ports.to_vec(),
+        protocol: entry.wire.transport(),
+        egress: egress(entry, server_of(entry)),
+    };
+    outbound.table.ranges.iter().map(range).collect()
+}
+
+fn server_of(entry: &Entry) -> Option<Arc<str>> {
+    entry.server.as_ref().map(|(name, _)| Arc::clone(name))
+}

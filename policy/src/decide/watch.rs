@@ -1,0 +1,35 @@
+//! How `explain` looks over the shoulder of the one engine.
+
+use super::explain::{Considered, Outcome, Subject};
+use crate::fault::Place;
+
+/// Sees what the engine considers.
+pub(super) trait Watch {
+    /// Everything is to be shown, not only what the tables find.
+    const ALL: bool;
+    /// Notes one outcome.
+    fn note(&mut self, subject: impl FnOnce() -> Subject, place: Option<&Place>, outcome: Outcome);
+}
+
+/// Sees nothing and costs nothing.
+pub(super) struct Blind;
+
+impl Watch for Blind {
+    const ALL: bool = false;
+    fn note(&mut self, _: impl FnOnce() -> Subject, _: Option<&Place>, _: Outcome) {}
+}
+
+/// Writes everything down.
+#[derive(Default)]
+pub(super) struct Notes(pub(super) Vec<Considered>);
+
+impl Watch for Notes {
+    const ALL: bool = true;
+    fn note(&mut self, subject: impl FnOnce() -> Subject, place: Option<&Place>, outcome: Outcome) {
+        self.0.push(Considered {
+            subject: subject(),
+            place: place.cloned(),
+            outcome,
+        });
+    }
+}

@@ -1,0 +1,149 @@
+//! Look-up tables over a checked policy, so that a decision costs the same with ten rules and ten thousand.
+
+mod egress;
+mod rules;
+mod tools;
+
+use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::BuildHasherDefault;
+use std::sync::Arc;
+
+pub(crate) use self::egress::{EgressTable, Entry, reached};
+pub(crate) use self::rules::RuleTable;
+pub(crate) use self::tools::ToolTable;
+use crate::load::Draft;
+use crate::model::{Identity, Server};
+
+/// A hash map without a random key: the crate draws no randomness, and its keys are the policy's own.
+pub(crate) type Map<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
+
+/// A position in one of the policy's lists.
+pub(crate) type Id = u32;
+
+/// The tables.
+#[derive(Debug)]
+pub(crate) struct Index {
+    servers: Map<Arc<str>, Id>,
+    hosts: Map<Arc<str>, Id>,
+    users: Users,
+    pub(crate) rules: RuleTable,
+    /// For each server its limits, in the order of the files.
+    pub(crate) limits: Vec<Vec<Id>>,
+    /// For each server its tools' classes.
+    pub(crate) tools: Vec<ToolTable>,
+    /// For each server what its processes may reach.
+    pub(crate) server_egress: Vec<EgressTable>,
+    /// For each host what its processes may reach.
+    pub(crate) host_egress: Vec<EgressTable>,
+}
+
+impl Index {
+    /// Builds the tables. The lists of servers, hosts and identities are in their final order.
+    pub(crate) fn new(draft: &Draft) -> Self {
+        let servers = numbered(draft.servers.iter().map(|server| &server.name));
+        let hosts = numbered(draft.hosts.iter().map(|host| &host.name));
+        let by_id = |name: &Arc<str>| {
+            servers
+                .get(name)
+                .and_then(|id| draft.servers.get(position(*id)))
+        };
+        let limits = draft
+            .servers
+            .iter()
+            .map(|server| limits_of(draft, server))
+            .collect();
+        Self {
+            users: Users::new(&draft.identities, &hosts),
+            rules: RuleTable::new(draft, &servers, &hosts),
+            limits,
+            tools: draft
+                .servers
+                .iter()
+                .map(|server| ToolTable::new(&server.tools))
+                .collect(),
+            server_egress: draft.servers.iter().map(EgressTable::of_server).collect(),
+            host_egress: draft
+                .hosts
+                .iter()
+                .map(|host| EgressTable::of_host(host, by_id))
+                .collect(),
+            servers,
+            hosts,
+        }
+    }
+
+    /// The server of this name.
+    pub(crate) fn server(&self, name: &str) -> Option<Id> {
+        self.servers.get(name).copied()
+    }
+
+    /// The host of this name; also its number among those that `who` may name.
+    pub(crate) fn host(&self, name: &str) -> Option<Id> {
+        self.hosts.get(name).copied()
+    }
+
+    /// The identities of a user, ascending, as numbers among those that `who` may name.
+    pub(crate) fn identities(&self, user: &str, out: &mut Vec<Id>) {
+        self.users.find(user, out);
+    }
+}
+
+/// The limits that are about a server.
+fn limits_of(draft: &Draft, server: &Server) -> Vec<Id> {
+    let about = |names: &[Arc<str>]| names.is_empty() || names.contains(&server.name);
+    (0..)
+        .zip(&draft.limits)
+        .filter(|(_, limit)| about(&limit.servers))
+        .map(|(id, _)| id)
+        .collect()
+}
+
+/// Names with their positions.
+fn numbered<'a>(names: impl Iterator<Item = &'a Arc<str>>) -> Map<Arc<str>, Id> {
+    (0..)
+        .zip(names)
+        .map(|(id, name)| (Arc::clone(name), id))
+        .collect()
+}
+
+/// A position as an index.
+pub(crate) fn position(id: Id) -> usize {
+    usize::try_from(id).unwrap_or(usize::MAX)
+}
+
+/// From a Unix user to identities.
+#[derive(Debug, Default)]
+struct Users {
+    exact: Map<Box<str>, Vec<Id>>,
+    patterns: Vec<(crate::glob::Glob, Id)>,
+}
+
+impl Users {
+    /// Identities are numbered after the hosts.
+    fn new(identities: &[Identity], hosts: &Map<Arc<str>, Id>) -> Self {
+        let first = Id::try_from(hosts.len()).unwrap_or(Id::MAX);
+        let mut users = Self::default();
+        for (id, identity) in (first..).zip(identities) {
+            for glob in &identity.users {
+                match glob.literal() {
+                    Some(user) => users.exact.entry(user.into()).or_default().push(id),
+                    None => users.patterns.push((glob.clone(), id)),
+                }
+            }
+        }
+        users
+    }
+
+    fn find(&self, user: &str, out: &mut Vec<Id>) {
+        out.extend(self.exact.get(user).into_iter().flatten());
+        out.extend(
+            self.patterns
+                .iter()
+                .filter(|(glob, _)| glob.matches(user))
+                .map(|(_, id)| id),
+        );
+        out.sort_unstable();
+        out.dedup();
+    }
+}

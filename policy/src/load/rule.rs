@@ -1,0 +1,177 @@
+//! Rules and limits.
+
+use std::sync::Arc;
+
+use super::words::{check_name, date, rate};
+use super::{Kind, Loader, tables};
+use crate::model::{Cap, ClassSet, Limit, Rule, Selector};
+use crate::yaml::{Fields, Node, Value};
+
+impl Loader<'_> {
+    pub(super) fn rule(&mut self, node: &Node) {
+        let Some(fields) = self.reader.fields(node, &tables::RULE) else {
+            return;
+        };
+        let id = self
+            .reader
+            .required(fields, "id", "a rule")
+            .and_then(|node| {
+                let parse = |text: &str| check_name(text).map(|()| text.to_owned());
+                let id = self.reader.parsed(node, "a name", parse)?;
+                Some(self.define(Kind::Rule, &id, node.span))
+            });
+        let who = self.narrowing(fields, "who", Kind::Who, "identities or hosts");
+        let servers = self.narrowing(fields, "servers", Kind::Server, "servers");
+        let methods = fields
+            .get("methods")
+            .map(|node| self.globs(node, "patterns of methods"));
+        let tools = self.selector(fields);
+        let effect = self
+            .reader
+            .required(fields, "effect", "a rule")
+            .and_then(|node| {
+                self.reader
+                    .choice(node, &tables::EFFECTS, &tables::EFFECTS_LATER)
+            });
+        let mode = fields
+            .get("mode")
+            .and_then(|node| self.reader.choice(node, &tables::MODES, &[]));
+        let reason = fields
+            .get("reason")
+            .and_then(|node| self.reader.text(node, "a reason"))
+            .map(str::to_owned);
+        let expires = fields
+            .get("expires")
+            .and_then(|node| self.reader.parsed(node, "a day as `2027-02-01`", date));
+        let (Some(id), Some(tools), Some(effect)) = (id, tools, effect) else {
+            return;
+        };
+        let place = self.reader.place(fields.span);
+        let mode = mode.unwrap_or_default();
+        self.draft.rules.push(Rule {
+            id,
+            who,
+            servers,
+            methods,
+            tools,
+            effect,
+            mode,
+            reason,
+            expires,
+            place,
+        });
+    }
+
+    pub(super) fn limit(&mut self, node: &Node) {
+        let Some(fields) = self.reader.fields(node, &tables::LIMIT) else {
+            return;
+        };
+        let mut per = Vec::new();
+        if let Some(node) = self.reader.required(fields, "per", "a limit") {
+            let items = self
+                .reader
+                .list(node, "`session`, `tool`, `identity` and `server`")
+                .unwrap_or_default();
+            if items.is_empty() {
+                self.reader.fault(
+                    node.span,
+                    "`per` needs at least one of `session`, `tool`, `identity`, `server`",
+                );
+            }
+            for item in items {
+                let Some(word) = self.reader.choice(item, &tables::PER, &[]) else {
+                    continue;
+                };
+                if per.contains(&word) {
+                    self.reader.fault(item.span, "the word stands here twice");
+                }
+                per.push(word);
+            }
+            per.sort_unstable();
+        }
+        let servers = self.narrowing(fields, "servers", Kind::Server, "servers");
+        let tools = self.selector(fields);
+        let cap = self.cap(fields);
+        let (Some(tools), Some(cap)) = (tools, cap) else {
+            return;
+        };
+        let place = self.reader.place(fields.span);
+        self.draft.limits.push(Limit {
+            per,
+            servers,
+            tools,
+            cap,
+            place,
+        });
+    }
+
+    fn cap(&mut self, fields: Fields<'_>) -> Option<Cap> {
+        match (fields.get("calls"), fields.get("rate")) {
+            (Some(node), None) => self
+                .reader
+                .integer(node, "a number of calls", 1..=1_000_000_000)
+                .map(Cap::Calls),
+            (None, Some(node)) => self.reader.parsed(node, "a rate as `60/min`", rate),
+            (Some(_), Some(node)) => {
+                self.reader
+                    .fault(node.span, "a limit has either `calls` or `rate`");
+                None
+            }
+            // A limit of a later kind has been refused by name already.
+            (None, None) if fields.get("sum").is_some() => None,
+            (None, None) => {
+                self.reader
+                    .fault(fields.span, "a limit needs `calls` or `rate`");
+                None
+            }
+        }
+    }
+
+    /// A list of names that narrows; left out it means everything, so it may not be empty.
+    fn narrowing(
+        &mut self,
+        fields: Fields<'_>,
+        key: &str,
+        kind: Kind,
+        what: &str,
+    ) -> Vec<Arc<str>> {
+        let Some(node) = fields.get(key) else {
+            return Vec::new();
+        };
+        if matches!(&node.value, Value::List(items) if items.is_empty()) {
+            self.reader.fault(
+                node.span,
+                format!("an empty `{key}` can never match; leave it out to mean all"),
+            );
+        }
+        self.mentions(kind, node, what)
+    }
+
+    /// `tools`: patterns, or `{ class: … }`. `None` after a fault.
+    fn selector(&mut self, fields: Fields<'_>) -> Option<Selector> {
+        let Some(node) = fields.get("tools") else {
+            return Some(Selector::Any);
+        };
+        let before = self.reader.fault_count();
+        let selector = match &node.value {
+            Value::Map(_) => {
+                let fields = self.reader.fields(node, &tables::SELECTOR)?;
+                let node = self.reader.required(fields, "class", "`tools`")?;
+                let items = self.reader.one_or_list(node);
+                if items.is_empty() {
+                    self.reader
+                        .fault(node.span, "an empty list of classes matches nothing");
+                }
+                let classes: Vec<_> = items
+                    .iter()
+                    .filter_map(|item| self.reader.choice(item, &tables::CLASSES, &[]))
+                    .collect();
+                Selector::Classes(ClassSet::of(&classes))
+            }
+            Value::Scalar { .. } | Value::List(_) => {
+                Selector::Names(self.globs(node, "patterns of tools"))
+            }
+        };
+        (self.reader.fault_count() == before).then_some(selector)
+    }
+}

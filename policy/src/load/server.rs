@@ -1,0 +1,353 @@
+//! Servers, hosts and identities.
+
+use super::words::{absolute, check_name, date, sha256, unit, user, variable};
+use super::{Kind, Loader, tables};
+use crate::glob::Glob;
+use crate::model::{
+    Class, EgressRule, Endpoint, EnvValue, Host, Identity, Launch, Matcher, Server, Transport, Url,
+};
+use crate::name::Name;
+use crate::yaml::{Fields, Node, Span, Value};
+
+impl Loader<'_> {
+    /// Checks the name that a mapping's key gives, and notes it.
+    fn named(&mut self, kind: Kind, name: &str, span: Span) -> std::sync::Arc<str> {
+        if let Err(why) = check_name(name) {
+            self.reader.fault(
+                span,
+                format!("`{}` is not a name: {why}", name.escape_debug()),
+            );
+        }
+        self.define(kind, name, span)
+    }
+
+    pub(super) fn server(&mut self, name: &str, span: Span, node: &Node) {
+        let name = self.named(Kind::Server, name, span);
+        let Some(fields) = self.reader.fields(node, &tables::SERVER) else {
+            return;
+        };
+        let transport = self.transport(fields);
+        let matcher = fields.get("match").and_then(|node| self.matcher(node));
+        let egress = self.egress_list(fields);
+        let server = Server {
+            name,
+            purpose: self.optional_text(fields, "purpose", "what the server is for"),
+            owner: self.optional_text(fields, "owner", "who answers for the server"),
+            data: fields
+                .get("data")
+                .and_then(|node| self.reader.choice(node, &tables::DATA, &[])),
+            review_by: fields
+                .get("review_by")
+                .and_then(|node| self.reader.parsed(node, "a day as `2027-02-01`", date)),
+            transport: match transport {
+                Some(transport) => transport,
+                None => return,
+            },
+            matcher,
+            egress,
+            tools: self.tools(fields),
+            mode: fields
+                .get("mode")
+                .and_then(|node| self.reader.choice(node, &tables::MODES, &[]))
+                .unwrap_or_default(),
+            place: self.reader.place(span),
+        };
+        self.check_server(&server, fields);
+        self.draft.servers.push(server);
+    }
+
+    /// What is written and could have no effect.
+    fn check_server(&mut self, server: &Server, fields: Fields<'_>) {
+        let is_url = matches!(server.transport, Transport::Url(_));
+        let processes = server.matcher.is_some() || server.launch().is_some();
+        for (key, wrong, message) in [
+            (
+                "match",
+                is_url,
+                "`match` has no meaning beside `url`: the server's processes are not here",
+            ),
+            (
+                "egress",
+                is_url,
+                "`egress` has no meaning beside `url`: the server's processes are not here",
+            ),
+            (
+                "egress",
+                !is_url && !processes,
+                "`egress` needs `match`, which says whose egress it is",
+            ),
+        ] {
+            if let Some(node) = fields.get(key).filter(|_| wrong) {
+                self.reader.fault(node.span, message);
+            }
+        }
+    }
+
+    fn transport(&mut self, fields: Fields<'_>) -> Option<Transport> {
+        const WAYS: [&str; 3] = ["launch", "url", "listen"];
+        let given: Vec<(&str, &Node)> = WAYS
+            .iter()
+            .filter_map(|way| fields.get(way).map(|node| (*way, node)))
+            .collect();
+        let [(way, node)] = given.as_slice() else {
+            let message = match given.get(1) {
+                None => "a server needs one of `launch`, `url` and `listen`",
+                Some(_) => "a server has only one of `launch`, `url` and `listen`",
+            };
+            self.reader.fault(
+                given.get(1).map_or(fields.span, |(_, node)| node.span),
+                message,
+            );
+            return None;
+        };
+        match *way {
+            "launch" => self.launch(node).map(Transport::Launch),
+            "url" => self
+                .reader
+                .parsed_unseen(node, "a url", Url::parse)
+                .map(Transport::Url),
+            _ => {
+                let parse = |text: &str| Endpoint::parse(text, None);
+                let endpoint = self
+                    .reader
+                    .parsed(node, "an address as `127.0.0.1:3001`", parse)?;
+                Some(Transport::Listen(endpoint))
+            }
+        }
+    }
+
+    fn launch(&mut self, node: &Node) -> Option<Launch> {
+        let fields = self.reader.fields(node, &tables::LAUNCH)?;
+        let command = self.reader.required(fields, "command", "`launch`");
+        let command = command
+            .and_then(|node| self.reader.text(node, "a program"))
+            .map(str::to_owned);
+        let args = self.texts(fields, "args", "an argument");
+        let user = fields
+            .get("user")
+            .and_then(|node| self.reader.parsed(node, "a user", user));
+        let env = fields
+            .get("env")
+            .map(|node| self.environment(node))
+            .unwrap_or_default();
+        let mut fetch = Vec::new();
+        if let Some(list) = fields
+            .get("fetch")
+            .and_then(|node| self.reader.list(node, "host names"))
+        {
+            for item in list {
+                fetch.extend(self.reader.parsed(item, "a host name", Name::parse));
+            }
+        }
+        Some(Launch {
+            command: command?,
+            args,
+            user,
+            env,
+            fetch,
+        })
+    }
+
+    fn environment(&mut self, node: &Node) -> Vec<(String, EnvValue)> {
+        let mut env = Vec::new();
+        for entry in self.reader.entries(node, "`env`").unwrap_or_default() {
+            if let Err(why) = variable(&entry.key) {
+                self.reader
+                    .fault(entry.span, format!("`{}`: {why}", entry.key.escape_debug()));
+            }
+            let value = match &entry.value.value {
+                Value::Map(_) => self.secret(&entry.value).map(EnvValue::Secret),
+                Value::Scalar { .. } | Value::List(_) => self
+                    .reader
+                    .text_or_empty(&entry.value, "a text or `{ secret: NAME }`")
+                    .map(|text| EnvValue::Text(text.to_owned())),
+            };
+            env.extend(value.map(|value| (entry.key.clone(), value)));
+        }
+        env
+    }
+
+    fn secret(&mut self, node: &Node) -> Option<String> {
+        let fields = self.reader.fields(node, &tables::ENV)?;
+        let node = self
+            .reader
+            .required(fields, "secret", "a variable's value")?;
+        self.reader.parsed(node, "the name of a secret", |text| {
+            check_name(text).map(|()| text.to_owned())
+        })
+    }
+
+    fn tools(&mut self, fields: Fields<'_>) -> Vec<(Glob, Class)> {
+        let Some(node) = fields.get("tools") else {
+            return Vec::new();
+        };
+        let mut tools = Vec::new();
+        for entry in self.reader.entries(node, "`tools`").unwrap_or_default() {
+            let class = match &entry.value.value {
+                Value::Map(_) => self
+                    .reader
+                    .fields(&entry.value, &tables::TOOL)
+                    .and_then(|fields| self.reader.required(fields, "class", "a tool"))
+                    .and_then(|node| self.reader.choice(node, &tables::CLASSES, &[])),
+                Value::Scalar { .. } | Value::List(_) => {
+                    self.reader.choice(&entry.value, &tables::CLASSES, &[])
+                }
+            };
+            match Glob::parse(&entry.key) {
+                Ok(glob) => tools.extend(class.map(|class| (glob, class))),
+                Err(why) => {
+                    self.reader
+                        .fault(entry.span, format!("`{}`: {why}", entry.key.escape_debug()));
+                }
+            }
+        }
+        tools
+    }
+
+    fn matcher(&mut self, node: &Node) -> Option<Matcher> {
+        let fields = self.reader.fields(node, &tables::MATCH)?;
+        let matcher = Matcher {
+            unit: fields
+                .get("unit")
+                .and_then(|node| self.reader.parsed(node, "a unit", unit)),
+            cgroup: fields
+                .get("cgroup")
+                .and_then(|node| self.reader.parsed(node, "a cgroup's path", absolute)),
+            exe: fields
+                .get("exe")
+                .and_then(|node| self.reader.parsed(node, "an executable's path", absolute)),
+            args: fields
+                .get("args")
+                .map(|node| self.globs(node, "patterns of arguments"))
+                .unwrap_or_default(),
+            sha256: fields
+                .get("sha256")
+                .and_then(|node| self.reader.parsed(node, "a sha256", sha256)),
+            user: fields
+                .get("user")
+                .map(|node| self.one_or_more_globs(node, "a user"))
+                .unwrap_or_default(),
+        };
+        for key in ["args", "sha256"] {
+            if let Some(node) = fields.get(key).filter(|_| fields.get("exe").is_none()) {
+                self.reader
+                    .fault(node.span, format!("`{key}` needs `exe` beside it"));
+            }
+        }
+        let selects = ["unit", "cgroup", "exe", "user"]
+            .iter()
+            .any(|key| fields.get(key).is_some());
+        if !selects {
+            self.reader.fault(
+                fields.span,
+                "`match` needs one of `unit`, `cgroup`, `exe` and `user`",
+            );
+        }
+        Some(matcher)
+    }
+
+    pub(super) fn host(&mut self, name: &str, span: Span, node: &Node) {
+        let name = self.named(Kind::Host, name, span);
+        let Some(fields) = self.reader.fields(node, &tables::HOST) else {
+            return;
+        };
+        let matcher = fields.get("match").and_then(|node| self.matcher(node));
+        let servers = fields
+            .get("servers")
+            .map(|node| self.mentions(Kind::Server, node, "servers"));
+        let egress = self.egress_list(fields);
+        let place = self.reader.place(span);
+        self.draft.hosts.push(Host {
+            name,
+            matcher,
+            servers: servers.unwrap_or_default(),
+            egress,
+            place,
+        });
+    }
+
+    pub(super) fn identity(&mut self, name: &str, span: Span, node: &Node) {
+        let name = self.named(Kind::Identity, name, span);
+        let Some(fields) = self.reader.fields(node, &tables::IDENTITY) else {
+            return;
+        };
+        let users = match fields.get("user") {
+            Some(node) => self.one_or_more_globs(node, "a user"),
+            None if fields.get("jwt").is_some() => return,
+            None => {
+                self.reader
+                    .fault(fields.span, "`user` is missing in an identity");
+                return;
+            }
+        };
+        let place = self.reader.place(span);
+        self.draft.identities.push(Identity { name, users, place });
+    }
+
+    fn egress_list(&mut self, fields: Fields<'_>) -> Vec<EgressRule> {
+        let Some(node) = fields.get("egress") else {
+            return Vec::new();
+        };
+        let items = self.reader.list(node, "egress entries").unwrap_or_default();
+        let rules: Vec<_> = items
+            .iter()
+            .filter_map(|item| Some((item.span, self.egress(item)?)))
+            .collect();
+        self.check_agreement(&rules);
+        rules.into_iter().map(|(_, rule)| rule).collect()
+    }
+
+    fn optional_text(&mut self, fields: Fields<'_>, key: &str, what: &str) -> Option<String> {
+        fields
+            .get(key)
+            .and_then(|node| self.reader.text(node, what))
+            .map(str::to_owned)
+    }
+
+    fn texts(&mut self, fields: Fields<'_>, key: &str, what: &str) -> Vec<String> {
+        let Some(node) = fields.get(key) else {
+            return Vec::new();
+        };
+        let items = self
+            .reader
+            .list(node, &format!("{key}, each {what}"))
+            .unwrap_or_default();
+        items
+            .iter()
+            .filter_map(|item| self.reader.text_or_empty(item, what))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// A list of patterns, never empty.
+    pub(super) fn globs(&mut self, node: &Node, what: &str) -> Vec<Glob> {
+        let Some(items) = self.reader.list(node, what) else {
+            return Vec::new();
+        };
+        if items.is_empty() {
+            self.reader.fault(
+                node.span,
+                format!("an empty list of {what} matches nothing"),
+            );
+        }
+        items
+            .iter()
+            .filter_map(|item| self.reader.parsed(item, "a pattern", Glob::parse))
+            .collect()
+    }
+
+    fn one_or_more_globs(&mut self, node: &Node, what: &str) -> Vec<Glob> {
+        let items = self.reader.one_or_list(node);
+        if items.is_empty() {
+            self.reader.fault(
+                node.span,
+                format!("expected {what} or a list, found an empty list"),
+            );
+        }
+        let expected = format!("a pattern of {what}");
+        items
+            .iter()
+            .filter_map(|item| self.reader.parsed(item, &expected, Glob::parse))
+            .collect()
+    }
+}

@@ -1,0 +1,138 @@
+//! The words of the policy language: keys and values, and those that are documented for later versions.
+
+use crate::model::{Class, Data, Effect, Mode, Per, Tls};
+use crate::yaml::Keys;
+
+pub(crate) const FILE: Keys = Keys {
+    what: "a policy file",
+    known: &[
+        "version",
+        "servers",
+        "hosts",
+        "identities",
+        "rules",
+        "limits",
+        "mode",
+        "strict_review",
+    ],
+    later: &[
+        "roles",
+        "breaker",
+        "mask",
+        "detect",
+        "responses",
+        "manifest",
+        "sequences",
+        "anomaly",
+        "exceptions",
+    ],
+};
+pub(crate) const SERVER: Keys = Keys {
+    what: "a server",
+    known: &[
+        "purpose",
+        "owner",
+        "data",
+        "review_by",
+        "launch",
+        "url",
+        "listen",
+        "match",
+        "egress",
+        "tools",
+        "mode",
+    ],
+    later: &["labels", "detect"],
+};
+pub(crate) const LAUNCH: Keys = Keys {
+    what: "`launch`",
+    known: &["command", "args", "user", "env", "fetch"],
+    later: &[],
+};
+pub(crate) const ENV: Keys = Keys {
+    what: "a variable's value",
+    known: &["secret"],
+    later: &[],
+};
+pub(crate) const MATCH: Keys = Keys {
+    what: "`match`",
+    known: &["unit", "cgroup", "exe", "args", "sha256", "user"],
+    later: &["container"],
+};
+pub(crate) const TOOL: Keys = Keys {
+    what: "a tool",
+    known: &["class"],
+    later: &["dry_run", "labels"],
+};
+pub(crate) const EGRESS: Keys = Keys {
+    what: "an egress entry",
+    known: &[
+        "host",
+        "cidr",
+        "ports",
+        "methods",
+        "paths",
+        "tls",
+        "private",
+        "protocol",
+        "kind",
+        "upgrade",
+        "addresses",
+    ],
+    later: &["credential"],
+};
+pub(crate) const HOST: Keys = Keys {
+    what: "a host",
+    known: &["match", "servers", "egress"],
+    later: &[],
+};
+pub(crate) const IDENTITY: Keys = Keys {
+    what: "an identity",
+    known: &["user"],
+    later: &["jwt"],
+};
+pub(crate) const RULE: Keys = Keys {
+    what: "a rule",
+    known: &[
+        "id", "who", "servers", "methods", "tools", "effect", "mode", "reason", "expires",
+    ],
+    later: &["args", "when", "approvers", "timeout"],
+};
+pub(crate) const SELECTOR: Keys = Keys {
+    what: "`tools`",
+    known: &["class"],
+    later: &[],
+};
+pub(crate) const LIMIT: Keys = Keys {
+    what: "a limit",
+    known: &["per", "servers", "tools", "calls", "rate"],
+    later: &["sum", "max", "window"],
+};
+
+pub(crate) const MODES: [(&str, Mode); 2] =
+    [("enforce", Mode::Enforce), ("observe", Mode::Observe)];
+pub(crate) const EFFECTS: [(&str, Effect); 2] = [("allow", Effect::Allow), ("deny", Effect::Deny)];
+pub(crate) const EFFECTS_LATER: [&str; 2] = ["approve", "dry_run"];
+pub(crate) const CLASSES: [(&str, Class); 4] = [
+    ("read", Class::Read),
+    ("write", Class::Write),
+    ("destructive", Class::Destructive),
+    ("external", Class::External),
+];
+pub(crate) const DATA: [(&str, Data); 4] = [
+    ("public", Data::Public),
+    ("internal", Data::Internal),
+    ("confidential", Data::Confidential),
+    ("regulated", Data::Regulated),
+];
+pub(crate) const PER: [(&str, Per); 4] = [
+    ("session", Per::Session),
+    ("tool", Per::Tool),
+    ("identity", Per::Identity),
+    ("server", Per::Server),
+];
+pub(crate) const TLS: [(&str, Tls); 3] = [
+    ("intercept", Tls::Intercept),
+    ("passthrough", Tls::Passthrough),
+    ("off", Tls::Off),
+];

@@ -1,0 +1,181 @@
+//! Names, users, dates, rates: the small words of the policy language.
+
+use crate::model::Cap;
+use crate::time::Date;
+
+/// The most calls that a rate may count: each needs a point in time kept for it.
+const RATE_MAX: u32 = 10_000;
+
+/// A name of a server, host, identity, rule or secret: also part of paths and keys, so kept plain.
+pub(super) fn check_name(text: &str) -> Result<(), &'static str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if text.len() > 64 {
+        Err("a name has at most 64 characters")
+    } else if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        Err("a name begins with a letter or digit")
+    } else if text.bytes().all(plain) {
+        Ok(())
+    } else {
+        Err("a name holds letters, digits, `-`, `_` and `.` only")
+    }
+}
+
+/// A Unix user's name, as useradd accepts it.
+pub(super) fn user(text: &str) -> Result<String, &'static str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let name = text.strip_suffix('$').unwrap_or(text);
+    if name == "root" {
+        Err("a server never runs as root")
+    } else if name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.len() <= 32
+        && name.chars().all(plain)
+    {
+        Ok(text.to_owned())
+    } else {
+        Err("a user's name begins with a letter and holds letters, digits, `-`, `_` and `.`")
+    }
+}
+
+/// The name of an environment variable.
+pub(super) fn variable(text: &str) -> Result<(), &'static str> {
+    let begins = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    if begins
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    {
+        Ok(())
+    } else {
+        Err("a variable's name holds letters, digits and `_`, and does not begin with a digit")
+    }
+}
+
+/// A day.
+pub(super) fn date(text: &str) -> Result<Date, &'static str> {
+    Date::parse(text).ok_or("there is no such day")
+}
+
+/// An absolute path without empty or dot segments.
+pub(super) fn absolute(text: &str) -> Result<String, &'static str> {
+    match text.strip_prefix('/') {
+        Some(rest) if rest.split('/').all(|part| !matches!(part, "" | "." | "..")) => {
+            Ok(text.to_owned())
+        }
+        Some(_) => Err("a path holds no empty segments, `.` or `..`"),
+        None => Err("a path begins with `/`"),
+    }
+}
+
+/// A systemd unit that holds processes.
+pub(super) fn unit(text: &str) -> Result<String, &'static str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || ":-_.@\\".contains(c);
+    let stem = [".service", ".scope", ".slice"]
+        .into_iter()
+        .find_map(|suffix| text.strip_suffix(suffix));
+    match stem {
+        Some(stem) if !stem.is_empty() && text.chars().all(plain) => Ok(text.to_owned()),
+        _ => Err("a unit ends in `.service`, `.scope` or `.slice`"),
+    }
+}
+
+/// 64 hexadecimal digits.
+pub(super) fn sha256(text: &str) -> Result<[u8; 32], &'static str> {
+    let digits: Option<Vec<u8>> = text
+        .chars()
+        .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .collect();
+    let bytes: Option<Vec<u8>> = digits.map(|digits| {
+        digits
+            .as_chunks::<2>()
+            .0
+            .iter()
+            .map(|[high, low]| high << 4 | low)
+            .collect()
+    });
+    bytes
+        .filter(|_| text.len() == 64)
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or("it has 64 hexadecimal digits")
+}
+
+/// An HTTP method, in capitals as on the wire.
+pub(super) fn http_method(text: &str) -> Result<String, &'static str> {
+    let upper =
+        |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+    if text.len() <= 32
+        && text.starts_with(|c: char| c.is_ascii_uppercase())
+        && text.bytes().all(upper)
+    {
+        Ok(text.to_owned())
+    } else {
+        Err("methods are compared as sent, in capitals; leave `methods` out to allow all")
+    }
+}
+
+/// `60/min`.
+pub(super) fn rate(text: &str) -> Result<Cap, String> {
+    let (calls, unit) = text
+        .split_once('/')
+        .ok_or("the unit is missing, as in `60/min`")?;
+    let window_ms = match unit {
+        "s" | "sec" | "second" => 1_000,
+        "min" | "minute" => 60_000,
+        "h" | "hour" => 3_600_000,
+        "d" | "day" => 86_400_000,
+        _ => return Err("the unit is `s`, `min`, `h` or `d`".to_owned()),
+    };
+    let decimal = calls.bytes().all(|byte| byte.is_ascii_digit()) && !calls.starts_with('0');
+    let calls = calls
+        .parse::<u32>()
+        .ok()
+        .filter(|calls| decimal && *calls <= RATE_MAX)
+        .ok_or_else(|| format!("the number is between 1 and {RATE_MAX}"))?;
+    Ok(Cap::Rate { calls, window_ms })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_read_strictly() {
+        assert_eq!(
+            rate("60/min"),
+            Ok(Cap::Rate {
+                calls: 60,
+                window_ms: 60_000
+            })
+        );
+        for bad in [
+            "60", "60/", "/min", "0/min", "06/min", "-1/s", "1.5/s", "10001/s", "60/week",
+            "60 /min", "6/min/2",
+        ] {
+            assert!(rate(bad).is_err(), "{bad}");
+        }
+        for bad in ["", "-x", ".x", "a b", "a/b", "é", "a\n", &"a".repeat(65)] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+        for bad in ["root", "0", "", "-x", "a b", "../x", "root$"] {
+            assert!(user(bad).is_err(), "{bad}");
+        }
+        for bad in ["", "a", "/a/../b", "//a", "/a/", "/", "a/b", "/./a"] {
+            assert!(absolute(bad).is_err(), "{bad}");
+        }
+        for bad in ["nginx", ".service", "a b.service", "x.timer"] {
+            assert!(unit(bad).is_err(), "{bad}");
+        }
+        assert_eq!(sha256(&"0f".repeat(32)), Ok([15; 32]));
+        for bad in [
+            "",
+            "0f",
+            &"0g".repeat(32),
+            &"é".repeat(32),
+            &"0f".repeat(33),
+        ] {
+            assert!(sha256(bad).is_err(), "{bad}");
+        }
+        for bad in ["get", "GET ", "", "*", "G\u{c9}T"] {
+            assert!(http_method(bad).is_err(), "{bad}");
+        }
+    }
+}

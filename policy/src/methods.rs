@@ -1,0 +1,106 @@
+//! The one table of MCP's methods: which follow from reaching the server, and which rules decide.
+//!
+//! All revisions from 2024-11-05 to 2026-07-28 and the tasks extension. What is not here is unknown:
+//! denied unless a rule's `methods` names it.
+
+/// How a method is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Governance {
+    /// Part of the session itself, or of an exchange that was decided when it began: follows from
+    /// being allowed to reach the server.
+    Session,
+    /// Decided by rules, over the name of a tool, prompt or resource.
+    Named,
+    /// Decided by rules; the request names nothing.
+    Unnamed,
+}
+
+use Governance::{Named, Session, Unnamed};
+
+/// A method, how it is decided, and which parameter is its name.
+///
+/// - `completion/complete` sends what a person types: it is decided like the prompt or resource it is about.
+/// - `subscriptions/listen` only announces changes; each URI in its `resourceSubscriptions` is to be decided
+///   as a `resources/subscribe` of its own.
+/// - `tasks/*` continue a call that was decided when it was made.
+/// - `sampling`, `elicitation` and `roots` go from server to client (in 2026-07-28 as values inside a result):
+///   the caller is still the client, the server is the one that asks.
+const METHODS: [(&str, Governance, Option<&str>); 36] = [
+    ("completion/complete", Named, Some("ref.name or ref.uri")),
+    ("elicitation/create", Unnamed, None),
+    ("initialize", Session, None),
+    ("logging/setLevel", Session, None),
+    ("notifications/cancelled", Session, None),
+    ("notifications/elicitation/complete", Session, None),
+    ("notifications/initialized", Session, None),
+    ("notifications/message", Session, None),
+    ("notifications/progress", Session, None),
+    ("notifications/prompts/list_changed", Session, None),
+    ("notifications/resources/list_changed", Session, None),
+    ("notifications/resources/updated", Session, None),
+    ("notifications/roots/list_changed", Session, None),
+    ("notifications/subscriptions/acknowledged", Session, None),
+    ("notifications/tasks", Session, None),
+    ("notifications/tasks/status", Session, None),
+    ("notifications/tools/list_changed", Session, None),
+    ("ping", Session, None),
+    ("prompts/get", Named, Some("name")),
+    ("prompts/list", Session, None),
+    ("resources/list", Session, None),
+    ("resources/read", Named, Some("uri")),
+    ("resources/subscribe", Named, Some("uri")),
+    ("resources/templates/list", Session, None),
+    ("resources/unsubscribe", Session, None),
+    ("roots/list", Unnamed, None),
+    ("sampling/createMessage", Unnamed, None),
+    ("server/discover", Session, None),
+    ("subscriptions/listen", Session, None),
+    ("tasks/cancel", Session, None),
+    ("tasks/get", Session, None),
+    ("tasks/list", Session, None),
+    ("tasks/result", Session, None),
+    ("tasks/update", Session, None),
+    (TOOLS_CALL, Named, Some("name")),
+    ("tools/list", Session, None),
+];
+
+/// The method that calls a tool.
+pub(crate) const TOOLS_CALL: &str = "tools/call";
+
+/// How a method is decided; `None` for an unknown one.
+#[must_use]
+pub fn governance(method: &str) -> Option<Governance> {
+    let index = METHODS
+        .binary_search_by(|(name, _, _)| (*name).cmp(method))
+        .ok()?;
+    METHODS.get(index).map(|(_, governance, _)| *governance)
+}
+
+/// Every known method: its name, how it is decided, and which parameter is its name.
+pub fn methods() -> impl Iterator<Item = (&'static str, Governance, Option<&'static str>)> {
+    METHODS.iter().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_found_whole() {
+        assert!(METHODS.is_sorted_by(|left, right| left.0 < right.0));
+        for (name, how, parameter) in methods() {
+            assert_eq!(governance(name), Some(how));
+            assert_eq!(parameter.is_some(), how == Named, "{name}");
+        }
+        for unknown in [
+            "",
+            "tools",
+            "tools/calls",
+            "Tools/call",
+            "notifications/x",
+            "tools/call ",
+        ] {
+            assert_eq!(governance(unknown), None, "{unknown}");
+        }
+    }
+}

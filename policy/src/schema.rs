@@ -1,0 +1,290 @@
+//! The policy language as a JSON Schema (2020-12), for editors.
+//!
+//! It says what stands where; names, patterns and what only shows over all files are checked by
+//! [`compile`](crate::compile) alone. The words come from the same tables that the reader uses.
+
+use serde_json::{Map, Value, json};
+
+use crate::load::tables;
+use crate::yaml::Keys;
+
+/// The JSON Schema of a policy file.
+#[must_use]
+pub fn schema() -> Value {
+    let named = |item: &str| json!({ "type": "object", "propertyNames": name(), "additionalProperties": item_ref(item) });
+    let mut schema = object(
+        &tables::FILE,
+        &[
+            ("version", json!({ "const": 1 })),
+            ("servers", named("server")),
+            ("hosts", named("host")),
+            ("identities", named("identity")),
+            ("rules", list(item_ref("rule"))),
+            ("limits", list(item_ref("limit"))),
+            ("mode", words(&tables::MODES)),
+            ("strict_review", json!({ "type": "boolean" })),
+        ],
+        &["version"],
+    );
+    if let Value::Object(map) = &mut schema {
+        map.insert(
+            "$schema".into(),
+            json!("https://json-schema.org/draft/2020-12/schema"),
+        );
+        map.insert("title".into(), json!("Exeat policy, version 1"));
+        map.insert(
+            "$defs".into(),
+            json!({
+                "server": server(),
+                "host": host(),
+                "identity": object(&tables::IDENTITY, &[("user", one_or_more(glob()))], &["user"]),
+                "match": matcher(),
+                "egress": egress(),
+                "rule": rule(),
+                "limit": limit(),
+                "selector": selector(),
+            }),
+        );
+    }
+    schema
+}
+
+fn server() -> Value {
+    let launch = object(
+        &tables::LAUNCH,
+        &[
+            ("command", text()),
+            ("args", list(json!({ "type": "string" }))),
+            ("user", text()),
+            (
+                "env",
+                json!({ "type": "object", "additionalProperties": { "anyOf": [
+                { "type": "string" },
+                object(&tables::ENV, &[("secret", name())], &["secret"]),
+            ] } }),
+            ),
+            ("fetch", list(text())),
+        ],
+        &["command"],
+    );
+    let class = words(&tables::CLASSES);
+    let tool = json!({ "anyOf": [class, object(&tables::TOOL, &[("class", class)], &["class"])] });
+    let mut server = object(
+        &tables::SERVER,
+        &[
+            ("purpose", text()),
+            ("owner", text()),
+            ("data", words(&tables::DATA)),
+            ("review_by", date()),
+            ("launch", launch),
+            (
+                "url",
+                json!({ "type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://" }),
+            ),
+            ("listen", text()),
+            ("match", item_ref("match")),
+            ("egress", list(item_ref("egress"))),
+            (
+                "tools",
+                json!({ "type": "object", "additionalProperties": tool }),
+            ),
+            ("mode", words(&tables::MODES)),
+        ],
+        &[],
+    );
+    if let Value::Object(map) = &mut server {
+        let one = |key: &str| json!({ "required": [key] });
+        map.insert(
+            "oneOf".into(),
+            json!([one("launch"), one("url"), one("listen")]),
+        );
+    }
+    server
+}
+
+fn host() -> Value {
+    let fields = [
+        ("match", item_ref("match")),
+        ("servers", list(name())),
+        ("egress", list(item_ref("egress"))),
+    ];
+    object(&tables::HOST, &fields, &[])
+}
+
+fn matcher() -> Value {
+    let fields = [
+        (
+            "unit",
+            json!({ "type": "string", "pattern": "\\.(service|scope|slice)$" }),
+        ),
+        ("cgroup", json!({ "type": "string", "pattern": "^/" })),
+        ("exe", json!({ "type": "string", "pattern": "^/" })),
+        ("args", some(glob())),
+        (
+            "sha256",
+            json!({ "type": "string", "pattern": "^[0-9a-fA-F]{64}$" }),
+        ),
+        ("user", one_or_more(glob())),
+    ];
+    object(&tables::MATCH, &fields, &[])
+}
+
+fn egress() -> Value {
+    let boolean = json!({ "type": "boolean" });
+    let mut egress = object(
+        &tables::EGRESS,
+        &[
+            ("host", text()),
+            ("cidr", text()),
+            (
+                "ports",
+                some(json!({ "type": "integer", "minimum": 1, "maximum": 65535 })),
+            ),
+            (
+                "methods",
+                some(json!({ "type": "string", "pattern": "^[A-Z]" })),
+            ),
+            ("paths", some(json!({ "type": "string", "pattern": "^/" }))),
+            ("tls", words(&tables::TLS)),
+            ("private", boolean.clone()),
+            ("protocol", json!({ "enum": ["http", "tcp", "udp"] })),
+            ("kind", json!({ "enum": ["model"] })),
+            ("upgrade", boolean),
+            ("addresses", json!({ "enum": ["synthetic"] })),
+        ],
+        &[],
+    );
+    if let Value::Object(map) = &mut egress {
+        map.insert(
+            "oneOf".into(),
+            json!([{ "required": ["host"] }, { "required": ["cidr", "ports"] }]),
+        );
+    }
+    egress
+}
+
+fn rule() -> Value {
+    let fields = [
+        ("id", name()),
+        ("who", some(name())),
+        ("servers", some(name())),
+        ("methods", some(glob())),
+        ("tools", item_ref("selector")),
+        ("effect", words(&tables::EFFECTS)),
+        ("mode", words(&tables::MODES)),
+        ("reason", text()),
+        ("expires", date()),
+    ];
+    object(&tables::RULE, &fields, &["id", "effect"])
+}
+
+fn limit() -> Value {
+    let mut limit = object(
+        &tables::LIMIT,
+        &[
+            ("per", some(words(&tables::PER))),
+            ("servers", some(name())),
+            ("tools", item_ref("selector")),
+            ("calls", json!({ "type": "integer", "minimum": 1 })),
+            (
+                "rate",
+                json!({ "type": "string", "pattern": "^[1-9][0-9]*/" }),
+            ),
+        ],
+        &["per"],
+    );
+    if let Value::Object(map) = &mut limit {
+        map.insert(
+            "oneOf".into(),
+            json!([{ "required": ["calls"] }, { "required": ["rate"] }]),
+        );
+    }
+    limit
+}
+
+fn selector() -> Value {
+    let classes = one_or_more(words(&tables::CLASSES));
+    json!({ "anyOf": [some(glob()), object(&tables::SELECTOR, &[("class", classes)], &["class"])] })
+}
+
+/// A mapping with these keys and no others.
+fn object(keys: &Keys, fields: &[(&str, Value)], required: &[&str]) -> Value {
+    let properties: Map<String, Value> = fields
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), value.clone()))
+        .collect();
+    json!({
+        "description": keys.what,
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false,
+    })
+}
+
+fn words<T>(words: &[(&str, T)]) -> Value {
+    json!({ "enum": words.iter().map(|(word, _)| *word).collect::<Vec<_>>() })
+}
+
+fn list(item: Value) -> Value {
+    json!({ "type": "array", "items": item })
+}
+
+fn some(item: Value) -> Value {
+    json!({ "type": "array", "items": item, "minItems": 1 })
+}
+
+fn one_or_more(item: Value) -> Value {
+    json!({ "anyOf": [item, some(item.clone())] })
+}
+
+fn item_ref(name: &str) -> Value {
+    json!({ "$ref": format!("#/$defs/{name}") })
+}
+
+fn text() -> Value {
+    json!({ "type": "string", "minLength": 1 })
+}
+
+fn name() -> Value {
+    json!({ "type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$" })
+}
+
+fn glob() -> Value {
+    json!({ "type": "string", "minLength": 1, "maxLength": 256 })
+}
+
+fn date() -> Value {
+    json!({ "type": "string", "format": "date" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every key that the reader knows stands in the schema, and no other.
+    #[test]
+    fn the_schema_has_the_readers_keys() {
+        let schema = schema();
+        let tables = [
+            ("", tables::FILE),
+            ("/$defs/server", tables::SERVER),
+            ("/$defs/server/properties/launch", tables::LAUNCH),
+            ("/$defs/host", tables::HOST),
+            ("/$defs/identity", tables::IDENTITY),
+            ("/$defs/match", tables::MATCH),
+            ("/$defs/egress", tables::EGRESS),
+            ("/$defs/rule", tables::RULE),
+            ("/$defs/limit", tables::LIMIT),
+            ("/$defs/selector/anyOf/1", tables::SELECTOR),
+        ];
+        for (pointer, keys) in tables {
+            let properties = schema.pointer(&format!("{pointer}/properties")).unwrap();
+            let mut known = keys.known.to_vec();
+            known.sort_unstable();
+            let mut found: Vec<_> = properties.as_object().unwrap().keys().collect();
+            found.sort_unstable();
+            assert_eq!(found, known, "{pointer}");
+        }
+    }
+}

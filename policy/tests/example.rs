@@ -1,0 +1,125 @@
+//! The documented example, in the parts that this version supports; and the rest, refused by name.
+
+use exeat_policy::{Data, EnvValue, Transport};
+
+use crate::support::*;
+
+const SUPPORTED: &str = r#"
+version: 1
+
+servers:
+  github:
+    purpose: issues and pull requests for the platform team
+    owner: platform@example.com
+    data: internal
+    review_by: 2027-02-01
+    launch:
+      command: npx
+      args: [-y, "@modelcontextprotocol/server-github@2026.8.31"]
+      user: mcp
+      fetch: [packages.example.com]
+      env: { GITHUB_TOKEN: { secret: github-read } }
+    egress:
+      - { host: api.github.com, methods: [GET, POST], paths: ["/repos/acme/**", "/search/**"] }
+      - { host: "*.githubusercontent.com", methods: [GET] }
+      - { host: wiki.corp.example, private: true }
+      - { cidr: 10.20.0.0/16, ports: [5432], protocol: tcp }
+    tools:
+      "get_*": read
+      "list_*": read
+      create_issue: { class: write }
+      "delete_*": destructive
+  linear:
+    purpose: ticket search
+    owner: product@example.com
+    url: https://mcp.linear.app/mcp
+  inventory:
+    listen: 127.0.0.1:3001
+    match: { unit: inventory-mcp.service }
+
+hosts:
+  claude-code: { match: { exe: /usr/local/bin/claude, user: "dev*" }, servers: [github, linear], egress: [{ host: api.anthropic.com, kind: model }] }
+
+identities:
+  dave:           { user: dave }
+
+rules:
+  - id: try-the-new-rule
+    tools: { class: destructive }
+    effect: deny
+    mode: observe
+    expires: 2027-01-01
+
+limits:
+  - { per: [session, tool], calls: 30 }
+  - { per: [session], calls: 100 }
+  - { per: [identity, tool], rate: 60/min }
+"#;
+
+#[test]
+fn the_supported_example_compiles() {
+    let set = exeat_policy::compile(&[source("example.yaml", SUPPORTED)])
+        .unwrap_or_else(|faults| panic!("{}", shown(&faults)));
+    assert_eq!(
+        set.servers()
+            .map(|server| &*server.name)
+            .collect::<Vec<_>>(),
+        ["github", "inventory", "linear"]
+    );
+    let github = set.server("github").unwrap();
+    assert_eq!(github.data, Some(Data::Internal));
+    let launch = github.launch().unwrap();
+    assert_eq!(
+        launch.env,
+        [(
+            "GITHUB_TOKEN".to_owned(),
+            EnvValue::Secret("github-read".to_owned())
+        )]
+    );
+    assert_eq!(launch.user.as_deref(), Some("mcp"));
+    assert_eq!(github.egress.len(), 4);
+    let Transport::Url(url) = &set.server("linear").unwrap().transport else {
+        panic!("not a url")
+    };
+    assert_eq!(url.to_string(), "https://mcp.linear.app/mcp");
+    assert_eq!(set.host("claude-code").unwrap().servers.len(), 2);
+    assert!(set.identity("dave").is_some());
+    assert_eq!((set.rules().len(), set.limits().len()), (1, 3));
+    assert_eq!(set.fingerprint().len(), 64);
+}
+
+#[test]
+fn what_later_versions_bring_is_refused_by_name() {
+    let text = r#"
+version: 1
+servers:
+  github:
+    launch: { command: npx }
+    egress:
+      - { host: api.github.com, credential: github-read }
+    tools:
+      create_issue: { class: write, dry_run: { argument: /dryRun, value: true }, labels: [x] }
+    labels: { returns: [untrusted], reads: [private] }
+  inventory:
+    listen: 127.0.0.1:3001
+    match: { container: { label: x }, unit: x.service }
+identities:
+  research-agent: { jwt: { issuer: https://login.example.com, claims: { appid: 7f3c0a } } }
+roles: {}
+rules:
+  - { id: a, tools: ["*"], args: [], effect: deny }
+  - { id: b, who: [research-agent], when: x, effect: approve, approvers: [finance], timeout: 10m }
+  - { id: c, effect: dry_run }
+limits:
+  - { per: [identity], sum: /amountCents, max: 500000, window: 24h }
+breaker: {}
+mask: []
+detect: {}
+responses: {}
+manifest: {}
+sequences: []
+anomaly: {}
+exceptions: []
+"#;
+    insta::assert_snapshot!(faults(text));
+}

@@ -1,0 +1,188 @@
+//! Faults as people see them: one snapshot for each part of the language.
+
+use crate::support::*;
+
+#[test]
+fn files() {
+    for (name, text) in [
+        ("empty", ""),
+        ("not_a_mapping", "- a\n- b\n"),
+        ("no_version", "servers: {}\n"),
+        ("wrong_version", "version: 2\n"),
+        ("quoted_version", "version: \"1\"\n"),
+        ("syntax", "version: 1\nservers: [\n"),
+        (
+            "misspelt",
+            "version: 1\nserver: {}\nrulse: []\nfirewall: {}\nmode: observ\nstrict_review: yes\n",
+        ),
+    ] {
+        insta::assert_snapshot!(format!("file_{name}"), faults(text));
+    }
+}
+
+#[test]
+fn servers() {
+    insta::assert_snapshot!(faults(
+        r#"version: 1
+servers:
+  none: { purpose: x }
+  both: { launch: { command: a }, url: "https://a.example/" }
+  root: { launch: { command: a, user: root } }
+  no-command: { launch: { args: [1, true, ~] } }
+  "bad name": { url: "https://a.example/" }
+  urls: { url: "ftp://a.example/" }
+  user-url: { url: "https://me:secret@a.example/" }
+  query: { url: "https://a.example/mcp?key=1" }
+  number: { url: "https://2130706433/" }
+  port: { listen: 127.0.0.1 }
+  data: { launch: { command: a }, data: secret, review_by: 2027-02-30, owner: 7 }
+  env: { launch: { command: a, env: { "A-B": x, C: [1], D: { secrets: x }, E: { secret: "a b" } } } }
+  tools: { launch: { command: a }, tools: { "": read, "a[b]": read, c: reads, d: { klass: read } } }
+  matched: { url: "https://a.example/", match: { user: x }, egress: [] }
+  listening: { listen: "127.0.0.1:1", egress: [] }
+  matcher: { listen: "127.0.0.1:2", match: { args: [x], sha256: abc, unit: nginx, exe: claude } }
+  nothing: { listen: "127.0.0.1:3", match: {} }
+  fetch: { launch: { command: a, fetch: ["*.example.com", 127.0.0.1] } }
+"#
+    ));
+}
+
+#[test]
+fn egress() {
+    insta::assert_snapshot!(faults(
+        r#"version: 1
+servers:
+  s:
+    launch: { command: a }
+    egress:
+      - {}
+      - { host: a.example, cidr: 10.0.0.0/8 }
+      - { host: "*" }
+      - { host: "*.com" }
+      - { host: "*.co.uk" }
+      - { host: "api-*.example.com" }
+      - { host: 127.1 }
+      - { host: "127.0.0.1" }
+      - { host: "0x7f.1" }
+      - { host: bücher.example }
+      - { host: "https://a.example" }
+      - { host: a.example, port: 443 }
+      - { host: a.example, ports: [0, 65536, "80", 443, 443] }
+      - { host: a.example, ports: [] }
+      - { host: b.example, methods: [get, "*"], paths: [] }
+      - { host: c.example, methods: [] }
+      - { host: d.example, paths: ["repos/**", "/a/../b", "/a**", "/%61", "/a?b=c"] }
+      - { host: e.example, tls: pass, private: 1, kind: llm, addresses: real, protocol: udp }
+      - { host: f.example, tls: passthrough, methods: [GET] }
+      - { host: g.example, protocol: tcp, tls: off }
+      - { cidr: 10.1.0.0/8, ports: [1] }
+      - { cidr: 10.0.0.0, ports: [1] }
+      - { cidr: 10.0.0.0/8, methods: [GET] }
+      - { host: h.example }
+      - { host: h.example, ports: [80, 443], tls: passthrough }
+      - { host: h.example, private: true }
+"#
+    ));
+}
+
+#[test]
+fn rules_and_limits() {
+    insta::assert_snapshot!(faults(
+        r#"version: 1
+servers: { github: { launch: { command: a } }, linear: { url: "https://l.example/" } }
+hosts: { claude: { servers: [github, githib] } }
+identities: { dave: { user: dave }, claude: { user: x }, none: {}, empty: { user: [] } }
+rules:
+  - { effect: allow }
+  - { id: a }
+  - { id: a, effect: allow, servers: [gihub], who: [dvae] }
+  - { id: b, effect: permit, mode: off, expires: tomorrow }
+  - { id: c, effect: allow, servers: [], who: [], tools: [], methods: [] }
+  - { id: d, effect: deny, tools: { class: reads } }
+  - { id: e, effect: deny, tools: { class: [] } }
+  - { id: f, effect: deny, tools: "get_*", servers: github }
+  - { id: g, effect: deny, methods: [resources/read], tools: { class: read } }
+  - { id: h, effect: deny, methods: [initialize, ping], tools: [x] }
+  - { id: i, effect: allow, who: [claude], servers: [linear] }
+  - { id: j, effect: allow, servers: [github, github] }
+limits:
+  - {}
+  - { per: [], calls: 1 }
+  - { per: [sesion, tool, tool], calls: 0, rate: 1/min }
+  - { per: [tool], rate: 60 }
+  - { per: [tool], rate: "0/min" }
+  - { per: [server], rate: 60/week, servers: [x] }
+"#
+    ));
+}
+
+#[test]
+fn hosts_that_contradict_their_servers() {
+    insta::assert_snapshot!(faults(
+        r#"version: 1
+servers:
+  a: { url: "https://mcp.corp.example/a" }
+  b: { url: "http://mcp.corp.example:443/b" }
+  c: { listen: 127.0.0.1:9, match: { user: x } }
+  d: { listen: 127.0.0.1:8, match: { user: x } }
+hosts:
+  one: { servers: [a, b] }
+  two: { servers: [a], egress: [{ host: mcp.corp.example, tls: passthrough }] }
+  fine: { servers: [a], egress: [{ host: mcp.corp.example, methods: [GET] }, { host: "*.corp.example", tls: passthrough }] }
+"#
+    ));
+}
+
+#[test]
+fn names_given_in_two_files() {
+    let one = "version: 1\nmode: observe\nservers: { a: { launch: { command: a } } }\nrules: [{ id: r, effect: allow }]\n";
+    let two = "version: 1\nmode: enforce\nservers: { a: { launch: { command: b } } }\nrules: [{ id: r, effect: allow }]\n";
+    let faults =
+        exeat_policy::compile(&[source("20.yaml", two), source("10.yaml", one)]).unwrap_err();
+    insta::assert_snapshot!(shown(&faults));
+}
+
+#[test]
+fn rules_that_cannot_matter() {
+    insta::assert_snapshot!(faults(
+        r#"version: 1
+servers: { a: { launch: { command: a } }, b: { launch: { command: b } } }
+identities: { dave: { user: dave }, eve: { user: eve } }
+rules:
+  - { id: late-deny-hides-this, servers: [a], tools: ["get_x", "get_y*"], effect: allow }
+  - { id: wide, servers: [a, b], tools: ["get_*"], effect: deny }
+  - { id: narrower-deny, who: [dave], servers: [b], tools: ["get_z"], effect: deny }
+  - { id: eve-nothing, who: [eve], effect: deny }
+  - { id: eve-something, who: [eve], servers: [a], methods: [tools/call], tools: { class: read }, effect: allow }
+  - { id: destructive, tools: { class: [destructive, external] }, effect: deny }
+  - { id: external, servers: [a], tools: { class: external }, effect: allow }
+"#
+    ));
+}
+
+#[test]
+fn rules_that_can_matter_are_not_accused() {
+    let text = r#"version: 1
+servers: { a: { launch: { command: a } }, b: { launch: { command: b } } }
+identities: { dave: { user: dave }, eve: { user: eve } }
+rules:
+  - { id: observed, servers: [a], effect: deny, mode: observe }
+  - { id: expiring, servers: [a], tools: [x], effect: deny, expires: 2027-01-01 }
+  - { id: x, servers: [a], tools: [x], effect: allow }
+  - { id: other-server, servers: [b], tools: [y], effect: deny }
+  - { id: y, servers: [a, b], tools: [y], effect: allow }
+  - { id: other-user, who: [eve], tools: [z], effect: deny }
+  - { id: z, tools: [z], effect: allow }
+  - { id: narrow, tools: ["get_a?"], effect: deny }
+  - { id: wide, tools: ["get_*"], effect: allow }
+  - { id: names, tools: ["del*"], effect: deny }
+  - { id: class, tools: { class: destructive }, effect: allow }
+  - { id: reads, tools: { class: read }, effect: deny }
+  - { id: two-classes, tools: { class: [read, write] }, effect: allow }
+  - { id: all-methods, servers: [b], methods: ["*"], effect: deny }
+  - { id: start, servers: [b], effect: allow }
+  - { id: deny-later, servers: [a], tools: [w1], effect: deny }
+  - { id: deny-wider-later, servers: [a], tools: ["w*"], effect: deny }
+"#;
+    assert_eq!(faults(text), "");
+}
