@@ -194,8 +194,8 @@ impl Log {
         Ok(self.push(&record, place))
     }
 
-    /// The newest record that is safe on the disk: what [`super::verify`] must at least find, if
-    /// this is kept where who could rewrite the log cannot reach it.
+    /// The newest record that is safe on the disk: what [`crate::audit::Segments::verify`] must at
+    /// least find, if this is kept where who could rewrite the log cannot reach it.
     pub fn head(&self) -> Head {
         *self.0.head.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::control::Handover;
 
 /// A direction of the channel, with what its receiver is ready to take.
 pub trait Message: Serialize + for<'de> Deserialize<'de> {
@@ -50,7 +51,7 @@ pub enum ToGate {
     },
     /// A command from the control socket that the gate has to answer. The message brings one
     /// descriptor: the client's socket, on which the gate answers and which it then closes.
-    Client(Box<ClientCommand>),
+    Client(Box<Handover>),
     /// May this user start this server? To be recorded and answered with `RunVerdict`.
     MayRun {
         /// Repeated in the answer.
@@ -83,7 +84,7 @@ pub enum ToSupervisor {
         request: u64,
         /// Host names or IP literals, the first the subject.
         names: Vec<String>,
-        /// SubjectPublicKeyInfo in DER (RFC 5280, 4.1.2.7).
+        /// `SubjectPublicKeyInfo` in DER (RFC 5280, 4.1.2.7).
         key: Hex,
     },
     /// Answers `Policy`.
@@ -152,11 +153,11 @@ pub enum Role {
     Map(String),
     /// Listening TCP socket on 127.0.0.1.
     ProxyV4,
-    /// Listening TCP socket on ::1, same port.
+    /// Listening TCP socket on `::1`, same port.
     ProxyV6,
     /// UDP socket on 127.0.0.1.
     DnsV4,
-    /// UDP socket on ::1, same port.
+    /// UDP socket on `::1`, same port.
     DnsV6,
     /// The directory of audit segments, opened with `O_DIRECTORY`; owned by the gate's user.
     AuditDirectory,
@@ -262,28 +263,6 @@ pub struct Process {
     pub args: Vec<String>,
     /// Of the executable, in hex, where it could be read.
     pub sha256: Option<String>,
-}
-
-/// A command that came over the control socket.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ClientCommand {
-    /// The frame as received: JSON.
-    pub command: String,
-    /// Who sent it.
-    pub peer: Peer,
-}
-
-/// The other end of a Unix socket, as the kernel attests (`SO_PEERCRED`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Peer {
-    /// Process.
-    pub pid: u32,
-    /// User.
-    pub uid: u32,
-    /// Primary group.
-    pub gid: u32,
 }
 
 /// Whether a user may start a server.

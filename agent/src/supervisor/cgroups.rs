@@ -97,7 +97,7 @@ pub fn find_root() -> Result<PathBuf, CgroupError> {
     parse_root(&mounts).ok_or(CgroupError::NotMounted)
 }
 
-/// proc_pid_mountinfo(5): `ID PARENT DEVICE ROOT POINT OPTIONS [TAGS] - TYPE SOURCE OPTIONS`.
+/// `proc_pid_mountinfo(5)`: `ID PARENT DEVICE ROOT POINT OPTIONS [TAGS] - TYPE SOURCE OPTIONS`.
 fn parse_root(mounts: &str) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let (mount, file_system) = line.split_once(" - ")?;
@@ -198,16 +198,22 @@ pub fn populated(path: &Path) -> Result<bool, CgroupError> {
     }
 }
 
-/// Kills everything in a cgroup and below, and removes the directories. Done if it is gone already.
-pub async fn destroy(path: &Path) -> Result<(), CgroupError> {
+/// Kills everything in a cgroup and below. Done if it is gone already.
+pub async fn empty(path: &Path) -> Result<(), CgroupError> {
     for _look in 0..LOOKS {
         if !populated(path)? {
-            return remove(path);
+            return Ok(());
         }
         kill(path)?;
         sleep(INTERVAL).await;
     }
     Err(CgroupError::Occupied(path.to_owned()))
+}
+
+/// Empties a cgroup, and removes it with all below.
+pub async fn destroy(path: &Path) -> Result<(), CgroupError> {
+    empty(path).await?;
+    remove(path)
 }
 
 fn kill(path: &Path) -> Result<(), CgroupError> {
@@ -234,7 +240,8 @@ pub fn signal(pid: u32, signal: rustix::process::Signal) {
     }
 }
 
-fn remove(path: &Path) -> Result<(), CgroupError> {
+/// Removes an empty cgroup with all below; done if it is gone already.
+pub fn remove(path: &Path) -> Result<(), CgroupError> {
     walk(path, MAX_DEPTH, &mut |path| fs::remove_dir(path))
 }
 

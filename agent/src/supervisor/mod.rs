@@ -1,4 +1,46 @@
 //! The privileged composition root: kernel, cgroups, keys, workloads, and the gate's life.
+//!
+//! [`start`] says in which order it comes to be, [`core`] what can happen then. Each of the other
+//! files handles one kind of happening.
 
+mod accounts;
 pub mod ca;
+mod canary;
 pub mod cgroups;
+mod clients;
+mod core;
+mod error;
+mod gate_life;
+mod lives;
+mod matching;
+mod notify;
+mod placing;
+mod policy_files;
+mod processes;
+mod reload;
+mod runs;
+mod signing;
+mod start;
+mod trust;
+mod workloads;
+
+use crate::telemetry::clock;
+
+pub use accounts::AccountError;
+pub use error::DaemonError;
+pub use gate_life::GateError;
+pub use policy_files::PolicyError;
+pub use start::{Options, Programs};
+
+/// Runs the daemon until it is told to stop, or cannot go on.
+///
+/// # Errors
+/// Nothing was put into force where the error comes from starting; the exit status is 2 then.
+pub async fn daemon(options: Options, programs: Programs) -> Result<(), DaemonError> {
+    start::prepare(options, programs).await?.run().await
+}
+
+/// The time, for replies.
+fn now() -> jiff::Timestamp {
+    jiff::Timestamp::from_microsecond(clock::wall().microseconds()).unwrap_or_default()
+}

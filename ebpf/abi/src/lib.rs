@@ -65,6 +65,7 @@ macro_rules! pod {
 }
 #[cfg(feature = "user")]
 pod!(
+    i32,
     u32,
     u64,
     Address,

@@ -1,7 +1,7 @@
 //! What can go wrong between the daemon and the kernel.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A request to the kernel that failed.
 #[derive(Debug, thiserror::Error)]
@@ -78,4 +78,23 @@ pub enum KernelError {
         /// Its length.
         length: usize,
     },
+}
+
+impl KernelError {
+    pub(crate) fn path(what: &'static str, path: &Path, cause: io::Error) -> Self {
+        Self::Path {
+            what,
+            path: path.to_owned(),
+            cause,
+        }
+    }
+
+    /// A failed request about a map; a full map is told apart.
+    pub(crate) fn map(what: &'static str, map: &'static str, cause: io::Error) -> Self {
+        match cause.raw_os_error() {
+            // Hash maps say E2BIG, longest-prefix maps ENOSPC.
+            Some(libc::E2BIG | libc::ENOSPC) => Self::Full(map),
+            _ => Self::Map { what, map, cause },
+        }
+    }
 }

@@ -1,8 +1,16 @@
 //! Records of the kernel's rings.
 
 use crate::KernelError;
+use aya::maps::{Map, MapData, RingBuf};
+use exeat_ebpf_abi::{Event as RawEvent, Execution as RawExecution, Pod, kind};
+use std::ffi::OsStr;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
+use std::{fmt, io};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,15 +95,190 @@ pub struct Execution {
 }
 
 /// Records of one ring, in order.
-#[derive(Debug)]
-pub struct EventStream {}
+pub struct EventStream {
+    ring: AsyncFd<RingBuf<MapData>>,
+    name: &'static str,
+}
+
+impl fmt::Debug for EventStream {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("EventStream")
+            .field("ring", &self.name)
+            .finish_non_exhaustive()
+    }
+}
 
 impl EventStream {
+    pub(crate) fn new(map: OwnedFd, name: &'static str) -> Result<Self, KernelError> {
+        let failed = |cause| KernelError::Map {
+            what: "wait on",
+            map: name,
+            cause,
+        };
+        let ring = MapData::from_fd(map)
+            .and_then(|data| RingBuf::try_from(Map::RingBuf(data)))
+            .map_err(|error| failed(io::Error::other(error)))?;
+        // SAFETY: the ring keeps the one descriptor that it was made with, until it is dropped.
+        let registered = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
+        let ring = registered.map_err(|error| failed(error.into()))?;
+        Ok(Self { ring, name })
+    }
+
     /// Waits for the next record. Safe to cancel.
     ///
     /// # Errors
-    /// The ring cannot be waited on, or holds a record that this version does not know.
+    /// The ring cannot be waited on, or holds a record that this version does not know; the record
+    /// is then consumed, and the next call goes on behind it.
     pub async fn next(&mut self) -> Result<Event, KernelError> {
-        Err(KernelError::Argument(String::new()))
+        loop {
+            let mut guard = self
+                .ring
+                .readable_mut()
+                .await
+                .map_err(|cause| KernelError::Map {
+                    what: "wait on",
+                    map: self.name,
+                    cause,
+                })?;
+            if let Some(record) = guard.get_inner_mut().next() {
+                return decode(&record);
+            }
+            guard.clear_ready();
+        }
+    }
+
+    /// The next record, if there is one at once.
+    ///
+    /// # Errors
+    /// As [`EventStream::next`].
+    pub fn try_next(&mut self) -> Result<Option<Event>, KernelError> {
+        self.ring
+            .get_mut()
+            .next()
+            .map(|record| decode(&record))
+            .transpose()
+    }
+}
+
+fn decode(record: &[u8]) -> Result<Event, KernelError> {
+    let unknown = |kind| KernelError::Record {
+        kind,
+        length: record.len(),
+    };
+    let raw: RawEvent = read(record).ok_or_else(|| unknown(0))?;
+    let kind = EventKind::from_raw(raw.kind).ok_or_else(|| unknown(raw.kind))?;
+    let execution = match kind {
+        EventKind::Exec | EventKind::WatchedExec => {
+            let raw_execution: RawExecution = read(record).ok_or_else(|| unknown(raw.kind))?;
+            Some(Box::new(execution(&raw_execution)))
+        }
+        _ => None,
+    };
+    Ok(Event {
+        kind,
+        workload: raw.workload,
+        tgid: raw.tgid,
+        tid: raw.tid,
+        ppid: raw.ppid,
+        uid: raw.uid,
+        port: raw.port,
+        protocol: raw.protocol,
+        family: raw.family,
+        address: (raw.family != 0).then(|| raw.address.ip()),
+        detail: raw.detail,
+        cgroup: raw.cgroup,
+        at_ns: raw.at_ns,
+        started_ns: raw.started_ns,
+        comm: String::from_utf8_lossy(until_zero(&raw.comm)).into_owned(),
+        execution,
+    })
+}
+
+fn execution(raw: &RawExecution) -> Execution {
+    let length = usize::try_from(raw.argv_length).unwrap_or(0);
+    let argv = raw.argv.get(..length).unwrap_or(&[]);
+    let argv_cut = raw.argv_total > raw.argv_length;
+    // The last zero ends the last argument; without it, an empty one would seem to follow.
+    let argv = argv.strip_suffix(&[0]).unwrap_or(argv);
+    Execution {
+        device: user_device(raw.file.device),
+        inode: raw.file.inode,
+        path: PathBuf::from(OsStr::from_bytes(until_zero(&raw.exe))),
+        argv: argv.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect(),
+        argv_cut,
+    }
+}
+
+/// `st_dev` from the kernel's own form, which has twenty bits for the minor number.
+fn user_device(device: u64) -> u64 {
+    let major = u32::try_from(device >> 20).unwrap_or(0);
+    let minor = u32::try_from(device & 0xf_ffff).unwrap_or(0);
+    libc::makedev(major, minor)
+}
+
+/// The kernel's own form from `st_dev`.
+pub(crate) fn kernel_device(device: u64) -> u64 {
+    u64::from(libc::major(device)) << 20 | u64::from(libc::minor(device))
+}
+
+fn until_zero(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or(bytes)
+}
+
+/// Copies a record's head; `None` if it is too short.
+fn read<T: Pod>(record: &[u8]) -> Option<T> {
+    if record.len() < size_of::<T>() {
+        return None;
+    }
+    // SAFETY: there are enough bytes, any of them make a `Pod`, and the read may be unaligned.
+    Some(unsafe { record.as_ptr().cast::<T>().read_unaligned() })
+}
+
+impl EventKind {
+    const fn from_raw(kind: u32) -> Option<Self> {
+        Some(match kind {
+            kind::REFUSED_CONNECT => Self::RefusedConnect,
+            kind::REFUSED_SEND => Self::RefusedSend,
+            kind::REFUSED_SOCKET => Self::RefusedSocket,
+            kind::EGRESS_DROP => Self::EgressDrop,
+            kind::INGRESS_DROP => Self::IngressDrop,
+            kind::FOREIGN_SOCKET => Self::ForeignSocket,
+            kind::PROXY_DIALLED => Self::ProxyDialled,
+            kind::FOREIGN_NETNS => Self::ForeignNetns,
+            kind::EXEC => Self::Exec,
+            kind::FORK => Self::Fork,
+            kind::EXIT => Self::Exit,
+            kind::WATCHED_EXEC => Self::WatchedExec,
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{decode, kernel_device, user_device};
+    use crate::KernelError;
+
+    #[test]
+    fn odd_records_are_errors() {
+        for record in [&[][..], &[1; 4], &[0; 96], &[0xff; 96]] {
+            let decoded = decode(record);
+            assert!(
+                matches!(decoded, Err(KernelError::Record { .. })),
+                "{decoded:?}"
+            );
+        }
+        let mut short_exec = [0; 96];
+        short_exec[0] = 16;
+        decode(&short_exec).unwrap_err();
+    }
+
+    #[test]
+    fn devices_survive_the_round_trip() {
+        for (major, minor) in [(0, 27), (8, 1), (259, 300), (0, 0xf_ffff)] {
+            let device = libc::makedev(major, minor);
+            assert_eq!(user_device(kernel_device(device)), device);
+        }
     }
 }

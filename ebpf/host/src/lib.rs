@@ -7,11 +7,15 @@
 //! Without a [`Kernel`] in sight the pins keep enforcing: managed workloads reach nothing that the
 //! gate does not let through.
 
+mod bpf;
+mod btf;
+mod cgroup;
 mod error;
 mod event;
 mod gate;
 mod kernel;
 mod layout;
+mod logs;
 mod probe;
 mod socket_diag;
 
@@ -19,7 +23,8 @@ pub use error::KernelError;
 pub use event::{Event, EventKind, EventStream, Execution};
 pub use exeat_ebpf_abi::{Address, Origin};
 pub use gate::{Action, DnsSource, Gate, GateMap, Protocol};
-pub use kernel::{Kernel, Logs, Settings};
+pub use kernel::{Kernel, Settings};
 pub use layout::Layout;
+pub use logs::Logs;
 pub use probe::{Features, Missing, probe};
 pub use socket_diag::destroy_connections;

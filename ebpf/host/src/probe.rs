@@ -1,16 +1,22 @@
 //! What the running kernel offers.
 
+use crate::btf::Btf;
+use crate::{bpf, cgroup};
+use std::fs;
+use std::path::PathBuf;
+
+/// Oldest kernel that has all that the programs call for: network namespace cookies in sockops.
+const OLDEST: (u32, u32) = (5, 15);
+
 /// What was found; everything mandatory is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Features {
     /// Major and minor version of the kernel.
     pub kernel: (u32, u32),
     /// Where cgroup2 is mounted.
-    pub cgroup_root: std::path::PathBuf,
-    /// Refused connects fail with ECONNREFUSED (else with EPERM).
+    pub cgroup_root: PathBuf,
+    /// Refused connects fail with ECONNREFUSED; else with EPERM (before Linux 6.1).
     pub refusal_errno: bool,
-    /// Connections older than management can be ended.
-    pub destroy: bool,
 }
 
 /// Something mandatory that is not there; displays as one sentence with the remedy.
@@ -23,5 +29,59 @@ pub struct Missing(pub(crate) String);
 /// # Errors
 /// All that is missing.
 pub fn probe() -> Result<Features, Vec<Missing>> {
-    Err(vec![Missing("not probed".to_owned())])
+    let mut missing = Vec::new();
+    // SAFETY: the call has no arguments and cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        missing.push(Missing(
+            "loading kernel programs takes root: run it as root".to_owned(),
+        ));
+    }
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let kernel = version(&release).unwrap_or((0, 0));
+    if kernel < OLDEST {
+        missing.push(Missing(format!(
+            "Linux {} is too old: boot {}.{} or newer",
+            release.trim(),
+            OLDEST.0,
+            OLDEST.1
+        )));
+    }
+    if let Err(error) = Btf::running() {
+        missing.push(error);
+    }
+    match cgroup::mount_point() {
+        Ok(cgroup_root) if missing.is_empty() => Ok(Features {
+            kernel,
+            cgroup_root,
+            refusal_errno: bpf::has_set_retval(),
+        }),
+        Ok(_) => Err(missing),
+        Err(error) => {
+            missing.push(error);
+            Err(missing)
+        }
+    }
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|byte: char| !byte.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version;
+
+    #[test]
+    fn versions_of_all_kinds() {
+        for (text, expected) in [
+            ("6.18.44-custom\n", Some((6, 18))),
+            ("5.15.0-203-generic", Some((5, 15))),
+            ("7.2-rc1", Some((7, 2))),
+            ("", None),
+            ("x.y", None),
+        ] {
+            assert_eq!(version(text), expected, "{text}");
+        }
+    }
 }

@@ -85,7 +85,7 @@ pub enum VerifyError {
 
 impl Segments {
     /// Proves the log from its first record, or says where that fails first. `known` are records
-    /// from elsewhere ([`super::super::Log::head`], kept out of reach) that must be in it.
+    /// from elsewhere ([`crate::audit::Log::head`], kept out of reach) that must be in it.
     pub fn verify(&self, known: &[Head]) -> Result<Verification, VerifyError> {
         let layout = self.layout().map_err(VerifyError::Read)?;
         let mut proof = Proof {

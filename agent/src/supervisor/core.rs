@@ -1,0 +1,645 @@
+//! The supervisor's one task: everything that happens is handled here, one thing after the other.
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use exeat_ebpf::{Event, EventStream, Kernel, KernelError};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::cgroups::Tree;
+use super::error::DaemonError;
+use super::gate_life::{Backoff, GateLife, GatePlan};
+use super::notify::notify;
+use super::placing::{Found, UnitWatch};
+use super::policy_files::{Policy, Watch};
+use super::processes::{Hashes, Processes};
+use super::runs::Asked;
+use super::signing::Signing;
+use super::start::{Inheritance, Material};
+use super::workloads::Workloads;
+use crate::channel::{ChannelError, Lifecycle, Setup, Source, ToGate, ToSupervisor};
+use crate::config::Config;
+use crate::control::server::Settings;
+use crate::control::slots::Limits;
+use crate::control::{Client, Listener, Responder};
+use crate::launch::stage::{Trust, chain};
+
+/// Time for the first gate to become ready.
+const READY_LIMIT: Duration = Duration::from_secs(20);
+/// Clients that wait to be looked at.
+const CLIENTS: usize = 64;
+/// Results of the supervisor's own tasks that wait to be looked at.
+const HAPPENINGS: usize = 256;
+/// Process messages to the gate in a second: a fork bomb must not occupy it.
+const PROCESS_MESSAGES: u32 = 2000;
+
+/// What [`super::start`] prepares.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) config: Config,
+    pub(super) tree: Tree,
+    pub(super) kernel: Kernel,
+    pub(super) signing: Signing,
+    pub(super) policy: Policy,
+    pub(super) plan: GatePlan,
+    pub(super) inheritance: Inheritance,
+    pub(super) material: Material,
+    pub(super) trust: Trust,
+    pub(super) degraded: Vec<String>,
+}
+
+/// The supervisor's state.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    pub(super) parts: Parts,
+    pub(super) generation: u64,
+    pub(super) loaded: jiff::Timestamp,
+    pub(super) rejected: Option<String>,
+    pub(super) workloads: Workloads,
+    pub(super) processes: Processes,
+    pub(super) hashes: Arc<Mutex<Hashes>>,
+    pub(super) gate: Option<GateLife>,
+    pub(super) backoff: Backoff,
+    pub(super) asked: HashMap<u64, Asked>,
+    pub(super) next_request: u64,
+    pub(super) reloads: Vec<(u64, Responder)>,
+    pub(super) happenings: mpsc::Sender<Happening>,
+    pub(super) tasks: TaskTracker,
+    pub(super) stop: CancellationToken,
+    pub(super) units: UnitWatch,
+    pub(super) started: jiff::Timestamp,
+    restart_at: Option<Instant>,
+    process_messages: u32,
+    received: Option<mpsc::Receiver<Happening>>,
+}
+
+/// What the supervisor's own tasks report.
+#[derive(Debug)]
+pub(super) enum Happening {
+    /// The processes of a started workload are gone; its cgroup is empty.
+    Ended { number: u32 },
+    /// The first process of a started workload exists.
+    Started { number: u32, pid: u32 },
+    /// A stopped process was looked at.
+    Looked {
+        pid: u32,
+        started: u64,
+        found: Option<Found>,
+    },
+    /// The running processes were looked at.
+    Scanned(Vec<Found>),
+    /// An executable was hashed.
+    Hashed {
+        pid: u32,
+        started: u64,
+        sha256: String,
+    },
+}
+
+/// Everything that can happen next.
+enum Occurrence {
+    Gate(Result<Option<ToSupervisor>, ChannelError>),
+    Client(Box<Client>),
+    Process(Box<Result<Event, KernelError>>),
+    PolicyChanged(io::Result<()>),
+    Units(io::Result<()>),
+    Happened(Happening),
+    Restart,
+    Tick,
+    Hangup,
+    Terminate,
+}
+
+/// Where occurrences come from.
+struct Sources {
+    clients: Option<mpsc::Receiver<Client>>,
+    processes: Option<EventStream>,
+    policy: Option<Watch>,
+    happenings: mpsc::Receiver<Happening>,
+    tick: Interval,
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Supervisor {
+    pub(super) fn new(parts: Parts) -> Result<Self, DaemonError> {
+        let used = parts
+            .kernel
+            .managed()?
+            .iter()
+            .map(|(_, number)| *number)
+            .max()
+            .unwrap_or(0);
+        let workloads = Workloads::new(used, &parts.tree.root, &parts.tree.gate);
+        let (happenings, received) = mpsc::channel(HAPPENINGS);
+        let units = UnitWatch::new().map_err(|cause| DaemonError::System {
+            attempt: "watching for units",
+            cause,
+        })?;
+        let mut supervisor = Self {
+            parts,
+            generation: 1,
+            loaded: super::now(),
+            rejected: None,
+            workloads,
+            processes: Processes::default(),
+            hashes: Arc::default(),
+            gate: None,
+            backoff: Backoff::new(),
+            asked: HashMap::new(),
+            next_request: 1,
+            reloads: Vec::new(),
+            happenings,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            units,
+            started: super::now(),
+            restart_at: None,
+            process_messages: PROCESS_MESSAGES,
+            received: Some(received),
+        };
+        supervisor.adopt()?;
+        Ok(supervisor)
+    }
+
+    /// Serves until it is told to stop.
+    pub(super) async fn run(mut self) -> Result<(), DaemonError> {
+        let mut sources = self.sources()?;
+        self.relay_logs();
+        self.start_gate().await?;
+        self.wait_ready(&mut sources).await?;
+        sources.clients = Some(self.listen().await?);
+        self.begin().await;
+        notify("READY=1\nSTATUS=serving");
+        loop {
+            match self.next(&mut sources).await {
+                Occurrence::Terminate => break,
+                Occurrence::Process(event) if event.is_err() => {
+                    self.process_events_failed(*event).await;
+                    sources.processes = None;
+                }
+                Occurrence::PolicyChanged(Err(error)) => {
+                    let error = error.to_string();
+                    self.finding("policy_watch_failed", None, vec![error]).await;
+                    sources.policy = None;
+                }
+                Occurrence::PolicyChanged(Ok(())) | Occurrence::Hangup => {
+                    self.reload(None).await;
+                    // A directory that was made meanwhile is watched itself from now on.
+                    sources.policy = self.watch_policy();
+                }
+                occurrence => self.handle(occurrence).await,
+            }
+        }
+        notify("STOPPING=1");
+        self.shut_down(&mut sources.happenings).await;
+        Ok(())
+    }
+
+    fn sources(&mut self) -> Result<Sources, DaemonError> {
+        let on = |kind| {
+            signal(kind).map_err(|cause| DaemonError::System {
+                attempt: "handling signals",
+                cause,
+            })
+        };
+        let mut tick = interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (_unused, empty) = mpsc::channel(1);
+        Ok(Sources {
+            clients: None,
+            processes: Some(self.parts.kernel.process_events()?),
+            policy: Some(Watch::new(&self.parts.config.policy)?),
+            happenings: self.received.take().unwrap_or(empty),
+            tick,
+            hangup: on(SignalKind::hangup())?,
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+        })
+    }
+
+    fn watch_policy(&self) -> Option<Watch> {
+        Watch::new(&self.parts.config.policy)
+            .inspect_err(|error| tracing::error!(error = chain(error), "policy is not watched"))
+            .ok()
+    }
+
+    fn relay_logs(&mut self) {
+        match self.parts.kernel.logs() {
+            Ok(mut logs) => {
+                let stop = self.stop.clone();
+                self.tasks.spawn(async move {
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        ended = logs.relay() => {
+                            if let Err(error) = ended {
+                                tracing::warn!(error = chain(&error), "the programs' messages are not read");
+                            }
+                        }
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "the programs' messages are not read");
+            }
+        }
+    }
+
+    /// Handles what happens until the first gate is ready.
+    async fn wait_ready(&mut self, sources: &mut Sources) -> Result<(), DaemonError> {
+        let deadline = Instant::now() + READY_LIMIT;
+        while !self.gate.as_ref().is_some_and(|gate| gate.ready) {
+            let occurrence = tokio::select! {
+                occurrence = self.next(sources) => occurrence,
+                () = sleep_until(deadline) => {
+                    return Err(DaemonError::NotReady("it said nothing in time".into()));
+                }
+            };
+            match occurrence {
+                Occurrence::Gate(Ok(None)) => {
+                    return Err(DaemonError::NotReady("it ended".into()));
+                }
+                Occurrence::Gate(Err(error)) => {
+                    return Err(DaemonError::NotReady(chain(&error)));
+                }
+                Occurrence::Terminate => {
+                    return Err(DaemonError::NotReady("the daemon was stopped".into()));
+                }
+                occurrence => self.handle(occurrence).await,
+            }
+        }
+        Ok(())
+    }
+
+    async fn listen(&self) -> Result<mpsc::Receiver<Client>, DaemonError> {
+        let settings = Settings {
+            path: self.parts.config.run_dir.join("control.sock"),
+            limits: Limits::default(),
+            request_deadline: Duration::from_secs(5),
+            cgroups: self.workloads.roles(),
+        };
+        let listener = Listener::bind(settings).await?;
+        let (sender, clients) = mpsc::channel(CLIENTS);
+        self.tasks.spawn(listener.serve(sender, self.stop.clone()));
+        Ok(clients)
+    }
+
+    /// The first acts of a daemon that serves.
+    async fn begin(&mut self) {
+        let adopted = self.parts.kernel.adopted();
+        let mut details = vec![format!(
+            "{} workloads were running",
+            self.workloads.iter().count()
+        )];
+        if adopted {
+            details.push("enforcement of an earlier daemon was taken over".into());
+        }
+        details.extend(self.parts.degraded.iter().cloned());
+        self.record("daemon_started", None, details).await;
+        self.rewatch().await;
+    }
+
+    async fn next(&self, sources: &mut Sources) -> Occurrence {
+        tokio::select! {
+            biased;
+            _ = sources.terminate.recv() => Occurrence::Terminate,
+            _ = sources.interrupt.recv() => Occurrence::Terminate,
+            () = self.stop.cancelled() => Occurrence::Terminate,
+            message = from_gate(self.gate.as_ref()) => Occurrence::Gate(message),
+            Some(happening) = sources.happenings.recv() => Occurrence::Happened(happening),
+            changed = changed(sources.policy.as_ref()) => Occurrence::PolicyChanged(changed),
+            seen = self.units.changed() => Occurrence::Units(seen),
+            Some(event) = next_event(&mut sources.processes) => Occurrence::Process(Box::new(event)),
+            Some(client) = next_client(&mut sources.clients) => Occurrence::Client(Box::new(client)),
+            () = until(self.restart_at) => Occurrence::Restart,
+            _ = sources.tick.tick() => Occurrence::Tick,
+            _ = sources.hangup.recv() => Occurrence::Hangup,
+        }
+    }
+
+    async fn handle(&mut self, occurrence: Occurrence) {
+        match occurrence {
+            Occurrence::Gate(message) => self.hear(message).await,
+            Occurrence::Client(client) => self.serve(*client).await,
+            Occurrence::Process(event) => match *event {
+                Ok(event) => self.process_event(event).await,
+                failed @ Err(_) => self.process_events_failed(failed).await,
+            },
+            Occurrence::Happened(happening) => self.happened(happening).await,
+            Occurrence::Units(Ok(())) => self.find_cgroups().await,
+            Occurrence::Units(Err(error)) => {
+                tracing::warn!(%error, "units are looked for only every second");
+            }
+            Occurrence::Restart => self.restart_gate().await,
+            Occurrence::Tick => self.tick().await,
+            Occurrence::PolicyChanged(_) | Occurrence::Hangup => self.reload(None).await,
+            Occurrence::Terminate => {}
+        }
+    }
+
+    async fn happened(&mut self, happening: Happening) {
+        match happening {
+            Happening::Ended { number } => self.end(number).await,
+            Happening::Started { number, pid } => {
+                if let Some(live) = self.workloads.get_mut(number) {
+                    live.record.pid = Some(pid);
+                }
+            }
+            Happening::Looked {
+                pid,
+                started,
+                found,
+            } => self.place_stopped(pid, started, found).await,
+            Happening::Scanned(found) => {
+                for found in found {
+                    self.place(found).await;
+                }
+            }
+            Happening::Hashed {
+                pid,
+                started,
+                sha256,
+            } => {
+                let process = self.processes.hashed(pid, started, &sha256).cloned();
+                if let Some(process) = process {
+                    self.tell_process(ToGate::Process(Box::new(process))).await;
+                }
+            }
+        }
+    }
+
+    async fn tick(&mut self) {
+        let now = Instant::now();
+        self.process_messages = PROCESS_MESSAGES;
+        notify("WATCHDOG=1");
+        if self.gate.as_ref().is_some_and(|gate| gate.is_silent(now)) {
+            self.gate_ended("it was silent for too long").await;
+        }
+        self.refuse_overdue(now);
+        self.find_cgroups().await;
+        self.sweep().await;
+    }
+
+    /// Starts a gate with everything that it needs.
+    async fn start_gate(&mut self) -> Result<(), DaemonError> {
+        let setup = self.setup();
+        let maps = self.parts.kernel.gate_descriptors()?;
+        let mut descriptors: Vec<_> = maps
+            .iter()
+            .map(|(map, fd)| (crate::channel::Role::Map(map.name().to_owned()), fd.as_fd()))
+            .collect();
+        let inherited = &self.parts.inheritance.descriptors;
+        descriptors.extend(
+            inherited
+                .iter()
+                .map(|(role, fd)| (role.clone(), fd.as_fd())),
+        );
+        let gate = GateLife::start(&self.parts.plan, setup, descriptors, Instant::now()).await?;
+        tracing::info!(pid = gate.pid, "the gate was started");
+        self.gate = Some(gate);
+        Ok(())
+    }
+
+    fn setup(&self) -> Setup {
+        let parts = &self.parts;
+        Setup {
+            descriptors: Vec::new(),
+            config: parts.config.clone(),
+            generation: self.generation,
+            sources: self.sources_text(),
+            ca_certificate: parts.signing.certificate().to_owned(),
+            extra_roots: parts.material.extra_roots.clone(),
+            client_identities: parts.material.client_identities.clone(),
+            proxy_credentials: parts.material.proxy_credentials.clone(),
+            workloads: self.workloads.records(),
+            processes: self.processes.all(),
+            proxy_port: parts.inheritance.listening.proxy_port,
+            dns_port: parts.inheritance.listening.dns_port,
+        }
+    }
+
+    pub(super) fn sources_text(&self) -> Vec<Source> {
+        let source = |s: &exeat_policy::Source| Source {
+            name: s.name.clone(),
+            text: s.text.clone(),
+        };
+        self.parts.policy.sources.iter().map(source).collect()
+    }
+
+    async fn restart_gate(&mut self) {
+        self.restart_at = None;
+        if let Err(error) = self.start_gate().await {
+            tracing::error!(error = chain(&error), "the gate could not be started");
+            self.gate = None;
+            self.restart_at = Some(self.backoff.next(None, Instant::now()));
+        }
+    }
+
+    /// Ends what is left of the gate, and sees to another. Enforcement holds meanwhile: what the
+    /// kernel sends to the gate's sockets waits there.
+    pub(super) async fn gate_ended(&mut self, why: &str) {
+        let Some(mut gate) = self.gate.take() else {
+            return;
+        };
+        tracing::error!(pid = gate.pid, why, "the gate ended");
+        if let Err(error) = gate.child.start_kill() {
+            tracing::debug!(%error, "the gate was gone already");
+        }
+        if let Err(error) = super::cgroups::empty(&self.parts.tree.gate).await {
+            tracing::error!(
+                error = chain(&error),
+                "the gate's cgroup could not be emptied"
+            );
+        }
+        self.fail_asked("the gate is being started anew").await;
+        self.restart_at = Some(self.backoff.next(Some(gate.started), Instant::now()));
+    }
+
+    async fn hear(&mut self, message: Result<Option<ToSupervisor>, ChannelError>) {
+        let message = match message {
+            Ok(Some(message)) => message,
+            Ok(None) => return self.gate_ended("it closed the channel").await,
+            Err(error) => return self.gate_ended(&chain(&error)).await,
+        };
+        let now = Instant::now();
+        let restarted = self.backoff.restarts > 0;
+        let Some(gate) = &mut self.gate else { return };
+        gate.heard(now);
+        match message {
+            ToSupervisor::Ready => {
+                let first = !gate.ready;
+                gate.ready = true;
+                if first && restarted {
+                    self.finding("gate_restarted", None, Vec::new()).await;
+                }
+            }
+            ToSupervisor::Sign {
+                request,
+                names,
+                key,
+            } => {
+                let chain = self.parts.signing.sign(&names, &key, now);
+                self.tell(ToGate::Certificate { request, chain }).await;
+            }
+            ToSupervisor::Reloaded { generation, faults } => {
+                self.reloaded(generation, faults).await;
+            }
+            ToSupervisor::RunVerdict { request, verdict } => self.verdict(request, verdict).await,
+            ToSupervisor::Health(health) => gate.health = health,
+            ToSupervisor::Stopped => self.gate_ended("it stopped of its own accord").await,
+        }
+    }
+
+    /// Sends to the gate, where there is one; a gate that does not take it is ended.
+    pub(super) async fn tell(&mut self, message: ToGate) {
+        let Some(gate) = &self.gate else { return };
+        if let Err(error) = gate.send(&message, &[]).await {
+            self.gate_lost(&error).await;
+        }
+    }
+
+    /// Boxed, because ending a gate tells others, who may lose it in turn.
+    pub(super) async fn gate_lost(&mut self, error: &ChannelError) {
+        Box::pin(self.gate_ended(&chain(error))).await;
+    }
+
+    /// As [`Self::tell`], for messages that come as fast as processes are made.
+    pub(super) async fn tell_process(&mut self, message: ToGate) {
+        if let Some(left) = self.process_messages.checked_sub(1) {
+            self.process_messages = left;
+            self.tell(message).await;
+        }
+    }
+
+    /// Has something recorded as the course of things.
+    pub(super) async fn record(
+        &mut self,
+        event: &str,
+        workload: Option<u32>,
+        details: Vec<String>,
+    ) {
+        tracing::info!(event, workload, ?details);
+        let event = event.to_owned();
+        self.tell(ToGate::Record(Box::new(Lifecycle {
+            finding: false,
+            event,
+            workload,
+            details,
+        })))
+        .await;
+    }
+
+    /// Has something recorded that somebody should look at.
+    pub(super) async fn finding(
+        &mut self,
+        event: &str,
+        workload: Option<u32>,
+        details: Vec<String>,
+    ) {
+        tracing::warn!(event, workload, ?details);
+        let event = event.to_owned();
+        self.tell(ToGate::Record(Box::new(Lifecycle {
+            finding: true,
+            event,
+            workload,
+            details,
+        })))
+        .await;
+    }
+
+    /// Ends what `exeat run` started, then the gate, which records the rest.
+    async fn shut_down(&mut self, happenings: &mut mpsc::Receiver<Happening>) {
+        let deadline = self.parts.config.shutdown;
+        self.record("daemon_stopping", None, Vec::new()).await;
+        self.stop.cancel();
+        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        self.tell(ToGate::Stop { deadline_ms }).await;
+        let last = Instant::now() + deadline + Duration::from_secs(1);
+        while let Some(gate) = &self.gate {
+            match tokio::time::timeout_at(last, gate.receive()).await {
+                Ok(Ok(Some(ToSupervisor::Stopped) | None)) => break,
+                Ok(Ok(Some(ToSupervisor::Sign {
+                    request,
+                    names,
+                    key,
+                }))) => {
+                    let chain = self.parts.signing.sign(&names, &key, Instant::now());
+                    self.tell(ToGate::Certificate { request, chain }).await;
+                }
+                Ok(Ok(Some(_))) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(error = chain(&error), "the gate did not say good-bye");
+                    break;
+                }
+                Err(_elapsed) => {
+                    tracing::warn!("the gate did not stop in time");
+                    break;
+                }
+            }
+        }
+        self.tasks.close();
+        let tasks = self.tasks.clone();
+        loop {
+            tokio::select! {
+                biased;
+                Some(happening) = happenings.recv() => {
+                    if let Happening::Ended { number } = happening {
+                        self.end(number).await;
+                    }
+                }
+                () = tasks.wait() => break,
+                () = sleep_until(last) => {
+                    tracing::warn!("some servers did not end in time");
+                    break;
+                }
+            }
+        }
+        let gate_cgroup = self.parts.tree.gate.clone();
+        if let Some(gate) = &mut self.gate
+            && tokio::time::timeout(Duration::from_secs(1), gate.child.wait())
+                .await
+                .is_err()
+            && let Err(error) = super::cgroups::empty(&gate_cgroup).await
+        {
+            tracing::error!(error = chain(&error), "the gate could not be ended");
+        }
+    }
+}
+
+async fn from_gate(gate: Option<&GateLife>) -> Result<Option<ToSupervisor>, ChannelError> {
+    match gate {
+        Some(gate) => gate.receive().await,
+        None => pending().await,
+    }
+}
+
+async fn changed(watch: Option<&Watch>) -> io::Result<()> {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => pending().await,
+    }
+}
+
+async fn next_event(stream: &mut Option<EventStream>) -> Option<Result<Event, KernelError>> {
+    Some(stream.as_mut()?.next().await)
+}
+
+async fn next_client(clients: &mut Option<mpsc::Receiver<Client>>) -> Option<Client> {
+    clients.as_mut()?.recv().await
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => pending().await,
+    }
+}

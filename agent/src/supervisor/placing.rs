@@ -1,0 +1,407 @@
+//! Bringing processes that others start into workloads.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use exeat_ebpf::{Event, destroy_connections};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::process::Signal;
+use tokio::io::unix::AsyncFd;
+
+use super::cgroups;
+use super::core::{Happening, Supervisor};
+use super::lives::{discard, record};
+use super::matching::{Subject, cgroup_of, subjects};
+use super::processes::{Hashes, read};
+use super::workloads::{Live, Origin};
+use crate::channel::{Kind, Process, ToGate, watch};
+use crate::launch::stage::chain;
+
+/// Depth of slices within which units are watched for.
+const SLICES: u32 = 6;
+
+/// Processes that belong to a subject.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    name: String,
+    kind: Kind,
+    /// The process that matched, then those that descend from it.
+    processes: Vec<Process>,
+}
+
+impl Supervisor {
+    /// After a change of policy: what is watched for, and what runs already.
+    pub(super) async fn rewatch(&mut self) {
+        let subjects = subjects(&self.parts.policy.set);
+        for subject in &subjects {
+            let matcher = &subject.matcher;
+            if matcher.exe.is_none() && matcher.unit.is_none() && matcher.cgroup.is_none() {
+                let text = format!(
+                    "`{}` is matched by user alone: its processes are found when the policy is loaded, not when they start",
+                    subject.name
+                );
+                self.finding("match_incomplete", None, vec![text]).await;
+            }
+        }
+        let mut files: Vec<_> = subjects.iter().flat_map(Subject::executables).collect();
+        files.sort_unstable();
+        files.dedup();
+        if let Err(error) = self.parts.kernel.watch_executables(&files) {
+            self.finding("match_incomplete", None, vec![chain(&error)])
+                .await;
+        }
+        self.find_cgroups().await;
+        let (hashes, happenings) = (Arc::clone(&self.hashes), self.happenings.clone());
+        let own = self.parts.tree.base.clone();
+        self.tasks.spawn_blocking(move || {
+            let found = scan(&subjects, &own, &hashes);
+            if !found.is_empty() && happenings.blocking_send(Happening::Scanned(found)).is_err() {
+                tracing::debug!("the supervisor is gone");
+            }
+        });
+    }
+
+    /// Manages the cgroups that policy names and that exist.
+    pub(super) async fn find_cgroups(&mut self) {
+        let root = self.parts.tree.root.clone();
+        let named: Vec<Subject> = subjects(&self.parts.policy.set)
+            .into_iter()
+            .filter(|subject| subject.matcher.unit.is_some() || subject.matcher.cgroup.is_some())
+            .collect();
+        if named.is_empty() {
+            return;
+        }
+        self.sweep().await;
+        for subject in &named {
+            if let Some(path) = &subject.matcher.cgroup {
+                self.units.parents(&root.join(path.trim_start_matches('/')));
+            }
+            for cgroup in subject.cgroups(&root) {
+                if !self.workloads.has(&cgroup) && !cgroup.starts_with(&self.parts.tree.base) {
+                    self.take_cgroup(subject, &cgroup).await;
+                }
+            }
+        }
+        self.units.slices(&root);
+    }
+
+    async fn take_cgroup(&mut self, subject: &Subject, cgroup: &Path) {
+        let taken = match cgroups::id(cgroup) {
+            Ok(id) => self.manage(cgroup, id).map(|number| (number, id)),
+            Err(error) => Err(chain(&error)),
+        };
+        let (number, id) = match taken {
+            Ok(taken) => taken,
+            Err(error) => {
+                let text = format!("`{}` is not managed: {error}", cgroup.display());
+                return self.finding("match_failed", None, vec![text]).await;
+            }
+        };
+        let pids = cgroups::processes(cgroup).unwrap_or_default();
+        let processes: Vec<Process> = pids.iter().filter_map(|pid| read(*pid, number)).collect();
+        let first = processes.iter().min_by_key(|process| process.started);
+        let record = record(number, &subject.name, subject.kind, cgroup, id, first);
+        self.announce(
+            Live {
+                record,
+                origin: Origin::Foreign,
+            },
+            processes,
+        )
+        .await;
+        cut_old(number, cgroup);
+    }
+
+    /// Manages a cgroup, under the number that it may have from an earlier daemon.
+    fn manage(&mut self, cgroup: &Path, id: u64) -> Result<u32, String> {
+        let known = self.parts.kernel.managed().map_err(|e| chain(&e))?;
+        if let Some((_, number)) = known.into_iter().find(|(of, _)| *of == id) {
+            return Ok(number);
+        }
+        let number = self
+            .workloads
+            .number()
+            .ok_or("there are too many workloads")?;
+        self.parts
+            .kernel
+            .manage(cgroup, number)
+            .map_err(|e| chain(&e))?;
+        Ok(number)
+    }
+
+    async fn announce(&mut self, live: Live, processes: Vec<Process>) {
+        self.tell(ToGate::Workload(Box::new(live.record.clone())))
+            .await;
+        self.workloads.add(live);
+        for process in processes {
+            if let Some(process) = self.processes.put(process).cloned() {
+                self.tell_process(ToGate::Process(Box::new(process))).await;
+            }
+        }
+    }
+
+    /// Looks at a process that the kernel stopped before its first instruction.
+    pub(super) fn look_at(&self, event: &Event) {
+        let pid = event.tgid;
+        let subjects = subjects(&self.parts.policy.set);
+        let (hashes, happenings) = (Arc::clone(&self.hashes), self.happenings.clone());
+        let own = self.parts.tree.base.clone();
+        self.tasks.spawn_blocking(move || {
+            let process = read(pid, 0);
+            let started = process.as_ref().map_or(0, |process| process.started);
+            let found = process.and_then(|process| find(&subjects, process, &own, &hashes));
+            if happenings
+                .blocking_send(Happening::Looked {
+                    pid,
+                    started,
+                    found,
+                })
+                .is_err()
+            {
+                tracing::debug!("the supervisor is gone");
+            }
+        });
+    }
+
+    /// Lets a stopped process go on: in a workload if it belongs to one.
+    pub(super) async fn place_stopped(&mut self, pid: u32, started: u64, found: Option<Found>) {
+        let placed = match found {
+            Some(found) => self.place(found).await,
+            None => true,
+        };
+        let now = read(pid, 0).map(|process| process.started);
+        if placed {
+            // Also a process that could not be looked at: it is nobody's that the policy knows.
+            cgroups::signal(pid, Signal::CONT);
+        } else if now == Some(started) {
+            // What should be managed and cannot be does not run at all.
+            cgroups::signal(pid, Signal::KILL);
+        }
+    }
+
+    /// Makes a workload of processes that run; whether that worked.
+    pub(super) async fn place(&mut self, found: Found) -> bool {
+        match self.try_place(&found) {
+            Ok(None) => true,
+            Ok(Some((live, processes))) => {
+                let (number, cgroup) = (live.record.number, live.record.cgroup.clone());
+                self.announce(live, processes).await;
+                cut_old(number, &cgroup);
+                true
+            }
+            Err(error) => {
+                let text = format!("processes of `{}` are not managed: {error}", found.name);
+                self.finding("match_failed", None, vec![text]).await;
+                false
+            }
+        }
+    }
+
+    fn try_place(&mut self, found: &Found) -> Result<Option<(Live, Vec<Process>)>, String> {
+        let alive = |process: &&Process| {
+            read(process.pid, 0).is_some_and(|now| now.started == process.started)
+        };
+        let processes: Vec<Process> = found.processes.iter().filter(alive).cloned().collect();
+        let Some(first) = processes.first() else {
+            return Ok(None);
+        };
+        let number = self
+            .workloads
+            .number()
+            .ok_or("there are too many workloads")?;
+        let name = super::runs::file_name(&found.name);
+        let cgroup = self.parts.tree.add(&name, number).map_err(|e| chain(&e))?;
+        let id = cgroups::id(&cgroup).map_err(|e| chain(&e));
+        let managed = id.and_then(|id| {
+            self.parts
+                .kernel
+                .manage(&cgroup, number)
+                .map_err(|e| chain(&e))
+                .map(|()| id)
+        });
+        let id = match managed {
+            Ok(id) => id,
+            Err(error) => {
+                discard(&cgroup);
+                return Err(error);
+            }
+        };
+        for process in &processes {
+            match cgroups::move_process(process.pid, &cgroup) {
+                Err(error) if alive(&process) => {
+                    // Those that were moved stay where nothing is allowed to them.
+                    tracing::error!(pid = process.pid, error = chain(&error), "not moved");
+                    return Err(chain(&error));
+                }
+                _ => {}
+            }
+        }
+        let record = record(number, &found.name, found.kind, &cgroup, id, Some(first));
+        let numbered = |process: Process| Process {
+            workload: number,
+            ..process
+        };
+        let processes = processes.into_iter().map(numbered).collect();
+        Ok(Some((
+            Live {
+                record,
+                origin: Origin::Own,
+            },
+            processes,
+        )))
+    }
+}
+
+/// Ends the connections that are older than management.
+fn cut_old(number: u32, cgroup: &Path) {
+    match destroy_connections(cgroup) {
+        Ok(count) => tracing::info!(number, count, "older connections were closed"),
+        // The kernel refuses their use anyway: they are nobody's.
+        Err(error) => {
+            tracing::warn!(
+                number,
+                error = chain(&error),
+                "older connections were not closed"
+            );
+        }
+    }
+}
+
+/// The subject that a process belongs to, unless it is in a workload already.
+fn find(
+    subjects: &[Subject],
+    process: Process,
+    own: &Path,
+    hashes: &Mutex<Hashes>,
+) -> Option<Found> {
+    let cgroup = cgroup_of(process.pid);
+    if cgroup.as_deref().is_some_and(|cgroup| is_own(cgroup, own)) {
+        return None;
+    }
+    let pid = process.pid;
+    let mut hash = || {
+        hashes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .of_process(pid)
+    };
+    let subject = subjects
+        .iter()
+        .filter(|subject| subject.matcher.exe.is_some() || !subject.matcher.user.is_empty())
+        .find(|subject| subject.matches(&process, cgroup.as_deref(), &mut hash))?;
+    Some(Found {
+        name: subject.name.clone(),
+        kind: subject.kind,
+        processes: vec![process],
+    })
+}
+
+/// Whether a cgroup is below Exeat's own, whose name is the last part of `own`.
+fn is_own(cgroup: &str, own: &Path) -> bool {
+    own.file_name()
+        .is_some_and(|name| Path::new(cgroup).starts_with(Path::new("/").join(name)))
+}
+
+/// Everything that runs and belongs to a subject, each with its descendants.
+fn scan(subjects: &[Subject], own: &Path, hashes: &Mutex<Hashes>) -> Vec<Found> {
+    let mut all: Vec<Process> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| read(pid, 0))
+        .collect();
+    // Parents before children.
+    all.sort_unstable_by_key(|process| (process.started, process.pid));
+    let mut group_of: HashMap<u32, usize> = HashMap::new();
+    let mut groups: Vec<Found> = Vec::new();
+    for process in all {
+        let pid = process.pid;
+        let group = group_of.get(&process.parent).copied();
+        if let Some(found) = group.and_then(|group| groups.get_mut(group)) {
+            found.processes.push(process);
+            group_of.extend(group.map(|group| (pid, group)));
+        } else if pid != std::process::id()
+            && let Some(found) = find(subjects, process, own, hashes)
+        {
+            group_of.insert(pid, groups.len());
+            groups.push(found);
+        }
+    }
+    groups
+}
+
+/// Notices directories that appear where units do.
+#[derive(Debug)]
+pub(super) struct UnitWatch {
+    descriptor: AsyncFd<OwnedFd>,
+}
+
+impl UnitWatch {
+    pub(super) fn new() -> io::Result<Self> {
+        let descriptor = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        Ok(Self {
+            descriptor: watch(descriptor)?,
+        })
+    }
+
+    /// Watches a directory for new ones in it; watching twice is watching once.
+    fn add(&self, directory: &Path) {
+        let flags = WatchFlags::CREATE | WatchFlags::ONLYDIR;
+        if let Err(error) = inotify::add_watch(self.descriptor.get_ref(), directory, flags) {
+            tracing::debug!(%error, directory = %directory.display(), "not watched");
+        }
+    }
+
+    /// Watches the root and the slices below it.
+    fn slices(&self, root: &Path) {
+        self.slices_below(root, SLICES);
+    }
+
+    fn slices_below(&self, directory: &Path, depth: u32) {
+        let Some(depth) = depth.checked_sub(1) else {
+            return;
+        };
+        self.add(directory);
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().ends_with(".slice") {
+                self.slices_below(&entry.path(), depth);
+            }
+        }
+    }
+
+    /// Watches the parents of a path, those that exist.
+    fn parents(&self, path: &Path) {
+        let parents: Vec<PathBuf> = path.ancestors().skip(1).map(Path::to_owned).collect();
+        for parent in parents.iter().filter(|parent| parent.is_dir()).take(2) {
+            self.add(parent);
+        }
+    }
+
+    /// Waits until a directory appeared. Safe to cancel.
+    pub(super) async fn changed(&self) -> io::Result<()> {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        loop {
+            let mut ready = self.descriptor.readable().await?;
+            let mut reader = inotify::Reader::new(self.descriptor.get_ref().as_fd(), &mut buffer);
+            let mut seen = false;
+            loop {
+                match reader.next() {
+                    Ok(event) => seen |= event.events().contains(ReadFlags::CREATE),
+                    Err(rustix::io::Errno::AGAIN) => break,
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(e) => return Err(e.into()),
+                }
+            }
+            ready.clear_ready();
+            if seen {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Changing the policy: all or nothing.
+
+use super::core::Supervisor;
+use super::policy_files;
+use crate::channel::ToGate;
+use crate::control::reply::PolicyState;
+use crate::control::{Code, Reply, Responder};
+
+impl Supervisor {
+    /// Reads the policy anew. A good one goes to the gate; a bad one leaves the last good one in
+    /// force. `client` is told how it went.
+    pub(super) async fn reload(&mut self, client: Option<Responder>) {
+        let policy = match policy_files::load(&self.parts.config.policy) {
+            Ok(policy) => policy,
+            Err(error) => {
+                let sentences = error.sentences();
+                for sentence in &sentences {
+                    tracing::error!("policy: {sentence}");
+                }
+                self.rejected = Some(sentences.join("\n"));
+                if let Some(client) = client {
+                    answer_fault(client, &sentences.join("\n")).await;
+                }
+                return self.finding("policy_refused", None, sentences).await;
+            }
+        };
+        self.rejected = None;
+        if policy.set.fingerprint() == self.parts.policy.set.fingerprint()
+            && policy.sources == self.parts.policy.sources
+        {
+            if let Some(client) = client {
+                self.answer_reloaded(client).await;
+            }
+            return;
+        }
+        self.parts.policy = policy;
+        self.generation = self.generation.saturating_add(1);
+        self.loaded = super::now();
+        let generation = self.generation;
+        self.tell(ToGate::Policy {
+            generation,
+            sources: self.sources_text(),
+        })
+        .await;
+        match client {
+            Some(client) if self.gate.is_some() => self.reloads.push((generation, client)),
+            // The gate that is started next gets it.
+            Some(client) => self.answer_reloaded(client).await,
+            None => {}
+        }
+        self.rewatch().await;
+    }
+
+    /// The gate's answer to a policy.
+    pub(super) async fn reloaded(&mut self, generation: u64, faults: Vec<String>) {
+        for fault in faults.iter().take(64) {
+            tracing::error!(generation, "the gate did not take the policy: {fault}");
+        }
+        let (answered, waiting) = self
+            .reloads
+            .drain(..)
+            .partition::<Vec<_>, _>(|(wanted, _)| *wanted <= generation || !faults.is_empty());
+        self.reloads = waiting;
+        for (_, client) in answered {
+            if faults.is_empty() {
+                self.answer_reloaded(client).await;
+            } else {
+                answer_fault(client, &faults.join("\n")).await;
+            }
+        }
+    }
+
+    async fn answer_reloaded(&self, mut client: Responder) {
+        let reply = Reply::Reloaded(self.policy_state());
+        let answered = match client.reply(reply).await {
+            Ok(()) => client.done().await,
+            failed => failed,
+        };
+        if let Err(error) = answered {
+            tracing::debug!(%error, "a client did not wait for its answer");
+        }
+    }
+
+    fn policy_state(&self) -> PolicyState {
+        let set = &self.parts.policy.set;
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        PolicyState {
+            generation: self.generation,
+            fingerprint: set.fingerprint().to_owned(),
+            loaded: self.loaded,
+            servers: count(set.servers().count()),
+            rules: count(set.rules().len()),
+            rejected: self.rejected.clone(),
+        }
+    }
+}
+
+async fn answer_fault(client: Responder, text: &str) {
+    if let Err(error) = client.fail(Code::Invalid, text).await {
+        tracing::debug!(%error, "a client did not wait for its answer");
+    }
+}

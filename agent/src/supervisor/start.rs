@@ -1,0 +1,229 @@
+//! The order of starting: nothing is opened before everything needed for it is known to be right.
+
+use std::env;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, chown, lchown};
+use std::path::{Path, PathBuf};
+
+use exeat_ebpf::{Features, Kernel, Layout, Settings, probe};
+use rustix::fs::{Mode, OFlags};
+use tokio::time::Instant;
+
+use super::ca::Authority;
+use super::cgroups::{Tree, find_root};
+use super::core::{Parts, Supervisor};
+use super::error::DaemonError;
+use super::gate_life::GatePlan;
+use super::signing::{Signing, today};
+use super::{accounts, policy_files, trust};
+use crate::channel::{ClientIdentity, ProxyCredentials, Role, Secret};
+use crate::config::{Config, load, read_text};
+use crate::launch::stage::{Account, Listen, Listening, Program, listen};
+use crate::telemetry::logging::LEVEL_VARIABLE;
+
+/// What the command line gives.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// `--config`.
+    pub config: Option<PathBuf>,
+    /// `--policy`, instead of what the configuration says.
+    pub policy: Option<PathBuf>,
+}
+
+/// What the daemon starts its children with.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// Runs a stage whose orders wait on its standard input.
+    pub stage: Program,
+    /// Is the gate.
+    pub gate: Program,
+}
+
+impl Programs {
+    /// This executable in other roles: `exeat internal stage` and `exeat gate`.
+    pub fn this() -> Self {
+        let mut gate = Program::this(&["gate"]);
+        gate.environment.extend(
+            env::var(LEVEL_VARIABLE)
+                .ok()
+                .map(|v| (LEVEL_VARIABLE.into(), v)),
+        );
+        Self {
+            stage: Program::this(&["internal", "stage"]),
+            gate,
+        }
+    }
+}
+
+/// The sockets that outlive every gate.
+#[derive(Debug)]
+pub(super) struct Inheritance {
+    pub(super) listening: Listening,
+    pub(super) descriptors: Vec<(Role, OwnedFd)>,
+}
+
+/// Contents of files that the gate may not read.
+#[derive(Debug, Clone)]
+pub(super) struct Material {
+    pub(super) extra_roots: Vec<String>,
+    pub(super) client_identities: Vec<ClientIdentity>,
+    pub(super) proxy_credentials: Option<ProxyCredentials>,
+}
+
+/// Does everything up to the gate's own start.
+pub(super) async fn prepare(
+    options: Options,
+    programs: Programs,
+) -> Result<Supervisor, DaemonError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(DaemonError::NotRoot);
+    }
+    let mut config = load(options.config.as_deref())?;
+    if let Some(path) = options.policy {
+        config.policy = path;
+    }
+    let policy = policy_files::load(&config.policy)?;
+    let material = material(&config)?;
+    let gate_user = accounts::find(&config.gate.user)?;
+    let features = probe().map_err(DaemonError::Missing)?;
+
+    directory(&config.state_dir, 0o755)?;
+    directory(&config.run_dir, 0o755)?;
+    let authority = Authority::open(&config.state_dir, today())?;
+    let trust = trust::write(&config.run_dir, authority.certificate()).map_err(|cause| {
+        DaemonError::Path {
+            attempt: "writing the trust bundle in",
+            path: config.run_dir.clone(),
+            cause,
+        }
+    })?;
+    let audit = audit_directory(&config.state_dir.join("audit"), &gate_user.account)?;
+
+    let tree = Tree::create(find_root()?, &config.cgroup)?;
+    let order = Listen {
+        cgroup: tree.gate.clone(),
+        proxy_port: config.listeners.proxy_port,
+        dns_port: config.listeners.dns_port,
+    };
+    let (listening, sockets) = listen(&programs.stage, order)
+        .await
+        .map_err(DaemonError::Listen)?;
+    let inheritance = inheritance(listening, sockets, audit);
+    let settings = Settings {
+        proxy_port: listening.proxy_port,
+        dns_port: listening.dns_port,
+    };
+    let kernel = Kernel::start(&layout(&config, &tree), settings)?;
+    let plan = GatePlan {
+        stage: programs.stage,
+        program: programs.gate,
+        cgroup: tree.gate.clone(),
+        account: gate_user.account,
+    };
+    let signing = Signing::new(authority, Instant::now());
+    let degraded = degraded(&features);
+    let parts = Parts {
+        config,
+        tree,
+        kernel,
+        signing,
+        policy,
+        plan,
+        inheritance,
+        material,
+        trust,
+        degraded,
+    };
+    Supervisor::new(parts)
+}
+
+fn layout(config: &Config, tree: &Tree) -> Layout {
+    Layout {
+        bpffs: config.bpffs.clone(),
+        cgroup_root: tree.root.clone(),
+        managed: tree.managed.clone(),
+        gate: tree.gate.clone(),
+    }
+}
+
+fn degraded(features: &Features) -> Vec<String> {
+    let mut found = Vec::new();
+    if !features.refusal_errno {
+        found.push(
+            "refused connections fail with EPERM instead of ECONNREFUSED on this kernel".into(),
+        );
+    }
+    if !features.destroy {
+        found.push("connections older than management are not closed on this kernel".into());
+    }
+    found
+}
+
+fn inheritance(listening: Listening, sockets: Vec<OwnedFd>, audit: OwnedFd) -> Inheritance {
+    let roles: &[Role] = if listening.v6 {
+        &[Role::ProxyV4, Role::ProxyV6, Role::DnsV4, Role::DnsV6]
+    } else {
+        &[Role::ProxyV4, Role::DnsV4]
+    };
+    let mut descriptors: Vec<_> = roles.iter().cloned().zip(sockets).collect();
+    descriptors.push((Role::AuditDirectory, audit));
+    Inheritance {
+        listening,
+        descriptors,
+    }
+}
+
+fn material(config: &Config) -> Result<Material, DaemonError> {
+    let extra_roots = config.tls.extra_roots.iter().map(|path| read_text(path));
+    let identities = config.tls.client_certificates.iter().map(|of| {
+        Ok::<_, DaemonError>(ClientIdentity {
+            host: of.host.clone(),
+            certificate: read_text(&of.cert)?,
+            key: Secret::new(read_text(&of.key)?),
+        })
+    });
+    let proxy = config.upstream_proxy.as_ref();
+    let username = proxy.and_then(|proxy| proxy.username.clone());
+    let file = proxy.and_then(|proxy| proxy.password_file.as_deref());
+    let password = file.map(read_text).transpose()?.unwrap_or_default();
+    Ok(Material {
+        extra_roots: extra_roots.collect::<Result<_, _>>()?,
+        client_identities: identities.collect::<Result<_, _>>()?,
+        proxy_credentials: username.map(|username| ProxyCredentials {
+            username,
+            password: Secret::new(password.lines().next().unwrap_or_default().to_owned()),
+        }),
+    })
+}
+
+fn directory(path: &Path, mode: u32) -> Result<(), DaemonError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(|cause| DaemonError::Path {
+            attempt: "creating the directory",
+            path: path.to_owned(),
+            cause,
+        })
+}
+
+/// The gate writes there and nowhere else.
+fn audit_directory(path: &Path, account: &Account) -> Result<OwnedFd, DaemonError> {
+    directory(path, 0o700)?;
+    let failed = |cause: io::Error| DaemonError::Path {
+        attempt: "handing over the audit directory",
+        path: path.to_owned(),
+        cause,
+    };
+    chown(path, Some(account.uid), Some(account.gid)).map_err(failed)?;
+    // What an earlier gate wrote under another account.
+    for entry in fs::read_dir(path).map_err(failed)? {
+        let entry = entry.map_err(failed)?.path();
+        lchown(entry, Some(account.uid), Some(account.gid)).map_err(failed)?;
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|e| failed(e.into()))
+}

@@ -1,0 +1,109 @@
+//! The backstop on the wire header, and replies of listeners.
+
+use crate::world::SHARED;
+use exeat_ebpf::{Action, EventKind, Protocol};
+use exeat_ebpf_abi::kind::drop::SOURCE_ROUTE;
+use serde_json::json;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+#[test]
+fn source_routed_packets_do_not_leave() {
+    let workload = SHARED.workload("routed");
+    workload.allow("203.0.113.7", 443);
+    let range = "127.0.0.0".parse().unwrap();
+    let range6 = "::".parse().unwrap();
+    for (net, prefix) in [(range, 8), (range6, 0)] {
+        SHARED
+            .gate
+            .allow_range(
+                workload.number,
+                net,
+                prefix,
+                None,
+                Protocol::Udp,
+                Action::Direct,
+            )
+            .unwrap();
+    }
+    let said = workload.run(
+        "lsrr = bytes([131, 7, 4, 127, 0, 0, 2, 0])
+s = socket(); s.setsockopt(IPPROTO_IP, IP_OPTIONS, lsrr); s.settimeout(0.4)
+r = [name(lambda: s.connect(('203.0.113.7', 443))).split()[0]]
+u = socket(AF_INET, SOCK_DGRAM); r.append(name(lambda: u.sendto(b'x', ('127.0.0.1', 5000))))
+u.setsockopt(IPPROTO_IP, IP_OPTIONS, lsrr); r.append(name(lambda: u.sendto(b'x', ('127.0.0.1', 5000))))
+# A segment routing header (RFC 8754) with one segment left.
+srh = struct.pack('BBBBBBH', 0, 4, 4, 1, 1, 0, 0) + inet_pton(AF_INET6, '::1') + inet_pton(AF_INET6, '::1')
+v = socket(AF_INET6, SOCK_DGRAM); r.append(name(lambda: v.sendto(b'x', ('::1', 5000))))
+v.setsockopt(IPPROTO_IPV6, 57, srh); r.append(name(lambda: v.sendto(b'x', ('::1', 5000))))
+say(r)",
+    );
+    assert_eq!(said, json!(["ETIMEDOUT", "OK", "EPERM", "OK", "EPERM"]));
+    let routed = |family| {
+        workload.event(EventKind::EgressDrop, |event| {
+            event.detail == SOURCE_ROUTE && event.family == family
+        })
+    };
+    routed(4);
+    routed(6);
+}
+
+#[test]
+fn loopback_addresses_do_not_leave_by_another_interface() {
+    let workload = SHARED.workload("device");
+    workload.allow("203.0.113.7", 443);
+    // A namespace with a cable to nowhere; its queries would leave by that cable.
+    let said = workload.run(
+        "import subprocess, ctypes
+u = socket(AF_INET, SOCK_DGRAM)
+subprocess.run('ip link add exeat-k0 type dummy && ip addr add 192.0.2.9/24 dev exeat-k0 && ip link set exeat-k0 up', shell=True, check=True)
+try:
+    u.setsockopt(SOL_SOCKET, SO_BINDTODEVICE, b'exeat-k0')
+    r = [name(lambda: u.sendto(query(), ('192.0.2.53', 53)))]
+    t = socket(); t.setsockopt(SOL_SOCKET, SO_BINDTODEVICE, b'exeat-k0'); t.settimeout(0.4)
+    r.append(name(lambda: t.connect(('203.0.113.7', 443))).split()[0])
+finally: subprocess.run('ip link del exeat-k0', shell=True)
+say(r)",
+    );
+    assert_ne!(said[0], "OK");
+    assert_ne!(said[1], "OK");
+}
+
+#[test]
+fn listeners_answer_only_where_permitted() {
+    let workload = SHARED.workload("listen");
+    workload.allow("203.0.113.7", 443);
+    let mut child = SHARED.spawn_in(
+        &workload.cgroup,
+        "l = create_server(('127.0.0.1', 0), reuse_port=False); port = l.getsockname()[1]; say(port)
+a, _ = l.accept(); a.send(b'hello\\n'); a.recv(9)
+s = socket(); s.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1); l.close(); s.bind(('127.0.0.1', port))
+say([name(lambda: s.connect(('127.0.0.1', 22)))])",
+    );
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    lines.read_line(&mut line).unwrap();
+    let port: u16 = line.trim().parse().unwrap();
+    let address = ([127, 0, 0, 1], port).into();
+    TcpStream::connect_timeout(&address, Duration::from_millis(400)).unwrap_err();
+    workload.event(EventKind::EgressDrop, |event| event.protocol == 6);
+    SHARED
+        .gate
+        .permit_listener(workload.number, address.ip(), port)
+        .unwrap();
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(8)).unwrap();
+    let mut hello = [0; 6];
+    stream.read_exact(&mut hello).unwrap();
+    assert_eq!(&hello, b"hello\n");
+    stream.write_all(b"bye").unwrap();
+    drop(stream);
+    line.clear();
+    lines.read_line(&mut line).unwrap();
+    assert_eq!(
+        line.trim(),
+        "[\"ECONNREFUSED\"]",
+        "outbound from the listener's port"
+    );
+    assert!(child.wait().unwrap().success());
+}

@@ -1,0 +1,127 @@
+//! Process events, and executables that are stopped before they run.
+
+use crate::world::SHARED;
+use exeat_ebpf::EventKind;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::process::Command;
+
+#[test]
+fn processes_are_followed() {
+    let workload = SHARED.workload("process");
+    let said = workload.run(
+        "import subprocess; p = subprocess.Popen(['/bin/sh', '-c', 'exit 3', 'an argument', '']); p.wait(); say([os.getpid(), p.pid])",
+    );
+    let parent = u32::try_from(said[0].as_u64().unwrap()).unwrap();
+    let child = u32::try_from(said[1].as_u64().unwrap()).unwrap();
+    let events = &SHARED.processes;
+    let fork = events.wait("fork", |event| {
+        event.kind == EventKind::Fork && event.detail == child
+    });
+    assert_eq!((fork.workload, fork.tgid), (workload.number, parent));
+    let exec = events.wait("exec", |event| {
+        event.kind == EventKind::Exec && event.tgid == child
+    });
+    assert_eq!((exec.workload, exec.ppid), (workload.number, parent));
+    let execution = exec.execution.unwrap();
+    assert_eq!(execution.path.to_str(), Some("/bin/sh"));
+    let argv: Vec<&[u8]> = vec![b"/bin/sh", b"-c", b"exit 3", b"an argument", b""];
+    assert_eq!(execution.argv, argv);
+    assert!(!execution.argv_cut);
+    let file = fs::metadata("/bin/sh").unwrap();
+    assert_eq!(
+        (execution.device, execution.inode),
+        (file.dev(), file.ino())
+    );
+    let exit = events.wait("exit", |event| {
+        event.kind == EventKind::Exit && event.tgid == child
+    });
+    assert_eq!((exit.workload, exit.detail >> 8), (workload.number, 3));
+    assert!(exit.started_ns == exec.started_ns && exec.started_ns > 0);
+}
+
+#[test]
+fn long_arguments_are_cut_and_scripts_show_their_interpreter() {
+    let workload = SHARED.workload("script");
+    let script = std::env::temp_dir().join(format!("exeat-kernel-{}.sh", std::process::id()));
+    fs::write(&script, "#!/bin/sh\nexit 0\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    workload.run(&format!(
+        "import subprocess; subprocess.run(['{}', 'x' * 2000]); say(1)",
+        script.display()
+    ));
+    let exec = SHARED.processes.wait("exec of the script", |event| {
+        event
+            .execution
+            .as_ref()
+            .is_some_and(|execution| execution.path == script)
+    });
+    fs::remove_file(&script).unwrap();
+    let execution = exec.execution.unwrap();
+    assert!(execution.argv_cut);
+    assert_eq!(
+        execution.argv.iter().map(Vec::len).sum::<usize>() + execution.argv.len(),
+        512
+    );
+    let shell = fs::metadata("/bin/sh").unwrap();
+    assert_eq!(execution.inode, shell.ino());
+}
+
+#[test]
+fn watched_files_are_stopped_before_their_first_instruction() {
+    let directory = std::env::temp_dir().join(format!("exeat-kernel-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let (watched, trace) = (directory.join("touch"), directory.join("trace"));
+    fs::copy("/usr/bin/touch", &watched).unwrap();
+    let file = fs::metadata(&watched).unwrap();
+    SHARED
+        .kernel
+        .lock()
+        .unwrap()
+        .watch_executables(&[(file.dev(), file.ino())])
+        .unwrap();
+    let mut child = Command::new(&watched).arg(&trace).spawn().unwrap();
+    let event = SHARED
+        .processes
+        .wait("watched exec", |event| event.tgid == child.id());
+    assert_eq!(event.kind, EventKind::WatchedExec);
+    let execution = event.execution.unwrap();
+    assert_eq!(
+        (execution.device, execution.inode),
+        (file.dev(), file.ino())
+    );
+    // State T: stopped, and nothing was done.
+    let stopped = (0..1_000_000).any(|_| {
+        let status = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        status
+            .rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.starts_with(" T"))
+    });
+    assert!(stopped && !trace.exists());
+    // What the supervisor does: place it, let it go on. Its sockets are born managed.
+    let workload = SHARED.workload("watched");
+    fs::write(workload.cgroup.join("cgroup.procs"), child.id().to_string()).unwrap();
+    assert!(
+        Command::new("kill")
+            .args(["-CONT", &child.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert!(child.wait().unwrap().success() && trace.exists());
+    SHARED
+        .kernel
+        .lock()
+        .unwrap()
+        .watch_executables(&[])
+        .unwrap();
+    assert!(
+        Command::new(&watched)
+            .arg(&trace)
+            .status()
+            .unwrap()
+            .success()
+    );
+    fs::remove_dir_all(&directory).unwrap();
+}

@@ -1,0 +1,63 @@
+//! Socket creation: TCP and UDP over IP, nothing else.
+
+use crate::world::SHARED;
+use exeat_ebpf::EventKind;
+use serde_json::json;
+
+#[test]
+fn only_tcp_and_udp_sockets_are_created() {
+    let workload = SHARED.workload("create");
+    let script = "kinds = [(AF_INET, SOCK_STREAM, 0), (AF_INET6, SOCK_STREAM, 6), (AF_INET, SOCK_DGRAM, 0), (AF_INET6, SOCK_DGRAM, 17),
+    (AF_UNIX, SOCK_STREAM, 0),
+    (AF_INET, SOCK_RAW, 1), (AF_INET, SOCK_RAW, 255), (AF_INET6, SOCK_RAW, 58), (AF_INET, SOCK_DGRAM, 1), (AF_INET6, SOCK_DGRAM, 58),
+    (AF_INET, SOCK_DGRAM, 136), (AF_INET6, SOCK_DGRAM, 136), (AF_INET, SOCK_STREAM, 262)]
+say([name(lambda: socket(*k)) for k in kinds])";
+    let said = workload.run(script);
+    // Multipath TCP is answered so that programs fall back to plain TCP.
+    let no = "EPERM";
+    assert_eq!(
+        said,
+        json!([
+            "OK",
+            "OK",
+            "OK",
+            "OK",
+            "OK",
+            no,
+            no,
+            no,
+            no,
+            no,
+            no,
+            no,
+            "EPROTONOSUPPORT"
+        ])
+    );
+    let raw = workload.event(EventKind::RefusedSocket, |event| event.protocol == 1);
+    assert_eq!(raw.detail & 0xffff, 3, "SOCK_RAW");
+    let multipath = workload.event(EventKind::RefusedSocket, |event| event.protocol == 255);
+    assert!(
+        [255, 262].contains(&(multipath.detail >> 16)),
+        "{multipath:?}"
+    );
+    // What this kernel makes for others shows that it was the hook that refused.
+    let outside = SHARED.run_in(&SHARED.outside(), script);
+    let made = outside
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|name| *name == "OK")
+        .count();
+    assert!(made >= 11, "{outside}");
+}
+
+#[test]
+fn sctp_is_not_there() {
+    let workload = SHARED.workload("sctp");
+    let said = workload.run(
+        "say([name(lambda: socket(AF_INET, SOCK_STREAM, 132)), name(lambda: socket(AF_INET, SOCK_SEQPACKET, 132))])",
+    );
+    for name in said.as_array().unwrap() {
+        assert!(["EPERM", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT"].contains(&name.as_str().unwrap()));
+    }
+}
