@@ -84,7 +84,7 @@ pub enum ToSupervisor {
         request: u64,
         /// Host names or IP literals, the first the subject.
         names: Vec<String>,
-        /// SubjectPublicKeyInfo in DER (RFC 5280, 4.1.2.7).
+        /// `SubjectPublicKeyInfo` in DER (RFC 5280, 4.1.2.7).
         key: Hex,
     },
     /// Answers `Policy`.
@@ -153,11 +153,11 @@ pub enum Role {
     Map(String),
     /// Listening TCP socket on 127.0.0.1.
     ProxyV4,
-    /// Listening TCP socket on ::1, same port.
+    /// Listening TCP socket on `::1`, same port.
     ProxyV6,
     /// UDP socket on 127.0.0.1.
     DnsV4,
-    /// UDP socket on ::1, same port.
+    /// UDP socket on `::1`, same port.
     DnsV6,
     /// The directory of audit segments, opened with `O_DIRECTORY`; owned by the gate's user.
     AuditDirectory,

@@ -1,6 +1,6 @@
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -16,7 +16,7 @@ fn ends() -> (SupervisorEnd, GateEnd) {
 }
 
 /// The supervisor's end, and the gate's as bare as a hostile gate has it.
-fn hostile() -> (SupervisorEnd, std::os::fd::OwnedFd) {
+fn hostile() -> (SupervisorEnd, OwnedFd) {
     let (supervisor, gate) = pair().unwrap();
     (SupervisorEnd::new(supervisor).unwrap(), gate)
 }

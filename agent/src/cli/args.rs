@@ -161,6 +161,9 @@ Examples:
   exeat audit verify --dir ./copied-segments
   sudo exeat audit verify --known 18234:9f2c...  was anything cut off since?")]
     Verify(VerifyArguments),
+    /// Print the JSON Schema of a record
+    #[command(after_help = "Example:\n  exeat audit schema > record.schema.json")]
+    Schema,
 }
 
 /// Of `audit query`.
@@ -254,6 +257,9 @@ Examples:
   exeat policy explain --server github --request GET https://api.github.com/user
   exeat policy explain --server github --connect 10.20.0.7:5432 --policy ./policy.d")]
     Explain(Box<ExplainArguments>),
+    /// Print the JSON Schema of policy files, for editors
+    #[command(after_help = "Example:\n  exeat policy schema > exeat-policy.schema.json")]
+    Schema,
 }
 
 /// Of `policy check`.

@@ -1,5 +1,7 @@
 //! The configuration's reference page, made from one table so that it cannot go stale.
 
+use std::fmt::Write as _;
+
 /// One setting: its place in the file, its default, what it means.
 type Setting = (&'static str, &'static str, &'static str);
 
@@ -124,7 +126,8 @@ pub fn page() -> String {
          | setting | default | meaning |\n|---|---|---|\n",
     );
     for (name, default, meaning) in SETTINGS {
-        page.push_str(&format!("| `{name}` | {default} | {meaning} |\n"));
+        // Writing to a string cannot fail.
+        writeln!(page, "| `{name}` | {default} | {meaning} |").unwrap_or_default();
     }
     page
 }

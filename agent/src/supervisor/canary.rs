@@ -10,12 +10,13 @@ use tokio::time::timeout;
 use super::cgroups;
 use super::clients::fail;
 use super::core::{Happening, Supervisor};
-use super::lives::record;
+use super::lives::{discard, record};
 use super::workloads::{Live, Origin};
 use crate::channel::{Kind, ToGate};
 use crate::control::canary::{MAX_OUTPUT, Targets};
+use crate::control::reply::Canary;
 use crate::control::{Code, Reply, Responder};
-use crate::launch::stage::{Stage, Start, chain, spawn};
+use crate::launch::stage::{Program, Stage, Start, chain, spawn};
 
 /// Name of the canary's workload; no server has it, so policy allows it nothing.
 const NAME: &str = "exeat:canary";
@@ -46,7 +47,7 @@ impl Supervisor {
         let id = match managed {
             Ok(id) => id,
             Err(text) => {
-                self.discard(&cgroup);
+                discard(&cgroup);
                 return fail(client, Code::Internal, text).await;
             }
         };
@@ -82,11 +83,7 @@ impl Supervisor {
     }
 }
 
-async fn attempt(
-    program: &crate::launch::stage::Program,
-    start: Start,
-    targets: &Targets,
-) -> Result<crate::control::reply::Canary, String> {
+async fn attempt(program: &Program, start: Start, targets: &Targets) -> Result<Canary, String> {
     let failed = |e: std::io::Error| format!("preparing the canary: {e}");
     let null = File::options()
         .read(true)
@@ -113,7 +110,7 @@ async fn attempt(
     targets.judge(&output).await.map_err(|e| chain(&e))
 }
 
-async fn answer(mut client: Responder, judged: Result<crate::control::reply::Canary, String>) {
+async fn answer(mut client: Responder, judged: Result<Canary, String>) {
     let canary = match judged {
         Ok(canary) => canary,
         Err(text) => return fail(client, Code::Internal, text).await,

@@ -97,7 +97,7 @@ pub fn find_root() -> Result<PathBuf, CgroupError> {
     parse_root(&mounts).ok_or(CgroupError::NotMounted)
 }
 
-/// proc_pid_mountinfo(5): `ID PARENT DEVICE ROOT POINT OPTIONS [TAGS] - TYPE SOURCE OPTIONS`.
+/// `proc_pid_mountinfo(5)`: `ID PARENT DEVICE ROOT POINT OPTIONS [TAGS] - TYPE SOURCE OPTIONS`.
 fn parse_root(mounts: &str) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let (mount, file_system) = line.split_once(" - ")?;

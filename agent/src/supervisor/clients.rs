@@ -26,7 +26,7 @@ impl Supervisor {
                         Code::Internal,
                         "nobody answers this command",
                     )
-                    .await
+                    .await;
                 }
             },
         }

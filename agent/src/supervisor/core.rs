@@ -27,6 +27,7 @@ use super::start::{Inheritance, Material};
 use super::workloads::Workloads;
 use crate::channel::{ChannelError, Lifecycle, Setup, Source, ToGate, ToSupervisor};
 use crate::config::Config;
+use crate::control::server::Settings;
 use crate::control::slots::Limits;
 use crate::control::{Client, Listener, Responder};
 use crate::launch::stage::{Trust, chain};
@@ -200,7 +201,7 @@ impl Supervisor {
             }
         }
         notify("STOPPING=1");
-        self.shut_down().await;
+        self.shut_down(&mut sources.happenings).await;
         Ok(())
     }
 
@@ -280,7 +281,7 @@ impl Supervisor {
     }
 
     async fn listen(&self) -> Result<mpsc::Receiver<Client>, DaemonError> {
-        let settings = crate::control::server::Settings {
+        let settings = Settings {
             path: self.parts.config.run_dir.join("control.sock"),
             limits: Limits::default(),
             request_deadline: Duration::from_secs(5),
@@ -312,6 +313,7 @@ impl Supervisor {
             biased;
             _ = sources.terminate.recv() => Occurrence::Terminate,
             _ = sources.interrupt.recv() => Occurrence::Terminate,
+            () = self.stop.cancelled() => Occurrence::Terminate,
             message = from_gate(self.gate.as_ref()) => Occurrence::Gate(message),
             Some(happening) = sources.happenings.recv() => Occurrence::Happened(happening),
             changed = changed(sources.policy.as_ref()) => Occurrence::PolicyChanged(changed),
@@ -326,7 +328,7 @@ impl Supervisor {
 
     async fn handle(&mut self, occurrence: Occurrence) {
         match occurrence {
-            Occurrence::Gate(message) => self.from_gate(message).await,
+            Occurrence::Gate(message) => self.hear(message).await,
             Occurrence::Client(client) => self.serve(*client).await,
             Occurrence::Process(event) => match *event {
                 Ok(event) => self.process_event(event).await,
@@ -462,7 +464,7 @@ impl Supervisor {
         self.restart_at = Some(self.backoff.next(Some(gate.started), Instant::now()));
     }
 
-    async fn from_gate(&mut self, message: Result<Option<ToSupervisor>, ChannelError>) {
+    async fn hear(&mut self, message: Result<Option<ToSupervisor>, ChannelError>) {
         let message = match message {
             Ok(Some(message)) => message,
             Ok(None) => return self.gate_ended("it closed the channel").await,
@@ -489,7 +491,7 @@ impl Supervisor {
                 self.tell(ToGate::Certificate { request, chain }).await;
             }
             ToSupervisor::Reloaded { generation, faults } => {
-                self.reloaded(generation, faults).await
+                self.reloaded(generation, faults).await;
             }
             ToSupervisor::RunVerdict { request, verdict } => self.verdict(request, verdict).await,
             ToSupervisor::Health(health) => gate.health = health,
@@ -555,7 +557,7 @@ impl Supervisor {
     }
 
     /// Ends what `exeat run` started, then the gate, which records the rest.
-    async fn shut_down(&mut self) {
+    async fn shut_down(&mut self, happenings: &mut mpsc::Receiver<Happening>) {
         let deadline = self.parts.config.shutdown;
         self.record("daemon_stopping", None, Vec::new()).await;
         self.stop.cancel();
@@ -585,11 +587,21 @@ impl Supervisor {
             }
         }
         self.tasks.close();
-        if tokio::time::timeout_at(last, self.tasks.wait())
-            .await
-            .is_err()
-        {
-            tracing::warn!("some servers did not end in time");
+        let tasks = self.tasks.clone();
+        loop {
+            tokio::select! {
+                biased;
+                Some(happening) = happenings.recv() => {
+                    if let Happening::Ended { number } = happening {
+                        self.end(number).await;
+                    }
+                }
+                () = tasks.wait() => break,
+                () = sleep_until(last) => {
+                    tracing::warn!("some servers did not end in time");
+                    break;
+                }
+            }
         }
         let gate_cgroup = self.parts.tree.gate.clone();
         if let Some(gate) = &mut self.gate

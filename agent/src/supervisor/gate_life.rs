@@ -18,7 +18,7 @@ const SILENCE: Duration = Duration::from_secs(15);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A gate that served for so long starts the pauses over.
-const STEADY: Duration = Duration::from_secs(60);
+const STEADY: Duration = Duration::from_mins(1);
 
 /// Why there is no gate.
 #[derive(Debug, thiserror::Error)]

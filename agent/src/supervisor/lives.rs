@@ -27,7 +27,7 @@ impl Supervisor {
                 if number.is_some() {
                     self.parts.kernel.unmanage(&cgroup)?;
                 }
-                self.discard(&cgroup);
+                discard(&cgroup);
                 continue;
             }
             let number = match number {
@@ -83,13 +83,6 @@ impl Supervisor {
         })
     }
 
-    /// Removes a cgroup that nothing is in.
-    pub(super) fn discard(&self, cgroup: &Path) {
-        if let Err(error) = cgroups::remove(cgroup) {
-            tracing::warn!(error = chain(&error), "an empty cgroup stays behind");
-        }
-    }
-
     /// Ends a workload whose processes are gone: its cgroup is not managed any more, and nothing
     /// in the kernel or the gate remembers it.
     pub(super) async fn end(&mut self, number: u32) {
@@ -105,7 +98,7 @@ impl Supervisor {
             );
         }
         if live.origin != Origin::Foreign {
-            self.discard(cgroup);
+            discard(cgroup);
         }
         self.processes.forget(number);
         self.tell(ToGate::WorkloadGone { number }).await;
@@ -163,10 +156,10 @@ impl Supervisor {
         let (pid, started) = (process.pid, process.started);
         self.tell_process(ToGate::Process(Box::new(process))).await;
         // The record of the exec does not wait for the hash of a large file.
-        let hashes = Arc::clone(&self.hashes);
+        let table = Arc::clone(&self.hashes);
         let happenings = self.happenings.clone();
         self.tasks.spawn_blocking(move || {
-            let hash = hashes
+            let hash = table
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .of_process(pid);
@@ -227,5 +220,12 @@ pub(super) fn record(
             .unwrap_or_default(),
         started_by: None,
         placeholders: Vec::new(),
+    }
+}
+
+/// Removes a cgroup that nothing is in.
+pub(super) fn discard(cgroup: &Path) {
+    if let Err(error) = cgroups::remove(cgroup) {
+        tracing::warn!(error = chain(&error), "an empty cgroup stays behind");
     }
 }

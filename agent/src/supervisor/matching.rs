@@ -180,7 +180,10 @@ fn find_unit(directory: &Path, unit: &str, depth: u32, found: &mut Vec<PathBuf>)
 
 /// The unit in a cgroup's path: the innermost part that is a service or scope.
 fn unit_of(cgroup: &str) -> Option<&str> {
-    let unit = |part: &&str| part.ends_with(".service") || part.ends_with(".scope");
+    let unit = |part: &&str| {
+        part.rsplit_once('.')
+            .is_some_and(|(_, suffix)| matches!(suffix, "service" | "scope"))
+    };
     cgroup.rsplit('/').find(unit)
 }
 

@@ -1,4 +1,4 @@
-//! Telling the service manager how it goes: sd_notify(3), in the little of it that is needed.
+//! Telling the service manager how it goes: `sd_notify(3)`, in the little of it that is needed.
 
 use std::env;
 use std::ffi::OsStr;

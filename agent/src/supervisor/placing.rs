@@ -15,7 +15,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::cgroups;
 use super::core::{Happening, Supervisor};
-use super::lives::record;
+use super::lives::{discard, record};
 use super::matching::{Subject, cgroup_of, subjects};
 use super::processes::{Hashes, read};
 use super::workloads::{Live, Origin};
@@ -114,7 +114,7 @@ impl Supervisor {
             processes,
         )
         .await;
-        self.cut_old(number, cgroup);
+        cut_old(number, cgroup);
     }
 
     /// Manages a cgroup, under the number that it may have from an earlier daemon.
@@ -141,21 +141,6 @@ impl Supervisor {
         for process in processes {
             if let Some(process) = self.processes.put(process).cloned() {
                 self.tell_process(ToGate::Process(Box::new(process))).await;
-            }
-        }
-    }
-
-    /// Ends the connections that are older than management.
-    fn cut_old(&self, number: u32, cgroup: &Path) {
-        match destroy_connections(cgroup) {
-            Ok(count) => tracing::info!(number, count, "older connections were closed"),
-            // The kernel refuses their use anyway: they are nobody's.
-            Err(error) => {
-                tracing::warn!(
-                    number,
-                    error = chain(&error),
-                    "older connections were not closed"
-                );
             }
         }
     }
@@ -189,11 +174,14 @@ impl Supervisor {
             Some(found) => self.place(found).await,
             None => true,
         };
-        if read(pid, 0).is_none_or(|process| process.started != started) {
-            return;
+        let now = read(pid, 0).map(|process| process.started);
+        if placed {
+            // Also a process that could not be looked at: it is nobody's that the policy knows.
+            cgroups::signal(pid, Signal::CONT);
+        } else if now == Some(started) {
+            // What should be managed and cannot be does not run at all.
+            cgroups::signal(pid, Signal::KILL);
         }
-        // What should be managed and cannot be does not run at all.
-        cgroups::signal(pid, if placed { Signal::CONT } else { Signal::KILL });
     }
 
     /// Makes a workload of processes that run; whether that worked.
@@ -203,7 +191,7 @@ impl Supervisor {
             Ok(Some((live, processes))) => {
                 let (number, cgroup) = (live.record.number, live.record.cgroup.clone());
                 self.announce(live, processes).await;
-                self.cut_old(number, &cgroup);
+                cut_old(number, &cgroup);
                 true
             }
             Err(error) => {
@@ -239,7 +227,7 @@ impl Supervisor {
         let id = match managed {
             Ok(id) => id,
             Err(error) => {
-                self.discard(&cgroup);
+                discard(&cgroup);
                 return Err(error);
             }
         };
@@ -266,6 +254,21 @@ impl Supervisor {
             },
             processes,
         )))
+    }
+}
+
+/// Ends the connections that are older than management.
+fn cut_old(number: u32, cgroup: &Path) {
+    match destroy_connections(cgroup) {
+        Ok(count) => tracing::info!(number, count, "older connections were closed"),
+        // The kernel refuses their use anyway: they are nobody's.
+        Err(error) => {
+            tracing::warn!(
+                number,
+                error = chain(&error),
+                "older connections were not closed"
+            );
+        }
     }
 }
 

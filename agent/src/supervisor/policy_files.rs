@@ -12,6 +12,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::channel::watch;
 use crate::config::{ConfigError, read_text};
+use crate::launch::stage::chain;
 
 /// Files of one policy.
 const MAX_FILES: usize = 1024;
@@ -46,7 +47,7 @@ impl PolicyError {
     pub(super) fn sentences(&self) -> Vec<String> {
         match self {
             Self::Faults(faults) => faults.iter().map(Fault::to_string).collect(),
-            other => vec![crate::launch::stage::chain(other)],
+            other => vec![chain(other)],
         }
     }
 }
@@ -207,11 +208,9 @@ mod tests {
         timeout(PATIENCE, watch.changed()).await.unwrap().unwrap();
         let draft = directory.path().join("draft");
         fs::write(&draft, "version: 1\n").unwrap();
-        assert!(
-            timeout(Duration::from_millis(20), watch.changed())
-                .await
-                .is_err()
-        );
+        timeout(Duration::from_millis(20), watch.changed())
+            .await
+            .unwrap_err();
         fs::rename(&draft, &file).unwrap();
         timeout(PATIENCE, watch.changed()).await.unwrap().unwrap();
         fs::remove_file(&file).unwrap();

@@ -126,7 +126,7 @@ pub(super) fn read(pid: u32, workload: u32) -> Option<Process> {
     })
 }
 
-/// Fields 4 and 22 of proc_pid_stat(5); the name between may hold spaces and brackets.
+/// Fields 4 and 22 of `proc_pid_stat(5)`; the name between may hold spaces and brackets.
 fn parse_stat(text: &str) -> Option<(u32, u64)> {
     let mut fields = text.get(text.rfind(')')?..)?.split(' ');
     let parent = fields.nth(2)?.parse().ok()?;

@@ -17,6 +17,7 @@ use super::accounts::{self, LocalUser};
 use super::cgroups;
 use super::clients::fail;
 use super::core::{Happening, Supervisor};
+use super::lives::discard;
 use super::workloads::{Live, Origin};
 use crate::channel::{Kind, Placeholder, RunVerdict, ToGate, Workload, encode_hex};
 use crate::control::reply::{self, Exited, Started};
@@ -194,7 +195,7 @@ impl Supervisor {
         let cgroup_id = match managed {
             Ok(id) => id,
             Err(text) => {
-                self.discard(&cgroup);
+                discard(&cgroup);
                 return Err(internal(text));
             }
         };

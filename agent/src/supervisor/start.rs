@@ -4,7 +4,7 @@ use std::env;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, chown, lchown};
 use std::path::{Path, PathBuf};
 
 use exeat_ebpf::{Features, Kernel, Layout, Settings, probe};
@@ -20,7 +20,7 @@ use super::signing::{Signing, today};
 use super::{accounts, policy_files, trust};
 use crate::channel::{ClientIdentity, ProxyCredentials, Role, Secret};
 use crate::config::{Config, load, read_text};
-use crate::launch::stage::{Listen, Listening, Program, listen};
+use crate::launch::stage::{Account, Listen, Listening, Program, listen};
 use crate::telemetry::logging::LEVEL_VARIABLE;
 
 /// What the command line gives.
@@ -111,17 +111,11 @@ pub(super) async fn prepare(
         .await
         .map_err(DaemonError::Listen)?;
     let inheritance = inheritance(listening, sockets, audit);
-    let layout = Layout {
-        bpffs: config.bpffs.clone(),
-        cgroup_root: tree.root.clone(),
-        managed: tree.managed.clone(),
-        gate: tree.gate.clone(),
-    };
     let settings = Settings {
         proxy_port: listening.proxy_port,
         dns_port: listening.dns_port,
     };
-    let kernel = Kernel::start(&layout, settings)?;
+    let kernel = Kernel::start(&layout(&config, &tree), settings)?;
     let plan = GatePlan {
         stage: programs.stage,
         program: programs.gate,
@@ -143,6 +137,15 @@ pub(super) async fn prepare(
         degraded,
     };
     Supervisor::new(parts)
+}
+
+fn layout(config: &Config, tree: &Tree) -> Layout {
+    Layout {
+        bpffs: config.bpffs.clone(),
+        cgroup_root: tree.root.clone(),
+        managed: tree.managed.clone(),
+        gate: tree.gate.clone(),
+    }
 }
 
 fn degraded(features: &Features) -> Vec<String> {
@@ -208,10 +211,7 @@ fn directory(path: &Path, mode: u32) -> Result<(), DaemonError> {
 }
 
 /// The gate writes there and nowhere else.
-fn audit_directory(
-    path: &Path,
-    account: &crate::launch::stage::Account,
-) -> Result<OwnedFd, DaemonError> {
+fn audit_directory(path: &Path, account: &Account) -> Result<OwnedFd, DaemonError> {
     directory(path, 0o700)?;
     let failed = |cause: io::Error| DaemonError::Path {
         attempt: "handing over the audit directory",
@@ -222,7 +222,7 @@ fn audit_directory(
     // What an earlier gate wrote under another account.
     for entry in fs::read_dir(path).map_err(failed)? {
         let entry = entry.map_err(failed)?.path();
-        std::os::unix::fs::lchown(entry, Some(account.uid), Some(account.gid)).map_err(failed)?;
+        lchown(entry, Some(account.uid), Some(account.gid)).map_err(failed)?;
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty()).map_err(|e| failed(e.into()))

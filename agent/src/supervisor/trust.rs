@@ -33,12 +33,11 @@ pub(super) fn write(run_dir: &Path, authority: &str) -> io::Result<Trust> {
             covers.push(path);
         }
     }
-    let mut text = match covers.first() {
-        Some(path) => fs::read_to_string(path)?,
-        None => {
-            tracing::warn!("no bundle of root certificates was found on this system");
-            String::new()
-        }
+    let mut text = if let Some(path) = covers.first() {
+        fs::read_to_string(path)?
+    } else {
+        tracing::warn!("no bundle of root certificates was found on this system");
+        String::new()
     };
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');

@@ -30,8 +30,8 @@ pub struct Listen {
     pub dns_port: u16,
 }
 
-/// What was opened. The sockets stand in this order: TCP on 127.0.0.1, TCP on ::1, UDP on
-/// 127.0.0.1, UDP on ::1; those on ::1 are absent where the machine has no IPv6.
+/// What was opened. The sockets stand in this order: TCP on 127.0.0.1, TCP on `::1`, UDP on
+/// 127.0.0.1, UDP on `::1`; those on `::1` are absent where the machine has no IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listening {
@@ -39,7 +39,7 @@ pub struct Listening {
     pub proxy_port: u16,
     /// UDP.
     pub dns_port: u16,
-    /// Whether there are sockets on ::1.
+    /// Whether there are sockets on `::1`.
     pub v6: bool,
 }
 
@@ -68,7 +68,7 @@ pub(super) fn run(order: &Listen, socket: &OwnedFd) -> Result<(), StageError> {
     send_frame(socket.as_fd(), &body, &descriptors).map_err(StageError::Orders)
 }
 
-/// Sockets on 127.0.0.1 and, where there is IPv6, on ::1, with the same port.
+/// Sockets on 127.0.0.1 and, where there is IPv6, on `::1`, with the same port.
 fn open_pair(kind: SocketType, port: u16) -> Result<(Vec<OwnedFd>, u16), StageError> {
     let mut attempt = 0;
     loop {

@@ -104,9 +104,8 @@ pub async fn listen(
     let frame = answer(socket)
         .await?
         .ok_or(SpawnError::Unexpected("ended without a word"))?;
-    let listening = match serde_json::from_slice(&frame.body) {
-        Ok(Report::Listening(listening)) => listening,
-        _ => return Err(failure(&frame)),
+    let Ok(Report::Listening(listening)) = serde_json::from_slice(&frame.body) else {
+        return Err(failure(&frame));
     };
     if frame.descriptors.len() != if listening.v6 { 4 } else { 2 } {
         return Err(SpawnError::Unexpected("opened the wrong number of sockets"));

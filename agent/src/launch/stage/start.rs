@@ -9,7 +9,7 @@ use std::process::Command;
 use nix::sched::CloneFlags;
 use rustix::fs::{FileType, Mode};
 use rustix::mount::MountPropagationFlags;
-use rustix::net::AddressFamily;
+use rustix::net::{AddressFamily, sockopt};
 use serde::{Deserialize, Serialize};
 
 use super::StageError;
@@ -101,7 +101,7 @@ pub(super) fn check_stream(stream: &'static str, file: impl AsFd) -> Result<(), 
     };
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&file).map_err(failed)?.st_mode);
     match kind {
-        FileType::Socket => match rustix::net::sockopt::socket_domain(&file) {
+        FileType::Socket => match sockopt::socket_domain(&file) {
             Ok(AddressFamily::UNIX) => Ok(()),
             Ok(_) => refuse("a network socket"),
             Err(e) => Err(failed(e)),

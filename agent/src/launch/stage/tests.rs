@@ -9,9 +9,11 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use rustix::net::ipproto;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::supervisor::ca::Authority;
 use crate::supervisor::cgroups::{Tree, destroy, find_root};
 
 const STAGE: &str = "EXEAT_TEST_STAGE";
@@ -41,7 +43,7 @@ fn probe_process() {
     let raw = rustix::net::socket(
         rustix::net::AddressFamily::INET,
         rustix::net::SocketType::RAW,
-        Some(rustix::net::ipproto::ICMP),
+        Some(ipproto::ICMP),
     );
     let open: Vec<String> = fs::read_dir("/proc/self/fd")
         .unwrap()
@@ -79,6 +81,15 @@ fn stage_program() -> Program {
     this_test("launch::stage::tests::stage_process", STAGE, "1")
 }
 
+/// One that other accounts may look into.
+fn open_directory() -> tempfile::TempDir {
+    let mode = fs::Permissions::from_mode(0o755);
+    tempfile::Builder::new()
+        .permissions(mode)
+        .tempdir()
+        .unwrap()
+}
+
 fn tree(name: &str) -> Tree {
     Tree::create(
         find_root().unwrap(),
@@ -106,10 +117,9 @@ fn field<'a>(status: &'a str, name: &str) -> &'a str {
 #[tokio::test]
 async fn the_gate_keeps_no_privilege() {
     let tree = tree("gate");
-    let directory = tempfile::tempdir().unwrap();
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let directory = open_directory();
     let today = jiff::civil::date(2026, 11, 21);
-    crate::supervisor::ca::Authority::open(directory.path(), today).unwrap();
+    Authority::open(directory.path(), today).unwrap();
     // A descriptor that a careless supervisor left open across exec.
     let forgotten = File::open("/proc/self/status").unwrap();
     rustix::io::fcntl_setfd(&forgotten, rustix::io::FdFlags::empty()).unwrap();
@@ -240,8 +250,7 @@ async fn a_server_starts_confined_in_its_cgroup_with_its_environment_alone() {
 #[tokio::test]
 async fn the_trust_bundle_covers_the_systems_for_the_server_alone() {
     let tree = tree("trust");
-    let directory = tempfile::tempdir().unwrap();
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let directory = open_directory();
     let bundle = directory.path().join("bundle.pem");
     let system = directory.path().join("system.pem");
     for (path, text) in [(&bundle, "ours"), (&system, "the system's")] {
@@ -325,7 +334,7 @@ fn streams_that_lead_out_are_refused() {
     start::check_stream("stdin", &unix).unwrap();
     start::check_stream("stdin", &reader).unwrap();
     start::check_stream("stdout", &writer).unwrap();
-    start::check_stream("stdout", &null()).unwrap();
+    start::check_stream("stdout", null()).unwrap();
     start::check_stream("stdout", tempfile::tempfile().unwrap()).unwrap();
 }
 

@@ -26,7 +26,7 @@ const MAX_NAMES: usize = 8;
 const KEY: &str = "ca.key";
 const CERTIFICATE: &str = "ca.pem";
 
-/// SubjectPublicKeyInfo of a P-256 key up to the point (RFC 5480): the one form that is signed, so
+/// `SubjectPublicKeyInfo` of a P-256 key up to the point (RFC 5480): the one form that is signed, so
 /// that no parser for foreign DER runs with privileges.
 const P256_PREFIX: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
@@ -162,7 +162,7 @@ impl Authority {
     }
 
     /// A server certificate in DER for `names` (exact host names in lower case, or addresses) and
-    /// `key`, a SubjectPublicKeyInfo in DER; good from the day before `today`, for some days.
+    /// `key`, a `SubjectPublicKeyInfo` in DER; good from the day before `today`, for some days.
     pub fn sign(&self, names: &[String], key: &[u8], today: Date) -> Result<Vec<u8>, CaError> {
         let key = P256Key::new(key)?;
         let params = leaf_params(names, today)?;
