@@ -61,7 +61,6 @@ pub enum AuditUnavailable {
     /// As many records are open or on their way as there may be.
     #[error("the audit log's queue is full")]
     Full,
-    /// The log was told to end.
     /// The log was told to end; what is open can still be closed.
     #[error("the audit log is being closed")]
     Ending,
@@ -221,8 +220,6 @@ impl Log {
         taken as u64
     }
 
-    /// The newest record that is safe on the disk: what [`super::verify`] must at least find, if
-    /// this is kept where who could rewrite the log cannot reach it.
     /// The newest record that is safe on the disk: what [`crate::audit::Segments::verify`] must at
     /// least find, if this is kept where who could rewrite the log cannot reach it.
     pub fn head(&self) -> Head {
@@ -388,9 +385,12 @@ impl Receipt {
 fn is_hopeless(state: Option<&AuditUnavailable>) -> bool {
     match state {
         None | Some(AuditUnavailable::Ending) => false,
-        Some(AuditUnavailable::Failing(_) | AuditUnavailable::Ended | AuditUnavailable::Dead) => {
-            true
-        }
+        Some(
+            AuditUnavailable::Failing(_)
+            | AuditUnavailable::Full
+            | AuditUnavailable::Ended
+            | AuditUnavailable::Dead,
+        ) => true,
     }
 }
 

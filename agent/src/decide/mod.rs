@@ -27,7 +27,7 @@ pub struct InForce {
     /// Counts from 1 in the daemon's life.
     pub generation: u64,
     /// When it was taken.
-    pub loaded: jiff::Timestamp,
+    pub loaded: clock::Timestamp,
     fingerprint: Text,
 }
 
@@ -190,8 +190,7 @@ impl Decider {
 impl InForce {
     fn new(set: PolicySet, generation: u64) -> Self {
         let fingerprint = Text::new(set.fingerprint());
-        let loaded = jiff::Timestamp::from_microsecond(clock::wall().microseconds());
-        Self { set, generation, loaded: loaded.unwrap_or_default(), fingerprint }
+        Self { set, generation, loaded: clock::wall(), fingerprint }
     }
 
     fn judged(&self, verdict: Verdict) -> Judged {

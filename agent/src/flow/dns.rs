@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use exeat_policy::Name;
+use hickory_proto::op::ResponseCode;
 use hyper::body::Bytes;
 use tokio::net::{TcpStream, UdpSocket};
 
@@ -15,7 +16,7 @@ use crate::decide::Decider;
 use crate::identify::workloads::Workloads;
 use crate::intake::{Actor, Arrived};
 use crate::resolve::{
-    BindFault, DnsOutcome, FrameLimits, Frames, NameGrant, Oracle, Transport, describe_type,
+    BindFault, DnsOutcome, DnsResult, FrameLimits, Frames, NameGrant, Oracle, Transport, describe_type,
 };
 
 /// Datagrams of a query beyond which it is not read (EDNS or not, a question is short).
@@ -171,15 +172,39 @@ fn described(outcome: &DnsOutcome) -> Dns {
         name: Text::new(&outcome.asked),
         record_type: Text::new(&outcome.kind.map(describe_type).unwrap_or_default()),
         code: outcome.rcode.map(|code| {
-            Text::new(&hickory_proto::op::ResponseCode::from_low_high(code).to_string())
+            Text::new(&format!("{:?}", ResponseCode::from(0, code.to_be_bytes()[1])))
         }),
         answers: addresses.chain(aliases).map(|answer| Text::new(&answer)).collect(),
         upstream: outcome.upstream.map(|upstream| Text::new(&upstream.to_string())),
     }
 }
 
+/// What became of a query, in words.
+fn said(result: &DnsResult) -> &'static str {
+    match result {
+        DnsResult::Answered => "addresses were given",
+        DnsResult::Synthetic => "a synthetic address was given",
+        DnsResult::Loopback => "the loopback address was given",
+        DnsResult::NoData => "the name has no address of this type",
+        DnsResult::NoName => "the name does not exist",
+        DnsResult::OtherType => "a type that is never asked upstream",
+        DnsResult::NotAllowed => "the name is not allowed",
+        DnsResult::NotAHostName => "not a host name",
+        DnsResult::Reserved => "a reserved name",
+        DnsResult::Reverse => "a reverse look-up",
+        DnsResult::Refused => "every address is of a class that is not allowed",
+        DnsResult::Malformed(_) => "a malformed query",
+        DnsResult::Overloaded => "too many queries at once",
+        DnsResult::TooManyNames => "too many new names in a minute",
+        DnsResult::GrantChanged => "the policy changed meanwhile",
+        DnsResult::Unbound(_) => "the addresses could not be bound",
+        DnsResult::Upstream(_) => "the upstream resolvers failed",
+        DnsResult::Unencodable => "the answer could not be written",
+    }
+}
+
 fn reason(outcome: &DnsOutcome) -> Text {
-    let mut reason = outcome.result.to_string();
+    let mut reason = said(&outcome.result).to_owned();
     for refused in &outcome.refused {
         reason.push_str(&format!("; {} is {}", refused.address, refused.class.as_str()));
     }

@@ -326,9 +326,10 @@ pub(super) fn closing(mut answer: Answer) -> Answer {
 
 /// A JSON text as an answer; none for an empty one.
 pub(super) fn json(status: StatusCode, text: String) -> Answer {
+    let empty = text.is_empty();
     let mut answer = Response::new(full(Bytes::from(text)));
     *answer.status_mut() = status;
-    if answer.body().size_hint().exact() != Some(0) {
+    if !empty {
         let kind = HeaderValue::from_static(HttpRefusal::MEDIA_TYPE);
         answer.headers_mut().insert(CONTENT_TYPE, kind);
     }

@@ -154,7 +154,7 @@ impl Opening {
             None => Peer::Address(*address),
         };
         let permit = self.stages.decider.connect(actor.caller(), peer.target(), *port).ok()?;
-        permit.egress().is_some_and(|terms| terms.protocol == exeat_policy::Wire::Tcp).then_some(())?;
+        permit.egress().is_some_and(|terms| terms.wire == exeat_policy::Wire::Tcp).then_some(())?;
         self.arrived.registered.set_peer(&peer);
         Some((peer, permit))
     }

@@ -109,18 +109,17 @@ pub(super) fn build(
         tasks,
         stopping: CancellationToken::new(),
     });
-    let listeners = vec![
-        listener(given.one(&Role::ProxyV4, "listener on 127.0.0.1")?)?,
-        listener(given.one(&Role::ProxyV6, "listener on ::1")?)?,
-    ];
-    let datagrams = vec![
-        datagrams(given.one(&Role::DnsV4, "resolver socket on 127.0.0.1")?)?,
-        datagrams(given.one(&Role::DnsV6, "resolver socket on ::1")?)?,
-    ];
+    let mut listeners = vec![listener(given.one(&Role::ProxyV4, "listener on 127.0.0.1")?)?];
+    let mut resolvers = vec![datagrams(given.one(&Role::DnsV4, "resolver socket on 127.0.0.1")?)?];
+    // A machine without IPv6 has neither; the supervisor says so.
+    if let Ok(v6) = given.one(&Role::ProxyV6, "listener on ::1") {
+        listeners.push(listener(v6)?);
+        resolvers.push(datagrams(given.one(&Role::DnsV6, "resolver socket on ::1")?)?);
+    }
     let mut supervisor =
         Supervisor::new(channel, Arc::clone(&stages), requests, audit, &setup);
     supervisor.begin(setup.workloads, &setup.processes);
-    Ok(Built { stages, listeners, datagrams, supervisor, writer })
+    Ok(Built { stages, listeners, datagrams: resolvers, supervisor, writer })
 }
 
 /// Compiles what the supervisor sent; it compiled there as well.

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use exeat_policy::{Mode, PolicySet, Server as Registered, Timestamp, Transport};
-use jiff::Timestamp as Civil;
+use exeat_policy::{EgressRule, Mode, PolicySet, Server as Registered, Timestamp, Transport};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
@@ -205,13 +204,12 @@ fn findings(answering: &Answering, owner: Owner) -> Vec<Finding> {
         .filter(|entry| owner.owns(&entry.record))
         .map(|entry| {
             let record = entry.record;
-            let microseconds = record.time.microseconds();
             let text = record.finding.map(|finding| match finding.detail {
                 Some(detail) => format!("{}: {detail}", finding.what),
                 None => finding.what.to_string(),
             });
             Finding {
-                time: Civil::from_microsecond(microseconds).unwrap_or_default(),
+                time: record.time,
                 record: record.id.to_string(),
                 workload: record.workload.map(|workload| workload.name.to_string()),
                 text: text.unwrap_or_default(),
@@ -237,7 +235,7 @@ fn shown(stages: &Stages, set: &PolicySet, server: &Registered, whole: bool) -> 
         mode: if observed { "observe" } else { "enforce" }.to_owned(),
         review_by: server.review_by.map(|date| date.to_string()),
         egress: if whole {
-            server.egress.iter().map(ToString::to_string).collect()
+            server.egress.iter().map(egress).collect()
         } else {
             Vec::new()
         },
@@ -249,6 +247,28 @@ fn shown(stages: &Stages, set: &PolicySet, server: &Registered, whole: bool) -> 
         } else {
             std::collections::BTreeMap::new()
         },
+    }
+}
+
+/// One egress entry in a line.
+fn egress(rule: &EgressRule) -> String {
+    match rule {
+        EgressRule::Host(rule) => {
+            let ports: Vec<String> = rule.ports.iter().map(ToString::to_string).collect();
+            let methods = if rule.methods.is_empty() {
+                String::new()
+            } else {
+                format!("{} ", rule.methods.join(","))
+            };
+            let paths: Vec<&str> = rule.paths.iter().map(exeat_policy::PathGlob::as_str).collect();
+            format!("{methods}{}:{} {}", rule.host, ports.join(","), paths.join(" "))
+                .trim_end()
+                .to_owned()
+        }
+        EgressRule::Range(rule) => {
+            let ports: Vec<String> = rule.ports.iter().map(ToString::to_string).collect();
+            format!("{}:{} {}", rule.net, ports.join(","), rule.protocol)
+        }
     }
 }
 

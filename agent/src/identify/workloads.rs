@@ -19,7 +19,7 @@ pub struct Known {
     /// As the supervisor described it.
     pub workload: Workload,
     /// Since when the gate knows it.
-    pub since: jiff::Timestamp,
+    pub since: clock::Timestamp,
     /// The section of its records where the process is not known.
     recorded: Shared<Recorded>,
 }
@@ -64,8 +64,7 @@ impl Workloads {
             uid: Some(workload.uid),
             ..Recorded::default()
         };
-        let since = jiff::Timestamp::from_microsecond(clock::wall().microseconds());
-        let since = since.unwrap_or_default();
+        let since = clock::wall();
         let known = Arc::new(Known { recorded: recorded.into(), since, workload });
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.workloads.insert(known.workload.number, Arc::clone(&known));
