@@ -86,6 +86,12 @@ fn install_linker(compiler: &Compiler, major: u32) -> Result<()> {
     ));
     let mut cargo = shell::cargo();
     cargo.env_clear().envs(exeat_ebpf_toolchain::kept());
+    // This cargo's own compiler, not rustup's proxy: packages with toolchain files would make that
+    // change the user's toolchains.
+    let compiler = env::var_os("CARGO").map(|cargo| Path::new(&cargo).with_file_name("rustc"));
+    if let Some(compiler) = compiler.filter(|compiler| compiler.is_file()) {
+        cargo.env("RUSTC", compiler);
+    }
     // The linker's build finds LLVM by its llvm-config, and its libraries by the prefix.
     let path = env::var_os("PATH").unwrap_or_default();
     let entries = [prefix.join("bin")]
