@@ -25,9 +25,12 @@ pub(crate) struct Question {
 
 impl Question {
     fn ask<T>(&self, answer: impl FnOnce(&Request<'_>) -> T) -> T {
-        let workload = self.workload.map(|(host, name)| match host {
-            true => Workload::Host(name),
-            false => Workload::Server(name),
+        let workload = self.workload.map(|(host, name)| {
+            if host {
+                Workload::Host(name)
+            } else {
+                Workload::Server(name)
+            }
         });
         let caller = Caller {
             workload,
@@ -112,6 +115,14 @@ fn glob(pattern: &str, text: &str) -> bool {
     }
 }
 
+/// What the methods of the world name; the others name nothing, whatever the request says.
+const NAMING: [&str; 5] = [
+    "tools/call",
+    "resources/read",
+    "prompts/get",
+    "x/y",
+    "notifications/z",
+];
 const SESSION: [&str; 2] = ["initialize", "tools/list"];
 const DECIDED: [&str; 4] = [
     "tools/call",
@@ -126,7 +137,7 @@ fn classes(world: &World, question: &Question) -> Vec<&'static str> {
         .iter()
         .find(|server| server.name == question.server)
         .unwrap();
-    let name = question.name.unwrap_or("");
+    let name = name(question);
     let literal = |pattern: &str| pattern.find(['*', '?']).unwrap_or(usize::MAX);
     let mut best: Option<(usize, usize, &'static str)> = None;
     for (pattern, class) in &server.tools {
@@ -151,6 +162,13 @@ fn classes(world: &World, question: &Question) -> Vec<&'static str> {
         classes.push("external");
     }
     classes
+}
+
+fn name(question: &Question) -> &'static str {
+    let names = question
+        .method
+        .is_some_and(|method| NAMING.contains(&method));
+    question.name.filter(|_| names).unwrap_or("")
 }
 
 fn is_about(rule: &GenRule, question: &Question) -> bool {
@@ -184,9 +202,7 @@ fn matches(world: &World, rule: &GenRule, question: &Question) -> bool {
     };
     let tool = match &rule.tools {
         GenTools::Any => true,
-        GenTools::Names(globs) => globs
-            .iter()
-            .any(|pattern| glob(pattern, question.name.unwrap_or(""))),
+        GenTools::Names(globs) => globs.iter().any(|pattern| glob(pattern, name(question))),
         GenTools::Classes(named) if question.method == Some("tools/call") => {
             let classes = classes(world, question);
             if rule.allow {
@@ -207,17 +223,10 @@ fn answer(world: &World, question: &Question) -> Answer {
         .find(|server| server.name == question.server);
     let observes =
         question.method.is_some() && (world.observe || server.is_some_and(|server| server.observe));
-    let refused = |rule: Option<usize>| match observes {
-        true => Answer {
-            allow: true,
-            rule,
-            would: Some((false, rule)),
-        },
-        false => Answer {
-            allow: false,
-            rule,
-            would: None,
-        },
+    let refused = |rule: Option<usize>| Answer {
+        allow: observes,
+        rule,
+        would: observes.then_some((false, rule)),
     };
     let Some(server) = server else {
         return refused(None);
