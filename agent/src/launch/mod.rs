@@ -1,5 +1,6 @@
 //! Children of the supervisor: how a process gets from root in no particular place to an
 //! unprivileged program in its cgroup.
 
+pub mod client;
 pub mod environment;
 pub mod stage;

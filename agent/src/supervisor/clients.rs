@@ -8,6 +8,7 @@ use crate::control::access::Place;
 use crate::control::reply::{KernelState, Process};
 use crate::control::{Client, Code, Command, Facts, Responder};
 use crate::launch::stage::chain;
+use crate::telemetry::clock;
 
 impl Supervisor {
     pub(super) async fn serve(&mut self, client: Client) {
@@ -63,11 +64,10 @@ impl Supervisor {
                 started: self.started,
             },
             gate: self.gate.as_ref().map(|gate| {
-                let age = jiff::SignedDuration::try_from(gate.started.elapsed());
-                let started = age.ok().and_then(|age| super::now().checked_sub(age).ok());
+                let started = clock::wall().before(gate.started.elapsed());
                 Process {
                     pid: gate.pid,
-                    started: started.unwrap_or(self.started),
+                    started,
                 }
             }),
             gate_restarts: self.backoff.restarts,

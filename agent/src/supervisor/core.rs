@@ -31,6 +31,7 @@ use crate::control::server::Settings;
 use crate::control::slots::Limits;
 use crate::control::{Client, Listener, Responder};
 use crate::launch::stage::{Trust, chain};
+use crate::telemetry::clock::{self, Timestamp};
 
 /// Time for the first gate to become ready.
 const READY_LIMIT: Duration = Duration::from_secs(20);
@@ -61,7 +62,7 @@ pub(super) struct Parts {
 pub(super) struct Supervisor {
     pub(super) parts: Parts,
     pub(super) generation: u64,
-    pub(super) loaded: jiff::Timestamp,
+    pub(super) loaded: Timestamp,
     pub(super) rejected: Option<String>,
     pub(super) workloads: Workloads,
     pub(super) processes: Processes,
@@ -75,8 +76,9 @@ pub(super) struct Supervisor {
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
     pub(super) units: UnitWatch,
-    pub(super) started: jiff::Timestamp,
+    pub(super) started: Timestamp,
     restart_at: Option<Instant>,
+    missing_links: Vec<String>,
     process_messages: u32,
     received: Option<mpsc::Receiver<Happening>>,
 }
@@ -148,7 +150,7 @@ impl Supervisor {
         let mut supervisor = Self {
             parts,
             generation: 1,
-            loaded: super::now(),
+            loaded: clock::wall(),
             rejected: None,
             workloads,
             processes: Processes::default(),
@@ -162,8 +164,9 @@ impl Supervisor {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             units,
-            started: super::now(),
+            started: clock::wall(),
             restart_at: None,
+            missing_links: Vec::new(),
             process_messages: PROCESS_MESSAGES,
             received: Some(received),
         };
@@ -387,6 +390,21 @@ impl Supervisor {
         self.refuse_overdue(now);
         self.find_cgroups().await;
         self.sweep().await;
+        self.look_at_links().await;
+    }
+
+    /// Says it once for each change, when somebody detached or replaced a program.
+    async fn look_at_links(&mut self) {
+        let missing = match self.parts.kernel.missing_links() {
+            Ok(missing) => missing,
+            Err(error) => vec![chain(&error)],
+        };
+        if missing != self.missing_links {
+            self.missing_links.clone_from(&missing);
+            if !missing.is_empty() {
+                self.finding("enforcement_damaged", None, missing).await;
+            }
+        }
     }
 
     /// Starts a gate with everything that it needs.

@@ -90,7 +90,7 @@ impl Supervisor {
             return;
         };
         let cgroup = &live.record.cgroup;
-        if let Err(error) = self.parts.kernel.unmanage(cgroup) {
+        if let Err(error) = self.parts.kernel.unmanage_id(live.record.cgroup_id) {
             tracing::error!(
                 number,
                 error = chain(&error),

@@ -21,10 +21,10 @@ mod reload;
 mod runs;
 mod signing;
 mod start;
+#[cfg(test)]
+mod tests;
 mod trust;
 mod workloads;
-
-use crate::telemetry::clock;
 
 pub use accounts::AccountError;
 pub use error::DaemonError;
@@ -38,9 +38,4 @@ pub use start::{Options, Programs};
 /// Nothing was put into force where the error comes from starting; the exit status is 2 then.
 pub async fn daemon(options: Options, programs: Programs) -> Result<(), DaemonError> {
     start::prepare(options, programs).await?.run().await
-}
-
-/// The time, for replies.
-fn now() -> jiff::Timestamp {
-    jiff::Timestamp::from_microsecond(clock::wall().microseconds()).unwrap_or_default()
 }

@@ -5,6 +5,7 @@ use super::policy_files;
 use crate::channel::ToGate;
 use crate::control::reply::PolicyState;
 use crate::control::{Code, Reply, Responder};
+use crate::telemetry::clock;
 
 impl Supervisor {
     /// Reads the policy anew. A good one goes to the gate; a bad one leaves the last good one in
@@ -35,7 +36,7 @@ impl Supervisor {
         }
         self.parts.policy = policy;
         self.generation = self.generation.saturating_add(1);
-        self.loaded = super::now();
+        self.loaded = clock::wall();
         let generation = self.generation;
         self.tell(ToGate::Policy {
             generation,

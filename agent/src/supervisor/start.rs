@@ -155,9 +155,6 @@ fn degraded(features: &Features) -> Vec<String> {
             "refused connections fail with EPERM instead of ECONNREFUSED on this kernel".into(),
         );
     }
-    if !features.destroy {
-        found.push("connections older than management are not closed on this kernel".into());
-    }
     found
 }
 

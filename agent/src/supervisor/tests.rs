@@ -1,0 +1,407 @@
+//! The supervisor as a whole, as root, on the real kernel, with a gate that this test binary plays.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use exeat_ebpf::Kernel;
+use serde_json::Value;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::cgroups::{destroy, find_root};
+use super::*;
+use crate::channel::{GateEnd, RunVerdict, ToGate, ToSupervisor};
+use crate::control::client::Answer;
+use crate::control::reply::ExitStatus;
+use crate::control::{Code, Command, Connection, Reply, Responder, Run, Signal};
+use crate::launch::stage::Program;
+
+const GATE: &str = "EXEAT_TEST_GATE";
+const PATIENCE: Duration = Duration::from_secs(20);
+/// As long as nothing happens.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Not a test of its own: the gate. It writes what it hears to the audit directory.
+#[test]
+fn gate_process() {
+    if std::env::var_os(GATE).is_some() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(gate());
+    }
+}
+
+async fn gate() {
+    let channel = GateEnd::from_stdin().unwrap();
+    let first = channel.receive().await.unwrap().unwrap();
+    let ToGate::Setup(setup) = first.message else {
+        panic!("setup comes first")
+    };
+    assert_eq!(setup.descriptors.len(), first.descriptors.len());
+    // The last descriptor is the audit directory.
+    let directory = first.descriptors.last().unwrap();
+    let flags =
+        rustix::fs::OFlags::CREATE | rustix::fs::OFlags::APPEND | rustix::fs::OFlags::WRONLY;
+    let log = rustix::fs::openat(directory, "heard", flags, 0o600.into()).unwrap();
+    let mut log = fs::File::from(log);
+    let mut hear =
+        |message: &ToGate| writeln!(log, "{}", serde_json::to_string(message).unwrap()).unwrap();
+    hear(&ToGate::Setup(setup));
+    channel.send(&ToSupervisor::Ready, &[]).await.unwrap();
+    while let Some(mut received) = channel.receive().await.unwrap() {
+        hear(&received.message);
+        let answer = match received.message {
+            ToGate::Policy { generation, .. } => ToSupervisor::Reloaded {
+                generation,
+                faults: Vec::new(),
+            },
+            ToGate::MayRun {
+                request, server, ..
+            } => {
+                let verdict = if server == "forbidden" {
+                    RunVerdict::Refused {
+                        reason: "not for you".into(),
+                    }
+                } else {
+                    RunVerdict::Permitted
+                };
+                ToSupervisor::RunVerdict { request, verdict }
+            }
+            ToGate::Client(_) => {
+                let client = Responder::adopt(received.descriptors.remove(0), None).unwrap();
+                client
+                    .fail(Code::NotFound, "said by the gate")
+                    .await
+                    .unwrap();
+                continue;
+            }
+            ToGate::Stop { .. } => {
+                channel.send(&ToSupervisor::Stopped, &[]).await.unwrap();
+                return;
+            }
+            _ => continue,
+        };
+        channel.send(&answer, &[]).await.unwrap();
+    }
+}
+
+fn this_test(name: &str, variable: &str) -> Program {
+    Program {
+        path: std::env::current_exe().unwrap(),
+        arguments: ["--exact", name, "--nocapture", "--test-threads=1"]
+            .map(str::to_owned)
+            .into(),
+        environment: vec![(variable.to_owned(), "1".to_owned())],
+    }
+}
+
+struct Daemon {
+    directory: tempfile::TempDir,
+    name: String,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), DaemonError>>,
+}
+
+const POLICY: &str = r#"
+version: 1
+servers:
+  echo:
+    purpose: prints what it is
+    owner: test@example.com
+    launch:
+      command: sh
+      args: [-c, "id -u; cat /proc/self/cgroup; echo $TOKEN; test -n \"$SSL_CERT_FILE\" && echo trusted; exit 7"]
+      user: nobody
+      env: { TOKEN: { secret: token } }
+  sleeper:
+    purpose: waits to be told
+    owner: test@example.com
+    launch: { command: sh, args: [-c, "trap 'exit 3' TERM; sleep 600 & wait"], user: nobody }
+  forbidden:
+    purpose: is not started
+    owner: test@example.com
+    launch: { command: "true", user: nobody }
+"#;
+
+impl Daemon {
+    async fn start(name: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let name = format!("super-{name}-{}", std::process::id());
+        let at = |part: &str| directory.path().join(part);
+        fs::create_dir(at("policy")).unwrap();
+        fs::write(at("policy/a.yaml"), POLICY).unwrap();
+        let config = format!(
+            "version: 1\nstate_dir: {0}/state\nrun_dir: {0}/run\npolicy: {0}/policy\n\
+             bpffs: /sys/fs/bpf/{name}\ncgroup: {name}\ngate: {{ user: 65534 }}\n",
+            directory.path().display(),
+        );
+        fs::write(at("exeat.yaml"), config).unwrap();
+        let (stop, task) = Self::launch(directory.path()).await;
+        Self {
+            directory,
+            name,
+            stop,
+            task,
+        }
+    }
+
+    async fn launch(directory: &Path) -> (CancellationToken, JoinHandle<Result<(), DaemonError>>) {
+        let options = Options {
+            config: Some(directory.join("exeat.yaml")),
+            policy: None,
+        };
+        let programs = Programs {
+            stage: this_test("launch::stage::tests::stage_process", "EXEAT_TEST_STAGE"),
+            gate: this_test("supervisor::tests::gate_process", GATE),
+        };
+        let supervisor = start::prepare(options, programs).await.unwrap();
+        let stop = supervisor.stop.clone();
+        let task = tokio::spawn(supervisor.run());
+        let socket = directory.join("run/control.sock");
+        until(|| socket.exists()).await;
+        (stop, task)
+    }
+
+    fn at(&self, part: &str) -> PathBuf {
+        self.directory.path().join(part)
+    }
+
+    /// What the gate has heard, one value a message.
+    fn heard(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.at("state/audit/heard")).unwrap_or_default();
+        text.lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
+    }
+
+    fn heard_of(&self, what: &str) -> Vec<Value> {
+        self.heard()
+            .into_iter()
+            .filter_map(|message| message.get(what).cloned())
+            .collect()
+    }
+
+    fn workloads(&self) -> Vec<String> {
+        let directory = find_root().unwrap().join(&self.name).join("w");
+        let entries = fs::read_dir(directory).unwrap().map(Result::unwrap);
+        let directories = entries.filter(|entry| entry.file_type().unwrap().is_dir());
+        directories
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .collect()
+    }
+
+    async fn ask(&self, command: Command, descriptors: &[OwnedFd]) -> Connection {
+        let descriptors: Vec<_> = descriptors.iter().map(OwnedFd::as_fd).collect();
+        Connection::open(&self.at("run/control.sock"), &command, &descriptors)
+            .await
+            .unwrap()
+    }
+
+    async fn run(&self, server: &str) -> (Connection, std::io::PipeReader) {
+        let run = Run {
+            server: server.into(),
+            arguments: Vec::new(),
+            directory: None,
+            terminal: None,
+        };
+        let (reader, writer) = std::io::pipe().unwrap();
+        let null = || {
+            OwnedFd::from(
+                fs::File::options()
+                    .read(true)
+                    .write(true)
+                    .open("/dev/null")
+                    .unwrap(),
+            )
+        };
+        let streams = [null(), writer.into(), null()];
+        (self.ask(Command::Run(run), &streams).await, reader)
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+        let cgroup = find_root().unwrap().join(&self.name);
+        assert!(!cgroups::populated(&cgroup.join("gate")).unwrap());
+        let layout = exeat_ebpf::Layout {
+            bpffs: format!("/sys/fs/bpf/{}", self.name).into(),
+            cgroup_root: find_root().unwrap(),
+            managed: cgroup.join("w"),
+            gate: cgroup.join("gate"),
+        };
+        Kernel::release(&layout).unwrap();
+        destroy(&cgroup).await.unwrap();
+    }
+}
+
+async fn until(mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited for nothing");
+        sleep(PAUSE).await;
+    }
+}
+
+async fn replies(connection: &mut Connection) -> (Vec<Reply>, Option<String>) {
+    let mut replies = Vec::new();
+    loop {
+        match connection.next().await.unwrap() {
+            Answer::Reply(reply) => replies.push(reply),
+            Answer::Done => return (replies, None),
+            Answer::Failed(failure) => return (replies, Some(failure.message)),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_is_asked_for_started_and_leaves_nothing() {
+    let daemon = Daemon::start("run").await;
+    let (mut connection, mut output) = daemon.run("echo").await;
+    let (replies, failure) = replies(&mut connection).await;
+    assert_eq!(failure, None);
+    let Some(Reply::Exited(exited)) = replies.last() else {
+        panic!("{replies:?}")
+    };
+    assert_eq!(exited.status, ExitStatus::Code(7));
+    let mut text = String::new();
+    output.read_to_string(&mut text).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "65534");
+    assert!(
+        text.contains(&format!("/{}/w/echo-1\n", daemon.name)),
+        "{text}"
+    );
+    let workload = daemon.heard_of("workload").remove(0);
+    assert_eq!(workload["number"], 1);
+    let placeholder = workload["placeholders"][0]["value"].as_str().unwrap();
+    assert!(lines.contains(&placeholder), "{text}");
+    assert_eq!(lines.last(), Some(&"trusted"));
+    until(|| daemon.heard_of("workload_gone").len() == 1).await;
+    assert!(daemon.workloads().is_empty());
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn the_gate_refuses_a_start_and_answers_clients_itself() {
+    let daemon = Daemon::start("refuse").await;
+    let (mut connection, _output) = daemon.run("forbidden").await;
+    assert_eq!(
+        replies(&mut connection).await.1.as_deref(),
+        Some("not for you")
+    );
+    let (mut connection, _output) = daemon.run("unknown").await;
+    let (_, failure) = replies(&mut connection).await;
+    assert!(failure.unwrap().contains("`unknown`"));
+    assert!(daemon.heard_of("workload").is_empty() && daemon.workloads().is_empty());
+    let mut connection = daemon.ask(Command::Status, &[]).await;
+    assert_eq!(
+        replies(&mut connection).await.1.as_deref(),
+        Some("said by the gate")
+    );
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_servers_life_is_its_clients() {
+    let daemon = Daemon::start("life").await;
+    let (mut connection, _output) = daemon.run("sleeper").await;
+    assert!(matches!(
+        connection.next().await.unwrap(),
+        Answer::Reply(Reply::Started(_))
+    ));
+    connection.signal(Signal::Terminate).await.unwrap();
+    let (ended, _) = replies(&mut connection).await;
+    let Some(Reply::Exited(exited)) = ended.last() else {
+        panic!("{ended:?}")
+    };
+    // Before the trap is set the signal itself ends the shell.
+    assert!(matches!(
+        exited.status,
+        ExitStatus::Code(3) | ExitStatus::Signal(15)
+    ));
+
+    let (mut connection, _output) = daemon.run("sleeper").await;
+    assert!(matches!(
+        connection.next().await.unwrap(),
+        Answer::Reply(Reply::Started(_))
+    ));
+    assert_eq!(daemon.workloads().len(), 1);
+    drop(connection);
+    until(|| daemon.heard_of("workload_gone").len() == 2).await;
+    assert!(daemon.workloads().is_empty());
+
+    let (mut connection, _output) = daemon.run("sleeper").await;
+    assert!(matches!(
+        connection.next().await.unwrap(),
+        Answer::Reply(Reply::Started(_))
+    ));
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_good_policy_reaches_the_gate_at_once_and_a_bad_one_never() {
+    let daemon = Daemon::start("policy").await;
+    fs::write(daemon.at("draft"), "version: 1\nservers: [\n").unwrap();
+    fs::rename(daemon.at("draft"), daemon.at("policy/a.yaml")).unwrap();
+    let refused = |record: &Value| record["event"] == "policy_refused" && record["finding"] == true;
+    until(|| daemon.heard_of("record").iter().any(refused)).await;
+    assert!(daemon.heard_of("policy").is_empty());
+
+    fs::write(daemon.at("draft"), POLICY.replace("exit 7", "exit 8")).unwrap();
+    let began = Instant::now();
+    fs::rename(daemon.at("draft"), daemon.at("policy/a.yaml")).unwrap();
+    until(|| daemon.heard_of("policy").len() == 1).await;
+    println!("from rename to the gate: {:?}", began.elapsed());
+    assert_eq!(daemon.heard_of("policy")[0]["generation"], 2);
+
+    let mut connection = daemon.ask(Command::Reload, &[]).await;
+    let (answers, failure) = replies(&mut connection).await;
+    assert_eq!(failure, None);
+    let [Reply::Reloaded(state)] = &answers[..] else {
+        panic!("{answers:?}")
+    };
+    assert_eq!((state.generation, state.servers), (2, 3));
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_dead_gate_is_replaced_and_told_everything() {
+    let daemon = Daemon::start("gate").await;
+    let (mut connection, _output) = daemon.run("sleeper").await;
+    assert!(matches!(
+        connection.next().await.unwrap(),
+        Answer::Reply(Reply::Started(_))
+    ));
+    let gate = find_root().unwrap().join(&daemon.name).join("gate");
+    let pids = cgroups::processes(&gate).unwrap();
+    assert_eq!(pids.len(), 1);
+    cgroups::signal(pids[0], rustix::process::Signal::KILL);
+    until(|| daemon.heard_of("setup").len() == 2).await;
+    let setup = daemon.heard_of("setup").remove(1);
+    assert_eq!(setup["workloads"][0]["name"], "sleeper");
+    assert_eq!(
+        setup["proxy_port"],
+        daemon.heard_of("setup")[0]["proxy_port"]
+    );
+    until(|| {
+        daemon
+            .heard_of("record")
+            .iter()
+            .any(|r| r["event"] == "gate_restarted")
+    })
+    .await;
+    // The server never noticed.
+    connection.signal(Signal::Terminate).await.unwrap();
+    let (ended, failure) = replies(&mut connection).await;
+    assert!(
+        matches!(ended.last(), Some(Reply::Exited(_))),
+        "{ended:?} {failure:?}"
+    );
+    daemon.stop().await;
+}
