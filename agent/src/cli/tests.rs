@@ -7,15 +7,16 @@ use super::error::{CliError, Kind};
 use crate::control::{Code, ControlError, Failure};
 
 /// The help of every command that is not hidden, each under its name.
-fn help(command: &mut clap::Command, path: &str, all: &mut String) {
+fn collect(command: &mut clap::Command, path: &str, all: &mut String) {
     let name = format!("{path} {}", command.get_name()).trim().to_owned();
-    all.push_str(&format!("=== {name}\n{}\n", command.render_long_help()));
+    let help = command.render_long_help();
+    all.extend([format!("=== {name}\n{help}\n")]);
     for child in command
         .get_subcommands_mut()
         .filter(|child| !child.is_hide_set())
     {
         if child.get_name() != "help" {
-            help(child, &name, all);
+            collect(child, &name, all);
         }
     }
 }
@@ -25,7 +26,7 @@ fn every_command_says_what_it_does_and_gives_an_example() {
     let mut command = Cli::command();
     command.build();
     let mut all = String::new();
-    help(&mut command, "", &mut all);
+    collect(&mut command, "", &mut all);
     for section in all.split("=== ").filter(|section| !section.is_empty()) {
         assert!(section.contains("Example"), "{section}");
     }
