@@ -20,5 +20,6 @@ pub mod stdio;
 pub mod tcp;
 pub mod upstream;
 pub mod wait;
+pub mod wire;
 
 pub use lab::Lab;

@@ -111,6 +111,15 @@ pub(crate) fn install_mitmproxy(root: &Path, say: impl Fn(&str)) -> Result<PathB
     Ok(target.join("bin/mitmdump"))
 }
 
+/// Finds HAProxy for side-by-side measurements.
+pub(crate) fn haproxy() -> Result<PathBuf> {
+    let program = Path::new("/usr/sbin/haproxy");
+    if program.exists() {
+        return Ok(program.to_owned());
+    }
+    bail!("measurements beside HAProxy need it; run: apt-get install -y haproxy")
+}
+
 fn require(absent: &[&str]) -> Result<()> {
     if absent.is_empty() {
         return Ok(());
