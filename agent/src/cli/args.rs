@@ -117,6 +117,9 @@ Examples:
   exeat doctor --no-runtimes       without starting node, python and the like
   exeat doctor --json | jq '.[] | select(.standing != \"ok\")'")]
     Doctor(DoctorArguments),
+    /// The unprivileged half of the daemon, which starts it
+    #[command(hide = true)]
+    Gate,
     /// For Exeat's own use
     #[command(subcommand, hide = true)]
     Internal(InternalCommand),

@@ -1,4 +1,4 @@
-//! `exeat daemon`: hands over to the supervisor.
+//! `exeat daemon` and its unprivileged half: hand over to the supervisor and to the gate.
 
 use std::error::Error;
 
@@ -6,6 +6,7 @@ use tokio::runtime::Builder;
 
 use super::args::{DaemonArguments, Global};
 use super::error::{CliError, Kind};
+use crate::gate;
 use crate::supervisor::{self, Options, Programs};
 use crate::telemetry::logging;
 
@@ -24,4 +25,11 @@ pub(super) fn run(arguments: &DaemonArguments, global: &Global) -> Result<(), Cl
     runtime
         .block_on(supervisor::daemon(options, Programs::this()))
         .map_err(|error| failed(&error))
+}
+
+/// Runs the gate until its supervisor stops it.
+pub(super) fn gate() -> Result<(), CliError> {
+    let failed = |error: &(dyn Error + 'static)| CliError::from_error(Kind::Usage, error);
+    logging::init(None).map_err(|error| failed(&error))?;
+    gate::main().map_err(|error| failed(&error))
 }

@@ -71,6 +71,9 @@ fn perform(cli: &Cli, output: Output) -> Result<u8, CliError> {
     if let Command::Daemon(arguments) = &cli.command {
         return daemon::run(arguments, &cli.global).map(|()| 0);
     }
+    if matches!(cli.command, Command::Gate) {
+        return daemon::gate().map(|()| 0);
+    }
     let config = config::load(cli.global.config.as_deref())
         .map_err(|error| CliError::from_error(Kind::Usage, &error))?;
     let socket = cli.global.socket.clone();
@@ -101,7 +104,7 @@ async fn client(
         Command::Ca(command) => ca::run(command, daemon, output).await,
         Command::Doctor(arguments) => doctor::run(arguments, config, daemon, output).await,
         // Done before, since they are no clients.
-        Command::Daemon(_) | Command::Run(_) | Command::Internal(_) => Ok(()),
+        Command::Daemon(_) | Command::Gate | Command::Run(_) | Command::Internal(_) => Ok(()),
     }
 }
 
