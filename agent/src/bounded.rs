@@ -25,7 +25,12 @@ impl<K, V> Debug for Bounded<K, V> {
 impl<K: Eq + Hash + Clone, V> Bounded<K, V> {
     /// An empty map that holds at most `limit` entries (at least one).
     pub fn new(limit: usize) -> Self {
-        Self { limit: limit.max(1), tick: 0, entries: HashMap::new(), order: BTreeMap::new() }
+        Self {
+            limit: limit.max(1),
+            tick: 0,
+            entries: HashMap::new(),
+            order: BTreeMap::new(),
+        }
     }
 
     /// The value of `key`, which counts as used now.
@@ -46,7 +51,11 @@ impl<K: Eq + Hash + Clone, V> Bounded<K, V> {
     /// Puts `value` under `key`. Returns the entry that had to leave for it, if any.
     pub fn insert(&mut self, key: K, value: V) -> Option<(K, V)> {
         self.remove(&key);
-        let evicted = if self.entries.len() >= self.limit { self.pop_oldest() } else { None };
+        let evicted = if self.entries.len() >= self.limit {
+            self.pop_oldest()
+        } else {
+            None
+        };
         self.tick = self.tick.wrapping_add(1);
         self.order.insert(self.tick, key.clone());
         self.entries.insert(key, (value, self.tick));
@@ -110,7 +119,11 @@ mod tests {
         assert_eq!(map.get("a"), Some(&mut 1));
         assert_eq!(map.insert("c", 3), Some(("b", 2)));
         assert_eq!(map.len(), 2);
-        assert_eq!(map.insert("a", 4), None, "a key that is there takes its own place");
+        assert_eq!(
+            map.insert("a", 4),
+            None,
+            "a key that is there takes its own place"
+        );
         assert_eq!(map.remove("a"), Some(4));
         assert_eq!(map.get("a"), None);
     }

@@ -179,10 +179,13 @@ impl Log {
     /// Opens the record of an exchange where nothing may wait: fails also when the queue is full.
     pub fn try_open(&self, kind: Kind, start: Start) -> Result<OpenRecord, AuditUnavailable> {
         self.available()?;
-        let place = Arc::clone(&self.0.places).try_acquire_owned().map_err(|error| match error {
-            TryAcquireError::Closed => self.gone(),
-            TryAcquireError::NoPermits => AuditUnavailable::Full,
-        })?;
+        let place =
+            Arc::clone(&self.0.places)
+                .try_acquire_owned()
+                .map_err(|error| match error {
+                    TryAcquireError::Closed => self.gone(),
+                    TryAcquireError::NoPermits => AuditUnavailable::Full,
+                })?;
         Ok(self.begin(kind, start, place))
     }
 
@@ -216,7 +219,11 @@ impl Log {
 
     /// Records that are open or on their way to the disk.
     pub fn queued(&self) -> u64 {
-        let taken = self.0.options.places.saturating_sub(self.0.places.available_permits());
+        let taken = self
+            .0
+            .options
+            .places
+            .saturating_sub(self.0.places.available_permits());
         taken as u64
     }
 

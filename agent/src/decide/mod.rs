@@ -12,11 +12,11 @@ use exeat_policy::{
     ports_for, ranges,
 };
 
-pub use self::permit::{Connect, Exchange, Message, Permit, Refused, Resolve, Run};
 use self::counters::Counters;
 use self::permit::Judged;
-use crate::audit::record::{Decision, Effect as RecordedEffect, Mode as RecordedMode};
+pub use self::permit::{Connect, Exchange, Message, Permit, Refused, Resolve, Run};
 use crate::audit::Text;
+use crate::audit::record::{Decision, Effect as RecordedEffect, Mode as RecordedMode};
 use crate::telemetry::clock;
 
 /// A policy in force.
@@ -125,7 +125,14 @@ impl Decider {
         target: Target<'_>,
         port: u16,
     ) -> Result<Permit<Connect>, Refused> {
-        self.judge(caller, Action::Connect { target, port, protocol: Protocol::Tcp })
+        self.judge(
+            caller,
+            Action::Connect {
+                target,
+                port,
+                protocol: Protocol::Tcp,
+            },
+        )
     }
 
     /// May `caller` send this HTTP request?
@@ -134,8 +141,25 @@ impl Decider {
         caller: Caller<'_>,
         request: HttpRequest<'_>,
     ) -> Result<Permit<Exchange>, Refused> {
-        let HttpRequest { target, port, method, path, tls, upgrade } = request;
-        self.judge(caller, Action::Http { target, port, method, path, tls, upgrade })
+        let HttpRequest {
+            target,
+            port,
+            method,
+            path,
+            tls,
+            upgrade,
+        } = request;
+        self.judge(
+            caller,
+            Action::Http {
+                target,
+                port,
+                method,
+                path,
+                tls,
+                upgrade,
+            },
+        )
     }
 
     /// May this MCP message pass?
@@ -144,13 +168,35 @@ impl Decider {
         caller: Caller<'_>,
         message: McpMessage<'_>,
     ) -> Result<Permit<Message>, Refused> {
-        let McpMessage { server, method, name, hints, session } = message;
-        self.judge(caller, Action::Mcp { server, method, name, hints, session })
+        let McpMessage {
+            server,
+            method,
+            name,
+            hints,
+            session,
+        } = message;
+        self.judge(
+            caller,
+            Action::Mcp {
+                server,
+                method,
+                name,
+                hints,
+                session,
+            },
+        )
     }
 
     /// Whether a tool is shown to `caller`.
     pub fn lists(&self, caller: Caller<'_>, server: &str, tool: &str, hints: Hints) -> bool {
-        listable(&self.state.load().set, caller, server, tool, Some(hints), now())
+        listable(
+            &self.state.load().set,
+            caller,
+            server,
+            tool,
+            Some(hints),
+            now(),
+        )
     }
 
     /// The ports at which the addresses of `name` are opened for `caller`.
@@ -166,10 +212,18 @@ impl Decider {
     fn judge<A>(&self, caller: Caller<'_>, action: Action<'_>) -> Result<Permit<A>, Refused> {
         let state = self.state.load();
         let now = now();
-        let mut request = Request { caller, action, now, counts: &[] };
+        let mut request = Request {
+            caller,
+            action,
+            now,
+            counts: &[],
+        };
         let keys = limit_keys(&state.set, &request);
         let held = (!keys.is_empty()).then(|| self.counters.hold(keys, now));
-        let counts = held.as_ref().map(counters::Held::counts).unwrap_or_default();
+        let counts = held
+            .as_ref()
+            .map(counters::Held::counts)
+            .unwrap_or_default();
         request.counts = &counts;
         // INVARIANT: the one call of `evaluate`; `cargo xtask tidy` counts them.
         let verdict = evaluate(&state.set, &request);
@@ -190,12 +244,26 @@ impl Decider {
 impl InForce {
     fn new(set: PolicySet, generation: u64) -> Self {
         let fingerprint = Text::new(set.fingerprint());
-        Self { set, generation, loaded: clock::wall(), fingerprint }
+        Self {
+            set,
+            generation,
+            loaded: clock::wall(),
+            fingerprint,
+        }
     }
 
     fn judged(&self, verdict: Verdict) -> Judged {
-        let Verdict { effect, rule, reason, mode, would, identities, class, egress, retry_after } =
-            verdict;
+        let Verdict {
+            effect,
+            rule,
+            reason,
+            mode,
+            would,
+            identities,
+            class,
+            egress,
+            retry_after,
+        } = verdict;
         let decision = Decision {
             effect: recorded(effect),
             rule: rule.as_deref().map(Text::new),
@@ -209,7 +277,14 @@ impl InForce {
             generation: Some(self.generation),
             counters: Vec::new(),
         };
-        Judged { decision, reason, egress, class, identities, retry_after }
+        Judged {
+            decision,
+            reason,
+            egress,
+            class,
+            identities,
+            retry_after,
+        }
     }
 }
 

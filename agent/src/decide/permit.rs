@@ -33,7 +33,7 @@ pub struct Permit<A> {
 /// Proof that policy refused.
 #[must_use = "a refusal has to be answered and recorded"]
 pub struct Refused {
-    judged: Judged,
+    judged: Box<Judged>,
 }
 
 /// What both hold.
@@ -48,7 +48,10 @@ pub(super) struct Judged {
 
 impl<A> Permit<A> {
     pub(super) fn new(judged: Judged) -> Self {
-        Self { judged, about: std::marker::PhantomData }
+        Self {
+            judged,
+            about: std::marker::PhantomData,
+        }
     }
 
     /// For the record.
@@ -74,7 +77,9 @@ impl<A> Permit<A> {
 
 impl Refused {
     pub(super) fn new(judged: Judged) -> Self {
-        Self { judged }
+        Self {
+            judged: Box::new(judged),
+        }
     }
 
     /// For the record.
@@ -105,12 +110,16 @@ impl Refused {
 
 impl<A> fmt::Debug for Permit<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").field("decision", &self.judged.decision).finish_non_exhaustive()
+        f.debug_struct("Permit")
+            .field("decision", &self.judged.decision)
+            .finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Refused").field("decision", &self.judged.decision).finish_non_exhaustive()
+        f.debug_struct("Refused")
+            .field("decision", &self.judged.decision)
+            .finish_non_exhaustive()
     }
 }

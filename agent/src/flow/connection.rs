@@ -130,7 +130,11 @@ impl Connection {
 
     /// A connection that carried no exchange still has its record.
     fn finish(&self, ended: Result<(), hyper::Error>) {
-        let record = self.record.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let record = self
+            .record
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         match (record, ended) {
             (Some(record), Err(error)) => record.refuse_with(&error),
             (Some(record), Ok(())) => drop(record.close(Outcome::done())),
@@ -141,7 +145,11 @@ impl Connection {
 
     /// The record of the next exchange: the connection's own for the first.
     pub(super) async fn record(&self) -> Result<OpenRecord, AuditUnavailable> {
-        let first = self.record.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let first = self
+            .record
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         let mut record = match first {
             Some(mut record) => {
                 record.record_mut().kind = Kind::Http;
@@ -157,7 +165,12 @@ impl Connection {
     /// The peer of a request that names `said`: the connection's, or the one that the first request decides.
     pub(super) fn agree(&self, said: (Peer, Option<u16>)) -> Result<&Peer, NotAgreed> {
         if self.peer.get().is_none() {
-            let Arrived { actor, address, port: _, registered } = &self.arrived;
+            let Arrived {
+                actor,
+                address,
+                port: _,
+                registered,
+            } = &self.arrived;
             registered.set_peer(&said.0);
             agree::bound(&self.stages.bindings, actor.number(), *address, &said.0)?;
             // A second request on the same HTTP/2 connection may have come first; then it must agree with that.
@@ -191,7 +204,9 @@ impl Connection {
             let sender = self.open(peer).await?;
             *upstream = Some(Ok(sender));
         }
-        let Some(Ok(sender)) = &mut *upstream else { return Err(SendFault::Closed) };
+        let Some(Ok(sender)) = &mut *upstream else {
+            return Err(SendFault::Closed);
+        };
         sender.ready().await.map_err(SendFault::Send)?;
         let answer = sender.send(request);
         drop(upstream);
@@ -217,18 +232,38 @@ impl Connection {
     }
 
     async fn open(&self, peer: &Peer) -> Result<Sender, SendFault> {
-        let Arrived { actor, address, port, .. } = &self.arrived;
+        let Arrived {
+            actor,
+            address,
+            port,
+            ..
+        } = &self.arrived;
         let permit: Permit<Connect> = self
             .stages
             .decider
             .connect(actor.caller(), peer.target(), *port)
             .map_err(|refused| SendFault::Refused(Box::new(refused)))?;
-        let to = Destination { workload: actor.number(), peer, port: *port, dialled: *address };
-        let clear = permit.egress().is_some_and(|terms| terms.tls == exeat_policy::Tls::Off);
+        let to = Destination {
+            workload: actor.number(),
+            peer,
+            port: *port,
+            dialled: *address,
+        };
+        let clear = permit
+            .egress()
+            .is_some_and(|terms| terms.tls == exeat_policy::Tls::Off);
         let opened = match (self.tls, clear) {
             (true, false) => {
-                let offer = if self.version == Version::Http2 { Alpn::Http2 } else { Alpn::Http1 };
-                self.stages.ways.tls(permit, to, &[offer]).await.map(|(sender, _)| sender)
+                let offer = if self.version == Version::Http2 {
+                    Alpn::Http2
+                } else {
+                    Alpn::Http1
+                };
+                self.stages
+                    .ways
+                    .tls(permit, to, &[offer])
+                    .await
+                    .map(|(sender, _)| sender)
             }
             (false, true) => self.stages.ways.clear(permit, to, self.version).await,
             // Clear text where the rule wants TLS, or the reverse.

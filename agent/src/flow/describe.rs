@@ -3,8 +3,8 @@
 use std::error::Error;
 use std::io;
 
-use hyper::{Request, StatusCode};
 use hyper::body::Incoming;
+use hyper::{Request, StatusCode};
 use thiserror::Error;
 
 use crate::audit::record::{
@@ -122,7 +122,10 @@ impl Story for OpenRecord {
     }
 
     fn tell_request(&mut self, request: &Request<Incoming>) {
-        let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+        let path = request
+            .uri()
+            .path_and_query()
+            .map_or("", |path| path.as_str());
         if let Some(http) = &mut self.record_mut().http {
             http.method = Some(Text::new(request.method().as_str()));
             http.path = Some(Text::path(path));
@@ -193,7 +196,10 @@ impl Story for OpenRecord {
                 counters: Vec::new(),
             });
         }
-        drop(self.close(Outcome { error: Some(why), ..Outcome::refused() }));
+        drop(self.close(Outcome {
+            error: Some(why),
+            ..Outcome::refused()
+        }));
     }
 
     fn fail(self, error: &(dyn Error + Send + Sync)) {
@@ -203,17 +209,26 @@ impl Story for OpenRecord {
 
 /// Every byte was looked into.
 pub(super) fn read() -> Inspection {
-    Inspection { extent: Extent::Full, why: None }
+    Inspection {
+        extent: Extent::Full,
+        why: None,
+    }
 }
 
 /// Some of it was.
 pub(super) fn partly(why: &'static str) -> Inspection {
-    Inspection { extent: Extent::Partial, why: Some(Text::fixed(why)) }
+    Inspection {
+        extent: Extent::Partial,
+        why: Some(Text::fixed(why)),
+    }
 }
 
 /// None of it was.
 pub(super) fn unread(why: &'static str) -> Inspection {
-    Inspection { extent: Extent::None, why: Some(Text::fixed(why)) }
+    Inspection {
+        extent: Extent::None,
+        why: Some(Text::fixed(why)),
+    }
 }
 
 /// Records something that an operator should look at.
@@ -227,8 +242,11 @@ pub(super) async fn finding(
     tracing::warn!(what, detail = %detail, "finding");
     let mut record = log.record(Kind::Finding, clock::now());
     record.workload = workload;
-    record.finding =
-        Some(Finding { what: Text::fixed(what), detail: Some(detail), count: None });
+    record.finding = Some(Finding {
+        what: Text::fixed(what),
+        detail: Some(detail),
+        count: None,
+    });
     if let Err(error) = log.event(record).await {
         tracing::error!(%error, what, "a finding could not be recorded");
     }

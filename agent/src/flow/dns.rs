@@ -13,10 +13,12 @@ use super::{KernelBindings, Stages, open};
 use crate::audit::record::{Decision, Dns, Effect, Kind, Mode, Stage};
 use crate::audit::{Outcome, Text};
 use crate::decide::Decider;
+use crate::identify::bindings::BindFault as Unbound;
 use crate::identify::workloads::Workloads;
 use crate::intake::{Actor, Arrived};
 use crate::resolve::{
-    BindFault, DnsOutcome, DnsResult, FrameLimits, Frames, NameGrant, Oracle, Transport, describe_type,
+    BindFault, DnsOutcome, DnsResult, FrameLimits, Frames, NameGrant, Oracle, Transport,
+    describe_type,
 };
 
 /// Datagrams of a query beyond which it is not read (EDNS or not, a question is short).
@@ -36,8 +38,11 @@ pub struct Names {
 impl Oracle for Names {
     fn may_resolve(&self, workload: u32, name: &Name) -> Option<NameGrant> {
         let known = self.workloads.get(workload)?;
-        let caller =
-            exeat_policy::Caller { workload: Some(known.judged()), user: None, fetching: false };
+        let caller = exeat_policy::Caller {
+            workload: Some(known.judged()),
+            user: None,
+            fetching: false,
+        };
         let permit = self.decider.resolve(caller, name).ok()?;
         let terms = permit.egress();
         let bindings = self.decider.ports(caller, name);
@@ -59,27 +64,36 @@ impl Oracle for Names {
         addresses: &[IpAddr],
         grant: &NameGrant,
     ) -> Result<(), BindFault> {
-        self.bindings.bind(workload, name, addresses, &ports(grant)).map_err(|cause| unbound(workload, name, cause))
+        self.bindings
+            .bind(workload, name, addresses, &ports(grant))
+            .map_err(|cause| unbound(workload, name, cause))
     }
 
     fn synthetic(&self, workload: u32, name: &Name) -> Result<(Ipv4Addr, Ipv6Addr), BindFault> {
-        self.bindings.synthetic(workload, name).map_err(|cause| unbound(workload, name, cause))
+        self.bindings
+            .synthetic(workload, name)
+            .map_err(|cause| unbound(workload, name, cause))
     }
 }
 
-fn unbound(
-    workload: u32,
-    name: &Name,
-    cause: crate::identify::bindings::BindFault,
-) -> BindFault {
-    BindFault { name: name.to_string(), workload, cause: Box::new(cause) }
+fn unbound(workload: u32, name: &Name, cause: Unbound) -> BindFault {
+    BindFault {
+        name: name.to_string(),
+        workload,
+        cause: Box::new(cause),
+    }
 }
 
 fn ports(grant: &NameGrant) -> Vec<(u16, exeat_ebpf::Protocol)> {
-    grant.ports.iter().map(|(port, _)| (*port, exeat_ebpf::Protocol::Tcp)).collect()
+    grant
+        .ports
+        .iter()
+        .map(|(port, _)| (*port, exeat_ebpf::Protocol::Tcp))
+        .collect()
 }
 
 /// Serves the resolver's datagram socket until it fails.
+#[expect(clippy::infinite_loop, reason = "ends with the gate, which drops it")]
 pub async fn serve_datagrams(stages: Arc<Stages>, socket: Arc<UdpSocket>) {
     let mut buffer = vec![0_u8; DATAGRAM];
     loop {
@@ -91,7 +105,9 @@ pub async fn serve_datagrams(stages: Arc<Stages>, socket: Arc<UdpSocket>) {
             }
         };
         let query = Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default());
-        let Some([high, low]) = query.first_chunk::<2>() else { continue };
+        let Some([high, low]) = query.first_chunk::<2>() else {
+            continue;
+        };
         let id = u16::from_be_bytes([*high, *low]);
         let source = match stages.intake.kernel.dns_source(from, id) {
             Ok(Some(source)) => source,
@@ -104,7 +120,10 @@ pub async fn serve_datagrams(stages: Arc<Stages>, socket: Arc<UdpSocket>) {
         };
         let (stages, socket) = (Arc::clone(&stages), Arc::clone(&socket));
         stages.tasks.clone().spawn(async move {
-            let actor = stages.intake.actor(source.workload, source.tgid, source.uid).await;
+            let actor = stages
+                .intake
+                .actor(source.workload, source.tgid, source.uid)
+                .await;
             let Some(actor) = actor else { return };
             let answer = serve_query(&stages, &actor, &query, Transport::Udp).await;
             if let Some(answer) = answer
@@ -146,7 +165,10 @@ async fn serve_query(
 ) -> Option<Vec<u8>> {
     let mut record = open(stages, actor, Kind::Dns).await.ok()?;
     record.stage(Stage::Decide);
-    let answer = stages.resolver.serve_query(actor.number(), query, transport).await;
+    let answer = stages
+        .resolver
+        .serve_query(actor.number(), query, transport)
+        .await;
     let outcome = &answer.outcome;
     record.record_mut().dns = Some(described(outcome));
     let refusal = outcome.is_refusal();
@@ -161,7 +183,11 @@ async fn serve_query(
         generation: Some(state.generation),
         counters: Vec::new(),
     });
-    drop(record.close(if refusal { Outcome::refused() } else { Outcome::done() }));
+    drop(record.close(if refusal {
+        Outcome::refused()
+    } else {
+        Outcome::done()
+    }));
     answer.bytes
 }
 
@@ -172,10 +198,18 @@ fn described(outcome: &DnsOutcome) -> Dns {
         name: Text::new(&outcome.asked),
         record_type: Text::new(&outcome.kind.map(describe_type).unwrap_or_default()),
         code: outcome.rcode.map(|code| {
-            Text::new(&format!("{:?}", ResponseCode::from(0, code.to_be_bytes()[1])))
+            Text::new(&format!(
+                "{:?}",
+                ResponseCode::from(0, code.to_be_bytes()[1])
+            ))
         }),
-        answers: addresses.chain(aliases).map(|answer| Text::new(&answer)).collect(),
-        upstream: outcome.upstream.map(|upstream| Text::new(&upstream.to_string())),
+        answers: addresses
+            .chain(aliases)
+            .map(|answer| Text::new(&answer))
+            .collect(),
+        upstream: outcome
+            .upstream
+            .map(|upstream| Text::new(&upstream.to_string())),
     }
 }
 
@@ -206,7 +240,10 @@ fn said(result: &DnsResult) -> &'static str {
 fn reason(outcome: &DnsOutcome) -> Text {
     let mut reason = said(&outcome.result).to_owned();
     for refused in &outcome.refused {
-        reason.push_str(&format!("; {} is {}", refused.address, refused.class.as_str()));
+        reason.push_str("; ");
+        reason.push_str(&refused.address.to_string());
+        reason.push_str(" is ");
+        reason.push_str(refused.class.as_str());
     }
     Text::new(&reason)
 }

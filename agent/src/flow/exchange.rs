@@ -8,15 +8,14 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::header::{
-    ALT_SVC, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderValue,
-    UPGRADE,
+    ALT_SVC, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderValue, UPGRADE,
 };
 use hyper::http::request::Parts;
 use hyper::{Request, Response, StatusCode, Version as HttpVersion};
 use hyper_util::rt::TokioIo;
 
 use super::connection::{Connection, SendFault};
-use super::describe::{Story, partly, read, unread};
+use super::describe::{Story as _, partly, read, unread};
 use super::{NotAgreed, mcp};
 use crate::audit::record::Stage;
 use crate::audit::{OpenRecord, Outcome};
@@ -43,13 +42,23 @@ pub(super) async fn serve(
     };
     record.tell_request(&request);
     Ok(match admit(connection, &mut record, &request) {
-        Ok(Admitted { peer, permit, server: Some(server) }) => {
-            let place = mcp::Place { connection, peer: &peer, server: &server };
+        Ok(Admitted {
+            peer,
+            permit,
+            server: Some(server),
+        }) => {
+            let place = mcp::Place {
+                connection,
+                peer: &peer,
+                server: &server,
+            };
             mcp::serve(place, permit, record, request).await
         }
-        Ok(Admitted { peer, permit, server: None }) => {
-            forward(connection, &peer, permit, record, request).await
-        }
+        Ok(Admitted {
+            peer,
+            permit,
+            server: None,
+        }) => forward(connection, &peer, permit, record, request).await,
         Err(NotAdmitted::Form(form)) => {
             record.refuse_with(&form);
             closing(refusal(Refusal::HttpForm))
@@ -89,7 +98,10 @@ fn admit(
     agree::form(&parts, connection.tls).map_err(NotAdmitted::Form)?;
     let said = agree::named(&parts)
         .map_err(|disagreement| NotAdmitted::NotAgreed(NotAgreed::Disagreement(disagreement)))?;
-    let peer = connection.agree(said).map_err(NotAdmitted::NotAgreed)?.clone();
+    let peer = connection
+        .agree(said)
+        .map_err(NotAdmitted::NotAgreed)?
+        .clone();
     record.tell_connection_peer(&peer, connection.tls);
     record.stage(Stage::Decide);
     let port = connection.arrived.port;
@@ -97,7 +109,9 @@ fn admit(
     let observed = &connection.stages.observed;
     let path = parts.uri.path();
     let endpoint = observed.endpoint(connection.arrived.actor.number(), &peer, port, path);
-    let judged = endpoint.as_ref().map_or(path, |endpoint| endpoint.judged_as.as_str());
+    let judged = endpoint
+        .as_ref()
+        .map_or(path, |endpoint| endpoint.judged_as.as_str());
     let asked = HttpRequest {
         target: peer.target(),
         port,
@@ -113,7 +127,11 @@ fn admit(
         .map_err(|refused| NotAdmitted::NotAgreed(NotAgreed::Refused(refused)))?;
     record.tell_decision(permit.decision());
     let server = permit.egress().and_then(|terms| terms.server.clone());
-    Ok(Admitted { peer, permit, server })
+    Ok(Admitted {
+        peer,
+        permit,
+        server,
+    })
 }
 
 /// The head of a request, for looking at.
@@ -145,7 +163,10 @@ async fn forward(
         return refusal(Refusal::BodyType);
     }
     record.stage(Stage::Forward);
-    record.tell_inspected(read(), unread("responses of ordinary requests are not looked into"));
+    record.tell_inspected(
+        read(),
+        unread("responses of ordinary requests are not looked into"),
+    );
     let upgrade = permit.egress().is_some_and(|terms| terms.upgrade)
         && request.headers().contains_key(UPGRADE)
         && connection.version == Version::Http1;
@@ -193,13 +214,18 @@ fn outgoing(
     parts.headers.remove(EXPECT);
     if let Some(asked) = asked.filter(|_| upgrade) {
         parts.headers.insert(UPGRADE, asked);
-        parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        parts
+            .headers
+            .insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
     if parts.version == HttpVersion::HTTP_10 {
         parts.version = HttpVersion::HTTP_11;
     }
     let scanner = Scanner::new(&parts.headers);
-    let watch = Recognising { scanner, recognised: Arc::clone(recognised) };
+    let watch = Recognising {
+        scanner,
+        recognised: Arc::clone(recognised),
+    };
     Request::from_parts(parts, Watched::new(body, watch).boxed_unsync())
 }
 
@@ -268,7 +294,11 @@ struct Closing {
 
 impl Closing {
     fn new(record: OpenRecord, upstream_us: u64) -> Self {
-        Self { record: Some(record), upstream_us, bytes: 0 }
+        Self {
+            record: Some(record),
+            upstream_us,
+            bytes: 0,
+        }
     }
 }
 
@@ -282,7 +312,10 @@ impl Watch for Closing {
         if let Some(mut record) = self.record.take() {
             record.tell_response_bytes(self.bytes);
             let upstream_us = Some(self.upstream_us);
-            drop(record.close(Outcome { upstream_us, ..Outcome::done() }));
+            drop(record.close(Outcome {
+                upstream_us,
+                ..Outcome::done()
+            }));
         }
     }
 }
@@ -305,9 +338,8 @@ pub(super) fn told(fault: &SendFault) -> Refusal<'static> {
     match fault {
         SendFault::Open(fault) => fault.refusal(),
         SendFault::Refused(_) | SendFault::Mismatch => Refusal::Denied,
-        SendFault::Closed => Refusal::Upstream(Upstream::Reset),
         SendFault::Send(error) if error.is_parse() => Refusal::Upstream(Upstream::Protocol),
-        SendFault::Send(_) => Refusal::Upstream(Upstream::Reset),
+        SendFault::Closed | SendFault::Send(_) => Refusal::Upstream(Upstream::Reset),
         SendFault::Timeout => Refusal::TimedOut(Timeout::Headers),
     }
 }
@@ -320,7 +352,9 @@ pub(super) fn refusal(refusal: Refusal<'_>) -> Answer {
 
 /// An answer that ends an HTTP/1.1 connection; in HTTP/2 the header is dropped by hyper's own rules.
 pub(super) fn closing(mut answer: Answer) -> Answer {
-    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }
 
@@ -338,7 +372,9 @@ pub(super) fn json(status: StatusCode, text: String) -> Answer {
 
 /// A body of known bytes.
 pub(super) fn full(bytes: Bytes) -> Body {
-    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+    Full::new(bytes)
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 fn empty() -> Body {

@@ -18,10 +18,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::connection::Connection;
+use self::describe::{Story as _, finding};
 pub use self::dns::{Names, serve_datagrams};
 pub use self::mcp::Observed;
-use self::connection::Connection;
-use self::describe::{Story, finding};
 use crate::audit::record::{Kind, Stage};
 use crate::audit::{AuditUnavailable, Log, OpenRecord, Outcome, Start};
 use crate::decide::{Connect, Decider, Permit, Refused};
@@ -103,10 +103,16 @@ pub async fn serve_connection(stages: Arc<Stages>, stream: TcpStream) {
     if arrived.port == DNS {
         return dns::serve_stream(&stages, &arrived, stream).await;
     }
-    let Ok(mut record) = open(&stages, &arrived.actor, Kind::Tcp).await else { return };
+    let Ok(mut record) = open(&stages, &arrived.actor, Kind::Tcp).await else {
+        return;
+    };
     record.tell_arrival(&arrived);
     let cut = arrived.registered.cut().clone();
-    let opening = Opening { stages, arrived, record };
+    let opening = Opening {
+        stages,
+        arrived,
+        record,
+    };
     tokio::select! {
         () = cut.cancelled() => {}
         () = opening.serve(stream) => {}
@@ -120,7 +126,10 @@ async fn open(stages: &Stages, actor: &Actor, kind: Kind) -> Result<OpenRecord, 
         workload: Some(actor.process.clone()),
         identity: Some(actor.identity.clone()),
         session: None,
-        cause: actor.known.server().and_then(|server| stages.calls.cause(server)),
+        cause: actor
+            .known
+            .server()
+            .and_then(|server| stages.calls.cause(server)),
     };
     stages.log.open(kind, start).await
 }
@@ -137,7 +146,8 @@ impl Opening {
             Ok(Spoken::Http2) => self.serve_clear(stream, Version::Http2).await,
             Ok(Spoken::Unknown) => {
                 self.record.stage(Stage::Decode);
-                self.record.refuse_with("neither TLS nor HTTP, and no rule for opaque TCP");
+                self.record
+                    .refuse_with("neither TLS nor HTTP, and no rule for opaque TCP");
             }
             Err(fault) => {
                 self.record.stage(Stage::Decode);
@@ -148,13 +158,29 @@ impl Opening {
 
     /// A destination whose bytes policy passes on unread: by synthetic address or by address range.
     fn opaque(&self) -> Option<(Peer, Permit<Connect>)> {
-        let Arrived { actor, address, port, .. } = &self.arrived;
-        let peer = match self.stages.bindings.synthetic_name(actor.number(), *address) {
+        let Arrived {
+            actor,
+            address,
+            port,
+            ..
+        } = &self.arrived;
+        let peer = match self
+            .stages
+            .bindings
+            .synthetic_name(actor.number(), *address)
+        {
             Some(name) => Peer::Name(name),
             None => Peer::Address(*address),
         };
-        let permit = self.stages.decider.connect(actor.caller(), peer.target(), *port).ok()?;
-        permit.egress().is_some_and(|terms| terms.wire == exeat_policy::Wire::Tcp).then_some(())?;
+        let permit = self
+            .stages
+            .decider
+            .connect(actor.caller(), peer.target(), *port)
+            .ok()?;
+        permit
+            .egress()
+            .is_some_and(|terms| terms.wire == exeat_policy::Wire::Tcp)
+            .then_some(())?;
         self.arrived.registered.set_peer(&peer);
         Some((peer, permit))
     }
@@ -182,7 +208,8 @@ impl Opening {
             Some(exeat_policy::Tls::Off) | None => {
                 hello.deny().await;
                 self.record.tell_decision(permit.decision());
-                self.record.refuse_with("TLS where the egress rule says `tls: off`");
+                self.record
+                    .refuse_with("TLS where the egress rule says `tls: off`");
             }
         }
     }
@@ -194,16 +221,28 @@ impl Opening {
             None => Peer::Address(self.arrived.address),
         };
         self.arrived.registered.set_peer(&peer);
-        let Arrived { actor, address, port, .. } = &self.arrived;
+        let Arrived {
+            actor,
+            address,
+            port,
+            ..
+        } = &self.arrived;
         agree::bound(&self.stages.bindings, actor.number(), *address, &peer)?;
-        let permit = self.stages.decider.connect(actor.caller(), peer.target(), *port)?;
+        let permit = self
+            .stages
+            .decider
+            .connect(actor.caller(), peer.target(), *port)?;
         Ok((peer, permit))
     }
 
     async fn intercept(mut self, hello: Hello, peer: Peer, permit: Permit<Connect>) {
         self.record.tell_decision(permit.decision());
         let offers = hello.offers.clone();
-        let opened = self.stages.ways.tls(permit, self.destination(&peer), &offers).await;
+        let opened = self
+            .stages
+            .ways
+            .tls(permit, self.destination(&peer), &offers)
+            .await;
         let alpn = match &opened {
             Ok((_, alpn)) => *alpn,
             // The caller is to read why: HTTP is finished with it although nothing is behind.
@@ -221,16 +260,32 @@ impl Opening {
             Ok(Err(error)) => return self.record.fail(&describe::Handshake(error)),
             Err(_) => return self.record.refuse_with("the TLS handshake took too long"),
         };
-        let version = if alpn == Alpn::Http2 { Version::Http2 } else { Version::Http1 };
+        let version = if alpn == Alpn::Http2 {
+            Version::Http2
+        } else {
+            Version::Http1
+        };
         let agreed = Some((peer, opened.map(|(sender, _)| sender)));
-        let Self { stages, arrived, record } = self;
-        Connection::new(stages, arrived, version, agreed, record).serve(stream).await;
+        let Self {
+            stages,
+            arrived,
+            record,
+        } = self;
+        Connection::new(stages, arrived, version, agreed, record)
+            .serve(stream)
+            .await;
     }
 
     /// HTTP in clear text: the first request says whom it is for, so that agreement and decision wait for it.
     async fn serve_clear(self, stream: TcpStream, version: Version) {
-        let Self { stages, arrived, record } = self;
-        Connection::new(stages, arrived, version, None, record).serve(stream).await;
+        let Self {
+            stages,
+            arrived,
+            record,
+        } = self;
+        Connection::new(stages, arrived, version, None, record)
+            .serve(stream)
+            .await;
     }
 
     /// Passes bytes on unread, and says so.

@@ -50,7 +50,11 @@ impl<W: Watch> Watched<W> {
         if ended {
             watch.end();
         }
-        Self { inner, watch, ended }
+        Self {
+            inner,
+            watch,
+            ended,
+        }
     }
 }
 

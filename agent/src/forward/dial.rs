@@ -105,7 +105,9 @@ pub struct SiteProxy {
 
 impl std::fmt::Debug for SiteProxy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SiteProxy").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("SiteProxy")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -127,11 +129,16 @@ pub struct Route<'a> {
 /// # Errors
 /// Every [`DialFault`] but those of TLS.
 pub async fn connect(route: &Route<'_>) -> Result<TcpStream, DialFault> {
-    let Some(proxy) = route.proxy else { return reach(route, route.addresses).await };
+    let Some(proxy) = route.proxy else {
+        return reach(route, route.addresses).await;
+    };
     let stream = reach(route, &[proxy.address]).await?;
     match timeout(route.limit, through(route, proxy, stream)).await {
         Ok(done) => done,
-        Err(_) => Err(DialFault::ConnectTimeout { target: route.target.clone(), limit: route.limit }),
+        Err(_) => Err(DialFault::ConnectTimeout {
+            target: route.target.clone(),
+            limit: route.limit,
+        }),
     }
 }
 
@@ -152,8 +159,14 @@ async fn reach(route: &Route<'_>, addresses: &[SocketAddr]) -> Result<TcpStream,
     };
     match timeout(route.limit, attempts).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(source)) => Err(DialFault::Connect { target: route.target.clone(), source }),
-        Err(_) => Err(DialFault::ConnectTimeout { target: route.target.clone(), limit: route.limit }),
+        Ok(Err(source)) => Err(DialFault::Connect {
+            target: route.target.clone(),
+            source,
+        }),
+        Err(_) => Err(DialFault::ConnectTimeout {
+            target: route.target.clone(),
+            limit: route.limit,
+        }),
     }
 }
 
@@ -164,9 +177,13 @@ async fn through(
     stream: TcpStream,
 ) -> Result<TcpStream, DialFault> {
     let target = || route.target.clone();
-    let protocol = |source| DialFault::ProxyProtocol { target: target(), source };
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(protocol)?;
+    let protocol = |source| DialFault::ProxyProtocol {
+        target: target(),
+        source,
+    };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(protocol)?;
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.method_mut() = Method::CONNECT;
     let invalid = |error: InvalidUri| DialFault::Connect {
@@ -180,12 +197,17 @@ async fn through(
     })?;
     request.headers_mut().insert(HOST, host);
     if let Some(value) = &proxy.authorization {
-        request.headers_mut().insert(PROXY_AUTHORIZATION, value.clone());
+        request
+            .headers_mut()
+            .insert(PROXY_AUTHORIZATION, value.clone());
     }
     let asked = async {
         let response = sender.send_request(request).await.map_err(protocol)?;
         if response.status() != StatusCode::OK {
-            return Err(DialFault::Proxy { target: target(), status: response.status() });
+            return Err(DialFault::Proxy {
+                target: target(),
+                status: response.status(),
+            });
         }
         hyper::upgrade::on(response).await.map_err(protocol)
     };
@@ -211,12 +233,20 @@ pub async fn secure(
     route: &Route<'_>,
 ) -> Result<TlsStream<TcpStream>, DialFault> {
     let target = route.target.clone();
-    match timeout(route.limit, TlsConnector::from(config).connect(name, stream)).await {
+    match timeout(
+        route.limit,
+        TlsConnector::from(config).connect(name, stream),
+    )
+    .await
+    {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(source)) if is_certificate_fault(&source) => {
             Err(DialFault::Certificate { target, source })
         }
         Ok(Err(source)) => Err(DialFault::Tls { target, source }),
-        Err(_) => Err(DialFault::TlsTimeout { target, limit: route.limit }),
+        Err(_) => Err(DialFault::TlsTimeout {
+            target,
+            limit: route.limit,
+        }),
     }
 }

@@ -117,7 +117,9 @@ impl<O: Oracle> Ways<O> {
         version: Version,
     ) -> Result<Sender, OpenFault> {
         let stream = self.raw(permit, to).await?;
-        Sender::start(stream, version, &self.tasks).await.map_err(OpenFault::Http)
+        Sender::start(stream, version, &self.tasks)
+            .await
+            .map_err(OpenFault::Http)
     }
 
     /// Opens HTTP over TLS, in the version that the upstream chose from `offers`.
@@ -132,7 +134,10 @@ impl<O: Oracle> Ways<O> {
     ) -> Result<(Sender, Alpn), OpenFault> {
         let addresses = self.addresses(&permit, to).await?;
         let route = self.route(to, &addresses);
-        let name = to.peer.server_name().ok_or_else(|| OpenFault::Name(to.peer.clone()))?;
+        let name = to
+            .peer
+            .server_name()
+            .ok_or_else(|| OpenFault::Name(to.peer.clone()))?;
         let config = self.tls.config(to.workload, &to.peer.to_string(), offers)?;
         let stream = connect(&route).await?;
         let stream = secure(stream, config, name, &route).await?;
@@ -141,9 +146,14 @@ impl<O: Oracle> Ways<O> {
             Some(_) => Alpn::Http1,
             None => Alpn::None,
         };
-        let version = if alpn == Alpn::Http2 { Version::Http2 } else { Version::Http1 };
-        let sender =
-            Sender::start(stream, version, &self.tasks).await.map_err(OpenFault::Http)?;
+        let version = if alpn == Alpn::Http2 {
+            Version::Http2
+        } else {
+            Version::Http1
+        };
+        let sender = Sender::start(stream, version, &self.tasks)
+            .await
+            .map_err(OpenFault::Http)?;
         Ok((sender, alpn))
     }
 
@@ -155,7 +165,12 @@ impl<O: Oracle> Ways<O> {
         // What is on this machine is never beyond the site's proxy.
         let here = addresses.iter().any(|address| address.ip().is_loopback());
         let proxy = self.proxy.as_ref().filter(|_| !here);
-        Route { target, addresses, proxy, limit: self.limit }
+        Route {
+            target,
+            addresses,
+            proxy,
+            limit: self.limit,
+        }
     }
 
     async fn addresses(
@@ -173,8 +188,10 @@ impl<O: Oracle> Ways<O> {
             Peer::Name(_) if self.proxy.is_some() => Vec::new(),
             Peer::Name(name) => self.resolver.resolve_checked(name, terms.private).await?,
         };
-        let mut addresses: Vec<SocketAddr> =
-            found.into_iter().map(|address| SocketAddr::new(address, to.port)).collect();
+        let mut addresses: Vec<SocketAddr> = found
+            .into_iter()
+            .map(|address| SocketAddr::new(address, to.port))
+            .collect();
         // The family that the workload chose is the one that works on its way.
         addresses.sort_by_key(|address| address.is_ipv4() != to.dialled.is_ipv4());
         Ok(addresses)

@@ -54,8 +54,13 @@ where
 {
     let copied = async {
         upstream.write_all(first).await?;
-        traffic.sent.fetch_add(first.len() as u64, Ordering::Relaxed);
-        let mut client = Counted { inner: client, traffic: Arc::clone(traffic) };
+        traffic
+            .sent
+            .fetch_add(first.len() as u64, Ordering::Relaxed);
+        let mut client = Counted {
+            inner: client,
+            traffic: Arc::clone(traffic),
+        };
         copy_bidirectional(&mut client, &mut upstream).await
     };
     tokio::select! {
@@ -95,7 +100,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
         if let Poll::Ready(Ok(written)) = polled {
-            self.traffic.received.fetch_add(written as u64, Ordering::Relaxed);
+            self.traffic
+                .received
+                .fetch_add(written as u64, Ordering::Relaxed);
         }
         polled
     }

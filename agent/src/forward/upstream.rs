@@ -37,7 +37,9 @@ impl std::fmt::Debug for Sender {
             Self::Http1(_) => Version::Http1,
             Self::Http2(_) => Version::Http2,
         };
-        f.debug_struct("Sender").field("version", &version).finish_non_exhaustive()
+        f.debug_struct("Sender")
+            .field("version", &version)
+            .finish_non_exhaustive()
     }
 }
 
@@ -64,8 +66,10 @@ impl Sender {
         let io = TokioIo::new(stream);
         match version {
             Version::Http1 => {
-                let (sender, connection) =
-                    http1::Builder::new().max_header_size(HEADER_BYTES).handshake(io).await?;
+                let (sender, connection) = http1::Builder::new()
+                    .max_header_size(HEADER_BYTES)
+                    .handshake(io)
+                    .await?;
                 tasks.spawn(async move { note(connection.with_upgrades().await) });
                 Ok(Self::Http1(sender))
             }

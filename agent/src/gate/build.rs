@@ -19,12 +19,12 @@ use super::GateError;
 use super::supervisor::Supervisor;
 use crate::audit::{Log, Options, SyncPolicy, Writer};
 use crate::channel::{GateEnd, ProxyCredentials, Role, Setup, Source};
-use crate::config::{Config, DnsUpstream};
+use crate::config::{Config, DnsUpstream, Limits};
 use crate::decide::Decider;
 use crate::flow::{Bounds, Names, Observed, Stages};
 use crate::forward::dial::SiteProxy;
 use crate::forward::open::Ways;
-use crate::identify::bindings::Bindings;
+use crate::identify::bindings::{Bindings, synthetic_prefix};
 use crate::identify::calls::Calls;
 use crate::identify::live::Live;
 use crate::identify::users::Users;
@@ -57,7 +57,9 @@ pub(super) fn build(
     let mut given = Given::sort(&setup.descriptors, descriptors);
     let kernel = Arc::new(Kernel::from_descriptors(std::mem::take(&mut given.maps))?);
     let directory = given.one(&Role::AuditDirectory, "audit directory")?;
-    let audit = directory.try_clone().map_err(descriptor("the audit directory"))?;
+    let audit = directory
+        .try_clone()
+        .map_err(descriptor("the audit directory"))?;
     let (log, writer) = Log::start(directory, options(&setup.config))?;
 
     let set = compile(&setup.sources)?;
@@ -69,7 +71,7 @@ pub(super) fn build(
         workloads: Arc::clone(&workloads),
         bindings: Arc::clone(&bindings),
     };
-    let resolver = Arc::new(Resolver::new(names, resolver_settings(&setup.config)?)?);
+    let resolver = Arc::new(Resolver::new(names, resolver_settings(&setup.config))?);
     let tasks = TaskTracker::new();
     let ways = Ways {
         resolver: Arc::clone(&resolver),
@@ -79,22 +81,14 @@ pub(super) fn build(
         tasks: tasks.clone(),
     };
     let (signer, requests) = mpsc::channel(SIGNATURES);
-    let limits = &setup.config.limits;
-    let live = Arc::new(Live::default());
     let intake = Intake {
         kernel,
         workloads,
         users: Arc::new(Users::default()),
-        live,
-        most: usize::try_from(limits.connections_per_workload).unwrap_or(usize::MAX),
+        live: Arc::new(Live::default()),
+        most: size(setup.config.limits.connections_per_workload.into()),
     };
-    let bounds = Bounds {
-        greeting: limits.header_deadline,
-        idle: limits.idle_deadline,
-        answer: ANSWER,
-        body: usize::try_from(limits.body_bytes).unwrap_or(usize::MAX),
-        headers: usize::try_from(limits.header_bytes).unwrap_or(usize::MAX),
-    };
+    let bounds = bounds(&setup.config.limits);
     let stages = Arc::new(Stages {
         intake,
         bindings,
@@ -109,17 +103,31 @@ pub(super) fn build(
         tasks,
         stopping: CancellationToken::new(),
     });
-    let mut listeners = vec![listener(given.one(&Role::ProxyV4, "listener on 127.0.0.1")?)?];
-    let mut resolvers = vec![datagrams(given.one(&Role::DnsV4, "resolver socket on 127.0.0.1")?)?];
-    // A machine without IPv6 has neither; the supervisor says so.
-    if let Ok(v6) = given.one(&Role::ProxyV6, "listener on ::1") {
-        listeners.push(listener(v6)?);
-        resolvers.push(datagrams(given.one(&Role::DnsV6, "resolver socket on ::1")?)?);
-    }
-    let mut supervisor =
-        Supervisor::new(channel, Arc::clone(&stages), requests, audit, &setup);
+    let (listeners, datagrams) = given.sockets()?;
+    let mut supervisor = Supervisor::new(channel, Arc::clone(&stages), requests, audit, &setup);
     supervisor.begin(setup.workloads, &setup.processes);
-    Ok(Built { stages, listeners, datagrams: resolvers, supervisor, writer })
+    Ok(Built {
+        stages,
+        listeners,
+        datagrams,
+        supervisor,
+        writer,
+    })
+}
+
+fn bounds(limits: &Limits) -> Bounds {
+    Bounds {
+        greeting: limits.header_deadline,
+        idle: limits.idle_deadline,
+        answer: ANSWER,
+        body: size(limits.body_bytes),
+        headers: size(limits.header_bytes.into()),
+    }
+}
+
+/// A configured bound; one beyond the address space is none.
+fn size(bound: u64) -> usize {
+    usize::try_from(bound).unwrap_or(usize::MAX)
 }
 
 /// Compiles what the supervisor sent; it compiled there as well.
@@ -152,7 +160,10 @@ pub(super) fn own_addresses() -> Own {
             Vec::new()
         }
     };
-    Own { addresses, synthetic: Some(crate::identify::bindings::synthetic_prefix()) }
+    Own {
+        addresses,
+        synthetic: Some(synthetic_prefix()),
+    }
 }
 
 /// The servers that are asked, as configured.
@@ -169,12 +180,12 @@ pub(super) fn dns_upstreams(config: &Config) -> Vec<SocketAddr> {
     }
 }
 
-fn resolver_settings(config: &Config) -> Result<Settings, GateError> {
-    Ok(Settings {
+fn resolver_settings(config: &Config) -> Settings {
+    Settings {
         upstreams: dns_upstreams(config),
         own: own_addresses(),
         ..Settings::default()
-    })
+    }
 }
 
 fn options(config: &Config) -> Options {
@@ -183,11 +194,20 @@ fn options(config: &Config) -> Options {
     } else {
         SyncPolicy::Within(config.audit.sync)
     };
-    Options { sync, segment_bytes: config.audit.segment_bytes, ..Options::default() }
+    Options {
+        sync,
+        segment_bytes: config.audit.segment_bytes,
+        ..Options::default()
+    }
 }
 
 fn upstreams(setup: &Setup) -> Result<Upstreams, GateError> {
-    let names = setup.config.tls.extra_roots.iter().map(|path| path.display().to_string());
+    let names = setup
+        .config
+        .tls
+        .extra_roots
+        .iter()
+        .map(|path| path.display().to_string());
     let extra: Vec<(String, String)> = names.zip(setup.extra_roots.iter().cloned()).collect();
     let certificates = setup
         .client_identities
@@ -205,7 +225,9 @@ fn site_proxy(
     config: &Config,
     credentials: Option<&ProxyCredentials>,
 ) -> Result<Option<SiteProxy>, GateError> {
-    let Some(proxy) = &config.upstream_proxy else { return Ok(None) };
+    let Some(proxy) = &config.upstream_proxy else {
+        return Ok(None);
+    };
     let fault = |why: &str| GateError::Proxy(format!("`{}` {why}", proxy.url));
     let uri: Uri = proxy.url.parse().map_err(|_bad| fault("is not a URL"))?;
     if uri.scheme_str() != Some("http") {
@@ -230,7 +252,10 @@ fn site_proxy(
             Some(value)
         }
     };
-    Ok(Some(SiteProxy { address, authorization }))
+    Ok(Some(SiteProxy {
+        address,
+        authorization,
+    }))
 }
 
 fn listener(descriptor: OwnedFd) -> Result<TcpListener, GateError> {
@@ -255,8 +280,7 @@ fn descriptor(what: &'static str) -> impl Fn(std::io::Error) -> GateError {
 
 /// RFC 4648 section 4.
 fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] =
-        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
         let mut group = [0_u8; 3];
@@ -267,7 +291,11 @@ fn base64(bytes: &[u8]) -> String {
         for digit in 0..4 {
             let index = (bits >> (18 - 6 * digit)) & 63;
             let letter = ALPHABET.get(index as usize).copied().unwrap_or(b'=');
-            text.push(if digit <= chunk.len() { char::from(letter) } else { '=' });
+            text.push(if digit <= chunk.len() {
+                char::from(letter)
+            } else {
+                '='
+            });
         }
     }
     text
@@ -281,7 +309,10 @@ struct Given {
 
 impl Given {
     fn sort(roles: &[Role], descriptors: Vec<OwnedFd>) -> Self {
-        let mut given = Self { maps: Vec::new(), others: HashMap::new() };
+        let mut given = Self {
+            maps: Vec::new(),
+            others: HashMap::new(),
+        };
         for (role, descriptor) in roles.iter().zip(descriptors) {
             match role {
                 Role::Map(name) => {
@@ -299,6 +330,20 @@ impl Given {
             }
         }
         given
+    }
+
+    /// The listeners and the resolver's sockets. A machine without IPv6 has none of that family; the supervisor
+    /// says so.
+    fn sockets(&mut self) -> Result<(Vec<TcpListener>, Vec<UdpSocket>), GateError> {
+        let proxy = self.one(&Role::ProxyV4, "listener on 127.0.0.1")?;
+        let dns = self.one(&Role::DnsV4, "resolver socket on 127.0.0.1")?;
+        let (mut listeners, mut resolvers) = (vec![listener(proxy)?], vec![datagrams(dns)?]);
+        if let Some(proxy) = self.others.remove(&Role::ProxyV6) {
+            let dns = self.one(&Role::DnsV6, "resolver socket on ::1")?;
+            listeners.push(listener(proxy)?);
+            resolvers.push(datagrams(dns)?);
+        }
+        Ok((listeners, resolvers))
     }
 
     fn one(&mut self, role: &Role, what: &'static str) -> Result<OwnedFd, GateError> {

@@ -1,6 +1,6 @@
 //! Commands of the control socket that the gate answers: state, register, log, explanations.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::control::records::{self, Owner};
 use crate::control::reply::{
     AuditState, Certificate, Finding, PolicyState, Reply, Server, Status, Workload, WorkloadKind,
 };
-use crate::control::{Code, Command, ControlError, Handover, Responder, Scope, chain};
+use crate::control::{Code, Command, ControlError, Facts, Handover, Responder, Scope, chain};
 use crate::flow::Stages;
 use crate::identify::workloads::Known;
 use crate::telemetry::clock;
@@ -39,7 +39,12 @@ impl Answering {
         directory: PathBuf,
         certificate: Certificate,
     ) -> Self {
-        Self { stages, audit, directory, certificate }
+        Self {
+            stages,
+            audit,
+            directory,
+            certificate,
+        }
     }
 
     fn segments(&self) -> Result<Segments, std::io::Error> {
@@ -54,7 +59,10 @@ pub(super) async fn answer(answering: Arc<Answering>, handover: Handover, socket
         Err(error) => Err(error),
     };
     if let Err(error) = told {
-        tracing::debug!(error = chain(&error), "a control client was not answered to the end");
+        tracing::debug!(
+            error = chain(&error),
+            "a control client was not answered to the end"
+        );
     }
 }
 
@@ -63,22 +71,17 @@ async fn reply(
     handover: Handover,
     mut responder: Responder,
 ) -> Result<(), ControlError> {
-    let Handover { peer, scope, command, facts } = handover;
+    let Handover {
+        peer,
+        scope,
+        command,
+        facts,
+    } = handover;
     let owner = Owner::of(scope, peer.uid);
     let stages = &answering.stages;
     match command {
         Command::Status => {
-            let status = Status {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                supervisor: facts.supervisor,
-                gate: facts.gate,
-                gate_restarts: facts.gate_restarts,
-                kernel: facts.kernel,
-                policy: policy_state(stages),
-                audit: Some(audit_state(stages, &answering.directory)),
-                workloads: workloads(stages, owner),
-                findings: findings(answering, owner),
-            };
+            let status = status(answering, facts, owner);
             responder.reply(Reply::Status(Box::new(status))).await?;
             responder.done().await
         }
@@ -121,14 +124,33 @@ async fn reply(
             }
         }
         Command::CaExport => {
-            responder.reply(Reply::Certificate(answering.certificate.clone())).await?;
+            responder
+                .reply(Reply::Certificate(answering.certificate.clone()))
+                .await?;
             responder.done().await
         }
         // What is to be said of this machine, the client sees itself; the daemon adds what runs.
         Command::Doctor => responder.done().await,
         Command::Run(_) | Command::Reload | Command::Canary => {
-            responder.fail(Code::Internal, "this command is for the supervisor").await
+            responder
+                .fail(Code::Internal, "this command is for the supervisor")
+                .await
         }
+    }
+}
+
+fn status(answering: &Answering, facts: Facts, owner: Owner) -> Status {
+    let stages = &answering.stages;
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        supervisor: facts.supervisor,
+        gate: facts.gate,
+        gate_restarts: facts.gate_restarts,
+        kernel: facts.kernel,
+        policy: policy_state(stages),
+        audit: Some(audit_state(stages, &answering.directory)),
+        workloads: workloads(stages, owner),
+        findings: findings(answering, owner),
     }
 }
 
@@ -163,9 +185,7 @@ fn workloads(stages: &Stages, owner: Owner) -> Vec<Workload> {
         .iter()
         .filter(|known| match owner {
             Owner::Anybody => true,
-            Owner::User(uid) => {
-                known.workload.uid == uid || known.workload.started_by == Some(uid)
-            }
+            Owner::User(uid) => known.workload.uid == uid || known.workload.started_by == Some(uid),
         })
         .map(|known| shown_workload(stages, known))
         .collect();
@@ -194,10 +214,15 @@ fn shown_workload(stages: &Stages, known: &Known) -> Workload {
 
 /// The newest findings, newest first.
 fn findings(answering: &Answering, owner: Owner) -> Vec<Finding> {
-    let filter =
-        Filter { kind: Some(Kind::Finding), limit: Some(FINDINGS), ..Filter::default() };
+    let filter = Filter {
+        kind: Some(Kind::Finding),
+        limit: Some(FINDINGS),
+        ..Filter::default()
+    };
     let found = answering.segments().map(|segments| segments.query(&filter));
-    let Ok(Ok(entries)) = found else { return Vec::new() };
+    let Ok(Ok(entries)) = found else {
+        return Vec::new();
+    };
     entries
         .into_iter()
         .rev()
@@ -220,7 +245,10 @@ fn findings(answering: &Answering, owner: Owner) -> Vec<Finding> {
 
 fn shown(stages: &Stages, set: &PolicySet, server: &Registered, whole: bool) -> Server {
     let all = stages.intake.workloads.all();
-    let running = all.iter().filter(|known| known.server() == Some(&server.name)).count();
+    let running = all
+        .iter()
+        .filter(|known| known.server() == Some(&server.name))
+        .count();
     let observed = set.mode() == Mode::Observe || server.mode == Mode::Observe;
     Server {
         name: server.name.to_string(),
@@ -260,10 +288,19 @@ fn egress(rule: &EgressRule) -> String {
             } else {
                 format!("{} ", rule.methods.join(","))
             };
-            let paths: Vec<&str> = rule.paths.iter().map(exeat_policy::PathGlob::as_str).collect();
-            format!("{methods}{}:{} {}", rule.host, ports.join(","), paths.join(" "))
-                .trim_end()
-                .to_owned()
+            let paths: Vec<&str> = rule
+                .paths
+                .iter()
+                .map(exeat_policy::PathGlob::as_str)
+                .collect();
+            format!(
+                "{methods}{}:{} {}",
+                rule.host,
+                ports.join(","),
+                paths.join(" ")
+            )
+            .trim_end()
+            .to_owned()
         }
         EgressRule::Range(rule) => {
             let ports: Vec<String> = rule.ports.iter().map(ToString::to_string).collect();
@@ -277,5 +314,8 @@ pub(super) fn certificate(pem: &str) -> Certificate {
     let fingerprint = CertificateDer::from_pem_slice(pem.as_bytes())
         .map(|der| crate::channel::encode_hex(digest(&SHA256, &der).as_ref()))
         .unwrap_or_default();
-    Certificate { pem: pem.to_owned(), fingerprint }
+    Certificate {
+        pem: pem.to_owned(),
+        fingerprint,
+    }
 }

@@ -83,7 +83,9 @@ async fn heed(stages: &Stages, event: Event, repeated: &mut HashMap<Same, (Event
 }
 
 async fn record(stages: &Stages, event: &Event, count: Option<u64>) {
-    let Some((kind, what, reason)) = meaning(event.kind) else { return };
+    let Some((kind, what, reason)) = meaning(event.kind) else {
+        return;
+    };
     let mut record: Record = stages.log.record(kind, clock::now());
     if let Some(known) = stages.intake.workloads.get(event.workload) {
         record.workload = Some(stages.intake.workloads.recorded(&known, event.tgid));
@@ -107,9 +109,16 @@ async fn record(stages: &Stages, event: &Event, count: Option<u64>) {
     });
     if kind == Kind::Finding || count.is_some() {
         let detail = Text::new(&format!("{} ({reason})", event.comm));
-        record.finding = Some(Finding { what: Text::fixed(what), detail: Some(detail), count });
+        record.finding = Some(Finding {
+            what: Text::fixed(what),
+            detail: Some(detail),
+            count,
+        });
     }
-    record.outcome = Some(Outcome { status: Status::Refused, ..Outcome::default() });
+    record.outcome = Some(Outcome {
+        status: Status::Refused,
+        ..Outcome::default()
+    });
     if let Err(error) = stages.log.event(record).await {
         tracing::error!(%error, "a refusal of the kernel could not be recorded");
     }
@@ -118,31 +127,49 @@ async fn record(stages: &Stages, event: &Event, count: Option<u64>) {
 /// What a refusal is called in records; nothing for what is no refusal.
 fn meaning(kind: EventKind) -> Option<(Kind, &'static str, &'static str)> {
     let row = match kind {
-        EventKind::RefusedConnect => {
-            (Kind::Tcp, "refused_connect", "refused in the kernel: nothing allows the address")
+        EventKind::RefusedConnect => (
+            Kind::Tcp,
+            "refused_connect",
+            "refused in the kernel: nothing allows the address",
+        ),
+        EventKind::RefusedSend => (
+            Kind::Tcp,
+            "refused_send",
+            "refused in the kernel: nothing allows the datagram",
+        ),
+        EventKind::RefusedSocket => (
+            Kind::Finding,
+            "refused_socket",
+            "refused in the kernel: a kind of socket that workloads do not get",
+        ),
+        EventKind::EgressDrop => (
+            Kind::Finding,
+            "egress_drop",
+            "dropped in the kernel: a packet that nothing allows out",
+        ),
+        EventKind::IngressDrop => (
+            Kind::Finding,
+            "ingress_drop",
+            "dropped in the kernel: a packet that nothing allows in",
+        ),
+        EventKind::ForeignSocket => (
+            Kind::Finding,
+            "foreign_socket",
+            "refused in the kernel: a socket that another created",
+        ),
+        EventKind::ProxyDialled => (
+            Kind::Finding,
+            "proxy_dialled",
+            "refused in the kernel: the gate's own port",
+        ),
+        EventKind::ForeignNetns => (
+            Kind::Finding,
+            "foreign_namespace",
+            "refused in the kernel: another network namespace",
+        ),
+        EventKind::Exec | EventKind::Fork | EventKind::Exit | EventKind::WatchedExec => {
+            return None;
         }
-        EventKind::RefusedSend => {
-            (Kind::Tcp, "refused_send", "refused in the kernel: nothing allows the datagram")
-        }
-        EventKind::RefusedSocket => {
-            (Kind::Finding, "refused_socket", "refused in the kernel: a kind of socket that workloads do not get")
-        }
-        EventKind::EgressDrop => {
-            (Kind::Finding, "egress_drop", "dropped in the kernel: a packet that nothing allows out")
-        }
-        EventKind::IngressDrop => {
-            (Kind::Finding, "ingress_drop", "dropped in the kernel: a packet that nothing allows in")
-        }
-        EventKind::ForeignSocket => {
-            (Kind::Finding, "foreign_socket", "refused in the kernel: a socket that another created")
-        }
-        EventKind::ProxyDialled => {
-            (Kind::Finding, "proxy_dialled", "refused in the kernel: the gate's own port")
-        }
-        EventKind::ForeignNetns => {
-            (Kind::Finding, "foreign_namespace", "refused in the kernel: another network namespace")
-        }
-        EventKind::Exec | EventKind::Fork | EventKind::Exit | EventKind::WatchedExec => return None,
     };
     Some(row)
 }
@@ -159,6 +186,7 @@ fn protocol(number: u8) -> Text {
 }
 
 /// Beats for the kernel and the supervisor, watches for lost events and for changed addresses.
+#[expect(clippy::infinite_loop, reason = "ends with the gate, which aborts it")]
 pub(super) async fn pulse(stages: Arc<Stages>, channel: Arc<GateEnd>) {
     let mut tick = interval(BEAT);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

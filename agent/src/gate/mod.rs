@@ -83,20 +83,30 @@ pub enum GateError {
 /// # Errors
 /// A [`GateError`] that made it impossible to go on.
 pub fn main() -> Result<(), GateError> {
-    let runtime = Builder::new_multi_thread().enable_all().build().map_err(GateError::Runtime)?;
+    let runtime = Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(GateError::Runtime)?;
     runtime.block_on(run())
 }
 
 async fn run() -> Result<(), GateError> {
     let channel = Arc::new(GateEnd::from_stdin()?);
-    let first = timeout(SETUP, channel.receive()).await.map_err(|_late| GateError::Setup)??;
+    let first = timeout(SETUP, channel.receive())
+        .await
+        .map_err(|_late| GateError::Setup)??;
     let Some((ToGate::Setup(setup), descriptors)) =
         first.map(|received| (received.message, received.descriptors))
     else {
         return Err(GateError::Setup);
     };
-    let Built { stages, listeners, datagrams, mut supervisor, writer } =
-        build::build(*setup, descriptors, Arc::clone(&channel))?;
+    let Built {
+        stages,
+        listeners,
+        datagrams,
+        mut supervisor,
+        writer,
+    } = build::build(*setup, descriptors, Arc::clone(&channel))?;
     stages.log.available()?;
     for listener in listeners {
         stages.tasks.spawn(accept(Arc::clone(&stages), listener));
@@ -104,7 +114,9 @@ async fn run() -> Result<(), GateError> {
     for socket in datagrams {
         let serving = serve_datagrams(Arc::clone(&stages), Arc::new(socket));
         let stopping = stages.stopping.clone();
-        stages.tasks.spawn(async move { stopping.run_until_cancelled(serving).await });
+        stages
+            .tasks
+            .spawn(async move { stopping.run_until_cancelled(serving).await });
     }
     let pulse = kernel::pulse(Arc::clone(&stages), Arc::clone(&channel));
     let pulse = tokio::spawn(pulse);
@@ -135,7 +147,9 @@ async fn accept(stages: Arc<Stages>, listener: TcpListener) {
                     tracing::debug!(%error, "a connection that was gone before it was served");
                     continue;
                 }
-                stages.tasks.spawn(serve_connection(Arc::clone(&stages), stream));
+                stages
+                    .tasks
+                    .spawn(serve_connection(Arc::clone(&stages), stream));
             }
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection");
@@ -155,7 +169,10 @@ async fn drain(stages: &Stages, deadline: Duration) {
     }
     let cut = stages.intake.live.recheck(|_| false);
     tracing::warn!(cut, "cutting connections that outlive the deadline");
-    if timeout(ACCEPT_PAUSE * 10, stages.tasks.wait()).await.is_err() {
+    if timeout(ACCEPT_PAUSE * 10, stages.tasks.wait())
+        .await
+        .is_err()
+    {
         tracing::warn!("some connections did not end when they were cut");
     }
 }

@@ -16,8 +16,8 @@ use super::workloads::Openings;
 use crate::audit::record::{Decision, Finding, Identity, Kind, Lifecycle, PolicyChange};
 use crate::audit::{Outcome, Start, Text};
 use crate::channel::{
-    GateEnd, Hex, Lifecycle as Told, Process, Received, RunVerdict, Setup, Source, ToGate, ToSupervisor,
-    Workload,
+    GateEnd, Hex, Lifecycle as Told, Process, Received, RunVerdict, Setup, Source, ToGate,
+    ToSupervisor, Workload,
 };
 use crate::flow::Stages;
 use crate::telemetry::clock;
@@ -98,16 +98,25 @@ impl Supervisor {
     }
 
     async fn heed(&mut self, received: Received<ToGate>) -> Result<(), GateError> {
-        let Received { message, descriptors } = received;
+        let Received {
+            message,
+            descriptors,
+        } = received;
         match message {
             ToGate::Setup(_) | ToGate::Stop { .. } => {}
-            ToGate::Policy { generation, sources } => self.policy(generation, &sources).await?,
+            ToGate::Policy {
+                generation,
+                sources,
+            } => self.policy(generation, &sources).await?,
             ToGate::Workload(workload) => {
                 self.workload(*workload);
             }
             ToGate::WorkloadGone { number } => {
                 self.stages.intake.workloads.remove(number);
-                self.stages.intake.live.recheck(|connected| connected.workload != number);
+                self.stages
+                    .intake
+                    .live
+                    .recheck(|connected| connected.workload != number);
                 if let Err(error) = self.openings.forget(&self.stages, number) {
                     tracing::error!(%error, number, "forgetting a workload");
                 }
@@ -124,12 +133,21 @@ impl Supervisor {
             ToGate::Client(handover) => {
                 if let Some(socket) = descriptors.into_iter().next() {
                     let answering = Arc::clone(&self.answering);
-                    self.stages.tasks.spawn(commands::answer(answering, *handover, socket));
+                    self.stages
+                        .tasks
+                        .spawn(commands::answer(answering, *handover, socket));
                 }
             }
-            ToGate::MayRun { request, uid, user, server } => {
+            ToGate::MayRun {
+                request,
+                uid,
+                user,
+                server,
+            } => {
                 let verdict = self.may_run(uid, user.as_deref(), &server).await;
-                self.channel.send(&ToSupervisor::RunVerdict { request, verdict }, &[]).await?;
+                self.channel
+                    .send(&ToSupervisor::RunVerdict { request, verdict }, &[])
+                    .await?;
             }
             ToGate::Record(told) => self.record(*told).await,
         }
@@ -144,7 +162,11 @@ impl Supervisor {
     }
 
     async fn sign(&mut self, request: SignRequest) -> Result<(), GateError> {
-        let SignRequest { name, public_key, reply } = request;
+        let SignRequest {
+            name,
+            public_key,
+            reply,
+        } = request;
         self.waiting.retain(|_, waiting| !waiting.is_closed());
         if self.waiting.len() >= WAITING {
             drop(reply.send(Err("too many certificates are being asked for".to_owned())));
@@ -153,14 +175,21 @@ impl Supervisor {
         self.next = self.next.wrapping_add(1);
         let request = self.next;
         self.waiting.insert(request, reply);
-        let sign = ToSupervisor::Sign { request, names: vec![name], key: Hex(public_key) };
+        let sign = ToSupervisor::Sign {
+            request,
+            names: vec![name],
+            key: Hex(public_key),
+        };
         Ok(self.channel.send(&sign, &[]).await?)
     }
 
     /// All or nothing: the new policy is in force for every decision after this, the kernel is brought in step,
     /// and connections that are no longer allowed are cut.
     async fn policy(&mut self, generation: u64, sources: &[Source]) -> Result<(), GateError> {
-        let mut change = PolicyChange { action: Text::fixed("reloaded"), ..PolicyChange::default() };
+        let mut change = PolicyChange {
+            action: Text::fixed("reloaded"),
+            ..PolicyChange::default()
+        };
         let mut faults = Vec::new();
         match compile(sources) {
             Ok(set) => {
@@ -188,22 +217,32 @@ impl Supervisor {
         if let Err(error) = self.stages.log.event(record).await {
             tracing::error!(%error, "a change of policy could not be recorded");
         }
-        let reloaded = ToSupervisor::Reloaded { generation: state.generation, faults };
+        let reloaded = ToSupervisor::Reloaded {
+            generation: state.generation,
+            faults,
+        };
         Ok(self.channel.send(&reloaded, &[]).await?)
     }
 
     fn cut_disallowed(&self) -> usize {
         let stages = &self.stages;
         stages.intake.live.recheck(|connected| {
-            let (Some(known), Some(peer)) =
-                (stages.intake.workloads.get(connected.workload), &connected.peer)
-            else {
+            let (Some(known), Some(peer)) = (
+                stages.intake.workloads.get(connected.workload),
+                &connected.peer,
+            ) else {
                 // Not agreed on yet: it will be decided by the new policy.
                 return true;
             };
-            let caller =
-                Caller { workload: Some(known.judged()), user: None, fetching: false };
-            stages.decider.connect(caller, peer.target(), connected.port).is_ok()
+            let caller = Caller {
+                workload: Some(known.judged()),
+                user: None,
+                fetching: false,
+            };
+            stages
+                .decider
+                .connect(caller, peer.target(), connected.port)
+                .is_ok()
         })
     }
 
@@ -218,7 +257,10 @@ impl Supervisor {
             uid: Some(uid),
             ..Identity::default()
         };
-        let start = Start { identity: Some(identity.into()), ..Start::default() };
+        let start = Start {
+            identity: Some(identity.into()),
+            ..Start::default()
+        };
         let Ok(mut record) = self.stages.log.open(Kind::Exec, start).await else {
             return unavailable();
         };
@@ -227,7 +269,11 @@ impl Supervisor {
             detail: Some(Text::new(server)),
             ..Lifecycle::default()
         });
-        let caller = Caller { workload: None, user, fetching: false };
+        let caller = Caller {
+            workload: None,
+            user,
+            fetching: false,
+        };
         let (decision, verdict): (Decision, RunVerdict) =
             match self.stages.decider.run(caller, server) {
                 Ok(permit) => (permit.decision().clone(), RunVerdict::Permitted),
@@ -248,18 +294,35 @@ impl Supervisor {
     }
 
     async fn record(&self, told: Told) {
-        let Told { finding, event, workload, details } = told;
-        let kind = if finding { Kind::Finding } else { Kind::Lifecycle };
+        let Told {
+            finding,
+            event,
+            workload,
+            details,
+        } = told;
+        let kind = if finding {
+            Kind::Finding
+        } else {
+            Kind::Lifecycle
+        };
         let mut record = self.stages.log.record(kind, clock::now());
         record.workload = workload
             .and_then(|number| self.stages.intake.workloads.get(number))
             .map(|known| self.stages.intake.workloads.recorded(&known, 0));
         let detail = (!details.is_empty()).then(|| Text::new(&details.join("; ")));
         if finding {
-            record.finding = Some(Finding { what: Text::new(&event), detail, count: None });
+            record.finding = Some(Finding {
+                what: Text::new(&event),
+                detail,
+                count: None,
+            });
         } else {
             let event = Text::new(&event);
-            record.lifecycle = Some(Lifecycle { event, detail, ..Lifecycle::default() });
+            record.lifecycle = Some(Lifecycle {
+                event,
+                detail,
+                ..Lifecycle::default()
+            });
         }
         if let Err(error) = self.stages.log.event(record).await {
             tracing::error!(%error, "an event of the supervisor could not be recorded");

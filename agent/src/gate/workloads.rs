@@ -38,7 +38,10 @@ impl Openings {
         let listening = self.listen(stages, known);
         let names = stages.bindings.recheck(number, |name| {
             let ports = stages.decider.ports(caller, name);
-            ports.iter().map(|binding| (binding.port, Protocol::Tcp)).collect()
+            ports
+                .iter()
+                .map(|binding| (binding.port, Protocol::Tcp))
+                .collect()
         });
         fixed.and(spanned).and(listening).and(names)
     }
@@ -72,8 +75,7 @@ impl Openings {
                 Protocol::Tcp => Action::Redirect,
                 Protocol::Udp => Action::Direct,
             };
-            let opened =
-                kernel.allow_range(number, *net, *prefix, Some(*port), *protocol, action);
+            let opened = kernel.allow_range(number, *net, *prefix, Some(*port), *protocol, action);
             result = result.and(opened);
         }
         *held = wanted;
@@ -89,17 +91,23 @@ impl Openings {
         let wanted: HashSet<(IpAddr, u16)> = match server.map(|server| &server.transport) {
             Some(Transport::Listen(endpoint)) => {
                 let port = endpoint.port();
-                endpoint.addresses().into_iter().map(|address| (address, port)).collect()
+                endpoint
+                    .addresses()
+                    .into_iter()
+                    .map(|address| (address, port))
+                    .collect()
             }
             _ => HashSet::new(),
         };
         let held = self.listeners.entry(number).or_default();
         let mut result = Ok(());
         for (address, port) in held.difference(&wanted) {
-            result = result.and(kernel.forbid_listener(number, *address, *port));
+            let forbidden = kernel.forbid_listener(number, *address, *port);
+            result = result.and(forbidden);
         }
         for (address, port) in wanted.difference(held) {
-            result = result.and(kernel.permit_listener(number, *address, *port));
+            let permitted = kernel.permit_listener(number, *address, *port);
+            result = result.and(permitted);
         }
         *held = wanted;
         result

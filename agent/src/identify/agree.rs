@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use exeat_policy::Name;
 use hyper::header::HOST;
 use hyper::http::request::Parts;
+use hyper::http::uri::Authority;
 use hyper::{Method, Version};
 use thiserror::Error;
 
@@ -80,7 +81,10 @@ pub fn bound<T: Table>(
     if let Some(means) = bindings.synthetic_name(workload, address) {
         return match peer {
             Peer::Name(name) if *name == means => Ok(()),
-            said => Err(Disagreement::OtherName { means, said: said.clone() }),
+            said => Err(Disagreement::OtherName {
+                means,
+                said: said.clone(),
+            }),
         };
     }
     match peer {
@@ -108,10 +112,14 @@ pub fn named(parts: &Parts) -> Result<(Peer, Option<u16>), Disagreement> {
     let mut hosts = parts.headers.get_all(HOST).iter();
     let (first, second) = (hosts.next(), hosts.next());
     if second.is_some() {
-        return Err(Disagreement::Hosts(parts.headers.get_all(HOST).iter().count()));
+        return Err(Disagreement::Hosts(
+            parts.headers.get_all(HOST).iter().count(),
+        ));
     }
-    let host = first.map(|value| value.to_str().map_err(|_bytes| PeerFault)).transpose()?;
-    let authority = parts.uri.authority().map(|authority| authority.as_str());
+    let host = first
+        .map(|value| value.to_str().map_err(|_bytes| PeerFault))
+        .transpose()?;
+    let authority = parts.uri.authority().map(Authority::as_str);
     // RFC 9113 section 8.3.1: both may be there, and then they must agree.
     let stated = match (authority, host) {
         (Some(authority), Some(host)) if Peer::parse(authority)? != Peer::parse(host)? => {
@@ -135,10 +143,20 @@ pub fn same_host(
     tls: bool,
 ) -> Result<(), Disagreement> {
     if said != *peer {
-        return Err(Disagreement::OtherHost { connected: peer.clone(), said: said.to_string() });
+        return Err(Disagreement::OtherHost {
+            connected: peer.clone(),
+            said: said.to_string(),
+        });
     }
     let said_port = said_port.unwrap_or(if tls { 443 } else { 80 });
-    if said_port == port { Ok(()) } else { Err(Disagreement::OtherPort { connected: port, said: said_port }) }
+    if said_port == port {
+        Ok(())
+    } else {
+        Err(Disagreement::OtherPort {
+            connected: port,
+            said: said_port,
+        })
+    }
 }
 
 /// Whether the request has a form that may be judged.
@@ -155,9 +173,17 @@ pub fn form(parts: &Parts, tls: bool) -> Result<(), Form> {
     let scheme = parts.uri.scheme_str();
     if parts.version == Version::HTTP_2 {
         let own = if tls { "https" } else { "http" };
-        return if scheme == Some(own) { Ok(()) } else { Err(Form::Scheme) };
+        return if scheme == Some(own) {
+            Ok(())
+        } else {
+            Err(Form::Scheme)
+        };
     }
-    if scheme.is_some() || parts.uri.authority().is_some() { Err(Form::Absolute) } else { Ok(()) }
+    if scheme.is_some() || parts.uri.authority().is_some() {
+        Err(Form::Absolute)
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -183,27 +209,43 @@ mod tests {
             named(&parts("/x", hosts)).and_then(|said| same_host(said, &peer, port, tls))
         };
         assert_eq!(ok(&["api.example.com"], 443, true), Ok(()));
-        assert_eq!(ok(&["API.example.com.:443"], 443, true).is_ok(), false, "no trailing dot");
+        assert_eq!(
+            ok(&["API.example.com.:443"], 443, true).is_ok(),
+            false,
+            "no trailing dot"
+        );
         assert_eq!(ok(&["api.example.com:8443"], 8443, true), Ok(()));
         assert_eq!(ok(&["api.example.com"], 80, false), Ok(()));
         assert!(matches!(
             ok(&["api.example.com"], 8443, true),
-            Err(Disagreement::OtherPort { connected: 8443, said: 443 })
+            Err(Disagreement::OtherPort {
+                connected: 8443,
+                said: 443
+            })
         ));
-        assert!(matches!(ok(&["evil.example"], 443, true), Err(Disagreement::OtherHost { .. })));
+        assert!(matches!(
+            ok(&["evil.example"], 443, true),
+            Err(Disagreement::OtherHost { .. })
+        ));
         assert_eq!(ok(&[], 443, true), Err(Disagreement::Hosts(0)));
         assert_eq!(
             ok(&["api.example.com", "api.example.com"], 443, true),
             Err(Disagreement::Hosts(2)),
             "even two equal ones: the next parser may take either"
         );
-        assert!(matches!(ok(&["api.example.com@evil"], 443, true), Err(Disagreement::Malformed(_))));
+        assert!(matches!(
+            ok(&["api.example.com@evil"], 443, true),
+            Err(Disagreement::Malformed(_))
+        ));
     }
 
     #[test]
     fn forms_for_proxies_are_refused() {
         assert_eq!(form(&parts("/x", &[]), true), Ok(()));
-        assert_eq!(form(&parts("http://api.example.com/x", &[]), true), Err(Form::Absolute));
+        assert_eq!(
+            form(&parts("http://api.example.com/x", &[]), true),
+            Err(Form::Absolute)
+        );
         let mut connect = parts("/x", &[]);
         connect.method = hyper::Method::CONNECT;
         assert_eq!(form(&connect, true), Err(Form::Connect));

@@ -113,7 +113,10 @@ pub struct Bindings<T> {
 impl<T: Table> Bindings<T> {
     /// No bindings; `table` is the kernel's.
     pub fn new(table: T) -> Self {
-        Self { table, state: Mutex::new(State::default()) }
+        Self {
+            table,
+            state: Mutex::new(State::default()),
+        }
     }
 
     /// The kernel's table.
@@ -133,15 +136,24 @@ impl<T: Table> Bindings<T> {
         ports: &[(u16, Protocol)],
     ) -> Result<(), BindFault> {
         let mut state = self.lock();
-        let held = state.workloads.entry(workload).or_insert_with(Workload::new);
-        held.bind(&self.table, workload, name, addresses, ports).map_err(|source| {
-            BindFault::Kernel { workload, name: name.to_string(), source }
-        })
+        let held = state
+            .workloads
+            .entry(workload)
+            .or_insert_with(Workload::new);
+        held.bind(&self.table, workload, name, addresses, ports)
+            .map_err(|source| BindFault::Kernel {
+                workload,
+                name: name.to_string(),
+                source,
+            })
     }
 
     /// Whether `workload` has asked for `name`.
     pub fn asked(&self, workload: u32, name: &Name) -> bool {
-        self.lock().workloads.get_mut(&workload).is_some_and(|held| held.names.get(name).is_some())
+        self.lock()
+            .workloads
+            .get_mut(&workload)
+            .is_some_and(|held| held.names.get(name).is_some())
     }
 
     /// The one name that a synthetic address means for `workload`.
@@ -170,7 +182,10 @@ impl<T: Table> Bindings<T> {
             number
         };
         let v4 = Ipv4Addr::from_bits(SYNTHETIC_BASE | number);
-        Ok((v4, Ipv6Addr::from_bits(SYNTHETIC_PREFIX | u128::from(number))))
+        Ok((
+            v4,
+            Ipv6Addr::from_bits(SYNTHETIC_PREFIX | u128::from(number)),
+        ))
     }
 
     /// Makes the doors that stand in policy by address exactly `wanted`.
@@ -179,7 +194,10 @@ impl<T: Table> Bindings<T> {
     /// The first [`KernelError`]; the others were tried.
     pub fn fix(&self, workload: u32, wanted: HashSet<Door>) -> Result<(), KernelError> {
         let mut state = self.lock();
-        let held = state.workloads.entry(workload).or_insert_with(Workload::new);
+        let held = state
+            .workloads
+            .entry(workload)
+            .or_insert_with(Workload::new);
         held.fix(&self.table, workload, wanted)
     }
 
@@ -193,7 +211,9 @@ impl<T: Table> Bindings<T> {
         ports: impl Fn(&Name) -> Vec<(u16, Protocol)>,
     ) -> Result<(), KernelError> {
         let mut state = self.lock();
-        let Some(held) = state.workloads.get_mut(&workload) else { return Ok(()) };
+        let Some(held) = state.workloads.get_mut(&workload) else {
+            return Ok(());
+        };
         held.recheck(&self.table, workload, ports)
     }
 
@@ -216,7 +236,11 @@ impl<T: Table> Bindings<T> {
 
 impl Workload {
     fn new() -> Self {
-        Self { doors: Doors::default(), names: Bounded::new(NAMES), fixed: HashSet::new() }
+        Self {
+            doors: Doors::default(),
+            names: Bounded::new(NAMES),
+            fixed: HashSet::new(),
+        }
     }
 
     fn bind<T: Table>(
@@ -229,14 +253,19 @@ impl Workload {
     ) -> Result<(), KernelError> {
         let Self { doors, names, .. } = self;
         if names.get(name).is_none() {
-            let asked = Asked { addresses: Bounded::new(ADDRESSES), ports: ports.to_vec() };
+            let asked = Asked {
+                addresses: Bounded::new(ADDRESSES),
+                ports: ports.to_vec(),
+            };
             if let Some((_, gone)) = names.insert(name.clone(), asked) {
                 for (address, ()) in gone.addresses.iter() {
                     doors.shut_all(table, workload, *address, &gone.ports)?;
                 }
             }
         }
-        let Some(asked) = names.get(name) else { return Ok(()) };
+        let Some(asked) = names.get(name) else {
+            return Ok(());
+        };
         for address in addresses {
             if asked.addresses.get(address).is_some() {
                 continue;
@@ -257,10 +286,12 @@ impl Workload {
     ) -> Result<(), KernelError> {
         let mut result = Ok(());
         for door in self.fixed.difference(&wanted) {
-            result = result.and(self.doors.shut(table, workload, *door));
+            let shut = self.doors.shut(table, workload, *door);
+            result = result.and(shut);
         }
         for door in wanted.difference(&self.fixed) {
-            result = result.and(self.doors.open(table, workload, *door));
+            let opened = self.doors.open(table, workload, *door);
+            result = result.and(opened);
         }
         self.fixed = wanted;
         result
@@ -304,7 +335,9 @@ impl Doors {
     }
 
     fn shut<T: Table>(&mut self, table: &T, workload: u32, door: Door) -> Result<(), KernelError> {
-        let Some(reasons) = self.reasons.get_mut(&door) else { return Ok(()) };
+        let Some(reasons) = self.reasons.get_mut(&door) else {
+            return Ok(());
+        };
         *reasons = reasons.saturating_sub(1);
         if *reasons > 0 {
             return Ok(());

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::audit::record::Cause;
 use crate::audit::RecordId;
+use crate::audit::record::Cause;
 
 /// Candidates named in one record; a server with more calls in flight names the newest.
 const NAMED: usize = 16;
@@ -43,9 +43,9 @@ impl Calls {
         match table.get(server).map(Vec::as_slice) {
             None | Some([]) => None,
             Some([one]) => Some(Cause::Id(*one)),
-            Some(several) => {
-                Some(Cause::Candidates(several.iter().rev().take(NAMED).copied().collect()))
-            }
+            Some(several) => Some(Cause::Candidates(
+                several.iter().rev().take(NAMED).copied().collect(),
+            )),
         }
     }
 }
@@ -53,7 +53,9 @@ impl Calls {
 impl Drop for InFlight {
     fn drop(&mut self) {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(calls) = table.get_mut(&self.server) else { return };
+        let Some(calls) = table.get_mut(&self.server) else {
+            return;
+        };
         if let Some(index) = calls.iter().position(|call| *call == self.record) {
             calls.remove(index);
         }
@@ -66,8 +68,8 @@ impl Drop for InFlight {
 #[cfg(test)]
 mod tests {
     use super::Calls;
-    use crate::audit::record::Cause;
     use crate::audit::RecordId;
+    use crate::audit::record::Cause;
 
     #[test]
     fn one_call_is_the_cause_and_several_are_candidates() {
@@ -82,7 +84,10 @@ mod tests {
         assert_eq!(calls.cause("github"), Some(Cause::Id(one)));
         assert_eq!(calls.cause("linear"), None);
         let second = calls.begin("github", two);
-        assert_eq!(calls.cause("github"), Some(Cause::Candidates(vec![two, one])));
+        assert_eq!(
+            calls.cause("github"),
+            Some(Cause::Candidates(vec![two, one]))
+        );
         drop(first);
         assert_eq!(calls.cause("github"), Some(Cause::Id(two)));
         drop(second);

@@ -58,27 +58,52 @@ impl Live {
         state.next = state.next.wrapping_add(1);
         let id = state.next;
         let cut = CancellationToken::new();
-        let connected = Connected { workload, peer: None, port };
-        state.entries.insert(id, Entry { connected, cut: cut.clone() });
-        Some(Registered { state: Arc::clone(&self.state), id, cut })
+        let connected = Connected {
+            workload,
+            peer: None,
+            port,
+        };
+        state.entries.insert(
+            id,
+            Entry {
+                connected,
+                cut: cut.clone(),
+            },
+        );
+        Some(Registered {
+            state: Arc::clone(&self.state),
+            id,
+            cut,
+        })
     }
 
     /// Cuts every connection that `allowed` says false to. Returns how many.
     pub fn recheck(&self, allowed: impl Fn(&Connected) -> bool) -> usize {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let cut = state.entries.values().filter(|entry| !allowed(&entry.connected));
+        let cut = state
+            .entries
+            .values()
+            .filter(|entry| !allowed(&entry.connected));
         cut.map(|entry| entry.cut.cancel()).count()
     }
 
     /// How many connections one workload has open.
     pub fn of(&self, workload: u32) -> usize {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.per_workload.get(&workload).copied().unwrap_or_default()
+        state
+            .per_workload
+            .get(&workload)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// How many connections are open.
     pub fn len(&self) -> usize {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).entries.len()
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entries
+            .len()
     }
 
     /// Whether none is.
@@ -105,7 +130,9 @@ impl Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(entry) = state.entries.remove(&self.id) else { return };
+        let Some(entry) = state.entries.remove(&self.id) else {
+            return;
+        };
         let workload = entry.connected.workload;
         if let Some(open) = state.per_workload.get_mut(&workload) {
             *open = open.saturating_sub(1);
@@ -125,7 +152,10 @@ mod tests {
         let live = Live::default();
         let first = live.register(1, 443, 2).expect("there is room");
         let second = live.register(1, 80, 2).expect("there is room");
-        assert!(live.register(1, 443, 2).is_none(), "a workload has its bound");
+        assert!(
+            live.register(1, 443, 2).is_none(),
+            "a workload has its bound"
+        );
         assert!(live.register(2, 443, 2).is_some(), "and another its own");
         assert_eq!(live.recheck(|connected| connected.port == 443), 1);
         assert!(second.cut().is_cancelled() && !first.cut().is_cancelled());

@@ -113,8 +113,23 @@ mod tests {
         assert_eq!(ok("[2001:db8::1]:443"), "2001:db8::1 Some(443)");
         assert_eq!(ok("[::ffff:10.0.0.1]"), "10.0.0.1 None");
         for bad in [
-            "", ":80", "a b", "user@host", "host:", "host:+1", "host:65536", "127.1", "0x7f.1",
-            "2130706433", "[::1", "[::1]x", "::1", "host:80:80", "[fe80::1%eth0]", "a..b", "a\0b",
+            "",
+            ":80",
+            "a b",
+            "user@host",
+            "host:",
+            "host:+1",
+            "host:65536",
+            "127.1",
+            "0x7f.1",
+            "2130706433",
+            "[::1",
+            "[::1]x",
+            "::1",
+            "host:80:80",
+            "[fe80::1%eth0]",
+            "a..b",
+            "a\0b",
         ] {
             assert!(Peer::parse(bad).is_err(), "`{bad}` must not be read");
         }

@@ -1,6 +1,6 @@
 //! Names of Unix users, from the system's user database, kept for a while.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::unistd::{Uid, User};
@@ -10,19 +10,24 @@ use tokio::time::Instant;
 use crate::bounded::Bounded;
 
 /// A renamed user is seen after this long.
-const KEPT_FOR: Duration = Duration::from_secs(60);
+const KEPT_FOR: Duration = Duration::from_mins(1);
 /// Users that are remembered.
-const KEPT: usize = 4096;
+const MOST: usize = 4096;
+
+/// A name, if there is one, and when it was looked up.
+type Kept = Bounded<u32, (Option<Arc<str>>, Instant)>;
 
 /// The cache of user names.
 #[derive(Debug)]
 pub struct Users {
-    kept: Mutex<Bounded<u32, (Option<Arc<str>>, Instant)>>,
+    kept: Mutex<Kept>,
 }
 
 impl Default for Users {
     fn default() -> Self {
-        Self { kept: Mutex::new(Bounded::new(KEPT)) }
+        Self {
+            kept: Mutex::new(Bounded::new(MOST)),
+        }
     }
 }
 
@@ -50,7 +55,7 @@ impl Users {
         name
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Bounded<u32, (Option<Arc<str>>, Instant)>> {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

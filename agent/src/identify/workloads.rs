@@ -60,14 +60,24 @@ impl Workloads {
             cgroup: Some(workload.cgroup_id),
             pid: workload.pid,
             exe: Some(Text::from(workload.exe.to_string_lossy().as_ref())),
-            args: workload.args.iter().map(|arg| Text::from(arg.as_str())).collect(),
+            args: workload
+                .args
+                .iter()
+                .map(|arg| Text::from(arg.as_str()))
+                .collect(),
             uid: Some(workload.uid),
             ..Recorded::default()
         };
         let since = clock::wall();
-        let known = Arc::new(Known { recorded: recorded.into(), since, workload });
+        let known = Arc::new(Known {
+            recorded: recorded.into(),
+            since,
+            workload,
+        });
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        state.workloads.insert(known.workload.number, Arc::clone(&known));
+        state
+            .workloads
+            .insert(known.workload.number, Arc::clone(&known));
         known
     }
 
@@ -75,38 +85,56 @@ impl Workloads {
     pub fn remove(&self, number: u32) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.workloads.remove(&number);
-        state.processes.retain(|_, (workload, _)| *workload != number);
+        state
+            .processes
+            .retain(|_, (workload, _)| *workload != number);
     }
 
     /// A process began or replaced its program.
     pub fn process(&self, process: &Process) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(known) = state.workloads.get(&process.workload) else { return };
+        let Some(known) = state.workloads.get(&process.workload) else {
+            return;
+        };
         let recorded = Recorded {
             name: known.recorded.name.clone(),
             kind: known.recorded.kind,
             cgroup: known.recorded.cgroup,
             pid: Some(process.pid),
             exe: Some(Text::from(process.exe.as_str())),
-            args: process.args.iter().map(|arg| Text::from(arg.as_str())).collect(),
+            args: process
+                .args
+                .iter()
+                .map(|arg| Text::from(arg.as_str()))
+                .collect(),
             uid: Some(process.uid),
             sha256: process.sha256.as_deref().map(Text::from),
             ..Recorded::default()
         };
         if state.processes.len() < PROCESSES || state.processes.contains_key(&process.pid) {
-            state.processes.insert(process.pid, (process.workload, recorded.into()));
+            state
+                .processes
+                .insert(process.pid, (process.workload, recorded.into()));
         }
     }
 
     /// A process ended.
     pub fn process_gone(&self, pid: u32) {
-        self.state.write().unwrap_or_else(PoisonError::into_inner).processes.remove(&pid);
+        self.state
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .processes
+            .remove(&pid);
     }
 
     /// How many processes of a workload are known.
     pub fn processes(&self, number: u32) -> usize {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        state.processes.values().filter(|(workload, _)| *workload == number).count()
+        state
+            .processes
+            .values()
+            .filter(|(workload, _)| *workload == number)
+            .count()
     }
 
     /// The workload of a number.

@@ -83,18 +83,36 @@ impl Intake {
     /// # Errors
     /// A [`Stranger`], to be closed without an answer.
     pub async fn arrive(&self, stream: &TcpStream) -> Result<Arrived, Stranger> {
-        let Origin { workload, tgid, uid, port, address, .. } =
-            self.kernel.origin(stream).map_err(Stranger::Kernel)?.ok_or(Stranger::NotRedirected)?;
-        let registered = self
-            .live
-            .register(workload, port, self.most)
-            .ok_or(Stranger::TooMany { workload, most: self.most })?;
+        let Origin {
+            workload,
+            tgid,
+            uid,
+            port,
+            address,
+            ..
+        } = self
+            .kernel
+            .origin(stream)
+            .map_err(Stranger::Kernel)?
+            .ok_or(Stranger::NotRedirected)?;
+        let registered =
+            self.live
+                .register(workload, port, self.most)
+                .ok_or(Stranger::TooMany {
+                    workload,
+                    most: self.most,
+                })?;
         let actor = self
             .actor(workload, tgid, uid)
             .await
             .ok_or(Stranger::UnknownWorkload(workload))?;
         let address = address.ip();
-        Ok(Arrived { actor, address, port, registered })
+        Ok(Arrived {
+            actor,
+            address,
+            port,
+            registered,
+        })
     }
 
     /// The process `pid` with `uid` in the workload of this number.
@@ -109,7 +127,12 @@ impl Intake {
             uid: Some(uid),
             ..Identity::default()
         };
-        Some(Actor { known, user, process, identity: identity.into() })
+        Some(Actor {
+            known,
+            user,
+            process,
+            identity: identity.into(),
+        })
     }
 }
 

@@ -60,7 +60,9 @@ pub struct Hello {
 
 impl std::fmt::Debug for Hello {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hello").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Hello")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -110,7 +112,11 @@ pub async fn read(stream: TcpStream, limit: Duration) -> Result<Hello, HelloFaul
             return Err(HelloFault::Protocol);
         }
     }
-    Ok(Hello { start, name, offers })
+    Ok(Hello {
+        start,
+        name,
+        offers,
+    })
 }
 
 impl Hello {

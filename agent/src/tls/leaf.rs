@@ -20,7 +20,7 @@ use crate::bounded::Bounded;
 /// How many names' certificates are kept.
 const KEPT: usize = 4096;
 /// A certificate is asked for anew after this long; the supervisor's are valid for days.
-const KEPT_FOR: Duration = Duration::from_secs(12 * 60 * 60);
+const KEPT_FOR: Duration = Duration::from_hours(12);
 /// A signature takes the supervisor well under a millisecond; past this it is not coming.
 const SIGN_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -111,7 +111,12 @@ impl Leaves {
         let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pair.serialize_der()));
         let key = any_supported_type(&der).map_err(LeafFault::Load)?;
         let public_key = pair.subject_public_key_info();
-        Ok(Self { key, public_key, signer, kept: Mutex::new(Bounded::new(KEPT)) })
+        Ok(Self {
+            key,
+            public_key,
+            signer,
+            kept: Mutex::new(Bounded::new(KEPT)),
+        })
     }
 
     /// The server configuration for `name` (a host name or an address) that offers just `alpn`.
@@ -126,8 +131,14 @@ impl Leaves {
         let chain = self.ask(name).await?;
         let until = Instant::now() + KEPT_FOR;
         let config = Arc::new(self.build(chain, alpn)?);
-        let kept = Kept { config: Arc::clone(&config), until };
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(key, kept);
+        let kept = Kept {
+            config: Arc::clone(&config),
+            until,
+        };
+        self.kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, kept);
         Ok(config)
     }
 
@@ -139,15 +150,21 @@ impl Leaves {
 
     async fn ask(&self, name: &str) -> Result<Chain, LeafFault> {
         let (reply, answer) = oneshot::channel();
-        let request =
-            SignRequest { name: name.to_owned(), public_key: self.public_key.clone(), reply };
+        let request = SignRequest {
+            name: name.to_owned(),
+            public_key: self.public_key.clone(),
+            reply,
+        };
         let asked = async {
             self.signer.send(request).await.ok()?;
             answer.await.ok()
         };
         match timeout(SIGN_DEADLINE, asked).await {
             Ok(Some(Ok(chain))) => Ok(chain),
-            Ok(Some(Err(why))) => Err(LeafFault::Refused { name: name.to_owned(), why }),
+            Ok(Some(Err(why))) => Err(LeafFault::Refused {
+                name: name.to_owned(),
+                why,
+            }),
             Ok(None) | Err(_) => Err(LeafFault::NoAnswer),
         }
     }

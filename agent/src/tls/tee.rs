@@ -22,7 +22,10 @@ impl<S> std::fmt::Debug for Tee<S> {
 impl<S> Tee<S> {
     /// Wraps `inner`; copies from now on.
     pub fn new(inner: S) -> Self {
-        Self { inner, seen: Some(Vec::new()) }
+        Self {
+            inner,
+            seen: Some(Vec::new()),
+        }
     }
 
     /// Stops copying and frees what was kept.

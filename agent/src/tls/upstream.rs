@@ -55,7 +55,9 @@ pub struct ClientCertificate {
 
 impl std::fmt::Debug for ClientCertificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClientCertificate").field("host", &self.host).finish_non_exhaustive()
+        f.debug_struct("ClientCertificate")
+            .field("host", &self.host)
+            .finish_non_exhaustive()
     }
 }
 
@@ -71,7 +73,9 @@ pub struct Upstreams {
 
 impl std::fmt::Debug for Upstreams {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Upstreams").field("roots", &self.roots.len()).finish_non_exhaustive()
+        f.debug_struct("Upstreams")
+            .field("roots", &self.roots.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -92,12 +96,16 @@ impl Upstreams {
         roots.add_parsable_certificates(system.certs);
         for (name, pem) in extra {
             for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                let certificate = certificate
-                    .map_err(|source| UpstreamTlsFault::Pem { what: format!("`{name}`"), source })?;
-                roots.add(certificate).map_err(|source| UpstreamTlsFault::Rustls {
+                let certificate = certificate.map_err(|source| UpstreamTlsFault::Pem {
                     what: format!("`{name}`"),
                     source,
                 })?;
+                roots
+                    .add(certificate)
+                    .map_err(|source| UpstreamTlsFault::Rustls {
+                        what: format!("`{name}`"),
+                        source,
+                    })?;
             }
         }
         if roots.is_empty() {
@@ -145,12 +153,22 @@ impl Upstreams {
         let what = || format!("the client certificate for `{host}`");
         let chain = CertificateDer::pem_slice_iter(certificate.chain.as_bytes())
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|source| UpstreamTlsFault::Pem { what: what(), source })?;
-        let key = PrivateKeyDer::from_pem_slice(certificate.key.as_bytes())
-            .map_err(|source| UpstreamTlsFault::Pem { what: what(), source })?;
+            .map_err(|source| UpstreamTlsFault::Pem {
+                what: what(),
+                source,
+            })?;
+        let key = PrivateKeyDer::from_pem_slice(certificate.key.as_bytes()).map_err(|source| {
+            UpstreamTlsFault::Pem {
+                what: what(),
+                source,
+            }
+        })?;
         builder
             .with_client_auth_cert(chain, key)
-            .map_err(|source| UpstreamTlsFault::Rustls { what: what(), source })
+            .map_err(|source| UpstreamTlsFault::Rustls {
+                what: what(),
+                source,
+            })
     }
 }
 

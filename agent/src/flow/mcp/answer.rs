@@ -35,17 +35,24 @@ pub(super) fn judge(
     if list == Some(List::Tools) {
         let server = &talking.talk.server;
         for tool in listed(result, List::Tools).map_err(Refusal::from)? {
-            talking.stages.observed.list(server, tool.name, hints(tool.hints));
+            talking
+                .stages
+                .observed
+                .list(server, tool.name, hints(tool.hints));
         }
-        filter(result, List::Tools, era, |tool| talking.lists(tool.name, hints(tool.hints)))
-            .map_err(Refusal::from)?;
+        filter(result, List::Tools, era, |tool| {
+            talking.lists(tool.name, hints(tool.hints))
+        })
+        .map_err(Refusal::from)?;
     }
     Ok(())
 }
 
 /// Writes into the record what answered.
 pub(super) fn tell(record: &mut OpenRecord, kind: ResponseKind, response: Option<&Response>) {
-    let Some(mcp) = &mut record.record_mut().mcp else { return };
+    let Some(mcp) = &mut record.record_mut().mcp else {
+        return;
+    };
     mcp.response = Some(kind);
     match response.map(|response| &response.outcome) {
         Some(Outcome::Result(result)) => tell_result(mcp, is_error(result)),

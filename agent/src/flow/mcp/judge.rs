@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use exeat_policy::{Hints as PolicyHints, Reason};
 
-use super::observed::{From, Talk};
 use super::super::describe::Story as _;
+use super::observed::{From, Talk};
 use crate::audit::record::{Kind, Mcp, Session as RecordedSession, Side, Stage};
 use crate::audit::{OpenRecord, Text, mask};
 use crate::decide::{McpMessage, Message as AboutMessage, Permit, Refused};
-use crate::decode::json::Object;
-use crate::decode::mcp::{Era, Hints, Name, View, ViewFault, view};
+use crate::decode::json::{Object, Value};
+use crate::decode::mcp::{Era, Hints, Name, View, ViewFault, spoken, view};
 use crate::decode::rpc::{Id, Message};
 use crate::flow::Stages;
 use crate::intake::Actor;
@@ -51,7 +51,11 @@ impl Told {
 
 impl NotPassed {
     fn plain(refusal: Refusal<'static>, why: &'static str) -> Self {
-        Self { told: Told::Plain(refusal), refused: None, why }
+        Self {
+            told: Told::Plain(refusal),
+            refused: None,
+            why,
+        }
     }
 
     /// Ends the record of what was refused.
@@ -65,7 +69,7 @@ impl NotPassed {
 
 impl Talking {
     /// May `message`, sent by the client, pass?
-    pub(super) fn from_client(
+    pub(super) fn judge_client(
         &self,
         record: &mut OpenRecord,
         message: &Message,
@@ -75,15 +79,24 @@ impl Talking {
         let seen = match message {
             Message::Response(response) => {
                 // The answer to what the server asked for: decided as what was asked.
-                let waiting = response.id.as_ref().and_then(|id| {
-                    self.stages.observed.answered(&self.talk, From::Server, id)
-                });
+                let waiting = response
+                    .id
+                    .as_ref()
+                    .and_then(|id| self.stages.observed.answered(&self.talk, From::Server, id));
                 let Some(waiting) = waiting else {
                     self.describe(record, Side::Client, "", None);
-                    return Err(NotPassed::plain(Refusal::InvalidRequest, "an answer to nothing"));
+                    return Err(NotPassed::plain(
+                        Refusal::InvalidRequest,
+                        "an answer to nothing",
+                    ));
                 };
                 method = waiting;
-                Seen { method: &method, name: None, id: response.id.as_ref(), arguments: None }
+                Seen {
+                    method: &method,
+                    name: None,
+                    id: response.id.as_ref(),
+                    arguments: None,
+                }
             }
             Message::Request(_) | Message::Notification(_) => match view(message) {
                 Ok(view) => Seen::from(&view),
@@ -98,7 +111,7 @@ impl Talking {
     }
 
     /// May the server's request or notification `message` reach the client?
-    pub(super) fn from_server(
+    pub(super) fn judge_server(
         &self,
         record: &mut OpenRecord,
         message: &Message,
@@ -111,12 +124,19 @@ impl Talking {
 
     /// May what the server asks for inside a result (`method`) reach the client?
     pub(super) fn embedded(&self, method: &str) -> Result<Permit<AboutMessage>, NotPassed> {
-        self.judge(&Seen { method, name: None, id: None, arguments: None })
+        self.judge(&Seen {
+            method,
+            name: None,
+            id: None,
+            arguments: None,
+        })
     }
 
     /// Whether the caller is shown `tool`.
     pub(super) fn lists(&self, tool: &str, hints: PolicyHints) -> bool {
-        self.stages.decider.lists(self.actor.caller(), &self.talk.server, tool, hints)
+        self.stages
+            .decider
+            .lists(self.actor.caller(), &self.talk.server, tool, hints)
     }
 
     fn decide(
@@ -128,7 +148,10 @@ impl Talking {
         let judged = self.judge(seen);
         let (decision, class) = match &judged {
             Ok(permit) => (permit.decision(), permit.class()),
-            Err(NotPassed { refused: Some(refused), .. }) => (refused.decision(), refused.class()),
+            Err(NotPassed {
+                refused: Some(refused),
+                ..
+            }) => (refused.decision(), refused.class()),
             Err(_) => return judged,
         };
         record.tell_decision(decision);
@@ -152,30 +175,29 @@ impl Talking {
             session: self.talk.session.as_deref(),
         };
         let caller = self.actor.caller();
-        self.stages.decider.message(caller, asked).map_err(|refused| {
-            let told = match (refused.reason(), name) {
-                (Reason::LimitReached(_) | Reason::CountMissing(_), _) => {
-                    Told::Plain(Refusal::LimitReached)
+        self.stages
+            .decider
+            .message(caller, asked)
+            .map_err(|refused| {
+                let told = match (refused.reason(), name) {
+                    (Reason::LimitReached(_) | Reason::CountMissing(_), _) => {
+                        Told::Plain(Refusal::LimitReached)
+                    }
+                    (Reason::UnknownMethod, _) => Told::Plain(Refusal::Hidden(Subject::Method, "")),
+                    (_, Some(name)) if tool && !self.lists(name, hints.unwrap_or_default()) => {
+                        Told::HiddenTool(name.to_owned())
+                    }
+                    (_, _) => Told::Plain(Refusal::Denied),
+                };
+                NotPassed {
+                    told,
+                    refused: Some(refused),
+                    why: "",
                 }
-                (Reason::UnknownMethod, _) => {
-                    Told::Plain(Refusal::Hidden(Subject::Method, ""))
-                }
-                (_, Some(name)) if tool && !self.lists(name, hints.unwrap_or_default()) => {
-                    Told::HiddenTool(name.to_owned())
-                }
-                (_, _) => Told::Plain(Refusal::Denied),
-            };
-            NotPassed { told, refused: Some(refused), why: "" }
-        })
+            })
     }
 
-    fn describe(
-        &self,
-        record: &mut OpenRecord,
-        from: Side,
-        method: &str,
-        seen: Option<&Seen<'_>>,
-    ) {
+    fn describe(&self, record: &mut OpenRecord, from: Side, method: &str, seen: Option<&Seen<'_>>) {
         let mut mcp = Mcp {
             server: Some(Text::new(&self.talk.server)),
             method: Text::new(method),
@@ -186,7 +208,7 @@ impl Talking {
             mcp.name = seen.name.map(|name| Text::new(name.text()));
             mcp.id = seen.id.map(|id| Text::new(&id.to_text()));
             mcp.arguments = seen.arguments.map(|arguments| {
-                let arguments = crate::decode::json::Value::Object(arguments.clone()).to_serde();
+                let arguments = Value::Object(arguments.clone()).to_serde();
                 mask::arguments::<&str>(&arguments, &[]).0
             });
         }
@@ -227,7 +249,7 @@ pub(super) fn hints(seen: Hints) -> PolicyHints {
 
 /// The era of `message`, by what it says itself.
 pub(super) fn era(message: &Message) -> Era {
-    crate::decode::mcp::spoken(message, None).era
+    spoken(message, None).era
 }
 
 /// What a decision on a message needs.
@@ -240,7 +262,12 @@ struct Seen<'a> {
 
 impl<'a> std::convert::From<&View<'a>> for Seen<'a> {
     fn from(view: &View<'a>) -> Self {
-        Self { method: view.method, name: view.name, id: view.id, arguments: view.arguments }
+        Self {
+            method: view.method,
+            name: view.name,
+            id: view.id,
+            arguments: view.arguments,
+        }
     }
 }
 

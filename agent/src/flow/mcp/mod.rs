@@ -17,10 +17,11 @@ use hyper::header::{
     ACCEPT_ENCODING, ALT_SVC, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue,
 };
 use hyper::http::request::Parts;
+use hyper::http::response::Parts as Head;
 use hyper::{Method, Request, Response};
 
-pub use self::observed::Observed;
 use self::judge::{Talking, Told, era, recorded_session};
+pub use self::observed::Observed;
 use self::observed::{From as Sender, Talk};
 use self::refusing::Refuser;
 use self::stream::{Answering, Events, Purpose, Source};
@@ -38,6 +39,7 @@ use crate::decode::mcp::{
 };
 use crate::decode::rpc::{self, Incoming as Messages, Message, Response as RpcResponse};
 use crate::forward::headers::strip_hop_by_hop;
+use crate::forward::upstream::Body;
 use crate::identify::calls::InFlight;
 use crate::identify::peer::Peer;
 use crate::refuse::{Asked, Refusal, answer_batch, asked};
@@ -116,7 +118,10 @@ impl Exchanging<'_> {
                 return refusal(Refusal::HttpForm);
             }
         };
-        let limits = Limits { bytes: limit, ..Limits::REQUEST };
+        let limits = Limits {
+            bytes: limit,
+            ..Limits::REQUEST
+        };
         match rpc::parse(&bytes, &limits) {
             Ok(Messages::Single(message)) => self.single(record, parts, message).await,
             Ok(Messages::Batch(entries)) => self.batch(record, parts, entries).await,
@@ -133,10 +138,20 @@ impl Exchanging<'_> {
             record.refuse_with(&fault);
             return answered(Refusal::from(fault), &waits);
         }
-        match self.talking.from_client(&mut record, &message) {
+        match self.talking.judge_client(&mut record, &message) {
             Ok(permit) => {
                 let body = message.encode();
-                self.send(parts, body, vec![Passed { permit, message, record }], Vec::new()).await
+                self.send(
+                    parts,
+                    body,
+                    vec![Passed {
+                        permit,
+                        message,
+                        record,
+                    }],
+                    Vec::new(),
+                )
+                .await
             }
             Err(not_passed) => {
                 let told = not_passed.told.clone();
@@ -181,10 +196,14 @@ impl Exchanging<'_> {
                     refused.push((Told::Plain(Refusal::from(fault)), waits));
                     continue;
                 }
-                (Ok(()), Ok(message)) => self.talking.from_client(&mut record, message),
+                (Ok(()), Ok(message)) => self.talking.judge_client(&mut record, message),
             };
             match (judged, entry) {
-                (Ok(permit), Ok(message)) => passed.push(Passed { permit, message, record }),
+                (Ok(permit), Ok(message)) => passed.push(Passed {
+                    permit,
+                    message,
+                    record,
+                }),
                 (Err(not_passed), _) => {
                     refused.push((not_passed.told.clone(), waits));
                     not_passed.record(record);
@@ -215,8 +234,12 @@ impl Exchanging<'_> {
         refused: Vec<(Told, Asked)>,
     ) -> Answer {
         outgoing(&mut parts.headers, body.len());
-        let refuser =
-            Refuser::new(self.place.connection, self.place.peer, &parts.uri, &parts.headers);
+        let back = Refuser::new(
+            self.place.connection,
+            self.place.peer,
+            &parts.uri,
+            &parts.headers,
+        );
         let path = parts.uri.path().to_owned();
         let waiting: Vec<InFlight> = self.begin(&mut passed);
         let asked_at = tokio::time::Instant::now();
@@ -226,7 +249,14 @@ impl Exchanging<'_> {
             Err(fault) => return self.unanswered(passed, refused, &fault),
         };
         let upstream_us = u64::try_from(asked_at.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let came = Came { passed, refused, waiting, refuser, path, upstream_us };
+        let came = Came {
+            passed,
+            refused,
+            waiting,
+            back,
+            path,
+            upstream_us,
+        };
         self.returned(came, response).await
     }
 
@@ -237,7 +267,12 @@ impl Exchanging<'_> {
             one.record.stage(Stage::Forward);
             if let Message::Request(request) = &one.message {
                 let observed = &self.talking.stages.observed;
-                observed.wait(&self.talking.talk, Sender::Client, &request.id, &request.method);
+                observed.wait(
+                    &self.talking.talk,
+                    Sender::Client,
+                    &request.id,
+                    &request.method,
+                );
                 if request.method == "tools/call" {
                     let calls = &self.talking.stages.calls;
                     in_flight.push(calls.begin(&self.talking.talk.server, one.record.id()));
@@ -264,12 +299,23 @@ impl Exchanging<'_> {
     }
 
     /// A stream that answers what passed, and what was refused first of all.
-    fn events(&self, came: Came, body: Incoming) -> crate::forward::upstream::Body {
-        let Came { passed, refused, mut waiting, refuser, path, upstream_us } = came;
+    fn events(&self, came: Came, body: Incoming) -> Body {
+        let Came {
+            passed,
+            refused,
+            mut waiting,
+            back,
+            path,
+            upstream_us,
+        } = came;
         let answering = passed
             .into_iter()
             .filter_map(|one| {
-                let Passed { permit, message, mut record } = one;
+                let Passed {
+                    permit,
+                    message,
+                    mut record,
+                } = one;
                 record.tell_inspected(read(), read());
                 drop(permit);
                 match message {
@@ -288,7 +334,7 @@ impl Exchanging<'_> {
                 }
             })
             .collect();
-        let source = self.source(refuser, path);
+        let source = self.source(back, path);
         let cut = self.place.connection.arrived.registered.cut().clone();
         let mut events = Events::new(body, source, Purpose::Answers(answering), cut);
         for (told, waits) in refused {
@@ -297,29 +343,26 @@ impl Exchanging<'_> {
         events.boxed_unsync()
     }
 
-    fn source(&self, refuser: Refuser, path: String) -> Source {
+    fn source(&self, back: Refuser, path: String) -> Source {
         Source {
             talking: self.talking.clone(),
             peer: self.place.peer.clone(),
             port: self.place.connection.arrived.port,
             path,
-            refuser,
+            refuser: back,
         }
     }
 
     /// One JSON text: an answer, or the answers to a batch.
-    async fn message(
-        &self,
-        came: Came,
-        mut head: hyper::http::response::Parts,
-        body: Incoming,
-    ) -> Answer {
+    async fn message(&self, came: Came, mut head: Head, body: Incoming) -> Answer {
         let bytes = match Limited::new(body, Limits::RESPONSE.bytes).collect().await {
             Ok(collected) => collected.to_bytes(),
             Err(error) if error.is::<LengthLimitError>() => {
                 return self.withheld(came, Refusal::ResponseTooLarge);
             }
-            Err(_) => return self.withheld(came, Refusal::Upstream(crate::refuse::Upstream::Reset)),
+            Err(_) => {
+                return self.withheld(came, Refusal::Upstream(crate::refuse::Upstream::Reset));
+            }
         };
         let batch = came.passed.len() > 1 || !came.refused.is_empty();
         let responses = match rpc::parse(&bytes, &Limits::RESPONSE) {
@@ -351,7 +394,8 @@ impl Exchanging<'_> {
             return refusal(Refusal::ResponseRefused);
         };
         let text = Message::Response(response).encode();
-        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+        head.headers
+            .insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
         Response::from_parts(head, full(Bytes::from(text)))
     }
 
@@ -365,39 +409,40 @@ impl Exchanging<'_> {
         let mut passed = passed;
         let mut delivered = Vec::new();
         for mut response in responses {
-            let position = passed.iter().position(|one| match (&one.message, &response.id) {
-                (Message::Request(request), Some(id)) => request.id.same_slot(id),
-                _ => false,
-            });
+            let position = passed
+                .iter()
+                .position(|one| match (&one.message, &response.id) {
+                    (Message::Request(request), Some(id)) => request.id.same_slot(id),
+                    _ => false,
+                });
             // An error without an id answers the one request there is.
-            let position = position.or((response.id.is_none() && passed.len() == 1).then_some(0));
+            let position =
+                position.or_else(|| (response.id.is_none() && passed.len() == 1).then_some(0));
             let Some(position) = position else { continue };
             let one = passed.swap_remove(position);
             if let Some(id) = &response.id {
-                self.talking.stages.observed.answered(&self.talking.talk, Sender::Client, id);
+                self.talking
+                    .stages
+                    .observed
+                    .answered(&self.talking.talk, Sender::Client, id);
             }
             let method = one.message.method().map(str::to_owned);
             let spoken = era(&one.message);
-            let judged =
-                answer::judge(&self.talking, method.as_deref(), spoken, &mut response);
+            let judged = answer::judge(&self.talking, method.as_deref(), spoken, &mut response);
             if let Some(refused) = close(one, judged.err(), &response, upstream_us) {
                 response = refused;
             }
             delivered.push(response);
         }
         for one in passed {
-            one.record.refuse_with("the server's answer does not answer this request");
+            one.record
+                .refuse_with("the server's answer does not answer this request");
         }
         delivered
     }
 
     /// Neither a message nor a stream: 202, 204, errors of HTTP.
-    async fn other(
-        &self,
-        came: Came,
-        head: hyper::http::response::Parts,
-        body: Incoming,
-    ) -> Answer {
+    async fn other(&self, came: Came, head: Head, body: Incoming) -> Answer {
         let bytes = match Limited::new(body, OTHER_BODY).collect().await {
             Ok(collected) => collected.to_bytes(),
             Err(_) => return self.withheld(came, Refusal::ResponseTooLarge),
@@ -409,12 +454,7 @@ impl Exchanging<'_> {
         self.pass_other(came, head, bytes)
     }
 
-    fn pass_other(
-        &self,
-        came: Came,
-        mut head: hyper::http::response::Parts,
-        bytes: Bytes,
-    ) -> Answer {
+    fn pass_other(&self, came: Came, mut head: Head, bytes: Bytes) -> Answer {
         for mut one in came.passed {
             if let Message::Request(request) = &one.message {
                 let observed = &self.talking.stages.observed;
@@ -423,22 +463,36 @@ impl Exchanging<'_> {
             one.record.tell_status(head.status);
             one.record.tell_inspected(
                 read(),
-                if bytes.is_empty() { read() } else { partly("an answer of HTTP, not of MCP") },
+                if bytes.is_empty() {
+                    read()
+                } else {
+                    partly("an answer of HTTP, not of MCP")
+                },
             );
-            let kind = if bytes.is_empty() { ResponseKind::None } else { ResponseKind::Http };
+            let kind = if bytes.is_empty() {
+                ResponseKind::None
+            } else {
+                ResponseKind::Http
+            };
             answer::tell(&mut one.record, kind, None);
             let upstream_us = Some(came.upstream_us);
-            drop(one.record.close(Outcome { upstream_us, ..Outcome::done() }));
+            drop(one.record.close(Outcome {
+                upstream_us,
+                ..Outcome::done()
+            }));
         }
         if head.headers.contains_key(CONTENT_LENGTH) {
-            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+            head.headers
+                .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
         }
         Response::from_parts(head, full(bytes))
     }
 
     /// The answer is not delivered; the caller gets an error in its place.
     fn withheld(&self, came: Came, why: Refusal<'static>) -> Answer {
-        let Came { passed, refused, .. } = came;
+        let Came {
+            passed, refused, ..
+        } = came;
         self.in_place(passed, refused, why, |record| {
             record.refuse_with("the server's answer was not acceptable");
         })
@@ -467,7 +521,10 @@ impl Exchanging<'_> {
         for one in passed {
             let waits = asked(&one.message);
             if let Asked::Request(id) = &waits {
-                self.talking.stages.observed.answered(&self.talking.talk, Sender::Client, id);
+                self.talking
+                    .stages
+                    .observed
+                    .answered(&self.talking.talk, Sender::Client, id);
             }
             refused.push((Told::Plain(why), waits));
             end(one.record);
@@ -495,9 +552,15 @@ impl Exchanging<'_> {
         record.stage(Stage::Forward);
         strip_hop_by_hop(&mut parts.headers);
         parts.headers.remove("x-http-method-override");
-        parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let refuser =
-            Refuser::new(self.place.connection, self.place.peer, &parts.uri, &parts.headers);
+        parts
+            .headers
+            .insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let back = Refuser::new(
+            self.place.connection,
+            self.place.peer,
+            &parts.uri,
+            &parts.headers,
+        );
         let path = parts.uri.path().to_owned();
         let listens = parts.method == Method::GET;
         let request = Request::from_parts(parts, full(Bytes::new()));
@@ -513,26 +576,23 @@ impl Exchanging<'_> {
         if listens && events && head.status.is_success() {
             record.tell_inspected(read(), read());
             let cut = self.place.connection.arrived.registered.cut().clone();
-            let source = self.source(refuser, path);
+            let source = self.source(back, path);
             let events = Events::new(body, source, Purpose::Listens(Box::new(record)), cut);
             head.headers.remove(CONTENT_LENGTH);
             return Response::from_parts(head, events.boxed_unsync());
         }
-        match Limited::new(body, OTHER_BODY).collect().await {
-            Ok(collected) => {
-                let bytes = collected.to_bytes();
-                if head.status.is_success() && listens && !bytes.is_empty() {
-                    record.refuse_with("an answer that is no event stream");
-                    return refusal(Refusal::ResponseRefused);
-                }
-                record.tell_inspected(read(), partly("an answer of HTTP, not of MCP"));
-                drop(record.close(Outcome::done()));
-                Response::from_parts(head, full(bytes))
+        if let Ok(collected) = Limited::new(body, OTHER_BODY).collect().await {
+            let bytes = collected.to_bytes();
+            if head.status.is_success() && listens && !bytes.is_empty() {
+                record.refuse_with("an answer that is no event stream");
+                return refusal(Refusal::ResponseRefused);
             }
-            Err(_) => {
-                record.refuse_with("an answer that is larger than the limit, or was cut off");
-                refusal(Refusal::ResponseTooLarge)
-            }
+            record.tell_inspected(read(), partly("an answer of HTTP, not of MCP"));
+            drop(record.close(Outcome::done()));
+            Response::from_parts(head, full(bytes))
+        } else {
+            record.refuse_with("an answer that is larger than the limit, or was cut off");
+            refusal(Refusal::ResponseTooLarge)
         }
     }
 }
@@ -542,7 +602,7 @@ struct Came {
     passed: Vec<Passed>,
     refused: Vec<(Told, Asked)>,
     waiting: Vec<InFlight>,
-    refuser: Refuser,
+    back: Refuser,
     path: String,
     upstream_us: u64,
 }
@@ -554,13 +614,20 @@ fn close(
     response: &RpcResponse,
     upstream_us: u64,
 ) -> Option<RpcResponse> {
-    let Passed { permit, message, mut record } = one;
+    let Passed {
+        permit,
+        message,
+        mut record,
+    } = one;
     drop(permit);
     record.tell_inspected(read(), read());
     answer::tell(&mut record, ResponseKind::Result, Some(response));
     let Some(refused) = refused else {
         let upstream_us = Some(upstream_us);
-        drop(record.close(Outcome { upstream_us, ..Outcome::done() }));
+        drop(record.close(Outcome {
+            upstream_us,
+            ..Outcome::done()
+        }));
         return None;
     };
     record.refuse_with("the server's answer was not acceptable");
@@ -611,8 +678,10 @@ fn answered(refusal: Refusal<'_>, waits: &Asked) -> Answer {
 }
 
 fn batch_answer(refused: &[(Told, Asked)], delivered: Vec<RpcResponse>) -> Answer {
-    let refused: Vec<(Refusal<'_>, Asked)> =
-        refused.iter().map(|(told, waits)| (told.refusal(), waits.clone())).collect();
+    let refused: Vec<(Refusal<'_>, Asked)> = refused
+        .iter()
+        .map(|(told, waits)| (told.refusal(), waits.clone()))
+        .collect();
     let answer = answer_batch(&refused, delivered);
     json(answer.status, answer.body)
 }

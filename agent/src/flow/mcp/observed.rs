@@ -18,7 +18,7 @@ const WAITING: usize = 65_536;
 
 /// Where a session's messages go: a workload's conversation with one server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Talk {
+pub(super) struct Talk {
     /// Whose.
     pub workload: u32,
     /// With which registered server.
@@ -29,7 +29,7 @@ pub struct Talk {
 
 /// Who sent a request that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum From {
+pub(super) enum From {
     /// The client.
     Client,
     /// The server.
@@ -38,7 +38,7 @@ pub enum From {
 
 /// Where an old HTTP+SSE server wants messages posted.
 #[derive(Debug, Clone)]
-pub struct Endpoint {
+pub(in crate::flow) struct Endpoint {
     /// The path of the registered URL, which stands for it before the policy.
     pub judged_as: String,
 }
@@ -72,34 +72,59 @@ impl Default for Observed {
 
 impl Observed {
     /// The registered path that stands for `path`, if a server announced it to this workload.
-    pub fn endpoint(&self, workload: u32, peer: &Peer, port: u16, path: &str) -> Option<Endpoint> {
+    pub(in crate::flow) fn endpoint(
+        &self,
+        workload: u32,
+        peer: &Peer,
+        port: u16,
+        path: &str,
+    ) -> Option<Endpoint> {
         let key = (workload, peer.clone(), port, path.to_owned());
         self.lock().endpoints.get(&key).cloned()
     }
 
     /// A server announced `path` on a stream that was judged as `judged_as`.
-    pub fn announce(&self, workload: u32, peer: &Peer, port: u16, path: &str, judged_as: &str) {
+    pub(super) fn announce(
+        &self,
+        workload: u32,
+        peer: &Peer,
+        port: u16,
+        path: &str,
+        judged_as: &str,
+    ) {
         let key = (workload, peer.clone(), port, path.to_owned());
-        self.lock().endpoints.insert(key, Endpoint { judged_as: judged_as.to_owned() });
+        self.lock().endpoints.insert(
+            key,
+            Endpoint {
+                judged_as: judged_as.to_owned(),
+            },
+        );
     }
 
     /// What `server` lists of `tool`, if it was seen.
-    pub fn hints(&self, server: &Arc<str>, tool: &str) -> Option<Hints> {
-        self.lock().hints.get(&(Arc::clone(server), tool.to_owned())).copied()
+    pub(super) fn hints(&self, server: &Arc<str>, tool: &str) -> Option<Hints> {
+        self.lock()
+            .hints
+            .get(&(Arc::clone(server), tool.to_owned()))
+            .copied()
     }
 
     /// `server` lists `tool` with `hints`.
-    pub fn list(&self, server: &Arc<str>, tool: &str, hints: Hints) {
-        self.lock().hints.insert((Arc::clone(server), tool.to_owned()), hints);
+    pub(super) fn list(&self, server: &Arc<str>, tool: &str, hints: Hints) {
+        self.lock()
+            .hints
+            .insert((Arc::clone(server), tool.to_owned()), hints);
     }
 
     /// A request was sent on and waits for its answer.
-    pub fn wait(&self, talk: &Talk, from: From, id: &Id, method: &str) {
-        self.lock().waiting.insert((talk.clone(), from, slot(id)), method.to_owned());
+    pub(super) fn wait(&self, talk: &Talk, from: From, id: &Id, method: &str) {
+        self.lock()
+            .waiting
+            .insert((talk.clone(), from, slot(id)), method.to_owned());
     }
 
     /// The method of the request that an answer with `id` answers; it waits no longer.
-    pub fn answered(&self, talk: &Talk, from: From, id: &Id) -> Option<String> {
+    pub(super) fn answered(&self, talk: &Talk, from: From, id: &Id) -> Option<String> {
         self.lock().waiting.remove(&(talk.clone(), from, slot(id)))
     }
 
@@ -107,7 +132,9 @@ impl Observed {
     pub fn forget(&self, workload: u32) {
         let mut state = self.lock();
         state.endpoints.retain(|(owner, ..), _| *owner != workload);
-        state.waiting.retain(|(talk, ..), _| talk.workload != workload);
+        state
+            .waiting
+            .retain(|(talk, ..), _| talk.workload != workload);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {

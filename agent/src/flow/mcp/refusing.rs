@@ -61,9 +61,10 @@ impl Refuser {
         if asked == Asked::Nothing {
             return;
         }
-        let (Some(told), Ok(place)) =
-            (error(refusal, &asked), Arc::clone(&self.places).try_acquire_owned())
-        else {
+        let (Some(told), Ok(place)) = (
+            error(refusal, &asked),
+            Arc::clone(&self.places).try_acquire_owned(),
+        ) else {
             tracing::warn!("a server asks faster than it can be refused");
             return;
         };

@@ -8,16 +8,16 @@ use hyper::Uri;
 use hyper::body::{Body as HttpBody, Frame, Incoming};
 use tokio_util::sync::CancellationToken;
 
+use super::super::describe::Story as _;
 use super::answer;
 use super::judge::Talking;
 use super::observed::From;
 use super::refusing::Refuser;
-use super::super::describe::Story as _;
 use crate::audit::record::{Kind, ResponseKind, Stage};
 use crate::audit::{OpenRecord, Outcome, Start};
 use crate::decode::json::Limits as JsonLimits;
 use crate::decode::mcp::Era;
-use crate::decode::rpc::{Id, Message, Request, parse_single};
+use crate::decode::rpc::{Id, Message, Request, Response, parse_single};
 use crate::decode::sse::{Event, Item, Limits, Parser};
 use crate::forward::body::BodyFault;
 use crate::identify::calls::InFlight;
@@ -72,7 +72,15 @@ impl Events {
         cut: CancellationToken,
     ) -> Self {
         let parser = Parser::new(Limits::default());
-        Self { inner, parser, source, purpose, cut, ended: false, first: String::new() }
+        Self {
+            inner,
+            parser,
+            source,
+            purpose,
+            cut,
+            ended: false,
+            first: String::new(),
+        }
     }
 
     /// Puts a message before everything that the server says.
@@ -114,14 +122,14 @@ impl Events {
         let data = event.data().unwrap_or_default();
         let message = parse_single(data.as_bytes(), &JsonLimits::RESPONSE)
             .map_err(|_fault| "an event that is not an acceptable message")?;
-        if let Some(message) = self.message(message)? {
+        if let Some(message) = self.message(message) {
             event.with_data(message.encode()).write(out);
         }
         Ok(())
     }
 
     /// What of `message` reaches the client; nothing if it is refused and only the server has to be told.
-    fn message(&mut self, message: Message) -> Result<Option<Message>, &'static str> {
+    fn message(&mut self, message: Message) -> Option<Message> {
         match message {
             Message::Response(mut response) => {
                 let answering = self.take_answering(response.id.as_ref());
@@ -131,7 +139,10 @@ impl Events {
                     .id
                     .as_ref()
                     .and_then(|id| observed.answered(&talking.talk, From::Client, id));
-                let method = answering.as_ref().map(|found| found.method.clone()).or(waiting);
+                let method = answering
+                    .as_ref()
+                    .map(|found| found.method.clone())
+                    .or(waiting);
                 let era = answering.as_ref().map_or(Era::Legacy, |found| found.era);
                 let judged = answer::judge(talking, method.as_deref(), era, &mut response);
                 let refused = judged.err();
@@ -139,23 +150,27 @@ impl Events {
                     close(answering, refused, &response);
                 }
                 match (refused, response.id.clone()) {
-                    (None, _) => Ok(Some(Message::Response(response))),
-                    (Some(refusal), Some(id)) => Ok(error(refusal, &Asked::Request(id))),
-                    (Some(_), None) => Ok(None),
+                    (None, _) => Some(Message::Response(response)),
+                    (Some(refusal), Some(id)) => error(refusal, &Asked::Request(id)),
+                    (Some(_), None) => None,
                 }
             }
-            Message::Request(_) | Message::Notification(_) => Ok(self.from_server(message)),
+            Message::Request(_) | Message::Notification(_) => self.ask_client(message),
         }
     }
 
     fn take_answering(&mut self, id: Option<&Id>) -> Option<Answering> {
-        let (Purpose::Answers(waiting), Some(id)) = (&mut self.purpose, id) else { return None };
-        let index = waiting.iter().position(|answering| answering.id.same_slot(id))?;
+        let (Purpose::Answers(waiting), Some(id)) = (&mut self.purpose, id) else {
+            return None;
+        };
+        let index = waiting
+            .iter()
+            .position(|answering| answering.id.same_slot(id))?;
         Some(waiting.swap_remove(index))
     }
 
     /// A request or notification of the server: an exchange of its own.
-    fn from_server(&mut self, message: Message) -> Option<Message> {
+    fn ask_client(&self, message: Message) -> Option<Message> {
         let talking = &self.source.talking;
         let start = Start {
             workload: Some(talking.actor.process.clone()),
@@ -164,20 +179,27 @@ impl Events {
         };
         // A stream must not wait inside a poll; without a place for the record nothing passes.
         let Ok(mut record) = talking.stages.log.try_open(Kind::Mcp, start) else {
-            self.source.refuser.tell(&message, Refusal::AuditUnavailable);
+            self.source
+                .refuser
+                .tell(&message, Refusal::AuditUnavailable);
             return None;
         };
-        match talking.from_server(&mut record, &message) {
+        match talking.judge_server(&mut record, &message) {
             Ok(permit) => {
                 if let Message::Request(Request { id, method, .. }) = &message {
-                    talking.stages.observed.wait(&talking.talk, From::Server, id, method);
+                    talking
+                        .stages
+                        .observed
+                        .wait(&talking.talk, From::Server, id, method);
                 }
                 drop(permit);
                 drop(record.close(Outcome::done()));
                 Some(message)
             }
             Err(not_passed) => {
-                self.source.refuser.tell(&message, not_passed.told.refusal());
+                self.source
+                    .refuser
+                    .tell(&message, not_passed.told.refusal());
                 not_passed.record(record);
                 None
             }
@@ -187,11 +209,24 @@ impl Events {
     /// 2024-11-05: where messages are to be posted. Only the same origin is taken, as the SDKs do.
     fn endpoint(&self, data: &str) -> Result<(), &'static str> {
         const FOREIGN: &str = "an endpoint of another origin";
-        let Source { talking, peer, port, path, .. } = &self.source;
-        let uri: Uri = data.trim().parse().map_err(|_bad| "an endpoint that is not a URI")?;
+        let Source {
+            talking,
+            peer,
+            port,
+            path,
+            ..
+        } = &self.source;
+        let uri: Uri = data
+            .trim()
+            .parse()
+            .map_err(|_bad| "an endpoint that is not a URI")?;
         if let Some(authority) = uri.authority() {
             let (said, said_port) = Peer::parse(authority.as_str()).map_err(|_bad| FOREIGN)?;
-            let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+            let default = if uri.scheme_str() == Some("https") {
+                443
+            } else {
+                80
+            };
             if said != *peer || said_port.unwrap_or(default) != *port {
                 return Err(FOREIGN);
             }
@@ -222,19 +257,20 @@ impl Events {
 }
 
 /// Closes the record of an answered request before its answer leaves.
-fn close(
-    mut answering: Answering,
-    refused: Option<Refusal<'static>>,
-    response: &crate::decode::rpc::Response,
-) {
+fn close(mut answering: Answering, refused: Option<Refusal<'static>>, response: &Response) {
     answering.record.stage(Stage::Forward);
     answer::tell(&mut answering.record, ResponseKind::Stream, Some(response));
     drop(answering.in_flight.take());
     if refused.is_some() {
-        return answering.record.refuse_with("the server's answer was not acceptable");
+        return answering
+            .record
+            .refuse_with("the server's answer was not acceptable");
     }
     let upstream_us = Some(answering.upstream_us);
-    drop(answering.record.close(Outcome { upstream_us, ..Outcome::done() }));
+    drop(answering.record.close(Outcome {
+        upstream_us,
+        ..Outcome::done()
+    }));
 }
 
 impl HttpBody for Events {
@@ -262,7 +298,9 @@ impl HttpBody for Events {
                     return Poll::Ready(None);
                 }
             };
-            let Some(data) = frame.data_ref() else { continue };
+            let Some(data) = frame.data_ref() else {
+                continue;
+            };
             match this.read(data.chunk()) {
                 Ok(out) if out.is_empty() => {}
                 Ok(out) => return Poll::Ready(Some(Ok(Frame::data(Bytes::from(out))))),
