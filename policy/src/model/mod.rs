@@ -228,6 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table is read line by line")]
     fn a_matcher_asks_for_all_its_parts() {
         let args = ["server.js".to_owned(), "--port".to_owned()];
         let process = Process {
