@@ -107,15 +107,18 @@ fn agreeing(entries: Vec<Entry>) -> Vec<Entry> {
     kept
 }
 
-fn allows(
-    entries: &[Entry],
-    host: &str,
-    port: u16,
-    method: &str,
-    path: &str,
-    tls: bool,
-    upgrade: bool,
-) -> bool {
+fn allows(entries: &[Entry], host: &str, action: Action<'_>) -> bool {
+    let Action::Http {
+        port,
+        method,
+        path,
+        tls,
+        upgrade,
+        ..
+    } = action
+    else {
+        return false;
+    };
     let mut here: Vec<&Entry> = entries
         .iter()
         .filter(|entry| entry.names(host) && entry.ports.contains(&port))
@@ -178,7 +181,7 @@ proptest! {
         prop_assert_eq!(ask(Action::Resolve { name: &named }).effect == Effect::Allow, known);
         prop_assert_eq!(ports_for(&set, server("s"), &named).iter().any(|binding| binding.port == port), reached);
         let action = Action::Http { target: Target::Name(&named), port, method, path, tls, upgrade };
-        let expected = allows(&entries, host, port, method, path, tls, upgrade);
+        let expected = allows(&entries, host, action);
         let verdict = ask(action);
         prop_assert_eq!(verdict.effect == Effect::Allow, expected, "{:?}\n{}", action, text);
         let request = Request { caller: server("s"), action, now: NOW, counts: &[] };
