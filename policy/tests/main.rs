@@ -15,6 +15,8 @@ mod faults;
 #[cfg(test)]
 mod laws;
 #[cfg(test)]
+mod outbound;
+#[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod support;
