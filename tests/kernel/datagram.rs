@@ -4,6 +4,7 @@ use crate::world::{SHARED, World};
 use exeat_ebpf::{Action, EventKind, Protocol};
 use serde_json::json;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc;
 
 #[test]
 fn queries_go_to_the_resolver_and_seem_to_come_from_the_server_asked() {
@@ -172,7 +173,7 @@ say([name(lambda: exchange(c)) for c in (False, True)])"
     world.beating.store(false, Ordering::Relaxed);
     // Three seconds after the last beat, and as long as it takes on a busy machine.
     let silent = (0..100).find(|_| {
-        let (_never, pause) = std::sync::mpsc::channel::<()>();
+        let (_never, pause) = mpsc::channel::<()>();
         pause
             .recv_timeout(std::time::Duration::from_millis(200))
             .unwrap_err();

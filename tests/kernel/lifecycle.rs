@@ -133,21 +133,18 @@ fn programs_are_replaced_without_a_gap() {
     daemon.wait().unwrap();
     let cgroup = layout.managed.join("a");
     // Tries all the while; whatever passes is an error.
-    let attempts = std::thread::spawn({
-        let cgroup = cgroup.clone();
-        move || {
-            run_in(
-                &cgroup,
-                SETTINGS,
-                "u = socket(AF_INET, SOCK_DGRAM); passed = n = 0; end = time.monotonic() + 4
+    let attempts = std::thread::spawn(move || {
+        run_in(
+            &cgroup,
+            SETTINGS,
+            "u = socket(AF_INET, SOCK_DGRAM); passed = n = 0; end = time.monotonic() + 4
 while time.monotonic() < end:
     n += 1
     passed += name(lambda: socket(AF_INET, SOCK_RAW, 1)) == 'OK'
     passed += name(lambda: u.sendto(b'x', ('127.0.0.1', 9))) == 'OK'
     passed += name(lambda: tcp('127.0.0.1', 22)) not in ('ECONNREFUSED', 'ECONNREFUSED late')
 say([passed, n > 100])",
-            )
-        }
+        )
     });
     let mut replaced = 0;
     while !attempts.is_finished() {

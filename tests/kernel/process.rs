@@ -2,8 +2,9 @@
 
 use crate::world::SHARED;
 use exeat_ebpf::EventKind;
-use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::process::Command;
 
 #[test]
@@ -44,8 +45,14 @@ fn processes_are_followed() {
 fn long_arguments_are_cut_and_scripts_show_their_interpreter() {
     let workload = SHARED.workload("script");
     let script = std::env::temp_dir().join(format!("exeat-kernel-{}.sh", std::process::id()));
-    fs::write(&script, "#!/bin/sh\nexit 0\n").unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o755)
+        .open(&script)
+        .unwrap();
+    file.write_all(b"#!/bin/sh\nexit 0\n").unwrap();
+    drop(file);
     workload.run(&format!(
         "import subprocess; subprocess.run(['{}', 'x' * 2000]); say(1)",
         script.display()

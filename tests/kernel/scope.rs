@@ -1,9 +1,10 @@
 //! Which processes are meant: children cgroups, cgroups elsewhere, other network namespaces.
 
 use crate::world::SHARED;
-use exeat_ebpf::EventKind;
+use exeat_ebpf::{EventKind, destroy_connections};
 use serde_json::json;
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 
 const TRY: &str = "say(name(lambda: tcp('203.0.113.7', 443)))";
 
@@ -106,4 +107,43 @@ say([name(lambda: tcp('203.0.113.7', 443)), name(lambda: tcp('127.0.0.1', 7777))
     assert_eq!(said, json!(vec!["ECONNREFUSED"; 5]));
     workload.event(EventKind::ForeignNetns, |event| event.protocol == 6);
     assert_eq!(workload.run(TRY), "OK");
+}
+
+#[test]
+fn connections_older_than_management_are_destroyed() {
+    let cgroup = SHARED.layout.cgroup_root.join("older");
+    fs::create_dir(&cgroup).unwrap();
+    // One socket is born in the cgroup, one is brought along.
+    let mut child = SHARED.spawn_in(
+        &SHARED.outside(),
+        &format!(
+            "l = create_server(('127.0.0.1', 0)); brought = tcp(*l.getsockname())
+open('{}/cgroup.procs', 'w').write('0')
+born = tcp(*l.getsockname()); u = socket(AF_INET, SOCK_DGRAM); u.connect(l.getsockname())
+say('ready'); sys.stdin.readline()
+say([name(lambda: s.send(b'x')) for s in (brought, born)])
+say([name(lambda: s.connect(('203.0.113.7', 443))) for s in (socket(), u)])",
+            cgroup.display()
+        ),
+    );
+    let mut lines = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    assert_eq!(lines.next().unwrap(), "\"ready\"");
+    let workload = SHARED.manage(cgroup);
+    // At least the listener and the UDP socket; what the listener's end takes along counts for nothing.
+    assert!(destroy_connections(&workload.cgroup).unwrap() >= 2);
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let gone = lines.next().unwrap();
+    for name in serde_json::from_str::<Vec<String>>(&gone).unwrap() {
+        assert!(
+            ["ECONNABORTED", "EPIPE", "ECONNRESET"].contains(&name.as_str()),
+            "{gone}"
+        );
+    }
+    assert_eq!(
+        lines.next().unwrap(),
+        "[\"ECONNREFUSED\", \"ECONNREFUSED\"]"
+    );
+    assert!(child.wait().unwrap().success());
 }

@@ -22,7 +22,7 @@ fn client() {
     let threads: Vec<_> = (0..THREADS)
         .map(|thread| {
             std::thread::spawn(move || {
-                (0..CONNECTIONS / THREADS).for_each(|turn| connect(thread, turn))
+                (0..CONNECTIONS / THREADS).for_each(|turn| connect(thread, turn));
             })
         })
         .collect();

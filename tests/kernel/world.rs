@@ -323,6 +323,10 @@ fn serve(gate: &Arc<Gate>, tcp: Vec<TcpListener>, udp: Vec<UdpSocket>) {
     });
 }
 
+#[expect(
+    clippy::infinite_loop,
+    reason = "a server of tests ends with the process"
+)]
 async fn accept(gate: Arc<Gate>, listener: tokio::net::TcpListener) {
     loop {
         let Ok((mut stream, _)) = listener.accept().await else {

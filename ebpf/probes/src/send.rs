@@ -2,12 +2,12 @@
 
 use crate::address::{Target, specific};
 use crate::connect::{Call, PASS};
-use crate::maps::config;
+use crate::maps::{CLIENT, Storage, config};
 use crate::rule::may_pass_directly;
 use crate::workload::{Subject, subject};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use exeat_ebpf_abi::{kind, protocol};
+use exeat_ebpf_abi::{family, kind, protocol};
 
 #[cgroup_sock_addr(sendmsg4)]
 pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
@@ -54,10 +54,25 @@ fn send<const V6: bool>(ctx: &SockAddrContext) -> i32 {
         return call.redirect::<V6>(config.dns_port);
     }
     if call.is_to(config.dns_port) {
+        // A dual-stack socket that connected to a server's mapped address comes here with what the
+        // connect hook made of it.
+        if asked_before(ctx) {
+            return PASS;
+        }
         return call.refuse(kind::PROXY_DIALLED, 0);
     }
     if may_pass_directly(call.workload, call.words, call.port) {
         return PASS;
     }
     call.refuse(kind::REFUSED_SEND, 0)
+}
+
+#[inline(always)]
+fn asked_before(ctx: &SockAddrContext) -> bool {
+    let sk = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk };
+    if sk.is_null() {
+        return false;
+    }
+    let origin = unsafe { Storage(&CLIENT).get(sk) };
+    !origin.is_null() && unsafe { (*origin).family } == family::V6
 }

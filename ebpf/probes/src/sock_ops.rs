@@ -108,7 +108,11 @@ fn local(ops: *mut bpf_sock_ops) -> Words {
             ptr::read_volatile(&raw const (*ops).local_ip6[2]),
             ptr::read_volatile(&raw const (*ops).local_ip6[3]),
         ];
-        if ptr::read_volatile(&raw const (*ops).family) == AF_INET { mapped(v4) } else { v6 }
+        if ptr::read_volatile(&raw const (*ops).family) == AF_INET {
+            mapped(v4)
+        } else {
+            v6
+        }
     }
 }
 
@@ -122,6 +126,10 @@ fn remote(ops: *mut bpf_sock_ops) -> Words {
             ptr::read_volatile(&raw const (*ops).remote_ip6[2]),
             ptr::read_volatile(&raw const (*ops).remote_ip6[3]),
         ];
-        if ptr::read_volatile(&raw const (*ops).family) == AF_INET { mapped(v4) } else { v6 }
+        if ptr::read_volatile(&raw const (*ops).family) == AF_INET {
+            mapped(v4)
+        } else {
+            v6
+        }
     }
 }

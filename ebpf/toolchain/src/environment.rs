@@ -14,6 +14,9 @@ const KEPT: &[&str] = &[
     "XDG_CACHE_HOME",
     "CARGO_HOME",
     "RUSTUP_HOME",
+    // Without it, rustup's proxies follow the toolchain file of whatever package is compiled, and
+    // may install or update toolchains for it.
+    "RUSTUP_TOOLCHAIN",
     // The outer cargo's job server, so that both together use no more processors than asked.
     "CARGO_MAKEFLAGS",
     "http_proxy",
