@@ -235,7 +235,7 @@ fn some(item: Value) -> Value {
 }
 
 fn one_or_more(item: Value) -> Value {
-    json!({ "anyOf": [item, some(item.clone())] })
+    json!({ "anyOf": [item, some(item)] })
 }
 
 fn item_ref(name: &str) -> Value {

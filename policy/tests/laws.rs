@@ -1,1 +1,180 @@
+//! What must hold whatever the policy says.
 
+use exeat_policy::{
+    Action, Caller, Cap, Counter, Effect, Glob, Name, PathGlob, Protocol, Request, Target,
+    Timestamp, Workload, evaluate, normalise_path,
+};
+use proptest::prelude::*;
+
+use crate::support::*;
+
+#[test]
+fn an_empty_policy_allows_nothing() {
+    let set = exeat_policy::compile(&[]).unwrap();
+    let example = name("example.com");
+    for caller in [user("root"), host("h"), server("s"), Caller::default()] {
+        for action in [
+            Action::Run { server: "s" },
+            Action::Resolve { name: &example },
+            connect(&example, 443),
+            http(&example, "GET", "/"),
+            call("s", "t"),
+            mcp("s", "initialize", None),
+        ] {
+            assert_eq!(
+                ask(&set, caller, action).effect,
+                Effect::Deny,
+                "{caller:?} {action:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_fingerprint_is_that_of_the_texts() {
+    let print = |texts: &[(&str, &str)]| {
+        let sources: Vec<_> = texts
+            .iter()
+            .map(|(name, text)| source(name, text))
+            .collect();
+        exeat_policy::compile(&sources)
+            .unwrap()
+            .fingerprint()
+            .to_owned()
+    };
+    let (one, two) = ("version: 1\n", "version: 1\nservers: {}\n");
+    assert_eq!(
+        print(&[("a", one), ("b", two)]),
+        print(&[("y", two), ("x", one)])
+    );
+    assert_ne!(
+        print(&[("a", one), ("b", two)]),
+        print(&[("a", two), ("b", one)])
+    );
+    assert_ne!(print(&[("a", one)]), print(&[("a", "version: 1\n\n")]));
+}
+
+#[test]
+fn faults_never_show_what_may_be_secret() {
+    let text = "version: 1\nservers: { a: { url: \"https://me:hunter2@a.example/?key=hunter2\" }, \
+                b: { launch: { command: x, env: { PIN: 4711, TOKEN: { secret: s, value: hunter2 } } } } }\n";
+    let faults = faults(text);
+    assert!(
+        !faults.contains("hunter2") && !faults.contains("4711"),
+        "{faults}"
+    );
+    assert_eq!(faults.lines().count(), 3, "{faults}");
+}
+
+fn glob_parts() -> impl Strategy<Value = String> {
+    prop::collection::vec(
+        prop::sample::select(vec!["a", "b", "*", "?", "ab", "é"]),
+        1..7,
+    )
+    .prop_map(|parts| parts.concat())
+}
+
+fn naive(pattern: &[char], text: &[char]) -> bool {
+    match (pattern, text) {
+        ([], []) => true,
+        (['*', rest @ ..], _) => (0..=text.len()).any(|cut| naive(rest, &text[cut..])),
+        (['?', rest @ ..], [_, after @ ..]) => naive(rest, after),
+        ([want, rest @ ..], [have, after @ ..]) if want == have => naive(rest, after),
+        _ => false,
+    }
+}
+
+fn naive_path(pattern: &[&str], path: &[&str]) -> bool {
+    match (pattern, path) {
+        ([], []) => true,
+        (["**", rest @ ..], _) => (0..=path.len()).any(|cut| naive_path(rest, &path[cut..])),
+        ([want, rest @ ..], [have, after @ ..]) => {
+            let chars = |text: &str| text.chars().collect::<Vec<_>>();
+            naive(&chars(want), &chars(have)) && naive_path(rest, after)
+        }
+        _ => false,
+    }
+}
+
+proptest! {
+    #[test]
+    fn patterns_match_as_the_naive_reading_does(pattern in glob_parts(), text in "[abé]{0,8}") {
+        let chars = |text: &str| text.chars().collect::<Vec<_>>();
+        let glob = Glob::parse(&pattern).unwrap();
+        prop_assert_eq!(glob.matches(&text), naive(&chars(&pattern), &chars(&text)));
+    }
+
+    #[test]
+    fn path_patterns_match_as_the_naive_reading_does(
+        pattern in prop::collection::vec(prop::sample::select(vec!["**", "a", "b*", "?", "*"]), 1..6),
+        path in prop::collection::vec(prop::sample::select(vec!["a", "b", "bc", "c"]), 1..6),
+    ) {
+        let glob = PathGlob::parse(&format!("/{}", pattern.join("/"))).unwrap();
+        prop_assert_eq!(glob.matches(&format!("/{}", path.join("/"))), naive_path(&pattern, &path));
+    }
+
+    #[test]
+    fn a_normal_path_stays_as_it_is(raw in "/([a-z%.;/\\\\0-9A-F]|%2[0-9A-Fa-f]|%[4-7][0-9A-Fa-f]){0,20}") {
+        if let Ok(normal) = normalise_path(&raw) {
+            prop_assert!(normal.starts_with('/') && !normal.contains("//") && !normal.contains("/../"));
+            prop_assert_eq!(normalise_path(&normal).unwrap(), normal);
+        }
+    }
+
+    #[test]
+    fn a_name_reads_the_same_twice(text in "[a-zA-Z0-9_.\\-*%]{0,20}") {
+        if let Ok(name) = Name::parse(&text) {
+            prop_assert_eq!(&Name::parse(name.as_str()).unwrap(), &name);
+            prop_assert!(name.as_str().parse::<std::net::IpAddr>().is_err());
+        }
+    }
+
+    /// Nothing that a workload sends makes the engine panic or allows what no entry names.
+    #[test]
+    fn hostile_requests_are_answered(path in "\\PC{0,40}", method in "\\PC{0,10}", port: u16, tls: bool, upgrade: bool) {
+        let set = policy("servers: { s: { launch: { command: x }, egress: [{ host: a.example, methods: [GET], paths: ['/ok/**'] }] } }");
+        let name = name("a.example");
+        let caller = Caller { workload: Some(Workload::Server("s")), ..Caller::default() };
+        let action = Action::Http { target: Target::Name(&name), port, method: &method, path: &path, tls, upgrade };
+        let verdict = evaluate(&set, &Request { caller, action, now: NOW, counts: &[] });
+        let may = port == 443 && method == "GET" && tls && !upgrade && path.starts_with("/ok");
+        prop_assert!(may || verdict.effect == Effect::Deny);
+        let action = Action::Connect { target: Target::Name(&name), port, protocol: Protocol::Tcp };
+        prop_assert_eq!(ask(&set, caller, action).effect == Effect::Allow, port == 443);
+        let action = Action::Mcp { server: &path, method: &method, name: Some(&path), hints: None, session: None };
+        prop_assert_eq!(ask(&set, caller, action).effect, Effect::Deny);
+    }
+
+    /// The window slides exactly: never more than N calls within any window, and a call is refused only
+    /// where N calls lie within the window before it.
+    #[test]
+    fn rates_are_exact(most in 1_u32..5, steps in prop::collection::vec(0_i64..700, 1..60)) {
+        let window = 1_000_u64;
+        let set = policy(&format!(
+            "servers: {{ s: {{ url: 'https://s.example/' }} }}\nrules: [{{ id: all, effect: allow }}]\n\
+             limits: [{{ per: [server], rate: {most}/s }}]\n"
+        ));
+        let mut counter = Counter::new(Cap::Rate { calls: most, window_ms: window });
+        let mut allowed: Vec<i64> = Vec::new();
+        let mut now = NOW.as_millis();
+        for step in steps {
+            now += step;
+            let at = Timestamp::from_millis(now);
+            let counts = [counter.count(0)];
+            let request = Request { caller: Caller::default(), action: call("s", "t"), now: at, counts: &counts };
+            let verdict = evaluate(&set, &request);
+            let recent = allowed.iter().filter(|then| now - **then < 1_000).count();
+            prop_assert_eq!(verdict.effect == Effect::Allow, recent < usize::try_from(most).unwrap());
+            if verdict.effect == Effect::Allow {
+                counter.charge(at);
+                allowed.push(now);
+            } else {
+                let wait = i64::try_from(verdict.retry_after.unwrap()).unwrap();
+                let later = allowed.iter().filter(|then| now + wait - **then < 1_000).count();
+                let just_before = allowed.iter().filter(|then| now + wait - 1 - **then < 1_000).count();
+                let most = usize::try_from(most).unwrap();
+                prop_assert!(later < most && just_before >= most);
+            }
+        }
+    }
+}

@@ -68,7 +68,7 @@ pub(super) fn by_rules(
         };
     };
     let governance = governance(message.method);
-    let name = message.name.unwrap_or_default();
+    let name = named(message);
     let classes = (message.method == TOOLS_CALL)
         .then(|| set.index().tools.get(position(id)))
         .flatten()
@@ -101,6 +101,14 @@ pub(super) fn by_rules(
         observed(verdict)
     } else {
         verdict
+    }
+}
+
+/// The name to match with. A known method that names nothing has none, whatever the message says.
+pub(super) fn named<'a>(message: &Message<'a>) -> &'a str {
+    match governance(message.method) {
+        Some(Governance::Session | Governance::Unnamed) => "",
+        Some(Governance::Named) | None => message.name.unwrap_or_default(),
     }
 }
 
@@ -308,6 +316,9 @@ fn compare(rule: &Rule, question: &Question<'_>, now: Timestamp) -> Outcome {
         (Some(globs), _, Some(method)) => globs.iter().any(|glob| glob.matches(method)),
         (_, _, None) => false,
     };
+    if !method {
+        return Outcome::OtherMethod;
+    }
     let tool = match (&rule.tools, question.classes) {
         (Selector::Any, _) => None,
         (Selector::Names(globs), _) => {
@@ -323,7 +334,6 @@ fn compare(rule: &Rule, question: &Question<'_>, now: Timestamp) -> Outcome {
         (Selector::Classes(_), None) => Some(Outcome::OtherClass),
     };
     match tool {
-        _ if !method => Outcome::OtherMethod,
         Some(other) => other,
         None if rule.expires.is_some_and(|date| date.is_past(now)) => Outcome::Expired,
         None if rule.mode == Mode::Observe => Outcome::Observed,

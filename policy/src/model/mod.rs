@@ -222,3 +222,118 @@ pub struct Identity {
     /// Where it is defined.
     pub place: Place,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::too_many_lines, reason = "a table is read line by line")]
+    fn a_matcher_asks_for_all_its_parts() {
+        let args = ["server.js".to_owned(), "--port".to_owned()];
+        let process = Process {
+            unit: Some("x.service"),
+            cgroup: Some("/system.slice/x.service/child"),
+            exe: Some("/usr/bin/node"),
+            args: &args,
+            sha256: Some(&[7; 32]),
+            user: Some("dev1"),
+        };
+        let globs = |texts: &[&str]| {
+            texts
+                .iter()
+                .map(|text| Glob::parse(text).unwrap())
+                .collect::<Vec<_>>()
+        };
+        let text = |text: &str| Some(text.to_owned());
+        let exe = Matcher {
+            exe: text("/usr/bin/node"),
+            ..Matcher::default()
+        };
+        for (matcher, matches) in [
+            (Matcher::default(), false),
+            (
+                Matcher {
+                    unit: text("x.service"),
+                    ..Matcher::default()
+                },
+                true,
+            ),
+            (
+                Matcher {
+                    unit: text("y.service"),
+                    ..Matcher::default()
+                },
+                false,
+            ),
+            (
+                Matcher {
+                    cgroup: text("/system.slice/x.service"),
+                    ..Matcher::default()
+                },
+                true,
+            ),
+            (
+                Matcher {
+                    cgroup: text("/system.slice/x"),
+                    ..Matcher::default()
+                },
+                false,
+            ),
+            (exe.clone(), true),
+            (
+                Matcher {
+                    args: globs(&["server.js"]),
+                    ..exe.clone()
+                },
+                true,
+            ),
+            (
+                Matcher {
+                    args: globs(&["--port"]),
+                    ..exe.clone()
+                },
+                false,
+            ),
+            (
+                Matcher {
+                    args: globs(&["*.js", "--port", "1"]),
+                    ..exe.clone()
+                },
+                false,
+            ),
+            (
+                Matcher {
+                    sha256: Some([7; 32]),
+                    ..exe.clone()
+                },
+                true,
+            ),
+            (
+                Matcher {
+                    sha256: Some([8; 32]),
+                    ..exe.clone()
+                },
+                false,
+            ),
+            (
+                Matcher {
+                    user: globs(&["root", "dev*"]),
+                    ..exe.clone()
+                },
+                true,
+            ),
+            (
+                Matcher {
+                    user: globs(&["root"]),
+                    ..exe
+                },
+                false,
+            ),
+        ] {
+            assert_eq!(matcher.matches(&process), matches, "{matcher:?}");
+            let unknown = Process::default();
+            assert!(!matcher.matches(&unknown), "{matcher:?}");
+        }
+    }
+}

@@ -148,13 +148,9 @@ impl Reader {
     pub fn text<'n>(&mut self, node: &'n Node, expected: &str) -> Option<&'n str> {
         match (&node.value, node.kind()) {
             (Value::Scalar { text, .. }, "a text") if !text.is_empty() => Some(text),
-            (Value::Scalar { text, plain: true }, kind) if !node.is_null() => {
+            (Value::Scalar { plain: true, .. }, kind) if !node.is_null() => {
                 let message = format!("expected {expected}, found {kind}");
-                self.hinted(
-                    node.span,
-                    message,
-                    Some(format!("write \"{text}\" with quotes")),
-                );
+                self.hinted(node.span, message, Some("put it in quotes".to_owned()));
                 None
             }
             (Value::Scalar { plain: false, .. }, _) => {

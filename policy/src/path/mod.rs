@@ -241,3 +241,6 @@ pub enum PathGlobFault {
     #[error("paths are compared decoded; write `{0}`")]
     Escape(String),
 }
+
+#[cfg(test)]
+mod tests;

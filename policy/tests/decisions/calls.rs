@@ -1,0 +1,423 @@
+//! MCP calls, session methods and starting servers.
+
+use exeat_policy::{
+    Action, Caller, Effect, Hints, Reason, Request, Timestamp, evaluate, explain, listable,
+};
+
+use super::BASE;
+use crate::support::{NOW, ask, call, host, http, mcp, name, policy, said, server, user};
+
+#[test]
+fn calls() {
+    let set = policy(BASE);
+    let table = [
+        (
+            user("dave"),
+            call("github", "get_issue"),
+            "allow: a rule allows it (reading)",
+        ),
+        (
+            user("dev7"),
+            call("github", "get_issue"),
+            "allow: a rule allows it (reading)",
+        ),
+        (
+            user("eve"),
+            call("github", "get_issue"),
+            "deny: no rule matched",
+        ),
+        (
+            Caller::default(),
+            call("github", "get_issue"),
+            "deny: no rule matched",
+        ),
+        (
+            host("claude"),
+            call("github", "get_issue"),
+            "allow: a rule allows it (reading)",
+        ),
+        (
+            host("codex"),
+            call("github", "get_issue"),
+            "deny: no managed workload",
+        ),
+        (
+            host("claude"),
+            call("trial", "x"),
+            "allow: the host does not list the server; would deny: the host does not list the server",
+        ),
+        (
+            user("dave"),
+            call("github", "get_secret"),
+            "deny: a rule denies it (not-this)",
+        ),
+        (
+            user("dave"),
+            call("github", "create_issue"),
+            "allow: a rule allows it (issues)",
+        ),
+        (
+            user("dev7"),
+            call("github", "create_issue"),
+            "deny: no rule matched",
+        ),
+        (
+            user("dave"),
+            call("github", "delete_repo"),
+            "deny: no rule matched",
+        ),
+        (
+            user("dave"),
+            call("github", "GET_issue"),
+            "deny: no rule matched",
+        ),
+        (
+            user("dave"),
+            call("nothing", "x"),
+            "deny: the server is not registered",
+        ),
+        (
+            user("eve"),
+            call("linear", "search_x"),
+            "allow: a rule allows it (search)",
+        ),
+        (user("eve"), call("linear", "gone"), "deny: no rule matched"),
+        (
+            user("eve"),
+            call("linear", "last"),
+            "allow: a rule allows it (today)",
+        ),
+        (
+            user("eve"),
+            call("linear", "search_all"),
+            "allow: a rule allows it (search); would deny: a rule denies it",
+        ),
+        (
+            user("eve"),
+            call("trial", "x"),
+            "allow: no rule matched; would deny: no rule matched",
+        ),
+    ];
+    for (caller, action, expected) in table {
+        assert_eq!(
+            said(&ask(&set, caller, action)),
+            expected,
+            "{caller:?} {action:?}"
+        );
+    }
+}
+
+#[test]
+fn other_methods() {
+    let set = policy(BASE);
+    let uri = Some("docs://intro");
+    let table = [
+        (
+            user("dave"),
+            mcp("github", "initialize", None),
+            "allow: follows from reaching the server",
+        ),
+        (
+            user("dave"),
+            mcp("github", "tools/list", None),
+            "allow: follows from reaching the server",
+        ),
+        (
+            user("eve"),
+            mcp("github", "initialize", None),
+            "deny: the caller may not reach the server",
+        ),
+        (
+            host("claude"),
+            mcp("inventory", "initialize", None),
+            "allow: follows from reaching the server",
+        ),
+        (
+            host("claude"),
+            mcp("inventory", "tools/call", Some("x")),
+            "deny: no rule matched",
+        ),
+        (
+            user("eve"),
+            mcp("linear", "resources/read", uri),
+            "allow: a rule allows it (docs)",
+        ),
+        (
+            user("eve"),
+            mcp("linear", "resources/read", Some("file:///etc")),
+            "deny: no rule matched",
+        ),
+        (
+            user("eve"),
+            mcp("linear", "resources/subscribe", uri),
+            "deny: no rule matched",
+        ),
+        (
+            user("eve"),
+            mcp("linear", "sampling/createMessage", None),
+            "deny: no rule matched",
+        ),
+        (
+            user("eve"),
+            mcp("linear", "tools/call", None),
+            "deny: no rule matched",
+        ),
+        (
+            user("eve"),
+            mcp("linear", "x/y", None),
+            "allow: a rule allows it (vendor)",
+        ),
+        (
+            user("eve"),
+            mcp("linear", "y/x", None),
+            "deny: unknown method that no rule names",
+        ),
+        (
+            user("eve"),
+            mcp("linear", "notifications/vendor", None),
+            "deny: unknown method that no rule names",
+        ),
+    ];
+    for (caller, action, expected) in table {
+        assert_eq!(
+            said(&ask(&set, caller, action)),
+            expected,
+            "{caller:?} {action:?}"
+        );
+    }
+}
+
+#[test]
+fn rules_about_everything() {
+    let set = policy(
+        "servers: { a: { launch: { command: a } }, b: { launch: { command: b } }, c: { url: 'https://c.example/' } }
+identities: { dave: { user: dave }, eve: { user: eve } }
+rules:
+  - { id: all, effect: allow }
+  - { id: not-eve, who: [eve], servers: [a], effect: deny }
+  - { id: no-sampling, methods: ['sampling/*'], effect: deny }
+",
+    );
+    let table = [
+        (
+            user("dave"),
+            Action::Run { server: "a" },
+            "allow: a rule allows it (all)",
+        ),
+        (
+            user("eve"),
+            Action::Run { server: "a" },
+            "deny: a rule denies it (not-eve)",
+        ),
+        (
+            user("eve"),
+            Action::Run { server: "b" },
+            "allow: a rule allows it (all)",
+        ),
+        (
+            user("eve"),
+            Action::Run { server: "c" },
+            "deny: the server is not one that run starts",
+        ),
+        (
+            user("eve"),
+            Action::Run { server: "d" },
+            "deny: the server is not registered",
+        ),
+        (
+            user("eve"),
+            mcp("a", "initialize", None),
+            "deny: a rule denies it (not-eve)",
+        ),
+        (
+            user("dave"),
+            mcp("a", "prompts/get", Some("p")),
+            "allow: a rule allows it (all)",
+        ),
+        (
+            user("dave"),
+            mcp("a", "vendor/thing", None),
+            "deny: unknown method that no rule names",
+        ),
+        (
+            user("dave"),
+            mcp("a", "sampling/createMessage", None),
+            "deny: a rule denies it (no-sampling)",
+        ),
+    ];
+    for (caller, action, expected) in table {
+        let said =
+            said(&ask(&set, caller, action)).replace("started by run", "one that run starts");
+        assert_eq!(said, expected, "{caller:?} {action:?}");
+    }
+}
+
+#[test]
+fn starting_servers() {
+    let set = policy(BASE);
+    let table = [
+        (
+            user("dave"),
+            "github",
+            "allow: follows from reaching the server",
+        ),
+        (
+            host("claude"),
+            "github",
+            "allow: follows from reaching the server",
+        ),
+        (
+            user("eve"),
+            "github",
+            "deny: the caller may not reach the server",
+        ),
+        // Observing lets calls pass, not processes start.
+        (
+            user("eve"),
+            "trial",
+            "deny: the caller may not reach the server",
+        ),
+    ];
+    for (caller, server, expected) in table {
+        assert_eq!(
+            said(&ask(&set, caller, Action::Run { server })),
+            expected,
+            "{caller:?} {server}"
+        );
+    }
+    let strict = policy(&format!("strict_review: true\n{BASE}"));
+    let run = Action::Run { server: "github" };
+    assert_eq!(
+        ask(&strict, user("dave"), run).reason,
+        Reason::ReviewOverdue
+    );
+    assert_eq!(
+        ask(&strict, user("dave"), call("github", "get_x")).reason,
+        Reason::ReviewOverdue
+    );
+    let early = Timestamp::from_seconds(1_795_219_200 - 86_401);
+    let request = Request {
+        caller: user("dave"),
+        action: run,
+        now: early,
+        counts: &[],
+    };
+    assert_eq!(evaluate(&strict, &request).effect, Effect::Allow);
+}
+
+#[test]
+fn hints_decide_the_class_where_the_policy_does_not() {
+    let set = policy(
+        "servers: { s: { url: 'https://s.example/mcp', tools: { pinned: destructive } } }
+rules:
+  - { id: reads, servers: [s], tools: { class: [read, write] }, effect: allow }
+  - { id: never, servers: [s], tools: { class: external }, effect: deny }
+",
+    );
+    let hints = |read_only, destructive, open_world| {
+        Some(Hints {
+            read_only,
+            destructive,
+            open_world,
+        })
+    };
+    let table = [
+        (
+            "t",
+            None,
+            "deny: a rule denies it (never)",
+            "destructive, external",
+        ),
+        (
+            "t",
+            hints(Some(true), None, None),
+            "deny: a rule denies it (never)",
+            "read, external",
+        ),
+        (
+            "t",
+            hints(Some(true), None, Some(false)),
+            "allow: a rule allows it (reads)",
+            "read",
+        ),
+        (
+            "t",
+            hints(None, Some(false), Some(false)),
+            "allow: a rule allows it (reads)",
+            "write",
+        ),
+        (
+            "t",
+            hints(None, None, Some(false)),
+            "deny: no rule matched",
+            "destructive",
+        ),
+        (
+            "pinned",
+            hints(Some(true), None, Some(false)),
+            "deny: no rule matched",
+            "destructive",
+        ),
+    ];
+    for (tool, hints, expected, class) in table {
+        let action = Action::Mcp {
+            server: "s",
+            method: "tools/call",
+            name: Some(tool),
+            hints,
+            session: None,
+        };
+        let verdict = ask(&set, user("x"), action);
+        assert_eq!(said(&verdict), expected, "{tool} {hints:?}");
+        assert_eq!(verdict.class.unwrap().to_string(), class);
+        assert_eq!(
+            listable(&set, user("x"), "s", tool, hints, NOW),
+            verdict.effect == Effect::Allow
+        );
+    }
+}
+
+#[test]
+fn explanations_name_everything_considered() {
+    let set = policy(BASE);
+    let told = |caller, action| {
+        let explanation = explain(
+            &set,
+            &Request {
+                caller,
+                action,
+                now: NOW,
+                counts: &[],
+            },
+        );
+        explanation
+            .considered
+            .iter()
+            .map(|considered| format!("{} {}", considered.subject, considered.outcome))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told(user("dave"), call("github", "get_secret")),
+        [
+            "rule `reading` matched",
+            "rule `issues` is about other names",
+            "rule `not-this` matched",
+            "rule `search` is about other servers",
+            "rule `docs` is about other servers",
+            "rule `vendor` is about other servers",
+            "rule `old` is about other servers",
+            "rule `today` is about other servers",
+            "rule `trying` is about other servers",
+        ]
+    );
+    assert_eq!(
+        told(
+            server("github"),
+            http(&name("api.github.com"), "DELETE", "/repos/acme/x")
+        ),
+        [
+            "egress entry 1 is about other methods",
+            "egress entry 2 is about other paths"
+        ]
+    );
+}

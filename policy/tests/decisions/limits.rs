@@ -1,0 +1,146 @@
+//! Limits: counters and windows.
+
+use exeat_policy::{
+    Action, Cap, Count, Counter, Effect, Reason, Request, Timestamp, Used, evaluate, limit_keys,
+};
+
+use crate::support::{NOW, call, mcp, policy, user};
+
+#[test]
+fn limits_count_and_slide() {
+    let set = policy(
+        "servers: { s: { url: 'https://s.example/mcp' } }
+rules: [{ id: all, effect: allow }]
+limits:
+  - { per: [session, tool], calls: 2 }
+  - { per: [identity], servers: [s], tools: ['slow_*'], rate: 2/min }
+",
+    );
+    let call = |tool, session| Action::Mcp {
+        server: "s",
+        method: "tools/call",
+        name: Some(tool),
+        hints: None,
+        session: Some(session),
+    };
+    let at = |seconds: i64, action, counts: &[Count]| {
+        let now = Timestamp::from_millis(NOW.as_millis() + seconds * 1000);
+        evaluate(
+            &set,
+            &Request {
+                caller: user("dave"),
+                action,
+                now,
+                counts,
+            },
+        )
+    };
+    let keys = |action| {
+        limit_keys(
+            &set,
+            &Request {
+                caller: user("dave"),
+                action,
+                now: NOW,
+                counts: &[],
+            },
+        )
+    };
+    assert_eq!(keys(mcp("s", "tools/list", None)).len(), 0);
+    assert_eq!(keys(call("fast", "a")).len(), 1);
+    assert_eq!(keys(call("slow_x", "a")).len(), 2);
+    assert_ne!(
+        keys(call("fast", "a"))[0].key,
+        keys(call("fast", "b"))[0].key
+    );
+    assert_ne!(
+        keys(call("fast", "a"))[0].key,
+        keys(call("faster", "a"))[0].key
+    );
+    // No name can be built that shares another's counter.
+    assert_ne!(
+        keys(call("t at=1:s session=1:b", "a"))[0].key,
+        keys(call("t", "b"))[0].key
+    );
+    assert_eq!(
+        at(0, call("fast", "a"), &[]).reason,
+        Reason::CountMissing(0)
+    );
+
+    let mut calls = Counter::new(Cap::Calls(2));
+    let mut rate = Counter::new(Cap::Rate {
+        calls: 2,
+        window_ms: 60_000,
+    });
+    let mut told = Vec::new();
+    for (seconds, session) in [
+        (0, "a"),
+        (10, "a"),
+        (20, "b"),
+        (59, "b"),
+        (60, "b"),
+        (61, "b"),
+        (70, "b"),
+    ] {
+        let own = if session == "a" {
+            calls.count(0)
+        } else {
+            Count {
+                limit: 0,
+                used: Used::Calls(0),
+            }
+        };
+        let verdict = at(seconds, call("slow_x", session), &[own, rate.count(1)]);
+        told.push((seconds, verdict.effect, verdict.retry_after));
+        if verdict.effect == Effect::Allow {
+            let now = Timestamp::from_millis(NOW.as_millis() + seconds * 1000);
+            rate.charge(now);
+            calls.charge(now);
+        }
+    }
+    let (allow, deny) = (Effect::Allow, Effect::Deny);
+    assert_eq!(
+        told,
+        [
+            (0, allow, None),
+            (10, allow, None),
+            (20, deny, Some(40_000)),
+            (59, deny, Some(1_000)),
+            (60, allow, None),
+            (61, deny, Some(9_000)),
+            (70, allow, None),
+        ]
+    );
+    let spent = Count {
+        limit: 0,
+        used: Used::Calls(2),
+    };
+    let verdict = at(0, call("fast", "a"), &[spent]);
+    assert_eq!(
+        (verdict.reason, verdict.retry_after),
+        (Reason::LimitReached(0), None)
+    );
+    assert!(!rate.is_idle(Timestamp::from_millis(NOW.as_millis() + 129_999)));
+    assert!(rate.is_idle(Timestamp::from_millis(NOW.as_millis() + 130_000)));
+}
+
+#[test]
+fn an_observed_rule_does_not_switch_limits_off() {
+    let set = policy(
+        "servers: { s: { url: 'https://s.example/mcp' } }
+rules: [{ id: all, effect: allow }, { id: trying, tools: [t], effect: deny, mode: observe }]
+limits: [{ per: [server], calls: 1 }]
+",
+    );
+    let spent = [Count {
+        limit: 0,
+        used: Used::Calls(1),
+    }];
+    let request = Request {
+        caller: user("x"),
+        action: call("s", "t"),
+        now: NOW,
+        counts: &spent,
+    };
+    assert_eq!(evaluate(&set, &request).reason, Reason::LimitReached(0));
+}
