@@ -58,9 +58,12 @@ pub enum AuditUnavailable {
     /// The disk fails; the log comes back by itself when the disk does.
     #[error("write the audit log: {0}")]
     Failing(Arc<str>),
-    /// The log was told to end.
+    /// The log was told to end; what is open can still be closed.
     #[error("the audit log is being closed")]
     Ending,
+    /// The log has ended.
+    #[error("the audit log is closed")]
+    Ended,
     /// The writer is gone; only a new start helps.
     #[error("the writer of the audit log has died")]
     Dead,
@@ -350,7 +353,17 @@ impl Receipt {
         select! {
             biased;
             _ = durable.wait_for(|durable| *durable >= self.ticket) => Ok(()),
-            _ = state.wait_for(Option::is_some) => Err(self.log.gone()),
+            _ = state.wait_for(|state| is_hopeless(state.as_ref())) => Err(self.log.gone()),
+        }
+    }
+}
+
+/// Whether a closed record will not come to the disk now. A log that is being ended writes on.
+fn is_hopeless(state: Option<&AuditUnavailable>) -> bool {
+    match state {
+        None | Some(AuditUnavailable::Ending) => false,
+        Some(AuditUnavailable::Failing(_) | AuditUnavailable::Ended | AuditUnavailable::Dead) => {
+            true
         }
     }
 }

@@ -108,7 +108,7 @@ async fn play(path: &Path, steps: Vec<Step>, each_record: bool) -> BTreeSet<Reco
     assert_eq!(writer.finish(LIMIT).await, Finished::Complete);
     assert_eq!(
         log.open(Kind::Tcp, Start::default()).await.err(),
-        Some(AuditUnavailable::Ending)
+        Some(AuditUnavailable::Ended)
     );
     ids
 }
@@ -201,6 +201,29 @@ async fn an_ending_refuses_those_who_wait_and_counts_those_that_stay_open() {
     // What the log holds is whole, and its successor says what is missing.
     append(directory.path(), 1, options()).await;
     verify(directory.path()).unwrap();
+}
+
+#[tokio::test]
+async fn what_is_open_when_the_log_is_ended_is_recorded_as_promised() {
+    let directory = tempfile::tempdir().unwrap();
+    let sync = SyncPolicy::EachRecord;
+    let (log, writer) = start(directory.path(), Options { sync, ..options() });
+    let open = log.open(Kind::Tcp, Start::default()).await.unwrap();
+    let mut state = log.watch();
+    let ending = spawn(async move { writer.finish(LIMIT).await });
+    timeout(LIMIT, state.wait_for(Option::is_some))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(log.available(), Err(AuditUnavailable::Ending));
+    let receipt = open.close(Outcome::done());
+    timeout(LIMIT, receipt.recorded()).await.unwrap().unwrap();
+    assert_eq!(
+        timeout(LIMIT, ending).await.unwrap().unwrap(),
+        Finished::Complete
+    );
+    assert_eq!(log.flush().await, Ok(()));
+    assert_eq!(verify(directory.path()).unwrap().records, 3);
 }
 
 #[tokio::test]

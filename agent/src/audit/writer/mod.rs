@@ -86,7 +86,10 @@ impl Writer {
     pub async fn finish(mut self, deadline: Duration) -> Finished {
         let state = &self.log.0.state;
         state.send_if_modified(|state| {
-            let alive = *state != Some(AuditUnavailable::Dead);
+            let alive = !matches!(
+                state,
+                Some(AuditUnavailable::Dead | AuditUnavailable::Ended)
+            );
             if alive {
                 *state = Some(AuditUnavailable::Ending);
             }
@@ -199,14 +202,18 @@ fn cut_record(log: &Log, cut: Cut) -> Record {
     record
 }
 
-/// Says that the log is gone, should the thread end in a panic.
+/// Says how the thread ended, even in a panic.
 struct LastWords(Log);
 
 impl Drop for LastWords {
     fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.0.state.send_replace(Some(AuditUnavailable::Dead));
-        }
+        let dead = thread::panicking();
+        let state = if dead {
+            AuditUnavailable::Dead
+        } else {
+            AuditUnavailable::Ended
+        };
+        self.0.0.state.send_replace(Some(state));
         self.0.0.places.close();
     }
 }
