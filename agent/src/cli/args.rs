@@ -51,6 +51,22 @@ pub struct Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run the daemon, in the foreground
+    #[command(after_help = "\
+Examples:
+  sudo exeat daemon                          with /etc/exeat
+  sudo exeat daemon --policy ./policy.d      with another policy
+  systemctl start exeat                      as a service")]
+    Daemon(DaemonArguments),
+    /// Start a registered stdio server under its policy, on this terminal or these pipes
+    #[command(after_help = "\
+The exit status is the server's own, or 128 and the number of the signal that ended it.
+
+Examples:
+  exeat run github                           what a host's configuration calls
+  exeat run github -- --toolsets issues      with further arguments
+  {\"mcpServers\": {\"github\": {\"command\": \"exeat\", \"args\": [\"run\", \"github\"]}}}")]
+    Run(RunArguments),
     /// Show what runs, and prove that policy is enforced
     #[command(after_help = "\
 Examples:
@@ -104,6 +120,24 @@ Examples:
     /// For Exeat's own use
     #[command(subcommand, hide = true)]
     Internal(InternalCommand),
+}
+
+/// Of `daemon`.
+#[derive(Debug, Args)]
+pub struct DaemonArguments {
+    /// The policy, a file or a directory, instead of the configured one
+    #[arg(long, value_name = "PATH")]
+    pub policy: Option<PathBuf>,
+}
+
+/// Of `run`.
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    /// The server's name in the register
+    pub name: String,
+    /// Arguments after those of the register
+    #[arg(last = true, value_name = "ARGUMENT")]
+    pub arguments: Vec<String>,
 }
 
 /// Of `status`.
@@ -161,6 +195,9 @@ Examples:
   exeat audit verify --dir ./copied-segments
   sudo exeat audit verify --known 18234:9f2c...  was anything cut off since?")]
     Verify(VerifyArguments),
+    /// Print the JSON Schema of a record
+    #[command(after_help = "Example:\n  exeat audit schema > record.schema.json")]
+    Schema,
 }
 
 /// Of `audit query`.
@@ -254,6 +291,9 @@ Examples:
   exeat policy explain --server github --request GET https://api.github.com/user
   exeat policy explain --server github --connect 10.20.0.7:5432 --policy ./policy.d")]
     Explain(Box<ExplainArguments>),
+    /// Print the JSON Schema of policy files, for editors
+    #[command(after_help = "Example:\n  exeat policy schema > exeat-policy.schema.json")]
+    Schema,
 }
 
 /// Of `policy check`.

@@ -1,6 +1,6 @@
 //! Asking the daemon.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -22,6 +22,11 @@ impl Daemon {
     /// At this socket.
     pub(super) const fn new(socket: PathBuf) -> Self {
         Self { socket }
+    }
+
+    /// Where the daemon is.
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Asks, and hands each part of the answer to `part` as it comes.

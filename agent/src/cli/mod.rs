@@ -4,11 +4,13 @@ pub mod args;
 mod ask;
 mod audit;
 mod ca;
+mod daemon;
 mod doctor;
 mod error;
 mod internal;
 mod output;
 mod policy;
+mod run;
 mod servers;
 mod status;
 mod when;
@@ -41,7 +43,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     let output = Output::new(cli.global.json);
     match perform(&cli, output) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => ExitCode::from(status),
         Err(error) => {
             output::error(&error);
             ExitCode::from(error.kind.status())
@@ -61,9 +63,13 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
 }
 
-fn perform(cli: &Cli, output: Output) -> Result<(), CliError> {
+/// The exit status of what succeeded: 0, but for `run`, which has the server's.
+fn perform(cli: &Cli, output: Output) -> Result<u8, CliError> {
     if let Command::Internal(InternalCommand::Canary { targets }) = &cli.command {
-        return internal::canary(targets);
+        return internal::canary(targets).map(|()| 0);
+    }
+    if let Command::Daemon(arguments) = &cli.command {
+        return daemon::run(arguments, &cli.global).map(|()| 0);
     }
     let config = config::load(cli.global.config.as_deref())
         .map_err(|error| CliError::from_error(Kind::Usage, &error))?;
@@ -73,7 +79,12 @@ fn perform(cli: &Cli, output: Output) -> Result<(), CliError> {
         .enable_all()
         .build()
         .map_err(|error| CliError::io("start the event loop", &error))?;
-    runtime.block_on(client(&cli.command, &config, &daemon, output))
+    if let Command::Run(arguments) = &cli.command {
+        return runtime.block_on(run::run(arguments, daemon.socket()));
+    }
+    runtime
+        .block_on(client(&cli.command, &config, &daemon, output))
+        .map(|()| 0)
 }
 
 async fn client(
@@ -89,7 +100,8 @@ async fn client(
         Command::Policy(command) => policy::run(command, config, daemon, output).await,
         Command::Ca(command) => ca::run(command, daemon, output).await,
         Command::Doctor(arguments) => doctor::run(arguments, config, daemon, output).await,
-        Command::Internal(_) => Ok(()),
+        // Done before, since they are no clients.
+        Command::Daemon(_) | Command::Run(_) | Command::Internal(_) => Ok(()),
     }
 }
 

@@ -74,6 +74,11 @@ impl Output {
         raw(&text(self.painter()))
     }
 
+    /// Prints a JSON Schema, which is JSON for people too.
+    pub(super) fn schema<T: Serialize>(self, schema: &T) -> Result<(), CliError> {
+        Self { json: true, ..self }.document(schema, |_| String::new())
+    }
+
     /// Prints a table.
     pub(super) fn table(self, table: &Table) -> Result<(), CliError> {
         raw(&table.render(self.painter()))

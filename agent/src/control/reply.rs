@@ -138,7 +138,7 @@ pub struct Process {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KernelState {
-    /// Programs that are attached, by name.
+    /// Programs that are attached, by name; empty where only their presence is known.
     pub attached: Vec<String>,
     /// Whether they were taken over from a daemon that ran before.
     pub adopted: bool,

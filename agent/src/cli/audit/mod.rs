@@ -14,7 +14,7 @@ use super::ask::{Daemon, unexpected};
 use super::error::{CliError, Kind};
 use super::output::{self, Output};
 use super::when::{self, Period, WhenError};
-use crate::audit::{ReadError, Segments};
+use crate::audit::{ReadError, Segments, schema};
 use crate::config::Config;
 use crate::control::records::{self, Owner};
 use crate::control::{Command, RecordFilter, Reply};
@@ -31,6 +31,7 @@ pub(super) async fn run(
     match command {
         AuditCommand::Query(arguments) => query(arguments, config, daemon, now, output).await,
         AuditCommand::Tail(arguments) => tail(arguments, daemon, now, output).await,
+        AuditCommand::Schema => output.schema(&schema()),
         AuditCommand::Verify(arguments) => {
             let directory = directory(&arguments.directory, config);
             verify::run(&directory, &arguments.known, output)

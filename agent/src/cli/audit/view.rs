@@ -270,3 +270,13 @@ fn tail(id: &str) -> String {
     let skipped = id.chars().count().saturating_sub(10);
     id.chars().skip(skipped).collect()
 }
+
+/// The table of these lines, for tests.
+#[cfg(test)]
+pub(super) fn rows(lines: &[&str], now: &jiff::Zoned) -> String {
+    let mut table = Table::new(&HEADINGS);
+    for line in lines {
+        table.row(row(line, now.time_zone()));
+    }
+    table.render(output::Painter::default())
+}

@@ -132,14 +132,6 @@ fn programs() -> Vec<Check> {
                     "nothing has to be done; newer kernels say it as programs expect it",
                 ));
             }
-            if !features.destroy {
-                checks.push(warn(
-                    "old connections",
-                    "connections from before management cannot be ended",
-                    "restart servers that ran before they were managed, or use a kernel with \
-                     CONFIG_INET_DIAG_DESTROY=y",
-                ));
-            }
             checks
         }
         // Each says its own remedy.

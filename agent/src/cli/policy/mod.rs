@@ -19,6 +19,7 @@ pub(super) async fn run(
 ) -> Result<(), CliError> {
     match command {
         PolicyCommand::Check(arguments) => check::run(arguments, config, output),
+        PolicyCommand::Schema => output.schema(&exeat_policy::schema()),
         PolicyCommand::Explain(arguments) => explain::run(arguments, daemon, output).await,
     }
 }

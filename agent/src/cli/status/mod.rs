@@ -176,6 +176,10 @@ fn processes(status: &Status) -> Cell {
 }
 
 fn kernel(kernel: &KernelState) -> Cell {
+    let attached = match kernel.attached.len() {
+        0 => "programs attached".to_owned(),
+        count => format!("{count} programs attached"),
+    };
     let adopted = if kernel.adopted {
         ", taken over from the daemon before"
     } else {
@@ -185,15 +189,7 @@ fn kernel(kernel: &KernelState) -> Cell {
         0 => String::new(),
         lost => format!(", {lost} events lost"),
     };
-    let tone = if kernel.attached.is_empty() {
-        Tone::Bad
-    } else {
-        Tone::Plain
-    };
-    Cell::new(
-        tone,
-        format!("{} programs attached{adopted}{lost}", kernel.attached.len()),
-    )
+    format!("{attached}{adopted}{lost}").into()
 }
 
 fn policy(policy: &PolicyState) -> Cell {

@@ -1,1 +1,115 @@
-//! Tests.
+//! What the options ask, and how the answer looks.
+
+use clap::Parser as _;
+
+use super::*;
+use crate::cli::args::{Cli, Command as Commands, PolicyCommand};
+use crate::control::reply::Considered;
+
+fn asked(line: &str) -> Result<Question, String> {
+    let words = ["exeat", "policy", "explain"]
+        .into_iter()
+        .chain(line.split_whitespace());
+    let Commands::Policy(PolicyCommand::Explain(arguments)) =
+        Cli::try_parse_from(words).unwrap().command
+    else {
+        panic!("{line}")
+    };
+    question(&arguments).map_err(|error| error.message)
+}
+
+#[test]
+fn options_are_questions() {
+    let json = |line: &str| serde_json::to_string(&asked(line).unwrap()).unwrap();
+    for (line, expected) in [
+        (
+            "--user dave --server github --tool create_issue",
+            r#"{"user":"dave","action":{"call":{"server":"github","method":"tools/call","name":"create_issue"}}}"#,
+        ),
+        (
+            "--host claude --server github --method resources/read --name file:///x",
+            r#"{"caller":{"host":"claude"},"action":{"call":{"server":"github","method":"resources/read","name":"file:///x"}}}"#,
+        ),
+        (
+            "--user dave --server github",
+            r#"{"user":"dave","action":{"run":{"name":"github"}}}"#,
+        ),
+        (
+            "--server github --request GET https://api.github.com/user",
+            r#"{"caller":{"server":"github"},"action":{"request":{"method":"GET","url":"https://api.github.com/user"}}}"#,
+        ),
+        (
+            "--host claude --connect [::1]:5432",
+            r#"{"caller":{"host":"claude"},"action":{"connect":{"host":"[::1]","port":5432,"protocol":"tcp"}}}"#,
+        ),
+        (
+            "--server github --udp 10.0.0.1:53",
+            r#"{"caller":{"server":"github"},"action":{"connect":{"host":"10.0.0.1","port":53,"protocol":"udp"}}}"#,
+        ),
+    ] {
+        assert_eq!(json(line), expected, "{line}");
+    }
+}
+
+#[test]
+fn what_is_left_open_is_asked_for() {
+    for (line, expected) in [
+        ("--user dave", "give `--server`: whom is it for?"),
+        (
+            "--request GET https://x.example/",
+            "give `--server` or `--host`: who sends it?",
+        ),
+        (
+            "--host a --server b --connect x:1",
+            "give `--host` or `--server`, not both: who sends it?",
+        ),
+        (
+            "--server b --connect x",
+            "read `x` as a destination: write `host:port`",
+        ),
+        (
+            "--server b --connect x:99999",
+            "read `x:99999` as a destination: write `host:port`",
+        ),
+    ] {
+        assert_eq!(asked(line).unwrap_err(), expected, "{line}");
+    }
+}
+
+#[test]
+fn an_answer() {
+    let explanation = Explanation {
+        effect: "deny".to_owned(),
+        mode: "enforce".to_owned(),
+        would: None,
+        rule: Some("no-shell-tricks".to_owned()),
+        reason: "a rule denies it: destructive command in an argument".to_owned(),
+        identities: vec!["dave".to_owned()],
+        class: Some("write".to_owned()),
+        fingerprint: "ab".to_owned(),
+        considered: vec![
+            Considered {
+                subject: "rule `no-shell-tricks`".to_owned(),
+                place: Some("policy.d/a.yaml:12:5".to_owned()),
+                matched: true,
+                why: "matched".to_owned(),
+            },
+            Considered {
+                subject: "rule `readers`".to_owned(),
+                place: Some("policy.d/b.yaml:3:5".to_owned()),
+                matched: false,
+                why: "is about other callers".to_owned(),
+            },
+        ],
+    };
+    insta::assert_snapshot!(text(&explanation, Painter::default()));
+    let observed = Explanation {
+        effect: "allow".to_owned(),
+        mode: "observe".to_owned(),
+        would: Some("deny by rule `no-shell-tricks`: a rule denies it".to_owned()),
+        rule: None,
+        considered: Vec::new(),
+        ..explanation
+    };
+    insta::assert_snapshot!(text(&observed, Painter::default()));
+}
