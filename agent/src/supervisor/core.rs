@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use exeat_ebpf::{Event, EventStream, Kernel, KernelError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -39,6 +39,10 @@ const READY_LIMIT: Duration = Duration::from_secs(20);
 const CLIENTS: usize = 64;
 /// Results of the supervisor's own tasks that wait to be looked at.
 const HAPPENINGS: usize = 256;
+/// Messages from the gate in a second: more is a flood, and the gate that makes it is replaced.
+const GATE_MESSAGES: u32 = 10_000;
+/// Executables that wait to be hashed; beyond it records go without.
+const HASHES: usize = 64;
 /// Process messages to the gate in a second: a fork bomb must not occupy it.
 const PROCESS_MESSAGES: u32 = 2000;
 
@@ -67,6 +71,7 @@ pub(super) struct Supervisor {
     pub(super) workloads: Workloads,
     pub(super) processes: Processes,
     pub(super) hashes: Arc<Mutex<Hashes>>,
+    pub(super) hashing: Arc<Semaphore>,
     pub(super) gate: Option<GateLife>,
     pub(super) backoff: Backoff,
     pub(super) asked: HashMap<u64, Asked>,
@@ -80,6 +85,7 @@ pub(super) struct Supervisor {
     restart_at: Option<Instant>,
     missing_links: Vec<String>,
     process_messages: u32,
+    gate_messages: u32,
     received: Option<mpsc::Receiver<Happening>>,
 }
 
@@ -168,6 +174,8 @@ impl Supervisor {
             restart_at: None,
             missing_links: Vec::new(),
             process_messages: PROCESS_MESSAGES,
+            gate_messages: GATE_MESSAGES,
+            hashing: Arc::new(Semaphore::new(HASHES)),
             received: Some(received),
         };
         supervisor.adopt()?;
@@ -313,7 +321,6 @@ impl Supervisor {
 
     async fn next(&self, sources: &mut Sources) -> Occurrence {
         tokio::select! {
-            biased;
             _ = sources.terminate.recv() => Occurrence::Terminate,
             _ = sources.interrupt.recv() => Occurrence::Terminate,
             () = self.stop.cancelled() => Occurrence::Terminate,
@@ -383,6 +390,7 @@ impl Supervisor {
     async fn tick(&mut self) {
         let now = Instant::now();
         self.process_messages = PROCESS_MESSAGES;
+        self.gate_messages = GATE_MESSAGES;
         notify("WATCHDOG=1");
         if self.gate.as_ref().is_some_and(|gate| gate.is_silent(now)) {
             self.gate_ended("it was silent for too long").await;
@@ -488,6 +496,10 @@ impl Supervisor {
             Ok(None) => return self.gate_ended("it closed the channel").await,
             Err(error) => return self.gate_ended(&chain(&error)).await,
         };
+        let Some(left) = self.gate_messages.checked_sub(1) else {
+            return self.gate_ended("it floods the channel").await;
+        };
+        self.gate_messages = left;
         let now = Instant::now();
         let restarted = self.backoff.restarts > 0;
         let Some(gate) = &mut self.gate else { return };
@@ -536,6 +548,11 @@ impl Supervisor {
             self.process_messages = left;
             self.tell(message).await;
         }
+    }
+
+    /// Whether the gate still takes process messages in this second.
+    pub(super) const fn may_tell_process(&self) -> bool {
+        self.process_messages > 0
     }
 
     /// Has something recorded as the course of things.

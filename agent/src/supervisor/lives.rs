@@ -122,7 +122,18 @@ impl Supervisor {
         match event.kind {
             EventKind::Exec => self.executed(event).await,
             EventKind::Fork => {
-                if let Some(process) = self.processes.fork(event.tgid, event.detail).cloned() {
+                let child = event.detail;
+                // In a storm of forks the child's own time of start is not looked up.
+                let found = if self.may_tell_process() {
+                    read(child, event.workload)
+                } else {
+                    None
+                };
+                let known = match found {
+                    Some(found) => self.processes.put(found),
+                    None => self.processes.fork(event.tgid, child),
+                };
+                if let Some(process) = known.cloned() {
                     self.tell_process(ToGate::Process(Box::new(process))).await;
                 }
             }
@@ -156,9 +167,13 @@ impl Supervisor {
         let (pid, started) = (process.pid, process.started);
         self.tell_process(ToGate::Process(Box::new(process))).await;
         // The record of the exec does not wait for the hash of a large file.
+        let Ok(turn) = Arc::clone(&self.hashing).try_acquire_owned() else {
+            return;
+        };
         let table = Arc::clone(&self.hashes);
         let happenings = self.happenings.clone();
         self.tasks.spawn_blocking(move || {
+            let _turn = turn;
             let hash = table
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)

@@ -1,14 +1,21 @@
 //! The policy's files: read, compiled, watched.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use exeat_policy::{Fault, PolicySet, Source, compile};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, sleep_until};
 
 use crate::channel::watch;
 use crate::config::{ConfigError, read_text};
@@ -104,15 +111,24 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, PolicyError> {
     Ok(found)
 }
 
+/// How long further changes are waited for: an edit of several files is one change.
+const SETTLE: Duration = Duration::from_millis(15);
+
 /// Notices that the policy's files changed.
 #[derive(Debug)]
 pub(super) struct Watch {
     descriptor: AsyncFd<OwnedFd>,
+    /// What of the watched directory above is of interest, and the watch's number.
+    above: Option<(i32, OsString)>,
+    /// The policy's directory, where it is one.
+    directory: PathBuf,
+    /// When changes that were seen are to be told.
+    due: Mutex<Option<Instant>>,
 }
 
 impl Watch {
-    /// Watches `path` and the directory that it is in, since a file is replaced by renaming
-    /// another over it, and a directory may yet have to be made.
+    /// Watches `path` if it is a directory, and in any case the nearest directory above that
+    /// exists, since both are replaced by renaming others over them, and may yet have to be made.
     pub(super) fn new(path: &Path) -> Result<Self, PolicyError> {
         let failed = |cause: io::Error| PolicyError::Watch {
             path: path.to_owned(),
@@ -126,48 +142,92 @@ impl Watch {
             | WatchFlags::CREATE
             | WatchFlags::DELETE
             | WatchFlags::ONLYDIR;
-        let mut watched = false;
-        for directory in [path.parent().filter(|_| !path.is_dir()), Some(path)] {
-            if let Some(directory) = directory.filter(|directory| directory.is_dir()) {
-                inotify::add_watch(&descriptor, directory, events).map_err(|e| failed(e.into()))?;
-                watched = true;
-            }
+        let add = |directory: &Path| {
+            inotify::add_watch(&descriptor, directory, events).map_err(|e| failed(e.into()))
+        };
+        if path.is_dir() {
+            add(path)?;
         }
-        if !watched {
-            return Err(failed(io::ErrorKind::NotFound.into()));
+        let mut above = None;
+        let mut below = path;
+        while let (Some(parent), Some(name)) = (below.parent(), below.file_name()) {
+            if parent.is_dir() {
+                above = Some((add(parent)?, name.to_owned()));
+                break;
+            }
+            below = parent;
         }
         Ok(Self {
             descriptor: watch(descriptor).map_err(failed)?,
+            above,
+            directory: path.to_owned(),
+            due: Mutex::default(),
         })
     }
 
-    /// Waits for changes and takes note of all that have come. Safe to cancel.
+    /// Waits for changes, and a moment longer for those that belong to them. Safe to cancel.
     pub(super) async fn changed(&self) -> io::Result<()> {
-        let mut buffer = [MaybeUninit::uninit(); 4096];
         loop {
-            let mut ready = self.descriptor.readable().await?;
-            let mut reader = inotify::Reader::new(self.descriptor.get_ref().as_fd(), &mut buffer);
-            let mut seen = false;
-            loop {
-                match reader.next() {
-                    Ok(event) => seen |= !event.events().contains(ReadFlags::IGNORED),
-                    Err(rustix::io::Errno::AGAIN) => break,
-                    Err(rustix::io::Errno::INTR) => {}
-                    Err(e) => return Err(e.into()),
-                }
+            let due = *self.due.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(due) = due {
+                sleep_until(due).await;
+                self.seen()?;
+                *self.due.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                return Ok(());
             }
+            let mut ready = self.descriptor.readable().await?;
+            let seen = self.seen()?;
             ready.clear_ready();
             if seen {
-                return Ok(());
+                let due = Instant::now() + SETTLE;
+                *self.due.lock().unwrap_or_else(PoisonError::into_inner) = Some(due);
             }
         }
     }
+
+    /// Takes note of all events that have come; whether one is of interest.
+    fn seen(&self) -> io::Result<bool> {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(self.descriptor.get_ref().as_fd(), &mut buffer);
+        let mut seen = false;
+        loop {
+            match reader.next() {
+                Ok(event) => {
+                    let name = event
+                        .file_name()
+                        .map(|name| OsStr::from_bytes(name.to_bytes()));
+                    seen |= self.is_of_interest(event.wd(), event.events(), name);
+                }
+                Err(Errno::AGAIN) => return Ok(seen),
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    fn is_of_interest(&self, watch: i32, events: ReadFlags, name: Option<&OsStr>) -> bool {
+        if events.contains(ReadFlags::QUEUE_OVERFLOW) {
+            return true;
+        }
+        if events.contains(ReadFlags::IGNORED) {
+            return false;
+        }
+        let above = self.above.as_ref().filter(|(number, _)| *number == watch);
+        if let Some((_, wanted)) = above {
+            return name == Some(wanted);
+        }
+        // A file that was just created is empty; its writer closes it later. Links are whole.
+        let fresh = events.contains(ReadFlags::CREATE) && !events.contains(ReadFlags::ISDIR);
+        !fresh || name.is_none_or(|name| is_link(&self.directory.join(name)))
+    }
+}
+
+fn is_link(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|m| m.is_symlink() || m.nlink() > 1)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::time::timeout;
 
     use super::*;
@@ -226,6 +286,33 @@ mod tests {
         let draft = directory.path().join("draft");
         fs::write(&draft, "version: 1\n").unwrap();
         fs::rename(&draft, &file).unwrap();
+        timeout(PATIENCE, watch.changed()).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_directory_is_noticed_when_it_is_made_or_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let policy = directory.path().join("etc/policy.d");
+        let watch = Watch::new(&policy).unwrap();
+        fs::create_dir(directory.path().join("etc")).unwrap();
+        timeout(PATIENCE, watch.changed()).await.unwrap().unwrap();
+        let watch = Watch::new(&policy).unwrap();
+        fs::create_dir(&policy).unwrap();
+        timeout(PATIENCE, watch.changed()).await.unwrap().unwrap();
+        let watch = Watch::new(&policy).unwrap();
+        let other = directory.path().join("other");
+        fs::create_dir(&other).unwrap();
+        fs::rename(&other, &policy).unwrap();
+        timeout(PATIENCE, watch.changed()).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_change_is_not_lost_when_the_wait_for_it_is_cancelled() {
+        let directory = tempfile::tempdir().unwrap();
+        let watch = Watch::new(directory.path()).unwrap();
+        fs::write(directory.path().join("a.yaml"), "version: 1\n").unwrap();
+        let soon = Duration::from_millis(1);
+        timeout(soon, watch.changed()).await.unwrap_err();
         timeout(PATIENCE, watch.changed()).await.unwrap().unwrap();
     }
 }

@@ -405,3 +405,128 @@ async fn a_dead_gate_is_replaced_and_told_everything() {
     );
     daemon.stop().await;
 }
+
+/// A program that policy names, and a policy that names it.
+fn named_program(directory: &Path) -> (PathBuf, String) {
+    let program = directory.join("agent");
+    fs::copy("/bin/sleep", &program).unwrap();
+    let policy = format!(
+        "{POLICY}hosts:\n  agent:\n    match: {{ exe: {} }}\n    servers: [echo]\n",
+        program.display()
+    );
+    (program, policy)
+}
+
+fn cgroup_of(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap()
+}
+
+fn state_of(pid: u32) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("State:"))
+        .unwrap()
+        .trim()
+        .to_owned()
+}
+
+#[tokio::test]
+async fn a_process_that_policy_names_is_placed_before_it_runs_and_found_if_it_ran_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let (program, policy) = named_program(directory.path());
+    let mut older = std::process::Command::new(&program)
+        .arg("600")
+        .spawn()
+        .unwrap();
+    let daemon = Daemon::start("match").await;
+    fs::write(daemon.at("policy/a.yaml"), policy).unwrap();
+    until(|| cgroup_of(older.id()).contains("/w/agent-")).await;
+
+    let mut newer = std::process::Command::new(&program)
+        .arg("600")
+        .spawn()
+        .unwrap();
+    until(|| daemon.workloads().len() == 2).await;
+    until(|| cgroup_of(newer.id()).contains("/w/agent-")).await;
+    until(|| state_of(newer.id()).starts_with('S')).await;
+    let workloads = daemon.heard_of("workload");
+    assert!(
+        workloads
+            .iter()
+            .all(|w| w["name"] == "agent" && w["kind"] == "host"),
+        "{workloads:?}"
+    );
+    assert_eq!(workloads[1]["pid"], newer.id());
+    assert_eq!(workloads[1]["args"][1], "600");
+
+    // Executed by something that is not named, it is nobody's.
+    let copy = directory.path().join("other");
+    fs::copy("/bin/sleep", &copy).unwrap();
+    let mut other = std::process::Command::new(&copy)
+        .arg("600")
+        .spawn()
+        .unwrap();
+    assert!(!cgroup_of(other.id()).contains("/w/"));
+    for child in [&mut older, &mut newer, &mut other] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    until(|| daemon.workloads().is_empty()).await;
+    assert_eq!(daemon.heard_of("workload_gone").len(), 2);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_daemon_that_comes_back_takes_over_what_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let (program, policy) = named_program(directory.path());
+    let mut daemon = Daemon::start("adopt").await;
+    fs::write(daemon.at("policy/a.yaml"), policy).unwrap();
+    until(|| daemon.heard_of("policy").len() == 1).await;
+    let mut child = std::process::Command::new(&program)
+        .arg("600")
+        .spawn()
+        .unwrap();
+    until(|| daemon.heard_of("workload").len() == 1).await;
+    until(|| state_of(child.id()).starts_with('S')).await;
+    let number = daemon.heard_of("workload")[0]["number"].clone();
+
+    // As if killed: nothing is put away.
+    daemon.task.abort();
+    (&mut daemon.task).await.unwrap_err();
+    daemon.stop.cancel();
+    until(|| !daemon.at("run/control.sock").exists()).await;
+    assert!(cgroup_of(child.id()).contains("/w/agent-"));
+
+    (daemon.stop, daemon.task) = Daemon::launch(daemon.directory.path()).await;
+    let setup = daemon.heard_of("setup").pop().unwrap();
+    assert_eq!(setup["workloads"][0]["number"], number);
+    assert_eq!(setup["workloads"][0]["name"], "agent");
+    assert_eq!(setup["workloads"][0]["pid"], child.id());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    until(|| daemon.workloads().is_empty()).await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_cgroup_that_policy_names_is_managed_as_soon_as_it_is_there() {
+    let daemon = Daemon::start("cgroup").await;
+    let name = format!("{}-foreign", daemon.name);
+    let cgroup = find_root().unwrap().join(&name);
+    let policy = POLICY.to_owned()
+        + &format!(
+            "  inventory:\n    purpose: a\n    owner: b\n    listen: 127.0.0.1:3001\n    match: {{ cgroup: /{name} }}\n"
+        );
+    fs::write(daemon.at("policy/a.yaml"), policy).unwrap();
+    until(|| daemon.heard_of("policy").len() == 1).await;
+    let began = Instant::now();
+    fs::create_dir(&cgroup).unwrap();
+    until(|| daemon.heard_of("workload").len() == 1).await;
+    println!("from mkdir to the gate: {:?}", began.elapsed());
+    assert_eq!(daemon.heard_of("workload")[0]["name"], "inventory");
+    fs::remove_dir(&cgroup).unwrap();
+    until(|| daemon.heard_of("workload_gone").len() == 1).await;
+    daemon.stop().await;
+}

@@ -296,7 +296,7 @@ async fn a_stage_says_why_it_failed() {
     }
     let two = spawn(
         &stage_program(),
-        &Stage::Start(start_again(&tree)),
+        &Stage::Start(start_again(&tree).await),
         &fds[..2],
     )
     .await;
@@ -304,9 +304,10 @@ async fn a_stage_says_why_it_failed() {
     destroy(&tree.base).await.unwrap();
 }
 
-fn start_again(tree: &Tree) -> Start {
+async fn start_again(tree: &Tree) -> Start {
     let cgroup = tree.managed.join("server-1");
-    fs::remove_dir(&cgroup).unwrap();
+    // The stage that failed may not have ended yet.
+    destroy(&cgroup).await.unwrap();
     start(tree, "true")
 }
 
