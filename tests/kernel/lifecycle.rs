@@ -1,7 +1,10 @@
 //! A daemon that is killed, one that comes back, two that meet, one that is removed.
 
-use crate::world::{clean_up_afterwards, layout, run_in, runtime};
+use crate::world::{World, clean_up_afterwards, layout, run_in, runtime};
 use exeat_ebpf::{Action, EventKind, Gate, Kernel, KernelError, Layout, Protocol, Settings};
+use exeat_ebpf_abi::MAX_RANGES;
+use rustix::process::Uid;
+use rustix::thread::set_thread_res_uid;
 use std::env;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -154,4 +157,80 @@ say([passed, n > 100])",
     }
     assert!(replaced > 1);
     assert_eq!(attempts.join().unwrap(), serde_json::json!([0, true]));
+}
+
+#[test]
+fn refusals_beyond_the_ring_are_counted() {
+    let (_, layout) = named("lost");
+    let mut kernel = Kernel::start(&layout, SETTINGS).unwrap();
+    let cgroup = layout.managed.join("a");
+    fs::create_dir(&cgroup).unwrap();
+    kernel.manage(&cgroup, 7).unwrap();
+    let gate = Gate::from_descriptors(kernel.gate_descriptors().unwrap()).unwrap();
+    let script = "u = socket(AF_INET, SOCK_DGRAM)
+for n in range(20000):
+    assert name(lambda: u.sendto(b'x', ('127.0.0.1', 9))).startswith('ECONNREFUSED')
+say(1)";
+    run_in(&cgroup, SETTINGS, script);
+    let lost = gate.lost().unwrap();
+    let mut read = 0;
+    runtime().block_on(async {
+        let mut events = gate.events().unwrap();
+        while events.try_next().unwrap().is_some() {
+            read += 1;
+        }
+    });
+    assert!(lost > 0 && read > 0);
+    assert_eq!(read + lost, 20_000);
+    assert_eq!(kernel.lost().unwrap(), 0);
+}
+
+#[test]
+fn full_tables_say_so() {
+    let (_, layout) = named("full");
+    let kernel = Kernel::start(&layout, SETTINGS).unwrap();
+    let gate = Gate::from_descriptors(kernel.gate_descriptors().unwrap()).unwrap();
+    let range = |number: u32, workload| {
+        let net = std::net::Ipv4Addr::from(number << 8).into();
+        gate.allow_range(workload, net, 24, None, Protocol::Tcp, Action::Redirect)
+    };
+    (0..MAX_RANGES).for_each(|number| range(number, 1).unwrap());
+    assert!(matches!(range(0, 2), Err(KernelError::Full("RANGES"))));
+    gate.forget(1).unwrap();
+    range(0, 2).unwrap();
+}
+
+#[test]
+fn the_gate_needs_no_privilege() {
+    let world = World::new("plain");
+    let workload = world.workload("plain");
+    let descriptors = world.kernel.lock().unwrap().gate_descriptors().unwrap();
+    let number = workload.number;
+    // Of this thread alone: its capabilities go with its identity.
+    let plain = std::thread::spawn(move || {
+        let nobody = Uid::from_raw(65_534);
+        set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        let gate = Gate::from_descriptors(descriptors).unwrap();
+        let address = "203.0.113.7".parse().unwrap();
+        gate.allow(number, address, 443, Protocol::Tcp, Action::Redirect)
+            .unwrap();
+        gate.permit_listener(number, address, 80).unwrap();
+        gate.forbid_listener(number, address, 80).unwrap();
+        gate.heartbeat().unwrap();
+        assert_eq!(
+            gate.dns_source("127.0.0.1:1".parse().unwrap(), 1).unwrap(),
+            None
+        );
+        let stray = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert_eq!(gate.origin(&stray).unwrap(), None);
+        assert_eq!(gate.lost().unwrap(), 0);
+        runtime().block_on(async {
+            gate.events().unwrap().try_next().unwrap();
+        });
+    });
+    plain.join().unwrap();
+    assert_eq!(
+        workload.run("say(name(lambda: tcp('203.0.113.7', 443)))"),
+        "OK"
+    );
 }

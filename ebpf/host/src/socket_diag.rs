@@ -1,6 +1,6 @@
 //! Ends connections that are older than management, over netlink; manual page sock-diag in section 7.
 
-use crate::{KernelError, cgroup};
+use crate::{KernelError, Missing, cgroup};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -39,14 +39,31 @@ pub fn destroy_connections(cgroup: &Path) -> Result<usize, KernelError> {
     for family in [libc::AF_INET, libc::AF_INET6] {
         for protocol in [libc::IPPROTO_TCP, libc::IPPROTO_UDP] {
             let kind = [byte(family), byte(protocol)];
-            for socket in sockets(kind).map_err(failed)? {
-                if members.have(&socket) && destroy(kind, &socket.id).map_err(failed)? {
+            for socket in sockets(kind).map_err(|cause| explained(cause, failed))? {
+                let matters = members.have(&socket);
+                if matters && destroy(kind, &socket.id).map_err(|cause| explained(cause, failed))? {
                     destroyed += 1;
                 }
             }
         }
     }
     Ok(destroyed)
+}
+
+/// Tells a kernel that cannot from one that would not.
+fn explained(cause: io::Error, otherwise: impl Fn(io::Error) -> KernelError) -> KernelError {
+    match cause.raw_os_error() {
+        Some(libc::ENOENT) => Missing(
+            "the kernel cannot list sockets: load the modules tcp_diag and udp_diag".to_owned(),
+        )
+        .into(),
+        Some(libc::EOPNOTSUPP) => Missing(
+            "the kernel cannot destroy sockets: boot one that is built with CONFIG_INET_DIAG_DESTROY, or restart what ran before it was managed"
+                .to_owned(),
+        )
+        .into(),
+        _ => otherwise(cause),
+    }
 }
 
 fn byte(constant: libc::c_int) -> u8 {
