@@ -6,6 +6,8 @@
 //! Addresses look public but exist in the far namespace only, so nothing leaves the machine and a
 //! leak is seen where it lands.
 
+#![forbid(unsafe_code)]
+
 pub mod authority;
 pub mod cgroup;
 pub mod conformance;

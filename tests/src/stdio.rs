@@ -144,7 +144,10 @@ mod tests {
             (fixtures.server(Server::Fetch), 1),
         ];
         for (server, tools) in servers {
-            let command = server.under(Command::new("env"));
+            // As nobody: servers never run as root, so the fixtures must be readable by everyone.
+            let mut nobody = Command::new("setpriv");
+            nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+            let command = server.under(nobody);
             let mut session = Session::start(command, &logs.path().join("err")).unwrap();
             let answer = session.initialize().await.unwrap();
             assert_eq!(

@@ -19,10 +19,14 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};
 
+/// The system's Python. Not the first on the PATH: that of a version manager lies in somebody's home,
+/// where the servers' users cannot go.
+const PYTHON: &str = "/usr/bin/python3";
+
 /// Programs that an installation needs, each with the Debian package that brings it.
 const PROGRAMS: [(&str, &[&str], &str); 4] = [
     ("npm", &["--version"], "npm"),
-    ("python3", &["-c", "import venv, ensurepip"], "python3-venv"),
+    (PYTHON, &["-c", "import venv, ensurepip"], "python3-venv"),
     ("curl", &["--version"], "curl"),
     ("jq", &["--version"], "jq"),
 ];
@@ -136,6 +140,7 @@ fn require(absent: &[&str]) -> Result<()> {
 /// cache in /var/cache. `EXEAT_CACHE` overrides both.
 fn directory(sources: &Path) -> Result<PathBuf> {
     let mut hash = Sha256::new();
+    hash.update(PYTHON);
     for list in [
         "node/package.json",
         "node/package-lock.json",
@@ -206,7 +211,7 @@ fn packages(lists: &Path, target: &Path) -> Result<()> {
 
 fn environment(list: &Path, target: &Path) -> Result<()> {
     afresh(target)?;
-    run(Command::new("python3").args(["-m", "venv"]).arg(target))?;
+    run(Command::new(PYTHON).args(["-m", "venv"]).arg(target))?;
     let pip = target.join("bin/pip");
     run(Command::new(pip)
         .args([

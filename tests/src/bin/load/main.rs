@@ -7,6 +7,8 @@
 //! ```
 //! The client prints one JSON document.
 
+#![forbid(unsafe_code)]
+
 mod client;
 mod report;
 mod upstream;
