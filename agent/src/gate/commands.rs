@@ -16,7 +16,9 @@ use crate::control::records::{self, Owner};
 use crate::control::reply::{
     AuditState, Certificate, Finding, PolicyState, Reply, Server, Status, Workload, WorkloadKind,
 };
-use crate::control::{Code, Command, ControlError, Facts, Handover, Responder, Scope, chain};
+use crate::control::{
+    Code, Command, ControlError, Facts, Handover, Question, Responder, Scope, chain,
+};
 use crate::flow::Stages;
 use crate::identify::workloads::Known;
 use crate::telemetry::clock;
@@ -111,18 +113,7 @@ async fn reply(
             Ok(segments) => records::tail(responder, segments, filter, owner).await,
             Err(error) => responder.fail(Code::Internal, chain(&error)).await,
         },
-        Command::PolicyExplain(question) => {
-            let state = stages.decider.in_force();
-            let now = Timestamp::from_millis(clock::wall().microseconds() / 1000);
-            let count = |key: &_| stages.decider.count(key);
-            match explain::answer(&state.set, &question, now, count) {
-                Ok(explanation) => {
-                    responder.reply(Reply::Explanation(explanation)).await?;
-                    responder.done().await
-                }
-                Err(error) => responder.fail(Code::Invalid, chain(&error)).await,
-            }
-        }
+        Command::PolicyExplain(question) => explained(stages, &question, responder).await,
         Command::CaExport => {
             responder
                 .reply(Reply::Certificate(answering.certificate.clone()))
@@ -136,6 +127,23 @@ async fn reply(
                 .fail(Code::Internal, "this command is for the supervisor")
                 .await
         }
+    }
+}
+
+async fn explained(
+    stages: &Stages,
+    question: &Question,
+    mut responder: Responder,
+) -> Result<(), ControlError> {
+    let state = stages.decider.in_force();
+    let now = Timestamp::from_millis(clock::wall().microseconds() / 1000);
+    let count = |key: &_| stages.decider.count(key);
+    match explain::answer(&state.set, question, now, count) {
+        Ok(explanation) => {
+            responder.reply(Reply::Explanation(explanation)).await?;
+            responder.done().await
+        }
+        Err(error) => responder.fail(Code::Invalid, chain(&error)).await,
     }
 }
 
