@@ -8,6 +8,7 @@ use rustix::thread::set_thread_res_uid;
 use std::env;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -74,6 +75,22 @@ fn named(test: &str) -> (String, Layout) {
     (name, layout)
 }
 
+/// Whoever takes the gate's ports while it is away gets nothing.
+fn steal(cgroup: &Path) {
+    let thief = (
+        TcpListener::bind(("127.0.0.1", SETTINGS.proxy_port)).unwrap(),
+        UdpSocket::bind(("127.0.0.1", SETTINGS.dns_port)).unwrap(),
+    );
+    assert_eq!(attempt(cgroup), CLOSED);
+    let dns = run_in(cgroup, SETTINGS, "u = socket(AF_INET, SOCK_DGRAM)
+say([name(lambda: u.sendto(query(), ('192.0.2.53', 53))), name(lambda: u.connect(('192.0.2.53', 53)))])");
+    assert_eq!(dns, serde_json::json!(["ECONNREFUSED", "ECONNREFUSED"]));
+    thief.0.set_nonblocking(true).unwrap();
+    thief.1.set_nonblocking(true).unwrap();
+    thief.0.accept().unwrap_err();
+    thief.1.recv(&mut [0; 99]).unwrap_err();
+}
+
 #[test]
 fn a_killed_daemon_leaves_everything_closed_and_another_adopts_it() {
     let (name, layout) = named("killed");
@@ -89,6 +106,7 @@ fn a_killed_daemon_leaves_everything_closed_and_another_adopts_it() {
     daemon.kill().unwrap();
     daemon.wait().unwrap();
     assert_eq!(attempt(&cgroup), CLOSED);
+    steal(&cgroup);
 
     let mut kernel = Kernel::start(&layout, SETTINGS).unwrap();
     assert!(kernel.adopted());
@@ -109,9 +127,15 @@ fn a_killed_daemon_leaves_everything_closed_and_another_adopts_it() {
         while events.try_next().unwrap().is_some() {}
         assert_eq!(attempt(&cgroup), CLOSED);
         let first = events.next().await.unwrap();
-        // Port 443 of .7 was redirected, to nobody; .8 was refused.
-        assert_eq!((first.kind, first.workload), (EventKind::RefusedConnect, 7));
-        assert_eq!(first.address, Some("203.0.113.8".parse().unwrap()));
+        let second = events.next().await.unwrap();
+        // .7 is allowed, but there is no gate; .8 is not.
+        for (event, address, detail) in [(first, "203.0.113.7", 1), (second, "203.0.113.8", 0)] {
+            assert_eq!((event.kind, event.workload), (EventKind::RefusedConnect, 7));
+            assert_eq!(
+                (event.address, event.detail),
+                (Some(address.parse().unwrap()), detail)
+            );
+        }
     });
     kernel.unmanage(&cgroup).unwrap();
     assert_eq!(kernel.managed().unwrap(), []);
@@ -191,7 +215,7 @@ fn full_tables_say_so() {
     let kernel = Kernel::start(&layout, SETTINGS).unwrap();
     let gate = Gate::from_descriptors(kernel.gate_descriptors().unwrap()).unwrap();
     let range = |number: u32, workload| {
-        let net = std::net::Ipv4Addr::from(number << 8).into();
+        let net = Ipv4Addr::from(number << 8).into();
         gate.allow_range(workload, net, 24, None, Protocol::Tcp, Action::Redirect)
     };
     (0..MAX_RANGES).for_each(|number| range(number, 1).unwrap());
@@ -221,7 +245,7 @@ fn the_gate_needs_no_privilege() {
             gate.dns_source("127.0.0.1:1".parse().unwrap(), 1).unwrap(),
             None
         );
-        let stray = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let stray = UdpSocket::bind("127.0.0.1:0").unwrap();
         assert_eq!(gate.origin(&stray).unwrap(), None);
         assert_eq!(gate.lost().unwrap(), 0);
         runtime().block_on(async {

@@ -9,11 +9,13 @@ pub const ARGV_LENGTH: usize = 512;
 
 /// Values of [`Event::kind`].
 pub mod kind {
-    /// TCP connect to an address that the workload may not reach.
+    /// TCP connect to an address that the workload may not reach; `detail` is 0 or one of
+    /// [`refused`](super::kind::refused).
     pub const REFUSED_CONNECT: u32 = 1;
-    /// UDP send to an address that the workload may not reach.
+    /// UDP send to an address that the workload may not reach; `detail` as above.
     pub const REFUSED_SEND: u32 = 2;
-    /// Creation of a socket of a kind that workloads do not get; `detail` is its type.
+    /// Creation of a socket of a kind that workloads do not get; `detail` is its type, and
+    /// its protocol in the upper sixteen bits.
     pub const REFUSED_SOCKET: u32 = 3;
     /// A packet that no rule lets out; `detail` says why, see [`drop`](super::kind::drop).
     pub const EGRESS_DROP: u32 = 4;
@@ -33,6 +35,12 @@ pub mod kind {
     pub const EXIT: u32 = 18;
     /// An unmanaged process executed a watched file and was stopped.
     pub const WATCHED_EXEC: u32 = 19;
+
+    /// Values of [`Event::detail`](super::Event::detail) in refusals.
+    pub mod refused {
+        /// The rules allow it, but no socket of the gate's waits for it.
+        pub const NO_GATE: u32 = 1;
+    }
 
     /// Values of [`Event::detail`](super::Event::detail) in drops.
     pub mod drop {

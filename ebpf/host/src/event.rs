@@ -15,11 +15,13 @@ use tokio::io::unix::AsyncFd;
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventKind {
-    /// TCP connect to an address that the workload may not reach.
+    /// TCP connect to an address that the workload may not reach; `detail` 1: it may, but no
+    /// socket of the gate's waits for it.
     RefusedConnect,
-    /// UDP send to an address that the workload may not reach.
+    /// UDP send to an address that the workload may not reach; `detail` as above.
     RefusedSend,
-    /// Creation of a socket of a kind that workloads do not get; `detail` is its type.
+    /// Creation of a socket of a kind that workloads do not get; `detail` is its type, and
+    /// its protocol in the upper sixteen bits.
     RefusedSocket,
     /// A packet that no rule lets out; `detail` is one of `exeat_ebpf_abi::kind::drop`.
     EgressDrop,

@@ -1,6 +1,7 @@
 //! `connect`: TCP goes to the gate or nowhere, DNS to the resolver, other UDP waits for its packets.
 
 use crate::address::{Target, Words, address, is_loopback, specific};
+use crate::listener::is_the_gates;
 use crate::maps::{CLIENT, Storage, config, set_retval};
 use crate::report::{Refusal, by_process};
 use crate::rule::action_for;
@@ -86,6 +87,20 @@ impl Call<'_> {
     /// Notes what was asked for, and sends the call to loopback.
     #[inline(always)]
     pub fn redirect<const V6: bool>(&self, port: u16) -> i32 {
+        if !is_the_gates(
+            self.ctx.as_ptr(),
+            self.config,
+            self.words,
+            port,
+            self.protocol,
+        ) {
+            let kind = if self.protocol == protocol::UDP {
+                kind::REFUSED_SEND
+            } else {
+                kind::REFUSED_CONNECT
+            };
+            return self.refuse(kind, kind::refused::NO_GATE);
+        }
         let sk = unsafe { (*self.ctx.sock_addr).__bindgen_anon_1.sk };
         if sk.is_null() {
             return refuse();

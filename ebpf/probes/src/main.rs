@@ -10,6 +10,8 @@ mod address;
 mod connect;
 mod egress;
 mod ingress;
+mod kernel;
+mod listener;
 mod maps;
 mod name;
 mod packet;

@@ -78,6 +78,12 @@ macro_rules! constants {
 constants! {
     /// The kernel has `bpf_set_retval` in address hooks (6.1).
     SET_RETVAL, set_retval;
+    /// Offset of `sock::sk_cgrp_data`, whose first field is the cgroup.
+    SOCK_CGROUP, sock_cgroup;
+    /// Offset of `cgroup::kn`.
+    CGROUP_NODE, cgroup_node;
+    /// Offset of `kernfs_node::id`.
+    NODE_ID, node_id;
     /// Offset of `linux_binprm::filename`.
     BPRM_FILENAME, bprm_filename;
     /// Offset of `linux_binprm::file`.

@@ -1,13 +1,13 @@
 //! The process table: executions, forks and exits of managed processes, and executions of watched
 //! files by others, which are stopped before their first instruction.
 
+use crate::kernel::{field, pointer};
 use crate::maps::{self, PROCESSES, WATCHED};
 use crate::report::lost;
 use crate::workload::current;
 use aya_ebpf::helpers::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
-    bpf_get_current_uid_gid, bpf_ktime_get_ns, bpf_probe_read_kernel,
-    bpf_probe_read_kernel_str_bytes, generated,
+    bpf_get_current_uid_gid, bpf_ktime_get_ns, bpf_probe_read_kernel_str_bytes, generated,
 };
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
@@ -17,21 +17,6 @@ use exeat_ebpf_abi::{
 };
 
 const SIGSTOP: u32 = 19;
-
-/// Reads a field of a kernel structure, zero if it cannot be read.
-#[inline(always)]
-fn field<T: Copy>(base: *const u8, offset: u32, otherwise: T) -> T {
-    if base.is_null() {
-        return otherwise;
-    }
-    let place = base.wrapping_add(offset as usize).cast::<T>();
-    unsafe { bpf_probe_read_kernel(place) }.unwrap_or(otherwise)
-}
-
-#[inline(always)]
-fn pointer(base: *const u8, offset: u32) -> *const u8 {
-    field::<usize>(base, offset, 0) as *const u8
-}
 
 #[inline(always)]
 fn event(kind: u32, workload: u32, task: *const u8, detail: u32) -> Event {

@@ -32,6 +32,9 @@ pub(super) const PINNED: &[&str] = &[
 
 /// Constants of the programs: offsets in the running kernel's structures.
 const OFFSETS: &[(&str, &str, &str)] = &[
+    ("SOCK_CGROUP", "sock", "sk_cgrp_data"),
+    ("CGROUP_NODE", "cgroup", "kn"),
+    ("NODE_ID", "kernfs_node", "id"),
     ("BPRM_FILENAME", "linux_binprm", "filename"),
     ("BPRM_FILE", "linux_binprm", "file"),
     ("FILE_INODE", "file", "f_inode"),
