@@ -22,6 +22,9 @@ pub(super) struct Talking {
     pub(super) stages: Arc<Stages>,
     pub(super) actor: Actor,
     pub(super) talk: Talk,
+    /// What limits for each session count by: a session id counts within its workload alone, and a
+    /// conversation without one is its workload's.
+    counted: String,
 }
 
 /// A refused message: what its sender is told, and what the record says beyond the decision.
@@ -68,6 +71,20 @@ impl NotPassed {
 }
 
 impl Talking {
+    pub(super) fn new(stages: Arc<Stages>, actor: Actor, talk: Talk) -> Self {
+        let counted = format!(
+            "{}/{}",
+            talk.workload,
+            talk.session.as_deref().unwrap_or("")
+        );
+        Self {
+            stages,
+            actor,
+            talk,
+            counted,
+        }
+    }
+
     /// May `message`, sent by the client, pass?
     pub(super) fn judge_client(
         &self,
@@ -172,7 +189,7 @@ impl Talking {
             method: seen.method,
             name,
             hints,
-            session: self.talk.session.as_deref(),
+            session: Some(&self.counted),
         };
         let caller = self.actor.caller();
         self.stages

@@ -73,15 +73,13 @@ pub(super) async fn serve(
     let revision = single(request.headers(), MCP_PROTOCOL_VERSION);
     record.record_mut().session =
         recorded_session(session.as_deref(), revision.as_deref()).map(Into::into);
-    let talking = Talking {
-        stages: Arc::clone(&place.connection.stages),
-        actor: place.connection.arrived.actor.clone(),
-        talk: Talk {
-            workload: place.connection.arrived.actor.number(),
-            server: Arc::clone(place.server),
-            session,
-        },
+    let actor = place.connection.arrived.actor.clone();
+    let talk = Talk {
+        workload: actor.number(),
+        server: Arc::clone(place.server),
+        session,
     };
+    let talking = Talking::new(Arc::clone(&place.connection.stages), actor, talk);
     let exchange = Exchanging { place, talking };
     match *request.method() {
         Method::POST => exchange.post(record, request).await,
