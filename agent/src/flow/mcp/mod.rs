@@ -38,7 +38,7 @@ use crate::decode::mcp::{
     Era, MCP_PROTOCOL_VERSION, MCP_SESSION_ID, check_batch_headers, check_headers,
 };
 use crate::decode::rpc::{self, Incoming as Messages, Message, Response as RpcResponse};
-use crate::forward::headers::strip_hop_by_hop;
+use crate::forward::headers::{strip_hop_by_hop, strip_overrides};
 use crate::forward::upstream::Body;
 use crate::identify::calls::InFlight;
 use crate::identify::peer::Peer;
@@ -549,7 +549,7 @@ impl Exchanging<'_> {
         }
         record.stage(Stage::Forward);
         strip_hop_by_hop(&mut parts.headers);
-        parts.headers.remove("x-http-method-override");
+        strip_overrides(&mut parts.headers);
         parts
             .headers
             .insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -657,7 +657,7 @@ fn single(headers: &HeaderMap, name: &str) -> Option<String> {
 fn outgoing(headers: &mut HeaderMap, length: usize) {
     strip_hop_by_hop(headers);
     headers.remove(EXPECT);
-    headers.remove("x-http-method-override");
+    strip_overrides(headers);
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
