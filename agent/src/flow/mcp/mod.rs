@@ -22,7 +22,7 @@ use hyper::http::response::Parts as Head;
 use hyper::{Method, Request, Response};
 
 use self::collect::{Uncollected, collect};
-use self::judge::{Talking, Told, era, recorded_session};
+use self::judge::{Talking, Told, digest_of, era, recorded_session};
 pub use self::observed::Observed;
 use self::observed::{From as Sender, Talk};
 use self::refusing::Refuser;
@@ -79,7 +79,7 @@ pub(super) async fn serve(
     let talk = Talk {
         workload: actor.number(),
         server: Arc::clone(place.server),
-        session,
+        session: session.as_deref().map(digest_of),
     };
     let talking = Talking::new(Arc::clone(&place.connection.stages), actor, talk);
     let exchange = Exchanging { place, talking };
@@ -284,6 +284,18 @@ impl Exchanging<'_> {
         let (mut head, body) = response.into_parts();
         strip_hop_by_hop(&mut head.headers);
         head.headers.remove(ALT_SVC);
+        // Only in answer to a client without one: what a server merely says after its client opens nothing.
+        if head.status.is_success()
+            && self.talking.talk.session.is_none()
+            && let Some(session) = single(&head.headers, MCP_SESSION_ID)
+        {
+            let session = Some(digest_of(&session));
+            let talk = Talk {
+                session,
+                ..self.talking.talk.clone()
+            };
+            self.talking.stages.observed.open_session(talk);
+        }
         let media = response_body(&head.headers);
         match media {
             Ok(Some(Media::Events)) if head.status.is_success() => {
