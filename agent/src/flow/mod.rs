@@ -119,7 +119,11 @@ pub async fn serve_connection(stages: Arc<Stages>, stream: TcpStream) {
     }
 }
 
-/// Opens the record of an exchange of `actor`, with what caused it as things stand now.
+/// How long an exchange may wait for a place in the log before it is refused.
+const PLACE: Duration = Duration::from_secs(5);
+
+/// Opens the record of an exchange of `actor`, with what caused it as things stand now. Never waits for long:
+/// each caller is answered.
 async fn open(stages: &Stages, actor: &Actor, kind: Kind) -> Result<OpenRecord, AuditUnavailable> {
     let start = Start {
         at: None,
@@ -131,7 +135,11 @@ async fn open(stages: &Stages, actor: &Actor, kind: Kind) -> Result<OpenRecord, 
             .server()
             .and_then(|server| stages.calls.cause(server)),
     };
-    stages.log.open(kind, start).await
+    let share = actor.known.exchange().ok_or(AuditUnavailable::Full)?;
+    let opened = timeout(PLACE, stages.log.open(kind, start)).await;
+    let mut record = opened.map_err(|_late| AuditUnavailable::Full)??;
+    record.hold(share);
+    Ok(record)
 }
 
 impl Opening {

@@ -32,7 +32,7 @@ use super::describe::{Story as _, partly, read};
 use super::exchange::{Answer, full, json, refusal, told};
 use super::open;
 use crate::audit::record::{Kind, ResponseKind, Stage};
-use crate::audit::{OpenRecord, Outcome, RecordId};
+use crate::audit::{AuditUnavailable, OpenRecord, Outcome, RecordId};
 use crate::decide::{Exchange, Message as AboutMessage, Permit};
 use crate::decode::http::{Body as Media, check_request, response_body};
 use crate::decode::json::Limits;
@@ -170,11 +170,15 @@ impl Exchanging<'_> {
         let mut refused: Vec<(Told, Asked)> = Vec::new();
         let mut passed = Vec::new();
         let mut first = Some(record);
+        // One entry that waited for a place in vain has waited for all.
+        let mut full = false;
         for entry in entries {
             let record = match first.take() {
                 Some(record) => Ok(record),
+                None if full => Err(AuditUnavailable::Full),
                 None => open(&self.talking.stages, &self.talking.actor, Kind::Mcp).await,
             };
+            full = full || record.is_err();
             let waits = match &entry {
                 Ok(message) => asked(message),
                 Err(fault) => Asked::from(fault),
