@@ -15,7 +15,7 @@ use hyper::{Request, Response, StatusCode, Version as HttpVersion};
 use hyper_util::rt::TokioIo;
 
 use super::connection::{Connection, SendFault};
-use super::describe::{Story as _, partly, read, unread};
+use super::describe::{Cut, Story as _, partly, read, unread};
 use super::{NotAgreed, mcp};
 use crate::audit::record::Stage;
 use crate::audit::{OpenRecord, Outcome};
@@ -26,7 +26,9 @@ use crate::forward::headers::strip_hop_by_hop;
 use crate::forward::tunnel::{self, Ended, Traffic};
 use crate::forward::upstream::{Body, Version};
 use crate::identify::agree;
+use crate::identify::live::Unread;
 use crate::identify::peer::Peer;
+use crate::intake::Arrived;
 use crate::refuse::{HttpRefusal, Refusal, Timeout, Upstream};
 
 /// What a workload is answered.
@@ -175,7 +177,10 @@ async fn forward(
     let upgrade = permit.egress().is_some_and(|terms| terms.upgrade)
         && request.headers().contains_key(UPGRADE)
         && connection.version == Version::Http1;
-    let client = upgrade.then(|| hyper::upgrade::on(&mut request));
+    let client = upgrade.then(|| {
+        let unread = upgraded(&request, connection.tls);
+        (hyper::upgrade::on(&mut request), unread)
+    });
     let recognised = Arc::new(AtomicBool::new(false));
     let request = outgoing(request, upgrade, &recognised);
     let asked = tokio::time::Instant::now();
@@ -195,7 +200,11 @@ async fn forward(
         record.refuse_with("an answer of MCP from a server that is not registered");
         return refusal(Refusal::Unregistered);
     }
-    if let Some(client) = client.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS) {
+    if let Some((client, unread)) = client.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS) {
+        if !goes_on_unread(connection, peer, unread) {
+            record.fail(&Cut);
+            return closing(refusal(Refusal::Denied));
+        }
         let server = hyper::upgrade::on(&mut response);
         tunnel_upgraded(connection, record, client, server);
         return response.map(|_| empty());
@@ -204,6 +213,28 @@ async fn forward(
     // Another way to the same name would not pass the gate.
     response.headers_mut().remove(ALT_SVC);
     response.map(|body| Watched::new(body, Closing::new(record, waited)).boxed_unsync())
+}
+
+/// What goes by unread when the server does what `request` asks.
+fn upgraded(request: &Request<Incoming>, tls: bool) -> Unread {
+    Unread::Upgraded {
+        method: request.method().as_str().to_owned(),
+        path: request.uri().path().to_owned(),
+        tls,
+    }
+}
+
+/// Whether the policy still lets it: a change before this found nothing to cut.
+fn goes_on_unread(connection: &Connection, peer: &Peer, unread: Unread) -> bool {
+    let Arrived {
+        actor,
+        port,
+        registered,
+        ..
+    } = &connection.arrived;
+    registered.set_unread(unread.clone());
+    let decider = &connection.stages.decider;
+    decider.goes_on(actor.caller(), peer.target(), *port, Some(&unread))
 }
 
 /// The request as it is sent on.
@@ -268,7 +299,7 @@ fn tunnel_upgraded(
         let cut = connection.arrived.registered.cut();
         match tunnel::run(client, server, &[], &traffic, cut).await {
             Ended::Closed => drop(record.close(Outcome::done())),
-            Ended::Cut => record.fail(&super::describe::Cut),
+            Ended::Cut => record.fail(&Cut),
             Ended::Failed(error) => record.fail(&error),
         }
     });

@@ -31,6 +31,7 @@ use crate::forward::upstream::Version;
 use crate::identify::agree;
 use crate::identify::bindings::Bindings;
 use crate::identify::calls::Calls;
+use crate::identify::live::Unread;
 use crate::identify::peer::Peer;
 use crate::intake::{Actor, Arrived, Intake};
 use crate::resolve::Resolver;
@@ -189,7 +190,6 @@ impl Opening {
             .egress()
             .is_some_and(|terms| terms.wire == exeat_policy::Wire::Tcp)
             .then_some(())?;
-        self.arrived.registered.set_peer(&peer);
         Some((peer, permit))
     }
 
@@ -301,6 +301,25 @@ impl Opening {
         self.record.stage(Stage::Forward);
         self.record.tell_decision(permit.decision());
         self.record.tell_passed(peer);
+        let unread = permit.egress().map(|terms| Unread::Bytes {
+            wire: terms.wire,
+            tls: terms.tls,
+        });
+        if let Some(unread) = unread {
+            let Arrived {
+                actor,
+                port,
+                registered,
+                ..
+            } = &self.arrived;
+            registered.set_peer(peer);
+            registered.set_unread(unread.clone());
+            // A change of policy before this found nothing to cut.
+            let decider = &self.stages.decider;
+            if !decider.goes_on(actor.caller(), peer.target(), *port, Some(&unread)) {
+                return self.record.fail(&describe::Cut);
+            }
+        }
         let upstream = match self.stages.ways.raw(permit, self.destination(peer)).await {
             Ok(upstream) => upstream,
             Err(fault) => return self.record.fail(&fault),
