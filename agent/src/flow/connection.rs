@@ -264,11 +264,14 @@ impl Connection {
                 } else {
                     Alpn::Http1
                 };
-                self.stages
-                    .ways
-                    .tls(permit, to, &[offer])
-                    .await
-                    .map(|(sender, _)| sender)
+                let opened = self.stages.ways.tls(permit, to, &[offer]).await;
+                // A server that chose otherwise before: many streams do not fit in one connection of HTTP/1.1.
+                if let Ok((_, chosen)) = &opened
+                    && (*chosen == Alpn::Http2) != (offer == Alpn::Http2)
+                {
+                    return Err(SendFault::Closed);
+                }
+                opened.map(|(sender, _)| sender)
             }
             (false, true) => self.stages.ways.clear(permit, to, self.version).await,
             // Clear text where the rule wants TLS, or the reverse.

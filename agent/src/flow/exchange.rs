@@ -212,7 +212,7 @@ async fn forward(
     strip_hop_by_hop(response.headers_mut());
     // Another way to the same name would not pass the gate.
     response.headers_mut().remove(ALT_SVC);
-    response.map(|body| Watched::new(body, Closing::new(record, waited)).boxed_unsync())
+    response.map(|body| Watched::new(body, Closing::new(record, waited, recognised)).boxed_unsync())
 }
 
 /// What goes by unread when the server does what `request` asks.
@@ -326,14 +326,28 @@ struct Closing {
     record: Option<OpenRecord>,
     upstream_us: u64,
     bytes: u64,
+    /// Set when the request turned out to speak MCP after its answer had begun.
+    recognised: Arc<AtomicBool>,
 }
 
 impl Closing {
-    fn new(record: OpenRecord, upstream_us: u64) -> Self {
+    fn new(record: OpenRecord, upstream_us: u64, recognised: Arc<AtomicBool>) -> Self {
         Self {
             record: Some(record),
             upstream_us,
             bytes: 0,
+            recognised,
+        }
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        // The server gave up when the request was cut off.
+        if let Some(record) = self.record.take()
+            && self.recognised.load(Ordering::Acquire)
+        {
+            record.refuse_with("MCP spoken to a server that is not registered");
         }
     }
 }
@@ -347,6 +361,9 @@ impl Watch for Closing {
     fn end(&mut self) {
         if let Some(mut record) = self.record.take() {
             record.tell_response_bytes(self.bytes);
+            if self.recognised.load(Ordering::Acquire) {
+                return record.refuse_with("MCP spoken to a server that is not registered");
+            }
             let upstream_us = Some(self.upstream_us);
             drop(record.close(Outcome {
                 upstream_us,

@@ -150,7 +150,7 @@ impl Opening {
             return self.pass(stream, &[], &peer, permit).await;
         }
         match hello::peek(&stream, self.stages.bounds.greeting).await {
-            Ok(Spoken::Tls) => self.serve_tls(stream).await,
+            Ok(Spoken::Tls) => Box::pin(self.serve_tls(stream)).await,
             Ok(Spoken::Http1) => self.serve_clear(stream, Version::Http1).await,
             Ok(Spoken::Http2) => self.serve_clear(stream, Version::Http2).await,
             Ok(Spoken::Unknown) => {
