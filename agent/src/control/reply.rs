@@ -198,8 +198,6 @@ pub struct Workload {
     pub uid: u32,
     /// Processes in it.
     pub processes: u32,
-    /// Open sessions.
-    pub sessions: u32,
     /// Open connections through the gate.
     pub connections: u32,
     /// When it began.

@@ -233,7 +233,6 @@ fn workloads(status: &Status, painter: Painter) -> String {
         "KIND",
         "UID",
         "PROCESSES",
-        "SESSIONS",
         "CONNECTIONS",
         "SINCE",
     ]);
@@ -248,7 +247,6 @@ fn workloads(status: &Status, painter: Painter) -> String {
             kind.into(),
             workload.uid.to_string().into(),
             workload.processes.to_string().into(),
-            workload.sessions.to_string().into(),
             workload.connections.to_string().into(),
             workload.started.to_string().into(),
         ]);

@@ -48,7 +48,6 @@ fn status() -> Status {
             cgroup: "/exeat/w/github-3".to_owned(),
             uid: 1000,
             processes: 2,
-            sessions: 1,
             connections: 4,
             started: at(60),
         }],
