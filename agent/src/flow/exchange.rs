@@ -112,6 +112,7 @@ fn admit(
     let judged = endpoint
         .as_ref()
         .map_or(path, |endpoint| endpoint.judged_as.as_str());
+    let meant = agree::overrides(&parts).map_err(NotAdmitted::Form)?;
     let asked = HttpRequest {
         target: peer.target(),
         port,
@@ -120,11 +121,15 @@ fn admit(
         tls: connection.tls,
         upgrade: parts.headers.contains_key(UPGRADE),
     };
-    let permit = connection
-        .stages
-        .decider
-        .exchange(connection.arrived.actor.caller(), asked)
-        .map_err(|refused| NotAdmitted::NotAgreed(NotAgreed::Refused(refused)))?;
+    let decide = |asked| {
+        let caller = connection.arrived.actor.caller();
+        let decided = connection.stages.decider.exchange(caller, asked);
+        decided.map_err(|refused| NotAdmitted::NotAgreed(NotAgreed::Refused(refused)))
+    };
+    for method in &meant {
+        drop(decide(HttpRequest { method, ..asked })?);
+    }
+    let permit = decide(asked)?;
     record.tell_decision(permit.decision());
     let server = permit.egress().and_then(|terms| terms.server.clone());
     Ok(Admitted {
