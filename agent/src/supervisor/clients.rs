@@ -55,6 +55,11 @@ impl Supervisor {
     fn facts(&self) -> Facts {
         let lost = self.parts.kernel.lost();
         let mut degraded = self.parts.degraded.clone();
+        degraded.extend(
+            self.missing_links
+                .iter()
+                .map(|link| format!("not attached: {link}")),
+        );
         if let Err(error) = &lost {
             degraded.push(chain(error));
         }
