@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use exeat_policy::{Hints as PolicyHints, Reason};
+use exeat_policy::{Endpoint, Hints as PolicyHints, Reason, Transport};
 
 use super::super::describe::Story as _;
 use super::observed::{From, Talk};
@@ -13,6 +13,7 @@ use crate::decode::json::{Object, Value};
 use crate::decode::mcp::{Era, Hints, Name, View, ViewFault, spoken, view};
 use crate::decode::rpc::{Id, Message};
 use crate::flow::Stages;
+use crate::identify::peer::Peer;
 use crate::intake::Actor;
 use crate::refuse::{Refusal, Subject};
 
@@ -154,6 +155,23 @@ impl Talking {
         self.stages
             .decider
             .lists(self.actor.caller(), &self.talk.server, tool, hints)
+    }
+
+    /// Whether another server of the register stands at `path` (normalised) of `peer`.
+    pub(super) fn belongs_to_another(&self, path: &str, peer: &Peer, port: u16) -> bool {
+        let state = self.stages.decider.in_force();
+        let there = state.set.servers().filter_map(|server| {
+            let Transport::Url(url) = &server.transport else {
+                return None;
+            };
+            let same = match &url.endpoint {
+                Endpoint::Name(name, at) => *peer == Peer::Name(name.clone()) && *at == port,
+                Endpoint::Address(address, at) => *peer == Peer::Address(*address) && *at == port,
+            };
+            let own = *server.name == *self.talk.server;
+            (same && url.covers(path)).then_some((url.path.len(), own))
+        });
+        there.max().is_some_and(|(_, own)| !own)
     }
 
     fn decide(

@@ -32,7 +32,7 @@ use super::describe::{Story as _, partly, read};
 use super::exchange::{Answer, full, json, refusal, told};
 use super::open;
 use crate::audit::record::{Kind, ResponseKind, Stage};
-use crate::audit::{OpenRecord, Outcome};
+use crate::audit::{OpenRecord, Outcome, RecordId};
 use crate::decide::{Exchange, Message as AboutMessage, Permit};
 use crate::decode::http::{Body as Media, check_request, response_body};
 use crate::decode::json::Limits;
@@ -316,6 +316,7 @@ impl Exchanging<'_> {
                 } = one;
                 record.tell_inspected(read(), read());
                 drop(permit);
+                let record_id = record.id();
                 match message {
                     Message::Request(request) => Some(Answering {
                         era: era_of(&request),
@@ -323,7 +324,7 @@ impl Exchanging<'_> {
                         method: request.method,
                         record,
                         upstream_us,
-                        in_flight: waiting.pop(),
+                        in_flight: taken(&mut waiting, record_id),
                     }),
                     Message::Notification(_) | Message::Response(_) => {
                         drop(record.close(Outcome::done()));
@@ -633,6 +634,12 @@ fn close(
         Some(Message::Response(response)) => Some(response),
         _ => None,
     }
+}
+
+/// The call in flight of this record, of those of a batch.
+fn taken(waiting: &mut Vec<InFlight>, record: RecordId) -> Option<InFlight> {
+    let index = waiting.iter().position(|call| call.record() == record)?;
+    Some(waiting.swap_remove(index))
 }
 
 fn too_large(record: OpenRecord) -> Answer {
