@@ -68,7 +68,9 @@ async fn clients_of_the_legacy_era_reach_server_everything() {
     let lab = Lab::new().unwrap();
     let url = "http://localhost:3903/mcp";
     let server = fixtures.server(Server::Reference);
-    let _server = reference(&lab, server, "streamableHttp", 3903).await.unwrap();
+    let _server = reference(&lab, server, "streamableHttp", 3903)
+        .await
+        .unwrap();
     let world = World::new(&lab, &[("near", url)], ALL).await.unwrap();
     let clients = [Client::Ts1, Client::Ts2, Client::Py1, Client::Py2];
     for (client, answer) in compare(&world, url, &clients, "get-sum", r#"{"a":20,"b":22}"#).await {

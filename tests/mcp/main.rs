@@ -5,4 +5,6 @@
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod suite;
+#[cfg(test)]
 mod world;
