@@ -77,7 +77,6 @@ impl Supervisor {
             }),
             gate_restarts: self.backoff.restarts,
             kernel: KernelState {
-                attached: Vec::new(),
                 adopted: self.parts.kernel.adopted(),
                 degraded,
                 lost_events: lost.unwrap_or_default(),

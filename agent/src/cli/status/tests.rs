@@ -21,7 +21,6 @@ fn status() -> Status {
         }),
         gate_restarts: 0,
         kernel: KernelState {
-            attached: vec!["connect4".to_owned(), "connect6".to_owned()],
             adopted: true,
             degraded: Vec::new(),
             lost_events: 0,
