@@ -12,7 +12,7 @@ use hyper::header::{
     UPGRADE,
 };
 use hyper::http::request::Parts;
-use hyper::{Request, Response, StatusCode, Version as HttpVersion};
+use hyper::{Method, Request, Response, StatusCode, Version as HttpVersion};
 use hyper_util::rt::TokioIo;
 
 use super::connection::{Connection, SendFault};
@@ -174,21 +174,9 @@ async fn forward(
     mut request: Request<Incoming>,
 ) -> Answer {
     record.stage(Stage::Decode);
-    if scan::headers(request.headers()) == Verdict::Mcp {
+    if let Some((told, why)) = not_ordinary(&request) {
         unread_rest(connection, request);
-        return refused(
-            record,
-            Refusal::Unregistered,
-            "MCP spoken to a server that is not registered",
-        );
-    }
-    if hides_json(&request) {
-        unread_rest(connection, request);
-        return refused(
-            record,
-            Refusal::BodyType,
-            "a JSON body in a content coding, which is not inspected",
-        );
+        return refused(record, told, why);
     }
     record.stage(Stage::Forward);
     record.tell_inspected(
@@ -240,6 +228,23 @@ async fn forward(
     // Another way to the same name would not pass the gate.
     response.headers_mut().remove(ALT_SVC);
     response.map(|body| Watched::new(body, Closing::new(record, waited, recognised)).boxed_unsync())
+}
+
+/// Why a request is not one of ordinary HTTP, as far as its head shows. Clients name their revision of MCP also
+/// where they only learn how to log in.
+fn not_ordinary(request: &Request<Incoming>) -> Option<(Refusal<'static>, &'static str)> {
+    let discovery =
+        request.method() == Method::GET && request.uri().path().starts_with("/.well-known/");
+    if !discovery && scan::headers(request.headers()) == Verdict::Mcp {
+        return Some((
+            Refusal::Unregistered,
+            "MCP spoken to a server that is not registered",
+        ));
+    }
+    hides_json(request).then_some((
+        Refusal::BodyType,
+        "a JSON body in a content coding, which is not inspected",
+    ))
 }
 
 /// What goes by unread when the server does what `request` asks.
