@@ -108,22 +108,25 @@ fn egress(entry: &Entry, server: Option<Arc<str>>) -> Egress {
     }
 }
 
-/// The server meant by a path: the one whose URL covers it most closely, else the only one there.
+/// The server meant by a path: the one whose URL covers it most closely; without a path, or where no URL says
+/// which paths are its own, the only one there. What lies beside a server's URL (an authorization server's
+/// documents, an unregistered server) is not that server.
 fn server_at<'a>(entries: impl Iterator<Item = &'a Entry>, path: Option<&str>) -> Option<Arc<str>> {
     let mut count = 0_usize;
     let mut only = None;
     let mut best: Option<(usize, &Arc<str>)> = None;
     for (name, url) in entries.filter_map(|entry| entry.server.as_ref()) {
-        count += 1;
-        only = Some(name);
-        let covered = url
-            .as_ref()
-            .zip(path)
-            .filter(|(url, path)| url.covers(path));
-        if let Some((url, _)) = covered
-            && best.is_none_or(|(length, _)| url.path.len() > length)
-        {
-            best = Some((url.path.len(), name));
+        match url.as_ref().zip(path) {
+            None => {
+                count += 1;
+                only = Some(name);
+            }
+            Some((url, path)) if url.covers(path) => {
+                if best.is_none_or(|(length, _)| url.path.len() > length) {
+                    best = Some((url.path.len(), name));
+                }
+            }
+            Some(_) => {}
         }
     }
     best.map(|(_, name)| name)

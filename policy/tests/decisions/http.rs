@@ -179,7 +179,9 @@ hosts: { h: { servers: [one, two, sse, inside], egress: [{ host: inside.example,
         (&shared, "/one/two", Some("two")),
         (&shared, "/onetwo", None),
         (&shared, "/.well-known/oauth-protected-resource", None),
-        (&old, "/message", Some("sse")),
+        (&old, "/sse", Some("sse")),
+        (&old, "/message", None),
+        (&old, "/.well-known/oauth-authorization-server", None),
         (&inside, "/mcp", Some("inside")),
     ] {
         let verdict = ask(&set, host("h"), http(at, "POST", path));
