@@ -239,6 +239,25 @@ impl Events {
         Ok(())
     }
 
+    /// Ends a stream that cannot be read on: whoever waits for an answer on it gets an error in its place.
+    fn stop(&mut self, why: &'static str) -> String {
+        self.ended = true;
+        let mut out = String::new();
+        match std::mem::replace(&mut self.purpose, Purpose::Answers(Vec::new())) {
+            Purpose::Answers(waiting) => {
+                for answering in waiting {
+                    let asked = Asked::Request(answering.id);
+                    if let Some(message) = error(Refusal::ResponseRefused, &asked) {
+                        Event::message(message.encode()).write(&mut out);
+                    }
+                    answering.record.refuse_with(why);
+                }
+            }
+            Purpose::Listens(record) => record.refuse_with(why),
+        }
+        out
+    }
+
     fn end(&mut self) {
         if std::mem::replace(&mut self.ended, true) {
             return;
@@ -289,6 +308,9 @@ impl HttpBody for Events {
             let first = std::mem::take(&mut this.first);
             return Poll::Ready(Some(Ok(Frame::data(Bytes::from(first)))));
         }
+        if this.ended {
+            return Poll::Ready(None);
+        }
         loop {
             let frame = match std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
@@ -304,7 +326,14 @@ impl HttpBody for Events {
             match this.read(data.chunk()) {
                 Ok(out) if out.is_empty() => {}
                 Ok(out) => return Poll::Ready(Some(Ok(Frame::data(Bytes::from(out))))),
-                Err(why) => return Poll::Ready(Some(Err(BodyFault::Stopped(why)))),
+                Err(why) => {
+                    let out = this.stop(why);
+                    return Poll::Ready(if out.is_empty() {
+                        Some(Err(BodyFault::Stopped(why)))
+                    } else {
+                        Some(Ok(Frame::data(Bytes::from(out))))
+                    });
+                }
             }
         }
     }
