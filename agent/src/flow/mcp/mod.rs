@@ -402,7 +402,8 @@ impl Exchanging<'_> {
             return answer;
         }
         let Some(response) = judged.into_iter().next() else {
-            return refusal(Refusal::ResponseRefused);
+            // Nobody waits for an answer: there was nothing to answer, whatever the server said.
+            return answered(Refusal::ResponseRefused, &Asked::Nothing);
         };
         let text = Message::Response(response).encode();
         head.headers
@@ -446,8 +447,18 @@ impl Exchanging<'_> {
             delivered.push(response);
         }
         for one in passed {
+            let waits = asked(&one.message);
+            if waits == Asked::Nothing {
+                drop(one.record.close(Outcome::done()));
+                continue;
+            }
             one.record
                 .refuse_with("the server's answer does not answer this request");
+            if let Some(Message::Response(error)) =
+                crate::refuse::error(Refusal::ResponseRefused, &waits)
+            {
+                delivered.push(error);
+            }
         }
         delivered
     }
