@@ -6,22 +6,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{
-    ALT_SVC, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderValue, UPGRADE,
+    ALT_SVC, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderValue, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use hyper::http::request::Parts;
 use hyper::{Request, Response, StatusCode, Version as HttpVersion};
 use hyper_util::rt::TokioIo;
 
 use super::connection::{Connection, SendFault};
-use super::describe::{Story as _, partly, read, unread};
+use super::describe::{Story as _, Why, partly, read, unread};
 use super::{NotAgreed, mcp};
 use crate::audit::record::Stage;
 use crate::audit::{OpenRecord, Outcome};
 use crate::decide::{Exchange, HttpRequest, Permit};
 use crate::decode::scan::{self, Scanner, Verdict};
-use crate::forward::body::{Watch, Watched};
+use crate::forward::body::{Drained, Watch, Watched};
 use crate::forward::headers::strip_hop_by_hop;
 use crate::forward::tunnel::{self, Ended, Traffic};
 use crate::forward::upstream::{Body, Version};
@@ -41,7 +42,8 @@ pub(super) async fn serve(
         return Ok(refusal(Refusal::AuditUnavailable));
     };
     record.tell_request(&request);
-    Ok(match admit(connection, &mut record, &request) {
+    let admitted = admit(connection, &mut record, &request);
+    let not_admitted = match admitted {
         Ok(Admitted {
             peer,
             permit,
@@ -52,27 +54,38 @@ pub(super) async fn serve(
                 peer: &peer,
                 server: &server,
             };
-            mcp::serve(place, permit, record, request).await
+            return Ok(mcp::serve(place, permit, record, request).await);
         }
         Ok(Admitted {
             peer,
             permit,
             server: None,
-        }) => forward(connection, &peer, permit, record, request).await,
-        Err(NotAdmitted::Form(form)) => {
-            record.refuse_with(&form);
-            closing(refusal(Refusal::HttpForm))
-        }
-        Err(NotAdmitted::NotAgreed(NotAgreed::Disagreement(disagreement))) => {
+        }) => return Ok(forward(connection, &peer, permit, record, request).await),
+        Err(not_admitted) => not_admitted,
+    };
+    unread_rest(connection, request);
+    Ok(match not_admitted {
+        NotAdmitted::Form(form) => closing(refused(record, Refusal::HttpForm, &form)),
+        NotAdmitted::NotAgreed(NotAgreed::Disagreement(disagreement)) => {
             record.stage(Stage::Identify);
-            record.refuse_with(&disagreement);
-            closing(refusal(Refusal::NameDisagreement))
+            closing(refused(record, Refusal::NameDisagreement, &disagreement))
         }
-        Err(NotAdmitted::NotAgreed(NotAgreed::Refused(refused))) => {
+        NotAdmitted::NotAgreed(NotAgreed::Refused(refused)) => {
+            let answer = refusal(Refusal::Denied);
+            record.tell_status(answer.status());
             record.refuse(&refused);
-            refusal(Refusal::Denied)
+            answer
         }
     })
+}
+
+/// Reads on, for a while, what nobody wants, unless its sender waits to be asked for it.
+fn unread_rest(connection: &Connection, request: Request<Incoming>) {
+    let waits = request.headers().contains_key(EXPECT);
+    let rest = Drained::new(request.into_body(), &connection.stages.tasks);
+    if waits {
+        rest.leave();
+    }
 }
 
 /// A request that policy lets through, so far.
@@ -112,6 +125,7 @@ fn admit(
     let judged = endpoint
         .as_ref()
         .map_or(path, |endpoint| endpoint.judged_as.as_str());
+    let meant = agree::overrides(&parts).map_err(NotAdmitted::Form)?;
     let asked = HttpRequest {
         target: peer.target(),
         port,
@@ -120,11 +134,15 @@ fn admit(
         tls: connection.tls,
         upgrade: parts.headers.contains_key(UPGRADE),
     };
-    let permit = connection
-        .stages
-        .decider
-        .exchange(connection.arrived.actor.caller(), asked)
-        .map_err(|refused| NotAdmitted::NotAgreed(NotAgreed::Refused(refused)))?;
+    let decide = |asked| {
+        let caller = connection.arrived.actor.caller();
+        let decided = connection.stages.decider.exchange(caller, asked);
+        decided.map_err(|refused| NotAdmitted::NotAgreed(NotAgreed::Refused(refused)))
+    };
+    for method in &meant {
+        drop(decide(HttpRequest { method, ..asked })?);
+    }
+    let permit = decide(asked)?;
     record.tell_decision(permit.decision());
     let server = permit.egress().and_then(|terms| terms.server.clone());
     Ok(Admitted {
@@ -155,12 +173,20 @@ async fn forward(
 ) -> Answer {
     record.stage(Stage::Decode);
     if scan::headers(request.headers()) == Verdict::Mcp {
-        record.refuse_with("MCP spoken to a server that is not registered");
-        return refusal(Refusal::Unregistered);
+        unread_rest(connection, request);
+        return refused(
+            record,
+            Refusal::Unregistered,
+            "MCP spoken to a server that is not registered",
+        );
     }
     if hides_json(&request) {
-        record.refuse_with("a JSON body in a content coding, which is not inspected");
-        return refusal(Refusal::BodyType);
+        unread_rest(connection, request);
+        return refused(
+            record,
+            Refusal::BodyType,
+            "a JSON body in a content coding, which is not inspected",
+        );
     }
     record.stage(Stage::Forward);
     record.tell_inspected(
@@ -172,13 +198,16 @@ async fn forward(
         && connection.version == Version::Http1;
     let client = upgrade.then(|| hyper::upgrade::on(&mut request));
     let recognised = Arc::new(AtomicBool::new(false));
-    let request = outgoing(request, upgrade, &recognised);
+    let request = outgoing(request, connection, upgrade, &recognised);
     let asked = tokio::time::Instant::now();
     let answered = connection.send(peer, request).await;
     let waited = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
     if recognised.load(Ordering::Acquire) {
-        record.refuse_with("MCP spoken to a server that is not registered");
-        return refusal(Refusal::Unregistered);
+        return refused(
+            record,
+            Refusal::Unregistered,
+            "MCP spoken to a server that is not registered",
+        );
     }
     let mut response = match answered {
         Ok(response) => response,
@@ -187,8 +216,11 @@ async fn forward(
     let status = response.status();
     record.tell_status(status);
     if scan::headers(response.headers()) == Verdict::Mcp {
-        record.refuse_with("an answer of MCP from a server that is not registered");
-        return refusal(Refusal::Unregistered);
+        return refused(
+            record,
+            Refusal::Unregistered,
+            "an answer of MCP from a server that is not registered",
+        );
     }
     if let Some(client) = client.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS) {
         let server = hyper::upgrade::on(&mut response);
@@ -204,6 +236,7 @@ async fn forward(
 /// The request as it is sent on.
 fn outgoing(
     request: Request<Incoming>,
+    connection: &Connection,
     upgrade: bool,
     recognised: &Arc<AtomicBool>,
 ) -> Request<Body> {
@@ -221,11 +254,20 @@ fn outgoing(
     if parts.version == HttpVersion::HTTP_10 {
         parts.version = HttpVersion::HTTP_11;
     }
+    if connection.version == Version::Http1
+        && !body.is_end_stream()
+        && body.size_hint().exact().is_none()
+    {
+        // Without it hyper sends no body with methods that rarely have one, such as GET.
+        let chunked = HeaderValue::from_static("chunked");
+        parts.headers.insert(TRANSFER_ENCODING, chunked);
+    }
     let scanner = Scanner::new(&parts.headers);
     let watch = Recognising {
         scanner,
         recognised: Arc::clone(recognised),
     };
+    let body = Drained::new(body, &connection.stages.tasks);
     Request::from_parts(parts, Watched::new(body, watch).boxed_unsync())
 }
 
@@ -321,8 +363,9 @@ impl Watch for Closing {
 }
 
 /// The answer to a request that the upstream did not answer.
-pub(super) fn unanswered(record: OpenRecord, fault: &SendFault) -> Answer {
-    let told = told(fault);
+pub(super) fn unanswered(mut record: OpenRecord, fault: &SendFault) -> Answer {
+    let answer = refusal(told(fault));
+    record.tell_status(answer.status());
     match fault {
         SendFault::Refused(refused) => record.refuse(refused),
         SendFault::Mismatch => record.refuse_with(fault),
@@ -330,7 +373,7 @@ pub(super) fn unanswered(record: OpenRecord, fault: &SendFault) -> Answer {
             record.fail(fault);
         }
     }
-    closing(refusal(told))
+    closing(answer)
 }
 
 /// What the caller is told of a fault.
@@ -342,6 +385,14 @@ pub(super) fn told(fault: &SendFault) -> Refusal<'static> {
         SendFault::Closed | SendFault::Send(_) => Refusal::Upstream(Upstream::Reset),
         SendFault::Timeout => Refusal::TimedOut(Timeout::Headers),
     }
+}
+
+/// Ends the record of an exchange that is refused, and answers it.
+pub(super) fn refused(mut record: OpenRecord, told: Refusal<'_>, why: impl Why) -> Answer {
+    let answer = refusal(told);
+    record.tell_status(answer.status());
+    record.refuse_with(why);
+    answer
 }
 
 /// A refusal as an HTTP answer.

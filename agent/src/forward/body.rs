@@ -4,9 +4,19 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use std::time::Duration;
+
 use bytes::{Buf as _, Bytes};
+use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use thiserror::Error;
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+
+/// How much of an unwanted body is read, in bytes, and for how long.
+const UNWANTED: usize = 256 * 1024;
+const UNWANTED_FOR: Duration = Duration::from_secs(5);
 
 /// Why a body ended before its end.
 #[derive(Debug, Error)]
@@ -30,22 +40,101 @@ pub trait Watch: Send + 'static {
     fn end(&mut self) {}
 }
 
+/// A request's body whose rest is read and forgotten when nobody wants it any more. Left unread, HTTP/2 resets the
+/// stream, and clients (curl among them) lose the answer that says why.
+pub struct Drained {
+    inner: Option<Incoming>,
+    tasks: TaskTracker,
+}
+
+impl fmt::Debug for Drained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Drained").finish_non_exhaustive()
+    }
+}
+
+impl Drained {
+    /// A body of a workload; what reads its rest is tracked by `tasks`.
+    pub fn new(inner: Incoming, tasks: &TaskTracker) -> Self {
+        Self {
+            inner: Some(inner),
+            tasks: tasks.clone(),
+        }
+    }
+
+    /// From here on the rest is left unread: the sender waits to be asked for it.
+    pub fn leave(mut self) {
+        self.inner = None;
+    }
+}
+
+impl Drop for Drained {
+    fn drop(&mut self) {
+        let Some(body) = self.inner.take().filter(|body| !body.is_end_stream()) else {
+            return;
+        };
+        // Without a runtime the connection ends as well.
+        if let Ok(runtime) = Handle::try_current() {
+            self.tasks.spawn_on(discard(body), &runtime);
+        }
+    }
+}
+
+async fn discard(mut body: Incoming) {
+    let read = async {
+        let mut left = UNWANTED;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            left = match left.checked_sub(length) {
+                Some(left) => left,
+                None => return,
+            };
+        }
+    };
+    // Late or too large: the stream is reset after all.
+    drop(timeout(UNWANTED_FOR, read).await);
+}
+
+impl HttpBody for Drained {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.inner {
+            Some(inner) => Pin::new(inner).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let none = || SizeHint::with_exact(0);
+        self.inner.as_ref().map_or_else(none, HttpBody::size_hint)
+    }
+}
+
 /// A body that is watched while it passes; the watcher is dropped with it, whatever happens.
-pub struct Watched<W> {
-    inner: Incoming,
+pub struct Watched<W, B = Incoming> {
+    inner: B,
     watch: W,
     ended: bool,
 }
 
-impl<W> fmt::Debug for Watched<W> {
+impl<W, B> fmt::Debug for Watched<W, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watched").finish_non_exhaustive()
     }
 }
 
-impl<W: Watch> Watched<W> {
+impl<W: Watch, B: HttpBody> Watched<W, B> {
     /// Watches `inner`. A body that is empty from the start has ended.
-    pub fn new(inner: Incoming, mut watch: W) -> Self {
+    pub fn new(inner: B, mut watch: W) -> Self {
         let ended = inner.is_end_stream();
         if ended {
             watch.end();
@@ -58,7 +147,11 @@ impl<W: Watch> Watched<W> {
     }
 }
 
-impl<W: Watch + Unpin> HttpBody for Watched<W> {
+impl<W, B> HttpBody for Watched<W, B>
+where
+    W: Watch + Unpin,
+    B: HttpBody<Data = Bytes, Error = hyper::Error> + Unpin,
+{
     type Data = Bytes;
     type Error = BodyFault;
 
