@@ -84,6 +84,7 @@ impl Supervisor {
             request,
             uid: client.peer.uid,
             user: accounts::name_of(client.peer.uid),
+            workload: client.peer.workload,
             server: run.server.clone(),
         };
         self.asked.insert(
