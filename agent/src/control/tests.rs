@@ -164,6 +164,7 @@ fn facts() -> Facts {
             degraded: Vec::new(),
             lost_events: 0,
         },
+        rejected: None,
     }
 }
 
