@@ -95,8 +95,8 @@ pub(crate) fn layout(name: &str) -> Layout {
 
 /// Removes pins and cgroups when this process has ended, however it ends.
 pub(crate) fn clean_up_afterwards(layout: &Layout) {
-    let script = "cat > /dev/null; rm -rf \"$1\"; \
-        for t in 1 2 3 4 5 6 7 8 9 10; do find \"$2\" -depth -type d -exec rmdir {} + 2> /dev/null && exit; \
+    let script = "cat > /dev/null; t=0; while [ $t -lt 100 ]; do t=$((t + 1)); rm -rf \"$1\"; \
+        find \"$2\" -depth -type d -exec rmdir {} + 2> /dev/null; [ -e \"$2\" ] || exit; \
         for p in $(find \"$2\" -name cgroup.procs -exec cat {} +); do kill -9 $p; done; sleep 0.2; done";
     let guard = Command::new("sh")
         .args(["-c", script, "sh"])

@@ -48,24 +48,25 @@ impl Drop for Remains {
     }
 }
 
-/// The binary under test: `EXEAT_BINARY`, else the one built beside this test.
+/// The binary under test: `EXEAT_BINARY`, else the one built together with this program.
 pub fn binary() -> Result<PathBuf> {
     if let Some(chosen) = env::var_os("EXEAT_BINARY") {
         return Ok(chosen.into());
     }
     let own = env::current_exe().context("find this test's binary")?;
-    let profile = own
+    // Tests lie one directory below it, other programs beside it.
+    let beside = own
         .ancestors()
-        .nth(2)
-        .context("find the build's directory")?;
-    let beside = profile.join("exeat");
-    if !beside.exists() {
-        bail!(
-            "{} is not there; run the tests with `cargo xtask test`",
-            beside.display()
-        );
-    }
-    Ok(beside)
+        .skip(1)
+        .take(2)
+        .map(|place| place.join("exeat"));
+    let found = beside.into_iter().find(|path| path.is_file());
+    found.with_context(|| {
+        format!(
+            "find `exeat` near {}; run the tests with `cargo xtask test`",
+            own.display()
+        )
+    })
 }
 
 impl Lab {

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod allowed;
 #[cfg(test)]
+mod cause;
+#[cfg(test)]
 mod hand;
 #[cfg(test)]
 mod life;

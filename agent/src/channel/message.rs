@@ -284,8 +284,6 @@ pub enum RunVerdict {
 pub struct Health {
     /// Connections open now.
     pub connections: u64,
-    /// Exchanges since start.
-    pub exchanges: u64,
     /// Policy in force.
     pub generation: u64,
 }

@@ -117,6 +117,14 @@ Examples:
   exeat doctor --no-runtimes       without starting node, python and the like
   exeat doctor --json | jq '.[] | select(.standing != \"ok\")'")]
     Doctor(DoctorArguments),
+    /// Detach the programs that hold processes to the policy; they stay in the kernel without the daemon
+    #[command(after_help = "\
+Refused while the daemon runs, and while a server that it started does. Keys, records and policy stay.
+Processes that others started are free afterwards.
+
+Examples:
+  sudo systemctl stop exeat && sudo exeat uninstall")]
+    Uninstall,
     /// The unprivileged half of the daemon, which starts it
     #[command(hide = true)]
     Gate,

@@ -13,6 +13,7 @@ mod policy;
 mod run;
 mod servers;
 mod status;
+mod uninstall;
 mod when;
 
 use std::ffi::OsString;
@@ -103,6 +104,7 @@ async fn client(
         Command::Policy(command) => policy::run(command, config, daemon, output).await,
         Command::Ca(command) => ca::run(command, daemon, output).await,
         Command::Doctor(arguments) => doctor::run(arguments, config, daemon, output).await,
+        Command::Uninstall => uninstall::run(config, output),
         // Done before, since they are no clients.
         Command::Daemon(_) | Command::Gate | Command::Run(_) | Command::Internal(_) => Ok(()),
     }

@@ -138,8 +138,6 @@ pub struct Process {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KernelState {
-    /// Programs that are attached, by name; empty where only their presence is known.
-    pub attached: Vec<String>,
     /// Whether they were taken over from a daemon that ran before.
     pub adopted: bool,
     /// What this kernel lacks, one sentence each; empty: everything holds.
@@ -198,8 +196,6 @@ pub struct Workload {
     pub uid: u32,
     /// Processes in it.
     pub processes: u32,
-    /// Open sessions.
-    pub sessions: u32,
     /// Open connections through the gate.
     pub connections: u32,
     /// When it began.

@@ -159,7 +159,6 @@ fn facts() -> Facts {
         gate: Some(process),
         gate_restarts: 0,
         kernel: KernelState {
-            attached: Vec::new(),
             adopted: false,
             degraded: Vec::new(),
             lost_events: 0,

@@ -12,11 +12,11 @@ use hyper::header::{
     UPGRADE,
 };
 use hyper::http::request::Parts;
-use hyper::{Request, Response, StatusCode, Version as HttpVersion};
+use hyper::{Method, Request, Response, StatusCode, Version as HttpVersion};
 use hyper_util::rt::TokioIo;
 
 use super::connection::{Connection, SendFault};
-use super::describe::{Story as _, Why, partly, read, unread};
+use super::describe::{Cut, Story as _, Why, partly, read, unread};
 use super::{NotAgreed, mcp};
 use crate::audit::record::Stage;
 use crate::audit::{OpenRecord, Outcome};
@@ -27,7 +27,9 @@ use crate::forward::headers::strip_hop_by_hop;
 use crate::forward::tunnel::{self, Ended, Traffic};
 use crate::forward::upstream::{Body, Version};
 use crate::identify::agree;
+use crate::identify::live::Unread;
 use crate::identify::peer::Peer;
+use crate::intake::Arrived;
 use crate::refuse::{HttpRefusal, Refusal, Timeout, Upstream};
 
 /// What a workload is answered.
@@ -125,6 +127,7 @@ fn admit(
     let judged = endpoint
         .as_ref()
         .map_or(path, |endpoint| endpoint.judged_as.as_str());
+    let meant = agree::overrides(&parts).map_err(NotAdmitted::Form)?;
     let asked = HttpRequest {
         target: peer.target(),
         port,
@@ -133,11 +136,15 @@ fn admit(
         tls: connection.tls,
         upgrade: parts.headers.contains_key(UPGRADE),
     };
-    let permit = connection
-        .stages
-        .decider
-        .exchange(connection.arrived.actor.caller(), asked)
-        .map_err(|refused| NotAdmitted::NotAgreed(NotAgreed::Refused(refused)))?;
+    let decide = |asked| {
+        let caller = connection.arrived.actor.caller();
+        let decided = connection.stages.decider.exchange(caller, asked);
+        decided.map_err(|refused| NotAdmitted::NotAgreed(NotAgreed::Refused(refused)))
+    };
+    for method in &meant {
+        drop(decide(HttpRequest { method, ..asked })?);
+    }
+    let permit = decide(asked)?;
     record.tell_decision(permit.decision());
     let server = permit.egress().and_then(|terms| terms.server.clone());
     Ok(Admitted {
@@ -167,21 +174,9 @@ async fn forward(
     mut request: Request<Incoming>,
 ) -> Answer {
     record.stage(Stage::Decode);
-    if scan::headers(request.headers()) == Verdict::Mcp {
+    if let Some((told, why)) = not_ordinary(&request) {
         unread_rest(connection, request);
-        return refused(
-            record,
-            Refusal::Unregistered,
-            "MCP spoken to a server that is not registered",
-        );
-    }
-    if hides_json(&request) {
-        unread_rest(connection, request);
-        return refused(
-            record,
-            Refusal::BodyType,
-            "a JSON body in a content coding, which is not inspected",
-        );
+        return refused(record, told, why);
     }
     record.stage(Stage::Forward);
     record.tell_inspected(
@@ -191,7 +186,10 @@ async fn forward(
     let upgrade = permit.egress().is_some_and(|terms| terms.upgrade)
         && request.headers().contains_key(UPGRADE)
         && connection.version == Version::Http1;
-    let client = upgrade.then(|| hyper::upgrade::on(&mut request));
+    let client = upgrade.then(|| {
+        let unread = upgraded(&request, connection.tls);
+        (hyper::upgrade::on(&mut request), unread)
+    });
     let sent = Arc::new(Sent::default());
     let request = outgoing(request, connection, upgrade, &sent);
     let asked = tokio::time::Instant::now();
@@ -218,7 +216,11 @@ async fn forward(
             "an answer of MCP from a server that is not registered",
         );
     }
-    if let Some(client) = client.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS) {
+    if let Some((client, unread)) = client.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS) {
+        if !goes_on_unread(connection, peer, unread) {
+            record.fail(&Cut);
+            return closing(refusal(Refusal::Denied));
+        }
         let server = hyper::upgrade::on(&mut response);
         tunnel_upgraded(connection, record, client, server);
         return response.map(|_| empty());
@@ -227,6 +229,45 @@ async fn forward(
     // Another way to the same name would not pass the gate.
     response.headers_mut().remove(ALT_SVC);
     response.map(|body| Watched::new(body, Closing::new(record, sent, waited)).boxed_unsync())
+}
+
+/// Why a request is not one of ordinary HTTP, as far as its head shows. Clients name their revision of MCP also
+/// where they only learn how to log in.
+fn not_ordinary(request: &Request<Incoming>) -> Option<(Refusal<'static>, &'static str)> {
+    let discovery =
+        request.method() == Method::GET && request.uri().path().starts_with("/.well-known/");
+    if !discovery && scan::headers(request.headers()) == Verdict::Mcp {
+        return Some((
+            Refusal::Unregistered,
+            "MCP spoken to a server that is not registered",
+        ));
+    }
+    hides_json(request).then_some((
+        Refusal::BodyType,
+        "a JSON body in a content coding, which is not inspected",
+    ))
+}
+
+/// What goes by unread when the server does what `request` asks.
+fn upgraded(request: &Request<Incoming>, tls: bool) -> Unread {
+    Unread::Upgraded {
+        method: request.method().as_str().to_owned(),
+        path: request.uri().path().to_owned(),
+        tls,
+    }
+}
+
+/// Whether the policy still lets it: a change before this found nothing to cut.
+fn goes_on_unread(connection: &Connection, peer: &Peer, unread: Unread) -> bool {
+    let Arrived {
+        actor,
+        port,
+        registered,
+        ..
+    } = &connection.arrived;
+    registered.set_unread(unread.clone());
+    let decider = &connection.stages.decider;
+    decider.goes_on(actor.caller(), peer.target(), *port, Some(&unread))
 }
 
 /// The request as it is sent on.
@@ -301,7 +342,7 @@ fn tunnel_upgraded(
         let cut = connection.arrived.registered.cut();
         match tunnel::run(client, server, &[], &traffic, cut).await {
             Ended::Closed => drop(record.close(Outcome::done())),
-            Ended::Cut => record.fail(&super::describe::Cut),
+            Ended::Cut => record.fail(&Cut),
             Ended::Failed(error) => record.fail(&error),
         }
     });
@@ -367,7 +408,12 @@ impl Closing {
 impl Drop for Closing {
     /// A response that did not get to its end: the record says how far it came, and closes as abandoned.
     fn drop(&mut self) {
-        drop(self.take());
+        if let Some(record) = self.take()
+            && self.sent.recognised()
+        {
+            // The server gave up when the request was cut off.
+            record.refuse_with("MCP spoken to a server that is not registered");
+        }
     }
 }
 
@@ -379,12 +425,18 @@ impl Watch for Closing {
 
     fn fail(&mut self, error: &hyper::Error) {
         if let Some(record) = self.take() {
+            if self.sent.recognised() {
+                return record.refuse_with("MCP spoken to a server that is not registered");
+            }
             record.fail(error);
         }
     }
 
     fn end(&mut self) {
         if let Some(record) = self.take() {
+            if self.sent.recognised() {
+                return record.refuse_with("MCP spoken to a server that is not registered");
+            }
             let upstream_us = Some(self.upstream_us);
             drop(record.close(Outcome {
                 upstream_us,

@@ -6,6 +6,8 @@ use hyper::header::{
     TRANSFER_ENCODING, UPGRADE,
 };
 
+use crate::identify::agree::OVERRIDES;
+
 /// Takes out what is meant for the next hop only; `TE: trailers` stays, since trailers are sent on.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
@@ -35,6 +37,13 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Takes out what asks for another method than the request's own (see [`OVERRIDES`]).
+pub fn strip_overrides(headers: &mut HeaderMap) {
+    for name in OVERRIDES {
+        headers.remove(name);
     }
 }
 

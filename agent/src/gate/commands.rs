@@ -214,7 +214,6 @@ fn shown_workload(stages: &Stages, known: &Known) -> Workload {
         cgroup: workload.cgroup.display().to_string(),
         uid: workload.uid,
         processes: count(stages.intake.workloads.processes(workload.number)),
-        sessions: 0,
         connections: count(stages.intake.live.of(workload.number)),
         started: known.since,
     }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use exeat_ebpf::{Event, EventKind, KernelError};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::build::own_addresses;
+use super::build::{dns_upstreams, own_addresses};
 use crate::audit::record::{Decision, Effect, Finding, Kind, Mode, Status, Tcp};
 use crate::audit::{Outcome, Record, Text};
 use crate::channel::{GateEnd, Health, ToSupervisor};
+use crate::config::Config;
 use crate::flow::Stages;
 use crate::telemetry::clock;
 
@@ -185,9 +186,9 @@ fn protocol(number: u8) -> Text {
     }
 }
 
-/// Beats for the kernel and the supervisor, watches for lost events and for changed addresses.
+/// Beats for the kernel and the supervisor, watches for lost events, for changed addresses and resolvers.
 #[expect(clippy::infinite_loop, reason = "ends with the gate, which aborts it")]
-pub(super) async fn pulse(stages: Arc<Stages>, channel: Arc<GateEnd>) {
+pub(super) async fn pulse(stages: Arc<Stages>, channel: Arc<GateEnd>, config: Config) {
     let mut tick = interval(BEAT);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut lost = stages.intake.kernel.lost().unwrap_or_default();
@@ -197,6 +198,10 @@ pub(super) async fn pulse(stages: Arc<Stages>, channel: Arc<GateEnd>) {
             tracing::error!(%error, "telling the kernel that the gate lives");
         }
         stages.resolver.set_own(own_addresses());
+        // A file that is being rewritten may name none for a moment; the old ones stay then.
+        if let Err(error) = stages.resolver.set_upstreams(dns_upstreams(&config)) {
+            tracing::debug!(%error, "taking the resolvers anew");
+        }
         let now = stages.intake.kernel.lost().unwrap_or(lost);
         if now > lost {
             let mut record = stages.log.record(Kind::Finding, clock::now());
@@ -212,7 +217,6 @@ pub(super) async fn pulse(stages: Arc<Stages>, channel: Arc<GateEnd>) {
         }
         let health = Health {
             connections: stages.intake.live.len() as u64,
-            exchanges: 0,
             generation: stages.decider.in_force().generation,
         };
         if let Err(error) = channel.send(&ToSupervisor::Health(health), &[]).await {

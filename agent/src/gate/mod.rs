@@ -100,6 +100,7 @@ async fn run() -> Result<(), GateError> {
     else {
         return Err(GateError::Setup);
     };
+    let config = setup.config.clone();
     let Built {
         stages,
         listeners,
@@ -118,7 +119,7 @@ async fn run() -> Result<(), GateError> {
             .tasks
             .spawn(async move { stopping.run_until_cancelled(serving).await });
     }
-    let pulse = kernel::pulse(Arc::clone(&stages), Arc::clone(&channel));
+    let pulse = kernel::pulse(Arc::clone(&stages), Arc::clone(&channel), config);
     let pulse = tokio::spawn(pulse);
     let events = tokio::spawn(kernel::events(Arc::clone(&stages))?);
     channel.send(&ToSupervisor::Ready, &[]).await?;

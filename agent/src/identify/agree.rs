@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use exeat_policy::Name;
-use hyper::header::HOST;
+use hyper::header::{HOST, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::http::uri::Authority;
 use hyper::{Method, Version};
@@ -63,6 +63,9 @@ pub enum Form {
     /// RFC 9110 section 9.3.8: it may echo what was put into the request on the way.
     #[error("TRACE")]
     Trace,
+    /// Another method in a header than can be read.
+    #[error("a method in a header that cannot be read")]
+    Override,
     /// A scheme that is not the connection's.
     #[error("a scheme that is not the connection's")]
     Scheme,
@@ -186,12 +189,38 @@ pub fn form(parts: &Parts, tls: bool) -> Result<(), Form> {
     }
 }
 
+/// Headers by which a request asks to be taken for one of another method; frameworks heed them on POST.
+pub const OVERRIDES: [&str; 3] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+];
+
+/// Every method that the request may be taken for beside its own, in capitals as frameworks read them.
+///
+/// # Errors
+/// A [`Form`]: unreadable, or one that is never let through.
+pub fn overrides(parts: &Parts) -> Result<Vec<String>, Form> {
+    let stated = OVERRIDES
+        .iter()
+        .flat_map(|name| parts.headers.get_all(*name));
+    let read = |value: &HeaderValue| {
+        let method = value.to_str().map_err(|_bytes| Form::Override)?;
+        match method.trim().to_ascii_uppercase() {
+            method if method == "CONNECT" => Err(Form::Connect),
+            method if method == "TRACE" => Err(Form::Trace),
+            method => Ok(method),
+        }
+    };
+    stated.map(read).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use hyper::Request;
     use hyper::http::request::Parts;
 
-    use super::{Disagreement, Form, form, named, same_host};
+    use super::{Disagreement, Form, form, named, overrides, same_host};
     use crate::identify::peer::Peer;
 
     fn parts(uri: &str, hosts: &[&str]) -> Parts {
@@ -209,9 +238,10 @@ mod tests {
             named(&parts("/x", hosts)).and_then(|said| same_host(said, &peer, port, tls))
         };
         assert_eq!(ok(&["api.example.com"], 443, true), Ok(()));
-        assert!(
-            ok(&["API.example.com.:443"], 443, true).is_err(),
-            "no trailing dot"
+        assert_eq!(
+            ok(&["API.example.com.:443"], 443, true),
+            Ok(()),
+            "a name is one name in any case, and with the dot of the root"
         );
         assert_eq!(ok(&["api.example.com:8443"], 8443, true), Ok(()));
         assert_eq!(ok(&["api.example.com"], 80, false), Ok(()));
@@ -254,5 +284,28 @@ mod tests {
         second.version = hyper::Version::HTTP_2;
         assert_eq!(form(&second, true), Err(Form::Scheme));
         assert_eq!(form(&second, false), Ok(()));
+    }
+
+    #[test]
+    fn a_method_in_a_header_is_a_method() {
+        let mut asked = parts("/x", &[]);
+        assert_eq!(overrides(&asked), Ok(Vec::new()));
+        for (name, value) in [
+            ("x-http-method-override", "delete"),
+            ("x-method-override", " PUT"),
+        ] {
+            asked.headers.append(name, value.parse().expect("a value"));
+        }
+        assert_eq!(
+            overrides(&asked),
+            Ok(vec!["DELETE".to_owned(), "PUT".to_owned()])
+        );
+        let hidden = hyper::header::HeaderValue::from_bytes(b"\xff").expect("a value");
+        asked.headers.append("x-http-method", hidden);
+        assert_eq!(overrides(&asked), Err(Form::Override));
+        asked
+            .headers
+            .insert("x-http-method", "trace".parse().expect("a value"));
+        assert_eq!(overrides(&asked), Err(Form::Trace));
     }
 }

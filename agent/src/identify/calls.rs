@@ -50,6 +50,13 @@ impl Calls {
     }
 }
 
+impl InFlight {
+    /// The id of the call's record.
+    pub fn record(&self) -> RecordId {
+        self.record
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);

@@ -55,6 +55,11 @@ impl Supervisor {
     fn facts(&self) -> Facts {
         let lost = self.parts.kernel.lost();
         let mut degraded = self.parts.degraded.clone();
+        degraded.extend(
+            self.missing_links
+                .iter()
+                .map(|link| format!("not attached: {link}")),
+        );
         if let Err(error) = &lost {
             degraded.push(chain(error));
         }
@@ -72,7 +77,6 @@ impl Supervisor {
             }),
             gate_restarts: self.backoff.restarts,
             kernel: KernelState {
-                attached: Vec::new(),
                 adopted: self.parts.kernel.adopted(),
                 degraded,
                 lost_events: lost.unwrap_or_default(),

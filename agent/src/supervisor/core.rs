@@ -83,7 +83,7 @@ pub(super) struct Supervisor {
     pub(super) units: UnitWatch,
     pub(super) started: Timestamp,
     restart_at: Option<Instant>,
-    missing_links: Vec<String>,
+    pub(super) missing_links: Vec<String>,
     process_messages: u32,
     gate_messages: u32,
     received: Option<mpsc::Receiver<Happening>>,

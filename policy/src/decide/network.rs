@@ -108,27 +108,37 @@ fn egress(entry: &Entry, server: Option<Arc<str>>) -> Egress {
     }
 }
 
-/// The server meant by a path: the one whose URL covers it most closely, else the only one there.
-fn server_at<'a>(entries: impl Iterator<Item = &'a Entry>, path: Option<&str>) -> Option<Arc<str>> {
-    let mut count = 0_usize;
-    let mut only = None;
-    let mut best: Option<(usize, &Arc<str>)> = None;
+/// The only server there: what is meant before a path is known.
+fn only_server<'a>(entries: impl Iterator<Item = &'a Entry>) -> Option<Arc<str>> {
+    let mut servers = entries.filter_map(|entry| entry.server.as_ref());
+    let (name, _) = servers.next()?;
+    servers.next().is_none().then(|| Arc::clone(name))
+}
+
+/// The server meant by a path: the one whose URL covers it most closely, else the one that only listens and
+/// so has no path of its own.
+fn server_at<'a>(entries: impl Iterator<Item = &'a Entry>, path: &str) -> Option<Arc<str>> {
+    let mut best: Option<(Option<usize>, &Arc<str>)> = None;
     for (name, url) in entries.filter_map(|entry| entry.server.as_ref()) {
-        count += 1;
-        only = Some(name);
-        let covered = url
-            .as_ref()
-            .zip(path)
-            .filter(|(url, path)| url.covers(path));
-        if let Some((url, _)) = covered
-            && best.is_none_or(|(length, _)| url.path.len() > length)
-        {
-            best = Some((url.path.len(), name));
+        let length = match url {
+            Some(url) if !url.covers(path) => continue,
+            url => url.as_ref().map(|url| url.path.len()),
+        };
+        if best.is_none_or(|(longest, _)| length > longest) {
+            best = Some((length, name));
         }
     }
-    best.map(|(_, name)| name)
-        .or_else(|| only.filter(|_| count == 1))
-        .cloned()
+    best.map(|(_, name)| Arc::clone(name))
+}
+
+/// Where clients learn how to log in to a server (RFC 9728, RFC 8414, `OpenID` Connect Discovery): on its
+/// origin, below a path that nothing else may use (RFC 8615).
+fn is_discovery(method: &str, path: &str) -> bool {
+    const BELOW: &str = "/.well-known/";
+    matches!(method, "GET" | "HEAD" | "OPTIONS")
+        && path
+            .strip_prefix(BELOW)
+            .is_some_and(|what| what.starts_with("oauth-") || what.starts_with("openid-"))
 }
 
 /// Decides on a look-up.
@@ -198,7 +208,7 @@ pub(super) fn connect(
             .entries(target)
             .filter(|entry| fits(entry, port, protocol) == Outcome::Matched)
     };
-    let egress = egress(entry, server_at(here(), None));
+    let egress = egress(entry, only_server(here()));
     Verdict {
         egress: Some(egress),
         ..plain(Effect::Allow, Reason::EgressAllowed)
@@ -245,7 +255,13 @@ pub(super) fn http(
         }
         nearest = near.filter(|near| near.0 > nearest.0).unwrap_or(nearest);
     }
-    let server = server_at(here(), path.as_deref().ok());
+    // Servers at one origin are told apart by the path, so there it must have one reading.
+    if let Err(fault) = path
+        && here().any(Entry::is_at_path)
+    {
+        return deny(Reason::PathRefused(fault));
+    }
+    let server = server_at(here(), path.as_deref().unwrap_or_default());
     let entry = granted.unwrap_or(first);
     let treated = Egress {
         upgrade: entry.upgrade,
@@ -287,6 +303,15 @@ fn grants(
     };
     if !method {
         return (Outcome::OtherMethod, Some((1, Reason::MethodNotAllowed)));
+    }
+    if let Some((_, Some(url))) = &entry.server {
+        match path {
+            Err(fault) => return (Outcome::OtherPath, Some((2, Reason::PathRefused(*fault)))),
+            Ok(path) if !url.covers(path) && !is_discovery(http.method, path) => {
+                return (Outcome::OtherPath, Some((3, Reason::PathNotAllowed)));
+            }
+            Ok(_) => {}
+        }
     }
     if !entry.paths.is_empty() {
         match path {
@@ -355,7 +380,7 @@ fn bindings(outbound: &Outbound<'_>, name: &Name) -> Vec<Binding> {
         let first = here().next()?;
         Some(Binding {
             port,
-            egress: egress(first, server_at(here(), None)),
+            egress: egress(first, only_server(here())),
         })
     };
     ports.into_iter().filter_map(bind).collect()

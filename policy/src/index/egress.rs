@@ -30,6 +30,13 @@ pub(crate) struct Entry {
     pub(crate) server: Option<(Arc<str>, Option<Url>)>,
 }
 
+impl Entry {
+    /// Whether it is a registered server at one path of its origin.
+    pub(crate) const fn is_at_path(&self) -> bool {
+        matches!(self.server, Some((_, Some(_))))
+    }
+}
+
 /// What one workload may reach.
 #[derive(Debug, Default)]
 pub(crate) struct EgressTable {

@@ -162,6 +162,77 @@ fn http_requests() {
 }
 
 #[test]
+fn a_server_is_reached_at_its_url_and_nowhere_else() {
+    let set = policy(
+        "servers:
+  one: { url: 'https://mcp.example/one' }
+  two: { url: 'https://mcp.example/two' }
+  wide: { url: 'https://wide.example/mcp' }
+  local: { listen: 127.0.0.1:3001 }
+hosts:
+  h: { servers: [one, local] }
+  w: { servers: [wide], egress: [{ host: wide.example, methods: [GET, POST] }] }
+",
+    );
+    let [shared, wide, localhost] = ["mcp.example", "wide.example", "localhost"].map(name);
+    let judged = |who, at, method, path| {
+        let verdict = ask(&set, who, http(at, method, path));
+        (
+            said(&verdict),
+            verdict.egress.and_then(|egress| egress.server),
+        )
+    };
+    // `two` is not the host's, and neither is anything else that stands at the same origin.
+    for path in [
+        "/two",
+        "/onetwo",
+        "/",
+        "/admin",
+        "/one/../two",
+        "//one",
+        "/%6fne/%2e%2e/two",
+    ] {
+        for method in ["POST", "GET", "DELETE"] {
+            let (said, _) = judged(host("h"), &shared, method, path);
+            assert!(said.starts_with("deny"), "{method} {path}: {said}");
+        }
+    }
+    // Where a client learns how to log in (RFC 9728, RFC 8414): read only, and not MCP.
+    for path in [
+        "/.well-known/oauth-protected-resource/one",
+        "/.well-known/oauth-authorization-server",
+    ] {
+        let (said, server) = judged(host("h"), &shared, "GET", path);
+        assert!(
+            said.starts_with("allow") && server.is_none(),
+            "{path}: {said}"
+        );
+        let (said, _) = judged(host("h"), &shared, "POST", path);
+        assert!(said.starts_with("deny"), "{path}: {said}");
+    }
+    // What an operator opens beside a server is not the server, as long as the two can be told apart.
+    let (said, server) = judged(host("w"), &wide, "POST", "/token");
+    assert!(said.starts_with("allow") && server.is_none(), "{said}");
+    assert_eq!(
+        judged(host("w"), &wide, "POST", "/mcp").1.as_deref(),
+        Some("wide")
+    );
+    let (said, _) = judged(host("w"), &wide, "POST", "//mcp");
+    assert!(said.starts_with("deny"), "{said}");
+    // A server that only listens has no path of its own.
+    let listening = Action::Http {
+        target: Target::Name(&localhost),
+        port: 3001,
+        method: "POST",
+        path: "/any",
+        tls: false,
+        upgrade: false,
+    };
+    let verdict = ask(&set, host("h"), listening);
+    assert_eq!(verdict.egress.unwrap().server.as_deref(), Some("local"));
+}
+
+#[test]
 fn servers_are_known_by_their_urls() {
     let set = policy(
         "servers:
@@ -177,9 +248,7 @@ hosts: { h: { servers: [one, two, sse, inside], egress: [{ host: inside.example,
         (&shared, "/one", Some("one")),
         (&shared, "/one/x", Some("one")),
         (&shared, "/one/two", Some("two")),
-        (&shared, "/onetwo", None),
-        (&shared, "/.well-known/oauth-protected-resource", None),
-        (&old, "/message", Some("sse")),
+        (&old, "/sse/", Some("sse")),
         (&inside, "/mcp", Some("inside")),
     ] {
         let verdict = ask(&set, host("h"), http(at, "POST", path));

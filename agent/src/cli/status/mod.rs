@@ -176,10 +176,6 @@ fn processes(status: &Status) -> Cell {
 }
 
 fn kernel(kernel: &KernelState) -> Cell {
-    let attached = match kernel.attached.len() {
-        0 => "programs attached".to_owned(),
-        count => format!("{count} programs attached"),
-    };
     let adopted = if kernel.adopted {
         ", taken over from the daemon before"
     } else {
@@ -189,7 +185,7 @@ fn kernel(kernel: &KernelState) -> Cell {
         0 => String::new(),
         lost => format!(", {lost} events lost"),
     };
-    format!("{attached}{adopted}{lost}").into()
+    format!("programs attached{adopted}{lost}").into()
 }
 
 fn policy(policy: &PolicyState) -> Cell {
@@ -233,7 +229,6 @@ fn workloads(status: &Status, painter: Painter) -> String {
         "KIND",
         "UID",
         "PROCESSES",
-        "SESSIONS",
         "CONNECTIONS",
         "SINCE",
     ]);
@@ -248,7 +243,6 @@ fn workloads(status: &Status, painter: Painter) -> String {
             kind.into(),
             workload.uid.to_string().into(),
             workload.processes.to_string().into(),
-            workload.sessions.to_string().into(),
             workload.connections.to_string().into(),
             workload.started.to_string().into(),
         ]);

@@ -21,7 +21,6 @@ fn status() -> Status {
         }),
         gate_restarts: 0,
         kernel: KernelState {
-            attached: vec!["connect4".to_owned(), "connect6".to_owned()],
             adopted: true,
             degraded: Vec::new(),
             lost_events: 0,
@@ -48,7 +47,6 @@ fn status() -> Status {
             cgroup: "/exeat/w/github-3".to_owned(),
             uid: 1000,
             processes: 2,
-            sessions: 1,
             connections: 4,
             started: at(60),
         }],

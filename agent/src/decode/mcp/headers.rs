@@ -125,12 +125,13 @@ fn is_modern(stated: &str) -> bool {
     stated >= Revision::V2026_07_28.as_str() && stated.starts_with('2')
 }
 
-/// Whether the message must be named: the protocol says so for methods with a subject of their own.
+/// Whether a modern message must be named: the protocol says so for methods with a subject of their own, as far
+/// as they exist in that era; of the others servers say that they do not.
 fn is_named(message: &Message) -> bool {
     message
         .method()
         .and_then(method)
-        .is_some_and(|known| key_of(known.subject).is_some())
+        .is_some_and(|known| known.exists_in(Era::Modern) && key_of(known.subject).is_some())
 }
 
 /// The member of `params` that `Mcp-Name` repeats.

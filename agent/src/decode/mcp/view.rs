@@ -4,7 +4,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use super::era::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO};
+use super::era::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, spoken};
 use super::methods::{Method, Subject, method};
 use crate::decode::json::{Object, Value};
 use crate::decode::rpc::{Id, Message};
@@ -125,7 +125,7 @@ pub fn view(message: &Message) -> Result<View<'_>, ViewFault> {
         method: name,
         known,
         id: message.id(),
-        name: subject(known, params)?,
+        name: subject_in_era(message, known)?,
         arguments: arguments(known, params)?,
         progress_token: in_meta("progressToken"),
         client: at("clientInfo", META_CLIENT_INFO).and_then(Client::read),
@@ -138,6 +138,19 @@ pub fn view(message: &Message) -> Result<View<'_>, ViewFault> {
         input_responses: member("inputResponses").and_then(Value::as_object),
         meta,
     })
+}
+
+/// What the message names. A method that its era has dropped executes nothing without a name: whoever sends it
+/// so is told by the server that there is no such method, as it would be without us.
+fn subject_in_era<'a>(
+    message: &'a Message,
+    known: Option<&Method>,
+) -> Result<Option<Name<'a>>, ViewFault> {
+    let era = spoken(message, None).era;
+    match subject(known, message.params()) {
+        Err(ViewFault::Name) if known.is_some_and(|known| !known.exists_in(era)) => Ok(None),
+        other => other,
+    }
 }
 
 fn subject<'a>(

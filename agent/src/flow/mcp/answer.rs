@@ -3,6 +3,7 @@
 use super::judge::{Talking, hints};
 use crate::audit::record::{Mcp, ResponseKind};
 use crate::audit::{OpenRecord, Text};
+use crate::decode::json::Object;
 use crate::decode::mcp::{Era, List, embedded, filter, is_error, listed, result_kind};
 use crate::decode::rpc::{Outcome, Response};
 use crate::refuse::Refusal;
@@ -27,12 +28,7 @@ pub(super) fn judge(
             return Err(Refusal::Denied);
         }
     }
-    let list = match method {
-        Some(method) => List::of(method),
-        // Nobody knows what it answers, so that whatever could be a list of tools is one.
-        None => result.get("tools").map(|_| List::Tools),
-    };
-    if list == Some(List::Tools) {
+    if lists_tools(method, result) {
         let server = &talking.talk.server;
         for tool in listed(result, List::Tools).map_err(Refusal::from)? {
             talking
@@ -46,6 +42,12 @@ pub(super) fn judge(
         .map_err(Refusal::from)?;
     }
     Ok(())
+}
+
+/// Whether the result may be a list of tools. Ids are the client's to choose and to use twice, and an answer
+/// may come on a stream that was taken up again: what is known of the request does not tell it from others.
+fn lists_tools(method: Option<&str>, result: &Object) -> bool {
+    method.and_then(List::of) == Some(List::Tools) || result.get("tools").is_some()
 }
 
 /// Writes into the record what answered.
@@ -67,5 +69,37 @@ pub(super) fn tell(record: &mut OpenRecord, kind: ResponseKind, response: Option
 fn tell_result(mcp: &mut Mcp, failed: bool) {
     if mcp.method == Text::fixed("tools/call") {
         mcp.is_error = Some(failed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lists_tools;
+    use crate::decode::json::Limits;
+    use crate::decode::rpc::{Message, Outcome, parse_single};
+
+    #[test]
+    fn a_list_of_tools_is_one_whatever_it_is_said_to_answer() {
+        let lists = |method, result: &str| {
+            let text = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#);
+            let parsed = parse_single(text.as_bytes(), &Limits::RESPONSE);
+            let Ok(Message::Response(response)) = parsed else {
+                panic!("a response is due")
+            };
+            let Outcome::Result(result) = response.outcome else {
+                panic!("a result is due")
+            };
+            lists_tools(method, &result)
+        };
+        for method in [None, Some("tools/list"), Some("ping"), Some("acme/x")] {
+            assert!(lists(method, r#"{"tools":[]}"#), "{method:?}");
+        }
+        assert!(
+            lists(Some("tools/list"), "{}"),
+            "a list without tools is malformed, not harmless"
+        );
+        assert!(!lists(Some("ping"), "{}"));
+        let initialized = r#"{"capabilities":{"tools":{}}}"#;
+        assert!(!lists(Some("initialize"), initialized));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use exeat_policy::{Hints as PolicyHints, Reason};
+use exeat_policy::{Endpoint, Hints as PolicyHints, Reason, Transport};
 
 use super::super::describe::Story as _;
 use super::observed::{From, Talk};
@@ -13,6 +13,7 @@ use crate::decode::json::{Object, Value};
 use crate::decode::mcp::{Era, Hints, Name, View, ViewFault, spoken, view};
 use crate::decode::rpc::{Id, Message};
 use crate::flow::Stages;
+use crate::identify::peer::Peer;
 use crate::intake::Actor;
 use crate::refuse::{Refusal, Subject};
 
@@ -22,6 +23,9 @@ pub(super) struct Talking {
     pub(super) stages: Arc<Stages>,
     pub(super) actor: Actor,
     pub(super) talk: Talk,
+    /// What limits for each session count by: a session that the server opened for the workload. Every other
+    /// conversation is its workload's: an id that a client makes up must not make a count of its own.
+    counted: String,
 }
 
 /// A refused message: what its sender is told, and what the record says beyond the decision.
@@ -68,6 +72,18 @@ impl NotPassed {
 }
 
 impl Talking {
+    pub(super) fn new(stages: Arc<Stages>, actor: Actor, talk: Talk) -> Self {
+        let opened = stages.observed.is_open(&talk);
+        let session = talk.session.as_deref().filter(|_| opened);
+        let counted = format!("{}/{}", talk.workload, session.unwrap_or(""));
+        Self {
+            stages,
+            actor,
+            talk,
+            counted,
+        }
+    }
+
     /// May `message`, sent by the client, pass?
     pub(super) fn judge_client(
         &self,
@@ -139,6 +155,23 @@ impl Talking {
             .lists(self.actor.caller(), &self.talk.server, tool, hints)
     }
 
+    /// Whether another server of the register stands at `path` (normalised) of `peer`.
+    pub(super) fn belongs_to_another(&self, path: &str, peer: &Peer, port: u16) -> bool {
+        let state = self.stages.decider.in_force();
+        let there = state.set.servers().filter_map(|server| {
+            let Transport::Url(url) = &server.transport else {
+                return None;
+            };
+            let same = match &url.endpoint {
+                Endpoint::Name(name, at) => *peer == Peer::Name(name.clone()) && *at == port,
+                Endpoint::Address(address, at) => *peer == Peer::Address(*address) && *at == port,
+            };
+            let own = *server.name == *self.talk.server;
+            (same && url.covers(path)).then_some((url.path.len(), own))
+        });
+        there.max().is_some_and(|(_, own)| !own)
+    }
+
     fn decide(
         &self,
         record: &mut OpenRecord,
@@ -172,7 +205,7 @@ impl Talking {
             method: seen.method,
             name,
             hints,
-            session: self.talk.session.as_deref(),
+            session: Some(&self.counted),
         };
         let caller = self.actor.caller();
         self.stages
@@ -216,6 +249,12 @@ impl Talking {
         record.kind = Kind::Mcp;
         record.mcp = Some(mcp);
     }
+}
+
+/// A session's id, as it is kept.
+pub(super) fn digest_of(session: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, session.as_bytes());
+    crate::channel::encode_hex(digest.as_ref())
 }
 
 /// Names the session in a record without giving away its id, which some servers take for a credential.

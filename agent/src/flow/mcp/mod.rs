@@ -3,6 +3,7 @@
 //! What is forwarded is what was judged: messages are parsed strictly and written anew, in both directions.
 
 mod answer;
+mod collect;
 mod judge;
 mod observed;
 mod refusing;
@@ -11,7 +12,7 @@ mod stream;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::header::{
     ACCEPT_ENCODING, ALT_SVC, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue,
@@ -20,7 +21,8 @@ use hyper::http::request::Parts;
 use hyper::http::response::Parts as Head;
 use hyper::{Method, Request, Response};
 
-use self::judge::{Talking, Told, era, recorded_session};
+use self::collect::{Uncollected, collect};
+use self::judge::{Talking, Told, digest_of, era, recorded_session};
 pub use self::observed::Observed;
 use self::observed::{From as Sender, Talk};
 use self::refusing::Refuser;
@@ -30,7 +32,7 @@ use super::describe::{Story as _, partly, read};
 use super::exchange::{Answer, full, json, refusal, told};
 use super::open;
 use crate::audit::record::{Kind, ResponseKind, Stage};
-use crate::audit::{OpenRecord, Outcome};
+use crate::audit::{AuditUnavailable, OpenRecord, Outcome, RecordId};
 use crate::decide::{Exchange, Message as AboutMessage, Permit};
 use crate::decode::http::{Body as Media, check_request, response_body};
 use crate::decode::json::Limits;
@@ -38,7 +40,7 @@ use crate::decode::mcp::{
     Era, MCP_PROTOCOL_VERSION, MCP_SESSION_ID, check_batch_headers, check_headers,
 };
 use crate::decode::rpc::{self, Incoming as Messages, Message, Response as RpcResponse};
-use crate::forward::headers::strip_hop_by_hop;
+use crate::forward::headers::{strip_hop_by_hop, strip_overrides};
 use crate::forward::upstream::Body;
 use crate::identify::calls::InFlight;
 use crate::identify::peer::Peer;
@@ -73,15 +75,13 @@ pub(super) async fn serve(
     let revision = single(request.headers(), MCP_PROTOCOL_VERSION);
     record.record_mut().session =
         recorded_session(session.as_deref(), revision.as_deref()).map(Into::into);
-    let talking = Talking {
-        stages: Arc::clone(&place.connection.stages),
-        actor: place.connection.arrived.actor.clone(),
-        talk: Talk {
-            workload: place.connection.arrived.actor.number(),
-            server: Arc::clone(place.server),
-            session,
-        },
+    let actor = place.connection.arrived.actor.clone();
+    let talk = Talk {
+        workload: actor.number(),
+        server: Arc::clone(place.server),
+        session: session.as_deref().map(digest_of),
     };
+    let talking = Talking::new(Arc::clone(&place.connection.stages), actor, talk);
     let exchange = Exchanging { place, talking };
     match *request.method() {
         Method::POST => exchange.post(record, request).await,
@@ -108,13 +108,11 @@ impl Exchanging<'_> {
             return answered(Refusal::from(fault), &Asked::Unreadable);
         }
         let limit = self.talking.stages.bounds.body;
-        let bytes = match Limited::new(body, limit).collect().await {
-            Ok(collected) => collected.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => {
-                return too_large(record);
-            }
-            Err(error) => {
-                record.fail(&*error);
+        let bytes = match collect(body, limit, self.talking.stages.bounds.idle).await {
+            Ok(bytes) => bytes,
+            Err(Uncollected::TooLarge) => return too_large(record),
+            Err(fault) => {
+                record.fail(&fault);
                 return refusal(Refusal::HttpForm);
             }
         };
@@ -172,11 +170,15 @@ impl Exchanging<'_> {
         let mut refused: Vec<(Told, Asked)> = Vec::new();
         let mut passed = Vec::new();
         let mut first = Some(record);
+        // One entry that waited for a place in vain has waited for all.
+        let mut full = false;
         for entry in entries {
             let record = match first.take() {
                 Some(record) => Ok(record),
+                None if full => Err(AuditUnavailable::Full),
                 None => open(&self.talking.stages, &self.talking.actor, Kind::Mcp).await,
             };
+            full = full || record.is_err();
             let waits = match &entry {
                 Ok(message) => asked(message),
                 Err(fault) => Asked::from(fault),
@@ -286,6 +288,18 @@ impl Exchanging<'_> {
         let (mut head, body) = response.into_parts();
         strip_hop_by_hop(&mut head.headers);
         head.headers.remove(ALT_SVC);
+        // Only in answer to a client without one: what a server merely says after its client opens nothing.
+        if head.status.is_success()
+            && self.talking.talk.session.is_none()
+            && let Some(session) = single(&head.headers, MCP_SESSION_ID)
+        {
+            let session = Some(digest_of(&session));
+            let talk = Talk {
+                session,
+                ..self.talking.talk.clone()
+            };
+            self.talking.stages.observed.open_session(talk);
+        }
         let media = response_body(&head.headers);
         match media {
             Ok(Some(Media::Events)) if head.status.is_success() => {
@@ -318,6 +332,7 @@ impl Exchanging<'_> {
                 } = one;
                 record.tell_inspected(read(), read());
                 drop(permit);
+                let record_id = record.id();
                 match message {
                     Message::Request(request) => Some(Answering {
                         era: era_of(&request),
@@ -325,7 +340,7 @@ impl Exchanging<'_> {
                         method: request.method,
                         record,
                         upstream_us,
-                        in_flight: waiting.pop(),
+                        in_flight: taken(&mut waiting, record_id),
                     }),
                     Message::Notification(_) | Message::Response(_) => {
                         drop(record.close(Outcome::done()));
@@ -355,14 +370,10 @@ impl Exchanging<'_> {
 
     /// One JSON text: an answer, or the answers to a batch.
     async fn message(&self, came: Came, mut head: Head, body: Incoming) -> Answer {
-        let bytes = match Limited::new(body, Limits::RESPONSE.bytes).collect().await {
-            Ok(collected) => collected.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => {
-                return self.withheld(came, Refusal::ResponseTooLarge);
-            }
-            Err(_) => {
-                return self.withheld(came, Refusal::Upstream(crate::refuse::Upstream::Reset));
-            }
+        let limit = self.talking.stages.bounds.answer;
+        let bytes = match collect(body, Limits::RESPONSE.bytes, limit).await {
+            Ok(bytes) => bytes,
+            Err(fault) => return self.withheld(came, fault.refusal()),
         };
         let batch = came.passed.len() > 1 || !came.refused.is_empty();
         let responses = match rpc::parse(&bytes, &Limits::RESPONSE) {
@@ -391,7 +402,8 @@ impl Exchanging<'_> {
             return answer;
         }
         let Some(response) = judged.into_iter().next() else {
-            return refusal(Refusal::ResponseRefused);
+            // Nobody waits for an answer: there was nothing to answer, whatever the server said.
+            return answered(Refusal::ResponseRefused, &Asked::Nothing);
         };
         let text = Message::Response(response).encode();
         head.headers
@@ -435,17 +447,28 @@ impl Exchanging<'_> {
             delivered.push(response);
         }
         for one in passed {
+            let waits = asked(&one.message);
+            if waits == Asked::Nothing {
+                drop(one.record.close(Outcome::done()));
+                continue;
+            }
             one.record
                 .refuse_with("the server's answer does not answer this request");
+            if let Some(Message::Response(error)) =
+                crate::refuse::error(Refusal::ResponseRefused, &waits)
+            {
+                delivered.push(error);
+            }
         }
         delivered
     }
 
     /// Neither a message nor a stream: 202, 204, errors of HTTP.
     async fn other(&self, came: Came, head: Head, body: Incoming) -> Answer {
-        let bytes = match Limited::new(body, OTHER_BODY).collect().await {
-            Ok(collected) => collected.to_bytes(),
-            Err(_) => return self.withheld(came, Refusal::ResponseTooLarge),
+        let limit = self.talking.stages.bounds.answer;
+        let bytes = match collect(body, OTHER_BODY, limit).await {
+            Ok(bytes) => bytes,
+            Err(fault) => return self.withheld(came, fault.refusal()),
         };
         // A success with a body that is no message may still be read as one by some client.
         if head.status.is_success() && !bytes.is_empty() {
@@ -551,7 +574,7 @@ impl Exchanging<'_> {
         }
         record.stage(Stage::Forward);
         strip_hop_by_hop(&mut parts.headers);
-        parts.headers.remove("x-http-method-override");
+        strip_overrides(&mut parts.headers);
         parts
             .headers
             .insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -581,19 +604,22 @@ impl Exchanging<'_> {
             head.headers.remove(CONTENT_LENGTH);
             return Response::from_parts(head, events.boxed_unsync());
         }
-        if let Ok(collected) = Limited::new(body, OTHER_BODY).collect().await {
-            let bytes = collected.to_bytes();
-            if head.status.is_success() && listens && !bytes.is_empty() {
-                record.refuse_with("an answer that is no event stream");
-                return refusal(Refusal::ResponseRefused);
+        let limit = self.talking.stages.bounds.answer;
+        let bytes = match collect(body, OTHER_BODY, limit).await {
+            Ok(bytes) => bytes,
+            Err(fault) => {
+                let told = fault.refusal();
+                record.refuse_with(&fault);
+                return refusal(told);
             }
-            record.tell_inspected(read(), partly("an answer of HTTP, not of MCP"));
-            drop(record.close(Outcome::done()));
-            Response::from_parts(head, full(bytes))
-        } else {
-            record.refuse_with("an answer that is larger than the limit, or was cut off");
-            refusal(Refusal::ResponseTooLarge)
+        };
+        if head.status.is_success() && listens && !bytes.is_empty() {
+            record.refuse_with("an answer that is no event stream");
+            return refusal(Refusal::ResponseRefused);
         }
+        record.tell_inspected(read(), partly("an answer of HTTP, not of MCP"));
+        drop(record.close(Outcome::done()));
+        Response::from_parts(head, full(bytes))
     }
 }
 
@@ -637,6 +663,12 @@ fn close(
     }
 }
 
+/// The call in flight of this record, of those of a batch.
+fn taken(waiting: &mut Vec<InFlight>, record: RecordId) -> Option<InFlight> {
+    let index = waiting.iter().position(|call| call.record() == record)?;
+    Some(waiting.swap_remove(index))
+}
+
 fn too_large(record: OpenRecord) -> Answer {
     let mut record = record;
     record.tell_inspected(partly("larger than the limit"), partly("not sent"));
@@ -659,7 +691,7 @@ fn single(headers: &HeaderMap, name: &str) -> Option<String> {
 fn outgoing(headers: &mut HeaderMap, length: usize) {
     strip_hop_by_hop(headers);
     headers.remove(EXPECT);
-    headers.remove("x-http-method-override");
+    strip_overrides(headers);
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));

@@ -90,20 +90,62 @@ impl Events {
         }
     }
 
-    fn read(&mut self, bytes: &[u8]) -> Result<String, &'static str> {
-        let mut items = Vec::new();
-        self.parser.push(bytes, &mut items).map_err(|fault| {
-            tracing::debug!(%fault, "an event stream was cut");
-            "an event stream that cannot be read"
-        })?;
+    /// Reads on; a fault ends the stream, after what came before it.
+    fn read(&mut self, bytes: &[u8]) -> String {
         let mut out = String::new();
+        if let Err(why) = self.read_events(bytes, &mut out) {
+            self.stop(why, &mut out);
+        }
+        out
+    }
+
+    fn read_events(&mut self, bytes: &[u8], out: &mut String) -> Result<(), &'static str> {
+        let mut items = Vec::new();
+        let parsed = self.parser.push(bytes, &mut items);
         for item in items {
             match item {
-                Item::KeepAlive => Item::KeepAlive.write(&mut out),
-                Item::Event(event) => self.event(event, &mut out)?,
+                Item::KeepAlive => Item::KeepAlive.write(out),
+                Item::Event(event) => self.event(event, out)?,
             }
         }
-        Ok(out)
+        parsed.map_err(|fault| {
+            tracing::debug!(%fault, "an event stream was cut");
+            "an event stream that cannot be read"
+        })
+    }
+
+    /// Ends the stream for what must not go on: whoever waits is told, and the records say why.
+    fn stop(&mut self, why: &'static str, out: &mut String) {
+        self.ended = true;
+        match self.take_purpose() {
+            Purpose::Answers(waiting) => {
+                for answering in waiting {
+                    let told = error(Refusal::ResponseRefused, &Asked::Request(answering.id));
+                    if let Some(told) = told {
+                        Event::message(told.encode()).write(out);
+                    }
+                    answering.record.refuse_with(why);
+                }
+            }
+            Purpose::Listens(record) => record.refuse_with(why),
+        }
+    }
+
+    /// The upstream failed in the middle of the stream.
+    fn fail(&mut self, error: &hyper::Error) {
+        self.ended = true;
+        match self.take_purpose() {
+            Purpose::Answers(waiting) => {
+                for answering in waiting {
+                    answering.record.fail(error);
+                }
+            }
+            Purpose::Listens(record) => record.fail(error),
+        }
+    }
+
+    fn take_purpose(&mut self) -> Purpose {
+        std::mem::replace(&mut self.purpose, Purpose::Answers(Vec::new()))
     }
 
     fn event(&mut self, event: Event, out: &mut String) -> Result<(), &'static str> {
@@ -231,8 +273,10 @@ impl Events {
                 return Err(FOREIGN);
             }
         }
-        if !uri.path().starts_with('/') {
-            return Err("an endpoint without a path from the root");
+        let announced = exeat_policy::normalise_path(uri.path())
+            .map_err(|_fault| "an endpoint with a path that has several readings")?;
+        if talking.belongs_to_another(&announced, peer, *port) {
+            return Err("an endpoint that is another registered server's");
         }
         let observed = &talking.stages.observed;
         observed.announce(talking.talk.workload, peer, *port, uri.path(), path);
@@ -243,7 +287,7 @@ impl Events {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        match std::mem::replace(&mut self.purpose, Purpose::Answers(Vec::new())) {
+        match self.take_purpose() {
             // A stream may end before its answer and be taken up elsewhere (2025-11-25, polling).
             Purpose::Answers(waiting) => {
                 for mut answering in waiting {
@@ -289,10 +333,16 @@ impl HttpBody for Events {
             let first = std::mem::take(&mut this.first);
             return Poll::Ready(Some(Ok(Frame::data(Bytes::from(first)))));
         }
+        if this.ended {
+            return Poll::Ready(None);
+        }
         loop {
             let frame = match std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
-                Some(Err(error)) => return Poll::Ready(Some(Err(BodyFault::Read(error)))),
+                Some(Err(error)) => {
+                    this.fail(&error);
+                    return Poll::Ready(Some(Err(BodyFault::Read(error))));
+                }
                 None => {
                     this.end();
                     return Poll::Ready(None);
@@ -301,10 +351,12 @@ impl HttpBody for Events {
             let Some(data) = frame.data_ref() else {
                 continue;
             };
-            match this.read(data.chunk()) {
-                Ok(out) if out.is_empty() => {}
-                Ok(out) => return Poll::Ready(Some(Ok(Frame::data(Bytes::from(out))))),
-                Err(why) => return Poll::Ready(Some(Err(BodyFault::Stopped(why)))),
+            let out = this.read(data.chunk());
+            if !out.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(Bytes::from(out)))));
+            }
+            if this.ended {
+                return Poll::Ready(None);
             }
         }
     }

@@ -7,10 +7,14 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit};
 use serde::{Deserialize, Serialize};
 
 use super::confine::{Account, close_others, confine, join};
 use super::{Program, StageError};
+
+/// Descriptors that the gate may hold, where the hard limit lets it.
+const DESCRIPTORS: u64 = 65_536;
 
 /// Orders for the process that becomes the gate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +46,7 @@ pub(super) fn run(
     close_others(socket)?;
     rustix::process::umask(Mode::from_raw_mode(0o077));
     new_session()?;
+    raise_descriptors()?;
     confine(&order.account)?;
     let error = Command::new(&order.program.path)
         .args(&order.program.arguments)
@@ -59,6 +64,22 @@ pub(super) fn run(
         attempt: "starting the gate from",
         path: order.program.path.clone(),
         cause: error,
+    })
+}
+
+/// The gate holds two descriptors for each connection; the usual soft limit of 1024 would end
+/// service at some hundred. The hard limit is the service manager's to set: going beyond it takes
+/// `CAP_SYS_RESOURCE`, which the daemon need not have.
+fn raise_descriptors() -> Result<(), StageError> {
+    let hard = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let current = hard.map_or(DESCRIPTORS, |hard| hard.min(DESCRIPTORS));
+    let limit = Rlimit {
+        current: Some(current),
+        maximum: hard,
+    };
+    rustix::process::setrlimit(Resource::Nofile, limit).map_err(|e| StageError::Step {
+        attempt: "raising the limit of descriptors",
+        cause: e.into(),
     })
 }
 

@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use serde::{Deserialize, Serialize};
 
 use super::confine::join;
-use super::{Report, StageError};
+use super::{Report, StageError, holder};
 use crate::channel::send_frame;
 
 /// Connections that wait for accept, for each listener.
@@ -100,10 +100,18 @@ fn open(kind: SocketType, address: IpAddr, port: u16) -> Result<(OwnedFd, u16), 
     } else {
         "udp"
     };
-    bind(kind, wanted).map_err(|e| StageError::Listen {
-        address: wanted,
-        protocol,
-        cause: e.into(),
+    bind(kind, wanted).map_err(|errno| {
+        let holder = if errno == Errno::ADDRINUSE {
+            holder::of(protocol, port)
+        } else {
+            None
+        };
+        StageError::Listen {
+            address: wanted,
+            protocol,
+            holder,
+            cause: errno.into(),
+        }
     })
 }
 

@@ -5,6 +5,7 @@
 
 mod confine;
 mod gate;
+mod holder;
 mod listen;
 mod spawn;
 mod start;
@@ -99,16 +100,24 @@ pub enum StageError {
         reason: &'static str,
     },
     /// A port is taken.
-    #[error("listening on {address} ({protocol})")]
+    #[error("listening on {address} ({protocol}){}", held(holder.as_deref()))]
     Listen {
         /// Address and port.
         address: std::net::SocketAddr,
         /// TCP or UDP.
         protocol: &'static str,
+        /// Who has the port, where somebody has.
+        holder: Option<String>,
         /// Why it failed.
         #[source]
         cause: io::Error,
     },
+}
+
+fn held(holder: Option<&str>) -> String {
+    holder
+        .map(|holder| format!(", held by {holder}"))
+        .unwrap_or_default()
 }
 
 /// Runs the stage whose orders wait on standard input. To be called before any thread is started.

@@ -376,7 +376,10 @@ async fn the_gates_sockets_are_opened_on_both_addresses() {
         .await
         .unwrap_err()
         .to_string();
-    let start = format!("listening on 127.0.0.1:{} (tcp): ", listening.proxy_port);
+    let start = format!(
+        "listening on 127.0.0.1:{} (tcp), held by process ",
+        listening.proxy_port
+    );
     assert!(error.starts_with(&start), "{error}");
     destroy(&tree.base).await.unwrap();
 }

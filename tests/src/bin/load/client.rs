@@ -1,6 +1,8 @@
 //! The client: so many connections, each with one `tools/call` after the other.
 
 use std::fs;
+use std::future::pending;
+use std::io::{Write as _, stdout};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -89,7 +91,23 @@ enum Sender {
     Http2(http2::SendRequest<Full<Bytes>>),
 }
 
-pub(crate) async fn run(run: Run) -> Result<Value> {
+/// Opens connections, makes one request on each, says so, and keeps them until it is ended.
+pub(crate) async fn hold(run: Run) -> Result<()> {
+    let plan = plan(run)?;
+    let mut held = Vec::new();
+    for _ in 0..plan.run.connections {
+        let mut sender = None;
+        timeout(LIMIT, once(&plan, &mut sender))
+            .await
+            .context("wait for an answer")??;
+        held.push(sender);
+    }
+    writeln!(stdout(), "{}", json!({ "ready": true, "held": held.len() }))
+        .context("say that it is ready")?;
+    pending().await
+}
+
+fn plan(run: Run) -> Result<Plan> {
     let host = run.url.host().context("find a host in the URL")?.to_owned();
     let tls = match run.url.scheme_str() {
         Some("https") => Some(connector(&run)?),
@@ -99,14 +117,19 @@ pub(crate) async fn run(run: Run) -> Result<Value> {
     let start = Instant::now() + Duration::from_secs(run.warm_up);
     let window = Duration::from_secs(run.seconds);
     let body = call(&run.tool, run.n);
-    let plan = Arc::new(Plan {
+    Ok(Plan {
         run,
         host,
         tls,
         body,
         start,
         end: start + window,
-    });
+    })
+}
+
+pub(crate) async fn run(run: Run) -> Result<Value> {
+    let plan = Arc::new(plan(run)?);
+    let window = plan.end - plan.start;
     let mut tasks = JoinSet::new();
     for _ in 0..plan.run.connections {
         tasks.spawn(connection(Arc::clone(&plan)));

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod dial;
 mod report;
 mod upstream;
 
@@ -32,8 +33,14 @@ struct Arguments {
 enum Command {
     /// Send requests and say how it went
     Run(client::Run),
+    /// Open connections, make one request on each, and keep them
+    Hold(client::Run),
     /// Answer requests
     Upstream(upstream::Serve),
+    /// Measure connect and close
+    Dial(dial::Dial),
+    /// Accept connections and close them
+    Accept(dial::Accept),
 }
 
 fn main() -> Result<()> {
@@ -48,6 +55,12 @@ fn main() -> Result<()> {
             let report = runtime.block_on(client::run(run))?;
             writeln!(stdout(), "{report}").context("print the report")
         }
+        Command::Hold(run) => runtime.block_on(client::hold(run)),
+        Command::Dial(dial) => {
+            let report = dial::dial(&dial)?;
+            writeln!(stdout(), "{report}").context("print the report")
+        }
+        Command::Accept(accept) => dial::accept(&accept),
         Command::Upstream(serve) => runtime.block_on(upstream::serve(serve)),
     }
 }

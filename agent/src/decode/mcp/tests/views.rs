@@ -122,3 +122,20 @@ fn views_show_who_speaks() {
         ViewFault::Response
     );
 }
+
+#[test]
+fn a_method_that_the_era_has_dropped_needs_no_name() {
+    let dropped = r#"{"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
+    let dropped = message(dropped);
+    assert!(view(&dropped).unwrap().name.is_none());
+    let mut headers = hyper::http::HeaderMap::new();
+    for (name, value) in [
+        (MCP_PROTOCOL_VERSION, "2026-07-28"),
+        (MCP_METHOD, "resources/subscribe"),
+    ] {
+        headers.insert(name, hyper::http::header::HeaderValue::from_static(value));
+    }
+    assert_eq!(check_headers(&headers, &dropped), Ok(()));
+    let alive = r#"{"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{}}"#;
+    assert_eq!(view(&message(alive)).err(), Some(ViewFault::Name));
+}

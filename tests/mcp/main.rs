@@ -1,0 +1,20 @@
+//! MCP over HTTP through the daemon: real clients and servers as managed hosts see them, what policy refuses,
+//! what must not be smuggled, streams, records, and the conformance suite beside a direct run. Needs root and
+//! the fixtures; a test that cannot run fails.
+
+#[cfg(test)]
+mod clients;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod scripted;
+#[cfg(test)]
+mod smuggling;
+#[cfg(test)]
+mod streams;
+#[cfg(test)]
+mod suite;
+#[cfg(test)]
+mod talk;
+#[cfg(test)]
+mod world;

@@ -1,0 +1,65 @@
+//! What a connection to this machine itself costs its caller: connect(2) and close(2), one after the other.
+
+use std::io::{Write as _, stdout};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread::park_timeout;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use rustix::net::sockopt::set_socket_linger;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+/// After so many connections the dialler pauses, so that nobody's queue fills.
+const BATCH: u32 = 50;
+/// How long.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Measure connect and close.
+#[derive(Debug, Args)]
+pub(crate) struct Dial {
+    /// The address to connect to
+    #[arg(long)]
+    connect: SocketAddr,
+    /// How many times
+    #[arg(long, default_value_t = 2000)]
+    times: u32,
+}
+
+/// Accept connections and close them.
+#[derive(Debug, Args)]
+pub(crate) struct Accept {
+    /// Where to listen
+    #[arg(long)]
+    listen: SocketAddr,
+}
+
+pub(crate) fn dial(dial: &Dial) -> Result<Value> {
+    let mut nanoseconds = Vec::new();
+    for turn in 0..dial.times {
+        if turn % BATCH == 0 {
+            park_timeout(PAUSE);
+        }
+        let began = Instant::now();
+        let stream = TcpStream::connect(dial.connect)
+            .with_context(|| format!("connect {}", dial.connect))?;
+        // Without the wait after closing, ports would run out.
+        set_socket_linger(&stream, Some(Duration::ZERO)).context("set SO_LINGER")?;
+        drop(stream);
+        nanoseconds.push(began.elapsed().as_nanos());
+    }
+    nanoseconds.sort_unstable();
+    let at = |per_cent: usize| nanoseconds.get(nanoseconds.len() * per_cent / 100);
+    Ok(json!({ "times": dial.times, "ns": { "p10": at(10), "p50": at(50), "p90": at(90) } }))
+}
+
+pub(crate) fn accept(accept: &Accept) -> Result<()> {
+    let listener = TcpListener::bind(accept.listen)
+        .with_context(|| format!("listen on {}", accept.listen))?;
+    writeln!(stdout(), "{}", json!({ "ready": true })).context("say that it is ready")?;
+    loop {
+        // One that is gone already was meant to be.
+        drop(listener.accept());
+    }
+}

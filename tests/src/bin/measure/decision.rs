@@ -1,0 +1,84 @@
+//! What one decision costs, by the number of rules.
+
+use std::fmt::Write as _;
+use std::hint::black_box;
+
+use anyhow::{Result, anyhow};
+use exeat_policy::{Action, Caller, PolicySet, Request, Source, Timestamp, compile, evaluate};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+/// Decisions in one sample.
+const SAMPLE: u32 = 20_000;
+/// Samples, of which the median counts.
+const SAMPLES: usize = 15;
+
+/// So many rules as people write them, the last of which allows what the cases call.
+///
+/// `servers` and `identities` are what stands beside them in the policy.
+pub(crate) fn rules(count: usize, who: &str, server: &str) -> String {
+    let mut out = String::from("rules:\n");
+    for rule in 1..count {
+        let (tools, effect) = match rule % 10 {
+            9 => (format!("never_{rule}"), "deny"),
+            0..3 => (format!("\"family_{rule}_*\""), "allow"),
+            3..5 => (format!("\"*_{rule}\""), "allow"),
+            _ => (format!("tool_{rule}, other_{rule}"), "allow"),
+        };
+        // Writing to a String cannot fail.
+        let _infallible = writeln!(
+            out,
+            "  - {{ id: r{rule}, who: [{who}], servers: [{server}], tools: [{tools}], effect: {effect} }}"
+        );
+    }
+    let _infallible = writeln!(
+        out,
+        "  - {{ id: bench, who: [{who}], servers: [{server}], tools: [echo, big, stream], effect: allow }}"
+    );
+    out
+}
+
+pub(crate) fn measure() -> Result<Value> {
+    let figures = [100, 1_000]
+        .into_iter()
+        .map(|count| Ok((count.to_string(), json!(nanoseconds(count)?))))
+        .collect::<Result<serde_json::Map<_, _>>>()?;
+    Ok(json!({ "ns_by_rules": figures }))
+}
+
+fn nanoseconds(count: usize) -> Result<f64> {
+    let text = format!(
+        "version: 1\nservers: {{ mcp: {{ url: \"https://mcp.lab.example/mcp\" }} }}\n\
+         identities: {{ user: {{ user: root }} }}\n{}",
+        rules(count, "user", "mcp")
+    );
+    let name = "bench.yaml".to_owned();
+    let set: PolicySet = compile(&[Source { name, text }])
+        .map_err(|faults| anyhow!("compile the policy: {}", faults.first().map_or_else(String::new, ToString::to_string)))?;
+    let request = Request {
+        caller: Caller {
+            workload: None,
+            user: Some("root"),
+            fetching: false,
+        },
+        action: Action::Mcp {
+            server: "mcp",
+            method: "tools/call",
+            name: Some("echo"),
+            hints: None,
+            session: None,
+        },
+        now: Timestamp::from_seconds(1_795_219_200),
+        counts: &[],
+    };
+    let mut samples: Vec<f64> = (0..SAMPLES)
+        .map(|_| {
+            let began = Instant::now();
+            for _ in 0..SAMPLE {
+                drop(black_box(evaluate(black_box(&set), black_box(&request))));
+            }
+            began.elapsed().as_secs_f64() * 1e9 / f64::from(SAMPLE)
+        })
+        .collect();
+    Ok(crate::report::median(&mut samples))
+}

@@ -1,0 +1,56 @@
+//! Memory of an idle intercepted connection: what a proxy holds for many, divided by how many.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Map, Value, json};
+
+use crate::ways::{Site, Way};
+use crate::{Arguments, say};
+
+/// Connections that are held first, so that what is allocated once is not counted.
+const FIRST: u32 = 64;
+/// Connections that are held then.
+const HELD: u32 = 1000;
+
+pub(crate) async fn measure(arguments: &Arguments, site: &Site) -> Result<Value> {
+    let mut result = Map::new();
+    for way in arguments.ways() {
+        // mitmproxy is slow to open as many, and not the one to be compared with.
+        if matches!(way, Way::Direct | Way::Mitmproxy) {
+            continue;
+        }
+        say(&format!("memory: {}: {HELD} idle connections", way.name()));
+        let open = site.open(arguments, way).await?;
+        let mut held = Vec::new();
+        let mut before = 0;
+        for connections in [FIRST, HELD] {
+            before = resident(open.processes())?;
+            let count = connections.to_string();
+            let mut client = open.client("hold", &["--connections", &count]).await?;
+            client.ready(Duration::from_mins(1)).await?;
+            held.push(client);
+        }
+        let after = resident(open.processes())?;
+        ensure!(after >= before, "memory shrank while connections were opened");
+        let kibibytes = f64::from(u32::try_from(after - before).context("count memory")?) / 1024.0;
+        result.insert(way.name().to_owned(), json!({ "kib_per_connection": kibibytes / f64::from(HELD) }));
+    }
+    Ok(Value::Object(result))
+}
+
+/// Resident memory of `processes` together, in bytes.
+fn resident(processes: &[u32]) -> Result<u64> {
+    processes
+        .iter()
+        .map(|process| {
+            let text = fs::read_to_string(format!("/proc/{process}/status"))
+                .with_context(|| format!("read the memory of {process}"))?;
+            let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            let number = line.and_then(|line| line.split_ascii_whitespace().next());
+            let kibibytes: u64 = number.context("find VmRSS")?.parse().context("read VmRSS")?;
+            Ok(kibibytes * 1024)
+        })
+        .sum()
+}
