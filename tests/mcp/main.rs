@@ -5,6 +5,16 @@
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod scripted;
+#[cfg(test)]
+mod smuggling;
+#[cfg(test)]
+mod streams;
+#[cfg(test)]
 mod suite;
+#[cfg(test)]
+mod talk;
 #[cfg(test)]
 mod world;

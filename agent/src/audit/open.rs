@@ -21,6 +21,8 @@ pub struct OpenRecord {
     stage: Stage,
     /// Taken when the record is handed over.
     place: Option<OwnedSemaphorePermit>,
+    /// Given back with the record.
+    share: Option<OwnedSemaphorePermit>,
 }
 
 impl OpenRecord {
@@ -30,7 +32,13 @@ impl OpenRecord {
             record: Box::new(record),
             stage: Stage::default(),
             place: Some(place),
+            share: None,
         }
+    }
+
+    /// Keeps `share`, of whatever bounds how many records one owner may have open, until the record ends.
+    pub fn hold(&mut self, share: OwnedSemaphorePermit) {
+        self.share = Some(share);
     }
 
     /// The record's name, for the `cause` of what follows from it.

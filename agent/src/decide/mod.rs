@@ -17,6 +17,7 @@ use self::permit::Judged;
 pub use self::permit::{Connect, Exchange, Message, Permit, Refused, Resolve, Run};
 use crate::audit::Text;
 use crate::audit::record::{Decision, Effect as RecordedEffect, Mode as RecordedMode};
+use crate::identify::live::Unread;
 use crate::telemetry::clock;
 
 /// A policy in force.
@@ -162,6 +163,37 @@ impl Decider {
         )
     }
 
+    /// May what goes by unread on a connection go on, now that the policy changed?
+    pub fn goes_on(
+        &self,
+        caller: Caller<'_>,
+        target: Target<'_>,
+        port: u16,
+        unread: Option<&Unread>,
+    ) -> bool {
+        let Ok(permit) = self.connect(caller, target, port) else {
+            return false;
+        };
+        match unread {
+            None => true,
+            Some(Unread::Bytes { wire, tls }) => permit
+                .egress()
+                .is_some_and(|terms| terms.wire == *wire && terms.tls == *tls),
+            Some(Unread::Upgraded { method, path, tls }) => {
+                let request = HttpRequest {
+                    target,
+                    port,
+                    method,
+                    path,
+                    tls: *tls,
+                    upgrade: true,
+                };
+                self.exchange(caller, request)
+                    .is_ok_and(|permit| permit.egress().is_some_and(|terms| terms.upgrade))
+            }
+        }
+    }
+
     /// May this MCP message pass?
     pub fn message(
         &self,
@@ -297,4 +329,53 @@ fn recorded(effect: Effect) -> RecordedEffect {
 
 fn now() -> Timestamp {
     Timestamp::from_millis(clock::wall().microseconds() / 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use exeat_policy::{Caller, Name, Source, Target, Tls, Wire, Workload, compile};
+
+    use super::Decider;
+    use crate::identify::live::Unread;
+
+    fn decider(egress: &str) -> Decider {
+        let text = format!(
+            "version: 1\nservers:\n  s:\n    purpose: p\n    owner: o@example.com\n    data: public\n    \
+             review_by: 2099-01-01\n    launch: {{ command: a, user: nobody }}\n    egress: [{egress}]\n"
+        );
+        let source = Source {
+            name: "p.yaml".into(),
+            text,
+        };
+        Decider::new(compile(&[source]).expect("a policy"), 1)
+    }
+
+    #[test]
+    fn what_goes_by_unread_is_cut_when_it_is_to_be_read() {
+        let caller = Caller {
+            workload: Some(Workload::Server("s")),
+            user: None,
+            fetching: false,
+        };
+        let name = Name::parse("a.example").expect("a name");
+        let goes_on = |egress: &str, unread: &Unread| {
+            decider(egress).goes_on(caller, Target::Name(&name), 443, Some(unread))
+        };
+        let passed = Unread::Bytes {
+            wire: Wire::Http,
+            tls: Tls::Passthrough,
+        };
+        assert!(goes_on("{ host: a.example, tls: passthrough }", &passed));
+        assert!(!goes_on("{ host: a.example }", &passed));
+        let upgraded = Unread::Upgraded {
+            method: "GET".to_owned(),
+            path: "/ws".to_owned(),
+            tls: true,
+        };
+        assert!(goes_on("{ host: a.example, upgrade: true }", &upgraded));
+        assert!(!goes_on("{ host: a.example }", &upgraded));
+        let elsewhere = "{ host: a.example, upgrade: true, paths: [/other] }";
+        assert!(!goes_on(elsewhere, &upgraded));
+        assert!(decider(elsewhere).goes_on(caller, Target::Name(&name), 443, None));
+    }
 }

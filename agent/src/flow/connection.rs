@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::timeout;
 
-use super::describe::Story as _;
+use super::describe::{Story as _, finding};
 use super::{NotAgreed, Stages, exchange, open};
 use crate::audit::record::Kind;
 use crate::audit::{AuditUnavailable, OpenRecord, Outcome};
@@ -125,11 +125,12 @@ impl Connection {
                 }
             }
         };
-        this.finish(ended);
+        this.finish(ended).await;
     }
 
-    /// A connection that carried no exchange still has its record.
-    fn finish(&self, ended: Result<(), hyper::Error>) {
+    /// A connection that carried no exchange still has its record; what came later and is no request, and so
+    /// was answered by hyper, is a finding.
+    async fn finish(&self, ended: Result<(), hyper::Error>) {
         let record = self
             .record
             .lock()
@@ -138,6 +139,10 @@ impl Connection {
         match (record, ended) {
             (Some(record), Err(error)) => record.refuse_with(&error),
             (Some(record), Ok(())) => drop(record.close(Outcome::done())),
+            (None, Err(error)) if error.is_parse() => {
+                let workload = Some(self.arrived.actor.process.clone());
+                finding(&self.stages.log, "malformed_request", &error, workload).await;
+            }
             (None, Err(error)) => tracing::debug!(%error, "a workload's connection ended"),
             (None, Ok(())) => {}
         }
@@ -259,11 +264,14 @@ impl Connection {
                 } else {
                     Alpn::Http1
                 };
-                self.stages
-                    .ways
-                    .tls(permit, to, &[offer])
-                    .await
-                    .map(|(sender, _)| sender)
+                let opened = self.stages.ways.tls(permit, to, &[offer]).await;
+                // A server that chose otherwise before: many streams do not fit in one connection of HTTP/1.1.
+                if let Ok((_, chosen)) = &opened
+                    && (*chosen == Alpn::Http2) != (offer == Alpn::Http2)
+                {
+                    return Err(SendFault::Closed);
+                }
+                opened.map(|(sender, _)| sender)
             }
             (false, true) => self.stages.ways.clear(permit, to, self.version).await,
             // Clear text where the rule wants TLS, or the reverse.

@@ -12,11 +12,11 @@ use hyper::header::{
     UPGRADE,
 };
 use hyper::http::request::Parts;
-use hyper::{Request, Response, StatusCode, Version as HttpVersion};
+use hyper::{Method, Request, Response, StatusCode, Version as HttpVersion};
 use hyper_util::rt::TokioIo;
 
 use super::connection::{Connection, SendFault};
-use super::describe::{Story as _, Why, partly, read, unread};
+use super::describe::{Cut, Story as _, Why, partly, read, unread};
 use super::{NotAgreed, mcp};
 use crate::audit::record::Stage;
 use crate::audit::{OpenRecord, Outcome};
@@ -27,7 +27,9 @@ use crate::forward::headers::strip_hop_by_hop;
 use crate::forward::tunnel::{self, Ended, Traffic};
 use crate::forward::upstream::{Body, Version};
 use crate::identify::agree;
+use crate::identify::live::Unread;
 use crate::identify::peer::Peer;
+use crate::intake::Arrived;
 use crate::refuse::{HttpRefusal, Refusal, Timeout, Upstream};
 
 /// What a workload is answered.
@@ -172,21 +174,9 @@ async fn forward(
     mut request: Request<Incoming>,
 ) -> Answer {
     record.stage(Stage::Decode);
-    if scan::headers(request.headers()) == Verdict::Mcp {
+    if let Some((told, why)) = not_ordinary(&request) {
         unread_rest(connection, request);
-        return refused(
-            record,
-            Refusal::Unregistered,
-            "MCP spoken to a server that is not registered",
-        );
-    }
-    if hides_json(&request) {
-        unread_rest(connection, request);
-        return refused(
-            record,
-            Refusal::BodyType,
-            "a JSON body in a content coding, which is not inspected",
-        );
+        return refused(record, told, why);
     }
     record.stage(Stage::Forward);
     record.tell_inspected(
@@ -196,7 +186,10 @@ async fn forward(
     let upgrade = permit.egress().is_some_and(|terms| terms.upgrade)
         && request.headers().contains_key(UPGRADE)
         && connection.version == Version::Http1;
-    let client = upgrade.then(|| hyper::upgrade::on(&mut request));
+    let client = upgrade.then(|| {
+        let unread = upgraded(&request, connection.tls);
+        (hyper::upgrade::on(&mut request), unread)
+    });
     let recognised = Arc::new(AtomicBool::new(false));
     let request = outgoing(request, connection, upgrade, &recognised);
     let asked = tokio::time::Instant::now();
@@ -222,7 +215,11 @@ async fn forward(
             "an answer of MCP from a server that is not registered",
         );
     }
-    if let Some(client) = client.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS) {
+    if let Some((client, unread)) = client.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS) {
+        if !goes_on_unread(connection, peer, unread) {
+            record.fail(&Cut);
+            return closing(refusal(Refusal::Denied));
+        }
         let server = hyper::upgrade::on(&mut response);
         tunnel_upgraded(connection, record, client, server);
         return response.map(|_| empty());
@@ -230,7 +227,46 @@ async fn forward(
     strip_hop_by_hop(response.headers_mut());
     // Another way to the same name would not pass the gate.
     response.headers_mut().remove(ALT_SVC);
-    response.map(|body| Watched::new(body, Closing::new(record, waited)).boxed_unsync())
+    response.map(|body| Watched::new(body, Closing::new(record, waited, recognised)).boxed_unsync())
+}
+
+/// Why a request is not one of ordinary HTTP, as far as its head shows. Clients name their revision of MCP also
+/// where they only learn how to log in.
+fn not_ordinary(request: &Request<Incoming>) -> Option<(Refusal<'static>, &'static str)> {
+    let discovery =
+        request.method() == Method::GET && request.uri().path().starts_with("/.well-known/");
+    if !discovery && scan::headers(request.headers()) == Verdict::Mcp {
+        return Some((
+            Refusal::Unregistered,
+            "MCP spoken to a server that is not registered",
+        ));
+    }
+    hides_json(request).then_some((
+        Refusal::BodyType,
+        "a JSON body in a content coding, which is not inspected",
+    ))
+}
+
+/// What goes by unread when the server does what `request` asks.
+fn upgraded(request: &Request<Incoming>, tls: bool) -> Unread {
+    Unread::Upgraded {
+        method: request.method().as_str().to_owned(),
+        path: request.uri().path().to_owned(),
+        tls,
+    }
+}
+
+/// Whether the policy still lets it: a change before this found nothing to cut.
+fn goes_on_unread(connection: &Connection, peer: &Peer, unread: Unread) -> bool {
+    let Arrived {
+        actor,
+        port,
+        registered,
+        ..
+    } = &connection.arrived;
+    registered.set_unread(unread.clone());
+    let decider = &connection.stages.decider;
+    decider.goes_on(actor.caller(), peer.target(), *port, Some(&unread))
 }
 
 /// The request as it is sent on.
@@ -305,7 +341,7 @@ fn tunnel_upgraded(
         let cut = connection.arrived.registered.cut();
         match tunnel::run(client, server, &[], &traffic, cut).await {
             Ended::Closed => drop(record.close(Outcome::done())),
-            Ended::Cut => record.fail(&super::describe::Cut),
+            Ended::Cut => record.fail(&Cut),
             Ended::Failed(error) => record.fail(&error),
         }
     });
@@ -332,14 +368,28 @@ struct Closing {
     record: Option<OpenRecord>,
     upstream_us: u64,
     bytes: u64,
+    /// Set when the request turned out to speak MCP after its answer had begun.
+    recognised: Arc<AtomicBool>,
 }
 
 impl Closing {
-    fn new(record: OpenRecord, upstream_us: u64) -> Self {
+    fn new(record: OpenRecord, upstream_us: u64, recognised: Arc<AtomicBool>) -> Self {
         Self {
             record: Some(record),
             upstream_us,
             bytes: 0,
+            recognised,
+        }
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        // The server gave up when the request was cut off.
+        if let Some(record) = self.record.take()
+            && self.recognised.load(Ordering::Acquire)
+        {
+            record.refuse_with("MCP spoken to a server that is not registered");
         }
     }
 }
@@ -353,6 +403,9 @@ impl Watch for Closing {
     fn end(&mut self) {
         if let Some(mut record) = self.record.take() {
             record.tell_response_bytes(self.bytes);
+            if self.recognised.load(Ordering::Acquire) {
+                return record.refuse_with("MCP spoken to a server that is not registered");
+            }
             let upstream_us = Some(self.upstream_us);
             drop(record.close(Outcome {
                 upstream_us,

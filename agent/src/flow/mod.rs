@@ -31,6 +31,7 @@ use crate::forward::upstream::Version;
 use crate::identify::agree;
 use crate::identify::bindings::Bindings;
 use crate::identify::calls::Calls;
+use crate::identify::live::Unread;
 use crate::identify::peer::Peer;
 use crate::intake::{Actor, Arrived, Intake};
 use crate::resolve::Resolver;
@@ -119,7 +120,11 @@ pub async fn serve_connection(stages: Arc<Stages>, stream: TcpStream) {
     }
 }
 
-/// Opens the record of an exchange of `actor`, with what caused it as things stand now.
+/// How long an exchange may wait for a place in the log before it is refused.
+const PLACE: Duration = Duration::from_secs(5);
+
+/// Opens the record of an exchange of `actor`, with what caused it as things stand now. Never waits for long:
+/// each caller is answered.
 async fn open(stages: &Stages, actor: &Actor, kind: Kind) -> Result<OpenRecord, AuditUnavailable> {
     let start = Start {
         at: None,
@@ -131,7 +136,11 @@ async fn open(stages: &Stages, actor: &Actor, kind: Kind) -> Result<OpenRecord, 
             .server()
             .and_then(|server| stages.calls.cause(server)),
     };
-    stages.log.open(kind, start).await
+    let share = actor.known.exchange().ok_or(AuditUnavailable::Full)?;
+    let opened = timeout(PLACE, stages.log.open(kind, start)).await;
+    let mut record = opened.map_err(|_late| AuditUnavailable::Full)??;
+    record.hold(share);
+    Ok(record)
 }
 
 impl Opening {
@@ -141,7 +150,7 @@ impl Opening {
             return self.pass(stream, &[], &peer, permit).await;
         }
         match hello::peek(&stream, self.stages.bounds.greeting).await {
-            Ok(Spoken::Tls) => self.serve_tls(stream).await,
+            Ok(Spoken::Tls) => Box::pin(self.serve_tls(stream)).await,
             Ok(Spoken::Http1) => self.serve_clear(stream, Version::Http1).await,
             Ok(Spoken::Http2) => self.serve_clear(stream, Version::Http2).await,
             Ok(Spoken::Unknown) => {
@@ -181,7 +190,6 @@ impl Opening {
             .egress()
             .is_some_and(|terms| terms.wire == exeat_policy::Wire::Tcp)
             .then_some(())?;
-        self.arrived.registered.set_peer(&peer);
         Some((peer, permit))
     }
 
@@ -293,6 +301,25 @@ impl Opening {
         self.record.stage(Stage::Forward);
         self.record.tell_decision(permit.decision());
         self.record.tell_passed(peer);
+        let unread = permit.egress().map(|terms| Unread::Bytes {
+            wire: terms.wire,
+            tls: terms.tls,
+        });
+        if let Some(unread) = unread {
+            let Arrived {
+                actor,
+                port,
+                registered,
+                ..
+            } = &self.arrived;
+            registered.set_peer(peer);
+            registered.set_unread(unread.clone());
+            // A change of policy before this found nothing to cut.
+            let decider = &self.stages.decider;
+            if !decider.goes_on(actor.caller(), peer.target(), *port, Some(&unread)) {
+                return self.record.fail(&describe::Cut);
+            }
+        }
         let upstream = match self.stages.ways.raw(permit, self.destination(peer)).await {
             Ok(upstream) => upstream,
             Err(fault) => return self.record.fail(&fault),

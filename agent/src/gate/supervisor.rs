@@ -239,10 +239,10 @@ impl Supervisor {
                 user: None,
                 fetching: false,
             };
+            let unread = connected.unread.as_ref();
             stages
                 .decider
-                .connect(caller, peer.target(), connected.port)
-                .is_ok()
+                .goes_on(caller, peer.target(), connected.port, unread)
         })
     }
 

@@ -4,9 +4,31 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use exeat_policy::{Tls, Wire};
 use tokio_util::sync::CancellationToken;
 
 use crate::identify::peer::Peer;
+
+/// What goes by unread on a connection, so that no message of it is decided on again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unread {
+    /// Its bytes, as the terms of its permit said.
+    Bytes {
+        /// What is spoken on it.
+        wire: Wire,
+        /// What is done with TLS.
+        tls: Tls,
+    },
+    /// What follows the upgrade that this request asked for.
+    Upgraded {
+        /// Its method.
+        method: String,
+        /// Its path, as it was judged.
+        path: String,
+        /// Whether the connection is intercepted TLS.
+        tls: bool,
+    },
+}
 
 /// What one open connection is.
 #[derive(Debug, Clone)]
@@ -17,6 +39,8 @@ pub struct Connected {
     pub peer: Option<Peer>,
     /// The port that the workload asked for.
     pub port: u16,
+    /// What goes by unread; `None`: each request is decided on.
+    pub unread: Option<Unread>,
 }
 
 #[derive(Debug)]
@@ -62,6 +86,7 @@ impl Live {
             workload,
             peer: None,
             port,
+            unread: None,
         };
         state.entries.insert(
             id,
@@ -125,6 +150,15 @@ impl Registered {
             entry.connected.peer = Some(peer.clone());
         }
     }
+
+    /// Says that something goes by unread from now on; to be decided after this, so that no change of policy
+    /// falls in between.
+    pub fn set_unread(&self, unread: Unread) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = state.entries.get_mut(&self.id) {
+            entry.connected.unread = Some(unread);
+        }
+    }
 }
 
 impl Drop for Registered {
@@ -145,7 +179,9 @@ impl Drop for Registered {
 
 #[cfg(test)]
 mod tests {
-    use super::Live;
+    use exeat_policy::{Tls, Wire};
+
+    use super::{Live, Unread};
 
     #[test]
     fn a_connection_is_counted_cut_and_forgotten() {
@@ -161,6 +197,15 @@ mod tests {
         assert!(second.cut().is_cancelled() && !first.cut().is_cancelled());
         drop(second);
         assert!(live.register(1, 443, 2).is_some());
+        first.set_unread(Unread::Bytes {
+            wire: Wire::Tcp,
+            tls: Tls::Passthrough,
+        });
+        assert_eq!(
+            live.recheck(|connected| connected.unread.is_none()),
+            1,
+            "what goes by unread is told to those who check"
+        );
         drop(first);
         assert!(live.is_empty());
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use exeat_policy::Workload as PolicyWorkload;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::audit::record::{Workload as Recorded, WorkloadKind};
 use crate::audit::{Shared, Text};
@@ -12,6 +13,10 @@ use crate::telemetry::clock;
 
 /// Processes that are remembered; past it the oldest knowledge is not replaced, and records say less.
 const PROCESSES: usize = 65_536;
+
+/// Exchanges that one workload may have under way: an eighth of the log's places, so that none keeps the
+/// others from being recorded, and with that from being served.
+const EXCHANGES: usize = 4096;
 
 /// One workload.
 #[derive(Debug)]
@@ -22,9 +27,15 @@ pub struct Known {
     pub since: clock::Timestamp,
     /// The section of its records where the process is not known.
     recorded: Shared<Recorded>,
+    exchanges: Arc<Semaphore>,
 }
 
 impl Known {
+    /// A place for one more exchange, unless it has as many under way as it may.
+    pub fn exchange(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.exchanges).try_acquire_owned().ok()
+    }
+
     /// The form that policy judges.
     pub fn judged(&self) -> PolicyWorkload<'_> {
         match self.workload.kind {
@@ -71,6 +82,7 @@ impl Workloads {
         let since = clock::wall();
         let known = Arc::new(Known {
             recorded: recorded.into(),
+            exchanges: Arc::new(Semaphore::new(EXCHANGES)),
             since,
             workload,
         });
@@ -163,5 +175,36 @@ fn recorded_kind(kind: Kind) -> WorkloadKind {
     match kind {
         Kind::Server => WorkloadKind::Server,
         Kind::Host => WorkloadKind::Host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{EXCHANGES, Workloads};
+    use crate::channel::{Kind, Workload};
+
+    #[test]
+    fn one_workload_takes_no_place_of_another() {
+        let workloads = Workloads::default();
+        let workload = |number| Workload {
+            number,
+            name: "github".to_owned(),
+            kind: Kind::Server,
+            cgroup: "/sys/fs/cgroup/exeat/w/github-1".into(),
+            cgroup_id: 1,
+            pid: None,
+            uid: 1000,
+            exe: "/usr/bin/node".into(),
+            args: Vec::new(),
+            started_by: None,
+            placeholders: Vec::new(),
+        };
+        let (greedy, other) = (workloads.add(workload(1)), workloads.add(workload(2)));
+        let mut places: Vec<_> = (0..EXCHANGES).map(|_| greedy.exchange()).collect();
+        assert!(places.iter().all(Option::is_some));
+        assert!(greedy.exchange().is_none());
+        assert!(other.exchange().is_some());
+        places.pop();
+        assert!(greedy.exchange().is_some(), "what ended makes room");
     }
 }

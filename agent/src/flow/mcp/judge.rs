@@ -23,8 +23,8 @@ pub(super) struct Talking {
     pub(super) stages: Arc<Stages>,
     pub(super) actor: Actor,
     pub(super) talk: Talk,
-    /// What limits for each session count by: a session id counts within its workload alone, and a
-    /// conversation without one is its workload's.
+    /// What limits for each session count by: a session that the server opened for the workload. Every other
+    /// conversation is its workload's: an id that a client makes up must not make a count of its own.
     counted: String,
 }
 
@@ -73,11 +73,9 @@ impl NotPassed {
 
 impl Talking {
     pub(super) fn new(stages: Arc<Stages>, actor: Actor, talk: Talk) -> Self {
-        let counted = format!(
-            "{}/{}",
-            talk.workload,
-            talk.session.as_deref().unwrap_or("")
-        );
+        let opened = stages.observed.is_open(&talk);
+        let session = talk.session.as_deref().filter(|_| opened);
+        let counted = format!("{}/{}", talk.workload, session.unwrap_or(""));
         Self {
             stages,
             actor,
@@ -251,6 +249,12 @@ impl Talking {
         record.kind = Kind::Mcp;
         record.mcp = Some(mcp);
     }
+}
+
+/// A session's id, as it is kept.
+pub(super) fn digest_of(session: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, session.as_bytes());
+    crate::channel::encode_hex(digest.as_ref())
 }
 
 /// Names the session in a record without giving away its id, which some servers take for a credential.

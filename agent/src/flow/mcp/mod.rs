@@ -22,7 +22,7 @@ use hyper::http::response::Parts as Head;
 use hyper::{Method, Request, Response};
 
 use self::collect::{Uncollected, collect};
-use self::judge::{Talking, Told, era, recorded_session};
+use self::judge::{Talking, Told, digest_of, era, recorded_session};
 pub use self::observed::Observed;
 use self::observed::{From as Sender, Talk};
 use self::refusing::Refuser;
@@ -32,7 +32,7 @@ use super::describe::{Story as _, partly, read};
 use super::exchange::{Answer, full, json, refusal, told};
 use super::open;
 use crate::audit::record::{Kind, ResponseKind, Stage};
-use crate::audit::{OpenRecord, Outcome, RecordId};
+use crate::audit::{AuditUnavailable, OpenRecord, Outcome, RecordId};
 use crate::decide::{Exchange, Message as AboutMessage, Permit};
 use crate::decode::http::{Body as Media, check_request, response_body};
 use crate::decode::json::Limits;
@@ -79,7 +79,7 @@ pub(super) async fn serve(
     let talk = Talk {
         workload: actor.number(),
         server: Arc::clone(place.server),
-        session,
+        session: session.as_deref().map(digest_of),
     };
     let talking = Talking::new(Arc::clone(&place.connection.stages), actor, talk);
     let exchange = Exchanging { place, talking };
@@ -170,11 +170,15 @@ impl Exchanging<'_> {
         let mut refused: Vec<(Told, Asked)> = Vec::new();
         let mut passed = Vec::new();
         let mut first = Some(record);
+        // One entry that waited for a place in vain has waited for all.
+        let mut full = false;
         for entry in entries {
             let record = match first.take() {
                 Some(record) => Ok(record),
+                None if full => Err(AuditUnavailable::Full),
                 None => open(&self.talking.stages, &self.talking.actor, Kind::Mcp).await,
             };
+            full = full || record.is_err();
             let waits = match &entry {
                 Ok(message) => asked(message),
                 Err(fault) => Asked::from(fault),
@@ -284,6 +288,18 @@ impl Exchanging<'_> {
         let (mut head, body) = response.into_parts();
         strip_hop_by_hop(&mut head.headers);
         head.headers.remove(ALT_SVC);
+        // Only in answer to a client without one: what a server merely says after its client opens nothing.
+        if head.status.is_success()
+            && self.talking.talk.session.is_none()
+            && let Some(session) = single(&head.headers, MCP_SESSION_ID)
+        {
+            let session = Some(digest_of(&session));
+            let talk = Talk {
+                session,
+                ..self.talking.talk.clone()
+            };
+            self.talking.stages.observed.open_session(talk);
+        }
         let media = response_body(&head.headers);
         match media {
             Ok(Some(Media::Events)) if head.status.is_success() => {
@@ -386,7 +402,8 @@ impl Exchanging<'_> {
             return answer;
         }
         let Some(response) = judged.into_iter().next() else {
-            return refusal(Refusal::ResponseRefused);
+            // Nobody waits for an answer: there was nothing to answer, whatever the server said.
+            return answered(Refusal::ResponseRefused, &Asked::Nothing);
         };
         let text = Message::Response(response).encode();
         head.headers
@@ -430,8 +447,18 @@ impl Exchanging<'_> {
             delivered.push(response);
         }
         for one in passed {
+            let waits = asked(&one.message);
+            if waits == Asked::Nothing {
+                drop(one.record.close(Outcome::done()));
+                continue;
+            }
             one.record
                 .refuse_with("the server's answer does not answer this request");
+            if let Some(Message::Response(error)) =
+                crate::refuse::error(Refusal::ResponseRefused, &waits)
+            {
+                delivered.push(error);
+            }
         }
         delivered
     }

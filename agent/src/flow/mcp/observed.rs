@@ -13,6 +13,12 @@ use crate::identify::peer::Peer;
 const ENDPOINTS: usize = 4096;
 /// Tools whose hints are kept.
 const TOOLS: usize = 16_384;
+/// Longest name of a tool whose hints are kept, in bytes; beyond it the tool counts as one without hints.
+const NAME: usize = 256;
+/// Longest path of an endpoint that is kept, in bytes.
+const PATH: usize = 2048;
+/// Sessions that are remembered.
+const SESSIONS: usize = 16_384;
 /// Requests of either direction that wait for an answer.
 const WAITING: usize = 65_536;
 
@@ -23,7 +29,7 @@ pub(super) struct Talk {
     pub workload: u32,
     /// With which registered server.
     pub server: Arc<str>,
-    /// The session's id as the server chose it; `None` where there is no session.
+    /// A digest of the session's id; `None` where there is no session.
     pub session: Option<String>,
 }
 
@@ -50,6 +56,7 @@ struct State {
     endpoints: Bounded<Place, Endpoint>,
     hints: Bounded<(Arc<str>, String), Hints>,
     waiting: Bounded<(Talk, From, String), String>,
+    sessions: Bounded<Talk, ()>,
 }
 
 /// The table of what was seen.
@@ -65,6 +72,7 @@ impl Default for Observed {
                 endpoints: Bounded::new(ENDPOINTS),
                 hints: Bounded::new(TOOLS),
                 waiting: Bounded::new(WAITING),
+                sessions: Bounded::new(SESSIONS),
             }),
         }
     }
@@ -92,6 +100,9 @@ impl Observed {
         path: &str,
         judged_as: &str,
     ) {
+        if path.len() > PATH {
+            return;
+        }
         let key = (workload, peer.clone(), port, path.to_owned());
         self.lock().endpoints.insert(
             key,
@@ -111,9 +122,22 @@ impl Observed {
 
     /// `server` lists `tool` with `hints`.
     pub(super) fn list(&self, server: &Arc<str>, tool: &str, hints: Hints) {
+        if tool.len() > NAME {
+            return;
+        }
         self.lock()
             .hints
             .insert((Arc::clone(server), tool.to_owned()), hints);
+    }
+
+    /// The server opened the session of `talk`.
+    pub(super) fn open_session(&self, talk: Talk) {
+        self.lock().sessions.insert(talk, ());
+    }
+
+    /// Whether the session of `talk` is one that its server opened for its workload, as far as is remembered.
+    pub(super) fn is_open(&self, talk: &Talk) -> bool {
+        self.lock().sessions.get(talk).is_some()
     }
 
     /// A request was sent on and waits for its answer.
@@ -135,6 +159,7 @@ impl Observed {
         state
             .waiting
             .retain(|(talk, ..), _| talk.workload != workload);
+        state.sessions.retain(|talk, ()| talk.workload != workload);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -147,5 +172,44 @@ fn slot(id: &Id) -> String {
     match id {
         Id::Number(number) => number.to_string(),
         Id::Text(text) => text.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use exeat_policy::Hints;
+
+    use super::{Observed, Talk};
+
+    #[test]
+    fn a_session_is_one_that_the_server_opened_for_the_workload() {
+        let observed = Observed::default();
+        let talk = |workload, session: &str| Talk {
+            workload,
+            server: Arc::from("crm"),
+            session: Some(session.to_owned()),
+        };
+        assert!(!observed.is_open(&talk(1, "made up")));
+        observed.open_session(talk(1, "given"));
+        assert!(observed.is_open(&talk(1, "given")));
+        assert!(!observed.is_open(&talk(2, "given")), "it is not another's");
+        observed.forget(1);
+        assert!(!observed.is_open(&talk(1, "given")));
+    }
+
+    #[test]
+    fn what_a_server_names_is_kept_within_bounds() {
+        let observed = Observed::default();
+        let server: Arc<str> = Arc::from("crm");
+        let reads = Hints {
+            read_only: Some(true),
+            ..Hints::default()
+        };
+        observed.list(&server, &"x".repeat(257), reads);
+        assert!(observed.hints(&server, &"x".repeat(257)).is_none());
+        observed.list(&server, "get", reads);
+        assert_eq!(observed.hints(&server, "get"), Some(reads));
     }
 }

@@ -1,0 +1,406 @@
+//! Event streams: without delay, in both directions, resumed and cut; and what a server asks of its client.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use exeat_tests::Lab;
+use exeat_tests::lab::WORLD;
+use exeat_tests::wait::{wait_for, wait_until};
+use hyper::header::HeaderValue;
+use hyper::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::refusals::call;
+use crate::scripted::{Scripted, Writer, event, plain, result, status, stream};
+use crate::talk::{EventReader, Place, request, whole};
+use crate::world::{ALL, LIMIT, World};
+
+const FAR: Place = Place {
+    host: "mcp.lab.example",
+    port: 443,
+    tls: true,
+    path: "/mcp",
+};
+const FAR_URL: &str = "https://mcp.lab.example/mcp";
+const SESSION: [(&str, &str); 2] = [
+    ("mcp-protocol-version", "2025-11-25"),
+    ("mcp-session-id", "session-1"),
+];
+
+fn at() -> SocketAddr {
+    SocketAddr::new(WORLD, 443)
+}
+
+/// Writers that the test uses by hand, in the order in which their streams were asked for.
+#[derive(Clone, Default)]
+struct Writers(Arc<Mutex<Vec<Writer>>>);
+
+impl Writers {
+    fn put(&self, writer: Writer) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(writer);
+    }
+
+    async fn take(&self) -> Writer {
+        let take = || self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        wait_for("a stream is asked for", LIMIT, async || take()).await.unwrap()
+    }
+}
+
+fn progress(number: u32) -> Value {
+    json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": { "progressToken": "t", "progress": number } })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_is_delivered_event_by_event_and_resumed_by_its_id() {
+    let lab = Lab::new().unwrap();
+    let writers = Writers::default();
+    let theirs = writers.clone();
+    let server = Scripted::far(&lab, FAR.host, at(), move |asked| match asked.method {
+        Method::GET => {
+            let (writer, mut response) = stream();
+            theirs.put(writer);
+            let session = HeaderValue::from_static("session-1");
+            response.headers_mut().insert("mcp-session-id", session);
+            response
+        }
+        Method::DELETE => status(StatusCode::OK),
+        _ => plain(asked),
+    })
+    .unwrap();
+    let world = World::new(&lab, &[("far", FAR_URL)], ALL).await.unwrap();
+    let talker = world.talker().await.unwrap();
+    for second in [false, true] {
+        let mut headers = SESSION.to_vec();
+        headers.extend([("last-event-id", "stream::7"), ("accept", "text/event-stream"), ("content-type", "")]);
+        let get = request("GET", FAR.path, &headers, "").unwrap();
+        let response = if second { talker.send_h2(FAR, get).await } else { talker.send(FAR, get).await };
+        let response = response.unwrap();
+        assert_eq!(response.headers()["mcp-session-id"], "session-1");
+        let mut events = EventReader::new(response);
+        let mut writer = writers.take().await;
+        // Each is received before the next is written.
+        writer.send_data("id: p\nretry: 500\ndata:\n\n".into()).await.unwrap();
+        let first = events.next().await.unwrap().unwrap();
+        assert!(first.contains("id: p") && first.contains("retry: 500"), "{first}");
+        for number in 0..20 {
+            let text = format!("id: stream::{number}\ndata: {}\n\n", progress(number));
+            writer.send_data(text.into()).await.unwrap();
+            let event = events.next().await.unwrap().unwrap();
+            assert!(event.contains(&format!("id: stream::{number}")), "{event}");
+            assert!(event.contains(&format!("\"progress\":{number}")), "{event}");
+        }
+        writer.send_data(": alive\r\r".into()).await.unwrap();
+        assert!(events.next().await.unwrap().unwrap().starts_with(':'));
+        // Line ends of every kind, and data on several lines: read as one, written as one.
+        let spread = "event: message\rdata: {\"jsonrpc\":\"2.0\",\rdata: \"method\":\"notifications/progress\",\"params\":{\"progressToken\":1,\"progress\":2}}\r\r";
+        writer.send_data(spread.into()).await.unwrap();
+        let message = events.message().await.unwrap().unwrap();
+        assert_eq!(message["method"], "notifications/progress");
+        drop(writer);
+        assert_eq!(events.next().await.unwrap(), None);
+    }
+    let gets = server.take();
+    assert_eq!(gets[0].header("last-event-id"), Some("stream::7"));
+    assert_eq!(gets[0].header("mcp-session-id"), Some("session-1"));
+    let delete = request("DELETE", FAR.path, &SESSION, "").unwrap();
+    assert_eq!(whole(talker.send(FAR, delete).await.unwrap()).await.unwrap().status, 200);
+    assert_eq!(server.take()[0].header("mcp-session-id"), Some("session-1"));
+    let ended = world
+        .daemon
+        .record("the session's end", |record| record["http"]["method"] == "DELETE")
+        .await
+        .unwrap();
+    assert_eq!(ended["outcome"]["status"], "done", "{ended}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_streams_and_large_answers_arrive_whole() {
+    let lab = Lab::new().unwrap();
+    let _server = Scripted::far(&lab, FAR.host, at(), |asked| {
+        let id = asked.json()["id"].clone();
+        let content = |text: String| json!({ "content": [{ "type": "text", "text": text }] });
+        match asked.json()["params"]["name"].as_str() {
+            Some("big") => result(asked, content("x".repeat(1 << 20))),
+            Some("events") => {
+                let (mut writer, response) = stream();
+                tokio::spawn(async move {
+                    for number in 0..1000 {
+                        if writer.send_data(event(&progress(number))).await.is_err() {
+                            return;
+                        }
+                    }
+                    let last = json!({ "jsonrpc": "2.0", "id": id, "result": content("x".repeat(1 << 20)) });
+                    let _sent = writer.send_data(event(&last)).await;
+                });
+                response
+            }
+            _ => plain(asked),
+        }
+    })
+    .unwrap();
+    let world = World::new(&lab, &[("far", FAR_URL)], ALL).await.unwrap();
+    let talker = world.talker().await.unwrap();
+    let big = talker.post(FAR, &SESSION, call(&json!(1), "big")).await.unwrap();
+    assert_eq!(big.json()["result"]["content"][0]["text"].as_str().map(str::len), Some(1 << 20));
+    for second in [false, true] {
+        let post = request("POST", FAR.path, &SESSION, call(&json!(2), "events")).unwrap();
+        let response = if second { talker.send_h2(FAR, post).await } else { talker.send(FAR, post).await };
+        let mut events = EventReader::new(response.unwrap());
+        for number in 0..1000 {
+            let message = events.message().await.unwrap().unwrap();
+            assert_eq!(message["params"]["progress"], number);
+        }
+        let last = events.message().await.unwrap().unwrap();
+        assert_eq!(last["id"], 2);
+        assert_eq!(last["result"]["content"][0]["text"].as_str().map(str::len), Some(1 << 20));
+        assert_eq!(events.message().await.unwrap(), None);
+    }
+    let record = world
+        .daemon
+        .record("the call that was streamed", |record| record["mcp"]["name"] == "events")
+        .await
+        .unwrap();
+    assert_eq!(record["outcome"]["status"], "done", "{record}");
+    assert_eq!(record["mcp"]["isError"], false, "{record}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_goes_away_is_gone_for_the_server() {
+    let lab = Lab::new().unwrap();
+    let gone = Arc::new(AtomicUsize::new(0));
+    let theirs = Arc::clone(&gone);
+    let server = Scripted::far(&lab, FAR.host, at(), move |_asked| {
+        let (mut writer, response) = stream();
+        let gone = Arc::clone(&theirs);
+        tokio::spawn(async move {
+            while writer.send_data(event(&progress(1))).await.is_ok() {
+                sleep(Duration::from_millis(20)).await;
+            }
+            gone.fetch_add(1, Ordering::SeqCst);
+        });
+        response
+    })
+    .unwrap();
+    let world = World::new(&lab, &[("far", FAR_URL)], ALL).await.unwrap();
+    let talker = world.talker().await.unwrap();
+    for (number, second) in [(1, false), (2, true)] {
+        let post = request("POST", FAR.path, &[], call(&json!(number), "endless")).unwrap();
+        let response = if second { talker.send_h2(FAR, post).await } else { talker.send(FAR, post).await };
+        let mut events = EventReader::new(response.unwrap());
+        assert!(events.message().await.unwrap().is_some());
+        drop(events);
+        wait_until("the server's stream is closed", LIMIT, || {
+            gone.load(Ordering::SeqCst) == number
+        })
+        .await
+        .unwrap();
+        let aborted = world
+            .daemon
+            .record("the aborted call", |record| record["mcp"]["id"] == number.to_string())
+            .await
+            .unwrap();
+        assert_ne!(aborted["outcome"]["status"], "done", "{aborted}");
+    }
+    assert_eq!(server.seen().len(), 2);
+}
+
+/// A server that asks its client for `method` in the stream of every call, and ends the stream with what it
+/// was answered.
+fn asking(lab: &Lab, method: &'static str) -> (Scripted, Writers) {
+    let writers = Writers::default();
+    let theirs = writers.clone();
+    let server = Scripted::far(lab, FAR.host, at(), move |asked| {
+        let message = asked.json();
+        if message["method"] == "tools/call" {
+            let (mut writer, response) = stream();
+            let theirs = theirs.clone();
+            tokio::spawn(async move {
+                let question = json!({ "jsonrpc": "2.0", "id": "q1", "method": method, "params": { "message": "?", "messages": [] } });
+                if writer.send_data(event(&question)).await.is_ok() {
+                    theirs.put(writer);
+                }
+            });
+            return response;
+        }
+        plain(asked)
+    })
+    .unwrap();
+    (server, writers)
+}
+
+const SAFE: &str = r#"rules: [{ id: calls, tools: ["*"], effect: allow }, { id: sample, methods: [sampling/createMessage], effect: allow }]"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_asks_of_its_client_is_decided() {
+    for (method, allowed) in [
+        ("sampling/createMessage", true),
+        ("elicitation/create", false),
+        ("roots/list", false),
+    ] {
+        let lab = Lab::new().unwrap();
+        let (server, writers) = asking(&lab, method);
+        let world = World::new(&lab, &[("far", FAR_URL)], SAFE).await.unwrap();
+        let talker = world.talker().await.unwrap();
+        let post = request("POST", FAR.path, &SESSION, call(&json!(1), "asks")).unwrap();
+        let mut events = EventReader::new(talker.send(FAR, post).await.unwrap());
+        let mut writer = writers.take().await;
+        if allowed {
+            let question = events.message().await.unwrap().unwrap();
+            assert_eq!(question["method"], method);
+            assert_eq!(question["id"], "q1");
+            let answer = json!({ "jsonrpc": "2.0", "id": "q1", "result": { "role": "assistant", "content": { "type": "text", "text": "hi" }, "model": "m" } });
+            let reply = talker.post(FAR, &SESSION, answer.to_string()).await.unwrap();
+            assert_eq!(reply.status, 202, "{reply:?}");
+            assert_eq!(server.seen().last().unwrap().json(), answer);
+            // A second answer to one question is an answer to nothing.
+            let again = talker.post(FAR, &SESSION, answer.to_string()).await.unwrap();
+            assert_eq!(again.status, 202);
+            assert_eq!(server.seen().len(), 2, "{method}");
+        }
+        let told = || server.seen().into_iter().map(|asked| asked.json()).find(|message| message["id"] == "q1");
+        let told = wait_for("the server is answered", LIMIT, async || told()).await.unwrap();
+        assert_eq!(told["error"]["code"], if allowed { Value::Null } else { json!(-31403) }, "{told}");
+        let end = json!({ "jsonrpc": "2.0", "id": 1, "result": { "content": [] } });
+        writer.send_data(event(&end)).await.unwrap();
+        drop(writer);
+        // A refused question never reaches the client; the call ends as the server ends it.
+        assert_eq!(events.message().await.unwrap(), Some(end), "{method}");
+        assert_eq!(events.message().await.unwrap(), None);
+        let record = world
+            .daemon
+            .record("the server's question", |record| {
+                record["mcp"]["method"] == method && record["mcp"]["from"] == "server"
+            })
+            .await
+            .unwrap();
+        let effect = if allowed { "allow" } else { "deny" };
+        assert_eq!(record["decision"]["effect"], effect, "{record}");
+        assert_eq!(record["mcp"]["server"], "far", "{record}");
+        let refusals: Vec<_> = server.seen().into_iter().filter(|asked| asked.json()["id"] == "q1").collect();
+        assert_eq!(refusals.len(), 1);
+        assert_eq!(refusals[0].header("mcp-session-id"), Some("session-1"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_result_asks_for_is_decided() {
+    const MODERN: [(&str, &str); 3] = [
+        ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", "asks"),
+    ];
+    let lab = Lab::new().unwrap();
+    let streamed = Arc::new(AtomicBool::new(false));
+    let theirs = Arc::clone(&streamed);
+    let _server = Scripted::far(&lab, FAR.host, at(), move |asked| {
+        let method = asked.json()["params"]["arguments"]["method"].clone();
+        let required = json!({
+            "resultType": "input_required",
+            "inputRequests": { "q": { "method": method, "params": {} } },
+            "requestState": "opaque \u{2028} state",
+        });
+        if theirs.load(Ordering::SeqCst) {
+            let (mut writer, response) = stream();
+            let answer = json!({ "jsonrpc": "2.0", "id": asked.json()["id"], "result": required });
+            tokio::spawn(async move {
+                let _sent = writer.send_data(event(&answer)).await;
+            });
+            response
+        } else {
+            result(asked, required)
+        }
+    })
+    .unwrap();
+    let world = World::new(&lab, &[("far", FAR_URL)], SAFE).await.unwrap();
+    let talker = world.talker().await.unwrap();
+    for stream in [false, true] {
+        streamed.store(stream, Ordering::SeqCst);
+        for (method, allowed) in [("sampling/createMessage", true), ("elicitation/create", false), ("vendor/x", false)] {
+            let body = json!({ "jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": {
+                "name": "asks", "arguments": { "method": method },
+                "_meta": { "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {} } } });
+            let post = request("POST", FAR.path, &MODERN, body.to_string()).unwrap();
+            let response = talker.send(FAR, post).await.unwrap();
+            let answer = if stream {
+                EventReader::new(response).message().await.unwrap().unwrap()
+            } else {
+                whole(response).await.unwrap().json()
+            };
+            assert_eq!(answer["id"], 5, "{answer}");
+            if allowed {
+                assert_eq!(answer["result"]["inputRequests"]["q"]["method"], method, "{answer}");
+                assert_eq!(answer["result"]["requestState"], "opaque \u{2028} state");
+            } else {
+                assert_eq!(answer["error"]["code"], -31403, "{method}: {answer}");
+                assert_eq!(answer.get("result"), None);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_acceptable_message_ends_a_stream() {
+    let lab = Lab::new().unwrap();
+    let near = Place {
+        host: "localhost",
+        port: 3941,
+        tls: false,
+        path: "/sse",
+    };
+    let _server = Scripted::near(&lab, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 3941), |asked| {
+        let (mut writer, response) = stream();
+        let kind = asked.path.split_once('?').map(|(_, kind)| kind.to_owned()).unwrap_or_default();
+        tokio::spawn(async move {
+            let bad: &[u8] = match kind.as_str() {
+                "foreign" => b"event: endpoint\ndata: http://evil.example/message\n\n",
+                "port" => b"event: endpoint\ndata: http://localhost:1/message\n\n",
+                "scheme" => b"event: endpoint\ndata: javascript:alert(1)\n\n",
+                "array" => b"data: [{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{}}]\n\n",
+                "twice" => b"data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"method\":\"ping\"}\n\n",
+                "bytes" => b"data: {\"jsonrpc\":\"2.0\",\"method\":\"\xff\"}\n\n",
+                _ => b"event: vendor\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"ping\",\"id\":1}\n\n",
+            };
+            if writer.send_data(bad.to_vec().into()).await.is_ok() {
+                let _sent = writer.send_data(event(&progress(7))).await;
+            }
+            // Stays open: whoever ends it is the gate.
+            sleep(LIMIT).await;
+        });
+        response
+    })
+    .unwrap();
+    let world = World::new(&lab, &[("near", "http://localhost:3941/sse")], ALL).await.unwrap();
+    let talker = world.talker().await.unwrap();
+    for kind in ["foreign", "port", "scheme", "array", "twice", "bytes"] {
+        let headers = [("accept", "text/event-stream"), ("content-type", "")];
+        let get = request("GET", &format!("/sse?{kind}"), &headers, "").unwrap();
+        // It may end before its head has left.
+        if let Ok(response) = talker.send(near, get).await {
+            let next = EventReader::new(response).next().await;
+            assert!(!matches!(next, Ok(Some(_))), "{kind}: {next:?}");
+        }
+        // Who waits for an answer on such a stream gets an error.
+        let place = Place {
+            path: if kind == "array" { "/sse?array" } else { "/sse?twice" },
+            ..near
+        };
+        let post = request("POST", place.path, &[], call(&json!(3), "a")).unwrap();
+        let mut events = EventReader::new(talker.send(place, post).await.unwrap());
+        let answer = events.message().await.unwrap().unwrap();
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(3), &json!(-31502)));
+        assert_eq!(events.message().await.unwrap(), None);
+    }
+    let refused = world
+        .daemon
+        .record("a stream that was stopped", |record| record.to_string().contains("an endpoint of another origin"))
+        .await
+        .unwrap();
+    assert_eq!(refused["outcome"]["status"], "refused", "{refused}");
+    // Of a type that clients ignore: not sent on, and the stream lives.
+    let get = request("GET", "/sse?vendor", &[("accept", "text/event-stream"), ("content-type", "")], "").unwrap();
+    let mut events = EventReader::new(talker.send(near, get).await.unwrap());
+    assert_eq!(events.message().await.unwrap(), Some(progress(7)));
+}
