@@ -165,14 +165,14 @@ fn status(answering: &Answering, facts: Facts, owner: Owner) -> Status {
         gate: facts.gate,
         gate_restarts: facts.gate_restarts,
         kernel: facts.kernel,
-        policy: policy_state(stages),
+        policy: policy_state(stages, facts.rejected),
         audit: Some(audit_state(stages, &answering.directory)),
         workloads: workloads(stages, owner),
         findings: findings(answering, owner),
     }
 }
 
-fn policy_state(stages: &Stages) -> PolicyState {
+fn policy_state(stages: &Stages, rejected: Option<String>) -> PolicyState {
     let state = stages.decider.in_force();
     PolicyState {
         generation: state.generation,
@@ -180,7 +180,7 @@ fn policy_state(stages: &Stages) -> PolicyState {
         loaded: state.loaded,
         servers: u32::try_from(state.set.servers().count()).unwrap_or(u32::MAX),
         rules: u32::try_from(state.set.rules().len()).unwrap_or(u32::MAX),
-        rejected: stages.decider.rejected(),
+        rejected: rejected.or_else(|| stages.decider.rejected()),
     }
 }
 

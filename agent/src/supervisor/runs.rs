@@ -30,7 +30,7 @@ const VERDICT_LIMIT: Duration = Duration::from_secs(10);
 /// Starts that wait for the gate.
 const MAX_ASKED: usize = 256;
 /// Time for a server to end after SIGTERM.
-const GRACE: Duration = Duration::from_secs(2);
+pub(super) const GRACE: Duration = Duration::from_secs(2);
 
 /// A start that waits for the gate's verdict.
 #[derive(Debug)]
