@@ -55,8 +55,8 @@ pub(crate) fn dial(dial: &Dial) -> Result<Value> {
 }
 
 pub(crate) fn accept(accept: &Accept) -> Result<()> {
-    let listener = TcpListener::bind(accept.listen)
-        .with_context(|| format!("listen on {}", accept.listen))?;
+    let listener =
+        TcpListener::bind(accept.listen).with_context(|| format!("listen on {}", accept.listen))?;
     writeln!(stdout(), "{}", json!({ "ready": true })).context("say that it is ready")?;
     loop {
         // One that is gone already was meant to be.

@@ -55,12 +55,17 @@ fn head(out: &mut String, figures: &Value) {
 }
 
 fn cases(out: &mut String, figures: &Value) {
-    line(out, "\n| case | way | requests/s | median | p99 | CPU per request | CPU beside HAProxy |");
+    line(
+        out,
+        "\n| case | way | requests/s | median | p99 | CPU per request | CPU beside HAProxy |",
+    );
     line(out, "|---|---|---:|---:|---:|---:|---:|");
     for case in &CASES {
         let ways = &figures["cases"][case.name]["ways"];
         for way in Way::ALL {
-            let Some(of) = ways.get(way.name()) else { continue };
+            let Some(of) = ways.get(way.name()) else {
+                continue;
+            };
             let cpu = of["cpu_us"].as_f64();
             let ratio = cpu
                 .zip(ways["haproxy"]["cpu_us"].as_f64())
@@ -95,25 +100,77 @@ fn goals(out: &mut String, figures: &Value) {
         figures["cases"][case]["ways"][way.name()][figure].as_f64()
     };
     let ratio = |case: &str, other: Way, figure: &str| {
-        of(case, Way::Exeat, figure).zip(of(case, other, figure)).map(|(own, other)| own / other)
+        of(case, Way::Exeat, figure)
+            .zip(of(case, other, figure))
+            .map(|(own, other)| own / other)
     };
     let times = |value: Option<f64>| value.map(|value| format!("{value:.2} x"));
     let unit = |value: Option<f64>, unit: &str| value.map(|value| format!("{value:.2} {unit}"));
     let added = |way: Way| {
-        of("call_1", way, "p50_us").zip(of("call_1", Way::Direct, "p50_us")).map(|(way, direct)| way - direct)
+        of("call_1", way, "p50_us")
+            .zip(of("call_1", Way::Direct, "p50_us"))
+            .map(|(way, direct)| way - direct)
     };
     let connect = |figure: &str| figures["connect"][figure].as_f64();
     let memory = |way: Way| figures["memory"][way.name()]["kib_per_connection"].as_f64();
     let rows = [
-        ("CPU per request, 16 connections", "at most 1.1 x HAProxy", times(ratio("call_16", Way::Haproxy, "cpu_us"))),
-        ("CPU per request, 256 connections", "at most 1.1 x HAProxy", times(ratio("call_256", Way::Haproxy, "cpu_us"))),
-        ("requests/s, 16 connections", "at least 30 x mitmproxy", times(ratio("call_16", Way::Mitmproxy, "requests_per_second"))),
-        ("added median latency, 1 connection", "no more than HAProxy", added(Way::Exeat).zip(added(Way::Haproxy)).map(|(own, other)| format!("{own:.0} µs (HAProxy {other:.0} µs)"))),
-        ("new connections/s", "at least 1.0 x HAProxy", times(ratio("new", Way::Haproxy, "requests_per_second"))),
-        ("idle intercepted connection", "at most 40 KiB", memory(Way::Exeat).map(|own| format!("{own:.1} KiB (HAProxy {:.1} KiB)", memory(Way::Haproxy).unwrap_or_default()))),
-        ("connect, unmanaged process", "at most 0.3 µs more", unit(connect("unmanaged_more_us"), "µs more")),
-        ("connect, managed process", "at most 4 µs more", unit(connect("managed_more_us"), "µs more")),
-        ("decision with 1,000 rules", "under 1 µs", unit(figures["decision"]["ns_by_rules"]["1000"].as_f64().map(|ns| ns / 1000.0), "µs")),
+        (
+            "CPU per request, 16 connections",
+            "at most 1.1 x HAProxy",
+            times(ratio("call_16", Way::Haproxy, "cpu_us")),
+        ),
+        (
+            "CPU per request, 256 connections",
+            "at most 1.1 x HAProxy",
+            times(ratio("call_256", Way::Haproxy, "cpu_us")),
+        ),
+        (
+            "requests/s, 16 connections",
+            "at least 30 x mitmproxy",
+            times(ratio("call_16", Way::Mitmproxy, "requests_per_second")),
+        ),
+        (
+            "added median latency, 1 connection",
+            "no more than HAProxy",
+            added(Way::Exeat)
+                .zip(added(Way::Haproxy))
+                .map(|(own, other)| format!("{own:.0} µs (HAProxy {other:.0} µs)")),
+        ),
+        (
+            "new connections/s",
+            "at least 1.0 x HAProxy",
+            times(ratio("new", Way::Haproxy, "requests_per_second")),
+        ),
+        (
+            "idle intercepted connection",
+            "at most 40 KiB",
+            memory(Way::Exeat).map(|own| {
+                format!(
+                    "{own:.1} KiB (HAProxy {:.1} KiB)",
+                    memory(Way::Haproxy).unwrap_or_default()
+                )
+            }),
+        ),
+        (
+            "connect, unmanaged process",
+            "at most 0.3 µs more",
+            unit(connect("unmanaged_more_us"), "µs more"),
+        ),
+        (
+            "connect, managed process",
+            "at most 4 µs more",
+            unit(connect("managed_more_us"), "µs more"),
+        ),
+        (
+            "decision with 1,000 rules",
+            "under 1 µs",
+            unit(
+                figures["decision"]["ns_by_rules"]["1000"]
+                    .as_f64()
+                    .map(|ns| ns / 1000.0),
+                "µs",
+            ),
+        ),
     ];
     line(out, "\n| goal | | reached |\n|---|---|---|");
     for (what, goal, reached) in rows {

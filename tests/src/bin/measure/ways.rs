@@ -109,14 +109,17 @@ impl Site {
             Way::Exeat => {
                 let cgroup = Cgroup::create(&format!("{}-client", self.lab.name()))?;
                 let policy = policy(cgroup.path())?;
-                let daemon = self.cores.on(Core::Middle, self.lab.daemon_with(&policy, LIMITS));
+                let daemon = self
+                    .cores
+                    .on(Core::Middle, self.lab.daemon_with(&policy, LIMITS));
                 let daemon = daemon.await?;
                 open.processes = vec![daemon.pid(), gate(&self.lab)?];
                 open.cgroup = Some(cgroup);
                 open.connect = None;
                 open.roots = directory.join("state/ca/ca.pem");
                 if !open.roots.exists() {
-                    open.roots = find(&directory.join("state"), "ca.pem").context("find Exeat's authority")?;
+                    open.roots = find(&directory.join("state"), "ca.pem")
+                        .context("find Exeat's authority")?;
                 }
                 open._daemon = Some(daemon);
             }
@@ -128,7 +131,11 @@ impl Site {
         let directory = self.lab.directory();
         let mut command = self.lab.outside.command(&self.load);
         command
-            .args(["upstream", "--listen", &SocketAddr::new(WORLD, 443).to_string()])
+            .args([
+                "upstream",
+                "--listen",
+                &SocketAddr::new(WORLD, 443).to_string(),
+            ])
             .arg("--cert")
             .arg(directory.join("upstream.pem"))
             .arg("--key")
@@ -163,7 +170,10 @@ impl Site {
         let mut process = self.cores.on(Core::Middle, start).await?;
         let what = format!("{} listens", open.way.name());
         wait_until(&what, START, || {
-            self.lab.inside.within(|| Ok(std::net::TcpStream::connect(listen)?)).is_ok()
+            self.lab
+                .inside
+                .within(|| Ok(std::net::TcpStream::connect(listen)?))
+                .is_ok()
         })
         .await
         .with_context(|| process.report())?;
@@ -228,25 +238,30 @@ hosts:
 /// The path of a cgroup as a policy writes it.
 pub(crate) fn below(cgroup: &Path) -> Result<String> {
     let mount = cgroup::mount()?;
-    let path = cgroup.strip_prefix(&mount).context("find a cgroup below its mount")?;
+    let path = cgroup
+        .strip_prefix(&mount)
+        .context("find a cgroup below its mount")?;
     Ok(format!("/{}", path.display()))
 }
 
 /// The gate's pid.
 pub(crate) fn gate(lab: &Lab) -> Result<u32> {
     let processes = cgroup::mount()?.join(lab.name()).join("gate/cgroup.procs");
-    let text = fs::read_to_string(&processes)
-        .with_context(|| format!("read {}", processes.display()))?;
+    let text =
+        fs::read_to_string(&processes).with_context(|| format!("read {}", processes.display()))?;
     let first = text.lines().next().context("find the gate")?;
     first.parse().context("read the gate's pid")
 }
 
 fn find(directory: &Path, name: &str) -> Option<PathBuf> {
-    fs::read_dir(directory).ok()?.filter_map(Result::ok).find_map(|entry| {
-        let path = entry.path();
-        if path.is_dir() {
-            return find(&path, name);
-        }
-        (path.file_name()? == name).then_some(path)
-    })
+    fs::read_dir(directory)
+        .ok()?
+        .filter_map(Result::ok)
+        .find_map(|entry| {
+            let path = entry.path();
+            if path.is_dir() {
+                return find(&path, name);
+            }
+            (path.file_name()? == name).then_some(path)
+        })
 }
