@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use exeat_tests::Lab;
 use exeat_tests::daemon::binary;
 use exeat_tests::fixtures::Fixtures;
-use exeat_tests::lab::{WORLD, WORLD_OTHER};
+use exeat_tests::lab::{LAN, WORLD, WORLD_OTHER};
 use exeat_tests::process::{Process, must, run};
 use exeat_tests::wait::{wait_for, wait_until};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::hand::Hand;
-use crate::place::{curl, exchange, policy, start};
+use crate::place::{curl, exchange, managed, policy, start};
 use crate::streams::gate;
 
 const NAME: &str = "api.lab.example";
@@ -447,4 +447,133 @@ fn fill(path: &std::path::Path) {
     for size in [65536, 4096, 512, 1] {
         while file.write_all(&vec![0; size]).is_ok() {}
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_by_unread_is_cut_too() {
+    let lab = Lab::new().unwrap();
+    let echo = lab.echo(SocketAddr::new(LAN, 5432)).unwrap();
+    lab.dns.points("db.lab.example", &[WORLD]);
+    let named = lab.echo(SocketAddr::new(WORLD, 5432)).unwrap();
+    let range = "{ cidr: 10.78.0.0/16, ports: [5432], protocol: tcp }";
+    let name = "{ host: db.lab.example, ports: [5432], protocol: tcp }";
+    let daemon = lab.daemon(&policy(&[range, name])).await.unwrap();
+    let python = Fixtures::find().unwrap().python(2);
+    let python = python.to_str().unwrap();
+    let lan = LAN.to_string();
+    let by_range = start(&lab, "range", &[python, "-c", TALK, &lan]);
+    let by_name = start(&lab, "name", &[python, "-c", TALK, "db.lab.example"]);
+    let talks = |process: &Process| process.stdout().contains("x5");
+    for process in [&by_range, &by_name] {
+        wait_until("it talks", LIMIT, || talks(process))
+            .await
+            .unwrap();
+    }
+    daemon.replace_policy(&policy(&[name])).unwrap();
+    wait_until("the range is cut", LIMIT, || {
+        by_range.stdout().contains("end")
+    })
+    .await
+    .unwrap();
+    wait_until("the range is refused", LIMIT, || {
+        by_range.stdout().contains("ConnectionRefused")
+    })
+    .await
+    .unwrap();
+    assert!(
+        !by_name.stdout().contains("end"),
+        "the name was not touched"
+    );
+    daemon.replace_policy(&policy(&[])).unwrap();
+    wait_until("the name is cut", LIMIT, || {
+        by_name.stdout().contains("end")
+    })
+    .await
+    .unwrap();
+    assert_eq!((echo.got().len(), named.got().len()), (1, 1));
+    daemon
+        .record("the cut", |record| {
+            record["tcp"]["address"] == lan
+                && record["outcome"]["error"]
+                    .as_str()
+                    .is_some_and(|why| why.contains("cut"))
+        })
+        .await
+        .unwrap();
+}
+
+/// Talks to an echo until it ends, then tries once more.
+const TALK: &str = "import socket,sys,time
+where=(socket.getaddrinfo(sys.argv[1],5432,socket.AF_INET)[0][4])
+s=socket.create_connection(where)
+n=0
+try:
+  while True:
+    s.sendall(b'x%d'%n); got=s.recv(64)
+    if not got: break
+    print(got.decode(),flush=True); n+=1; time.sleep(0.05)
+except OSError: pass
+print('end',flush=True)
+try: socket.create_connection(where); print('again',flush=True)
+except OSError as e: print(type(e).__name__,flush=True)
+time.sleep(60)";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_exchange_has_one_record() {
+    const EACH: usize = 300;
+    let lab = Lab::new().unwrap();
+    let server = lab.https(&[NAME], address()).unwrap();
+    let entry = "{ host: api.lab.example, paths: [/echo] }";
+    let mut daemon = lab.daemon(&policy(&[entry])).await.unwrap();
+    for (version, path, status) in [
+        ("--http2", "echo", "200"),
+        ("--http1.1", "echo", "200"),
+        ("--http2", "no", "403"),
+    ] {
+        let url = format!("https://{NAME}/{path}?{version}[1-{EACH}]");
+        let done = managed(
+            &lab,
+            &[
+                "curl",
+                "--silent",
+                "--parallel",
+                "--parallel-max",
+                "30",
+                "--output",
+                "/dev/null",
+                "--write-out",
+                "%{http_code}\n",
+                version,
+                &url,
+            ],
+        )
+        .await;
+        let right = done.stdout.lines().filter(|line| *line == status).count();
+        assert_eq!(
+            right, EACH,
+            "{version} {path}: {} {}",
+            done.stdout, done.stderr
+        );
+    }
+    assert_eq!(server.seen().len(), 2 * EACH);
+    daemon.stop().await.unwrap();
+    let records = daemon.audit().unwrap();
+    let mut paths: Vec<&str> = records
+        .iter()
+        .filter(|record| record["kind"] == "http")
+        .map(|record| record["http"]["path"].as_str().unwrap())
+        .collect();
+    assert_eq!(paths.len(), 3 * EACH);
+    paths.sort_unstable();
+    paths.dedup();
+    assert_eq!(paths.len(), 3 * EACH, "each path once");
+    let numbers: Vec<u64> = records
+        .iter()
+        .map(|record| record["seq"].as_u64().unwrap())
+        .collect();
+    assert!(
+        numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
+        "gapless"
+    );
+    verified(&lab).await;
 }
