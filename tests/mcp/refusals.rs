@@ -118,9 +118,19 @@ async fn a_denied_tool_does_not_exist_and_an_allowed_one_is_called() {
     }
     // A session that no server opened has no count of its own; one limit of a tool is not another tool's.
     let other = [legacy, ("mcp-session-id", "another")];
-    let made_up = talker.post(FAR, &other, call(&json!(1), "limited")).await.unwrap();
+    let made_up = talker
+        .post(FAR, &other, call(&json!(1), "limited"))
+        .await
+        .unwrap();
     assert_eq!(made_up.code(), Some(-31429));
-    assert_eq!(talker.post(FAR, &session, call(&json!(1), "get_b")).await.unwrap().code(), None);
+    assert_eq!(
+        talker
+            .post(FAR, &session, call(&json!(1), "get_b"))
+            .await
+            .unwrap()
+            .code(),
+        None
+    );
     assert_eq!(server.take().len(), 3);
     let record = world
         .daemon
@@ -189,7 +199,9 @@ async fn mcp_to_what_is_not_registered_is_refused_by_its_content() {
     let other_at = SocketAddr::new(exeat_tests::lab::WORLD_OTHER, 443);
     let other = Scripted::far(&lab, OTHER.host, other_at, plain).unwrap();
     let egress = "[{ host: api.lab.example }, { host: mcp.lab.example }]";
-    let world = World::with(&lab, &[("far", FAR_URL)], egress, ALL).await.unwrap();
+    let world = World::with(&lab, &[("far", FAR_URL)], egress, ALL)
+        .await
+        .unwrap();
     let talker = world.talker().await.unwrap();
     let initialize = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"x","version":"1"}}}"#;
     let rows: [(&[(&str, &str)], &str); 7] = [
