@@ -3,7 +3,7 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -179,6 +179,11 @@ impl Daemon<'_> {
     /// Ends the daemon in order (SIGTERM).
     pub async fn stop(&mut self) -> Result<()> {
         self.process.stop().await.map(drop)
+    }
+
+    /// Waits until it has ended by itself or by a signal of the test's.
+    pub async fn ended(&mut self) -> Result<ExitStatus> {
+        self.process.wait(START).await
     }
 
     /// Starts it again after [`Daemon::kill`] or [`Daemon::stop`], and waits until it is ready.

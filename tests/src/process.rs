@@ -158,8 +158,11 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// The last line of standard output as JSON: the clients' one line.
+    /// Standard output as JSON, or its last line: the clients' one line.
     pub fn json(&self) -> Result<Value> {
+        if let Ok(whole) = serde_json::from_str(&self.stdout) {
+            return Ok(whole);
+        }
         let line = self.stdout.lines().last().unwrap_or_default();
         serde_json::from_str(line)
             .with_context(|| format!("read the answer in `{line}`; {}", self.stderr))

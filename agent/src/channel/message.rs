@@ -65,6 +65,8 @@ pub enum ToGate {
         uid: u32,
         /// The account's name, where it has one.
         user: Option<String>,
+        /// The workload that asks, where the process is managed.
+        workload: Option<u32>,
         /// The server's name in the register.
         server: String,
     },

@@ -148,6 +148,8 @@ pub struct Limits {
     pub connect_deadline: Duration,
     /// Time without a byte either way after which a connection is closed.
     pub idle_deadline: Duration,
+    /// Time for an upstream to begin its answer. A tool may take long.
+    pub answer_deadline: Duration,
     /// Connections that one workload may hold through the gate.
     pub connections_per_workload: u32,
 }
@@ -182,6 +184,7 @@ impl Default for Config {
                 header_deadline: Duration::from_secs(10),
                 connect_deadline: Duration::from_secs(10),
                 idle_deadline: Duration::from_mins(10),
+                answer_deadline: Duration::from_mins(10),
                 connections_per_workload: 256,
             },
             shutdown: Duration::from_secs(10),

@@ -52,6 +52,7 @@ const LIMITS: Keys = keys(
         "header_deadline",
         "connect_deadline",
         "idle_deadline",
+        "answer_deadline",
         "connections_per_workload",
     ],
 );
@@ -181,6 +182,10 @@ fn read_limits(reader: &mut Reader, fields: Fields<'_>, config: &mut Config) {
     set(
         &mut limits.idle_deadline,
         duration(reader, fields, "idle_deadline", SECOND..=24 * hour),
+    );
+    set(
+        &mut limits.answer_deadline,
+        duration(reader, fields, "answer_deadline", 100..=24 * hour),
     );
     let connections = number(
         reader,

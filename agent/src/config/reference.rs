@@ -105,6 +105,11 @@ const SETTINGS: &[Setting] = &[
         "time without a byte after which a connection is closed",
     ),
     (
+        "limits.answer_deadline",
+        "`10m`",
+        "time for an upstream to begin its answer",
+    ),
+    (
         "limits.connections_per_workload",
         "`256`",
         "connections that one workload may hold",

@@ -163,6 +163,7 @@ fn facts() -> Facts {
             degraded: Vec::new(),
             lost_events: 0,
         },
+        rejected: None,
     }
 }
 

@@ -48,6 +48,8 @@ pub(super) trait Story: Sized {
     fn tell_connection_peer(&mut self, peer: &Peer, tls: bool);
     /// The status that the caller gets.
     fn tell_status(&mut self, status: StatusCode);
+    /// How much of the request's body was sent on.
+    fn tell_request_bytes(&mut self, bytes: u64);
     /// How much was answered.
     fn tell_response_bytes(&mut self, bytes: u64);
     /// What was decided.
@@ -145,6 +147,12 @@ impl Story for OpenRecord {
     fn tell_status(&mut self, status: StatusCode) {
         if let Some(http) = &mut self.record_mut().http {
             http.status = Some(status.as_u16());
+        }
+    }
+
+    fn tell_request_bytes(&mut self, bytes: u64) {
+        if let Some(http) = &mut self.record_mut().http {
+            http.request_bytes = Some(bytes);
         }
     }
 

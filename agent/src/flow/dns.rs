@@ -70,9 +70,17 @@ impl Oracle for Names {
     }
 
     fn synthetic(&self, workload: u32, name: &Name) -> Result<(Ipv4Addr, Ipv6Addr), BindFault> {
+        let given = self.bindings.synthetic(workload, name);
+        let (v4, v6) = given.map_err(|cause| unbound(workload, name, cause))?;
+        // A name that policy has dropped meanwhile has no ports, so that nothing opens.
+        let ports = self
+            .may_resolve(workload, name)
+            .map(|grant| ports(&grant))
+            .unwrap_or_default();
         self.bindings
-            .synthetic(workload, name)
-            .map_err(|cause| unbound(workload, name, cause))
+            .bind(workload, name, &[v4.into(), v6.into()], &ports)
+            .map_err(|cause| unbound(workload, name, cause))?;
+        Ok((v4, v6))
     }
 }
 
@@ -195,13 +203,12 @@ fn described(outcome: &DnsOutcome) -> Dns {
     let addresses = outcome.addresses.iter().map(ToString::to_string);
     let aliases = outcome.aliases.iter().map(ToString::to_string);
     Dns {
-        name: Text::new(&outcome.asked),
+        // As policy and the other records write it: without the root's dot.
+        name: Text::new(outcome.asked.strip_suffix('.').unwrap_or(&outcome.asked)),
         record_type: Text::new(&outcome.kind.map(describe_type).unwrap_or_default()),
         code: outcome.rcode.map(|code| {
-            Text::new(&format!(
-                "{:?}",
-                ResponseCode::from(0, code.to_be_bytes()[1])
-            ))
+            let code = ResponseCode::from(0, code.to_be_bytes()[1]);
+            Text::new(&format!("{code:?}").to_ascii_uppercase())
         }),
         answers: addresses
             .chain(aliases)

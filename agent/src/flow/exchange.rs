@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -190,12 +190,13 @@ async fn forward(
         let unread = upgraded(&request, connection.tls);
         (hyper::upgrade::on(&mut request), unread)
     });
-    let recognised = Arc::new(AtomicBool::new(false));
-    let request = outgoing(request, connection, upgrade, &recognised);
+    let sent = Arc::new(Sent::default());
+    let request = outgoing(request, connection, upgrade, &sent);
     let asked = tokio::time::Instant::now();
     let answered = connection.send(peer, request).await;
     let waited = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
-    if recognised.load(Ordering::Acquire) {
+    record.tell_request_bytes(sent.bytes.load(Ordering::Relaxed));
+    if sent.recognised() {
         return refused(
             record,
             Refusal::Unregistered,
@@ -227,7 +228,7 @@ async fn forward(
     strip_hop_by_hop(response.headers_mut());
     // Another way to the same name would not pass the gate.
     response.headers_mut().remove(ALT_SVC);
-    response.map(|body| Watched::new(body, Closing::new(record, waited, recognised)).boxed_unsync())
+    response.map(|body| Watched::new(body, Closing::new(record, sent, waited)).boxed_unsync())
 }
 
 /// Why a request is not one of ordinary HTTP, as far as its head shows. Clients name their revision of MCP also
@@ -274,7 +275,7 @@ fn outgoing(
     request: Request<Incoming>,
     connection: &Connection,
     upgrade: bool,
-    recognised: &Arc<AtomicBool>,
+    sent: &Arc<Sent>,
 ) -> Request<Body> {
     let (mut parts, body) = request.into_parts();
     let asked = parts.headers.get(UPGRADE).cloned();
@@ -301,7 +302,7 @@ fn outgoing(
     let scanner = Scanner::new(&parts.headers);
     let watch = Recognising {
         scanner,
-        recognised: Arc::clone(recognised),
+        sent: Arc::clone(sent),
     };
     let body = Drained::new(body, &connection.stages.tasks);
     Request::from_parts(parts, Watched::new(body, watch).boxed_unsync())
@@ -347,18 +348,33 @@ fn tunnel_upgraded(
     });
 }
 
+/// What became of a request's body so far.
+#[derive(Default)]
+struct Sent {
+    recognised: AtomicBool,
+    bytes: AtomicU64,
+}
+
+impl Sent {
+    fn recognised(&self) -> bool {
+        self.recognised.load(Ordering::Acquire)
+    }
+}
+
 /// Watches a request's body for MCP.
 struct Recognising {
     scanner: Scanner,
-    recognised: Arc<AtomicBool>,
+    sent: Arc<Sent>,
 }
 
 impl Watch for Recognising {
     fn data(&mut self, bytes: &[u8]) -> Result<(), &'static str> {
         if self.scanner.push(bytes) == Verdict::Mcp {
-            self.recognised.store(true, Ordering::Release);
+            self.sent.recognised.store(true, Ordering::Release);
             return Err("MCP spoken to a server that is not registered");
         }
+        let count = bytes.len() as u64;
+        self.sent.bytes.fetch_add(count, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -366,29 +382,36 @@ impl Watch for Recognising {
 /// Closes the record when the response has gone by.
 struct Closing {
     record: Option<OpenRecord>,
+    sent: Arc<Sent>,
     upstream_us: u64,
     bytes: u64,
-    /// Set when the request turned out to speak MCP after its answer had begun.
-    recognised: Arc<AtomicBool>,
 }
 
 impl Closing {
-    fn new(record: OpenRecord, upstream_us: u64, recognised: Arc<AtomicBool>) -> Self {
+    fn new(record: OpenRecord, sent: Arc<Sent>, upstream_us: u64) -> Self {
         Self {
             record: Some(record),
+            sent,
             upstream_us,
             bytes: 0,
-            recognised,
         }
+    }
+
+    fn take(&mut self) -> Option<OpenRecord> {
+        let mut record = self.record.take()?;
+        record.tell_request_bytes(self.sent.bytes.load(Ordering::Relaxed));
+        record.tell_response_bytes(self.bytes);
+        Some(record)
     }
 }
 
 impl Drop for Closing {
+    /// A response that did not get to its end: the record says how far it came, and closes as abandoned.
     fn drop(&mut self) {
-        // The server gave up when the request was cut off.
-        if let Some(record) = self.record.take()
-            && self.recognised.load(Ordering::Acquire)
+        if let Some(record) = self.take()
+            && self.sent.recognised()
         {
+            // The server gave up when the request was cut off.
             record.refuse_with("MCP spoken to a server that is not registered");
         }
     }
@@ -400,10 +423,18 @@ impl Watch for Closing {
         Ok(())
     }
 
+    fn fail(&mut self, error: &hyper::Error) {
+        if let Some(record) = self.take() {
+            if self.sent.recognised() {
+                return record.refuse_with("MCP spoken to a server that is not registered");
+            }
+            record.fail(error);
+        }
+    }
+
     fn end(&mut self) {
-        if let Some(mut record) = self.record.take() {
-            record.tell_response_bytes(self.bytes);
-            if self.recognised.load(Ordering::Acquire) {
+        if let Some(record) = self.take() {
+            if self.sent.recognised() {
                 return record.refuse_with("MCP spoken to a server that is not registered");
             }
             let upstream_us = Some(self.upstream_us);

@@ -38,6 +38,8 @@ pub trait Watch: Send + 'static {
     fn data(&mut self, bytes: &[u8]) -> Result<(), &'static str>;
     /// The body ended as it should.
     fn end(&mut self) {}
+    /// Its sender failed.
+    fn fail(&mut self, _error: &hyper::Error) {}
 }
 
 /// A request's body whose rest is read and forgotten when nobody wants it any more. Left unread, HTTP/2 resets the
@@ -162,7 +164,10 @@ where
         let this = &mut *self;
         let frame = match std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
             Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Poll::Ready(Some(Err(BodyFault::Read(error)))),
+            Some(Err(error)) => {
+                this.watch.fail(&error);
+                return Poll::Ready(Some(Err(BodyFault::Read(error))));
+            }
             None => {
                 if !this.ended {
                     this.ended = true;

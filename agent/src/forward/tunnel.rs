@@ -67,6 +67,8 @@ where
         () = cut.cancelled() => Ended::Cut,
         done = copied => match done {
             Ok(_) => Ended::Closed,
+            // TLS that ends without saying so, as most clients' does: nothing here depends on where it ends.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ended::Closed,
             Err(error) => Ended::Failed(error),
         },
     }

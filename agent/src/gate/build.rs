@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use exeat_ebpf::{Gate as Kernel, GateMap};
 use hyper::Uri;
@@ -36,8 +35,6 @@ use crate::tls::upstream::{ClientCertificate, Upstreams};
 
 /// Certificates that may be asked for at once.
 const SIGNATURES: usize = 64;
-/// A tool may take long to answer; what takes longer is given up.
-const ANSWER: Duration = Duration::from_mins(10);
 
 /// Everything, ready to serve.
 pub(super) struct Built {
@@ -119,7 +116,7 @@ fn bounds(limits: &Limits) -> Bounds {
     Bounds {
         greeting: limits.header_deadline,
         idle: limits.idle_deadline,
-        answer: ANSWER,
+        answer: limits.answer_deadline,
         body: size(limits.body_bytes),
         headers: size(limits.header_bytes.into()),
     }

@@ -17,7 +17,8 @@ use crate::control::reply::{
     AuditState, Certificate, Finding, PolicyState, Reply, Server, Status, Workload, WorkloadKind,
 };
 use crate::control::{
-    Code, Command, ControlError, Facts, Handover, Question, Responder, Scope, chain,
+    ClientLimits, Code, Command, ControlError, Facts, Handover, Question, Responder, Scope, Slots,
+    chain,
 };
 use crate::flow::Stages;
 use crate::identify::workloads::Known;
@@ -32,6 +33,8 @@ pub(super) struct Answering {
     audit: OwnedFd,
     directory: PathBuf,
     certificate: Certificate,
+    /// The supervisor's count of a client ends where the gate takes it over.
+    slots: Slots,
 }
 
 impl Answering {
@@ -46,6 +49,7 @@ impl Answering {
             audit,
             directory,
             certificate,
+            slots: Slots::new(ClientLimits::default()),
         }
     }
 
@@ -56,7 +60,13 @@ impl Answering {
 
 /// Answers one client. What fails is told to the client or, where it is gone, to the log.
 pub(super) async fn answer(answering: Arc<Answering>, handover: Handover, socket: OwnedFd) {
-    let told = match Responder::adopt(socket, None) {
+    let slot = answering.slots.take(handover.peer.uid);
+    let busy = slot.is_none();
+    let told = match Responder::adopt(socket, slot) {
+        Ok(responder) if busy => {
+            let why = "the daemon serves as many clients as it may";
+            responder.fail(Code::Busy, why).await
+        }
         Ok(responder) => reply(&answering, handover, responder).await,
         Err(error) => Err(error),
     };
@@ -155,14 +165,14 @@ fn status(answering: &Answering, facts: Facts, owner: Owner) -> Status {
         gate: facts.gate,
         gate_restarts: facts.gate_restarts,
         kernel: facts.kernel,
-        policy: policy_state(stages),
+        policy: policy_state(stages, facts.rejected),
         audit: Some(audit_state(stages, &answering.directory)),
         workloads: workloads(stages, owner),
         findings: findings(answering, owner),
     }
 }
 
-fn policy_state(stages: &Stages) -> PolicyState {
+fn policy_state(stages: &Stages, rejected: Option<String>) -> PolicyState {
     let state = stages.decider.in_force();
     PolicyState {
         generation: state.generation,
@@ -170,7 +180,7 @@ fn policy_state(stages: &Stages) -> PolicyState {
         loaded: state.loaded,
         servers: u32::try_from(state.set.servers().count()).unwrap_or(u32::MAX),
         rules: u32::try_from(state.set.rules().len()).unwrap_or(u32::MAX),
-        rejected: stages.decider.rejected(),
+        rejected: rejected.or_else(|| stages.decider.rejected()),
     }
 }
 

@@ -81,6 +81,7 @@ impl Supervisor {
                 degraded,
                 lost_events: lost.unwrap_or_default(),
             },
+            rejected: self.rejected.clone(),
         }
     }
 }

@@ -596,11 +596,11 @@ impl Supervisor {
         .await;
     }
 
-    /// Ends what `exeat run` started, then the gate, which records the rest.
+    /// Lets the gate finish what is under way and record the rest, then ends what `exeat run` started: a
+    /// server that went first would take its exchanges with it.
     async fn shut_down(&mut self, happenings: &mut mpsc::Receiver<Happening>) {
         let deadline = self.parts.config.shutdown;
         self.record("daemon_stopping", None, Vec::new()).await;
-        self.stop.cancel();
         let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
         self.tell(ToGate::Stop { deadline_ms }).await;
         let last = Instant::now() + deadline + Duration::from_secs(1);
@@ -626,8 +626,10 @@ impl Supervisor {
                 }
             }
         }
+        self.stop.cancel();
         self.tasks.close();
         let tasks = self.tasks.clone();
+        let last = Instant::now() + super::runs::GRACE + Duration::from_secs(1);
         loop {
             tokio::select! {
                 biased;

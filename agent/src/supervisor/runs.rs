@@ -31,7 +31,7 @@ const VERDICT_LIMIT: Duration = Duration::from_secs(10);
 /// Starts that wait for the gate.
 const MAX_ASKED: usize = 256;
 /// Time for a server to end after SIGTERM.
-const GRACE: Duration = Duration::from_secs(2);
+pub(super) const GRACE: Duration = Duration::from_secs(2);
 
 /// A start that waits for the gate's verdict.
 #[derive(Debug)]
@@ -86,6 +86,7 @@ impl Supervisor {
             request,
             uid: client.peer.uid,
             user: accounts::name_of(client.peer.uid),
+            workload: client.peer.workload,
             server: run.server.clone(),
         };
         self.asked.insert(

@@ -103,6 +103,8 @@ pub struct Facts {
     pub gate_restarts: u32,
     /// The programs in the kernel.
     pub kernel: KernelState,
+    /// Why the newest policy was not taken, if it was not: the gate never sees such a one.
+    pub rejected: Option<String>,
 }
 
 /// Where an answer goes. Dropped without an end, it leaves the client with an incomplete answer,

@@ -1,0 +1,110 @@
+//! The two halves joined: an outbound request of a server names the tool call that caused it.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use exeat_tests::Lab;
+use exeat_tests::cgroup::Cgroup;
+use exeat_tests::fixtures::{Client, Fixtures, Server};
+use exeat_tests::lab::WORLD;
+use exeat_tests::process::{Process, run};
+use exeat_tests::wait::wait_until;
+use serde_json::{Value, json};
+
+use crate::place::LIMIT;
+
+const NAME: &str = "api.lab.example";
+
+fn policy(server: &str, host: &str) -> String {
+    format!(
+        "version: 1
+servers:
+  notes:
+    purpose: fetches what it is told to
+    owner: tests@lab.example
+    listen: 127.0.0.1:3001
+    match: {{ cgroup: /{server} }}
+    egress: [{{ host: {NAME} }}]
+hosts: {{ agent: {{ match: {{ cgroup: /{host} }}, servers: [notes] }} }}
+rules: [{{ id: all, servers: [notes], tools: [\"*\"], effect: allow }}]
+"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outbound_request_names_its_tool_call() {
+    let lab = Lab::new().unwrap();
+    let _api = lab.https(&[NAME], SocketAddr::new(WORLD, 443)).unwrap();
+    let (server, host) = (format!("{}-server", lab.name()), format!("{}-host", lab.name()));
+    let (serving, hosting) = (Cgroup::create(&server).unwrap(), Cgroup::create(&host).unwrap());
+    let daemon = lab.daemon(&policy(&server, &host)).await.unwrap();
+    let ca = daemon.cli(&["ca", "export"]).await.unwrap();
+    let trust = lab.directory().join("exeat-ca.pem");
+    std::fs::write(&trust, pem(&ca.stdout)).unwrap();
+
+    let fixtures = Fixtures::find().unwrap();
+    let invocation = fixtures
+        .server(Server::Ts2)
+        .args(["--port", "3001"])
+        .variable("NODE_EXTRA_CA_CERTS", &trust);
+    let launcher: Command = serving.launcher(lab.inside.command("env"));
+    let mut process = Process::start("notes", lab.directory(), &mut invocation.under(launcher)).unwrap();
+    process.ready(Duration::from_secs(20)).await.unwrap();
+
+    let call = |path: &str| {
+        let url = format!("https://{NAME}{path}");
+        let arguments = json!({ "url": url }).to_string();
+        let client = fixtures.client(Client::Httpx, "http://127.0.0.1:3001/mcp", "fetch", &arguments);
+        client.under(hosting.launcher(lab.inside.command("env")))
+    };
+    let done = run(&mut call("/echo?one"), LIMIT).await.unwrap();
+    let answer = done.json().unwrap();
+    assert_eq!(answer["isError"], false, "{answer} {}", process.stderr());
+    let outbound = daemon
+        .record("the outbound request", |record| record["http"]["path"] == "/echo?one")
+        .await
+        .unwrap();
+    let called = daemon
+        .record("the tool call", |record| record["mcp"]["method"] == "tools/call")
+        .await
+        .unwrap();
+    assert_eq!(outbound["cause"], called["id"], "{outbound} {called}");
+    assert_eq!(called["mcp"]["name"], "fetch", "{called}");
+    assert_eq!(called["mcp"]["server"], "notes", "{called}");
+
+    // Two at once: either may have caused either.
+    let (mut first, mut second) = (call("/slow?ms=1500"), call("/slow?ms=1501"));
+    let (first, second) = tokio::join!(run(&mut first, LIMIT), run(&mut second, LIMIT));
+    assert!(first.unwrap().status.success() && second.unwrap().status.success());
+    let calls = |records: &[Value]| -> Vec<Value> {
+        let slow = |record: &&Value| {
+            record["mcp"]["method"] == "tools/call" && record["mcp"]["arguments"].to_string().contains("slow")
+        };
+        records.iter().filter(slow).map(|record| record["id"].clone()).collect()
+    };
+    wait_until("both calls are recorded", LIMIT, || calls(&daemon.audit().unwrap()).len() == 2).await.unwrap();
+    let records = daemon.audit().unwrap();
+    let wanted = calls(&records);
+    let outbound: Vec<&Value> = records
+        .iter()
+        .filter(|record| record["http"]["path"].as_str().is_some_and(|path| path.starts_with("/slow")))
+        .collect();
+    assert_eq!(outbound.len(), 2);
+    let later = outbound.iter().find(|record| record["cause"].is_object()).unwrap_or_else(|| panic!("{outbound:#?}"));
+    let named = later["cause"]["candidates"].as_array().unwrap();
+    assert!(named.len() == 2 && wanted.iter().all(|id| named.contains(id)), "{later} {wanted:?}");
+    // A refused dial of the server outside any call has no cause.
+    assert!(records.iter().filter(|record| record["kind"] == "lifecycle").all(|record| record["cause"].is_null()));
+}
+
+/// `ca export --json` wraps the certificate; without it the text is the certificate.
+fn pem(text: &str) -> String {
+    let wrapped: Option<Value> = serde_json::from_str(text).ok();
+    wrapped
+        .and_then(|value| {
+            let value = value.as_object()?.values().find(|value| value.as_str().is_some_and(|text| text.contains("BEGIN")))?.clone();
+            value.as_str().map(str::to_owned)
+        })
+        .unwrap_or_else(|| text.to_owned())
+}

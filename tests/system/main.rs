@@ -1,0 +1,23 @@
+//! The daemon from end to end: real workloads on one side, servers of every manner on the other.
+//! What counts is what arrives, what the client was told, and what the audit log says. Needs root.
+
+#[cfg(test)]
+mod allowed;
+#[cfg(test)]
+mod cause;
+#[cfg(test)]
+mod hand;
+#[cfg(test)]
+mod life;
+#[cfg(test)]
+mod names;
+#[cfg(test)]
+mod place;
+#[cfg(test)]
+mod refused;
+#[cfg(test)]
+mod streams;
+#[cfg(test)]
+mod upstreams;
+#[cfg(test)]
+mod ways;
