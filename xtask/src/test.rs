@@ -67,7 +67,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 /// What needs no test to be wrong.
 fn checks(run: &mut Run) {
     run.step("format", || {
-        shell::run(cargo()?.args(["fmt", "--all", "--", "--check"]))
+        shell::run(cargo()?.args(["fmt", "--all", "--", "--check", "-l"]))
     });
     run.step("tidy", tidy::run);
     run.step("scripts", || {
