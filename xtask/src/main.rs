@@ -1,7 +1,9 @@
 //! The project's own commands: `cargo xtask <command>`. One file per command.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod build;
+mod fixtures;
 mod setup;
 mod shell;
 
@@ -21,12 +23,15 @@ enum Command {
     Setup(setup::Arguments),
     /// Compile everything, after `setup`
     Build(build::Arguments),
+    /// Measure Exeat beside other ways to the same server
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Setup(arguments) => setup::run(&arguments),
         Command::Build(arguments) => build::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -16,7 +16,7 @@ pub(crate) struct Case {
     arguments: &'static [&'static str],
 }
 
-pub(crate) const CASES: [Case; 6] = [
+pub(crate) const CASES: [Case; 7] = [
     Case {
         name: "call_1",
         what: "200-byte call, 1 kept connection",
@@ -26,6 +26,11 @@ pub(crate) const CASES: [Case; 6] = [
         name: "call_16",
         what: "200-byte call, 16 kept connections",
         arguments: &["--connections", "16"],
+    },
+    Case {
+        name: "paced",
+        what: "200-byte call, 16 kept connections, 8,000 requests/s whatever is between",
+        arguments: &["--connections", "16", "--rate", "8000"],
     },
     Case {
         name: "call_256",
@@ -57,7 +62,10 @@ const KEPT: [(&str, &str); 3] = [
 ];
 
 pub(crate) async fn measure(arguments: &Arguments, site: &Site) -> Result<Value> {
-    let cases: Vec<&Case> = CASES.iter().filter(|case| arguments.wants(case.name)).collect();
+    let cases: Vec<&Case> = CASES
+        .iter()
+        .filter(|case| arguments.wants(case.name))
+        .collect();
     let mut rounds: Vec<(&str, &str, Value)> = Vec::new();
     for round in 1..=arguments.rounds() {
         for way in arguments.ways() {
@@ -84,7 +92,10 @@ pub(crate) async fn measure(arguments: &Arguments, site: &Site) -> Result<Value>
                 .map(|(_, _, figures)| figures);
             ways.insert(way.name().to_owned(), medians(of_way));
         }
-        result.insert(case.name.to_owned(), json!({ "what": case.what, "ways": ways }));
+        result.insert(
+            case.name.to_owned(),
+            json!({ "what": case.what, "ways": ways }),
+        );
     }
     Ok(Value::Object(result))
 }
@@ -98,14 +109,26 @@ async fn one(arguments: &Arguments, open: &Open<'_>, case: &Case) -> Result<Valu
     let status = client.wait(limit).await.with_context(|| client.report())?;
     ensure!(status.success(), "{}", client.report());
     let report: Value = serde_json::from_str(client.stdout().trim()).context("read a report")?;
-    ensure!(report["errors"] == 0, "{} requests failed, the first: {}", report["errors"], report["error"]);
+    let said = |name: &str| report.get(name).cloned().unwrap_or_default();
+    ensure!(
+        said("errors") == 0,
+        "{} requests failed, the first: {}",
+        said("errors"),
+        said("error")
+    );
     let mut figures = Map::new();
     for (name, pointer) in KEPT {
-        figures.insert(name.to_owned(), report.pointer(pointer).cloned().unwrap_or_default());
+        figures.insert(
+            name.to_owned(),
+            report.pointer(pointer).cloned().unwrap_or_default(),
+        );
     }
-    let watched = report["watched"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let watched = said("watched");
+    let watched = watched.as_array().map(Vec::as_slice).unwrap_or_default();
     if !watched.is_empty() {
-        let each = watched.iter().filter_map(|process| process["cpu_us_per_request"].as_f64());
+        let each = watched
+            .iter()
+            .filter_map(|process| process.get("cpu_us_per_request")?.as_f64());
         figures.insert("cpu_us".to_owned(), json!(each.sum::<f64>()));
     }
     Ok(Value::Object(figures))
@@ -116,7 +139,9 @@ pub(crate) fn medians<'a>(rounds: impl Iterator<Item = &'a Value>) -> Value {
     let mut all: Map<String, Value> = Map::new();
     let mut samples: Vec<(String, Vec<f64>)> = Vec::new();
     for (name, value) in rounds.filter_map(Value::as_object).flatten() {
-        let Some(number) = value.as_f64() else { continue };
+        let Some(number) = value.as_f64() else {
+            continue;
+        };
         match samples.iter_mut().find(|(known, _)| known == name) {
             Some((_, numbers)) => numbers.push(number),
             None => samples.push((name.clone(), vec![number])),

@@ -53,8 +53,12 @@ fn nanoseconds(count: usize) -> Result<f64> {
         rules(count, "user", "mcp")
     );
     let name = "bench.yaml".to_owned();
-    let set: PolicySet = compile(&[Source { name, text }])
-        .map_err(|faults| anyhow!("compile the policy: {}", faults.first().map_or_else(String::new, ToString::to_string)))?;
+    let set: PolicySet = compile(&[Source { name, text }]).map_err(|faults| {
+        anyhow!(
+            "compile the policy: {}",
+            faults.first().map_or_else(String::new, ToString::to_string)
+        )
+    })?;
     let request = Request {
         caller: Caller {
             workload: None,

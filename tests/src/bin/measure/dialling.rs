@@ -29,7 +29,9 @@ pub(crate) async fn measure(arguments: &Arguments, _cores: &Cores) -> Result<Val
     let _listener = site.cores.on(Core::Middle, start).await?;
     let mut rounds = Vec::new();
     for round in 1..=arguments.rounds() {
-        say(&format!("round {round}: connect and close, unmanaged and managed"));
+        say(&format!(
+            "round {round}: connect and close, unmanaged and managed"
+        ));
         let without = dial(&site, None, address).await?;
         let cgroup = Cgroup::create(&format!("{}-dial", site.lab.name()))?;
         let policy = format!(
@@ -38,7 +40,10 @@ pub(crate) async fn measure(arguments: &Arguments, _cores: &Cores) -> Result<Val
              rules: [{{ id: all, who: [dialler], servers: [near], effect: allow }}]\n",
             below(cgroup.path())?
         );
-        let daemon = site.cores.on(Core::Middle, site.lab.daemon_with(&policy, LIMITS)).await?;
+        let daemon = site
+            .cores
+            .on(Core::Middle, site.lab.daemon_with(&policy, LIMITS))
+            .await?;
         let with = dial(&site, None, address).await?;
         let managed = dial(&site, Some(&cgroup), address).await?;
         rounds.push(json!({

@@ -86,6 +86,9 @@ pub(crate) fn describe(cores: &Cores) -> Value {
 /// The load average of the last minute.
 pub(crate) fn load() -> Value {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let first = text.split(' ').next().and_then(|load| load.parse::<f64>().ok());
+    let first = text
+        .split(' ')
+        .next()
+        .and_then(|load| load.parse::<f64>().ok());
     json!(first)
 }

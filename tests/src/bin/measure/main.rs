@@ -58,7 +58,9 @@ impl Arguments {
     }
 
     fn seconds(&self) -> u64 {
-        self.seconds.unwrap_or(if self.quick { 1 } else { 3 }).max(1)
+        self.seconds
+            .unwrap_or(if self.quick { 1 } else { 3 })
+            .max(1)
     }
 
     /// The ways to measure; mitmproxy only where it is.

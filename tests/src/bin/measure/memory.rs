@@ -33,9 +33,15 @@ pub(crate) async fn measure(arguments: &Arguments, site: &Site) -> Result<Value>
             held.push(client);
         }
         let after = resident(open.processes())?;
-        ensure!(after >= before, "memory shrank while connections were opened");
+        ensure!(
+            after >= before,
+            "memory shrank while connections were opened"
+        );
         let kibibytes = f64::from(u32::try_from(after - before).context("count memory")?) / 1024.0;
-        result.insert(way.name().to_owned(), json!({ "kib_per_connection": kibibytes / f64::from(HELD) }));
+        result.insert(
+            way.name().to_owned(),
+            json!({ "kib_per_connection": kibibytes / f64::from(HELD) }),
+        );
     }
     Ok(Value::Object(result))
 }
@@ -49,7 +55,10 @@ fn resident(processes: &[u32]) -> Result<u64> {
                 .with_context(|| format!("read the memory of {process}"))?;
             let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
             let number = line.and_then(|line| line.split_ascii_whitespace().next());
-            let kibibytes: u64 = number.context("find VmRSS")?.parse().context("read VmRSS")?;
+            let kibibytes: u64 = number
+                .context("find VmRSS")?
+                .parse()
+                .context("read VmRSS")?;
             Ok(kibibytes * 1024)
         })
         .sum()

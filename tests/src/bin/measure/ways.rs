@@ -71,8 +71,10 @@ pub(crate) struct Open<'site> {
     processes: Vec<u32>,
     // In this order: the client's cgroup goes first.
     cgroup: Option<Cgroup>,
-    _proxy: Option<Process>,
-    _daemon: Option<Daemon<'site>>,
+    #[expect(dead_code, reason = "it ends with the way")]
+    proxy: Option<Process>,
+    #[expect(dead_code, reason = "it ends with the way")]
+    daemon: Option<Daemon<'site>>,
     _upstream: Process,
 }
 
@@ -99,8 +101,8 @@ impl Site {
             connect: Some(SocketAddr::new(WORLD, 443)),
             processes: Vec::new(),
             cgroup: None,
-            _proxy: None,
-            _daemon: None,
+            proxy: None,
+            daemon: None,
             _upstream: upstream,
         };
         match way {
@@ -109,16 +111,19 @@ impl Site {
             Way::Exeat => {
                 let cgroup = Cgroup::create(&format!("{}-client", self.lab.name()))?;
                 let policy = policy(cgroup.path())?;
-                let daemon = self.cores.on(Core::Middle, self.lab.daemon_with(&policy, LIMITS));
+                let daemon = self
+                    .cores
+                    .on(Core::Middle, self.lab.daemon_with(&policy, LIMITS));
                 let daemon = daemon.await?;
                 open.processes = vec![daemon.pid(), gate(&self.lab)?];
                 open.cgroup = Some(cgroup);
                 open.connect = None;
                 open.roots = directory.join("state/ca/ca.pem");
                 if !open.roots.exists() {
-                    open.roots = find(&directory.join("state"), "ca.pem").context("find Exeat's authority")?;
+                    open.roots = find(&directory.join("state"), "ca.pem")
+                        .context("find Exeat's authority")?;
                 }
-                open._daemon = Some(daemon);
+                open.daemon = Some(daemon);
             }
         }
         Ok(open)
@@ -128,7 +133,11 @@ impl Site {
         let directory = self.lab.directory();
         let mut command = self.lab.outside.command(&self.load);
         command
-            .args(["upstream", "--listen", &SocketAddr::new(WORLD, 443).to_string()])
+            .args([
+                "upstream",
+                "--listen",
+                &SocketAddr::new(WORLD, 443).to_string(),
+            ])
             .arg("--cert")
             .arg(directory.join("upstream.pem"))
             .arg("--key")
@@ -163,14 +172,17 @@ impl Site {
         let mut process = self.cores.on(Core::Middle, start).await?;
         let what = format!("{} listens", open.way.name());
         wait_until(&what, START, || {
-            self.lab.inside.within(|| Ok(std::net::TcpStream::connect(listen)?)).is_ok()
+            self.lab
+                .inside
+                .within(|| Ok(std::net::TcpStream::connect(listen)?))
+                .is_ok()
         })
         .await
         .with_context(|| process.report())?;
         anyhow::ensure!(process.ended()?.is_none(), "{}", process.report());
         open.processes = vec![process.pid()];
         open.connect = Some(listen);
-        open._proxy = Some(process);
+        open.proxy = Some(process);
         Ok(())
     }
 
@@ -228,25 +240,30 @@ hosts:
 /// The path of a cgroup as a policy writes it.
 pub(crate) fn below(cgroup: &Path) -> Result<String> {
     let mount = cgroup::mount()?;
-    let path = cgroup.strip_prefix(&mount).context("find a cgroup below its mount")?;
+    let path = cgroup
+        .strip_prefix(&mount)
+        .context("find a cgroup below its mount")?;
     Ok(format!("/{}", path.display()))
 }
 
 /// The gate's pid.
 pub(crate) fn gate(lab: &Lab) -> Result<u32> {
     let processes = cgroup::mount()?.join(lab.name()).join("gate/cgroup.procs");
-    let text = fs::read_to_string(&processes)
-        .with_context(|| format!("read {}", processes.display()))?;
+    let text =
+        fs::read_to_string(&processes).with_context(|| format!("read {}", processes.display()))?;
     let first = text.lines().next().context("find the gate")?;
     first.parse().context("read the gate's pid")
 }
 
 fn find(directory: &Path, name: &str) -> Option<PathBuf> {
-    fs::read_dir(directory).ok()?.filter_map(Result::ok).find_map(|entry| {
-        let path = entry.path();
-        if path.is_dir() {
-            return find(&path, name);
-        }
-        (path.file_name()? == name).then_some(path)
-    })
+    fs::read_dir(directory)
+        .ok()?
+        .filter_map(Result::ok)
+        .find_map(|entry| {
+            let path = entry.path();
+            if path.is_dir() {
+                return find(&path, name);
+            }
+            (path.file_name()? == name).then_some(path)
+        })
 }
