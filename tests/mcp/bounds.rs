@@ -26,7 +26,7 @@ async fn a_server_is_reached_at_its_own_url() {
     let lab = Lab::new().unwrap();
     let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), at("/").port);
     let server = Scripted::near(&lab, address, plain).unwrap();
-    let rules = r#"rules: [{ id: safe, tools: [safe], effect: allow }]"#;
+    let rules = r"rules: [{ id: safe, tools: [safe], effect: allow }]";
     let own = [("own", "http://localhost:3947/own")];
     let world = World::new(&lab, &own, rules).await.unwrap();
     let talker = world.talker().await.unwrap();

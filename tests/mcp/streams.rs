@@ -248,7 +248,7 @@ async fn a_client_that_goes_away_is_gone_for_the_server() {
         let aborted = world
             .daemon
             .record("the aborted call", |record| {
-                record["mcp"]["id"] == number.to_string()
+                record["mcp"]["id"] == number
             })
             .await
             .unwrap();

@@ -52,9 +52,7 @@ async fn main() -> Result<()> {
         .context("shake hands")?;
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await.context("begin")?;
     let driver = tokio::spawn(connection);
-    let path = url
-        .path_and_query()
-        .map_or("/", hyper::http::uri::PathAndQuery::as_str);
+    let path = url.path_and_query().map_or("/", |path| path.as_str());
     let request = Request::get(path)
         .header("host", host)
         .body(Empty::<Bytes>::new())
