@@ -3,6 +3,8 @@
 //! the fixtures; a test that cannot run fails.
 
 #[cfg(test)]
+mod bounds;
+#[cfg(test)]
 mod clients;
 #[cfg(test)]
 mod refusals;

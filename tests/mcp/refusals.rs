@@ -116,16 +116,13 @@ async fn a_denied_tool_does_not_exist_and_an_allowed_one_is_called() {
         );
         assert_eq!(limited.json()["id"], number);
     }
-    // Another session has its own count; one limit of a tool is not another tool's.
+    // A session that no server opened has no count of its own; one limit of a tool is not another tool's.
     let other = [legacy, ("mcp-session-id", "another")];
-    assert_eq!(
-        talker
-            .post(FAR, &other, call(&json!(1), "limited"))
-            .await
-            .unwrap()
-            .code(),
-        None
-    );
+    let made_up = talker
+        .post(FAR, &other, call(&json!(1), "limited"))
+        .await
+        .unwrap();
+    assert_eq!(made_up.code(), Some(-31429));
     assert_eq!(
         talker
             .post(FAR, &session, call(&json!(1), "get_b"))
@@ -134,9 +131,7 @@ async fn a_denied_tool_does_not_exist_and_an_allowed_one_is_called() {
             .code(),
         None
     );
-    // A counter per session cannot be kept without one.
-    assert_eq!(server.take().len(), 4);
-
+    assert_eq!(server.take().len(), 3);
     let record = world
         .daemon
         .record("the allowed call", |record| {
@@ -203,7 +198,7 @@ async fn mcp_to_what_is_not_registered_is_refused_by_its_content() {
     let server = Scripted::far(&lab, FAR.host, SocketAddr::new(WORLD, 443), plain).unwrap();
     let other_at = SocketAddr::new(exeat_tests::lab::WORLD_OTHER, 443);
     let other = Scripted::far(&lab, OTHER.host, other_at, plain).unwrap();
-    let egress = "[{ host: api.lab.example }]";
+    let egress = "[{ host: api.lab.example }, { host: mcp.lab.example }]";
     let world = World::with(&lab, &[("far", FAR_URL)], egress, ALL)
         .await
         .unwrap();

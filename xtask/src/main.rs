@@ -2,8 +2,12 @@
 #![forbid(unsafe_code)]
 
 mod build;
+mod demo;
+mod fixtures;
 mod setup;
 mod shell;
+mod test;
+mod tidy;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -21,12 +25,21 @@ enum Command {
     Setup(setup::Arguments),
     /// Compile everything, after `setup`
     Build(build::Arguments),
+    /// Show allowed and refused calls with their records, after installing and building what that takes
+    Demo,
+    /// Run every test; as root
+    Test(test::Arguments),
+    /// Check what compilers do not
+    Tidy,
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Setup(arguments) => setup::run(&arguments),
         Command::Build(arguments) => build::run(&arguments),
+        Command::Demo => demo::run(),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Tidy => tidy::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -188,14 +188,45 @@ fn install_packages(packages: &[&str], purpose: &str) -> Result<()> {
     let mut command = privileged("apt-get")?;
     command.env("DEBIAN_FRONTEND", "noninteractive");
     command
-        .args(["install", "--yes", "--quiet", "--no-install-recommends"])
+        .args(["install", "--yes", "-qq", "--no-install-recommends"])
+        // No progress bars in logs.
+        .args(["--option", "Dpkg::Use-Pty=0"])
         .args(packages);
     shell::run(&mut command)
 }
 
+/// Installs the Debian packages of those programs that are not on PATH.
+pub(crate) fn install_missing(programs: &[(&str, &'static str)], purpose: &str) -> Result<()> {
+    let missing = programs.iter().filter(|(program, _)| !shell::has(program));
+    let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    install(&packages, purpose)
+}
+
+/// Installs these packages, if any.
+pub(crate) fn install(packages: &[&str], purpose: &str) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    if !shell::has("apt-get") {
+        bail!(
+            "{purpose}: install {}, then run this again",
+            packages.join(", ")
+        );
+    }
+    update_lists(|| available(packages))?;
+    install_packages(packages, purpose)
+}
+
+/// This runs as root.
+pub(crate) fn is_root() -> bool {
+    shell::output("id", &["-u"]).as_deref().map(str::trim) == Some("0")
+}
+
 /// A command that runs as root: by itself, or through sudo.
 fn privileged(program: &str) -> Result<Command> {
-    if shell::output("id", &["-u"]).as_deref().map(str::trim) == Some("0") {
+    if is_root() {
         return Ok(Command::new(program));
     }
     if shell::has("sudo") {

@@ -42,6 +42,11 @@ pub enum ToGate {
         /// Its id in the initial namespace.
         pid: u32,
     },
+    /// Is everything said so far about a workload in force? To be answered with `Settled`.
+    Settle {
+        /// The workload's number.
+        number: u32,
+    },
     /// Answers `Sign`.
     Certificate {
         /// The number that `Sign` gave.
@@ -60,6 +65,8 @@ pub enum ToGate {
         uid: u32,
         /// The account's name, where it has one.
         user: Option<String>,
+        /// The workload that asks, where the process is managed.
+        workload: Option<u32>,
         /// The server's name in the register.
         server: String,
     },
@@ -100,6 +107,11 @@ pub enum ToSupervisor {
         request: u64,
         /// What was decided.
         verdict: RunVerdict,
+    },
+    /// Answers `Settle`.
+    Settled {
+        /// The workload's number.
+        number: u32,
     },
     /// Sent every second while the gate's executor turns.
     Health(Health),

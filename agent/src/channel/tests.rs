@@ -1,3 +1,5 @@
+//! Frames and messages over real socket pairs, whole and broken.
+
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};

@@ -1,3 +1,5 @@
+//! The configuration: what is read, what is refused and where.
+
 use std::fs;
 use std::path::Path;
 

@@ -20,6 +20,7 @@ use crate::channel::{
     ToSupervisor, Workload,
 };
 use crate::flow::Stages;
+use crate::identify::workloads::Known;
 use crate::telemetry::clock;
 use crate::tls::leaf::{Chain, SignRequest};
 
@@ -123,6 +124,11 @@ impl Supervisor {
             }
             ToGate::Process(process) => self.stages.intake.workloads.process(&process),
             ToGate::ProcessGone { pid } => self.stages.intake.workloads.process_gone(pid),
+            // Messages are heeded in order, so all that came before has been.
+            ToGate::Settle { number } => {
+                let settled = ToSupervisor::Settled { number };
+                self.channel.send(&settled, &[]).await?;
+            }
             ToGate::Certificate { request, chain } => {
                 if let Some(waiting) = self.waiting.remove(&request) {
                     let chain = chain.map(|chain| chain.into_iter().map(|Hex(der)| der).collect());
@@ -142,9 +148,10 @@ impl Supervisor {
                 request,
                 uid,
                 user,
+                workload,
                 server,
             } => {
-                let verdict = self.may_run(uid, user.as_deref(), &server).await;
+                let verdict = self.may_run(uid, user.as_deref(), workload, &server).await;
                 self.channel
                     .send(&ToSupervisor::RunVerdict { request, verdict }, &[])
                     .await?;
@@ -247,10 +254,22 @@ impl Supervisor {
     }
 
     /// May this user start this server? The answer is recorded before it is given.
-    async fn may_run(&self, uid: u32, user: Option<&str>, server: &str) -> RunVerdict {
-        let unavailable = || RunVerdict::Refused {
-            reason: "nothing can be recorded at present, so nothing is started".to_owned(),
+    async fn may_run(
+        &self,
+        uid: u32,
+        user: Option<&str>,
+        workload: Option<u32>,
+        server: &str,
+    ) -> RunVerdict {
+        let refused = |reason: &str| RunVerdict::Refused {
+            reason: reason.to_owned(),
         };
+        let unavailable = || refused("nothing can be recorded at present, so nothing is started");
+        // A host starts the servers of its list and no others, whatever its user may start elsewhere.
+        let workloads = &self.stages.intake.workloads;
+        let known = workload.map(|number| workloads.get(number));
+        let gone = matches!(known, Some(None));
+        let known = known.flatten();
         let identity = Identity {
             verified_by: Text::fixed("kernel"),
             user: user.map(Text::new),
@@ -258,6 +277,7 @@ impl Supervisor {
             ..Identity::default()
         };
         let start = Start {
+            workload: known.as_ref().map(|known| workloads.recorded(known, 0)),
             identity: Some(identity.into()),
             ..Start::default()
         };
@@ -269,17 +289,25 @@ impl Supervisor {
             detail: Some(Text::new(server)),
             ..Lifecycle::default()
         });
+        if gone {
+            let why = "the workload that asks is gone";
+            drop(record.close(Outcome {
+                error: Some(Text::fixed(why)),
+                ..Outcome::refused()
+            }));
+            return refused(why);
+        }
         let caller = Caller {
-            workload: None,
+            workload: known.as_deref().map(Known::judged),
             user,
             fetching: false,
         };
         let (decision, verdict): (Decision, RunVerdict) =
             match self.stages.decider.run(caller, server) {
                 Ok(permit) => (permit.decision().clone(), RunVerdict::Permitted),
-                Err(refused) => {
+                Err(by) => {
                     let reason = format!("`{server}` may not be started by this user");
-                    (refused.decision().clone(), RunVerdict::Refused { reason })
+                    (by.decision().clone(), refused(&reason))
                 }
             };
         record.record_mut().decision = Some(decision);

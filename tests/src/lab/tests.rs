@@ -1,3 +1,5 @@
+//! The lab against itself: what its world answers, and how it misbehaves.
+
 use std::process::Command;
 use std::time::Duration;
 

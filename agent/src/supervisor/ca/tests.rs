@@ -1,3 +1,5 @@
+//! The authority: what it keeps, what it signs, what it refuses to open.
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
