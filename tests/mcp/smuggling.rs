@@ -18,7 +18,7 @@ const PLACE: Place = Place {
     path: "/mcp",
 };
 
-const RULES: &str = r#"rules: [{ id: safe, tools: [safe], effect: allow }]"#;
+const RULES: &str = "rules: [{ id: safe, tools: [safe], effect: allow }]";
 
 /// What becomes of a message.
 #[derive(Debug, Clone, PartialEq)]
@@ -169,7 +169,7 @@ const TEXTS: &[(&str, Fate)] = &[
     ),
     (r#"{"jsonrpc":"2.0","id":1,"method":"ping",}"#, PARSE),
     (r#"{"jsonrpc":"2.0","id":1,/* */"method":"ping"}"#, PARSE),
-    (r#"{'jsonrpc':'2.0','id':1,'method':'ping'}"#, PARSE),
+    (r"{'jsonrpc':'2.0','id':1,'method':'ping'}", PARSE),
     (
         "{\u{c}\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}",
         PARSE,
