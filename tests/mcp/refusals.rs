@@ -198,7 +198,7 @@ async fn mcp_to_what_is_not_registered_is_refused_by_its_content() {
     let server = Scripted::far(&lab, FAR.host, SocketAddr::new(WORLD, 443), plain).unwrap();
     let other_at = SocketAddr::new(exeat_tests::lab::WORLD_OTHER, 443);
     let other = Scripted::far(&lab, OTHER.host, other_at, plain).unwrap();
-    let egress = "[{ host: api.lab.example }, { host: mcp.lab.example }]";
+    let egress = r#"[{ host: api.lab.example }, { host: mcp.lab.example, paths: ["/other"] }]"#;
     let world = World::with(&lab, &[("far", FAR_URL)], egress, ALL)
         .await
         .unwrap();

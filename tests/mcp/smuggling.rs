@@ -18,7 +18,7 @@ const PLACE: Place = Place {
     path: "/mcp",
 };
 
-const RULES: &str = r"rules: [{ id: safe, tools: [safe], effect: allow }]";
+const RULES: &str = "rules: [{ id: safe, tools: [safe], effect: allow }]";
 
 /// What becomes of a message.
 #[derive(Debug, Clone, PartialEq)]

@@ -245,10 +245,11 @@ async fn a_client_that_goes_away_is_gone_for_the_server() {
         })
         .await
         .unwrap();
+        let id = number.to_string();
         let aborted = world
             .daemon
             .record("the aborted call", |record| {
-                record["mcp"]["id"] == number
+                record["mcp"]["id"].as_str() == Some(&*id)
             })
             .await
             .unwrap();

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -51,7 +51,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Bidirectional for T {}
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
@@ -259,7 +258,6 @@ pub(crate) async fn whole(response: Response<Incoming>) -> Result<Reply> {
         .context("wait for a body")?;
     Ok(Reply {
         status: head.status,
-        headers: head.headers,
         body: body.context("read a body")?.to_bytes(),
     })
 }

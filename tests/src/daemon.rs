@@ -124,7 +124,11 @@ impl Daemon<'_> {
 
     /// What `exeat status` says, without the canary.
     pub async fn status(&self) -> Result<Value> {
-        self.cli(&["status", "--no-canary"]).await?.json()
+        let done = self.cli(&["status", "--no-canary"]).await?;
+        let mut report: Value = serde_json::from_str(&done.stdout)
+            .with_context(|| format!("read a status: {}{}", done.stdout, done.stderr))?;
+        let status = report.get_mut("status").context("read a status")?;
+        Ok(status.take())
     }
 
     /// Starts the registered stdio server `server`, as a host would.
