@@ -30,7 +30,14 @@ async fn a_server_is_reached_at_its_own_url() {
     let own = [("own", "http://localhost:3947/own")];
     let world = World::new(&lab, &own, rules).await.unwrap();
     let talker = world.talker().await.unwrap();
-    for path in ["/other", "/ownother", "/", "//own", "/own/../other", "/%6fwn/%2e%2e/other"] {
+    for path in [
+        "/other",
+        "/ownother",
+        "/",
+        "//own",
+        "/own/../other",
+        "/%6fwn/%2e%2e/other",
+    ] {
         let reply = talker.post(at(path), &[], CALL).await.unwrap();
         assert_eq!(reply.status, 403, "{path}");
         assert!(server.take().is_empty(), "{path}");

@@ -6,15 +6,15 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use exeat_tests::Lab;
-use exeat_tests::daemon::{Daemon, binary};
-use exeat_tests::lab::{WORLD, WORLD_OTHER};
+use exeat_tests::daemon::binary;
+use exeat_tests::fixtures::Fixtures;
+use exeat_tests::lab::{LAN, WORLD, WORLD_OTHER};
 use exeat_tests::process::{Process, must, run};
 use exeat_tests::wait::{wait_for, wait_until};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use serde_json::{Value, json};
 
 use crate::hand::Hand;
-use crate::place::{curl, exchange, policy, raw, start};
+use crate::place::{curl, exchange, managed, policy, start};
 use crate::streams::gate;
 
 const NAME: &str = "api.lab.example";
@@ -25,6 +25,14 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// A workload that asks again and again, a line for each answer: its status, or 0.
 const LOOP: &str = "while :; do curl --silent --max-time 5 --output /dev/null --write-out '%{http_code}\\n' \
     https://api.lab.example/echo; sleep 0.05; done";
+
+/// The same on one connection for as long as it lasts.
+const KEPT: &str = "import requests,sys,time
+session=requests.Session()
+while True:
+  try: print(session.get(sys.argv[1],timeout=5).status_code,flush=True)
+  except Exception: print('000',flush=True)
+  time.sleep(0.05)";
 
 fn address() -> SocketAddr {
     SocketAddr::new(WORLD, 443)
@@ -373,36 +381,46 @@ async fn a_full_disk_refuses_until_there_is_room() {
         curl(&lab, &["https://api.lab.example/echo"]).await.status,
         200
     );
-    // One connection that was there before the disk filled, and new ones.
+    let python = Fixtures::find().unwrap().python(2);
+    let program = [
+        python.to_str().unwrap(),
+        "-c",
+        KEPT,
+        "https://api.lab.example/echo?kept",
+    ];
+    let kept = start(&lab, "kept", &program);
+    answers(&kept, "200").await;
+    let asking = start(&lab, "asking", &["sh", "-c", LOOP]);
+    answers(&asking, "200").await;
     let filler = state.join("filler");
     fill(&filler);
-    let seen = server.seen().len();
-    let told = wait_for("an exchange is refused", LIMIT, async || {
-        let told = curl(&lab, &["https://api.lab.example/echo?full"]).await;
-        (told.status != 200).then_some(told)
-    })
-    .await
-    .unwrap();
-    println!("{told:?}");
+    // The kept connection is told why; who would begin another is refused.
+    answers(&kept, "503").await;
+    answers(&asking, "000").await;
+    let told = curl(&lab, &["https://api.lab.example/echo"]).await;
+    assert!(told.error.contains("nothing can be recorded"), "{told:?}");
     let before = server.seen().len();
-    for _ in 0..3 {
-        let told = curl(&lab, &["https://api.lab.example/echo?full"]).await;
-        assert_ne!(told.status, 200, "{told:?}");
-    }
+    answers(&kept, "503").await;
+    answers(&asking, "000").await;
     assert_eq!(server.seen().len(), before, "refused, and yet sent");
-    println!("{} let through after the disk was full", before - seen);
     fs::remove_file(&filler).unwrap();
-    wait_for("exchanges pass again", LIMIT, async || {
-        (curl(&lab, &["https://api.lab.example/echo?again"])
-            .await
-            .status
-            == 200)
-            .then_some(())
-    })
-    .await
-    .unwrap();
+    answers(&kept, "200").await;
+    answers(&asking, "200").await;
+    drop((kept, asking));
+    let told = curl(&lab, &["https://api.lab.example/echo?again"]).await;
+    assert_eq!(told.status, 200, "{told:?}");
     exchange(&daemon, "/echo?again").await;
     verified(&lab).await;
+    wait_until("the workloads are gone", LIMIT, || {
+        let records = daemon.audit().unwrap();
+        let done = records
+            .iter()
+            .filter(|record| record["http"]["status"] == 200)
+            .count();
+        done == server.seen().len()
+    })
+    .await
+    .unwrap();
     let sent = server.seen().len();
     let records = daemon.audit().unwrap();
     let done = records
@@ -429,4 +447,133 @@ fn fill(path: &std::path::Path) {
     for size in [65536, 4096, 512, 1] {
         while file.write_all(&vec![0; size]).is_ok() {}
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_by_unread_is_cut_too() {
+    let lab = Lab::new().unwrap();
+    let echo = lab.echo(SocketAddr::new(LAN, 5432)).unwrap();
+    lab.dns.points("db.lab.example", &[WORLD]);
+    let named = lab.echo(SocketAddr::new(WORLD, 5432)).unwrap();
+    let range = "{ cidr: 10.78.0.0/16, ports: [5432], protocol: tcp }";
+    let name = "{ host: db.lab.example, ports: [5432], protocol: tcp }";
+    let daemon = lab.daemon(&policy(&[range, name])).await.unwrap();
+    let python = Fixtures::find().unwrap().python(2);
+    let python = python.to_str().unwrap();
+    let lan = LAN.to_string();
+    let by_range = start(&lab, "range", &[python, "-c", TALK, &lan]);
+    let by_name = start(&lab, "name", &[python, "-c", TALK, "db.lab.example"]);
+    let talks = |process: &Process| process.stdout().contains("x5");
+    for process in [&by_range, &by_name] {
+        wait_until("it talks", LIMIT, || talks(process))
+            .await
+            .unwrap();
+    }
+    daemon.replace_policy(&policy(&[name])).unwrap();
+    wait_until("the range is cut", LIMIT, || {
+        by_range.stdout().contains("end")
+    })
+    .await
+    .unwrap();
+    wait_until("the range is refused", LIMIT, || {
+        by_range.stdout().contains("ConnectionRefused")
+    })
+    .await
+    .unwrap();
+    assert!(
+        !by_name.stdout().contains("end"),
+        "the name was not touched"
+    );
+    daemon.replace_policy(&policy(&[])).unwrap();
+    wait_until("the name is cut", LIMIT, || {
+        by_name.stdout().contains("end")
+    })
+    .await
+    .unwrap();
+    assert_eq!((echo.got().len(), named.got().len()), (1, 1));
+    daemon
+        .record("the cut", |record| {
+            record["tcp"]["address"] == lan
+                && record["outcome"]["error"]
+                    .as_str()
+                    .is_some_and(|why| why.contains("cut"))
+        })
+        .await
+        .unwrap();
+}
+
+/// Talks to an echo until it ends, then tries once more.
+const TALK: &str = "import socket,sys,time
+where=(socket.getaddrinfo(sys.argv[1],5432,socket.AF_INET)[0][4])
+s=socket.create_connection(where)
+n=0
+try:
+  while True:
+    s.sendall(b'x%d'%n); got=s.recv(64)
+    if not got: break
+    print(got.decode(),flush=True); n+=1; time.sleep(0.05)
+except OSError: pass
+print('end',flush=True)
+try: socket.create_connection(where); print('again',flush=True)
+except OSError as e: print(type(e).__name__,flush=True)
+time.sleep(60)";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_exchange_has_one_record() {
+    const EACH: usize = 300;
+    let lab = Lab::new().unwrap();
+    let server = lab.https(&[NAME], address()).unwrap();
+    let entry = "{ host: api.lab.example, paths: [/echo] }";
+    let mut daemon = lab.daemon(&policy(&[entry])).await.unwrap();
+    for (version, path, status) in [
+        ("--http2", "echo", "200"),
+        ("--http1.1", "echo", "200"),
+        ("--http2", "no", "403"),
+    ] {
+        let url = format!("https://{NAME}/{path}?{version}[1-{EACH}]");
+        let done = managed(
+            &lab,
+            &[
+                "curl",
+                "--silent",
+                "--parallel",
+                "--parallel-max",
+                "30",
+                "--output",
+                "/dev/null",
+                "--write-out",
+                "%{http_code}\n",
+                version,
+                &url,
+            ],
+        )
+        .await;
+        let right = done.stdout.lines().filter(|line| *line == status).count();
+        assert_eq!(
+            right, EACH,
+            "{version} {path}: {} {}",
+            done.stdout, done.stderr
+        );
+    }
+    assert_eq!(server.seen().len(), 2 * EACH);
+    daemon.stop().await.unwrap();
+    let records = daemon.audit().unwrap();
+    let mut paths: Vec<&str> = records
+        .iter()
+        .filter(|record| record["kind"] == "http")
+        .map(|record| record["http"]["path"].as_str().unwrap())
+        .collect();
+    assert_eq!(paths.len(), 3 * EACH);
+    paths.sort_unstable();
+    paths.dedup();
+    assert_eq!(paths.len(), 3 * EACH, "each path once");
+    let numbers: Vec<u64> = records
+        .iter()
+        .map(|record| record["seq"].as_u64().unwrap())
+        .collect();
+    assert!(
+        numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
+        "gapless"
+    );
+    verified(&lab).await;
 }

@@ -16,6 +16,8 @@ mod place;
 #[cfg(test)]
 mod refused;
 #[cfg(test)]
+mod site;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod upstreams;
