@@ -281,7 +281,7 @@ impl Supervisor {
             identity: Some(identity.into()),
             ..Start::default()
         };
-        let Ok(mut record) = self.stages.log.open(Kind::Exec, start).await else {
+        let Ok(mut record) = self.stages.log.open(Kind::Lifecycle, start).await else {
             return unavailable();
         };
         record.record_mut().lifecycle = Some(Lifecycle {

@@ -292,17 +292,19 @@ mod tests {
             ("x-http-method-override", "delete"),
             ("x-method-override", " PUT"),
         ] {
-            asked.headers.append(name, value.parse().expect("a value"));
+            asked
+                .headers_mut()
+                .append(name, value.parse().expect("a value"));
         }
         assert_eq!(
             overrides(&asked),
             Ok(vec!["DELETE".to_owned(), "PUT".to_owned()])
         );
         let hidden = hyper::header::HeaderValue::from_bytes(b"\xff").expect("a value");
-        asked.headers.append("x-http-method", hidden);
+        asked.headers_mut().append("x-http-method", hidden);
         assert_eq!(overrides(&asked), Err(Form::Override));
         asked
-            .headers
+            .headers_mut()
             .insert("x-http-method", "trace".parse().expect("a value"));
         assert_eq!(overrides(&asked), Err(Form::Trace));
     }

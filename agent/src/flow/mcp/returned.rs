@@ -1,0 +1,331 @@
+//! What comes back from an MCP server: an answer, a stream or something else, judged before it is delivered.
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::Response;
+use hyper::body::Incoming;
+use hyper::header::{ALT_SVC, CONTENT_LENGTH, HeaderMap, HeaderValue};
+use hyper::http::response::Parts as Head;
+
+use super::super::describe::{Story as _, partly, read};
+use super::super::exchange::{Answer, full};
+use super::collect::collect;
+use super::judge::{Talking, Told, digest_of, era};
+use super::observed::{From as Sender, Talk};
+use super::refusing::Refuser;
+use super::stream::{Answering, Events, Purpose, Source};
+
+use crate::audit::record::ResponseKind;
+use crate::audit::{Outcome, RecordId};
+use crate::decode::http::{Body as Media, response_body};
+use crate::decode::json::Limits;
+use crate::decode::mcp::{Era, MCP_SESSION_ID};
+use crate::decode::rpc::{self, Incoming as Messages, Message, Response as RpcResponse};
+use crate::forward::headers::strip_hop_by_hop;
+use crate::forward::upstream::Body;
+use crate::identify::calls::InFlight;
+use crate::refuse::{Asked, Refusal, asked};
+
+use super::answer;
+use super::{Exchanging, OTHER_BODY, Passed, answered, batch_answer, single};
+
+/// What came back belongs to this.
+pub(super) struct Came {
+    pub(super) passed: Vec<Passed>,
+    pub(super) refused: Vec<(Told, Asked)>,
+    pub(super) waiting: Vec<InFlight>,
+    pub(super) back: Refuser,
+    pub(super) path: String,
+    pub(super) upstream_us: u64,
+}
+
+impl Exchanging<'_> {
+    pub(super) async fn returned(&self, came: Came, response: Response<Incoming>) -> Answer {
+        let (mut head, body) = response.into_parts();
+        strip_hop_by_hop(&mut head.headers);
+        head.headers.remove(ALT_SVC);
+        // Only in answer to a client without one: what a server merely says after its client opens nothing.
+        if head.status.is_success()
+            && self.talking.talk.session.is_none()
+            && let Some(session) = single(&head.headers, MCP_SESSION_ID)
+        {
+            let session = Some(digest_of(&session));
+            let talk = Talk {
+                session,
+                ..self.talking.talk.clone()
+            };
+            self.talking.stages.observed.open_session(talk);
+        }
+        let media = response_body(&head.headers);
+        match media {
+            Ok(Some(Media::Events)) if head.status.is_success() => {
+                let body = self.events(came, body);
+                head.headers.remove(CONTENT_LENGTH);
+                Response::from_parts(head, body)
+            }
+            Ok(Some(Media::Json)) => self.message(came, head, body).await,
+            Ok(Some(Media::Events) | None) | Err(_) => self.other(came, head, body).await,
+        }
+    }
+
+    /// A stream that answers what passed, and what was refused first of all.
+    fn events(&self, came: Came, body: Incoming) -> Body {
+        let Came {
+            passed,
+            refused,
+            mut waiting,
+            back,
+            path,
+            upstream_us,
+        } = came;
+        let answering = passed
+            .into_iter()
+            .filter_map(|one| {
+                let Passed {
+                    permit,
+                    message,
+                    mut record,
+                } = one;
+                record.tell_inspected(read(), read());
+                drop(permit);
+                if let Message::Request(request) = &message {
+                    // A stream may be cut, and taken up again by a GET.
+                    let Talking { stages, talk, .. } = &self.talking;
+                    let observed = &stages.observed;
+                    observed.wait(talk, Sender::Client, &request.id, &request.method);
+                }
+                let record_id = record.id();
+                match message {
+                    Message::Request(request) => Some(Answering {
+                        era: era_of(&request),
+                        id: request.id,
+                        method: request.method,
+                        record,
+                        upstream_us,
+                        in_flight: taken(&mut waiting, record_id),
+                    }),
+                    Message::Notification(_) | Message::Response(_) => {
+                        drop(record.close(Outcome::done()));
+                        None
+                    }
+                }
+            })
+            .collect();
+        let source = self.source(back, path);
+        let cut = self.place.connection.arrived.registered.cut().clone();
+        let mut events = Events::new(body, source, Purpose::Answers(answering), cut);
+        for (told, waits) in refused {
+            events.say_first(crate::refuse::error(told.refusal(), &waits));
+        }
+        events.boxed_unsync()
+    }
+
+    pub(super) fn source(&self, back: Refuser, path: String) -> Source {
+        Source {
+            talking: self.talking.clone(),
+            peer: self.place.peer.clone(),
+            port: self.place.connection.arrived.port,
+            path,
+            refuser: back,
+        }
+    }
+
+    /// One JSON text: an answer, or the answers to a batch.
+    async fn message(&self, came: Came, mut head: Head, body: Incoming) -> Answer {
+        let limit = self.talking.stages.bounds.answer;
+        let bytes = match collect(body, Limits::RESPONSE.bytes, limit).await {
+            Ok(bytes) => bytes,
+            Err(fault) => return self.withheld(came, fault.refusal()),
+        };
+        let batch = came.passed.len() > 1 || !came.refused.is_empty();
+        let responses = match rpc::parse(&bytes, &Limits::RESPONSE) {
+            Ok(Messages::Single(Message::Response(response))) => vec![response],
+            Ok(Messages::Batch(entries)) if batch => {
+                let mut responses = Vec::new();
+                for entry in entries {
+                    let Ok(Message::Response(response)) = entry else {
+                        return self.withheld(came, Refusal::ResponseRefused);
+                    };
+                    responses.push(response);
+                }
+                responses
+            }
+            // Not a message: clients do not take it for one unless the status says success.
+            Ok(_) | Err(_) if !head.status.is_success() => {
+                return self.pass_other(came, head, bytes);
+            }
+            Ok(_) | Err(_) => return self.withheld(came, Refusal::ResponseRefused),
+        };
+        let refused = came.refused;
+        let judged = self.deliver(came.passed, responses, came.upstream_us);
+        if batch {
+            let mut answer = batch_answer(&refused, judged);
+            keep_session(&head.headers, answer.headers_mut());
+            return answer;
+        }
+        let Some(response) = judged.into_iter().next() else {
+            // Nobody waits for an answer: there was nothing to answer, whatever the server said.
+            return answered(Refusal::ResponseRefused, &Asked::Nothing);
+        };
+        let text = Message::Response(response).encode();
+        head.headers
+            .insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+        Response::from_parts(head, full(Bytes::from(text)))
+    }
+
+    /// Judges responses and closes the records of what they answer.
+    fn deliver(
+        &self,
+        passed: Vec<Passed>,
+        responses: Vec<RpcResponse>,
+        upstream_us: u64,
+    ) -> Vec<RpcResponse> {
+        let mut passed = passed;
+        let mut delivered = Vec::new();
+        for mut response in responses {
+            let position = passed
+                .iter()
+                .position(|one| match (&one.message, &response.id) {
+                    (Message::Request(request), Some(id)) => request.id.same_slot(id),
+                    _ => false,
+                });
+            // An error without an id answers the one request there is.
+            let position =
+                position.or_else(|| (response.id.is_none() && passed.len() == 1).then_some(0));
+            let Some(position) = position else { continue };
+            let one = passed.swap_remove(position);
+            if let Some(id) = &response.id {
+                self.talking
+                    .stages
+                    .observed
+                    .answered(&self.talking.talk, Sender::Client, id);
+            }
+            let method = one.message.method().map(str::to_owned);
+            let spoken = era(&one.message);
+            let judged = answer::judge(&self.talking, method.as_deref(), spoken, &mut response);
+            if let Some(refused) = close(one, judged.err(), &response, upstream_us) {
+                response = refused;
+            }
+            delivered.push(response);
+        }
+        for one in passed {
+            let waits = asked(&one.message);
+            if waits == Asked::Nothing {
+                drop(one.record.close(Outcome::done()));
+                continue;
+            }
+            one.record
+                .refuse_with("the server's answer does not answer this request");
+            if let Some(Message::Response(error)) =
+                crate::refuse::error(Refusal::ResponseRefused, &waits)
+            {
+                delivered.push(error);
+            }
+        }
+        delivered
+    }
+
+    /// Neither a message nor a stream: 202, 204, errors of HTTP.
+    async fn other(&self, came: Came, head: Head, body: Incoming) -> Answer {
+        let limit = self.talking.stages.bounds.answer;
+        let bytes = match collect(body, OTHER_BODY, limit).await {
+            Ok(bytes) => bytes,
+            Err(fault) => return self.withheld(came, fault.refusal()),
+        };
+        // A success with a body that is no message may still be read as one by some client.
+        if head.status.is_success() && !bytes.is_empty() {
+            return self.withheld(came, Refusal::ResponseRefused);
+        }
+        self.pass_other(came, head, bytes)
+    }
+
+    fn pass_other(&self, came: Came, mut head: Head, bytes: Bytes) -> Answer {
+        for mut one in came.passed {
+            if let Message::Request(request) = &one.message {
+                let observed = &self.talking.stages.observed;
+                observed.answered(&self.talking.talk, Sender::Client, &request.id);
+            }
+            one.record.tell_status(head.status);
+            one.record.tell_inspected(
+                read(),
+                if bytes.is_empty() {
+                    read()
+                } else {
+                    partly("an answer of HTTP, not of MCP")
+                },
+            );
+            let kind = if bytes.is_empty() {
+                ResponseKind::None
+            } else {
+                ResponseKind::Http
+            };
+            answer::tell(&mut one.record, kind, None);
+            let upstream_us = Some(came.upstream_us);
+            drop(one.record.close(Outcome {
+                upstream_us,
+                ..Outcome::done()
+            }));
+        }
+        if head.headers.contains_key(CONTENT_LENGTH) {
+            head.headers
+                .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+        }
+        Response::from_parts(head, full(bytes))
+    }
+
+    /// The answer is not delivered; the caller gets an error in its place.
+    fn withheld(&self, came: Came, why: Refusal<'static>) -> Answer {
+        let Came {
+            passed, refused, ..
+        } = came;
+        self.in_place(passed, refused, why, |record| {
+            record.refuse_with("the server's answer was not acceptable");
+        })
+    }
+}
+
+/// Closes the record of an answered request; returns the error that takes the answer's place.
+fn close(
+    one: Passed,
+    refused: Option<Refusal<'static>>,
+    response: &RpcResponse,
+    upstream_us: u64,
+) -> Option<RpcResponse> {
+    let Passed {
+        permit,
+        message,
+        mut record,
+    } = one;
+    drop(permit);
+    record.tell_inspected(read(), read());
+    answer::tell(&mut record, ResponseKind::Result, Some(response));
+    let Some(refused) = refused else {
+        let upstream_us = Some(upstream_us);
+        drop(record.close(Outcome {
+            upstream_us,
+            ..Outcome::done()
+        }));
+        return None;
+    };
+    record.refuse_with("the server's answer was not acceptable");
+    match crate::refuse::error(refused, &asked(&message)) {
+        Some(Message::Response(response)) => Some(response),
+        _ => None,
+    }
+}
+
+/// The call in flight of this record, of those of a batch.
+fn taken(waiting: &mut Vec<InFlight>, record: RecordId) -> Option<InFlight> {
+    let index = waiting.iter().position(|call| call.record() == record)?;
+    Some(waiting.swap_remove(index))
+}
+
+fn era_of(request: &rpc::Request) -> Era {
+    era(&Message::Request(request.clone()))
+}
+
+fn keep_session(from: &HeaderMap, to: &mut HeaderMap) {
+    if let Some(session) = from.get(MCP_SESSION_ID) {
+        to.insert(MCP_SESSION_ID, session.clone());
+    }
+}
