@@ -11,6 +11,8 @@
 )]
 
 #[cfg(test)]
+mod bounds;
+#[cfg(test)]
 mod clients;
 #[cfg(test)]
 mod refusals;

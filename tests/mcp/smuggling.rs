@@ -735,7 +735,7 @@ async fn http_has_one_reading() {
         ("a path in another case", at("/MCP", &here), false),
         ("an encoded path", at("/%6dcp", &here), true),
         ("a trailing slash", at("/mcp/", &here), true),
-        // Paths with several readings.
+        // Servers read these in several ways, and one way could be another server's path.
         ("two slashes", at("//mcp", &here), false),
         ("a parameter", at("/mcp;a=b", &here), false),
         ("dots", at("/x/../mcp", &here), false),

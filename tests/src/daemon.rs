@@ -229,6 +229,12 @@ fn launch(lab: &Lab, start: u32) -> Result<Process> {
 
 fn config(lab: &Lab, settings: &str) -> String {
     let (directory, name) = (lab.directory().display(), lab.name());
+    // A test that says `tls:` itself says all of it.
+    let tls = if settings.contains("tls:") {
+        String::new()
+    } else {
+        format!("tls: {{ extra_roots: [{directory}/world-ca.pem] }}")
+    };
     format!(
         "version: 1
 policy: {directory}/policy.d
@@ -238,7 +244,7 @@ bpffs: /sys/fs/bpf/{name}
 cgroup: {name}
 gate: {{ user: \"{GATE}\" }}
 dns: {{ upstream: [\"{DNS}\"] }}
-tls: {{ extra_roots: [{directory}/world-ca.pem] }}
+{tls}
 {settings}
 "
     )

@@ -85,7 +85,11 @@ async fn an_outbound_request_names_its_tool_call() {
         })
         .await
         .unwrap();
-    assert_eq!(outbound["cause"], called["id"], "{outbound} {called}");
+    assert_eq!(
+        outbound["cause"],
+        json!({ "id": called["id"] }),
+        "{outbound} {called}"
+    );
     assert_eq!(called["mcp"]["name"], "fetch", "{called}");
     assert_eq!(called["mcp"]["server"], "notes", "{called}");
 
@@ -122,7 +126,7 @@ async fn an_outbound_request_names_its_tool_call() {
     assert_eq!(outbound.len(), 2);
     let later = outbound
         .iter()
-        .find(|record| record["cause"].is_object())
+        .find(|record| record["cause"]["candidates"].is_array())
         .unwrap_or_else(|| panic!("{outbound:#?}"));
     let named = later["cause"]["candidates"].as_array().unwrap();
     assert!(

@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask <command>`. One file per command.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod build;
 mod demo;
 mod fixtures;
@@ -31,6 +32,8 @@ enum Command {
     Test(test::Arguments),
     /// Check what compilers do not
     Tidy,
+    /// Measure Exeat beside other ways to the same server
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Test(arguments) => test::run(&arguments),
         Command::Tidy => tidy::run(),
+        Command::Bench(arguments) => bench::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,13 +14,14 @@ use tokio::time::timeout;
 use super::describe::{Story as _, finding};
 use super::{NotAgreed, Stages, exchange, open};
 use crate::audit::record::Kind;
-use crate::audit::{AuditUnavailable, OpenRecord, Outcome};
+use crate::audit::{AuditUnavailable, OpenRecord, Outcome, Text};
 use crate::decide::{Connect, Permit};
 use crate::forward::open::{Destination, OpenFault};
 use crate::forward::upstream::{Body, Sender, Version};
 use crate::identify::agree;
 use crate::identify::peer::Peer;
 use crate::intake::Arrived;
+use crate::refuse::Refusal;
 use crate::tls::leaf::Alpn;
 
 /// What became of the upstream connection.
@@ -41,6 +42,8 @@ pub(super) struct Connection {
     pub(super) tls: bool,
     /// Set once: by the handshake, or by the first request in clear text.
     peer: OnceLock<Peer>,
+    /// The peer as records name it.
+    name: OnceLock<Text>,
     upstream: AsyncMutex<Option<Opened>>,
     /// The connection's record, until its first exchange takes it over.
     record: Mutex<Option<OpenRecord>>,
@@ -68,6 +71,7 @@ impl Connection {
             version,
             tls,
             peer,
+            name: OnceLock::new(),
             upstream: AsyncMutex::new(upstream),
             record: Mutex::new(Some(record)),
         }
@@ -83,7 +87,14 @@ impl Connection {
             let this = Arc::clone(&this);
             service_fn(move |request: Request<Incoming>| {
                 let this = Arc::clone(&this);
-                async move { exchange::serve(&this, request).await }
+                async move {
+                    let answer = exchange::serve(&this, request).await;
+                    // Nothing is answered as done that could not be recorded.
+                    match this.stages.log.release().await {
+                        Ok(()) => answer,
+                        Err(_) => Ok(exchange::refusal(Refusal::AuditUnavailable)),
+                    }
+                }
             })
         };
         let io = TokioIo::new(stream);
@@ -163,7 +174,11 @@ impl Connection {
             }
             None => open(&self.stages, &self.arrived.actor, Kind::Http).await?,
         };
-        record.tell_connection(&self.arrived, self.version, self.tls, self.peer.get());
+        let name = self.peer.get().map(|peer| {
+            let name = self.name.get_or_init(|| Text::new(&peer.to_string()));
+            name.clone()
+        });
+        record.tell_connection(&self.arrived, self.version, self.tls, name);
         Ok(record)
     }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::describe::Story as _;
 use super::answer;
 use super::judge::Talking;
-use super::observed::From;
+use super::observed::{From, Listening};
 use super::refusing::Refuser;
 use crate::audit::record::{Kind, ResponseKind, Stage};
 use crate::audit::{OpenRecord, Outcome, Start};
@@ -40,7 +40,10 @@ pub(super) enum Purpose {
     /// It answers requests (one, or those of a batch).
     Answers(Vec<Answering>),
     /// It carries what the server has to say (GET); the record is the stream's own.
-    Listens(Box<OpenRecord>),
+    Listens(
+        Box<OpenRecord>,
+        #[expect(dead_code, reason = "held for as long as the stream")] Listening,
+    ),
 }
 
 /// Where a stream comes from, for what must be sent back.
@@ -127,7 +130,7 @@ impl Events {
                     answering.record.refuse_with(why);
                 }
             }
-            Purpose::Listens(record) => record.refuse_with(why),
+            Purpose::Listens(record, _) => record.refuse_with(why),
         }
     }
 
@@ -140,7 +143,7 @@ impl Events {
                     answering.record.fail(error);
                 }
             }
-            Purpose::Listens(record) => record.fail(error),
+            Purpose::Listens(record, _) => record.fail(error),
         }
     }
 
@@ -295,7 +298,7 @@ impl Events {
                     drop(answering.record.close(Outcome::done()));
                 }
             }
-            Purpose::Listens(record) => drop(record.close(Outcome::done())),
+            Purpose::Listens(record, _) => drop(record.close(Outcome::done())),
         }
     }
 }
