@@ -37,6 +37,12 @@ fn tools(asked: &Asked) -> hyper::Response<Body> {
                 json!({ "tools": tools, "cacheScope": "public", "ttlMs": 1000, "resultType": "complete" }),
             )
         }
+        Some("initialize") => {
+            let mut opened = plain(asked);
+            let session = hyper::header::HeaderValue::from_static("opened");
+            opened.headers_mut().insert("mcp-session-id", session);
+            opened
+        }
         _ => plain(asked),
     }
 }
@@ -116,13 +122,16 @@ async fn a_denied_tool_does_not_exist_and_an_allowed_one_is_called() {
         );
         assert_eq!(limited.json()["id"], number);
     }
-    // A session that no server opened has no count of its own; one limit of a tool is not another tool's.
+    // An id that the client makes up has no count of its own; a session that the server opened has.
     let other = [legacy, ("mcp-session-id", "another")];
-    let made_up = talker
-        .post(FAR, &other, call(&json!(1), "limited"))
-        .await
-        .unwrap();
-    assert_eq!(made_up.code(), Some(-31429));
+    let made_up = talker.post(FAR, &other, call(&json!(1), "limited")).await;
+    assert_eq!(made_up.unwrap().code(), Some(-31429));
+    let initialize = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {} });
+    let opened = talker.post(FAR, &[], initialize.to_string()).await.unwrap();
+    assert_eq!(opened.code(), None, "{opened:?}");
+    let opened = [legacy, ("mcp-session-id", "opened")];
+    let first = talker.post(FAR, &opened, call(&json!(1), "limited")).await;
+    assert_eq!(first.unwrap().code(), None);
     assert_eq!(
         talker
             .post(FAR, &session, call(&json!(1), "get_b"))
@@ -131,7 +140,8 @@ async fn a_denied_tool_does_not_exist_and_an_allowed_one_is_called() {
             .code(),
         None
     );
-    assert_eq!(server.take().len(), 3);
+    assert_eq!(server.take().len(), 5);
+
     let record = world
         .daemon
         .record("the allowed call", |record| {
@@ -180,7 +190,7 @@ async fn a_denied_tool_does_not_exist_and_an_allowed_one_is_called() {
         .iter()
         .filter(|record| record["mcp"]["method"] == "tools/call")
         .count();
-    assert_eq!(calls, 10, "one record for each call");
+    assert_eq!(calls, 11, "one record for each call");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

