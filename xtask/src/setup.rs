@@ -164,7 +164,7 @@ fn install_llvm(compiler: &Compiler, major: u32) -> Result<PathBuf> {
 }
 
 /// All packages can be installed from the sources that the machine knows.
-fn available(packages: &[&str]) -> bool {
+pub(crate) fn available(packages: &[&str]) -> bool {
     packages.iter().all(|package| {
         let policy = shell::output("apt-cache", &["policy", package]).unwrap_or_default();
         let candidate = policy
@@ -175,7 +175,7 @@ fn available(packages: &[&str]) -> bool {
 }
 
 /// Fetches the package lists, unless they already have what is wanted.
-fn update_lists(satisfied: impl Fn() -> bool) -> Result<()> {
+pub(crate) fn update_lists(satisfied: impl Fn() -> bool) -> Result<()> {
     if satisfied() {
         return Ok(());
     }
@@ -183,7 +183,7 @@ fn update_lists(satisfied: impl Fn() -> bool) -> Result<()> {
     shell::run(privileged("apt-get")?.args(["update", "--quiet"]))
 }
 
-fn install_packages(packages: &[&str], purpose: &str) -> Result<()> {
+pub(crate) fn install_packages(packages: &[&str], purpose: &str) -> Result<()> {
     shell::say(&format!("installing {purpose}: {}", packages.join(" ")));
     let mut command = privileged("apt-get")?;
     command.env("DEBIAN_FRONTEND", "noninteractive");

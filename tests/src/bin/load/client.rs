@@ -53,6 +53,9 @@ pub(crate) struct Run {
     /// How long to run before measuring
     #[arg(long, default_value_t = 1)]
     warm_up: u64,
+    /// Requests per second of all connections together; as many as there can be without it
+    #[arg(long)]
+    rate: Option<u32>,
     /// Open a connection for each request
     #[arg(long)]
     new: bool,
@@ -130,9 +133,15 @@ fn plan(run: Run) -> Result<Plan> {
 pub(crate) async fn run(run: Run) -> Result<Value> {
     let plan = Arc::new(plan(run)?);
     let window = plan.end - plan.start;
+    // Each connection has its share of the rate.
+    let share = f64::from(u32::try_from(plan.run.connections).unwrap_or(u32::MAX));
+    let pace = plan
+        .run
+        .rate
+        .map(|rate| Duration::from_secs_f64(share / f64::from(rate.max(1))));
     let mut tasks = JoinSet::new();
     for _ in 0..plan.run.connections {
-        tasks.spawn(connection(Arc::clone(&plan)));
+        tasks.spawn(connection(Arc::clone(&plan), pace));
     }
     sleep_until(plan.start).await;
     let before = spent(&plan.run.watch)?;
@@ -187,10 +196,16 @@ fn call(tool: &str, n: u64) -> Bytes {
         .into()
 }
 
-async fn connection(plan: Arc<Plan>) -> Tally {
+async fn connection(plan: Arc<Plan>, pace: Option<Duration>) -> Tally {
+    let mut due = Instant::now();
     let mut tally = Tally::default();
     let mut sender = None;
     while Instant::now() < plan.end {
+        if let Some(pace) = pace {
+            sleep_until(due).await;
+            // What comes late is not made up for by a burst.
+            due = (due + pace).max(Instant::now());
+        }
         let began = Instant::now();
         let counts = began >= plan.start;
         let outcome = timeout(LIMIT, once(&plan, &mut sender)).await;

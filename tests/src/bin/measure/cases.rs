@@ -16,7 +16,7 @@ pub(crate) struct Case {
     arguments: &'static [&'static str],
 }
 
-pub(crate) const CASES: [Case; 6] = [
+pub(crate) const CASES: [Case; 7] = [
     Case {
         name: "call_1",
         what: "200-byte call, 1 kept connection",
@@ -26,6 +26,11 @@ pub(crate) const CASES: [Case; 6] = [
         name: "call_16",
         what: "200-byte call, 16 kept connections",
         arguments: &["--connections", "16"],
+    },
+    Case {
+        name: "paced",
+        what: "200-byte call, 16 kept connections, 8,000 requests/s whatever is between",
+        arguments: &["--connections", "16", "--rate", "8000"],
     },
     Case {
         name: "call_256",
@@ -104,11 +109,12 @@ async fn one(arguments: &Arguments, open: &Open<'_>, case: &Case) -> Result<Valu
     let status = client.wait(limit).await.with_context(|| client.report())?;
     ensure!(status.success(), "{}", client.report());
     let report: Value = serde_json::from_str(client.stdout().trim()).context("read a report")?;
+    let said = |name: &str| report.get(name).cloned().unwrap_or_default();
     ensure!(
-        report["errors"] == 0,
+        said("errors") == 0,
         "{} requests failed, the first: {}",
-        report["errors"],
-        report["error"]
+        said("errors"),
+        said("error")
     );
     let mut figures = Map::new();
     for (name, pointer) in KEPT {
@@ -117,14 +123,12 @@ async fn one(arguments: &Arguments, open: &Open<'_>, case: &Case) -> Result<Valu
             report.pointer(pointer).cloned().unwrap_or_default(),
         );
     }
-    let watched = report["watched"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let watched = said("watched");
+    let watched = watched.as_array().map(Vec::as_slice).unwrap_or_default();
     if !watched.is_empty() {
         let each = watched
             .iter()
-            .filter_map(|process| process["cpu_us_per_request"].as_f64());
+            .filter_map(|process| process.get("cpu_us_per_request")?.as_f64());
         figures.insert("cpu_us".to_owned(), json!(each.sum::<f64>()));
     }
     Ok(Value::Object(figures))

@@ -15,75 +15,194 @@ pub(crate) fn median(numbers: &mut [f64]) -> f64 {
 
 /// A document in Markdown.
 pub(crate) fn table(figures: &Value) -> String {
+    let figures = Figures(figures);
     let mut out = String::new();
-    head(&mut out, figures);
-    cases(&mut out, figures);
-    goals(&mut out, figures);
+    figures.head(&mut out);
+    figures.cases(&mut out);
+    figures.goals(&mut out);
     out
 }
+
+struct Figures<'a>(&'a Value);
 
 fn line(out: &mut String, text: &str) {
     out.push_str(text);
     out.push('\n');
 }
 
-fn head(out: &mut String, figures: &Value) {
-    let machine = &figures["machine"];
-    let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
-    line(
-        out,
-        &format!(
-            "{}, {} cores, {} GiB, Linux {}; medians of {} rounds of {} s in which the ways take turns; load before {}, after {}.",
-            text(&machine["processor"]),
-            machine["cores"],
-            machine["memory_gib"],
-            text(&machine["kernel"]),
-            figures["rounds"],
-            figures["seconds"],
-            machine["load_before"],
-            figures["load_after"],
-        ),
-    );
-    line(
-        out,
-        if machine["pinned"] == true {
-            "Client and upstream share the first core, the proxy has the second to itself (HAProxy: one thread; Exeat: gate, supervisor and audit writer). Processor time is the proxy's, user and system."
-        } else {
-            "One core for everything."
-        },
-    );
-}
-
-fn cases(out: &mut String, figures: &Value) {
-    line(
-        out,
-        "\n| case | way | requests/s | median | p99 | CPU per request | CPU beside HAProxy |",
-    );
-    line(out, "|---|---|---:|---:|---:|---:|---:|");
-    for case in &CASES {
-        let ways = &figures["cases"][case.name]["ways"];
-        for way in Way::ALL {
-            let Some(of) = ways.get(way.name()) else {
-                continue;
-            };
-            let cpu = of["cpu_us"].as_f64();
-            let ratio = cpu
-                .zip(ways["haproxy"]["cpu_us"].as_f64())
-                .map_or_else(String::new, |(own, other)| format!("{:.2} x", own / other));
-            line(
-                out,
-                &format!(
-                    "| {} | {} | {:.0} | {} | {} | {} | {ratio} |",
-                    if way == Way::ALL[0] { case.what } else { "" },
-                    way.name(),
-                    of["requests_per_second"].as_f64().unwrap_or_default(),
-                    time(of["p50_us"].as_f64()),
-                    time(of["p99_us"].as_f64()),
-                    time(cpu),
-                ),
-            );
+impl Figures<'_> {
+    fn text(&self, pointer: &str) -> String {
+        match self.0.pointer(pointer) {
+            None | Some(Value::Null) => "?".to_owned(),
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
         }
     }
+
+    fn number(&self, pointer: &str) -> Option<f64> {
+        self.0.pointer(pointer)?.as_f64()
+    }
+
+    /// One figure of one way in one case.
+    fn of(&self, case: &str, way: Way, figure: &str) -> Option<f64> {
+        self.number(&format!("/cases/{case}/ways/{}/{figure}", way.name()))
+    }
+
+    /// Exeat's beside another way's.
+    fn ratio(&self, case: &str, other: Way, figure: &str) -> Option<f64> {
+        Some(self.of(case, Way::Exeat, figure)? / self.of(case, other, figure)?)
+    }
+
+    fn head(&self, out: &mut String) {
+        let text = |pointer: &str| self.text(pointer);
+        line(
+            out,
+            &format!(
+                "{}, {} cores, {} GiB, Linux {}. Medians of {} rounds of {} s in which the ways take turns. \
+                 Load average before {}, after {}.",
+                text("/machine/processor"),
+                text("/machine/cores"),
+                text("/machine/memory_gib"),
+                text("/machine/kernel"),
+                text("/rounds"),
+                text("/seconds"),
+                text("/machine/load_before"),
+                text("/load_after"),
+            ),
+        );
+        let pinned = self.0.pointer("/machine/pinned") == Some(&Value::Bool(true));
+        line(
+            out,
+            if pinned {
+                "Client and upstream share the first core; the proxy has the second (HAProxy: one thread; Exeat: \
+                 supervisor, gate and the writer of its log). CPU is the proxy's, user and system."
+            } else {
+                "One core for everything. CPU is the proxy's, user and system."
+            },
+        );
+    }
+
+    fn cases(&self, out: &mut String) {
+        line(
+            out,
+            "\n| case | way | requests/s | median | p99 | CPU per request | beside HAProxy |",
+        );
+        line(out, "|---|---|---:|---:|---:|---:|---:|");
+        for case in &CASES {
+            let mut what = case.what;
+            for way in Way::ALL {
+                let of = |figure: &str| self.of(case.name, way, figure);
+                let Some(rate) = of("requests_per_second") else {
+                    continue;
+                };
+                let ratio = of("cpu_us").zip(self.of(case.name, Way::Haproxy, "cpu_us"));
+                let row = format!(
+                    "| {what} | {} | {rate:.0} | {} | {} | {} | {} |",
+                    way.name(),
+                    time(of("p50_us")),
+                    time(of("p99_us")),
+                    time(of("cpu_us")),
+                    times(ratio.map(|(own, other)| own / other)).unwrap_or_default(),
+                );
+                line(out, &row);
+                what = "";
+            }
+        }
+    }
+
+    fn goals(&self, out: &mut String) {
+        line(out, "\n| goal | | reached |\n|---|---|---|");
+        for (what, goal, reached) in self.proxied().into_iter().chain(self.beside()) {
+            if let Some(reached) = reached {
+                // Writing to a String cannot fail.
+                let _infallible = writeln!(out, "| {what} | {goal} | {reached} |");
+            }
+        }
+    }
+
+    fn proxied(&self) -> [Goal; 7] {
+        let added = |way: Way| {
+            let of = |way: Way| self.of("call_1", way, "p50_us");
+            Some(of(way)? - of(Way::Direct)?)
+        };
+        let latency = added(Way::Exeat).map(|own| match added(Way::Haproxy) {
+            Some(other) => format!("{own:.0} µs (HAProxy {other:.0} µs)"),
+            None => format!("{own:.0} µs"),
+        });
+        let held = |way: Way| self.number(&format!("/memory/{}/kib_per_connection", way.name()));
+        let memory = held(Way::Exeat).map(|own| match held(Way::Haproxy) {
+            Some(other) => format!("{own:.1} KiB (HAProxy {other:.1} KiB)"),
+            None => format!("{own:.1} KiB"),
+        });
+        let cpu = |case: &str| times(self.ratio(case, Way::Haproxy, "cpu_us"));
+        let rate = |case: &str, other: Way| times(self.ratio(case, other, "requests_per_second"));
+        [
+            (
+                "CPU per call, 16 connections",
+                "at most 1.1 x HAProxy",
+                cpu("call_16"),
+            ),
+            (
+                "CPU per call, 16 connections, 8,000/s",
+                "at most 1.1 x HAProxy",
+                cpu("paced"),
+            ),
+            (
+                "CPU per call, 256 connections",
+                "at most 1.1 x HAProxy",
+                cpu("call_256"),
+            ),
+            (
+                "calls/s, 16 connections",
+                "at least 30 x mitmproxy",
+                rate("call_16", Way::Mitmproxy),
+            ),
+            (
+                "added median latency, 1 connection",
+                "no more than HAProxy",
+                latency,
+            ),
+            (
+                "new connections/s",
+                "at least 1.0 x HAProxy",
+                rate("new", Way::Haproxy),
+            ),
+            ("idle intercepted connection", "at most 40 KiB", memory),
+        ]
+    }
+
+    /// What no proxy has part in.
+    fn beside(&self) -> [Goal; 3] {
+        let more = |figure: &str| {
+            let more = self.number(&format!("/connect/{figure}"))?;
+            Some(format!("{more:.2} µs more"))
+        };
+        let decision = self.number("/decision/ns_by_rules/1000");
+        [
+            (
+                "connect, unmanaged process",
+                "at most 0.3 µs more",
+                more("unmanaged_more_us"),
+            ),
+            (
+                "connect, managed process",
+                "at most 4 µs more",
+                more("managed_more_us"),
+            ),
+            (
+                "decision with 1,000 rules",
+                "under 1 µs",
+                decision.map(|ns| format!("{:.2} µs", ns / 1000.0)),
+            ),
+        ]
+    }
+}
+
+/// What, what was aimed at, what was reached.
+type Goal = (&'static str, &'static str, Option<String>);
+
+fn times(ratio: Option<f64>) -> Option<String> {
+    ratio.map(|ratio| format!("{ratio:.2} x"))
 }
 
 fn time(microseconds: Option<f64>) -> String {
@@ -92,91 +211,5 @@ fn time(microseconds: Option<f64>) -> String {
         Some(long) if long >= 10_000.0 => format!("{:.1} ms", long / 1000.0),
         Some(short) if short < 100.0 => format!("{short:.1} µs"),
         Some(other) => format!("{other:.0} µs"),
-    }
-}
-
-fn goals(out: &mut String, figures: &Value) {
-    let of = |case: &str, way: Way, figure: &str| {
-        figures["cases"][case]["ways"][way.name()][figure].as_f64()
-    };
-    let ratio = |case: &str, other: Way, figure: &str| {
-        of(case, Way::Exeat, figure)
-            .zip(of(case, other, figure))
-            .map(|(own, other)| own / other)
-    };
-    let times = |value: Option<f64>| value.map(|value| format!("{value:.2} x"));
-    let unit = |value: Option<f64>, unit: &str| value.map(|value| format!("{value:.2} {unit}"));
-    let added = |way: Way| {
-        of("call_1", way, "p50_us")
-            .zip(of("call_1", Way::Direct, "p50_us"))
-            .map(|(way, direct)| way - direct)
-    };
-    let connect = |figure: &str| figures["connect"][figure].as_f64();
-    let memory = |way: Way| figures["memory"][way.name()]["kib_per_connection"].as_f64();
-    let rows = [
-        (
-            "CPU per request, 16 connections",
-            "at most 1.1 x HAProxy",
-            times(ratio("call_16", Way::Haproxy, "cpu_us")),
-        ),
-        (
-            "CPU per request, 256 connections",
-            "at most 1.1 x HAProxy",
-            times(ratio("call_256", Way::Haproxy, "cpu_us")),
-        ),
-        (
-            "requests/s, 16 connections",
-            "at least 30 x mitmproxy",
-            times(ratio("call_16", Way::Mitmproxy, "requests_per_second")),
-        ),
-        (
-            "added median latency, 1 connection",
-            "no more than HAProxy",
-            added(Way::Exeat)
-                .zip(added(Way::Haproxy))
-                .map(|(own, other)| format!("{own:.0} µs (HAProxy {other:.0} µs)")),
-        ),
-        (
-            "new connections/s",
-            "at least 1.0 x HAProxy",
-            times(ratio("new", Way::Haproxy, "requests_per_second")),
-        ),
-        (
-            "idle intercepted connection",
-            "at most 40 KiB",
-            memory(Way::Exeat).map(|own| {
-                format!(
-                    "{own:.1} KiB (HAProxy {:.1} KiB)",
-                    memory(Way::Haproxy).unwrap_or_default()
-                )
-            }),
-        ),
-        (
-            "connect, unmanaged process",
-            "at most 0.3 µs more",
-            unit(connect("unmanaged_more_us"), "µs more"),
-        ),
-        (
-            "connect, managed process",
-            "at most 4 µs more",
-            unit(connect("managed_more_us"), "µs more"),
-        ),
-        (
-            "decision with 1,000 rules",
-            "under 1 µs",
-            unit(
-                figures["decision"]["ns_by_rules"]["1000"]
-                    .as_f64()
-                    .map(|ns| ns / 1000.0),
-                "µs",
-            ),
-        ),
-    ];
-    line(out, "\n| goal | | reached |\n|---|---|---|");
-    for (what, goal, reached) in rows {
-        if let Some(reached) = reached {
-            // Writing to a String cannot fail.
-            let _infallible = writeln!(out, "| {what} | {goal} | {reached} |");
-        }
     }
 }

@@ -71,8 +71,8 @@ pub(crate) struct Open<'site> {
     processes: Vec<u32>,
     // In this order: the client's cgroup goes first.
     cgroup: Option<Cgroup>,
-    _proxy: Option<Process>,
-    _daemon: Option<Daemon<'site>>,
+    proxy: Option<Process>,
+    daemon: Option<Daemon<'site>>,
     _upstream: Process,
 }
 
@@ -99,8 +99,8 @@ impl Site {
             connect: Some(SocketAddr::new(WORLD, 443)),
             processes: Vec::new(),
             cgroup: None,
-            _proxy: None,
-            _daemon: None,
+            proxy: None,
+            daemon: None,
             _upstream: upstream,
         };
         match way {
@@ -121,7 +121,7 @@ impl Site {
                     open.roots = find(&directory.join("state"), "ca.pem")
                         .context("find Exeat's authority")?;
                 }
-                open._daemon = Some(daemon);
+                open.daemon = Some(daemon);
             }
         }
         Ok(open)
@@ -180,7 +180,7 @@ impl Site {
         anyhow::ensure!(process.ended()?.is_none(), "{}", process.report());
         open.processes = vec![process.pid()];
         open.connect = Some(listen);
-        open._proxy = Some(process);
+        open.proxy = Some(process);
         Ok(())
     }
 
@@ -231,7 +231,7 @@ hosts:
   load: {{ match: {{ cgroup: {} }}, servers: [mcp] }}
 {}",
         below(cgroup)?,
-        rules(RULES, "load", "mcp")
+        rules(RULES, |_| ("load".to_owned(), "mcp".to_owned()))
     ))
 }
 
