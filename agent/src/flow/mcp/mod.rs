@@ -269,12 +269,15 @@ impl Exchanging<'_> {
             one.record.stage(Stage::Forward);
             if let Message::Request(request) = &one.message {
                 let observed = &self.talking.stages.observed;
-                observed.wait(
-                    &self.talking.talk,
-                    Sender::Client,
-                    &request.id,
-                    &request.method,
-                );
+                // Only what is answered on another stream needs to be known beyond this exchange.
+                if observed.anybody_listens() {
+                    observed.wait(
+                        &self.talking.talk,
+                        Sender::Client,
+                        &request.id,
+                        &request.method,
+                    );
+                }
                 if request.method == "tools/call" {
                     let calls = &self.talking.stages.calls;
                     in_flight.push(calls.begin(&self.talking.talk.server, one.record.id()));
@@ -332,6 +335,12 @@ impl Exchanging<'_> {
                 } = one;
                 record.tell_inspected(read(), read());
                 drop(permit);
+                if let Message::Request(request) = &message {
+                    // A stream may be cut, and taken up again by a GET.
+                    let Talking { stages, talk, .. } = &self.talking;
+                    let observed = &stages.observed;
+                    observed.wait(talk, Sender::Client, &request.id, &request.method);
+                }
                 let record_id = record.id();
                 match message {
                     Message::Request(request) => Some(Answering {
@@ -600,7 +609,12 @@ impl Exchanging<'_> {
             record.tell_inspected(read(), read());
             let cut = self.place.connection.arrived.registered.cut().clone();
             let source = self.source(back, path);
-            let events = Events::new(body, source, Purpose::Listens(Box::new(record)), cut);
+            let events = Events::new(
+                body,
+                source,
+                Purpose::Listens(Box::new(record), self.talking.stages.observed.listen()),
+                cut,
+            );
             head.headers.remove(CONTENT_LENGTH);
             return Response::from_parts(head, events.boxed_unsync());
         }

@@ -1,6 +1,7 @@
 //! What was seen of MCP servers on their way through: endpoints of the old transport, hints of tools, requests
 //! that wait for the other side. All of it bounded; what is forgotten is treated as never seen.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use exeat_policy::Hints;
@@ -63,6 +64,18 @@ struct State {
 #[derive(Debug)]
 pub struct Observed {
     state: Mutex<State>,
+    /// Streams on which servers say what answers no request of the same exchange.
+    listening: Arc<AtomicUsize>,
+}
+
+/// An open stream of that kind; it ends with this.
+#[derive(Debug)]
+pub(super) struct Listening(Arc<AtomicUsize>);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Default for Observed {
@@ -74,6 +87,7 @@ impl Default for Observed {
                 waiting: Bounded::new(WAITING),
                 sessions: Bounded::new(SESSIONS),
             }),
+            listening: Arc::default(),
         }
     }
 }
@@ -87,8 +101,13 @@ impl Observed {
         port: u16,
         path: &str,
     ) -> Option<Endpoint> {
+        let mut state = self.lock();
+        // No server of the old transport: nothing is copied to ask for what cannot be there.
+        if state.endpoints.is_empty() {
+            return None;
+        }
         let key = (workload, peer.clone(), port, path.to_owned());
-        self.lock().endpoints.get(&key).cloned()
+        state.endpoints.get(&key).cloned()
     }
 
     /// A server announced `path` on a stream that was judged as `judged_as`.
@@ -114,7 +133,11 @@ impl Observed {
 
     /// What `server` lists of `tool`, if it was seen.
     pub(super) fn hints(&self, server: &Arc<str>, tool: &str) -> Option<Hints> {
-        self.lock()
+        let mut state = self.lock();
+        if state.hints.is_empty() {
+            return None;
+        }
+        state
             .hints
             .get(&(Arc::clone(server), tool.to_owned()))
             .copied()
@@ -128,6 +151,18 @@ impl Observed {
         self.lock()
             .hints
             .insert((Arc::clone(server), tool.to_owned()), hints);
+    }
+
+    /// A client opens a stream of its own to hear from a server.
+    pub(super) fn listen(&self) -> Listening {
+        self.listening.fetch_add(1, Ordering::AcqRel);
+        Listening(Arc::clone(&self.listening))
+    }
+
+    /// Whether a request may be answered on another stream than its own. A client that begins to listen only
+    /// after it asked gets answers judged without knowing the question: whatever could be a list is one.
+    pub(super) fn anybody_listens(&self) -> bool {
+        self.listening.load(Ordering::Acquire) > 0
     }
 
     /// The server opened the session of `talk`.
@@ -149,7 +184,11 @@ impl Observed {
 
     /// The method of the request that an answer with `id` answers; it waits no longer.
     pub(super) fn answered(&self, talk: &Talk, from: From, id: &Id) -> Option<String> {
-        self.lock().waiting.remove(&(talk.clone(), from, slot(id)))
+        let mut state = self.lock();
+        if state.waiting.is_empty() {
+            return None;
+        }
+        state.waiting.remove(&(talk.clone(), from, slot(id)))
     }
 
     /// A workload is gone, and its conversations with it.
