@@ -1,13 +1,27 @@
 //! A section that many records have in common.
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
 
-/// A section that is built once and put into many records: cloning it costs a counter.
-#[derive(Debug, Default, PartialEq)]
-pub struct Shared<T>(Arc<T>);
+/// A section that is built once and put into many records: cloning it costs a counter, and it is written as JSON
+/// once.
+#[derive(Debug, Default)]
+pub struct Shared<T>(Arc<Held<T>>);
+
+#[derive(Debug, Default)]
+struct Held<T> {
+    value: T,
+    json: OnceLock<Box<RawValue>>,
+}
+
+impl<T: PartialEq> PartialEq for Shared<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.value == other.0.value
+    }
+}
 
 impl<T> Clone for Shared<T> {
     fn clone(&self) -> Self {
@@ -17,7 +31,10 @@ impl<T> Clone for Shared<T> {
 
 impl<T> From<T> for Shared<T> {
     fn from(value: T) -> Self {
-        Self(Arc::new(value))
+        Self(Arc::new(Held {
+            value,
+            json: OnceLock::new(),
+        }))
     }
 }
 
@@ -25,13 +42,21 @@ impl<T> Deref for Shared<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.0
+        &self.0.value
     }
 }
 
 impl<T: Serialize> Serialize for Shared<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
+        let Held { value, json } = &*self.0;
+        match json.get() {
+            Some(json) => json.serialize(serializer),
+            None => match to_raw_value(value) {
+                Ok(made) => json.get_or_init(|| made).serialize(serializer),
+                // The serializer says what is wrong with it.
+                Err(_) => value.serialize(serializer),
+            },
+        }
     }
 }
 

@@ -1,10 +1,13 @@
 //! Text that may be recorded: masked and bounded by construction.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt::{self, Debug, Display, Formatter};
+use std::hash::{Hash, Hasher};
 use std::ops::Deref;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::mask;
 
@@ -18,14 +21,20 @@ const MAX_INPUT: usize = 16 * 1_024;
 ///
 /// INVARIANT: strings from outside become records only through this type, and it has no
 /// constructor that does not mask. (Reading a log back trusts the log.)
-#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Text(Cow<'static, str>);
+#[derive(Clone)]
+pub struct Text(Held);
+
+/// Cloning costs a counter at most: a decision's texts stand in many records.
+#[derive(Clone)]
+enum Held {
+    Fixed(&'static str),
+    Shared(Arc<str>),
+}
 
 impl Text {
     /// A text of the program itself, known when it was compiled.
     pub const fn fixed(text: &'static str) -> Self {
-        Self(Cow::Borrowed(text))
+        Self(Held::Fixed(text))
     }
 
     /// A text from outside: secrets are masked by their shape and by the key before them.
@@ -59,7 +68,10 @@ impl Text {
 
     /// The text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        match &self.0 {
+            Held::Fixed(text) => text,
+            Held::Shared(text) => text,
+        }
     }
 
     fn bounded(text: &str, mask: impl FnOnce(&str) -> Cow<'_, str>) -> Self {
@@ -74,10 +86,10 @@ impl Text {
         }
         let kept = prefix(&masked, MAX_TEXT);
         let cut = text.len().saturating_sub(looked_at.len()) + (masked.len() - kept.len());
-        Self(Cow::Owned(if cut == 0 {
-            kept.to_owned()
+        Self(Held::Shared(if cut == 0 {
+            kept.into()
         } else {
-            format!("{kept}[+{cut} bytes]")
+            format!("{kept}[+{cut} bytes]").into()
         }))
     }
 }
@@ -110,30 +122,74 @@ impl Deref for Text {
     type Target = str;
 
     fn deref(&self) -> &str {
-        &self.0
+        self.as_str()
+    }
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self::fixed("")
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Text {}
+
+impl PartialOrd for Text {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Text {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl Hash for Text {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl Serialize for Text {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(Held::Shared(text.into())))
     }
 }
 
 impl PartialEq<str> for Text {
     fn eq(&self, other: &str) -> bool {
-        *self.0 == *other
+        self.as_str() == other
     }
 }
 
 impl PartialEq<&str> for Text {
     fn eq(&self, other: &&str) -> bool {
-        *self.0 == **other
+        self.as_str() == *other
     }
 }
 
 impl Debug for Text {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        Debug::fmt(&*self.0, f)
+        Debug::fmt(self.as_str(), f)
     }
 }
 
 impl Display for Text {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        Display::fmt(&*self.0, f)
+        Display::fmt(self.as_str(), f)
     }
 }

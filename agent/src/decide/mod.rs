@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use exeat_policy::{
     Action, Binding, Caller, Count, Effect, Hints, LimitKey, Mode, Name, PolicySet, Protocol,
-    Range, Request, Target, Timestamp, Verdict, Workload, evaluate, limit_keys, listable,
+    Range, Reason, Request, Target, Timestamp, Verdict, Workload, evaluate, limit_keys, listable,
     ports_for, ranges,
 };
 
@@ -299,7 +299,10 @@ impl InForce {
         let decision = Decision {
             effect: recorded(effect),
             rule: rule.as_deref().map(Text::new),
-            reason: Some(Text::new(&reason.to_string())),
+            reason: Some(match reason {
+                Reason::PathRefused(fault) => Text::new(&fault.to_string()),
+                fixed => Text::fixed(fixed.text()),
+            }),
             mode: match mode {
                 Mode::Enforce => RecordedMode::Enforce,
                 Mode::Observe => RecordedMode::Observe,

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::describe::{Story as _, finding};
 use super::{NotAgreed, Stages, exchange, open};
 use crate::audit::record::Kind;
-use crate::audit::{AuditUnavailable, OpenRecord, Outcome};
+use crate::audit::{AuditUnavailable, OpenRecord, Outcome, Text};
 use crate::decide::{Connect, Permit};
 use crate::forward::open::{Destination, OpenFault};
 use crate::forward::upstream::{Body, Sender, Version};
@@ -41,6 +41,8 @@ pub(super) struct Connection {
     pub(super) tls: bool,
     /// Set once: by the handshake, or by the first request in clear text.
     peer: OnceLock<Peer>,
+    /// The peer as records name it.
+    name: OnceLock<Text>,
     upstream: AsyncMutex<Option<Opened>>,
     /// The connection's record, until its first exchange takes it over.
     record: Mutex<Option<OpenRecord>>,
@@ -68,6 +70,7 @@ impl Connection {
             version,
             tls,
             peer,
+            name: OnceLock::new(),
             upstream: AsyncMutex::new(upstream),
             record: Mutex::new(Some(record)),
         }
@@ -163,7 +166,11 @@ impl Connection {
             }
             None => open(&self.stages, &self.arrived.actor, Kind::Http).await?,
         };
-        record.tell_connection(&self.arrived, self.version, self.tls, self.peer.get());
+        let name = self.peer.get().map(|peer| {
+            let name = self.name.get_or_init(|| Text::new(&peer.to_string()));
+            name.clone()
+        });
+        record.tell_connection(&self.arrived, self.version, self.tls, name);
         Ok(record)
     }
 

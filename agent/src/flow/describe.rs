@@ -40,7 +40,7 @@ pub(super) trait Story: Sized {
         arrived: &Arrived,
         version: Version,
         tls: bool,
-        peer: Option<&Peer>,
+        name: Option<Text>,
     );
     /// What was asked for.
     fn tell_request(&mut self, request: &Request<Incoming>);
@@ -107,9 +107,8 @@ impl Story for OpenRecord {
         arrived: &Arrived,
         version: Version,
         tls: bool,
-        peer: Option<&Peer>,
+        name: Option<Text>,
     ) {
-        let name = peer.map(|peer| Text::new(&peer.to_string()));
         self.record_mut().http = Some(Http {
             sni: name.clone().filter(|_| tls),
             name,

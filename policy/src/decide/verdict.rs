@@ -126,9 +126,11 @@ pub enum Reason {
     CountMissing(usize),
 }
 
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Reason {
+    /// The reason in words; those of [`Reason::PathRefused`] say what is wrong with the path in its display only.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
             Self::RuleAllowed => "a rule allows it",
             Self::Reachable => "follows from reaching the server",
             Self::EgressAllowed => "the egress list allows it",
@@ -149,10 +151,19 @@ impl fmt::Display for Reason {
             Self::NotDecoded => "the connection is not one to be decoded",
             Self::MethodNotAllowed => "the http method is not allowed",
             Self::PathNotAllowed => "the path is not allowed",
-            Self::PathRefused(fault) => return write!(f, "{fault}"),
+            Self::PathRefused(_) => "the path is refused",
             Self::UpgradeNotAllowed => "an upgrade is not allowed",
             Self::LimitReached(_) => "a limit is reached",
             Self::CountMissing(_) => "a limit's count is missing",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PathRefused(fault) => fault.fmt(f),
+            reason => f.write_str(reason.text()),
+        }
     }
 }

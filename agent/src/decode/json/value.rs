@@ -116,13 +116,18 @@ impl Value {
             Value::Array(elements) => {
                 serde_json::Value::Array(elements.iter().map(Value::to_serde).collect())
             }
-            Value::Object(object) => serde_json::Value::Object(
-                object
-                    .iter()
-                    .map(|(key, value)| (key.to_owned(), value.to_serde()))
-                    .collect(),
-            ),
+            Value::Object(object) => object.to_serde(),
         }
+    }
+}
+
+impl Object {
+    /// As [`Value::to_serde`].
+    pub fn to_serde(&self) -> serde_json::Value {
+        let members = self
+            .iter()
+            .map(|(key, value)| (key.to_owned(), value.to_serde()));
+        serde_json::Value::Object(members.collect())
     }
 }
 

@@ -9,7 +9,7 @@ use super::observed::{From, Talk};
 use crate::audit::record::{Kind, Mcp, Session as RecordedSession, Side, Stage};
 use crate::audit::{OpenRecord, Text, mask};
 use crate::decide::{McpMessage, Message as AboutMessage, Permit, Refused};
-use crate::decode::json::{Object, Value};
+use crate::decode::json::Object;
 use crate::decode::mcp::{Era, Hints, Name, View, ViewFault, spoken, view};
 use crate::decode::rpc::{Id, Message};
 use crate::flow::Stages;
@@ -240,10 +240,9 @@ impl Talking {
         if let Some(seen) = seen {
             mcp.name = seen.name.map(|name| Text::new(name.text()));
             mcp.id = seen.id.map(|id| Text::new(&id.to_text()));
-            mcp.arguments = seen.arguments.map(|arguments| {
-                let arguments = Value::Object(arguments.clone()).to_serde();
-                mask::arguments::<&str>(&arguments, &[]).0
-            });
+            mcp.arguments = seen
+                .arguments
+                .map(|arguments| mask::arguments::<&str>(&arguments.to_serde(), &[]).0);
         }
         let record = record.record_mut();
         record.kind = Kind::Mcp;
