@@ -11,7 +11,6 @@ use hyper::header::{
     ALT_SVC, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderValue, TRANSFER_ENCODING,
     UPGRADE,
 };
-use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version as HttpVersion};
 use hyper_util::rt::TokioIo;
 
@@ -109,9 +108,8 @@ fn admit(
     request: &Request<Incoming>,
 ) -> Result<Admitted, NotAdmitted> {
     record.stage(Stage::Identify);
-    let parts = request_head(request);
-    agree::form(&parts, connection.tls).map_err(NotAdmitted::Form)?;
-    let said = agree::named(&parts)
+    agree::form(request, connection.tls).map_err(NotAdmitted::Form)?;
+    let said = agree::named(request)
         .map_err(|disagreement| NotAdmitted::NotAgreed(NotAgreed::Disagreement(disagreement)))?;
     let peer = connection
         .agree(said)
@@ -122,19 +120,19 @@ fn admit(
     let port = connection.arrived.port;
     // Where an old HTTP+SSE server said that messages are to be posted: judged as the URL that it stands under.
     let observed = &connection.stages.observed;
-    let path = parts.uri.path();
+    let path = request.uri().path();
     let endpoint = observed.endpoint(connection.arrived.actor.number(), &peer, port, path);
     let judged = endpoint
         .as_ref()
         .map_or(path, |endpoint| endpoint.judged_as.as_str());
-    let meant = agree::overrides(&parts).map_err(NotAdmitted::Form)?;
+    let meant = agree::overrides(request).map_err(NotAdmitted::Form)?;
     let asked = HttpRequest {
         target: peer.target(),
         port,
-        method: parts.method.as_str(),
+        method: request.method().as_str(),
         path: judged,
         tls: connection.tls,
-        upgrade: parts.headers.contains_key(UPGRADE),
+        upgrade: request.headers().contains_key(UPGRADE),
     };
     let decide = |asked| {
         let caller = connection.arrived.actor.caller();
@@ -152,16 +150,6 @@ fn admit(
         permit,
         server,
     })
-}
-
-/// The head of a request, for looking at.
-fn request_head(request: &Request<Incoming>) -> Parts {
-    let mut head = Request::new(());
-    *head.method_mut() = request.method().clone();
-    *head.uri_mut() = request.uri().clone();
-    *head.version_mut() = request.version();
-    *head.headers_mut() = request.headers().clone();
-    head.into_parts().0
 }
 
 /// Sends an ordinary request on, streaming both bodies; one that turns out to speak MCP is cut off before its

@@ -5,9 +5,8 @@ use std::net::IpAddr;
 
 use exeat_policy::Name;
 use hyper::header::{HOST, HeaderValue};
-use hyper::http::request::Parts;
 use hyper::http::uri::Authority;
-use hyper::{Method, Version};
+use hyper::{Method, Request, Version};
 use thiserror::Error;
 
 use crate::identify::bindings::{Bindings, Table};
@@ -111,18 +110,18 @@ pub fn is_localhost(name: &Name) -> bool {
 ///
 /// # Errors
 /// [`Disagreement::Hosts`] unless it names exactly one, [`Disagreement::Malformed`].
-pub fn named(parts: &Parts) -> Result<(Peer, Option<u16>), Disagreement> {
-    let mut hosts = parts.headers.get_all(HOST).iter();
+pub fn named<B>(request: &Request<B>) -> Result<(Peer, Option<u16>), Disagreement> {
+    let mut hosts = request.headers().get_all(HOST).iter();
     let (first, second) = (hosts.next(), hosts.next());
     if second.is_some() {
         return Err(Disagreement::Hosts(
-            parts.headers.get_all(HOST).iter().count(),
+            request.headers().get_all(HOST).iter().count(),
         ));
     }
     let host = first
         .map(|value| value.to_str().map_err(|_bytes| PeerFault))
         .transpose()?;
-    let authority = parts.uri.authority().map(Authority::as_str);
+    let authority = request.uri().authority().map(Authority::as_str);
     // RFC 9113 section 8.3.1: both may be there, and then they must agree.
     let stated = match (authority, host) {
         (Some(authority), Some(host)) if Peer::parse(authority)? != Peer::parse(host)? => {
@@ -166,15 +165,15 @@ pub fn same_host(
 ///
 /// # Errors
 /// A [`Form`] that is refused.
-pub fn form(parts: &Parts, tls: bool) -> Result<(), Form> {
-    if parts.method == Method::CONNECT {
+pub fn form<B>(request: &Request<B>, tls: bool) -> Result<(), Form> {
+    if *request.method() == Method::CONNECT {
         return Err(Form::Connect);
     }
-    if parts.method == Method::TRACE {
+    if *request.method() == Method::TRACE {
         return Err(Form::Trace);
     }
-    let scheme = parts.uri.scheme_str();
-    if parts.version == Version::HTTP_2 {
+    let scheme = request.uri().scheme_str();
+    if request.version() == Version::HTTP_2 {
         let own = if tls { "https" } else { "http" };
         return if scheme == Some(own) {
             Ok(())
@@ -182,7 +181,7 @@ pub fn form(parts: &Parts, tls: bool) -> Result<(), Form> {
             Err(Form::Scheme)
         };
     }
-    if scheme.is_some() || parts.uri.authority().is_some() {
+    if scheme.is_some() || request.uri().authority().is_some() {
         Err(Form::Absolute)
     } else {
         Ok(())
@@ -200,10 +199,10 @@ pub const OVERRIDES: [&str; 3] = [
 ///
 /// # Errors
 /// A [`Form`]: unreadable, or one that is never let through.
-pub fn overrides(parts: &Parts) -> Result<Vec<String>, Form> {
+pub fn overrides<B>(request: &Request<B>) -> Result<Vec<String>, Form> {
     let stated = OVERRIDES
         .iter()
-        .flat_map(|name| parts.headers.get_all(*name));
+        .flat_map(|name| request.headers().get_all(*name));
     let read = |value: &HeaderValue| {
         let method = value.to_str().map_err(|_bytes| Form::Override)?;
         match method.trim().to_ascii_uppercase() {
@@ -218,24 +217,23 @@ pub fn overrides(parts: &Parts) -> Result<Vec<String>, Form> {
 #[cfg(test)]
 mod tests {
     use hyper::Request;
-    use hyper::http::request::Parts;
 
     use super::{Disagreement, Form, form, named, overrides, same_host};
     use crate::identify::peer::Peer;
 
-    fn parts(uri: &str, hosts: &[&str]) -> Parts {
+    fn request(uri: &str, hosts: &[&str]) -> Request<()> {
         let mut request = Request::builder().uri(uri);
         for host in hosts {
             request = request.header("host", *host);
         }
-        request.body(()).expect("a request").into_parts().0
+        request.body(()).expect("a request")
     }
 
     #[test]
     fn one_host_is_named_and_it_is_the_connections() {
         let peer = Peer::parse_host("api.example.com").expect("a name");
         let ok = |hosts: &[&str], port, tls| {
-            named(&parts("/x", hosts)).and_then(|said| same_host(said, &peer, port, tls))
+            named(&request("/x", hosts)).and_then(|said| same_host(said, &peer, port, tls))
         };
         assert_eq!(ok(&["api.example.com"], 443, true), Ok(()));
         assert_eq!(
@@ -270,41 +268,43 @@ mod tests {
 
     #[test]
     fn forms_for_proxies_are_refused() {
-        assert_eq!(form(&parts("/x", &[]), true), Ok(()));
+        assert_eq!(form(&request("/x", &[]), true), Ok(()));
         assert_eq!(
-            form(&parts("http://api.example.com/x", &[]), true),
+            form(&request("http://api.example.com/x", &[]), true),
             Err(Form::Absolute)
         );
-        let mut connect = parts("/x", &[]);
-        connect.method = hyper::Method::CONNECT;
+        let mut connect = request("/x", &[]);
+        *connect.method_mut() = hyper::Method::CONNECT;
         assert_eq!(form(&connect, true), Err(Form::Connect));
-        connect.method = hyper::Method::TRACE;
+        *connect.method_mut() = hyper::Method::TRACE;
         assert_eq!(form(&connect, true), Err(Form::Trace));
-        let mut second = parts("http://api.example.com/x", &[]);
-        second.version = hyper::Version::HTTP_2;
+        let mut second = request("http://api.example.com/x", &[]);
+        *second.version_mut() = hyper::Version::HTTP_2;
         assert_eq!(form(&second, true), Err(Form::Scheme));
         assert_eq!(form(&second, false), Ok(()));
     }
 
     #[test]
     fn a_method_in_a_header_is_a_method() {
-        let mut asked = parts("/x", &[]);
+        let mut asked = request("/x", &[]);
         assert_eq!(overrides(&asked), Ok(Vec::new()));
         for (name, value) in [
             ("x-http-method-override", "delete"),
             ("x-method-override", " PUT"),
         ] {
-            asked.headers.append(name, value.parse().expect("a value"));
+            asked
+                .headers_mut()
+                .append(name, value.parse().expect("a value"));
         }
         assert_eq!(
             overrides(&asked),
             Ok(vec!["DELETE".to_owned(), "PUT".to_owned()])
         );
         let hidden = hyper::header::HeaderValue::from_bytes(b"\xff").expect("a value");
-        asked.headers.append("x-http-method", hidden);
+        asked.headers_mut().append("x-http-method", hidden);
         assert_eq!(overrides(&asked), Err(Form::Override));
         asked
-            .headers
+            .headers_mut()
             .insert("x-http-method", "trace".parse().expect("a value"));
         assert_eq!(overrides(&asked), Err(Form::Trace));
     }

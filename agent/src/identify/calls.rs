@@ -9,7 +9,7 @@ use crate::audit::record::Cause;
 /// Candidates named in one record; a server with more calls in flight names the newest.
 const NAMED: usize = 16;
 
-type Table = HashMap<String, Vec<RecordId>>;
+type Table = HashMap<Arc<str>, Vec<RecordId>>;
 
 /// The calls in flight.
 #[derive(Debug, Default)]
@@ -21,18 +21,18 @@ pub struct Calls {
 #[derive(Debug)]
 pub struct InFlight {
     table: Arc<Mutex<Table>>,
-    server: String,
+    server: Arc<str>,
     record: RecordId,
 }
 
 impl Calls {
     /// A call of `server` begins; `record` is the id of its record.
-    pub fn begin(&self, server: &str, record: RecordId) -> InFlight {
+    pub fn begin(&self, server: &Arc<str>, record: RecordId) -> InFlight {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        table.entry(server.to_owned()).or_default().push(record);
+        table.entry(Arc::clone(server)).or_default().push(record);
         InFlight {
             table: Arc::clone(&self.table),
-            server: server.to_owned(),
+            server: Arc::clone(server),
             record,
         }
     }
@@ -74,6 +74,8 @@ impl Drop for InFlight {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::Calls;
     use crate::audit::RecordId;
     use crate::audit::record::Cause;
@@ -86,11 +88,12 @@ mod tests {
             id("01890a5d-ac96-774b-bcce-b302099a8058"),
         );
         let calls = Calls::default();
+        let github = Arc::from("github");
         assert_eq!(calls.cause("github"), None);
-        let first = calls.begin("github", one);
+        let first = calls.begin(&github, one);
         assert_eq!(calls.cause("github"), Some(Cause::Id(one)));
         assert_eq!(calls.cause("linear"), None);
-        let second = calls.begin("github", two);
+        let second = calls.begin(&github, two);
         assert_eq!(
             calls.cause("github"),
             Some(Cause::Candidates(vec![two, one]))

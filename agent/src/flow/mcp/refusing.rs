@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
+use hyper::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Uri};
 use tokio::sync::Semaphore;
 
@@ -36,20 +36,11 @@ impl Refuser {
         uri: &Uri,
         headers: &HeaderMap,
     ) -> Self {
-        let mut own = headers.clone();
-        own.remove(hyper::header::CONTENT_LENGTH);
-        own.remove("last-event-id");
-        own.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let accepted = "application/json, text/event-stream";
-        own.insert(ACCEPT, HeaderValue::from_static(accepted));
-        for mirrored in ["mcp-method", "mcp-name"] {
-            own.remove(mirrored);
-        }
         Self {
             connection: Arc::clone(connection),
             peer: peer.clone(),
             uri: uri.clone(),
-            headers: own,
+            headers: headers.clone(),
             places: Arc::new(Semaphore::new(AT_ONCE)),
         }
     }
@@ -77,11 +68,25 @@ impl Refuser {
         });
     }
 
+    /// The headers of the request, without what belongs to it alone. Few requests come to this.
+    fn own_headers(&self) -> HeaderMap {
+        let mut own = self.headers.clone();
+        own.remove(CONTENT_LENGTH);
+        own.remove("last-event-id");
+        own.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let accepted = "application/json, text/event-stream";
+        own.insert(ACCEPT, HeaderValue::from_static(accepted));
+        for mirrored in ["mcp-method", "mcp-name"] {
+            own.remove(mirrored);
+        }
+        own
+    }
+
     async fn send(&self, body: String) -> Result<(), super::super::connection::SendFault> {
         let mut request = Request::new(full(Bytes::from(body)));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = self.headers.clone();
+        *request.headers_mut() = self.own_headers();
         if self.connection.version == Version::Http2 {
             *request.version_mut() = hyper::Version::HTTP_2;
             request.headers_mut().remove(HOST);
