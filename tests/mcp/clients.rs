@@ -78,3 +78,131 @@ async fn clients_of_the_legacy_era_reach_server_everything() {
         assert!(text.contains("42"), "{client:?}: {answer}");
     }
 }
+
+/// The inspector's command line at the old transport, whose messages go to an endpoint that its stream names,
+/// and at the present one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_inspector_reaches_both_transports() {
+    let fixtures = Fixtures::find().unwrap();
+    let lab = Lab::new().unwrap();
+    let old = reference(&lab, fixtures.server(Server::Reference), "sse", 3904);
+    let _old = old.await.unwrap();
+    let new = reference(
+        &lab,
+        fixtures.server(Server::Reference),
+        "streamableHttp",
+        3905,
+    );
+    let _new = new.await.unwrap();
+    let servers = [
+        ("old", "http://localhost:3904/sse"),
+        ("new", "http://localhost:3905/mcp"),
+    ];
+    let rules =
+        "rules: [{ id: reads, servers: [old, new], tools: [echo, get-sum], effect: allow }]";
+    let world = World::new(&lab, &servers, rules).await.unwrap();
+    for (url, transport) in [(servers[0].1, "sse"), (servers[1].1, "http")] {
+        let inspect = |arguments: [&str; 2]| {
+            fixtures
+                .inspector()
+                .arg(url)
+                .args(["--transport", transport, "--method"])
+                .args(arguments)
+                .variable("HOME", lab.directory().as_os_str())
+        };
+        let list = inspect(["tools/list", "--format=json"]);
+        let done = world.run(&list).await.unwrap();
+        assert!(
+            done.status.success(),
+            "{transport}: {}{}",
+            done.stdout,
+            done.stderr
+        );
+        assert!(
+            done.stdout.contains("get-sum"),
+            "{transport}: {}",
+            done.stdout
+        );
+        assert!(
+            !done.stdout.contains("get-env"),
+            "{transport}: {}",
+            done.stdout
+        );
+        let call = inspect(["tools/call", "--tool-name=echo"])
+            .arg("--tool-arg")
+            .arg("message=hello there");
+        let done = world.run(&call).await.unwrap();
+        assert!(
+            done.status.success(),
+            "{transport}: {}{}",
+            done.stdout,
+            done.stderr
+        );
+        assert!(
+            done.stdout.contains("hello there"),
+            "{transport}: {}",
+            done.stdout
+        );
+        let denied = inspect(["tools/call", "--tool-name=get-env"]);
+        let done = world.run(&denied).await.unwrap();
+        let said = done.stdout + &done.stderr;
+        assert!(
+            said.contains("Unknown tool: get-env") || said.contains("not found"),
+            "{transport}: {said}"
+        );
+        assert!(!said.contains("EXEAT_"), "{transport}: {said}");
+    }
+    for server in ["old", "new"] {
+        world
+            .daemon
+            .record("the inspector's call", |record| {
+                record["mcp"]["server"] == server && record["mcp"]["name"] == "echo"
+            })
+            .await
+            .unwrap();
+    }
+}
+
+/// A host by its executable, started by anybody: it is in its workload before its first instruction.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_is_known_by_its_executable() {
+    let fixtures = Fixtures::find().unwrap();
+    let lab = Lab::new().unwrap();
+    let _server = far(&lab, fixtures.server(Server::Ts2)).await.unwrap();
+    let agent = lab.directory().join("agent");
+    std::fs::copy("/usr/bin/curl", &agent).unwrap();
+    let policy = format!(
+        "version: 1
+servers: {{ far: {{ purpose: test, owner: lab, url: \"{FAR}\" }} }}
+hosts: {{ agent: {{ match: {{ exe: {} }}, servers: [far] }} }}
+rules: [{{ id: echo, tools: [echo], effect: allow }}]
+",
+        agent.display()
+    );
+    let daemon = lab.daemon(&policy).await.unwrap();
+    for (tool, code) in [("echo", None), ("add", Some(-32602))] {
+        let body = serde_json::json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+            "params": { "name": tool, "arguments": { "message": "hi" } } });
+        let mut curl = lab.direct();
+        curl.arg(&agent)
+            .args(["--silent", "--show-error", "--cacert"])
+            .arg(lab.directory().join("state/ca.pem"))
+            .args(["-H", "content-type: application/json"])
+            .args(["-H", "accept: application/json, text/event-stream"])
+            .args(["--data", &body.to_string(), FAR]);
+        let done = run(&mut curl, LIMIT).await.unwrap();
+        let text = done.stdout.trim();
+        let text = text
+            .lines()
+            .find_map(|line| line.strip_prefix("data:"))
+            .unwrap_or(text);
+        let answer: Value = serde_json::from_str(text)
+            .unwrap_or_else(|error| panic!("{error}: {}{}", done.stdout, done.stderr));
+        assert_eq!(answer["error"]["code"].as_i64(), code, "{tool}: {answer}");
+    }
+    let record = daemon
+        .record("the call", |record| record["mcp"]["name"] == "echo")
+        .await
+        .unwrap();
+    assert_eq!(record["workload"]["name"], "agent", "{record}");
+}

@@ -2,6 +2,16 @@
 //! what must not be smuggled, streams, records, and the conformance suite beside a direct run. Needs root and
 //! the fixtures; a test that cannot run fails.
 
+#![cfg_attr(
+    test,
+    expect(
+        clippy::too_many_lines,
+        reason = "a scenario is read from its beginning to its end"
+    )
+)]
+
+#[cfg(test)]
+mod bounds;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]

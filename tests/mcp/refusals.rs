@@ -47,7 +47,11 @@ pub(crate) fn call(id: &Value, tool: &str) -> String {
 }
 
 fn error(reply: &Reply) -> (u16, Value, Option<i64>) {
-    (reply.status.as_u16(), reply.json()["id"].clone(), reply.code())
+    (
+        reply.status.as_u16(),
+        reply.json()["id"].clone(),
+        reply.code(),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -60,7 +64,11 @@ async fn a_denied_tool_does_not_exist_and_an_allowed_one_is_called() {
     let session = [legacy, ("mcp-session-id", "s3cret-session")];
 
     let listed = talker
-        .post(FAR, &session, json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" }).to_string())
+        .post(
+            FAR,
+            &session,
+            json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" }).to_string(),
+        )
         .await
         .unwrap();
     let names: Vec<String> = listed.json()["result"]["tools"]
@@ -72,51 +80,89 @@ async fn a_denied_tool_does_not_exist_and_an_allowed_one_is_called() {
     assert_eq!(names, ["get_a", "limited"]);
     assert_eq!(listed.json()["result"]["cacheScope"], "private");
 
-    let allowed = talker.post(FAR, &session, call(&json!("one"), "get_a")).await.unwrap();
+    let allowed = talker
+        .post(FAR, &session, call(&json!("one"), "get_a"))
+        .await
+        .unwrap();
     assert_eq!(allowed.json()["result"]["content"][0]["text"], "ok");
     assert_eq!(allowed.json()["id"], "one");
 
     server.take();
-    for (id, tool) in [(json!(7), "delete"), (json!("8"), "get_secret"), (json!(9), "no such")] {
+    for (id, tool) in [
+        (json!(7), "delete"),
+        (json!("8"), "get_secret"),
+        (json!(9), "no such"),
+    ] {
         let denied = talker.post(FAR, &session, call(&id, tool)).await.unwrap();
         assert_eq!(error(&denied), (200, id, Some(-32602)), "{tool}");
-        assert_eq!(denied.json()["error"]["message"], format!("Unknown tool: {tool}"));
+        assert_eq!(
+            denied.json()["error"]["message"],
+            format!("Unknown tool: {tool}")
+        );
         assert_eq!(denied.json()["error"].get("data"), None, "{tool}");
     }
     assert!(server.take().is_empty(), "a denied call has arrived");
 
     for number in 1..=4 {
-        let limited = talker.post(FAR, &session, call(&json!(number), "limited")).await.unwrap();
+        let limited = talker
+            .post(FAR, &session, call(&json!(number), "limited"))
+            .await
+            .unwrap();
         let code = limited.code();
-        assert_eq!(code, (number > 2).then_some(-31429), "call {number}: {limited:?}");
+        assert_eq!(
+            code,
+            (number > 2).then_some(-31429),
+            "call {number}: {limited:?}"
+        );
         assert_eq!(limited.json()["id"], number);
     }
-    // Another session has its own count; one limit of a tool is not another tool's.
+    // A session that no server opened has no count of its own; one limit of a tool is not another tool's.
     let other = [legacy, ("mcp-session-id", "another")];
-    assert_eq!(talker.post(FAR, &other, call(&json!(1), "limited")).await.unwrap().code(), None);
-    assert_eq!(talker.post(FAR, &session, call(&json!(1), "get_b")).await.unwrap().code(), None);
-    // A counter per session cannot be kept without one.
-    assert_eq!(server.take().len(), 4);
-
+    let made_up = talker
+        .post(FAR, &other, call(&json!(1), "limited"))
+        .await
+        .unwrap();
+    assert_eq!(made_up.code(), Some(-31429));
+    assert_eq!(
+        talker
+            .post(FAR, &session, call(&json!(1), "get_b"))
+            .await
+            .unwrap()
+            .code(),
+        None
+    );
+    assert_eq!(server.take().len(), 3);
     let record = world
         .daemon
-        .record("the allowed call", |record| record["mcp"]["name"] == "get_a")
+        .record("the allowed call", |record| {
+            record["mcp"]["name"] == "get_a"
+        })
         .await
         .unwrap();
     assert_eq!(record["kind"], "mcp", "{record}");
     assert_eq!(record["mcp"]["server"], "far", "{record}");
     assert_eq!(record["mcp"]["method"], "tools/call", "{record}");
     assert_eq!(record["mcp"]["arguments"]["x"], 1, "{record}");
-    assert_ne!(record["mcp"]["arguments"]["password"], "hunter2", "{record}");
+    assert_ne!(
+        record["mcp"]["arguments"]["password"], "hunter2",
+        "{record}"
+    );
     assert_eq!(record["decision"]["effect"], "allow", "{record}");
     assert_eq!(record["decision"]["rule"], "reads", "{record}");
     assert_eq!(record["outcome"]["status"], "done", "{record}");
     assert_eq!(record["workload"]["name"], "agent", "{record}");
     assert!(record["mcp"]["class"].is_string(), "{record}");
-    assert!(record["session"]["id"].as_str().is_some_and(|id| !id.is_empty()), "{record}");
+    assert!(
+        record["session"]["id"]
+            .as_str()
+            .is_some_and(|id| !id.is_empty()),
+        "{record}"
+    );
     let denied = world
         .daemon
-        .record("the denied call", |record| record["mcp"]["name"] == "delete")
+        .record("the denied call", |record| {
+            record["mcp"]["name"] == "delete"
+        })
         .await
         .unwrap();
     assert_eq!(denied["decision"]["effect"], "deny", "{denied}");
@@ -130,7 +176,10 @@ async fn a_denied_tool_does_not_exist_and_an_allowed_one_is_called() {
     for secret in ["hunter2", "s3cret-session"] {
         assert!(!text.contains(secret), "{secret} is in the log");
     }
-    let calls = all.iter().filter(|record| record["mcp"]["method"] == "tools/call").count();
+    let calls = all
+        .iter()
+        .filter(|record| record["mcp"]["method"] == "tools/call")
+        .count();
     assert_eq!(calls, 10, "one record for each call");
 }
 
@@ -141,19 +190,30 @@ async fn mcp_to_what_is_not_registered_is_refused_by_its_content() {
         path: "/v1/anything",
         ..FAR
     };
-    const BESIDE: Place = Place { path: "/other", ..FAR };
+    const BESIDE: Place = Place {
+        path: "/other",
+        ..FAR
+    };
     let lab = Lab::new().unwrap();
     let server = Scripted::far(&lab, FAR.host, SocketAddr::new(WORLD, 443), plain).unwrap();
     let other_at = SocketAddr::new(exeat_tests::lab::WORLD_OTHER, 443);
     let other = Scripted::far(&lab, OTHER.host, other_at, plain).unwrap();
-    let egress = "[{ host: api.lab.example }]";
-    let world = World::with(&lab, &[("far", FAR_URL)], egress, ALL).await.unwrap();
+    let egress = r#"[{ host: api.lab.example }, { host: mcp.lab.example, paths: ["/other"] }]"#;
+    let world = World::with(&lab, &[("far", FAR_URL)], egress, ALL)
+        .await
+        .unwrap();
     let talker = world.talker().await.unwrap();
     let initialize = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"x","version":"1"}}}"#;
     let rows: [(&[(&str, &str)], &str); 7] = [
         (&[], initialize),
-        (&[], r#"{"params":{"arguments":{},"name":"x"},"method":"tools/call","id":1,"jsonrpc":"2.0"}"#),
-        (&[], "{\"\\u006dethod\" : \"tools\\/c\\u0061ll\",\n\"jsonrpc\":\"2.0\",\"id\":1}"),
+        (
+            &[],
+            r#"{"params":{"arguments":{},"name":"x"},"method":"tools/call","id":1,"jsonrpc":"2.0"}"#,
+        ),
+        (
+            &[],
+            "{\"\\u006dethod\" : \"tools\\/c\\u0061ll\",\n\"jsonrpc\":\"2.0\",\"id\":1}",
+        ),
         (&[("content-type", "text/plain")], initialize),
         (&[("content-type", "")], initialize),
         (&[("mcp-method", "tools/call")], "{}"),
@@ -162,7 +222,11 @@ async fn mcp_to_what_is_not_registered_is_refused_by_its_content() {
     for place in [OTHER, BESIDE] {
         for (headers, body) in rows {
             let reply = talker.post(place, headers, body).await.unwrap();
-            assert_eq!(reply.status, StatusCode::FORBIDDEN, "{place:?} {headers:?} {body}: {reply:?}");
+            assert_eq!(
+                reply.status,
+                StatusCode::FORBIDDEN,
+                "{place:?} {headers:?} {body}: {reply:?}"
+            );
             let said = String::from_utf8_lossy(&reply.body);
             assert!(said.contains("unregistered_server"), "{said}");
         }
@@ -172,9 +236,15 @@ async fn mcp_to_what_is_not_registered_is_refused_by_its_content() {
         assert_eq!(asked.json(), Value::Null, "{asked:?}");
     }
     // Ordinary requests pass, JSON ones too.
-    let reply = talker.post(OTHER, &[], r#"{"method":"order","id":1}"#).await.unwrap();
+    let reply = talker
+        .post(OTHER, &[], r#"{"method":"order","id":1}"#)
+        .await
+        .unwrap();
     assert_eq!(reply.status, StatusCode::OK);
-    let reply = talker.post(BESIDE, &[], r#"{"client_name":"x"}"#).await.unwrap();
+    let reply = talker
+        .post(BESIDE, &[], r#"{"client_name":"x"}"#)
+        .await
+        .unwrap();
     assert_eq!(reply.status, StatusCode::ACCEPTED, "{reply:?}");
 }
 
@@ -195,7 +265,9 @@ async fn faults_of_the_other_side_are_json_rpc_errors() {
         |asked| match asked.json()["params"]["name"].as_str() {
             Some("garbage") => crate::scripted::text("not json"),
             Some("other") => crate::scripted::text(r#"{"jsonrpc":"2.0","id":99,"result":{}}"#),
-            Some("twice") => crate::scripted::text(r#"{"jsonrpc":"2.0","id":1,"result":{"a":1,"a":2}}"#),
+            Some("twice") => {
+                crate::scripted::text(r#"{"jsonrpc":"2.0","id":1,"result":{"a":1,"a":2}}"#)
+            }
             Some("wrong") => result(asked, json!({ "resultType": "sideways" })),
             Some("html") => {
                 let mut page = crate::scripted::text("<html>");
@@ -207,7 +279,10 @@ async fn faults_of_the_other_side_are_json_rpc_errors() {
         },
     )
     .unwrap();
-    let servers = [("near", "http://localhost:3921/mcp"), ("absent", "http://localhost:3922/mcp")];
+    let servers = [
+        ("near", "http://localhost:3921/mcp"),
+        ("absent", "http://localhost:3922/mcp"),
+    ];
     let world = World::new(&lab, &servers, ALL).await.unwrap();
     let talker = world.talker().await.unwrap();
     let id = json!(1);
@@ -215,17 +290,26 @@ async fn faults_of_the_other_side_are_json_rpc_errors() {
     assert_eq!(error(&gone), (200, id.clone(), Some(-31502)), "{gone:?}");
     for tool in ["garbage", "other", "twice", "wrong", "html"] {
         let reply = talker.post(near, &[], call(&id, tool)).await.unwrap();
-        assert_eq!(error(&reply), (200, id.clone(), Some(-31502)), "{tool}: {reply:?}");
+        assert_eq!(
+            error(&reply),
+            (200, id.clone(), Some(-31502)),
+            "{tool}: {reply:?}"
+        );
     }
     let large = talker.post(near, &[], big).await.unwrap();
     assert_eq!(large.status, StatusCode::PAYLOAD_TOO_LARGE, "{large:?}");
     assert_eq!(large.code(), Some(-31413));
     let record = world
         .daemon
-        .record("the oversized message", |record| record.to_string().contains("larger than the limit"))
+        .record("the oversized message", |record| {
+            record.to_string().contains("larger than the limit")
+        })
         .await
         .unwrap();
-    assert!(record["inspected"].to_string().contains("larger"), "{record}");
+    assert!(
+        record["inspected"].to_string().contains("larger"),
+        "{record}"
+    );
     // The daemon is unharmed.
     let fine = talker.post(near, &[], call(&id, "a")).await.unwrap();
     assert_eq!(fine.json()["result"]["content"][0]["text"], "ok");

@@ -80,7 +80,11 @@ impl Scripted {
         address: SocketAddr,
         script: impl Fn(&Asked) -> Response<Body> + Send + Sync + 'static,
     ) -> Result<Self> {
-        Ok(Self::serve(lab.inside.listen(address)?, None, Arc::new(script)))
+        Ok(Self::serve(
+            lab.inside.listen(address)?,
+            None,
+            Arc::new(script),
+        ))
     }
 
     /// What arrived, in order.
@@ -133,18 +137,26 @@ where
             };
             let asked = Asked {
                 method: head.method,
-                path: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
+                path: head
+                    .uri
+                    .path_and_query()
+                    .map(ToString::to_string)
+                    .unwrap_or_default(),
                 headers: head.headers,
                 body: body.to_bytes(),
             };
-            seen.lock().unwrap_or_else(PoisonError::into_inner).push(asked.clone());
+            seen.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(asked.clone());
             Ok(script(&asked))
         }
     });
     // A client that goes away is what some tests are about.
     let io = TokioIo::new(stream);
     if second {
-        let _ended = http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await;
+        let _ended = http2::Builder::new(TokioExecutor::new())
+            .serve_connection(io, service)
+            .await;
     } else {
         let _ended = http1::Builder::new().serve_connection(io, service).await;
     }
@@ -197,9 +209,10 @@ pub(crate) fn plain(asked: &Asked) -> Response<Body> {
             text(json!(answers).to_string())
         }
         _ if asked.method != Method::POST => status(StatusCode::METHOD_NOT_ALLOWED),
-        message if message.get("id").is_some() && message.get("method").is_some() => {
-            result(asked, json!({ "content": [{ "type": "text", "text": "ok" }] }))
-        }
+        message if message.get("id").is_some() && message.get("method").is_some() => result(
+            asked,
+            json!({ "content": [{ "type": "text", "text": "ok" }] }),
+        ),
         _ => status(StatusCode::ACCEPTED),
     }
 }

@@ -18,7 +18,7 @@ const PLACE: Place = Place {
     path: "/mcp",
 };
 
-const RULES: &str = r#"rules: [{ id: safe, tools: [safe], effect: allow }]"#;
+const RULES: &str = "rules: [{ id: safe, tools: [safe], effect: allow }]";
 
 /// What becomes of a message.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,73 +41,214 @@ const SAFE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"n
 const TEXTS: &[(&str, Fate)] = &[
     (SAFE, Sent(SAFE)),
     // Written anew: order, escapes, blanks and line ends are ours.
-    ("{\"params\":{\"name\":\"s\\u0061fe\"},\r\n\"method\":\"tools\\/call\",\r\"id\":1,\"jsonrpc\":\"2.0\"}", Sent(SAFE)),
-    (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{"n":9007199254740993,"f":1.0}}}"#,
-     Sent(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{"n":9007199254740993,"f":1.0}}}"#)),
+    (
+        "{\"params\":{\"name\":\"s\\u0061fe\"},\r\n\"method\":\"tools\\/call\",\r\"id\":1,\"jsonrpc\":\"2.0\"}",
+        Sent(SAFE),
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{"n":9007199254740993,"f":1.0}}}"#,
+        Sent(
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{"n":9007199254740993,"f":1.0}}}"#,
+        ),
+    ),
     // A duplicate key: the last, the first or the merged one counts, depending on who reads.
-    (r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","method":"tools/call","params":{"name":"danger"}}"#, PARSE),
-    (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","name":"danger"}}"#, PARSE),
-    (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","n\u0061me":"danger"}}"#, PARSE),
-    (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe"},"params":{"arguments":{}}}"#, PARSE),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","method":"tools/call","params":{"name":"danger"}}"#,
+        PARSE,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","name":"danger"}}"#,
+        PARSE,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","n\u0061me":"danger"}}"#,
+        PARSE,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe"},"params":{"arguments":{}}}"#,
+        PARSE,
+    ),
     // Keys that some fold.
-    (r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","Method":"tools/call","params":{"name":"danger"}}"#, INVALID),
-    (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","PARAMS":{"name":"danger"}}"#, INVALID),
-    (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","param\u017f":{"name":"danger"}}"#, INVALID),
-    (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","\u212aame":"x","Name":"danger"}}"#, INVALID),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","Method":"tools/call","params":{"name":"danger"}}"#,
+        INVALID,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","PARAMS":{"name":"danger"}}"#,
+        INVALID,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","param\u017f":{"name":"danger"}}"#,
+        INVALID,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","\u212aame":"x","Name":"danger"}}"#,
+        INVALID,
+    ),
     // Escapes are compared decoded.
-    (r#"{"jsonrpc":"2.0","id":1,"method":"tools\/call","params":{"name":"d\u0061nger"}}"#, UNKNOWN),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools\/call","params":{"name":"d\u0061nger"}}"#,
+        UNKNOWN,
+    ),
     // Numbers that are none.
-    (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{"n":NaN}}}"#, PARSE),
-    (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{"n":-Infinity}}}"#, PARSE),
-    (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{"n":1e400}}}"#, PARSE),
-    (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{"n":01}}}"#, PARSE),
-    (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{"n":+1}}}"#, PARSE),
-    (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{"n":0x1}}}"#, PARSE),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{"n":NaN}}}"#,
+        PARSE,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{"n":-Infinity}}}"#,
+        PARSE,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{"n":1e400}}}"#,
+        PARSE,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{"n":01}}}"#,
+        PARSE,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{"n":+1}}}"#,
+        PARSE,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{"n":0x1}}}"#,
+        PARSE,
+    ),
     // Ids that come back as others.
-    (r#"{"jsonrpc":"2.0","id":9007199254740993,"method":"tools/call","params":{"name":"safe"}}"#, INVALID),
-    (r#"{"jsonrpc":"2.0","id":100000000000000000000000000000,"method":"tools/call","params":{"name":"safe"}}"#, INVALID),
-    (r#"{"jsonrpc":"2.0","id":1.0,"method":"tools/call","params":{"name":"safe"}}"#, INVALID),
-    (r#"{"jsonrpc":"2.0","id":1.5,"method":"tools/call","params":{"name":"safe"}}"#, INVALID),
-    (r#"{"jsonrpc":"2.0","id":true,"method":"tools/call","params":{"name":"safe"}}"#, INVALID),
-    (r#"{"jsonrpc":"2.0","id":null,"method":"tools/call","params":{"name":"safe"}}"#, INVALID),
-    (r#"{"jsonrpc":"2.0","id":-0,"method":"tools/call","params":{"name":"safe"}}"#, INVALID),
-    (r#"{"jsonrpc":"2.0","id":"1","method":"tools/call","params":{"name":"safe"}}"#,
-     Sent(r#"{"jsonrpc":"2.0","id":"1","method":"tools/call","params":{"name":"safe"}}"#)),
+    (
+        r#"{"jsonrpc":"2.0","id":9007199254740993,"method":"tools/call","params":{"name":"safe"}}"#,
+        INVALID,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":100000000000000000000000000000,"method":"tools/call","params":{"name":"safe"}}"#,
+        INVALID,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":1.0,"method":"tools/call","params":{"name":"safe"}}"#,
+        INVALID,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":1.5,"method":"tools/call","params":{"name":"safe"}}"#,
+        INVALID,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":true,"method":"tools/call","params":{"name":"safe"}}"#,
+        INVALID,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":null,"method":"tools/call","params":{"name":"safe"}}"#,
+        INVALID,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":-0,"method":"tools/call","params":{"name":"safe"}}"#,
+        INVALID,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":"1","method":"tools/call","params":{"name":"safe"}}"#,
+        Sent(r#"{"jsonrpc":"2.0","id":"1","method":"tools/call","params":{"name":"safe"}}"#),
+    ),
     // Strings that are no text.
-    (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{"s":"\ud800"}}}"#, PARSE),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{"s":"\ud800"}}}"#,
+        PARSE,
+    ),
     // More than one JSON text, or none.
-    (r#"{"jsonrpc":"2.0","id":1,"method":"ping"}{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#, PARSE),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping"}{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#,
+        PARSE,
+    ),
     (r#"{"jsonrpc":"2.0","id":1,"method":"ping"}x"#, PARSE),
-    ("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\0", PARSE),
-    ("\u{feff}{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}", PARSE),
+    (
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\0",
+        PARSE,
+    ),
+    (
+        "\u{feff}{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}",
+        PARSE,
+    ),
     (r#"{"jsonrpc":"2.0","id":1,"method":"ping",}"#, PARSE),
     (r#"{"jsonrpc":"2.0","id":1,/* */"method":"ping"}"#, PARSE),
-    (r#"{'jsonrpc':'2.0','id':1,'method':'ping'}"#, PARSE),
-    ("{\u{c}\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}", PARSE),
-    ("{\u{a0}\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}", PARSE),
-    ("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"safe\",\"arguments\":{\"s\":\"\u{1}\"}}}", PARSE),
+    (r"{'jsonrpc':'2.0','id':1,'method':'ping'}", PARSE),
+    (
+        "{\u{c}\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}",
+        PARSE,
+    ),
+    (
+        "{\u{a0}\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}",
+        PARSE,
+    ),
+    (
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"safe\",\"arguments\":{\"s\":\"\u{1}\"}}}",
+        PARSE,
+    ),
     ("", PARSE),
     ("null", INVALID),
     ("5", INVALID),
     (r#""tools/call""#, INVALID),
     ("[]", INVALID),
     // Messages of two kinds.
-    (r#"{"jsonrpc":"2.0","id":1,"result":{},"method":"tools/call","params":{"name":"danger"}}"#, INVALID),
-    (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe"},"extra":1}"#, INVALID),
-    (r#"{"jsonrpc":"1.0","id":1,"method":"tools/call","params":{"name":"safe"}}"#, INVALID),
-    (r#"{"id":1,"method":"tools/call","params":{"name":"safe"}}"#, INVALID),
-    (r#"{"jsonrpc":2.0,"id":1,"method":"tools/call","params":{"name":"safe"}}"#, INVALID),
-    (r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"safe"}}"#, INVALID),
-    (r#"{"jsonrpc":"2.0","id":1,"method":"notifications/initialized"}"#, INVALID),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"result":{},"method":"tools/call","params":{"name":"danger"}}"#,
+        INVALID,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe"},"extra":1}"#,
+        INVALID,
+    ),
+    (
+        r#"{"jsonrpc":"1.0","id":1,"method":"tools/call","params":{"name":"safe"}}"#,
+        INVALID,
+    ),
+    (
+        r#"{"id":1,"method":"tools/call","params":{"name":"safe"}}"#,
+        INVALID,
+    ),
+    (
+        r#"{"jsonrpc":2.0,"id":1,"method":"tools/call","params":{"name":"safe"}}"#,
+        INVALID,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"safe"}}"#,
+        INVALID,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"notifications/initialized"}"#,
+        INVALID,
+    ),
     // Names that look alike are other names.
-    ("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"safe\u{200b}\"}}", UNKNOWN),
-    (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe "}}"#, UNKNOWN),
-    (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"Safe"}}"#, UNKNOWN),
-    (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":["safe"]}}"#, Refused(200, -32602)),
-    (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{}}"#, Refused(200, -32602)),
-    (r#"{"jsonrpc":"2.0","id":1,"method":"Tools/Call","params":{"name":"danger"}}"#, Refused(200, -32601)),
-    (r#"{"jsonrpc":"2.0","id":1,"method":"vendor/run","params":{"name":"safe"}}"#, Refused(200, -32601)),
-    (r#"{"jsonrpc":"2.0","method":"notifications/vendor"}"#, Dropped),
+    (
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"safe\u{200b}\"}}",
+        UNKNOWN,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe "}}"#,
+        UNKNOWN,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"Safe"}}"#,
+        UNKNOWN,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":["safe"]}}"#,
+        Refused(200, -32602),
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{}}"#,
+        Refused(200, -32602),
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"Tools/Call","params":{"name":"danger"}}"#,
+        Refused(200, -32601),
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"vendor/run","params":{"name":"safe"}}"#,
+        Refused(200, -32601),
+    ),
+    (
+        r#"{"jsonrpc":"2.0","method":"notifications/vendor"}"#,
+        Dropped,
+    ),
     // An answer to nothing that a server asked.
     (r#"{"jsonrpc":"2.0","id":1,"result":{}}"#, Dropped),
 ];
@@ -116,7 +257,9 @@ async fn world(lab: &Lab) -> (Scripted, World<'_>, Talker) {
     let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PLACE.port);
     let server = Scripted::near(lab, address, plain).unwrap();
     let url = format!("http://localhost:{}/mcp", PLACE.port);
-    let world = World::new(lab, &[("near", url.as_str())], RULES).await.unwrap();
+    let world = World::new(lab, &[("near", url.as_str())], RULES)
+        .await
+        .unwrap();
     let talker = world.talker().await.unwrap();
     (server, world, talker)
 }
@@ -130,7 +273,10 @@ async fn check(
     want: &Fate,
 ) -> Result<(), String> {
     let shown = format!("{headers:?} {}", String::from_utf8_lossy(body));
-    let reply = talker.post(PLACE, headers, body.to_vec()).await.map_err(|error| format!("{shown}: {error:#}"))?;
+    let reply = talker
+        .post(PLACE, headers, body.to_vec())
+        .await
+        .map_err(|error| format!("{shown}: {error:#}"))?;
     let arrived: Vec<String> = server
         .take()
         .into_iter()
@@ -146,13 +292,22 @@ async fn check(
     if right {
         Ok(())
     } else {
-        Err(format!("{shown}\n  wanted {want:?}\n  got {} {}\n  arrived {arrived:?}", reply.status, String::from_utf8_lossy(&reply.body)))
+        Err(format!(
+            "{shown}\n  wanted {want:?}\n  got {} {}\n  arrived {arrived:?}",
+            reply.status,
+            String::from_utf8_lossy(&reply.body)
+        ))
     }
 }
 
 fn report(faults: Vec<Result<(), String>>) {
     let faults: Vec<String> = faults.into_iter().filter_map(Result::err).collect();
-    assert!(faults.is_empty(), "{} rows\n{}", faults.len(), faults.join("\n"));
+    assert!(
+        faults.is_empty(),
+        "{} rows\n{}",
+        faults.len(),
+        faults.join("\n")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -164,7 +319,10 @@ async fn messages_arrive_as_they_were_judged() {
         faults.push(check(&talker, &server, &[], text.as_bytes(), fate).await);
     }
     let utf16: Vec<u8> = SAFE.encode_utf16().flat_map(u16::to_le_bytes).collect();
-    let utf32: Vec<u8> = SAFE.chars().flat_map(|c| u32::from(c).to_be_bytes()).collect();
+    let utf32: Vec<u8> = SAFE
+        .chars()
+        .flat_map(|c| u32::from(c).to_be_bytes())
+        .collect();
     let with = |bytes: &[u8]| {
         let mut body = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{"s":""#.to_vec();
         body.extend_from_slice(bytes);
@@ -174,11 +332,23 @@ async fn messages_arrive_as_they_were_judged() {
     let nested = |depth: usize| {
         let open = "[".repeat(depth);
         let close = "]".repeat(depth);
-        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"safe","arguments":{{"d":{open}{close}}}}}}}"#)
+        format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"safe","arguments":{{"d":{open}{close}}}}}}}"#
+        )
     };
     let digits = "9".repeat(5000);
-    let number = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"safe","arguments":{{"n":{digits}}}}}}}"#);
-    for body in [utf16, utf32, with(b"\xff"), with(b"\xed\xa0\x80\xed\xb0\x80"), nested(200).into(), nested(5000).into(), number.into()] {
+    let number = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"safe","arguments":{{"n":{digits}}}}}}}"#
+    );
+    for body in [
+        utf16,
+        utf32,
+        with(b"\xff"),
+        with(b"\xed\xa0\x80\xed\xb0\x80"),
+        nested(200).into(),
+        nested(5000).into(),
+        number.into(),
+    ] {
         faults.push(check(&talker, &server, &[], &body, &PARSE).await);
     }
     report(faults);
@@ -194,37 +364,146 @@ const MISMATCH: Fate = Refused(400, -32020);
 type Lines = &'static [(&'static str, &'static str)];
 
 const HEADERS: &[(Lines, &str, Fate)] = &[
-    (&[(V, "2026-07-28"), (M, "tools/call"), (N, "safe")], MODERN, Sent(MODERN)),
-    (&[(V, "2026-07-28"), (M, "tools/call"), (N, "=?base64?c2FmZQ==?=")], MODERN, Sent(MODERN)),
-    (&[(V, "2026-07-28"), (M, "tools/call"), (N, "danger")], MODERN, MISMATCH),
-    (&[(V, "2026-07-28"), (M, "tools/call"), (N, "Safe")], MODERN, MISMATCH),
-    (&[(V, "2026-07-28"), (M, "tools/call"), (N, "safe"), (N, "danger")], MODERN, MISMATCH),
-    (&[(V, "2026-07-28"), (M, "tools/call"), (N, "danger"), (N, "safe")], MODERN, MISMATCH),
-    (&[(V, "2026-07-28"), (M, "tools/call"), (N, "safe, safe")], MODERN, MISMATCH),
-    (&[(V, "2026-07-28"), (M, "tools/call"), (N, "=?BASE64?c2FmZQ==?=")], MODERN, MISMATCH),
-    (&[(V, "2026-07-28"), (M, "tools/call"), (N, "=?base64?c2FmZQ?=")], MODERN, MISMATCH),
-    (&[(V, "2026-07-28"), (M, "tools/list"), (N, "safe")], MODERN, MISMATCH),
+    (
+        &[(V, "2026-07-28"), (M, "tools/call"), (N, "safe")],
+        MODERN,
+        Sent(MODERN),
+    ),
+    (
+        &[
+            (V, "2026-07-28"),
+            (M, "tools/call"),
+            (N, "=?base64?c2FmZQ==?="),
+        ],
+        MODERN,
+        Sent(MODERN),
+    ),
+    (
+        &[(V, "2026-07-28"), (M, "tools/call"), (N, "danger")],
+        MODERN,
+        MISMATCH,
+    ),
+    (
+        &[(V, "2026-07-28"), (M, "tools/call"), (N, "Safe")],
+        MODERN,
+        MISMATCH,
+    ),
+    (
+        &[
+            (V, "2026-07-28"),
+            (M, "tools/call"),
+            (N, "safe"),
+            (N, "danger"),
+        ],
+        MODERN,
+        MISMATCH,
+    ),
+    (
+        &[
+            (V, "2026-07-28"),
+            (M, "tools/call"),
+            (N, "danger"),
+            (N, "safe"),
+        ],
+        MODERN,
+        MISMATCH,
+    ),
+    (
+        &[(V, "2026-07-28"), (M, "tools/call"), (N, "safe, safe")],
+        MODERN,
+        MISMATCH,
+    ),
+    (
+        &[
+            (V, "2026-07-28"),
+            (M, "tools/call"),
+            (N, "=?BASE64?c2FmZQ==?="),
+        ],
+        MODERN,
+        MISMATCH,
+    ),
+    (
+        &[
+            (V, "2026-07-28"),
+            (M, "tools/call"),
+            (N, "=?base64?c2FmZQ?="),
+        ],
+        MODERN,
+        MISMATCH,
+    ),
+    (
+        &[(V, "2026-07-28"), (M, "tools/list"), (N, "safe")],
+        MODERN,
+        MISMATCH,
+    ),
     (&[(V, "2026-07-28"), (M, "tools/call")], MODERN, MISMATCH),
     (&[(V, "2026-07-28"), (N, "safe")], MODERN, MISMATCH),
-    (&[(V, "2025-11-25"), (M, "tools/call"), (N, "safe")], MODERN, MISMATCH),
+    (
+        &[(V, "2025-11-25"), (M, "tools/call"), (N, "safe")],
+        MODERN,
+        MISMATCH,
+    ),
     (&[(M, "tools/call"), (N, "safe")], MODERN, MISMATCH),
-    (&[(V, "2026-07-28"), (M, "tools/call"), (N, "safe")], SAFE, Refused(400, -32602)),
+    (
+        &[(V, "2026-07-28"), (M, "tools/call"), (N, "safe")],
+        SAFE,
+        Refused(400, -32602),
+    ),
     // The downgrade: servers do not look at these headers before 2026-07-28, and neither may a policy.
     (&[(V, "2025-11-25"), (M, "tools/list")], SAFE, MISMATCH),
-    (&[(V, "2025-11-25"), (M, "tools/call"), (N, "other")], SAFE, MISMATCH),
+    (
+        &[(V, "2025-11-25"), (M, "tools/call"), (N, "other")],
+        SAFE,
+        MISMATCH,
+    ),
     (&[(V, "2025-03-26")], SAFE, Sent(SAFE)),
     // What the body is, by its headers.
     (&[("content-encoding", "gzip")], SAFE, Refused(415, -31415)),
     (&[("content-encoding", "identity")], SAFE, Sent(SAFE)),
-    (&[("content-type", "application/json; charset=utf-8")], SAFE, Sent(SAFE)),
-    (&[("content-type", "application/json;charset=utf-16le")], SAFE, Refused(415, -31415)),
-    (&[("content-type", "application/json;charset=utf-7")], SAFE, Refused(415, -31415)),
-    (&[("content-type", "application/jsonp")], SAFE, Refused(415, -31415)),
-    (&[("content-type", "application/json, text/plain")], SAFE, Refused(415, -31415)),
-    (&[("content-type", "text/plain; application/json")], SAFE, Refused(415, -31415)),
-    (&[("content-type", "text/plain")], SAFE, Refused(415, -31415)),
+    (
+        &[("content-type", "application/json; charset=utf-8")],
+        SAFE,
+        Sent(SAFE),
+    ),
+    (
+        &[("content-type", "application/json;charset=utf-16le")],
+        SAFE,
+        Refused(415, -31415),
+    ),
+    (
+        &[("content-type", "application/json;charset=utf-7")],
+        SAFE,
+        Refused(415, -31415),
+    ),
+    (
+        &[("content-type", "application/jsonp")],
+        SAFE,
+        Refused(415, -31415),
+    ),
+    (
+        &[("content-type", "application/json, text/plain")],
+        SAFE,
+        Refused(415, -31415),
+    ),
+    (
+        &[("content-type", "text/plain; application/json")],
+        SAFE,
+        Refused(415, -31415),
+    ),
+    (
+        &[("content-type", "text/plain")],
+        SAFE,
+        Refused(415, -31415),
+    ),
     (&[("content-type", "")], SAFE, Refused(415, -31415)),
-    (&[("content-type", "application/json"), ("content-type", "text/plain")], SAFE, Refused(415, -31415)),
+    (
+        &[
+            ("content-type", "application/json"),
+            ("content-type", "text/plain"),
+        ],
+        SAFE,
+        Refused(415, -31415),
+    ),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -257,7 +536,11 @@ async fn each_entry_of_a_batch_is_judged_where_there_are_batches() {
         let answers = reply.json();
         let of = |id: Value| {
             let answers = answers.as_array().unwrap();
-            answers.iter().find(|answer| answer["id"] == id).cloned().unwrap_or_default()
+            answers
+                .iter()
+                .find(|answer| answer["id"] == id)
+                .cloned()
+                .unwrap_or_default()
         };
         assert_eq!(reply.status, 200, "{reply:?}");
         assert_eq!(answers.as_array().map(Vec::len), Some(4), "{answers}");
@@ -286,7 +569,10 @@ async fn each_entry_of_a_batch_is_judged_where_there_are_batches() {
         let reply = talker.post(PLACE, headers, batch.clone()).await.unwrap();
         let answers = reply.json();
         for index in 0..2 {
-            assert_eq!(answers[index]["error"]["code"], -32600, "{headers:?} {reply:?}");
+            assert_eq!(
+                answers[index]["error"]["code"], -32600,
+                "{headers:?} {reply:?}"
+            );
         }
         assert!(server.take().is_empty(), "{headers:?}");
     }
@@ -297,7 +583,9 @@ async fn each_entry_of_a_batch_is_judged_where_there_are_batches() {
     assert_eq!(server.take()[0].body, format!("[{}]", request(1, "safe")));
     let refused = world
         .daemon
-        .record("the refused entry", |record| record["mcp"]["name"] == "danger")
+        .record("the refused entry", |record| {
+            record["mcp"]["name"] == "danger"
+        })
         .await
         .unwrap();
     assert_eq!(refused["decision"]["effect"], "deny", "{refused}");
@@ -315,8 +603,15 @@ async fn http_has_one_reading() {
     let length = format!("Content-Length: {}\r\n", SAFE.len());
     let chunked = format!("{:x}\r\n{SAFE}\r\n0\r\n\r\n", SAFE.len());
     let hidden = request(2, "danger");
-    let pipelined = format!("0\r\n\r\nPOST /mcp HTTP/1.1\r\nHost: localhost:{}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{hidden}", PLACE.port, hidden.len());
-    let trailed = format!("{:x}\r\n{SAFE}\r\n0\r\nMcp-Name: danger\r\n\r\n", SAFE.len());
+    let pipelined = format!(
+        "0\r\n\r\nPOST /mcp HTTP/1.1\r\nHost: localhost:{}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{hidden}",
+        PLACE.port,
+        hidden.len()
+    );
+    let trailed = format!(
+        "{:x}\r\n{SAFE}\r\n0\r\nMcp-Name: danger\r\n\r\n",
+        SAFE.len()
+    );
     let at = |path: &str, host: &str| -> Vec<u8> {
         format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{length}\r\n{SAFE}").into()
     };
@@ -324,35 +619,126 @@ async fn http_has_one_reading() {
     // Name, bytes, whether SAFE arrives.
     let rows: Vec<(&str, Vec<u8>, bool)> = vec![
         ("plain", framed(&length, SAFE), true),
-        ("chunked", framed("Transfer-Encoding: chunked\r\n", &chunked), true),
-        ("chunked in another case", framed("Transfer-Encoding:  Chunked \r\n", &chunked), true),
-        ("chunk extensions", framed("Transfer-Encoding: chunked\r\n", &chunked.replacen("\r\n", ";a=b\r\n", 1)), true),
-        ("a trailer that lies", framed("Transfer-Encoding: chunked\r\nTrailer: Mcp-Name\r\n", &trailed), true),
+        (
+            "chunked",
+            framed("Transfer-Encoding: chunked\r\n", &chunked),
+            true,
+        ),
+        (
+            "chunked in another case",
+            framed("Transfer-Encoding:  Chunked \r\n", &chunked),
+            true,
+        ),
+        (
+            "chunk extensions",
+            framed(
+                "Transfer-Encoding: chunked\r\n",
+                &chunked.replacen("\r\n", ";a=b\r\n", 1),
+            ),
+            true,
+        ),
+        (
+            "a trailer that lies",
+            framed(
+                "Transfer-Encoding: chunked\r\nTrailer: Mcp-Name\r\n",
+                &trailed,
+            ),
+            true,
+        ),
         // Framed anew, so that nobody behind the gate has to choose (RFC 9112 section 6.3).
-        ("chunked and a length", framed(&format!("Transfer-Encoding: chunked\r\n{length}"), &chunked), true),
-        ("chunked and length 0", framed("Transfer-Encoding: chunked\r\nContent-Length: 0\r\n", &pipelined), false),
-        ("a length and another", framed(&format!("{length}Content-Length: 5\r\n"), SAFE), false),
-        ("chunked twice", framed("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", &chunked), true),
-        ("xchunked", framed("Transfer-Encoding: xchunked\r\n", &chunked), false),
-        ("chunked, not last", framed("Transfer-Encoding: chunked, identity\r\n", &chunked), false),
-        ("a chunk size ended by LF", framed("Transfer-Encoding: chunked\r\n", &chunked.replacen("\r\n", "\n", 1)), false),
-        ("a chunk size 0x", framed("Transfer-Encoding: chunked\r\n", &format!("0x{chunked}")), false),
-        ("a negative length", framed("Content-Length: -1\r\n", SAFE), false),
-        ("a length with plus", framed(&format!("Content-Length: +{}\r\n", SAFE.len()), SAFE), false),
-        ("a blank before the colon", framed(&format!("Content-Length : {}\r\n", SAFE.len()), SAFE), false),
-        ("a folded line", framed(&format!("X-A: b\r\n c\r\n{length}"), SAFE), false),
-        ("absolute form", at(&format!("http://{here}/mcp"), &here), false),
-        ("absolute form, other host", at("http://evil.example/mcp", &here), false),
-        ("two hosts", at("/mcp", &format!("{here}\r\nHost: evil.example")), false),
+        (
+            "chunked and a length",
+            framed(&format!("Transfer-Encoding: chunked\r\n{length}"), &chunked),
+            true,
+        ),
+        (
+            "chunked and length 0",
+            framed(
+                "Transfer-Encoding: chunked\r\nContent-Length: 0\r\n",
+                &pipelined,
+            ),
+            false,
+        ),
+        (
+            "a length and another",
+            framed(&format!("{length}Content-Length: 5\r\n"), SAFE),
+            false,
+        ),
+        (
+            "chunked twice",
+            framed(
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+                &chunked,
+            ),
+            true,
+        ),
+        (
+            "xchunked",
+            framed("Transfer-Encoding: xchunked\r\n", &chunked),
+            false,
+        ),
+        (
+            "chunked, not last",
+            framed("Transfer-Encoding: chunked, identity\r\n", &chunked),
+            false,
+        ),
+        (
+            "a chunk size ended by LF",
+            framed(
+                "Transfer-Encoding: chunked\r\n",
+                &chunked.replacen("\r\n", "\n", 1),
+            ),
+            false,
+        ),
+        (
+            "a chunk size 0x",
+            framed("Transfer-Encoding: chunked\r\n", &format!("0x{chunked}")),
+            false,
+        ),
+        (
+            "a negative length",
+            framed("Content-Length: -1\r\n", SAFE),
+            false,
+        ),
+        (
+            "a length with plus",
+            framed(&format!("Content-Length: +{}\r\n", SAFE.len()), SAFE),
+            false,
+        ),
+        (
+            "a blank before the colon",
+            framed(&format!("Content-Length : {}\r\n", SAFE.len()), SAFE),
+            false,
+        ),
+        (
+            "a folded line",
+            framed(&format!("X-A: b\r\n c\r\n{length}"), SAFE),
+            false,
+        ),
+        (
+            "absolute form",
+            at(&format!("http://{here}/mcp"), &here),
+            false,
+        ),
+        (
+            "absolute form, other host",
+            at("http://evil.example/mcp", &here),
+            false,
+        ),
+        (
+            "two hosts",
+            at("/mcp", &format!("{here}\r\nHost: evil.example")),
+            false,
+        ),
         ("another host", at("/mcp", "evil.example"), false),
         ("another port", at("/mcp", "localhost:1"), false),
         ("a path in another case", at("/MCP", &here), false),
         ("an encoded path", at("/%6dcp", &here), true),
         ("a trailing slash", at("/mcp/", &here), true),
-        // However a server reads these, each message on them is judged.
-        ("two slashes", at("//mcp", &here), true),
+        // Servers read these in several ways, and one way could be another server's path.
+        ("two slashes", at("//mcp", &here), false),
         ("a parameter", at("/mcp;a=b", &here), false),
-        ("dots", at("/x/../mcp", &here), true),
+        ("dots", at("/x/../mcp", &here), false),
     ];
     let mut faults = Vec::new();
     for (name, bytes, passes) in rows {
@@ -362,11 +748,20 @@ async fn http_has_one_reading() {
             .into_iter()
             .map(|asked| String::from_utf8_lossy(&asked.body).into_owned())
             .collect();
-        let right = if passes { arrived == [SAFE] } else { !arrived.iter().any(|body| !body.is_empty()) };
+        let right = if passes {
+            arrived == [SAFE]
+        } else {
+            !arrived.iter().any(|body| !body.is_empty())
+        };
         if !right {
-            faults.push(Err(format!("{name}: arrived {arrived:?}; answered {answer}")));
+            faults.push(Err(format!(
+                "{name}: arrived {arrived:?}; answered {answer}"
+            )));
         }
-        assert!(!arrived.iter().any(|body| body.contains("danger")), "{name}");
+        assert!(
+            !arrived.iter().any(|body| body.contains("danger")),
+            "{name}"
+        );
     }
     report(faults);
 }
@@ -375,16 +770,25 @@ async fn http_has_one_reading() {
 async fn methods_other_than_those_of_mcp_are_refused() {
     let lab = Lab::new().unwrap();
     let (server, _world, talker) = world(&lab).await;
-    for (method, body) in [("PUT", SAFE), ("PATCH", SAFE), ("GET", SAFE), ("DELETE", SAFE)] {
+    for (method, body) in [
+        ("PUT", SAFE),
+        ("PATCH", SAFE),
+        ("GET", SAFE),
+        ("DELETE", SAFE),
+    ] {
         let headers = [("x-http-method-override", "POST")];
         let request = crate::talk::request(method, "/mcp", &headers, body).unwrap();
-        let reply = crate::talk::whole(talker.send(PLACE, request).await.unwrap()).await.unwrap();
+        let reply = crate::talk::whole(talker.send(PLACE, request).await.unwrap())
+            .await
+            .unwrap();
         assert!(!reply.status.is_success(), "{method}: {reply:?}");
         assert!(server.take().is_empty(), "{method}");
     }
     let headers = [("x-http-method-override", "POST")];
     let request = crate::talk::request("GET", "/mcp", &headers, "").unwrap();
-    let reply = crate::talk::whole(talker.send(PLACE, request).await.unwrap()).await.unwrap();
+    let reply = crate::talk::whole(talker.send(PLACE, request).await.unwrap())
+        .await
+        .unwrap();
     assert_eq!(reply.status, 405, "the server's own answer");
     assert_eq!(server.take()[0].header("x-http-method-override"), None);
 }

@@ -40,12 +40,17 @@ struct Writers(Arc<Mutex<Vec<Writer>>>);
 
 impl Writers {
     fn put(&self, writer: Writer) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(writer);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(writer);
     }
 
     async fn take(&self) -> Writer {
         let take = || self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        wait_for("a stream is asked for", LIMIT, async || take()).await.unwrap()
+        wait_for("a stream is asked for", LIMIT, async || take())
+            .await
+            .unwrap()
     }
 }
 
@@ -74,17 +79,31 @@ async fn a_stream_is_delivered_event_by_event_and_resumed_by_its_id() {
     let talker = world.talker().await.unwrap();
     for second in [false, true] {
         let mut headers = SESSION.to_vec();
-        headers.extend([("last-event-id", "stream::7"), ("accept", "text/event-stream"), ("content-type", "")]);
+        headers.extend([
+            ("last-event-id", "stream::7"),
+            ("accept", "text/event-stream"),
+            ("content-type", ""),
+        ]);
         let get = request("GET", FAR.path, &headers, "").unwrap();
-        let response = if second { talker.send_h2(FAR, get).await } else { talker.send(FAR, get).await };
+        let response = if second {
+            talker.send_h2(FAR, get).await
+        } else {
+            talker.send(FAR, get).await
+        };
         let response = response.unwrap();
         assert_eq!(response.headers()["mcp-session-id"], "session-1");
         let mut events = EventReader::new(response);
         let mut writer = writers.take().await;
         // Each is received before the next is written.
-        writer.send_data("id: p\nretry: 500\ndata:\n\n".into()).await.unwrap();
+        writer
+            .send_data("id: p\nretry: 500\ndata:\n\n".into())
+            .await
+            .unwrap();
         let first = events.next().await.unwrap().unwrap();
-        assert!(first.contains("id: p") && first.contains("retry: 500"), "{first}");
+        assert!(
+            first.contains("id: p") && first.contains("retry: 500"),
+            "{first}"
+        );
         for number in 0..20 {
             let text = format!("id: stream::{number}\ndata: {}\n\n", progress(number));
             writer.send_data(text.into()).await.unwrap();
@@ -106,11 +125,19 @@ async fn a_stream_is_delivered_event_by_event_and_resumed_by_its_id() {
     assert_eq!(gets[0].header("last-event-id"), Some("stream::7"));
     assert_eq!(gets[0].header("mcp-session-id"), Some("session-1"));
     let delete = request("DELETE", FAR.path, &SESSION, "").unwrap();
-    assert_eq!(whole(talker.send(FAR, delete).await.unwrap()).await.unwrap().status, 200);
+    assert_eq!(
+        whole(talker.send(FAR, delete).await.unwrap())
+            .await
+            .unwrap()
+            .status,
+        200
+    );
     assert_eq!(server.take()[0].header("mcp-session-id"), Some("session-1"));
     let ended = world
         .daemon
-        .record("the session's end", |record| record["http"]["method"] == "DELETE")
+        .record("the session's end", |record| {
+            record["http"]["method"] == "DELETE"
+        })
         .await
         .unwrap();
     assert_eq!(ended["outcome"]["status"], "done", "{ended}");
@@ -143,11 +170,23 @@ async fn long_streams_and_large_answers_arrive_whole() {
     .unwrap();
     let world = World::new(&lab, &[("far", FAR_URL)], ALL).await.unwrap();
     let talker = world.talker().await.unwrap();
-    let big = talker.post(FAR, &SESSION, call(&json!(1), "big")).await.unwrap();
-    assert_eq!(big.json()["result"]["content"][0]["text"].as_str().map(str::len), Some(1 << 20));
+    let big = talker
+        .post(FAR, &SESSION, call(&json!(1), "big"))
+        .await
+        .unwrap();
+    assert_eq!(
+        big.json()["result"]["content"][0]["text"]
+            .as_str()
+            .map(str::len),
+        Some(1 << 20)
+    );
     for second in [false, true] {
         let post = request("POST", FAR.path, &SESSION, call(&json!(2), "events")).unwrap();
-        let response = if second { talker.send_h2(FAR, post).await } else { talker.send(FAR, post).await };
+        let response = if second {
+            talker.send_h2(FAR, post).await
+        } else {
+            talker.send(FAR, post).await
+        };
         let mut events = EventReader::new(response.unwrap());
         for number in 0..1000 {
             let message = events.message().await.unwrap().unwrap();
@@ -155,12 +194,17 @@ async fn long_streams_and_large_answers_arrive_whole() {
         }
         let last = events.message().await.unwrap().unwrap();
         assert_eq!(last["id"], 2);
-        assert_eq!(last["result"]["content"][0]["text"].as_str().map(str::len), Some(1 << 20));
+        assert_eq!(
+            last["result"]["content"][0]["text"].as_str().map(str::len),
+            Some(1 << 20)
+        );
         assert_eq!(events.message().await.unwrap(), None);
     }
     let record = world
         .daemon
-        .record("the call that was streamed", |record| record["mcp"]["name"] == "events")
+        .record("the call that was streamed", |record| {
+            record["mcp"]["name"] == "events"
+        })
         .await
         .unwrap();
     assert_eq!(record["outcome"]["status"], "done", "{record}");
@@ -188,7 +232,11 @@ async fn a_client_that_goes_away_is_gone_for_the_server() {
     let talker = world.talker().await.unwrap();
     for (number, second) in [(1, false), (2, true)] {
         let post = request("POST", FAR.path, &[], call(&json!(number), "endless")).unwrap();
-        let response = if second { talker.send_h2(FAR, post).await } else { talker.send(FAR, post).await };
+        let response = if second {
+            talker.send_h2(FAR, post).await
+        } else {
+            talker.send(FAR, post).await
+        };
         let mut events = EventReader::new(response.unwrap());
         assert!(events.message().await.unwrap().is_some());
         drop(events);
@@ -197,9 +245,12 @@ async fn a_client_that_goes_away_is_gone_for_the_server() {
         })
         .await
         .unwrap();
+        let id = number.to_string();
         let aborted = world
             .daemon
-            .record("the aborted call", |record| record["mcp"]["id"] == number.to_string())
+            .record("the aborted call", |record| {
+                record["mcp"]["id"].as_str() == Some(&*id)
+            })
             .await
             .unwrap();
         assert_ne!(aborted["outcome"]["status"], "done", "{aborted}");
@@ -252,17 +303,35 @@ async fn what_a_server_asks_of_its_client_is_decided() {
             assert_eq!(question["method"], method);
             assert_eq!(question["id"], "q1");
             let answer = json!({ "jsonrpc": "2.0", "id": "q1", "result": { "role": "assistant", "content": { "type": "text", "text": "hi" }, "model": "m" } });
-            let reply = talker.post(FAR, &SESSION, answer.to_string()).await.unwrap();
+            let reply = talker
+                .post(FAR, &SESSION, answer.to_string())
+                .await
+                .unwrap();
             assert_eq!(reply.status, 202, "{reply:?}");
             assert_eq!(server.seen().last().unwrap().json(), answer);
             // A second answer to one question is an answer to nothing.
-            let again = talker.post(FAR, &SESSION, answer.to_string()).await.unwrap();
+            let again = talker
+                .post(FAR, &SESSION, answer.to_string())
+                .await
+                .unwrap();
             assert_eq!(again.status, 202);
             assert_eq!(server.seen().len(), 2, "{method}");
         }
-        let told = || server.seen().into_iter().map(|asked| asked.json()).find(|message| message["id"] == "q1");
-        let told = wait_for("the server is answered", LIMIT, async || told()).await.unwrap();
-        assert_eq!(told["error"]["code"], if allowed { Value::Null } else { json!(-31403) }, "{told}");
+        let told = || {
+            server
+                .seen()
+                .into_iter()
+                .map(|asked| asked.json())
+                .find(|message| message["id"] == "q1")
+        };
+        let told = wait_for("the server is answered", LIMIT, async || told())
+            .await
+            .unwrap();
+        assert_eq!(
+            told["error"]["code"],
+            if allowed { Value::Null } else { json!(-31403) },
+            "{told}"
+        );
         let end = json!({ "jsonrpc": "2.0", "id": 1, "result": { "content": [] } });
         writer.send_data(event(&end)).await.unwrap();
         drop(writer);
@@ -279,7 +348,11 @@ async fn what_a_server_asks_of_its_client_is_decided() {
         let effect = if allowed { "allow" } else { "deny" };
         assert_eq!(record["decision"]["effect"], effect, "{record}");
         assert_eq!(record["mcp"]["server"], "far", "{record}");
-        let refusals: Vec<_> = server.seen().into_iter().filter(|asked| asked.json()["id"] == "q1").collect();
+        let refusals: Vec<_> = server
+            .seen()
+            .into_iter()
+            .filter(|asked| asked.json()["id"] == "q1")
+            .collect();
         assert_eq!(refusals.len(), 1);
         assert_eq!(refusals[0].header("mcp-session-id"), Some("session-1"));
     }
@@ -318,7 +391,11 @@ async fn what_a_result_asks_for_is_decided() {
     let talker = world.talker().await.unwrap();
     for stream in [false, true] {
         streamed.store(stream, Ordering::SeqCst);
-        for (method, allowed) in [("sampling/createMessage", true), ("elicitation/create", false), ("vendor/x", false)] {
+        for (method, allowed) in [
+            ("sampling/createMessage", true),
+            ("elicitation/create", false),
+            ("vendor/x", false),
+        ] {
             let body = json!({ "jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": {
                 "name": "asks", "arguments": { "method": method },
                 "_meta": { "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {} } } });
@@ -331,7 +408,10 @@ async fn what_a_result_asks_for_is_decided() {
             };
             assert_eq!(answer["id"], 5, "{answer}");
             if allowed {
-                assert_eq!(answer["result"]["inputRequests"]["q"]["method"], method, "{answer}");
+                assert_eq!(
+                    answer["result"]["inputRequests"]["q"]["method"], method,
+                    "{answer}"
+                );
                 assert_eq!(answer["result"]["requestState"], "opaque \u{2028} state");
             } else {
                 assert_eq!(answer["error"]["code"], -31403, "{method}: {answer}");
@@ -372,7 +452,9 @@ async fn what_is_no_acceptable_message_ends_a_stream() {
         response
     })
     .unwrap();
-    let world = World::new(&lab, &[("near", "http://localhost:3941/sse")], ALL).await.unwrap();
+    let world = World::new(&lab, &[("near", "http://localhost:3941/sse")], ALL)
+        .await
+        .unwrap();
     let talker = world.talker().await.unwrap();
     for kind in ["foreign", "port", "scheme", "array", "twice", "bytes"] {
         let headers = [("accept", "text/event-stream"), ("content-type", "")];
@@ -384,23 +466,38 @@ async fn what_is_no_acceptable_message_ends_a_stream() {
         }
         // Who waits for an answer on such a stream gets an error.
         let place = Place {
-            path: if kind == "array" { "/sse?array" } else { "/sse?twice" },
+            path: if kind == "array" {
+                "/sse?array"
+            } else {
+                "/sse?twice"
+            },
             ..near
         };
         let post = request("POST", place.path, &[], call(&json!(3), "a")).unwrap();
         let mut events = EventReader::new(talker.send(place, post).await.unwrap());
         let answer = events.message().await.unwrap().unwrap();
-        assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(3), &json!(-31502)));
+        assert_eq!(
+            (&answer["id"], &answer["error"]["code"]),
+            (&json!(3), &json!(-31502))
+        );
         assert_eq!(events.message().await.unwrap(), None);
     }
     let refused = world
         .daemon
-        .record("a stream that was stopped", |record| record.to_string().contains("an endpoint of another origin"))
+        .record("a stream that was stopped", |record| {
+            record.to_string().contains("an endpoint of another origin")
+        })
         .await
         .unwrap();
     assert_eq!(refused["outcome"]["status"], "refused", "{refused}");
     // Of a type that clients ignore: not sent on, and the stream lives.
-    let get = request("GET", "/sse?vendor", &[("accept", "text/event-stream"), ("content-type", "")], "").unwrap();
+    let get = request(
+        "GET",
+        "/sse?vendor",
+        &[("accept", "text/event-stream"), ("content-type", "")],
+        "",
+    )
+    .unwrap();
     let mut events = EventReader::new(talker.send(near, get).await.unwrap());
     assert_eq!(events.message().await.unwrap(), Some(progress(7)));
 }

@@ -1,11 +1,22 @@
 //! The conformance suite: the checks and their results are those of a direct run.
 
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
 use exeat_tests::Lab;
-use exeat_tests::conformance::{Requirements, conformance};
+use exeat_tests::conformance::{Requirements, conformance, conformance_of_client};
 use exeat_tests::fixtures::{Fixtures, Server};
 use exeat_tests::process::Process;
+use exeat_tests::wait::wait_for;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixListener;
+use tokio::time::timeout;
 
-use crate::world::{ALL, World, far, near, reference};
+use crate::world::{ALL, LIMIT, World, far, near, reference};
 
 /// What differs from a direct run, each with its reason. The list may only shrink.
 const DIFFERENCES: [(Server, &str, &str); 4] = [
@@ -53,11 +64,10 @@ async fn same(server: Server, is_far: bool, port: u16) {
             .await
             .unwrap();
         let found = direct.difference(&through);
-        let listed: String = DIFFERENCES
+        let listed = DIFFERENCES
             .iter()
             .filter(|(of, line, _)| *of == server && found.contains(line))
-            .map(|(_, line, _)| format!("{line}\n"))
-            .collect();
+            .fold(String::new(), |all, (_, line, _)| all + line + "\n");
         assert_eq!(found, listed, "{server:?} {requirements:?}");
     }
 }
@@ -85,4 +95,136 @@ async fn the_typescript_server() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_python_server() {
     same(Server::Py2, false, 3914).await;
+}
+
+/// What the suite has asked to be let in.
+#[derive(Default)]
+struct Admitted {
+    urls: BTreeSet<String>,
+    ports: BTreeSet<u16>,
+}
+
+impl Admitted {
+    /// Everything that was asked for, in force.
+    async fn apply(&self, world: &World<'_>) -> Result<()> {
+        // By port: a server must not change its name while it is talked to.
+        let port = |url: &String| url.rsplit(':').next().unwrap_or_default().replace('/', "-");
+        let names: Vec<String> = self
+            .urls
+            .iter()
+            .map(|url| format!("at-{}", port(url)))
+            .collect();
+        let servers: Vec<(&str, &str)> = names
+            .iter()
+            .zip(&self.urls)
+            .map(|(name, url)| (name.as_str(), url.as_str()))
+            .collect();
+        let ports: Vec<String> = self.ports.iter().map(ToString::to_string).collect();
+        let entries: Vec<String> = ports
+            .chunks(64)
+            .map(|ports| {
+                format!(
+                    "{{ host: localhost, ports: [{}], tls: off, private: true }}",
+                    ports.join(", ")
+                )
+            })
+            .collect();
+        let generation =
+            async || world.daemon.status().await.ok()?["policy"]["generation"].as_u64();
+        let before = generation()
+            .await
+            .context("ask for the policy's generation")?;
+        world.replace(&servers, &format!("[{}]", entries.join(", ")), ALL)?;
+        wait_for("the policy is in force", LIMIT, async || {
+            generation().await.filter(|now| *now > before)
+        })
+        .await
+        .map(drop)
+    }
+}
+
+/// Answers `admit.py` for as long as it is polled.
+async fn admit(world: &World<'_>, listener: UnixListener) -> Result<Infallible> {
+    let mut admitted = Admitted::default();
+    loop {
+        // Scenarios start together: one reload serves those that ask within a moment of each other.
+        let mut waiting = vec![listener.accept().await?.0];
+        while let Ok(accepted) = timeout(Duration::from_millis(300), listener.accept()).await {
+            waiting.push(accepted?.0);
+        }
+        let known = admitted.urls.len() + admitted.ports.len();
+        for stream in &mut waiting {
+            let mut line = String::new();
+            BufReader::new(stream).read_line(&mut line).await?;
+            let asked: Value = serde_json::from_str(&line)?;
+            let url = asked["url"].as_str().context("read a url")?.to_owned();
+            let listening = asked["ports"].as_array().context("read ports")?;
+            let ports = listening
+                .iter()
+                .filter_map(|port| u16::try_from(port.as_u64()?).ok());
+            admitted.urls.insert(url);
+            admitted.ports.extend(ports);
+        }
+        if admitted.urls.len() + admitted.ports.len() > known {
+            admitted.apply(world).await?;
+        }
+        for mut stream in waiting {
+            stream.write_all(b"ok").await?;
+        }
+    }
+}
+
+async fn same_client(requirements: Requirements) {
+    let fixtures = Fixtures::find().unwrap();
+    let lab = Lab::new().unwrap();
+    let client = fixtures.conformance_client();
+    let line = format!(
+        "{} {}",
+        client.program.display(),
+        client.arguments[0].display()
+    );
+    let suite = fixtures.conformance();
+    let direct = conformance_of_client(&suite, lab.direct(), &line, requirements)
+        .await
+        .unwrap();
+
+    let world = World::new(&lab, &[("none", "http://localhost:1/mcp")], ALL)
+        .await
+        .unwrap();
+    let socket = lab.directory().join("admit.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let script = lab.directory().join("client.sh");
+    let admit_script = lab.directory().join("admit.py");
+    fs::write(&admit_script, include_str!("admit.py")).unwrap();
+    let text = format!(
+        "#!/bin/sh\n/usr/bin/python3 {} {} \"$1\" || exit 9\necho $$ > {}/cgroup.procs\nexec {line} \"$1\"\n",
+        admit_script.display(),
+        socket.display(),
+        world.cgroup.path().display(),
+    );
+    fs::write(&script, text).unwrap();
+    let managed = format!("/bin/sh {}", script.display());
+    let through = tokio::select! {
+        through = conformance_of_client(&suite, lab.direct(), &managed, requirements) => through.unwrap(),
+        failed = admit(&world, listener) => panic!("{:?}", failed.err()),
+    };
+    assert_eq!(direct.difference(&through), "", "{requirements:?}");
+    assert!(direct.passed() > 300, "{direct}");
+    // It did go through Exeat.
+    let seen = world.daemon.audit().unwrap();
+    let asked = seen
+        .iter()
+        .filter(|record| record["mcp"]["method"].is_string())
+        .count();
+    assert!(asked > 30, "{asked} messages were seen");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_of_the_legacy_revision() {
+    same_client(Requirements::Legacy).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_of_the_modern_revision() {
+    same_client(Requirements::Modern).await;
 }

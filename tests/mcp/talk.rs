@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -51,7 +51,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Bidirectional for T {}
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
@@ -79,7 +78,11 @@ impl World<'_> {
         let socket = self.lab.directory().join("relay.sock");
         let relay = Invocation {
             program: "/usr/bin/python3".into(),
-            arguments: vec!["-c".into(), include_str!("relay.py").into(), (&socket).into()],
+            arguments: vec![
+                "-c".into(),
+                include_str!("relay.py").into(),
+                (&socket).into(),
+            ],
             variables: Vec::new(),
         };
         let mut command = relay.under(self.managed());
@@ -87,7 +90,8 @@ impl World<'_> {
         relay.ready(LIMIT).await?;
         let mut roots = RootCertStore::empty();
         let pem = std::fs::read(self.trust()).context("read the daemon's certificate")?;
-        roots.add(CertificateDer::from_pem_slice(&pem).context("read the daemon's certificate")?)?;
+        roots
+            .add(CertificateDer::from_pem_slice(&pem).context("read the daemon's certificate")?)?;
         let config = ClientConfig::builder_with_provider(default_provider().into())
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
@@ -107,9 +111,14 @@ impl Talker {
         place: Place,
         protocols: &[&str],
     ) -> Result<Box<dyn Bidirectional>> {
-        let mut stream = UnixStream::connect(&self.socket).await.context("reach the relay")?;
+        let mut stream = UnixStream::connect(&self.socket)
+            .await
+            .context("reach the relay")?;
         let line = format!("{} {}\n", place.host, place.port);
-        stream.write_all(line.as_bytes()).await.context("tell the relay")?;
+        stream
+            .write_all(line.as_bytes())
+            .await
+            .context("tell the relay")?;
         if !place.tls {
             return Ok(Box::new(stream));
         }
@@ -127,12 +136,16 @@ impl Talker {
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>> {
         let (mut head, body) = request.into_parts();
-        head.headers.insert("host", HeaderValue::from_str(&place.authority())?);
+        head.headers
+            .insert("host", HeaderValue::from_str(&place.authority())?);
         let io = TokioIo::new(self.dial(place, &["http/1.1"]).await?);
         let (mut sender, connection) = http1::handshake(io).await.context("speak HTTP/1.1")?;
         tokio::spawn(connection);
         let answer = sender.send_request(Request::from_parts(head, body));
-        timeout(LIMIT, answer).await.context("wait for an answer")?.context("send a request")
+        timeout(LIMIT, answer)
+            .await
+            .context("wait for an answer")?
+            .context("send a request")
     }
 
     /// The same over HTTP/2.
@@ -150,7 +163,10 @@ impl Talker {
             .context("speak HTTP/2")?;
         tokio::spawn(connection);
         let answer = sender.send_request(Request::from_parts(head, body));
-        timeout(LIMIT, answer).await.context("wait for an answer")?.context("send a request")
+        timeout(LIMIT, answer)
+            .await
+            .context("wait for an answer")?
+            .context("send a request")
     }
 
     /// Posts `body` with these further headers.
@@ -160,7 +176,11 @@ impl Talker {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Result<Reply> {
-        whole(self.send(place, request("POST", place.path, headers, body)?).await?).await
+        whole(
+            self.send(place, request("POST", place.path, headers, body)?)
+                .await?,
+        )
+        .await
     }
 
     /// Sends raw bytes and reads what comes until the other side closes, or a whole answer is there.
@@ -170,7 +190,9 @@ impl Talker {
         let mut all = Vec::new();
         let mut buffer = vec![0; 65536];
         loop {
-            let read = timeout(LIMIT, stream.read(&mut buffer)).await.context("wait for bytes")?;
+            let read = timeout(LIMIT, stream.read(&mut buffer))
+                .await
+                .context("wait for bytes")?;
             match read {
                 Ok(0) | Err(_) => break,
                 Ok(length) => all.extend_from_slice(buffer.get(..length).unwrap_or_default()),
@@ -213,7 +235,10 @@ pub(crate) fn request(
     ];
     let map = request.headers_mut();
     for (name, value) in usual {
-        map.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        map.insert(
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        );
     }
     for (name, _) in headers {
         map.remove(*name);
@@ -228,10 +253,11 @@ pub(crate) fn request(
 /// Reads an answer to its end.
 pub(crate) async fn whole(response: Response<Incoming>) -> Result<Reply> {
     let (head, body) = response.into_parts();
-    let body = timeout(LIMIT, body.collect()).await.context("wait for a body")?;
+    let body = timeout(LIMIT, body.collect())
+        .await
+        .context("wait for a body")?;
     Ok(Reply {
         status: head.status,
-        headers: head.headers,
         body: body.context("read a body")?.to_bytes(),
     })
 }
@@ -258,11 +284,14 @@ impl EventReader {
                 self.rest = rest.to_owned();
                 return Ok(Some(event));
             }
-            let frame = timeout(LIMIT, self.body.frame()).await.context("wait for an event")?;
+            let frame = timeout(LIMIT, self.body.frame())
+                .await
+                .context("wait for an event")?;
             let Some(frame) = frame else { return Ok(None) };
             let frame = frame.context("read an event")?;
             if let Some(data) = frame.data_ref() {
-                self.rest.push_str(std::str::from_utf8(data).context("read an event")?);
+                self.rest
+                    .push_str(std::str::from_utf8(data).context("read an event")?);
             }
         }
     }
@@ -271,7 +300,9 @@ impl EventReader {
     pub(crate) async fn message(&mut self) -> Result<Option<Value>> {
         while let Some(event) = self.next().await? {
             if let Some(data) = event.lines().find_map(|line| line.strip_prefix("data:")) {
-                return Ok(Some(serde_json::from_str(data.trim()).context("read a message")?));
+                return Ok(Some(
+                    serde_json::from_str(data.trim()).context("read a message")?,
+                ));
             }
         }
         Ok(None)

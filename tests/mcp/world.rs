@@ -82,17 +82,20 @@ impl<'lab> World<'lab> {
 }
 
 fn policy(cgroup: &str, servers: &[(&str, &str)], egress: &str, rest: &str) -> String {
-    let mut text = String::from("version: 1\nservers:\n");
-    let mut names = Vec::new();
-    for (name, url) in servers {
-        text.push_str(&format!(
-            "  {name}: {{ purpose: test, owner: lab, url: \"{url}\" }}\n"
-        ));
-        names.push(*name);
-    }
+    let entry = |(name, url): &(&str, &str)| {
+        format!("  {name}: {{ purpose: test, owner: lab, url: \"{url}\" }}")
+    };
+    let register: Vec<String> = servers.iter().map(entry).collect();
+    let names: Vec<&str> = servers.iter().map(|(name, _)| *name).collect();
     let names = names.join(", ");
-    text + &format!(
-        "hosts: {{ agent: {{ match: {{ cgroup: /{cgroup} }}, servers: [{names}], egress: {egress} }} }}\n{rest}\n"
+    format!(
+        "version: 1
+servers:
+{}
+hosts: {{ agent: {{ match: {{ cgroup: /{cgroup} }}, servers: [{names}], egress: {egress} }} }}
+{rest}
+",
+        register.join("\n")
     )
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -94,13 +94,9 @@ impl Outcome {
             status: String,
         }
         let mut outcome = Self::default();
-        for entry in fs::read_dir(directory).context("list the suite's output")? {
-            let path = entry.context("list the suite's output")?.path();
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
+        for path in scenarios(directory)? {
+            let name = path.strip_prefix(directory).unwrap_or(&path);
+            let name = name.to_string_lossy().into_owned();
             // A scenario that broke off has written no checks; that it did is what it found.
             let found = match fs::read_to_string(path.join("checks.json")) {
                 Ok(text) => serde_json::from_str(&text).context("parse checks")?,
@@ -114,14 +110,12 @@ impl Outcome {
             };
             for Found { id, status } in found {
                 let scenario = scenario(&name).to_owned();
-                *outcome
-                    .checks
-                    .entry(Check {
-                        scenario,
-                        id,
-                        status,
-                    })
-                    .or_default() += 1;
+                let check = Check {
+                    scenario,
+                    id,
+                    status,
+                };
+                *outcome.checks.entry(check).or_default() += 1;
             }
         }
         ensure!(!outcome.checks.is_empty(), "the suite made no checks");
@@ -149,6 +143,20 @@ impl Display for Outcome {
     }
 }
 
+/// The directory of each scenario; those with a slash in their names lie one level deeper.
+fn scenarios(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).context("list the suite's output")? {
+        let path = entry.context("list the suite's output")?.path();
+        if path.to_string_lossy().ends_with('Z') {
+            found.push(path);
+        } else if path.is_dir() {
+            found.extend(scenarios(&path)?);
+        }
+    }
+    Ok(found)
+}
+
 /// `server-tools-list-2026-11-21T01-42-51-173Z` is `tools-list`.
 fn scenario(directory: &str) -> &str {
     let name = directory.strip_prefix("server-").unwrap_or(directory);
@@ -164,20 +172,33 @@ pub async fn conformance(
     url: &str,
     requirements: Requirements,
 ) -> Result<Outcome> {
+    let suite = suite.clone().args(["server", "--url", url]);
+    outcome(suite, launcher(), requirements).await
+}
+
+/// Runs the suite's client scenarios: the suite, started by `launcher`, serves, and runs `client` (a line for
+/// the shell, to which it adds a URL) for each.
+pub async fn conformance_of_client(
+    suite: &Invocation,
+    launcher: Command,
+    client: &str,
+    requirements: Requirements,
+) -> Result<Outcome> {
+    let suite = suite.clone().args(["client", "--command", client]);
+    outcome(suite, launcher, requirements).await
+}
+
+async fn outcome(
+    suite: Invocation,
+    launcher: Command,
+    requirements: Requirements,
+) -> Result<Outcome> {
     let directory = tempfile::tempdir().context("make a directory for the suite's output")?;
     let output = directory.path().join("out");
     let suite = suite
-        .clone()
-        .args([
-            "server",
-            "--url",
-            url,
-            "--requirements",
-            requirements.name(),
-            "-o",
-        ])
+        .args(["--requirements", requirements.name(), "-o"])
         .arg(&output);
-    let done = run(&mut suite.under(launcher()), LIMIT).await?;
+    let done = run(&mut suite.under(launcher), LIMIT).await?;
     Outcome::read(&output)
         .with_context(|| format!("the suite ended: {}{}", done.stdout, done.stderr))
 }

@@ -36,8 +36,14 @@ rules: [{{ id: all, servers: [notes], tools: [\"*\"], effect: allow }}]
 async fn an_outbound_request_names_its_tool_call() {
     let lab = Lab::new().unwrap();
     let _api = lab.https(&[NAME], SocketAddr::new(WORLD, 443)).unwrap();
-    let (server, host) = (format!("{}-server", lab.name()), format!("{}-host", lab.name()));
-    let (serving, hosting) = (Cgroup::create(&server).unwrap(), Cgroup::create(&host).unwrap());
+    let (server, host) = (
+        format!("{}-server", lab.name()),
+        format!("{}-host", lab.name()),
+    );
+    let (serving, hosting) = (
+        Cgroup::create(&server).unwrap(),
+        Cgroup::create(&host).unwrap(),
+    );
     let daemon = lab.daemon(&policy(&server, &host)).await.unwrap();
     let ca = daemon.cli(&["ca", "export"]).await.unwrap();
     let trust = lab.directory().join("exeat-ca.pem");
@@ -49,27 +55,41 @@ async fn an_outbound_request_names_its_tool_call() {
         .args(["--port", "3001"])
         .variable("NODE_EXTRA_CA_CERTS", &trust);
     let launcher: Command = serving.launcher(lab.inside.command("env"));
-    let mut process = Process::start("notes", lab.directory(), &mut invocation.under(launcher)).unwrap();
+    let mut process =
+        Process::start("notes", lab.directory(), &mut invocation.under(launcher)).unwrap();
     process.ready(Duration::from_secs(20)).await.unwrap();
 
     let call = |path: &str| {
         let url = format!("https://{NAME}{path}");
         let arguments = json!({ "url": url }).to_string();
-        let client = fixtures.client(Client::Httpx, "http://127.0.0.1:3001/mcp", "fetch", &arguments);
+        let client = fixtures.client(
+            Client::Httpx,
+            "http://127.0.0.1:3001/mcp",
+            "fetch",
+            &arguments,
+        );
         client.under(hosting.launcher(lab.inside.command("env")))
     };
     let done = run(&mut call("/echo?one"), LIMIT).await.unwrap();
     let answer = done.json().unwrap();
     assert_eq!(answer["isError"], false, "{answer} {}", process.stderr());
     let outbound = daemon
-        .record("the outbound request", |record| record["http"]["path"] == "/echo?one")
+        .record("the outbound request", |record| {
+            record["http"]["path"] == "/echo?one"
+        })
         .await
         .unwrap();
     let called = daemon
-        .record("the tool call", |record| record["mcp"]["method"] == "tools/call")
+        .record("the tool call", |record| {
+            record["mcp"]["method"] == "tools/call"
+        })
         .await
         .unwrap();
-    assert_eq!(outbound["cause"], called["id"], "{outbound} {called}");
+    assert_eq!(
+        outbound["cause"],
+        json!({ "id": called["id"] }),
+        "{outbound} {called}"
+    );
     assert_eq!(called["mcp"]["name"], "fetch", "{called}");
     assert_eq!(called["mcp"]["server"], "notes", "{called}");
 
@@ -79,23 +99,47 @@ async fn an_outbound_request_names_its_tool_call() {
     assert!(first.unwrap().status.success() && second.unwrap().status.success());
     let calls = |records: &[Value]| -> Vec<Value> {
         let slow = |record: &&Value| {
-            record["mcp"]["method"] == "tools/call" && record["mcp"]["arguments"].to_string().contains("slow")
+            record["mcp"]["method"] == "tools/call"
+                && record["mcp"]["arguments"].to_string().contains("slow")
         };
-        records.iter().filter(slow).map(|record| record["id"].clone()).collect()
+        records
+            .iter()
+            .filter(slow)
+            .map(|record| record["id"].clone())
+            .collect()
     };
-    wait_until("both calls are recorded", LIMIT, || calls(&daemon.audit().unwrap()).len() == 2).await.unwrap();
+    wait_until("both calls are recorded", LIMIT, || {
+        calls(&daemon.audit().unwrap()).len() == 2
+    })
+    .await
+    .unwrap();
     let records = daemon.audit().unwrap();
     let wanted = calls(&records);
     let outbound: Vec<&Value> = records
         .iter()
-        .filter(|record| record["http"]["path"].as_str().is_some_and(|path| path.starts_with("/slow")))
+        .filter(|record| {
+            record["http"]["path"]
+                .as_str()
+                .is_some_and(|path| path.starts_with("/slow"))
+        })
         .collect();
     assert_eq!(outbound.len(), 2);
-    let later = outbound.iter().find(|record| record["cause"].is_object()).unwrap_or_else(|| panic!("{outbound:#?}"));
+    let later = outbound
+        .iter()
+        .find(|record| record["cause"]["candidates"].is_array())
+        .unwrap_or_else(|| panic!("{outbound:#?}"));
     let named = later["cause"]["candidates"].as_array().unwrap();
-    assert!(named.len() == 2 && wanted.iter().all(|id| named.contains(id)), "{later} {wanted:?}");
+    assert!(
+        named.len() == 2 && wanted.iter().all(|id| named.contains(id)),
+        "{later} {wanted:?}"
+    );
     // A refused dial of the server outside any call has no cause.
-    assert!(records.iter().filter(|record| record["kind"] == "lifecycle").all(|record| record["cause"].is_null()));
+    assert!(
+        records
+            .iter()
+            .filter(|record| record["kind"] == "lifecycle")
+            .all(|record| record["cause"].is_null())
+    );
 }
 
 /// `ca export --json` wraps the certificate; without it the text is the certificate.
@@ -103,7 +147,11 @@ fn pem(text: &str) -> String {
     let wrapped: Option<Value> = serde_json::from_str(text).ok();
     wrapped
         .and_then(|value| {
-            let value = value.as_object()?.values().find(|value| value.as_str().is_some_and(|text| text.contains("BEGIN")))?.clone();
+            let value = value
+                .as_object()?
+                .values()
+                .find(|value| value.as_str().is_some_and(|text| text.contains("BEGIN")))?
+                .clone();
             value.as_str().map(str::to_owned)
         })
         .unwrap_or_else(|| text.to_owned())

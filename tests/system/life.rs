@@ -2,19 +2,17 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use exeat_tests::Lab;
-use exeat_tests::daemon::{Daemon, binary};
-use exeat_tests::lab::{WORLD, WORLD_OTHER};
-use exeat_tests::process::{Process, must, run};
+use exeat_tests::fixtures::Fixtures;
+use exeat_tests::lab::{LAN, WORLD, WORLD_OTHER};
+use exeat_tests::process::{Process, run};
 use exeat_tests::wait::{wait_for, wait_until};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use serde_json::{Value, json};
 
 use crate::hand::Hand;
-use crate::place::{curl, exchange, policy, raw, start};
+use crate::place::{curl, exchange, policy, start};
 use crate::streams::gate;
 
 const NAME: &str = "api.lab.example";
@@ -23,7 +21,7 @@ const OTHER: &str = "{ host: other.lab.example }";
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A workload that asks again and again, a line for each answer: its status, or 0.
-const LOOP: &str = "while :; do curl --silent --max-time 5 --output /dev/null --write-out '%{http_code}\\n' \
+pub(crate) const LOOP: &str = "while :; do curl --silent --max-time 5 --output /dev/null --write-out '%{http_code}\\n' \
     https://api.lab.example/echo; sleep 0.05; done";
 
 fn address() -> SocketAddr {
@@ -39,7 +37,7 @@ fn lines(process: &Process) -> Vec<String> {
 }
 
 /// Waits until the workload's last three answers are all `status`.
-async fn answers(process: &Process, status: &str) {
+pub(crate) async fn answers(process: &Process, status: &str) {
     let from = lines(process).len();
     wait_until(&format!("the workload is answered {status}"), LIMIT, || {
         let lines = lines(process);
@@ -104,7 +102,7 @@ async fn nothing_leaves_while_either_half_is_dead() {
 }
 
 /// `exeat audit verify` says that the log is whole.
-async fn verified(lab: &Lab) {
+pub(crate) async fn verified(lab: &Lab) {
     let directory = lab.directory().join("state/audit");
     let directory = directory.to_str().unwrap();
     let mut command = lab.exeat(&["audit", "verify", "--dir", directory]).unwrap();
@@ -219,7 +217,7 @@ async fn a_changed_policy_takes_effect_at_once() {
     .unwrap();
 
     // The destination goes: the live connection is cut within 100 ms of the rename, the other stays.
-    let began = Instant::now();
+    let began = tokio::time::Instant::now();
     daemon.replace_policy(&policy(&[OTHER])).unwrap();
     assert!(
         held.ended().await,
@@ -257,176 +255,71 @@ async fn a_changed_policy_takes_effect_at_once() {
         .unwrap();
 }
 
-/// Runs a daemon that cannot start and returns its one sentence.
-async fn fails(mut command: Command) -> String {
-    let done = run(&mut command, LIMIT).await.unwrap();
-    assert_eq!(
-        done.status.code(),
-        Some(2),
-        "{} {}",
-        done.stdout,
-        done.stderr
-    );
-    let said = done.stderr.trim();
-    assert!(said.starts_with("exeat: "), "{said}");
-    said.to_owned()
-}
-
-fn with_config(lab: &Lab, name: &str, change: impl Fn(&str) -> String) -> Command {
-    let text = fs::read_to_string(lab.directory().join("exeat.yaml")).unwrap();
-    let path = lab.directory().join(name);
-    fs::write(&path, change(&text)).unwrap();
-    let mut command = lab.inside.command(binary().unwrap());
-    command.arg("daemon").arg("--config").arg(path);
-    command
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_start_says_why_in_a_sentence() {
+async fn what_goes_by_unread_is_cut_too() {
     let lab = Lab::new().unwrap();
-    let daemon = lab.daemon(&policy(&[ENTRY])).await.unwrap();
-    let holder = daemon.pid().to_string();
-
-    let said = fails(with_config(&lab, "same.yaml", str::to_owned)).await;
-    assert!(said.contains(&holder), "{said}");
-    let elsewhere = |key: &str, value: &str| {
-        let (key, value) = (key.to_owned(), value.to_owned());
-        move |text: &str| {
-            let line = text
-                .lines()
-                .find(|line| line.starts_with(&key))
-                .unwrap()
-                .to_owned();
-            text.replace(&line, &format!("{key} {value}"))
-        }
-    };
-    let run_dir = format!("{}/run2", lab.directory().display());
-    let said = fails(with_config(
-        &lab,
-        "pins.yaml",
-        elsewhere("run_dir:", &run_dir),
-    ))
-    .await;
-    assert!(said.contains(&holder), "the pins' holder: {said}");
-    println!("{said}");
-    let said = fails(with_config(&lab, "user.yaml", |text| {
-        elsewhere("gate:", "{ user: no-such-user }")(text)
-            .replace("/run\n", "/run3\n")
-            .replace("bpffs: /sys/fs/bpf/", "bpffs: /sys/fs/bpf/x")
-    }))
-    .await;
-    assert!(said.contains("no-such-user"), "{said}");
-    println!("{said}");
-    let said = fails(with_config(&lab, "bad.yaml", |text| {
-        format!("{text}\nlimitz: 1\nlimits: {{ body_bytes: x }}\n")
-    }))
-    .await;
-    assert!(
-        said.contains("limitz") && said.contains("a size"),
-        "every fault at once: {said}"
-    );
-    println!("{said}");
-    let bad = lab.directory().join("bad-policy.yaml");
-    fs::write(&bad, "version: 1\nservers: { demo: { nonsense: true } }\n").unwrap();
-    let mut command = with_config(&lab, "policy.yaml", |text| {
-        text.replace("/run\n", "/run4\n")
-    });
-    command.arg("--policy").arg(&bad);
-    let said = fails(command).await;
-    assert!(said.contains("bad-policy.yaml:2:"), "{said}");
-    println!("{said}");
-    let mut nobody = lab.inside.command("setpriv");
-    let own = lab.directory().join("exeat-copy");
-    fs::copy(binary().unwrap(), &own).unwrap();
-    nobody
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-        .arg(own)
-        .arg("daemon");
-    nobody
-        .arg("--config")
-        .arg(lab.directory().join("exeat.yaml"));
-    let said = fails(nobody).await;
-    assert!(said.contains("root"), "{said}");
-    println!("{said}");
-    assert_eq!(
-        daemon.status().await.unwrap()["status"]["supervisor"]["pid"],
-        daemon.pid(),
-        "the first daemon is unharmed"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_refuses_until_there_is_room() {
-    let lab = Lab::new().unwrap();
-    let server = lab.https(&[NAME], address()).unwrap();
-    let state = lab.directory().join("state");
-    fs::create_dir_all(&state).unwrap();
-    let shown = state.display().to_string();
-    must(
-        "mount",
-        &["-t", "tmpfs", "-o", "size=2m,mode=755", "tmpfs", &shown],
-    )
-    .unwrap();
-    let _mounted = Unmount(shown);
-    let daemon = lab.daemon(&policy(&[ENTRY])).await.unwrap();
-    assert_eq!(
-        curl(&lab, &["https://api.lab.example/echo"]).await.status,
-        200
-    );
-    // One connection that was there before the disk filled, and new ones.
-    let filler = state.join("filler");
-    fill(&filler);
-    let seen = server.seen().len();
-    let told = wait_for("an exchange is refused", LIMIT, async || {
-        let told = curl(&lab, &["https://api.lab.example/echo?full"]).await;
-        (told.status != 200).then_some(told)
-    })
-    .await
-    .unwrap();
-    println!("{told:?}");
-    let before = server.seen().len();
-    for _ in 0..3 {
-        let told = curl(&lab, &["https://api.lab.example/echo?full"]).await;
-        assert_ne!(told.status, 200, "{told:?}");
-    }
-    assert_eq!(server.seen().len(), before, "refused, and yet sent");
-    println!("{} let through after the disk was full", before - seen);
-    fs::remove_file(&filler).unwrap();
-    wait_for("exchanges pass again", LIMIT, async || {
-        (curl(&lab, &["https://api.lab.example/echo?again"])
+    let echo = lab.echo(SocketAddr::new(LAN, 5432)).unwrap();
+    lab.dns.points("db.lab.example", &[WORLD]);
+    let named = lab.echo(SocketAddr::new(WORLD, 5432)).unwrap();
+    let range = "{ cidr: 10.78.0.0/16, ports: [5432], protocol: tcp }";
+    let name = "{ host: db.lab.example, ports: [5432], protocol: tcp }";
+    let daemon = lab.daemon(&policy(&[range, name])).await.unwrap();
+    let python = Fixtures::find().unwrap().python(2);
+    let python = python.to_str().unwrap();
+    let lan = LAN.to_string();
+    let by_range = start(&lab, "range", &[python, "-c", TALK, &lan]);
+    let by_name = start(&lab, "name", &[python, "-c", TALK, "db.lab.example"]);
+    let talks = |process: &Process| process.stdout().contains("x5");
+    for process in [&by_range, &by_name] {
+        wait_until("it talks", LIMIT, || talks(process))
             .await
-            .status
-            == 200)
-            .then_some(())
+            .unwrap();
+    }
+    daemon.replace_policy(&policy(&[name])).unwrap();
+    wait_until("the range is cut", LIMIT, || {
+        by_range.stdout().contains("end")
     })
     .await
     .unwrap();
-    exchange(&daemon, "/echo?again").await;
-    verified(&lab).await;
-    let sent = server.seen().len();
-    let records = daemon.audit().unwrap();
-    let done = records
-        .iter()
-        .filter(|record| record["http"]["status"] == 200)
-        .count();
-    assert_eq!(done, sent, "what was sent was recorded");
+    wait_until("the range is refused", LIMIT, || {
+        by_range.stdout().contains("ConnectionRefused")
+    })
+    .await
+    .unwrap();
+    assert!(
+        !by_name.stdout().contains("end"),
+        "the name was not touched"
+    );
+    daemon.replace_policy(&policy(&[])).unwrap();
+    wait_until("the name is cut", LIMIT, || {
+        by_name.stdout().contains("end")
+    })
+    .await
+    .unwrap();
+    assert_eq!((echo.got().len(), named.got().len()), (1, 1));
+    daemon
+        .record("the cut", |record| {
+            record["tcp"]["address"] == lan
+                && record["outcome"]["error"]
+                    .as_str()
+                    .is_some_and(|why| why.contains("cut"))
+        })
+        .await
+        .unwrap();
 }
 
-/// Unmounts on drop.
-struct Unmount(String);
-
-impl Drop for Unmount {
-    fn drop(&mut self) {
-        // Lazily: the daemon may still hold its files.
-        let _gone = must("umount", &["--lazy", &self.0]);
-    }
-}
-
-/// Writes zeros until there is no more room.
-fn fill(path: &std::path::Path) {
-    use std::io::Write as _;
-    let mut file = fs::File::create(path).unwrap();
-    for size in [65536, 4096, 512, 1] {
-        while file.write_all(&vec![0; size]).is_ok() {}
-    }
-}
+/// Talks to an echo until it ends, then tries once more.
+const TALK: &str = "import socket,sys,time
+where=(socket.getaddrinfo(sys.argv[1],5432,socket.AF_INET)[0][4])
+s=socket.create_connection(where)
+n=0
+try:
+  while True:
+    s.sendall(b'x%d'%n); got=s.recv(64)
+    if not got: break
+    print(got.decode(),flush=True); n+=1; time.sleep(0.05)
+except OSError: pass
+print('end',flush=True)
+try: socket.create_connection(where); print('again',flush=True)
+except OSError as e: print(type(e).__name__,flush=True)
+time.sleep(60)";

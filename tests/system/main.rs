@@ -1,6 +1,15 @@
 //! The daemon from end to end: real workloads on one side, servers of every manner on the other.
 //! What counts is what arrives, what the client was told, and what the audit log says. Needs root.
 
+#![cfg_attr(
+    test,
+    expect(
+        clippy::too_many_lines,
+        clippy::similar_names,
+        reason = "a test is one story, told from its beginning to its end"
+    )
+)]
+
 #[cfg(test)]
 mod allowed;
 #[cfg(test)]
@@ -14,7 +23,13 @@ mod names;
 #[cfg(test)]
 mod place;
 #[cfg(test)]
+mod records;
+#[cfg(test)]
 mod refused;
+#[cfg(test)]
+mod site;
+#[cfg(test)]
+mod starts;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Names as real clients ask for them, and answers that are not to be trusted.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use exeat_tests::Lab;
 use exeat_tests::dns::Answer;
@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use crate::place::{curl, managed, policy};
 
 const NAME: &str = "api.lab.example";
-const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A query by hand: type, over TCP or not; prints the code, the number of answers and their data.
 const ASK: &str = r#"import socket,struct,sys,json

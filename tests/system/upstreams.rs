@@ -6,9 +6,10 @@ use exeat_tests::Lab;
 use exeat_tests::authority::Fault;
 use exeat_tests::lab::{WORLD, WORLD_OTHER};
 use exeat_tests::upstream::Manner;
+use exeat_tests::wait::wait_until;
 
 use crate::hand::Hand;
-use crate::place::{curl, exchange, managed, policy, raw};
+use crate::place::{LIMIT, curl, exchange, managed, policy, raw};
 
 const QUICK: &str = "limits: { connect_deadline: 1s, answer_deadline: 1s }";
 
@@ -164,9 +165,9 @@ async fn connections_that_end_at_odd_moments() {
             held.head().await;
             held.say(begin).await;
             if path == "/length" {
-                held.close().await
+                held.close().await;
             } else {
-                held.reset()
+                held.reset();
             }
         };
         let (told, ()) = tokio::join!(client, server);
@@ -205,7 +206,7 @@ async fn heads_larger_than_the_limit() {
         .await
         .unwrap();
     let head = format!("GET /large HTTP/1.1\r\nhost: {name}\r\nx-large: LARGE\r\n\r\n");
-    let job = serde_json::json!({ "host": name, "port": 443, "send": [head], "large": 120_000 });
+    let job = serde_json::json!({ "host": name, "port": 443, "send": [head], "large": 70_000 });
     let answer = raw(&lab, job).await;
     assert!(
         answer["got"].as_str().unwrap().starts_with("HTTP/1.1 431"),
@@ -229,4 +230,36 @@ async fn heads_larger_than_the_limit() {
     .await;
     assert_eq!(told.status, 200, "{told:?}");
     assert_eq!(server.seen().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_do_not_finish_what_they_began() {
+    let lab = Lab::new().unwrap();
+    let name = "api.lab.example";
+    let server = lab.https(&[name], SocketAddr::new(WORLD, 443)).unwrap();
+    let settings = "limits: { header_deadline: 500ms, idle_deadline: 1s }";
+    let egress = policy(&["{ host: api.lab.example }"]);
+    let daemon = lab.daemon_with(&egress, settings).await.unwrap();
+    let answers = raw(
+        &lab,
+        serde_json::json!([
+            // Nothing at all, half a greeting, half a head, and nothing after the handshake.
+            { "host": name, "port": 443, "tls": false },
+            { "host": name, "port": 443, "tls": false, "send": ["\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}"] },
+            { "host": name, "port": 443, "send": ["GET /half HTTP/1.1\r\nhost: api.lab"] },
+            { "host": name, "port": 443 },
+        ]),
+    )
+    .await;
+    for answer in answers.as_array().unwrap() {
+        // Each was ended by the gate, long before the client's own patience of 20 s was at its end.
+        assert!(answer["seconds"].as_f64().unwrap() < 10.0, "{answer}");
+    }
+    assert_eq!(server.seen().len(), 0);
+    let ended = |record: &&serde_json::Value| record["kind"] == "tcp";
+    wait_until("each is recorded", LIMIT, || {
+        daemon.audit().unwrap().iter().filter(ended).count() == 4
+    })
+    .await
+    .unwrap();
 }

@@ -16,7 +16,7 @@ pub(crate) struct Arguments {
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
-    /// Leave mitmproxy out, which takes an installation from PyPI
+    /// Leave mitmproxy out, which takes an installation from `PyPI`
     #[arg(long)]
     without_mitmproxy: bool,
     /// What `measure` takes beside that, after `--`; `-- --help` says what

@@ -104,7 +104,6 @@ pub(crate) fn install(root: &Path, say: impl Fn(&str)) -> Result<Fixtures> {
 }
 
 /// Installs mitmproxy for side-by-side measurements and returns `mitmdump`.
-#[expect(dead_code, reason = "for measurements, which have no command yet")]
 pub(crate) fn install_mitmproxy(root: &Path, say: impl Fn(&str)) -> Result<PathBuf> {
     let sources = root.join("tests/fixtures");
     let target = directory(&sources)?.join("python-mitmproxy");
@@ -117,7 +116,6 @@ pub(crate) fn install_mitmproxy(root: &Path, say: impl Fn(&str)) -> Result<PathB
 }
 
 /// Finds HAProxy for side-by-side measurements.
-#[expect(dead_code, reason = "for measurements, which have no command yet")]
 pub(crate) fn haproxy() -> Result<PathBuf> {
     let program = Path::new("/usr/sbin/haproxy");
     if program.exists() {

@@ -188,7 +188,9 @@ pub(crate) fn install_packages(packages: &[&str], purpose: &str) -> Result<()> {
     let mut command = privileged("apt-get")?;
     command.env("DEBIAN_FRONTEND", "noninteractive");
     command
-        .args(["install", "--yes", "--quiet", "--no-install-recommends"])
+        .args(["install", "--yes", "-qq", "--no-install-recommends"])
+        // No progress bars in logs.
+        .args(["--option", "Dpkg::Use-Pty=0"])
         .args(packages);
     shell::run(&mut command)
 }

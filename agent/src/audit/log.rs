@@ -217,6 +217,15 @@ impl Log {
         Ok(self.push(&record, place))
     }
 
+    /// Whether what was recorded may be answered now: waits for the disk where each record is synced, and is an
+    /// error while the log cannot be written.
+    pub async fn release(&self) -> Result<(), AuditUnavailable> {
+        match self.0.options.sync {
+            SyncPolicy::Within(_) => self.available(),
+            SyncPolicy::EachRecord => self.flush().await,
+        }
+    }
+
     /// Records that are open or on their way to the disk.
     pub fn queued(&self) -> u64 {
         let taken = self

@@ -42,6 +42,11 @@ pub enum ToGate {
         /// Its id in the initial namespace.
         pid: u32,
     },
+    /// Is everything said so far about a workload in force? To be answered with `Settled`.
+    Settle {
+        /// The workload's number.
+        number: u32,
+    },
     /// Answers `Sign`.
     Certificate {
         /// The number that `Sign` gave.
@@ -102,6 +107,11 @@ pub enum ToSupervisor {
         request: u64,
         /// What was decided.
         verdict: RunVerdict,
+    },
+    /// Answers `Settle`.
+    Settled {
+        /// The workload's number.
+        number: u32,
     },
     /// Sent every second while the gate's executor turns.
     Health(Health),

@@ -23,7 +23,7 @@ fn collect(command: &mut clap::Command, path: &str, all: &mut String) {
 
 #[test]
 fn every_command_says_what_it_does_and_gives_an_example() {
-    let mut command = Cli::command();
+    let mut command = Cli::command().term_width(100);
     command.build();
     let mut all = String::new();
     collect(&mut command, "", &mut all);

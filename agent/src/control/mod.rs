@@ -32,6 +32,7 @@ pub use error::ControlError;
 pub use peer::Peer;
 pub use reply::{Code, Failure, Message, Reply};
 pub use server::{Client, Facts, Handover, Listener, Responder};
+pub use slots::{Limits as ClientLimits, Slots};
 
 /// An error and its causes, joined with colons.
 pub fn chain(error: &(dyn Error + 'static)) -> String {

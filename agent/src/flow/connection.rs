@@ -21,6 +21,7 @@ use crate::forward::upstream::{Body, Sender, Version};
 use crate::identify::agree;
 use crate::identify::peer::Peer;
 use crate::intake::Arrived;
+use crate::refuse::Refusal;
 use crate::tls::leaf::Alpn;
 
 /// What became of the upstream connection.
@@ -86,7 +87,14 @@ impl Connection {
             let this = Arc::clone(&this);
             service_fn(move |request: Request<Incoming>| {
                 let this = Arc::clone(&this);
-                async move { exchange::serve(&this, request).await }
+                async move {
+                    let answer = exchange::serve(&this, request).await;
+                    // Nothing is answered as done that could not be recorded.
+                    match this.stages.log.release().await {
+                        Ok(()) => answer,
+                        Err(_) => Ok(exchange::refusal(Refusal::AuditUnavailable)),
+                    }
+                }
             })
         };
         let io = TokioIo::new(stream);

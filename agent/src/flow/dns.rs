@@ -18,7 +18,7 @@ use crate::identify::workloads::Workloads;
 use crate::intake::{Actor, Arrived};
 use crate::resolve::{
     BindFault, DnsOutcome, DnsResult, FrameLimits, Frames, NameGrant, Oracle, Transport,
-    describe_type,
+    describe_type, unserved,
 };
 
 /// Datagrams of a query beyond which it is not read (EDNS or not, a question is short).
@@ -171,7 +171,10 @@ async fn serve_query(
     query: &[u8],
     transport: Transport,
 ) -> Option<Vec<u8>> {
-    let mut record = open(stages, actor, Kind::Dns).await.ok()?;
+    let Ok(mut record) = open(stages, actor, Kind::Dns).await else {
+        // Said at once: a client that hears nothing waits for a long time.
+        return unserved(query, transport);
+    };
     record.stage(Stage::Decide);
     let answer = stages
         .resolver

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
-    ALT_SVC, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderValue, TRANSFER_ENCODING,
-    UPGRADE,
+    ACCEPT, ALT_SVC, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderValue,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::{Method, Request, Response, StatusCode, Version as HttpVersion};
 use hyper_util::rt::TokioIo;
@@ -20,6 +20,7 @@ use super::{NotAgreed, mcp};
 use crate::audit::record::Stage;
 use crate::audit::{OpenRecord, Outcome};
 use crate::decide::{Exchange, HttpRequest, Permit};
+use crate::decode::mcp::{MCP_METHOD, MCP_NAME, MCP_SESSION_ID};
 use crate::decode::scan::{self, Scanner, Verdict};
 use crate::forward::body::{Drained, Watch, Watched};
 use crate::forward::headers::strip_hop_by_hop;
@@ -219,12 +220,9 @@ async fn forward(
     response.map(|body| Watched::new(body, Closing::new(record, sent, waited)).boxed_unsync())
 }
 
-/// Why a request is not one of ordinary HTTP, as far as its head shows. Clients name their revision of MCP also
-/// where they only learn how to log in.
+/// Why a request is not one of ordinary HTTP, as far as its head shows.
 fn not_ordinary(request: &Request<Incoming>) -> Option<(Refusal<'static>, &'static str)> {
-    let discovery =
-        request.method() == Method::GET && request.uri().path().starts_with("/.well-known/");
-    if !discovery && scan::headers(request.headers()) == Verdict::Mcp {
+    if !only_learns(request) && scan::headers(request.headers()) == Verdict::Mcp {
         return Some((
             Refusal::Unregistered,
             "MCP spoken to a server that is not registered",
@@ -234,6 +232,21 @@ fn not_ordinary(request: &Request<Incoming>) -> Option<(Refusal<'static>, &'stat
         Refusal::BodyType,
         "a JSON body in a content coding, which is not inspected",
     ))
+}
+
+/// Whether a request with a header of MCP says no more than its client's revision: clients name it also where
+/// they learn how to log in (2025-03-26 Authorization, "Server Metadata Discovery"), at any path that a server or
+/// its issuer names. A stream of events, a session or a message is more.
+fn only_learns(request: &Request<Incoming>) -> bool {
+    let headers = request.headers();
+    let listens = headers.get_all(ACCEPT).iter().any(|accepted| {
+        let accepted = accepted.as_bytes().to_ascii_lowercase();
+        accepted.windows(12).any(|part| part == b"event-stream")
+    });
+    let speaks = [MCP_SESSION_ID, MCP_METHOD, MCP_NAME]
+        .into_iter()
+        .any(|name| headers.contains_key(name));
+    request.method() == Method::GET && !listens && !speaks
 }
 
 /// What goes by unread when the server does what `request` asks.

@@ -17,7 +17,8 @@ use crate::control::reply::{
     AuditState, Certificate, Finding, PolicyState, Reply, Server, Status, Workload, WorkloadKind,
 };
 use crate::control::{
-    Code, Command, ControlError, Facts, Handover, Question, Responder, Scope, chain,
+    ClientLimits, Code, Command, ControlError, Facts, Handover, Question, Responder, Scope, Slots,
+    chain,
 };
 use crate::flow::Stages;
 use crate::identify::workloads::Known;
@@ -32,6 +33,8 @@ pub(super) struct Answering {
     audit: OwnedFd,
     directory: PathBuf,
     certificate: Certificate,
+    /// The supervisor's count of a client ends where the gate takes it over.
+    slots: Slots,
 }
 
 impl Answering {
@@ -46,6 +49,7 @@ impl Answering {
             audit,
             directory,
             certificate,
+            slots: Slots::new(ClientLimits::default()),
         }
     }
 
@@ -56,7 +60,13 @@ impl Answering {
 
 /// Answers one client. What fails is told to the client or, where it is gone, to the log.
 pub(super) async fn answer(answering: Arc<Answering>, handover: Handover, socket: OwnedFd) {
-    let told = match Responder::adopt(socket, None) {
+    let slot = answering.slots.take(handover.peer.uid);
+    let busy = slot.is_none();
+    let told = match Responder::adopt(socket, slot) {
+        Ok(responder) if busy => {
+            let why = "the daemon serves as many clients as it may";
+            responder.fail(Code::Busy, why).await
+        }
         Ok(responder) => reply(&answering, handover, responder).await,
         Err(error) => Err(error),
     };

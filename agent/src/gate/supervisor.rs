@@ -124,6 +124,11 @@ impl Supervisor {
             }
             ToGate::Process(process) => self.stages.intake.workloads.process(&process),
             ToGate::ProcessGone { pid } => self.stages.intake.workloads.process_gone(pid),
+            // Messages are heeded in order, so all that came before has been.
+            ToGate::Settle { number } => {
+                let settled = ToSupervisor::Settled { number };
+                self.channel.send(&settled, &[]).await?;
+            }
             ToGate::Certificate { request, chain } => {
                 if let Some(waiting) = self.waiting.remove(&request) {
                     let chain = chain.map(|chain| chain.into_iter().map(|Hex(der)| der).collect());

@@ -22,6 +22,7 @@ use super::placing::{Found, UnitWatch};
 use super::policy_files::{Policy, Watch};
 use super::processes::{Hashes, Processes};
 use super::runs::Asked;
+use super::settle::Settling;
 use super::signing::Signing;
 use super::start::{Inheritance, Material};
 use super::workloads::Workloads;
@@ -75,6 +76,7 @@ pub(super) struct Supervisor {
     pub(super) gate: Option<GateLife>,
     pub(super) backoff: Backoff,
     pub(super) asked: HashMap<u64, Asked>,
+    pub(super) settling: Settling,
     pub(super) next_request: u64,
     pub(super) reloads: Vec<(u64, Responder)>,
     pub(super) happenings: mpsc::Sender<Happening>,
@@ -164,6 +166,7 @@ impl Supervisor {
             gate: None,
             backoff: Backoff::new(),
             asked: HashMap::new(),
+            settling: Settling::new(),
             next_request: 1,
             reloads: Vec::new(),
             happenings,
@@ -371,7 +374,8 @@ impl Supervisor {
             } => self.place_stopped(pid, started, found).await,
             Happening::Scanned(found) => {
                 for found in found {
-                    self.place(found).await;
+                    // These run already; nothing waits.
+                    drop(self.place(found).await);
                 }
             }
             Happening::Hashed {
@@ -524,6 +528,7 @@ impl Supervisor {
                 self.reloaded(generation, faults).await;
             }
             ToSupervisor::RunVerdict { request, verdict } => self.verdict(request, verdict).await,
+            ToSupervisor::Settled { number } => self.settled(number),
             ToSupervisor::Health(health) => gate.health = health,
             ToSupervisor::Stopped => self.gate_ended("it stopped of its own accord").await,
         }

@@ -19,6 +19,7 @@ mod policy_files;
 mod processes;
 mod reload;
 mod runs;
+mod settle;
 mod signing;
 mod start;
 #[cfg(test)]

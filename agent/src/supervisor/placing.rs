@@ -18,6 +18,7 @@ use super::core::{Happening, Supervisor};
 use super::lives::{discard, record};
 use super::matching::{Subject, cgroup_of, subjects};
 use super::processes::{Hashes, read};
+use super::settle::Settled;
 use super::workloads::{Live, Origin};
 use crate::channel::{Kind, Process, ToGate, watch};
 use crate::launch::stage::chain;
@@ -32,6 +33,17 @@ pub(super) struct Found {
     kind: Kind,
     /// The process that matched, then those that descend from it.
     processes: Vec<Process>,
+}
+
+/// What became of processes that were found.
+#[derive(Debug)]
+pub(super) enum Placed {
+    /// They ended meanwhile, or belong to nobody.
+    Nowhere,
+    /// They are in a workload, whose ways are open once this is settled.
+    In(Settled),
+    /// They could not be placed.
+    Failed,
 }
 
 impl Supervisor {
@@ -172,32 +184,33 @@ impl Supervisor {
     pub(super) async fn place_stopped(&mut self, pid: u32, started: u64, found: Option<Found>) {
         let placed = match found {
             Some(found) => self.place(found).await,
-            None => true,
+            None => Placed::Nowhere,
         };
         let now = read(pid, 0).map(|process| process.started);
-        if placed {
+        match placed {
             // Also a process that could not be looked at: it is nobody's that the policy knows.
-            cgroups::signal(pid, Signal::CONT);
-        } else if now == Some(started) {
+            Placed::Nowhere => self.resume(pid, None),
+            Placed::In(settled) => self.resume(pid, Some(settled)),
             // What should be managed and cannot be does not run at all.
-            cgroups::signal(pid, Signal::KILL);
+            Placed::Failed if now == Some(started) => cgroups::signal(pid, Signal::KILL),
+            Placed::Failed => {}
         }
     }
 
-    /// Makes a workload of processes that run; whether that worked.
-    pub(super) async fn place(&mut self, found: Found) -> bool {
+    /// Makes a workload of processes that run.
+    pub(super) async fn place(&mut self, found: Found) -> Placed {
         match self.try_place(&found) {
-            Ok(None) => true,
+            Ok(None) => Placed::Nowhere,
             Ok(Some((live, processes))) => {
                 let (number, cgroup) = (live.record.number, live.record.cgroup.clone());
                 self.announce(live, processes).await;
                 cut_old(number, &cgroup);
-                true
+                Placed::In(self.settle(number).await)
             }
             Err(error) => {
                 let text = format!("processes of `{}` are not managed: {error}", found.name);
                 self.finding("match_failed", None, vec![text]).await;
-                false
+                Placed::Failed
             }
         }
     }

@@ -18,6 +18,7 @@ use super::cgroups;
 use super::clients::fail;
 use super::core::{Happening, Supervisor};
 use super::lives::discard;
+use super::settle::Settled;
 use super::workloads::{Live, Origin};
 use crate::channel::{Kind, Placeholder, RunVerdict, ToGate, Workload, encode_hex};
 use crate::control::reply::{self, Exited, Started};
@@ -46,6 +47,7 @@ struct Refusal(Code, String);
 /// What a task needs to start and watch a server.
 struct Order {
     number: u32,
+    settled: Settled,
     program: Program,
     start: Start,
     streams: Vec<OwnedFd>,
@@ -126,6 +128,7 @@ impl Supervisor {
 
     /// Answers all who wait for the gate, because it is gone.
     pub(super) async fn fail_asked(&mut self, why: &str) {
+        self.settling.clear();
         for (_, asked) in std::mem::take(&mut self.asked) {
             fail(asked.client.responder, Code::Unavailable, why).await;
         }
@@ -152,8 +155,10 @@ impl Supervisor {
         self.tell(ToGate::Workload(Box::new(live.record.clone())))
             .await;
         self.workloads.add(live);
+        let settled = self.settle(number).await;
         let order = Order {
             number,
+            settled,
             program: self.parts.plan.stage.clone(),
             start,
             streams: descriptors,
@@ -300,6 +305,7 @@ pub(super) fn file_name(name: &str) -> String {
 
 /// Starts a server and stays until nothing of it is left.
 async fn serve(order: Order, mut client: Responder) {
+    order.settled.wait().await;
     let stage = Stage::Start(order.start);
     let streams: Vec<_> = order.streams.iter().map(OwnedFd::as_fd).collect();
     let spawned = spawn(&order.program, &stage, &streams).await;

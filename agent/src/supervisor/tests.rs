@@ -73,6 +73,7 @@ async fn gate() {
                 };
                 ToSupervisor::RunVerdict { request, verdict }
             }
+            ToGate::Settle { number } => ToSupervisor::Settled { number },
             ToGate::Client(_) => {
                 let client = Responder::adopt(received.descriptors.remove(0), None).unwrap();
                 client

@@ -100,7 +100,17 @@ impl EgressTable {
         for (index, rule) in rules.iter().enumerate() {
             let origin = Origin::Egress(index);
             match rule {
-                EgressRule::Host(rule) => self.add(&rule.host, named(origin, rule)),
+                EgressRule::Host(rule) => {
+                    let entry = named(origin, rule);
+                    // It is what it says, whoever resolves it (RFC 6761 section 6.3): nobody asks for its addresses.
+                    let local = matches!(&rule.host, HostPattern::Exact(name) if name.as_str() == "localhost");
+                    if local && rule.private {
+                        for address in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
+                            self.ranges.push((Cidr::single(address), entry.clone()));
+                        }
+                    }
+                    self.add(&rule.host, entry);
+                }
                 EgressRule::Range(rule) => {
                     let wire = match rule.protocol {
                         Protocol::Tcp => Wire::Tcp,

@@ -249,3 +249,23 @@ fn bindings_and_ranges_for_the_kernel() {
         Wire::Tcp
     );
 }
+
+#[test]
+fn localhost_needs_no_query() {
+    let set = policy(
+        "hosts: { h: { egress: [{ host: localhost, ports: [8080, 9090], tls: off, private: true }, { host: api.example }] } }
+",
+    );
+    let found: Vec<_> = ranges(&set, Workload::Host("h"))
+        .into_iter()
+        .map(|range| (range.net.to_string(), range.ports, range.egress.wire))
+        .collect();
+    let ports = vec![8080, 9090];
+    assert_eq!(
+        found,
+        [
+            ("127.0.0.1/32".to_owned(), ports.clone(), Wire::Http),
+            ("::1/128".to_owned(), ports, Wire::Http)
+        ]
+    );
+}

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1::handshake;
+use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -52,9 +53,7 @@ async fn main() -> Result<()> {
         .context("shake hands")?;
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await.context("begin")?;
     let driver = tokio::spawn(connection);
-    let path = url
-        .path_and_query()
-        .map_or("/", hyper::http::uri::PathAndQuery::as_str);
+    let path = url.path_and_query().map_or("/", PathAndQuery::as_str);
     let request = Request::get(path)
         .header("host", host)
         .body(Empty::<Bytes>::new())

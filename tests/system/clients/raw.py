@@ -74,9 +74,14 @@ def one(given):
             if not given.get("insecure"):
                 issuer = shown.getpeercert()["issuer"]
                 out["issuer"] = dict(pair for part in issuer for pair in part).get("commonName")
-        for text in given.get("send", []):
-            stream.sendall(text.replace("LARGE", "x" * given.get("large", 0)).encode("latin-1"))
-            time.sleep(given.get("pause", 0))
+        try:
+            for text in given.get("send", []):
+                text = text.replace("LARGE", "x" * given.get("large", 0))
+                stream.sendall(text.encode("latin-1"))
+                time.sleep(given.get("pause", 0))
+        except OSError as error:
+            # The other side has closed; what it said before may still be read.
+            out["unsent"] = f"{type(error).__name__}: {error}"
         got = b""
         wanted = given.get("until", "").encode("latin-1")
         while not (wanted and wanted in got):

@@ -618,6 +618,17 @@ impl Exchanging<'_> {
             head.headers.remove(CONTENT_LENGTH);
             return Response::from_parts(head, events.boxed_unsync());
         }
+        self.without_stream(record, head, body, listens).await
+    }
+
+    /// An answer of HTTP to what carries no message.
+    async fn without_stream(
+        &self,
+        mut record: OpenRecord,
+        head: Head,
+        body: Incoming,
+        listens: bool,
+    ) -> Answer {
         let limit = self.talking.stages.bounds.answer;
         let bytes = match collect(body, OTHER_BODY, limit).await {
             Ok(bytes) => bytes,

@@ -257,6 +257,13 @@ impl<O: Oracle> Resolver<O> {
     }
 }
 
+/// SERVFAIL for a query that cannot be looked into; `None` where it cannot even be answered.
+pub fn unserved(bytes: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    let query = message::parse(bytes).ok()?;
+    let draft = Draft::new(DnsResult::Overloaded, ResponseCode::ServFail);
+    finish(&query, draft, transport, Instant::now()).bytes
+}
+
 fn finish(query: &Query, draft: Draft, transport: Transport, start: Instant) -> Answer {
     let Draft {
         mut result,

@@ -208,7 +208,7 @@ async fn unknown_name(stage: &Stage<'_>, courier: &mut Session) -> Result<Scene>
         record: vec![
             ("/kind", json!("dns")),
             ("/workload/name", json!("courier")),
-            ("/dns/name", json!("rogue.lab.example.")),
+            ("/dns/name", json!("rogue.lab.example")),
             ("/decision/effect", json!("deny")),
         ],
     })

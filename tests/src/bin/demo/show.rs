@@ -70,18 +70,11 @@ async fn perform() -> Result<bool> {
         tell(&format!("{} {error:#}", mark(false)));
     }
     let right = wrong == 0 && recorded.is_ok() && queried && verified;
-    tell(&if right {
-        format!(
-            "{} All {} as they should be, and recorded.",
-            mark(true),
-            scenes.len()
-        )
-    } else {
-        format!(
-            "{} {wrong} of {} not as they should be.",
-            mark(false),
-            scenes.len()
-        )
+    let all = scenes.len();
+    tell(&match (right, wrong) {
+        (true, _) => format!("{} All {all} as they should be, and recorded.", mark(true)),
+        (false, 0) => format!("{} The records are not as they should be.", mark(false)),
+        (false, _) => format!("{} {wrong} of {all} not as they should be.", mark(false)),
     });
     Ok(right)
 }

@@ -59,8 +59,9 @@ pub(crate) fn accept(accept: &Accept) -> Result<()> {
     let listener =
         TcpListener::bind(accept.listen).with_context(|| format!("listen on {}", accept.listen))?;
     writeln!(stdout(), "{}", json!({ "ready": true })).context("say that it is ready")?;
-    loop {
+    for accepted in listener.incoming() {
         // One that is gone already was meant to be.
-        drop(listener.accept());
+        drop(accepted);
     }
+    Ok(())
 }

@@ -1,5 +1,7 @@
 //! Which era a message is of, and what policy sees in it.
 
+use hyper::header::HeaderValue;
+
 use super::*;
 
 #[test]
@@ -133,7 +135,7 @@ fn a_method_that_the_era_has_dropped_needs_no_name() {
         (MCP_PROTOCOL_VERSION, "2026-07-28"),
         (MCP_METHOD, "resources/subscribe"),
     ] {
-        headers.insert(name, hyper::http::header::HeaderValue::from_static(value));
+        headers.insert(name, HeaderValue::from_static(value));
     }
     assert_eq!(check_headers(&headers, &dropped), Ok(()));
     let alive = r#"{"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{}}"#;
