@@ -26,6 +26,8 @@ enum Command {
     Setup(setup::Arguments),
     /// Compile everything, after `setup`
     Build(build::Arguments),
+    /// Measure Exeat beside other ways to the same server
+    Bench(bench::Arguments),
     /// Show allowed and refused calls with their records, after installing and building what that takes
     Demo,
     /// Run every test; as root
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Setup(arguments) => setup::run(&arguments),
         Command::Build(arguments) => build::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Demo => demo::run(),
         Command::Test(arguments) => test::run(&arguments),
         Command::Tidy => tidy::run(),

@@ -153,6 +153,18 @@ impl Observed {
             .insert((Arc::clone(server), tool.to_owned()), hints);
     }
 
+    /// A client opens a stream of its own to hear from a server.
+    pub(super) fn listen(&self) -> Listening {
+        self.listening.fetch_add(1, Ordering::AcqRel);
+        Listening(Arc::clone(&self.listening))
+    }
+
+    /// Whether a request may be answered on another stream than its own. A client that begins to listen only
+    /// after it asked gets answers judged without knowing the question: whatever could be a list is one.
+    pub(super) fn anybody_listens(&self) -> bool {
+        self.listening.load(Ordering::Acquire) > 0
+    }
+
     /// The server opened the session of `talk`.
     pub(super) fn open_session(&self, talk: Talk) {
         self.lock().sessions.insert(talk, ());

@@ -10,15 +10,18 @@ use tokio::time::Instant;
 
 /// Decisions in one sample.
 const SAMPLE: u32 = 20_000;
+/// As many as a large site has; each rule is about one of each.
+const SERVERS: usize = 8;
+const IDENTITIES: usize = 20;
 /// Samples, of which the median counts.
 const SAMPLES: usize = 15;
 
-/// So many rules as people write them, the last of which allows what the cases call.
-///
-/// `servers` and `identities` are what stands beside them in the policy.
-pub(crate) fn rules(count: usize, who: &str, server: &str) -> String {
+/// So many rules as people write them, the last of which allows what the cases call; `about` names the identity and
+/// the server of each.
+pub(crate) fn rules(count: usize, about: impl Fn(usize) -> (String, String)) -> String {
     let mut out = String::from("rules:\n");
     for rule in 1..count {
+        let (who, server) = about(rule);
         let (tools, effect) = match rule % 10 {
             9 => (format!("never_{rule}"), "deny"),
             0..3 => (format!("\"family_{rule}_*\""), "allow"),
@@ -31,6 +34,7 @@ pub(crate) fn rules(count: usize, who: &str, server: &str) -> String {
             "  - {{ id: r{rule}, who: [{who}], servers: [{server}], tools: [{tools}], effect: {effect} }}"
         );
     }
+    let (who, server) = about(0);
     let _infallible = writeln!(
         out,
         "  - {{ id: bench, who: [{who}], servers: [{server}], tools: [echo, big, stream], effect: allow }}"
@@ -47,11 +51,16 @@ pub(crate) fn measure() -> Result<Value> {
 }
 
 fn nanoseconds(count: usize) -> Result<f64> {
-    let text = format!(
-        "version: 1\nservers: {{ mcp: {{ url: \"https://mcp.lab.example/mcp\" }} }}\n\
-         identities: {{ user: {{ user: root }} }}\n{}",
-        rules(count, "user", "mcp")
-    );
+    let mut text = String::from("version: 1\nservers:\n");
+    text.extend((0..SERVERS).map(|n| format!("  s{n}: {{ url: \"https://s{n}.example/mcp\" }}\n")));
+    text.push_str("identities:\n");
+    text.extend((0..IDENTITIES).map(|n| format!("  i{n}: {{ user: u{n} }}\n")));
+    text.push_str(&rules(count, |rule| {
+        (
+            format!("i{}", rule / SERVERS % IDENTITIES),
+            format!("s{}", rule % SERVERS),
+        )
+    }));
     let name = "bench.yaml".to_owned();
     let set: PolicySet = compile(&[Source { name, text }]).map_err(|faults| {
         anyhow!(
@@ -62,11 +71,11 @@ fn nanoseconds(count: usize) -> Result<f64> {
     let request = Request {
         caller: Caller {
             workload: None,
-            user: Some("root"),
+            user: Some("u0"),
             fetching: false,
         },
         action: Action::Mcp {
-            server: "mcp",
+            server: "s0",
             method: "tools/call",
             name: Some("echo"),
             hints: None,

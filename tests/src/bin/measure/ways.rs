@@ -231,7 +231,7 @@ hosts:
   load: {{ match: {{ cgroup: {} }}, servers: [mcp] }}
 {}",
         below(cgroup)?,
-        rules(RULES, "load", "mcp")
+        rules(RULES, |_| ("load".to_owned(), "mcp".to_owned()))
     ))
 }
 
