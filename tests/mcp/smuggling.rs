@@ -22,7 +22,7 @@ const RULES: &str = "rules: [{ id: safe, tools: [safe], effect: allow }]";
 
 /// What becomes of a message.
 #[derive(Debug, Clone, PartialEq)]
-enum Fate {
+pub(crate) enum Fate {
     /// Answered with this status and JSON-RPC code; nothing reaches the server.
     Refused(u16, i64),
     /// Accepted without an answer; nothing reaches the server.
@@ -32,10 +32,11 @@ enum Fate {
 }
 use Fate::{Dropped, Refused, Sent};
 
-const PARSE: Fate = Refused(400, -32700);
-const INVALID: Fate = Refused(400, -32600);
-const UNKNOWN: Fate = Refused(200, -32602);
-const SAFE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe"}}"#;
+pub(crate) const PARSE: Fate = Refused(400, -32700);
+pub(crate) const INVALID: Fate = Refused(400, -32600);
+pub(crate) const UNKNOWN: Fate = Refused(200, -32602);
+pub(crate) const SAFE: &str =
+    r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe"}}"#;
 
 /// Section by section: bodies as JSON texts that a byte string can hold.
 const TEXTS: &[(&str, Fate)] = &[
@@ -253,7 +254,7 @@ const TEXTS: &[(&str, Fate)] = &[
     (r#"{"jsonrpc":"2.0","id":1,"result":{}}"#, Dropped),
 ];
 
-async fn world(lab: &Lab) -> (Scripted, World<'_>, Talker) {
+pub(crate) async fn world(lab: &Lab) -> (Scripted, World<'_>, Talker) {
     let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PLACE.port);
     let server = Scripted::near(lab, address, plain).unwrap();
     let url = format!("http://localhost:{}/mcp", PLACE.port);
@@ -265,7 +266,7 @@ async fn world(lab: &Lab) -> (Scripted, World<'_>, Talker) {
 }
 
 /// Posts `body` and returns what became of it.
-async fn check(
+pub(crate) async fn check(
     talker: &Talker,
     server: &Scripted,
     headers: &[(&str, &str)],
@@ -300,7 +301,7 @@ async fn check(
     }
 }
 
-fn report(faults: Vec<Result<(), String>>) {
+pub(crate) fn report(faults: Vec<Result<(), String>>) {
     let faults: Vec<String> = faults.into_iter().filter_map(Result::err).collect();
     assert!(
         faults.is_empty(),
@@ -354,169 +355,9 @@ async fn messages_arrive_as_they_were_judged() {
     report(faults);
 }
 
-const V: &str = "mcp-protocol-version";
-const M: &str = "mcp-method";
-const N: &str = "mcp-name";
-const MODERN: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}"#;
-const MISMATCH: Fate = Refused(400, -32020);
-
-/// A list of headers.
-type Lines = &'static [(&'static str, &'static str)];
-
-const HEADERS: &[(Lines, &str, Fate)] = &[
-    (
-        &[(V, "2026-07-28"), (M, "tools/call"), (N, "safe")],
-        MODERN,
-        Sent(MODERN),
-    ),
-    (
-        &[
-            (V, "2026-07-28"),
-            (M, "tools/call"),
-            (N, "=?base64?c2FmZQ==?="),
-        ],
-        MODERN,
-        Sent(MODERN),
-    ),
-    (
-        &[(V, "2026-07-28"), (M, "tools/call"), (N, "danger")],
-        MODERN,
-        MISMATCH,
-    ),
-    (
-        &[(V, "2026-07-28"), (M, "tools/call"), (N, "Safe")],
-        MODERN,
-        MISMATCH,
-    ),
-    (
-        &[
-            (V, "2026-07-28"),
-            (M, "tools/call"),
-            (N, "safe"),
-            (N, "danger"),
-        ],
-        MODERN,
-        MISMATCH,
-    ),
-    (
-        &[
-            (V, "2026-07-28"),
-            (M, "tools/call"),
-            (N, "danger"),
-            (N, "safe"),
-        ],
-        MODERN,
-        MISMATCH,
-    ),
-    (
-        &[(V, "2026-07-28"), (M, "tools/call"), (N, "safe, safe")],
-        MODERN,
-        MISMATCH,
-    ),
-    (
-        &[
-            (V, "2026-07-28"),
-            (M, "tools/call"),
-            (N, "=?BASE64?c2FmZQ==?="),
-        ],
-        MODERN,
-        MISMATCH,
-    ),
-    (
-        &[
-            (V, "2026-07-28"),
-            (M, "tools/call"),
-            (N, "=?base64?c2FmZQ?="),
-        ],
-        MODERN,
-        MISMATCH,
-    ),
-    (
-        &[(V, "2026-07-28"), (M, "tools/list"), (N, "safe")],
-        MODERN,
-        MISMATCH,
-    ),
-    (&[(V, "2026-07-28"), (M, "tools/call")], MODERN, MISMATCH),
-    (&[(V, "2026-07-28"), (N, "safe")], MODERN, MISMATCH),
-    (
-        &[(V, "2025-11-25"), (M, "tools/call"), (N, "safe")],
-        MODERN,
-        MISMATCH,
-    ),
-    (&[(M, "tools/call"), (N, "safe")], MODERN, MISMATCH),
-    (
-        &[(V, "2026-07-28"), (M, "tools/call"), (N, "safe")],
-        SAFE,
-        Refused(400, -32602),
-    ),
-    // The downgrade: servers do not look at these headers before 2026-07-28, and neither may a policy.
-    (&[(V, "2025-11-25"), (M, "tools/list")], SAFE, MISMATCH),
-    (
-        &[(V, "2025-11-25"), (M, "tools/call"), (N, "other")],
-        SAFE,
-        MISMATCH,
-    ),
-    (&[(V, "2025-03-26")], SAFE, Sent(SAFE)),
-    // What the body is, by its headers.
-    (&[("content-encoding", "gzip")], SAFE, Refused(415, -31415)),
-    (&[("content-encoding", "identity")], SAFE, Sent(SAFE)),
-    (
-        &[("content-type", "application/json; charset=utf-8")],
-        SAFE,
-        Sent(SAFE),
-    ),
-    (
-        &[("content-type", "application/json;charset=utf-16le")],
-        SAFE,
-        Refused(415, -31415),
-    ),
-    (
-        &[("content-type", "application/json;charset=utf-7")],
-        SAFE,
-        Refused(415, -31415),
-    ),
-    (
-        &[("content-type", "application/jsonp")],
-        SAFE,
-        Refused(415, -31415),
-    ),
-    (
-        &[("content-type", "application/json, text/plain")],
-        SAFE,
-        Refused(415, -31415),
-    ),
-    (
-        &[("content-type", "text/plain; application/json")],
-        SAFE,
-        Refused(415, -31415),
-    ),
-    (
-        &[("content-type", "text/plain")],
-        SAFE,
-        Refused(415, -31415),
-    ),
-    (&[("content-type", "")], SAFE, Refused(415, -31415)),
-    (
-        &[
-            ("content-type", "application/json"),
-            ("content-type", "text/plain"),
-        ],
-        SAFE,
-        Refused(415, -31415),
-    ),
-];
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn headers_say_what_the_body_says() {
-    let lab = Lab::new().unwrap();
-    let (server, _world, talker) = world(&lab).await;
-    let mut faults = Vec::new();
-    for (headers, body, fate) in HEADERS {
-        faults.push(check(&talker, &server, headers, body.as_bytes(), fate).await);
-    }
-    report(faults);
-}
-
+pub(crate) const V: &str = "mcp-protocol-version";
+pub(crate) const M: &str = "mcp-method";
+pub(crate) const N: &str = "mcp-name";
 fn request(id: u32, tool: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}"}}}}"#)
 }

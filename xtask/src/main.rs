@@ -34,8 +34,6 @@ enum Command {
     Test(test::Arguments),
     /// Check what compilers do not
     Tidy,
-    /// Measure Exeat beside other ways to the same server
-    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -46,7 +44,6 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Test(arguments) => test::run(&arguments),
         Command::Tidy => tidy::run(),
-        Command::Bench(arguments) => bench::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

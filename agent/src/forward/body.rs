@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 /// How much of an unwanted body is read, in bytes, and for how long.
-const UNWANTED: usize = 256 * 1024;
+const UNWANTED: usize = 16 << 20;
 const UNWANTED_FOR: Duration = Duration::from_secs(5);
 
 /// Why a body ended before its end.

@@ -42,6 +42,7 @@ use crate::decode::mcp::{
     MCP_PROTOCOL_VERSION, MCP_SESSION_ID, check_batch_headers, check_headers,
 };
 use crate::decode::rpc::{self, Incoming as Messages, Message, Response as RpcResponse};
+use crate::forward::body::Drained;
 use crate::forward::headers::{strip_hop_by_hop, strip_overrides};
 use crate::identify::calls::InFlight;
 use crate::identify::peer::Peer;
@@ -104,6 +105,8 @@ struct Exchanging<'a> {
 impl Exchanging<'_> {
     async fn post(&self, record: OpenRecord, request: Request<Incoming>) -> Answer {
         let (parts, body) = request.into_parts();
+        // What is refused early is read on, so that the client comes to read why.
+        let body = Drained::new(body, &self.talking.stages.tasks);
         if let Err(fault) = check_request(&parts.headers) {
             record.refuse_with(&fault);
             return answered(Refusal::from(fault), &Asked::Unreadable);

@@ -54,7 +54,6 @@ pub(crate) fn dial(dial: &Dial) -> Result<Value> {
     Ok(json!({ "times": dial.times, "ns": { "p10": at(10), "p50": at(50), "p90": at(90) } }))
 }
 
-#[expect(clippy::infinite_loop, reason = "it accepts until it is ended")]
 pub(crate) fn accept(accept: &Accept) -> Result<()> {
     let listener =
         TcpListener::bind(accept.listen).with_context(|| format!("listen on {}", accept.listen))?;
