@@ -175,18 +175,6 @@ impl Observed {
         self.lock().sessions.get(talk).is_some()
     }
 
-    /// A client opens a stream of its own to hear from a server.
-    pub(super) fn listen(&self) -> Listening {
-        self.listening.fetch_add(1, Ordering::AcqRel);
-        Listening(Arc::clone(&self.listening))
-    }
-
-    /// Whether a request may be answered on another stream than its own. A client that begins to listen only
-    /// after it asked gets answers judged without knowing the question: whatever could be a list is one.
-    pub(super) fn anybody_listens(&self) -> bool {
-        self.listening.load(Ordering::Acquire) > 0
-    }
-
     /// A request was sent on and waits for its answer.
     pub(super) fn wait(&self, talk: &Talk, from: From, id: &Id, method: &str) {
         self.lock()
