@@ -65,16 +65,7 @@ pub(super) struct Events {
     ended: bool,
     /// What goes before the first event.
     first: String,
-    /// What was judged and is not handed on yet.
-    judged: String,
-    /// The upstream's task was given its turn to say whether more came with that.
-    yielded: bool,
-    /// How the upstream failed, until the reader is told.
-    broken: Option<BodyFault>,
 }
-
-/// Judged bytes that are handed on without looking for more.
-const ENOUGH: usize = 16 * 1024;
 
 impl Events {
     pub(super) fn new(
@@ -92,9 +83,6 @@ impl Events {
             cut,
             ended: false,
             first: String::new(),
-            judged: String::new(),
-            yielded: false,
-            broken: None,
         }
     }
 
@@ -348,36 +336,31 @@ impl HttpBody for Events {
             let first = std::mem::take(&mut this.first);
             return Poll::Ready(Some(Ok(Frame::data(Bytes::from(first)))));
         }
-        // Events that came together go on together: hyper hands over one at a time, from another task, and to
-        // write each by itself costs more than to judge it. Nothing is waited for but that task's turn.
-        while !this.ended && this.judged.len() < ENOUGH {
-            match Pin::new(&mut this.inner).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    if let Some(data) = frame.data_ref() {
-                        let out = this.read(data.chunk());
-                        this.judged.push_str(&out);
-                        this.yielded = false;
-                    }
-                }
-                Poll::Ready(Some(Err(error))) => {
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        loop {
+            let frame = match std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => {
                     this.fail(&error);
-                    this.broken = Some(BodyFault::Read(error));
+                    return Poll::Ready(Some(Err(BodyFault::Read(error))));
                 }
-                Poll::Ready(None) => this.end(),
-                Poll::Pending if this.judged.is_empty() => return Poll::Pending,
-                Poll::Pending if this.yielded => break,
-                Poll::Pending => {
-                    this.yielded = true;
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
+                None => {
+                    this.end();
+                    return Poll::Ready(None);
                 }
+            };
+            let Some(data) = frame.data_ref() else {
+                continue;
+            };
+            let out = this.read(data.chunk());
+            if !out.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(Bytes::from(out)))));
+            }
+            if this.ended {
+                return Poll::Ready(None);
             }
         }
-        this.yielded = false;
-        if !this.judged.is_empty() {
-            let judged = std::mem::take(&mut this.judged);
-            return Poll::Ready(Some(Ok(Frame::data(Bytes::from(judged)))));
-        }
-        Poll::Ready(this.broken.take().map(Err))
     }
 }
