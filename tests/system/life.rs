@@ -202,7 +202,7 @@ async fn a_changed_policy_takes_effect_at_once() {
         .unwrap();
     wait_for("status tells of the bad policy", LIMIT, async || {
         let status = daemon.status().await.ok()?;
-        let policy = status["status"]["policy"].to_string();
+        let policy = status["policy"].to_string();
         policy
             .contains("nonsense")
             .then(|| assert!(policy.contains("\"generation\":1"), "{policy}"))

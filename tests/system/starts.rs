@@ -105,7 +105,7 @@ async fn what_cannot_start_says_why_in_a_sentence() {
     assert!(said.contains("root"), "{said}");
     println!("{said}");
     assert_eq!(
-        daemon.status().await.unwrap()["status"]["supervisor"]["pid"],
+        daemon.status().await.unwrap()["supervisor"]["pid"],
         daemon.pid(),
         "the first daemon is unharmed"
     );

@@ -114,9 +114,11 @@ pub async fn serve_connection(stages: Arc<Stages>, stream: TcpStream) {
         arrived,
         record,
     };
+    // What can say itself that it was cut comes first; anything else is dropped, and its records say where.
     tokio::select! {
-        () = cut.cancelled() => {}
+        biased;
         () = opening.serve(stream) => {}
+        () = cut.cancelled() => {}
     }
 }
 
