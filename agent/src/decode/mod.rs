@@ -4,6 +4,7 @@
 //! Pure: bytes and headers in, values or faults out. No clock, no I/O. A fault never repeats what was read.
 #![warn(clippy::arithmetic_side_effects)]
 
+pub mod base64;
 mod bytes;
 pub mod http;
 pub mod json;

@@ -20,6 +20,7 @@ use crate::audit::{Log, Options, SyncPolicy, Writer};
 use crate::channel::{GateEnd, ProxyCredentials, Role, Setup, Source};
 use crate::config::{Config, DnsUpstream, Limits};
 use crate::decide::Decider;
+use crate::decode::base64;
 use crate::flow::{Bounds, Names, Observed, Stages};
 use crate::forward::dial::SiteProxy;
 use crate::forward::open::Ways;
@@ -242,7 +243,8 @@ fn site_proxy(
         None => None,
         Some(ProxyCredentials { username, password }) => {
             let pair = format!("{username}:{}", password.expose());
-            let text = format!("Basic {}", base64(pair.as_bytes()));
+            let mut text = String::from("Basic ");
+            base64::encode(pair.as_bytes(), &mut text);
             let mut value =
                 HeaderValue::from_str(&text).map_err(|_bad| fault("has odd credentials"))?;
             value.set_sensitive(true);
@@ -273,29 +275,6 @@ fn datagrams(descriptor: OwnedFd) -> Result<UdpSocket, GateError> {
 
 fn descriptor(what: &'static str) -> impl Fn(std::io::Error) -> GateError {
     move |source| GateError::Descriptor { what, source }
-}
-
-/// RFC 4648 section 4.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let mut group = [0_u8; 3];
-        for (place, byte) in group.iter_mut().zip(chunk) {
-            *place = *byte;
-        }
-        let bits = u32::from_be_bytes([0, group[0], group[1], group[2]]);
-        for digit in 0..4 {
-            let index = (bits >> (18 - 6 * digit)) & 63;
-            let letter = ALPHABET.get(index as usize).copied().unwrap_or(b'=');
-            text.push(if digit <= chunk.len() {
-                char::from(letter)
-            } else {
-                '='
-            });
-        }
-    }
-    text
 }
 
 /// The descriptors of the setup, by what they are.

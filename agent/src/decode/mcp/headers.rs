@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::era::{Era, Revision, claim};
 use super::methods::{Subject, method};
+use crate::decode::base64;
 use crate::decode::json::Value;
 use crate::decode::rpc::Message;
 
@@ -178,7 +179,7 @@ pub fn decode_value(stated: &str) -> Option<std::borrow::Cow<'_, str>> {
     else {
         return Some(stated.into());
     };
-    let bytes = super::base64::decode(encoded)?;
+    let bytes = base64::decode(encoded)?;
     String::from_utf8(bytes).ok().map(Into::into)
 }
 
@@ -192,7 +193,7 @@ pub fn encode_value(value: &str) -> Option<HeaderValue> {
         return HeaderValue::from_str(value).ok();
     }
     let mut encoded = String::from(OPEN);
-    super::base64::encode(value.as_bytes(), &mut encoded);
+    base64::encode(value.as_bytes(), &mut encoded);
     encoded.push_str(CLOSE);
     HeaderValue::from_str(&encoded).ok()
 }

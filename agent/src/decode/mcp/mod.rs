@@ -4,7 +4,6 @@
 //! 2026-07-28 (no handshake, every request names its revision in `_meta`, requests of a server travel inside
 //! results). The era is chosen per request, by the body; headers are then checked to agree with it.
 
-mod base64;
 mod embedded;
 mod era;
 mod headers;

@@ -4,8 +4,8 @@ use hyper::http::HeaderMap;
 use hyper::http::header::{HeaderName, HeaderValue};
 use proptest::prelude::*;
 
-use super::super::base64;
 use super::{LEGACY, MODERN, message};
+use crate::decode::base64;
 use crate::decode::json::Value;
 use crate::decode::mcp::HeaderFault as F;
 use crate::decode::mcp::*;

@@ -3,7 +3,7 @@
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// The bytes of `text`; `None` unless encoding them gives `text` again.
-pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
+pub fn decode(text: &str) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
     let groups = text.as_bytes().chunks_exact(4);
     if !groups.remainder().is_empty() {
@@ -38,7 +38,7 @@ pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Appends the text of `bytes`.
-pub(super) fn encode(bytes: &[u8], out: &mut String) {
+pub fn encode(bytes: &[u8], out: &mut String) {
     for group in bytes.chunks(3) {
         let mut word = [0_u8; 4];
         for (place, byte) in word.iter_mut().skip(1).zip(group) {
