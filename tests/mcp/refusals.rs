@@ -256,6 +256,15 @@ async fn mcp_to_what_is_not_registered_is_refused_by_its_content() {
         .await
         .unwrap();
     assert_eq!(reply.status, StatusCode::ACCEPTED, "{reply:?}");
+    let record = world
+        .daemon
+        .record("MCP to a stranger", |record| {
+            let reason = record["decision"]["reason"].as_str();
+            reason.is_some_and(|reason| reason.contains("not registered"))
+        })
+        .await
+        .unwrap();
+    assert_eq!(record["decision"]["effect"], "deny", "{record}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

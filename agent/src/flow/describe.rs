@@ -191,18 +191,21 @@ impl Story for OpenRecord {
 
     fn refuse_with(mut self, why: impl Why) {
         let why = why.text();
-        if self.record().decision.is_none() {
-            self.record_mut().decision = Some(Decision {
-                effect: Effect::Deny,
-                rule: None,
-                reason: Some(why.clone()),
-                mode: Mode::Enforce,
-                would: None,
-                policy: None,
-                generation: None,
-                counters: Vec::new(),
-            });
-        }
+        // What the policy allowed so far and what was seen then refuses (MCP spoken to a stranger, an answer that
+        // cannot be judged) was decided otherwise in the end, by no rule.
+        let decision = self.record_mut().decision.get_or_insert(Decision {
+            effect: Effect::Deny,
+            rule: None,
+            reason: None,
+            mode: Mode::Enforce,
+            would: None,
+            policy: None,
+            generation: None,
+            counters: Vec::new(),
+        });
+        decision.effect = Effect::Deny;
+        decision.rule = None;
+        decision.reason = Some(why.clone());
         drop(self.close(Outcome {
             error: Some(why),
             ..Outcome::refused()
