@@ -136,9 +136,9 @@ async fn sigterm_lets_an_exchange_finish() {
     kill_process(supervisor, Signal::TERM).unwrap();
     // New connections are over, this exchange is not.
     held.say("later").await;
-    let ended = client.wait(LIMIT).await.unwrap();
-    assert!(ended.success(), "{ended} {}", daemon.log());
-    assert_eq!(client.stdout(), "firstlater");
+    client.wait(LIMIT).await.unwrap();
+    // Whether the client came to its own end or was ended after its exchange is a matter of microseconds.
+    assert_eq!(client.stdout(), "firstlater", "{}", daemon.log());
     let status = daemon.ended().await.unwrap();
     assert_eq!(status.code(), Some(0), "{}", daemon.log());
     let record = exchange(&daemon, "/draining").await;

@@ -626,6 +626,9 @@ impl Supervisor {
                 }
             }
         }
+        // It has recorded what there was; what ends from here on is nobody's loss, and telling it would only find
+        // that it has gone.
+        let gate = self.gate.take();
         self.stop.cancel();
         self.tasks.close();
         let tasks = self.tasks.clone();
@@ -646,7 +649,7 @@ impl Supervisor {
             }
         }
         let gate_cgroup = self.parts.tree.gate.clone();
-        if let Some(gate) = &mut self.gate
+        if let Some(mut gate) = gate
             && tokio::time::timeout(Duration::from_secs(1), gate.child.wait())
                 .await
                 .is_err()
