@@ -5,6 +5,7 @@
 
 mod accounts;
 pub mod ca;
+mod callers;
 mod canary;
 pub mod cgroups;
 mod clients;
@@ -19,9 +20,11 @@ mod policy_files;
 mod processes;
 mod reload;
 mod runs;
+mod serving;
 mod settle;
 mod signing;
 mod start;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod trust;

@@ -13,7 +13,7 @@ use super::answer;
 use super::judge::Talking;
 use super::observed::{From, Listening};
 use super::refusing::Refuser;
-use crate::audit::record::{Kind, ResponseKind, Stage};
+use crate::audit::record::{Kind, ResponseKind, Side, Stage};
 use crate::audit::{OpenRecord, Outcome, Start};
 use crate::decode::json::Limits as JsonLimits;
 use crate::decode::mcp::Era;
@@ -229,7 +229,7 @@ impl Events {
                 .tell(&message, Refusal::AuditUnavailable);
             return None;
         };
-        match talking.judge_server(&mut record, &message) {
+        match talking.judge_call(&mut record, Side::Server, &message) {
             Ok(permit) => {
                 if let Message::Request(Request { id, method, .. }) = &message {
                     talking
