@@ -3,7 +3,9 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use exeat_ebpf::Kernel;
@@ -131,6 +133,8 @@ struct Daemon {
     name: String,
     stop: CancellationToken,
     task: JoinHandle<Result<(), DaemonError>>,
+    /// Other ends of what clients hand in: an input that ends is the end of a session.
+    held: Mutex<Vec<UnixStream>>,
 }
 
 const POLICY: &str = r#"
@@ -173,6 +177,7 @@ impl Daemon {
             name,
             stop,
             task,
+            held: Mutex::default(),
         }
     }
 
@@ -236,10 +241,9 @@ impl Daemon {
             terminal: None,
         };
         let (reader, writer) = std::io::pipe().unwrap();
-        let (input, held) = std::os::unix::net::UnixStream::pair().unwrap();
-        let (errors, unread) = std::os::unix::net::UnixStream::pair().unwrap();
-        // Open for as long as the test runs: an input that ends is the end of a session.
-        std::mem::drop((std::mem::ManuallyDrop::new(held), std::mem::ManuallyDrop::new(unread)));
+        let (input, held) = UnixStream::pair().unwrap();
+        let (errors, unread) = UnixStream::pair().unwrap();
+        self.held.lock().unwrap().extend([held, unread]);
         let streams = [input.into(), writer.into(), errors.into()];
         (self.ask(Command::Run(run), &streams).await, reader)
     }
