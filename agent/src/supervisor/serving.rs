@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal as Kill, kill_process_group};
 use tokio::process::Child;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::callers;
@@ -134,10 +134,15 @@ pub(super) async fn serve(order: Order, mut client: Responder) {
                 Ok(mut spawned) => {
                     let pid = spawned.pid;
                     send(&happenings, Happening::Started { number, pid }).await;
-                    let ends = Ends { stop, over };
-                    let life = watch(&mut spawned.child, pid, number, &mut client, ends).await;
+                    let mut ends = Ends {
+                        stop,
+                        over,
+                        heeds: true,
+                    };
+                    let life = watch(&mut spawned.child, pid, number, &mut client, &mut ends).await;
                     // Whatever it left behind had its life from the client, too.
                     empty(&cgroup).await;
+                    let life = ends.explain(life).await;
                     tell_end(client, life).await;
                 }
                 Err(error) => {
@@ -194,6 +199,26 @@ async fn send(happenings: &mpsc::Sender<Happening>, happening: Happening) {
 struct Ends {
     stop: CancellationToken,
     over: oneshot::Receiver<Over>,
+    /// Nothing came of `over` yet.
+    heeds: bool,
+}
+
+impl Ends {
+    /// A server that ended because its streams did, with the gate, is not one that ended by itself: each session
+    /// has its end told, whichever comes first.
+    async fn explain(&mut self, life: Life) -> Life {
+        if !self.heeds {
+            return life;
+        }
+        tokio::select! {
+            why = &mut self.over => match why {
+                Ok(Over::Gate) => Life::Lost,
+                Ok(Over::Session) | Err(_) => life,
+            },
+            () = self.stop.cancelled() => life,
+            () = sleep(GRACE) => life,
+        }
+    }
 }
 
 /// Passes on signals until the process has ended, by itself, because the client went away, or because its
@@ -203,9 +228,8 @@ async fn watch(
     pid: u32,
     number: u32,
     client: &mut Responder,
-    ends: Ends,
+    ends: &mut Ends,
 ) -> Life {
-    let Ends { stop, mut over } = ends;
     let started = Reply::Started(Started {
         pid,
         workload: number,
@@ -214,13 +238,12 @@ async fn watch(
         return Life::Ended(end(child, pid).await);
     }
     let mut last: Option<Instant> = None;
-    let mut heeds = true;
     loop {
         tokio::select! {
             status = child.wait() => return Life::Ended(status.ok()),
-            () = stop.cancelled() => return Life::Ended(end(child, pid).await),
-            why = &mut over, if heeds => {
-                heeds = false;
+            () = ends.stop.cancelled() => return Life::Ended(end(child, pid).await),
+            why = &mut ends.over, if ends.heeds => {
+                ends.heeds = false;
                 match why {
                     Ok(Over::Gate) => {
                         end(child, pid).await;

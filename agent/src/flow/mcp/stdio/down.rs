@@ -14,7 +14,7 @@ use crate::decide::{Message as AboutMessage, Permit};
 use crate::decode::lines::{Frame, Lines, MAX_LINE, Skimmed};
 use crate::decode::mcp::{Era, embedded};
 use crate::decode::rpc::{Id, Message, Request, Response, parse_single};
-use crate::flow::describe::Story as _;
+use crate::flow::describe::{Story as _, Why};
 use crate::forward::stream::Stream;
 use crate::refuse::{Asked as Waits, Refusal, error};
 
@@ -40,7 +40,7 @@ impl Session {
         }
     }
 
-    async fn violation(&self, what: &'static str) {
+    async fn violation(&self, what: impl Why) {
         self.ledger.violation(&self.talking.stages, what).await;
     }
 
@@ -54,10 +54,7 @@ impl Session {
             Ok(Message::Response(response)) => self.server_answers(response, line.len()).await,
             Ok(Message::Request(request)) => self.server_asks(request).await,
             Ok(notification @ Message::Notification(_)) => self.server_tells(&notification).await,
-            Err(fault) => {
-                tracing::debug!(%fault, "a line that is no message");
-                self.violation("a line that is not one acceptable message").await;
-            }
+            Err(fault) => self.violation(&fault).await,
         }
     }
 

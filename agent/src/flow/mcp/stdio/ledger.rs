@@ -12,6 +12,7 @@ use crate::decode::mcp::{Client, Revision, greeting};
 use crate::decode::mcp::{Era, spoken, view};
 use crate::decode::rpc::{Message, Outcome, Response};
 use crate::flow::Stages;
+use crate::flow::describe::Why;
 use crate::intake::Actor;
 use crate::telemetry::clock;
 
@@ -158,7 +159,7 @@ impl Ledger {
     }
 
     /// The server did what the protocol does not know. Recorded in a way that no flood fills the log.
-    pub(super) async fn violation(&self, stages: &Stages, what: &'static str) {
+    pub(super) async fn violation(&self, stages: &Stages, what: impl Why) {
         let count = {
             let mut state = self.lock();
             state.violations = state.violations.saturating_add(1);
@@ -170,11 +171,11 @@ impl Ledger {
         let mut record = self.about(stages, Kind::Finding);
         record.finding = Some(Finding {
             what: Text::fixed("stdio_violation"),
-            detail: Some(Text::fixed(what)),
+            detail: Some(what.text()),
             count: (count > ONE_BY_ONE).then_some(count),
         });
         if let Err(error) = stages.log.event(record).await {
-            tracing::error!(%error, what, "a finding could not be recorded");
+            tracing::error!(%error, "a violation could not be recorded");
         }
     }
 
