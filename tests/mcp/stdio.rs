@@ -81,7 +81,9 @@ impl Wire {
     pub(crate) async fn hears(&self, text: &str) -> String {
         wait_for(&format!("the server hears {text}"), LIMIT, async || {
             let heard = self.heard();
-            let mut lines = heard.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+            let mut lines = heard
+                .split_inclusive('\n')
+                .filter(|line| line.ends_with('\n'));
             lines.find(|line| line.contains(text)).map(str::to_owned)
         })
         .await
@@ -144,7 +146,10 @@ limits: [{{ per: [session, tool], tools: [add], calls: 2 }}]
     let daemon = lab.daemon(&policy).await.unwrap();
     let mut session = daemon.run("notes").unwrap();
     let answer = session.initialize().await.unwrap();
-    assert_eq!(answer["result"]["serverInfo"]["name"], "fixture-ts2", "{answer}");
+    assert_eq!(
+        answer["result"]["serverInfo"]["name"], "fixture-ts2",
+        "{answer}"
+    );
     let list = session.request("tools/list", json!({})).await.unwrap();
     let names: Vec<&str> = list["result"]["tools"]
         .as_array()
@@ -155,23 +160,38 @@ limits: [{{ per: [session, tool], tools: [add], calls: 2 }}]
     assert_eq!(names, ["echo", "add", "slow"], "{list}");
     let called = session.call("echo", json!({ "message": "hi" })).await;
     assert_eq!(called.unwrap()["result"]["content"][0]["text"], "hi");
-    let hidden = session.call("destroy", json!({ "name": "x" })).await.unwrap();
+    let hidden = session
+        .call("destroy", json!({ "name": "x" }))
+        .await
+        .unwrap();
     assert_eq!(hidden["error"]["code"], -32602, "{hidden}");
-    assert_eq!(hidden["error"]["message"], "Unknown tool: destroy", "{hidden}");
+    assert_eq!(
+        hidden["error"]["message"], "Unknown tool: destroy",
+        "{hidden}"
+    );
     for turn in 0..3 {
-        let answer = session.call("add", json!({ "a": 1, "b": turn })).await.unwrap();
+        let answer = session
+            .call("add", json!({ "a": 1, "b": turn }))
+            .await
+            .unwrap();
         let code = answer["error"]["code"].as_i64();
         assert_eq!(code, (turn == 2).then_some(-31429), "{answer}");
     }
     // Limits are each session's own.
     let mut second = daemon.run("notes").unwrap();
     second.initialize().await.unwrap();
-    let answer = second.call("add", json!({ "a": 20, "b": 22 })).await.unwrap();
+    let answer = second
+        .call("add", json!({ "a": 20, "b": 22 }))
+        .await
+        .unwrap();
     assert_eq!(answer["result"]["content"][0]["text"], "42", "{answer}");
     second.close().await.unwrap();
     // Progress comes before its answer, and is counted.
     let params = json!({ "name": "slow", "arguments": { "seconds": 0.1 }, "_meta": { "progressToken": "p" } });
-    session.send(&json!({ "jsonrpc": "2.0", "id": "slow", "method": "tools/call", "params": params })).await.unwrap();
+    session
+        .send(&json!({ "jsonrpc": "2.0", "id": "slow", "method": "tools/call", "params": params }))
+        .await
+        .unwrap();
     let mut progress = 0;
     loop {
         let message = session.receive().await.unwrap();
@@ -199,7 +219,11 @@ limits: [{{ per: [session, tool], tools: [add], calls: 2 }}]
         let found = counts.iter().find(|counted| counted["what"] == what);
         found.map(|counted| counted["count"].clone())
     };
-    assert_eq!(counted("notifications/progress"), Some(json!(10)), "{ended}");
+    assert_eq!(
+        counted("notifications/progress"),
+        Some(json!(10)),
+        "{ended}"
+    );
     assert_eq!(counted("refused"), Some(json!(2)), "{ended}");
     assert_eq!(counted("violations"), None, "{ended}");
     let id = &ended["session"]["id"];
@@ -214,7 +238,16 @@ limits: [{{ per: [session, tool], tools: [add], calls: 2 }}]
         .collect();
     assert_eq!(
         methods,
-        ["initialize", "tools/list", "tools/call", "tools/call", "tools/call", "tools/call", "tools/call", "tools/call"]
+        [
+            "initialize",
+            "tools/list",
+            "tools/call",
+            "tools/call",
+            "tools/call",
+            "tools/call",
+            "tools/call",
+            "tools/call"
+        ]
     );
     let call = own[2];
     assert_eq!(call["mcp"]["server"], "notes", "{call}");
@@ -234,7 +267,12 @@ limits: [{{ per: [session, tool], tools: [add], calls: 2 }}]
     let host = &started["session"]["host"];
     let exe = std::env::current_exe().unwrap();
     assert_eq!(host["exe"], exe.to_str().unwrap(), "{started}");
-    assert!(host["ancestors"].as_array().is_some_and(|line| !line.is_empty()), "{started}");
+    assert!(
+        host["ancestors"]
+            .as_array()
+            .is_some_and(|line| !line.is_empty()),
+        "{started}"
+    );
     assert!(!methods.contains(&"notifications/progress"));
 }
 
@@ -245,7 +283,11 @@ async fn an_outbound_request_names_its_tool_call_and_not_another_instances() {
     let lab = Lab::new().unwrap();
     let _api = lab.https(&[NAME], SocketAddr::new(WORLD, 443)).unwrap();
     let server = fixtures.server(Server::Ts2).arg("--stdio");
-    let arguments: Vec<_> = server.arguments.iter().map(|a| a.to_string_lossy()).collect();
+    let arguments: Vec<_> = server
+        .arguments
+        .iter()
+        .map(|a| a.to_string_lossy())
+        .collect();
     let policy = format!(
         "version: 1
 servers:
@@ -269,7 +311,11 @@ servers:
         two.call("fetch", fetch("/slow?ms=1201"))
     );
     for answer in [first.unwrap(), second.unwrap()] {
-        assert_eq!(answer["result"]["isError"].as_bool().unwrap_or(false), false, "{answer}");
+        assert_eq!(
+            answer["result"]["isError"].as_bool().unwrap_or(false),
+            false,
+            "{answer}"
+        );
     }
     let records = daemon.audit().unwrap();
     for path in ["/slow?ms=1200", "/slow?ms=1201"] {
@@ -279,9 +325,17 @@ servers:
             .unwrap_or_else(|| panic!("{path}: {records:#?}"));
         let call = records
             .iter()
-            .find(|record| record["mcp"]["arguments"]["url"].as_str().is_some_and(|url| url.ends_with(path)))
+            .find(|record| {
+                record["mcp"]["arguments"]["url"]
+                    .as_str()
+                    .is_some_and(|url| url.ends_with(path))
+            })
             .unwrap();
-        assert_eq!(outbound["cause"], json!({ "id": call["id"] }), "{outbound} {call}");
+        assert_eq!(
+            outbound["cause"],
+            json!({ "id": call["id"] }),
+            "{outbound} {call}"
+        );
         assert_eq!(call["cause"], Value::Null, "{call}");
     }
     one.close().await.unwrap();
@@ -298,25 +352,37 @@ async fn what_the_server_asks_is_decided() {
     let mut wire = Wire::new(&lab, "wire");
     let daemon = lab.daemon(&policy(&lab, rules)).await.unwrap();
     let mut session = wired(&daemon, &mut wire).await;
-    wire.say(&json!({ "jsonrpc": "2.0", "id": 1, "method": "sampling/createMessage", "params": {} }));
+    wire.say(
+        &json!({ "jsonrpc": "2.0", "id": 1, "method": "sampling/createMessage", "params": {} }),
+    );
     let told: Value = serde_json::from_str(&wire.hears("\"error\"").await).unwrap();
     assert_eq!(told["id"], 1, "{told}");
     assert_eq!(told["error"]["code"], -31403, "{told}");
     // Ids of the two sides are not each other's.
     wire.say(&json!({ "jsonrpc": "2.0", "id": 1, "method": "roots/list" }));
-    session.send(&json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" })).await.unwrap();
+    session
+        .send(&json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }))
+        .await
+        .unwrap();
     let asked = session.receive().await.unwrap();
     assert_eq!(asked["method"], "roots/list", "{asked}");
     // The same id again while it is in use.
     wire.say(&json!({ "jsonrpc": "2.0", "id": "1", "method": "roots/list" }));
     wire.hears("-32600").await;
-    session.send(&json!({ "jsonrpc": "2.0", "id": "1", "result": { "roots": [] } })).await.unwrap();
+    session
+        .send(&json!({ "jsonrpc": "2.0", "id": "1", "result": { "roots": [] } }))
+        .await
+        .unwrap();
     let answer = wire.hears("\"roots\":[]").await;
-    assert_eq!(answer, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"roots\":[]}}\n");
+    assert_eq!(
+        answer,
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"roots\":[]}}\n"
+    );
     wire.answers(&json!(1));
     assert_eq!(session.receive().await.unwrap()["id"], 1);
     // What is embedded in a result is decided as the method that it is.
-    let call = json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": { "name": "safe" } });
+    let call =
+        json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": { "name": "safe" } });
     session.send(&call).await.unwrap();
     wire.hears("\"tools/call\"").await;
     wire.say(&json!({ "jsonrpc": "2.0", "id": 2, "result": { "resultType": "input_required",
@@ -324,7 +390,10 @@ async fn what_the_server_asks_is_decided() {
     let answer = session.receive().await.unwrap();
     assert_eq!(answer["error"]["code"], -31403, "{answer}");
     // An answer to nothing is nothing, in either direction; and a cancelled request is answered to nobody.
-    session.send(&json!({ "jsonrpc": "2.0", "id": 77, "result": {} })).await.unwrap();
+    session
+        .send(&json!({ "jsonrpc": "2.0", "id": 77, "result": {} }))
+        .await
+        .unwrap();
     wire.say(&json!({ "jsonrpc": "2.0", "id": 78, "result": {} }));
     session.send(&json!({ "jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": { "name": "safe" } })).await.unwrap();
     wire.hears("\"id\":3").await;
@@ -332,7 +401,10 @@ async fn what_the_server_asks_is_decided() {
     session.send(&cancelled).await.unwrap();
     wire.hears("notifications/cancelled").await;
     wire.answers(&json!(3));
-    assert_eq!(alive(&mut session, &mut wire, "end").await, Vec::<Value>::new());
+    assert_eq!(
+        alive(&mut session, &mut wire, "end").await,
+        Vec::<Value>::new()
+    );
     assert!(!wire.heard().contains("77"), "{}", wire.heard());
     drop(session);
     let refused = |method: &str, from: &str, why: &str| {
@@ -352,7 +424,10 @@ async fn what_the_server_asks_is_decided() {
         ("", "client", "an answer to nothing"),
     ] {
         let what = format!("{method} of the {from}: {why}");
-        daemon.record(&what, refused(method, from, why)).await.unwrap();
+        daemon
+            .record(&what, refused(method, from, why))
+            .await
+            .unwrap();
     }
     daemon
         .record("the server's answer to nothing", |record| {

@@ -47,9 +47,7 @@ async fn check(
             arrived.is_empty() && told.len() == 1 && told[0]["error"]["code"] == *code
         }
         Fate::Dropped => arrived.is_empty() && told.is_empty(),
-        Fate::Sent(text) => {
-            arrived == [*text] && told.len() == 1 && told[0]["result"].is_object()
-        }
+        Fate::Sent(text) => arrived == [*text] && told.len() == 1 && told[0]["result"].is_object(),
     };
     if right {
         return Ok(());
@@ -113,7 +111,10 @@ async fn lines_arrive_as_they_were_judged() {
     }
     // The framing of the Language Server Protocol: its headers are no messages, what follows them is one.
     let before = wire.heard().len();
-    session.raw(format!("Content-Length: {}\r\n\r\n{SAFE}\n", SAFE.len()).as_bytes()).await.unwrap();
+    session
+        .raw(format!("Content-Length: {}\r\n\r\n{SAFE}\n", SAFE.len()).as_bytes())
+        .await
+        .unwrap();
     wire.hears("tools/call").await;
     let told = session.receive().await.unwrap();
     assert_eq!(told["error"]["code"], -32700, "{told}");
@@ -144,7 +145,8 @@ async fn hosts_are_told_what_was_judged() {
     let mut wire = Wire::new(&lab, "wire");
     let daemon = lab.daemon(&policy(&lab, ALL)).await.unwrap();
     let mut session = wired(&daemon, &mut wire).await;
-    let answer = |id: &str, result: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#);
+    let answer =
+        |id: &str, result: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#);
     // What the server says to the call with id 1; what the host reads of it, if anything.
     let rows: Vec<(String, Option<String>)> = vec![
         (answer("1", "{}"), Some(answer("1", "{}"))),
@@ -165,15 +167,24 @@ async fn hosts_are_told_what_was_judged() {
         ("Server started".into(), None),
         (format!("{0}{0}", answer("1", "{}")), None),
         (format!("[{}]", answer("1", "{}")), None),
-        (format!("{}\r{}", answer("1", "{}"), answer("2", "{}")), None),
+        (
+            format!("{}\r{}", answer("1", "{}"), answer("2", "{}")),
+            None,
+        ),
         (format!("\u{feff}{}", answer("1", "{}")), None),
         (answer("1.0", "{}"), None),
         (answer("1", "[]"), None),
         (answer("1", r#"{"a":NaN}"#), None),
         (answer("1", r#"{"a":1,"a":2}"#), None),
         (answer("1", r#"{"a":"\ud800"}"#), None),
-        (r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{"code":1,"message":"m"}}"#.into(), None),
-        (r#"{"jsonrpc":"2.0","id":1,"result":{},"method":"ping"}"#.into(), None),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{"code":1,"message":"m"}}"#.into(),
+            None,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"result":{},"method":"ping"}"#.into(),
+            None,
+        ),
         (answer("2", "{}"), None),
         ("null".into(), None),
         ("5".into(), None),
@@ -199,12 +210,18 @@ async fn hosts_are_told_what_was_judged() {
         }
     }
     // The first one wins, as clients have it.
-    session.send(&json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" })).await.unwrap();
+    session
+        .send(&json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }))
+        .await
+        .unwrap();
     wire.hears("\"ping\"").await;
     wire.say(&json!({ "jsonrpc": "2.0", "id": 1, "result": { "first": true } }));
     wire.say(&json!({ "jsonrpc": "2.0", "id": 1, "result": { "second": true } }));
     assert_eq!(session.receive().await.unwrap()["result"]["first"], true);
-    assert_eq!(alive(&mut session, &mut wire, "after").await, Vec::<Value>::new());
+    assert_eq!(
+        alive(&mut session, &mut wire, "after").await,
+        Vec::<Value>::new()
+    );
     violations += 1;
     session.close().await.unwrap();
     let ended = daemon
@@ -214,11 +231,17 @@ async fn hosts_are_told_what_was_judged() {
         .await
         .unwrap();
     let counts = ended["lifecycle"]["counts"].to_string();
-    assert!(counts.contains(&format!(r#"{{"count":{violations},"what":"violations"}}"#)), "{violations} {counts}");
+    assert!(
+        counts.contains(&format!(r#"{{"count":{violations},"what":"violations"}}"#)),
+        "{violations} {counts}"
+    );
     let records = daemon.audit().unwrap();
     let findings = records
         .iter()
         .filter(|record| record["finding"]["what"] == "stdio_violation")
         .count();
-    assert_eq!(findings, 9, "eight of their own, and one at the sixteenth: {violations}");
+    assert_eq!(
+        findings, 9,
+        "eight of their own, and one at the sixteenth: {violations}"
+    );
 }

@@ -43,7 +43,11 @@ impl Beside {
     async fn new(lab: &Lab, daemon: &Daemon<'_>) -> Self {
         let mut wire = Wire::new(lab, "wire");
         let session = wired(daemon, &mut wire).await;
-        Self { wire, session, turn: 0 }
+        Self {
+            wire,
+            session,
+            turn: 0,
+        }
     }
 
     async fn works(&mut self) {
@@ -64,7 +68,8 @@ async fn ended(daemon: &Daemon<'_>, why: &str) -> Value {
 }
 
 async fn ask(session: &mut Session, id: u32) {
-    let call = json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": { "name": "x" } });
+    let call =
+        json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": { "name": "x" } });
     session.send(&call).await.unwrap();
 }
 
@@ -73,18 +78,29 @@ async fn a_server_that_ends_answers_by_its_end() {
     let lab = Lab::new().unwrap();
     // Reads one line, says half a frame, and is gone.
     let daemon = lab
-        .daemon(&odd(&lab, r#"read line; printf '{"jsonrpc":"2.0","id":1,'; exit 5"#))
+        .daemon(&odd(
+            &lab,
+            r#"read line; printf '{"jsonrpc":"2.0","id":1,'; exit 5"#,
+        ))
         .await
         .unwrap();
     let mut beside = Beside::new(&lab, &daemon).await;
     let mut session = daemon.run("odd").unwrap();
     ask(&mut session, 1).await;
     let answer = session.receive().await.unwrap();
-    assert_eq!(answer["error"]["data"]["reason"], "upstream_reset", "{answer}");
+    assert_eq!(
+        answer["error"]["data"]["reason"], "upstream_reset",
+        "{answer}"
+    );
     assert_eq!(session.line().await.unwrap(), None);
     assert_eq!(session.close().await.unwrap().code(), Some(5));
     let end = ended(&daemon, "the server ended").await;
-    assert!(end["lifecycle"]["counts"].to_string().contains("violations"), "{end}");
+    assert!(
+        end["lifecycle"]["counts"]
+            .to_string()
+            .contains("violations"),
+        "{end}"
+    );
     let call = daemon
         .record("the call", |record| record["mcp"]["method"] == "tools/call")
         .await
@@ -112,7 +128,9 @@ async fn a_server_that_closes_one_stream() {
         .replace_policy(&odd(&lab, "exec 0<&-; sleep 600"))
         .unwrap();
     daemon
-        .record("the new policy", |record| record["policy"]["action"] == "reloaded")
+        .record("the new policy", |record| {
+            record["policy"]["action"] == "reloaded"
+        })
         .await
         .unwrap();
     let mut session = daemon.run("odd").unwrap();
@@ -126,7 +144,10 @@ async fn a_server_that_closes_one_stream() {
         }
         assert!(id < 20, "no answer");
     };
-    assert_eq!(answer["error"]["data"]["reason"], "upstream_reset", "{answer}");
+    assert_eq!(
+        answer["error"]["data"]["reason"], "upstream_reset",
+        "{answer}"
+    );
     beside.works().await;
 }
 
@@ -142,7 +163,11 @@ async fn a_server_that_ignores_its_end_is_ended() {
     let status = session.close().await.unwrap();
     // Its own time, SIGTERM's, then SIGKILL, which a shell shows as 137.
     assert_eq!(status.code(), Some(137), "{status}");
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        began.elapsed()
+    );
     ended(&daemon, "the server ended").await;
     let status = daemon.status().await.unwrap();
     let left: Vec<&Value> = status["workloads"]
@@ -169,17 +194,25 @@ async fn a_server_that_forks_and_leaves() {
 async fn floods_harm_nobody_else() {
     let lab = Lab::new().unwrap();
     // Lines that are no message, messages, and standard error, as fast as it can.
-    let script = r#"yes 'not a message' | head -n 100000
-        yes '{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"x"}}' | head -n 50000
-        yes 'token ghp_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' | head -n 50000 >&2
-        echo '{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"last"}}'; cat >/dev/null"#;
-    let daemon = lab.daemon(&odd(&lab, script)).await.unwrap();
+    let script = [
+        "yes 'not a message' | head -n 100000",
+        r#"yes '{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"x"}}' | head -n 50000"#,
+        "yes 'token ghp_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' | head -n 50000 >&2",
+        r#"echo '{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"last"}}'"#,
+        "cat >/dev/null",
+    ]
+    .join("; ");
+
+    let daemon = lab.daemon(&odd(&lab, &script)).await.unwrap();
     let mut beside = Beside::new(&lab, &daemon).await;
     let mut session = daemon.run("odd").unwrap();
     let mut lines = 0;
     loop {
         let line = session.line().await.unwrap().expect("a line");
-        assert!(line.starts_with(r#"{"jsonrpc":"2.0","method":"notifications/message""#), "{line}");
+        assert!(
+            line.starts_with(r#"{"jsonrpc":"2.0","method":"notifications/message""#),
+            "{line}"
+        );
         lines += 1;
         if line.contains("last") {
             break;
@@ -213,8 +246,18 @@ async fn lines_longer_than_the_limit_both_ways() {
     let long = "x".repeat(17 << 20);
     // The id before the bulk, and after it.
     for (line, id) in [
-        (format!(r#"{{"jsonrpc":"2.0","id":17,"method":"tools/call","params":{{"name":"x","arguments":{{"x":"{long}"}}}}}}"#), json!(17)),
-        (format!(r#"{{"method":"tools/call","params":{{"name":"x","arguments":{{"x":"{long}"}}}},"jsonrpc":"2.0","id":"a"}}"#), json!("a")),
+        (
+            format!(
+                r#"{{"jsonrpc":"2.0","id":17,"method":"tools/call","params":{{"name":"x","arguments":{{"x":"{long}"}}}}}}"#
+            ),
+            json!(17),
+        ),
+        (
+            format!(
+                r#"{{"method":"tools/call","params":{{"name":"x","arguments":{{"x":"{long}"}}}},"jsonrpc":"2.0","id":"a"}}"#
+            ),
+            json!("a"),
+        ),
         (long.clone(), Value::Null),
     ] {
         session.raw(line.as_bytes()).await.unwrap();
@@ -226,16 +269,25 @@ async fn lines_longer_than_the_limit_both_ways() {
     // An answer that nobody can take ends the wait for it.
     ask(&mut session, 5).await;
     wire.hears("\"id\":5").await;
-    wire.raw(format!("{{\"jsonrpc\":\"2.0\",\"id\":5,\"result\":{{\"x\":\"{long}\"}}}}\n").as_bytes());
+    wire.raw(
+        format!("{{\"jsonrpc\":\"2.0\",\"id\":5,\"result\":{{\"x\":\"{long}\"}}}}\n").as_bytes(),
+    );
     let answer = session.receive().await.unwrap();
-    assert_eq!((answer["id"].clone(), answer["error"]["code"].clone()), (json!(5), json!(-31413)), "{answer}");
+    assert_eq!(
+        (answer["id"].clone(), answer["error"]["code"].clone()),
+        (json!(5), json!(-31413)),
+        "{answer}"
+    );
     // The largest that passes, both ways.
     let frame = (10 << 20) - 1;
-    let head = r#"{"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"x","arguments":{"x":""#;
+    let head =
+        r#"{"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"x","arguments":{"x":""#;
     let line = format!("{head}{}\"}}}}}}\n", "y".repeat(frame - head.len() - 4));
     assert_eq!(line.len(), frame + 1);
     session.raw(line.as_bytes()).await.unwrap();
-    wait_until("all of it arrives", LIMIT, || wire.heard().ends_with(&line)).await.unwrap();
+    wait_until("all of it arrives", LIMIT, || wire.heard().ends_with(&line))
+        .await
+        .unwrap();
     let head = r#"{"jsonrpc":"2.0","id":6,"result":{"x":""#;
     let line = format!("{head}{}\"}}}}", "z".repeat(frame - head.len() - 3));
     assert_eq!(line.len(), frame);
@@ -243,7 +295,10 @@ async fn lines_longer_than_the_limit_both_ways() {
     wire.raw(b"\n");
     assert_eq!(session.line().await.unwrap(), Some(line));
     alive(&mut session, &mut wire, "end").await;
-    for what in ["a message larger than the limit", "the answer is larger than the limit"] {
+    for what in [
+        "a message larger than the limit",
+        "the answer is larger than the limit",
+    ] {
         daemon
             .record(what, |record| record["outcome"]["error"] == what)
             .await
@@ -261,15 +316,20 @@ async fn an_id_in_use_is_not_used_again() {
     ask(&mut session, 1).await;
     let answer = session.receive().await.unwrap();
     assert_eq!(answer["error"]["code"], -32600, "{answer}");
-    session.send(&json!({ "jsonrpc": "2.0", "id": "1", "method": "ping" })).await.unwrap();
+    session
+        .send(&json!({ "jsonrpc": "2.0", "id": "1", "method": "ping" }))
+        .await
+        .unwrap();
     assert_eq!(session.receive().await.unwrap()["error"]["code"], -32600);
     assert_eq!(wire.heard().matches("tools/call").count(), 1);
     wire.answers(&json!(1));
     assert!(session.receive().await.unwrap()["result"].is_object());
     ask(&mut session, 1).await;
-    wait_until("it may be used again", LIMIT, || wire.heard().matches("tools/call").count() == 2)
-        .await
-        .unwrap();
+    wait_until("it may be used again", LIMIT, || {
+        wire.heard().matches("tools/call").count() == 2
+    })
+    .await
+    .unwrap();
 }
 
 /// Both sides write and neither reads: what the gate holds is bounded, and when one reads again all goes on.
@@ -282,18 +342,34 @@ async fn who_does_not_read_is_not_read_from() {
     let mut session = wired(&daemon, &mut wire).await;
     // Refusals for the host, which does not read them yet.
     let mut sent = 0;
-    let call = format!("{}\n", json!({ "jsonrpc": "2.0", "id": "ID", "method": "tools/call", "params": { "name": "x" } }));
+    let call = format!(
+        "{}\n",
+        json!({ "jsonrpc": "2.0", "id": "ID", "method": "tools/call", "params": { "name": "x" } })
+    );
     while sent < 100_000 {
-        let lines: String = (sent..sent + 100).map(|id| call.replace("\"ID\"", &id.to_string())).collect();
-        if timeout(Duration::from_secs(2), session.raw(lines.as_bytes())).await.is_err() {
+        let lines: String = (sent..sent + 100)
+            .map(|id| call.replace("\"ID\"", &id.to_string()))
+            .collect();
+        if timeout(Duration::from_secs(2), session.raw(lines.as_bytes()))
+            .await
+            .is_err()
+        {
             break;
         }
         sent += 100;
     }
-    assert!(sent < 100_000, "the gate reads on although it is not read from");
-    let gate = daemon.status().await.unwrap()["gate"]["pid"].as_u64().unwrap();
+    assert!(
+        sent < 100_000,
+        "the gate reads on although it is not read from"
+    );
+    let gate = daemon.status().await.unwrap()["gate"]["pid"]
+        .as_u64()
+        .unwrap();
     let text = std::fs::read_to_string(format!("/proc/{gate}/status")).unwrap();
-    let resident = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let resident = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
     let resident: u64 = resident.split_whitespace().next().unwrap().parse().unwrap();
     assert!(resident < 200_000, "{resident} kB");
     // Requests of the server are refused meanwhile, and neither waits for the other.
@@ -355,7 +431,9 @@ async fn the_gates_death_is_said_and_nobody_hangs() {
     let daemon = lab.daemon(&policy(&lab, ALL)).await.unwrap();
     let mut session = wired(&daemon, &mut wire).await;
     ask(&mut session, 1).await;
-    let gate = daemon.status().await.unwrap()["gate"]["pid"].as_u64().unwrap();
+    let gate = daemon.status().await.unwrap()["gate"]["pid"]
+        .as_u64()
+        .unwrap();
     let gate = pid(u32::try_from(gate).unwrap());
     kill_process(gate, Signal::KILL).unwrap();
     assert_eq!(session.line().await.unwrap(), None);
@@ -363,7 +441,9 @@ async fn the_gates_death_is_said_and_nobody_hangs() {
     assert_eq!(status.code(), Some(3), "{status}");
     let said = std::fs::read_to_string(lab.directory().join("run-wire.err")).unwrap();
     assert!(said.contains("start the server anew"), "{said}");
-    wait_until("another gate", LIMIT, || test_kill_process(gate).is_err()).await.unwrap();
+    wait_until("another gate", LIMIT, || test_kill_process(gate).is_err())
+        .await
+        .unwrap();
     wait_for("the server is gone", LIMIT, async || {
         let status = daemon.status().await.ok()?;
         status["workloads"].as_array()?.is_empty().then_some(())
@@ -383,7 +463,10 @@ async fn the_daemons_end_lets_a_call_finish() {
     kill_process(pid(daemon.pid()), Signal::TERM).unwrap();
     // New calls are refused from here on, this one is not.
     let refused = loop {
-        session.send(&json!({ "jsonrpc": "2.0", "id": "new", "method": "ping" })).await.unwrap();
+        session
+            .send(&json!({ "jsonrpc": "2.0", "id": "new", "method": "ping" }))
+            .await
+            .unwrap();
         if let Ok(answer) = timeout(Duration::from_millis(200), session.receive()).await {
             break answer.unwrap();
         }
@@ -395,12 +478,24 @@ async fn the_daemons_end_lets_a_call_finish() {
             }
         }
     };
-    assert_eq!(refused["error"]["data"]["reason"], "shutting_down", "{refused}");
+    assert_eq!(
+        refused["error"]["data"]["reason"], "shutting_down",
+        "{refused}"
+    );
     wire.answers(&json!(1));
     let answer = session.receive().await.unwrap();
-    assert_eq!((answer["id"].clone(), answer["result"].is_object()), (json!(1), true), "{answer}");
+    assert_eq!(
+        (answer["id"].clone(), answer["result"].is_object()),
+        (json!(1), true),
+        "{answer}"
+    );
     assert_eq!(session.line().await.unwrap(), None);
-    assert_eq!(daemon.ended().await.unwrap().code(), Some(0), "{}", daemon.log());
+    assert_eq!(
+        daemon.ended().await.unwrap().code(),
+        Some(0),
+        "{}",
+        daemon.log()
+    );
     session.close().await.unwrap();
     ended(&daemon, "the daemon stops").await;
 }
@@ -416,9 +511,17 @@ async fn the_daemons_time_is_not_unlimited() {
     wire.hears("tools/call").await;
     kill_process(pid(daemon.pid()), Signal::TERM).unwrap();
     let answer = session.receive().await.unwrap();
-    assert_eq!(answer["error"]["data"]["reason"], "shutting_down", "{answer}");
+    assert_eq!(
+        answer["error"]["data"]["reason"], "shutting_down",
+        "{answer}"
+    );
     assert_eq!(session.line().await.unwrap(), None);
-    assert_eq!(daemon.ended().await.unwrap().code(), Some(0), "{}", daemon.log());
+    assert_eq!(
+        daemon.ended().await.unwrap().code(),
+        Some(0),
+        "{}",
+        daemon.log()
+    );
     session.close().await.unwrap();
 }
 
@@ -434,16 +537,26 @@ async fn a_changed_policy_ends_sessions_and_changes_the_next_message() {
     let narrowed = "rules: [{ id: y, tools: [y], effect: allow }]";
     daemon.replace_policy(&policy(&lab, narrowed)).unwrap();
     daemon
-        .record("the new policy", |record| record["policy"]["action"] == "reloaded")
+        .record("the new policy", |record| {
+            record["policy"]["action"] == "reloaded"
+        })
         .await
         .unwrap();
     ask(&mut session, 2).await;
     let answer = session.receive().await.unwrap();
-    assert_eq!((answer["id"].clone(), answer["error"]["code"].clone()), (json!(2), json!(-32602)), "{answer}");
+    assert_eq!(
+        (answer["id"].clone(), answer["error"]["code"].clone()),
+        (json!(2), json!(-32602)),
+        "{answer}"
+    );
     // Nobody may start it any more: who waits is told, and it ends.
     daemon.replace_policy(&policy(&lab, "rules: []")).unwrap();
     let answer = session.receive().await.unwrap();
-    assert_eq!((answer["id"].clone(), answer["error"]["code"].clone()), (json!(1), json!(-31403)), "{answer}");
+    assert_eq!(
+        (answer["id"].clone(), answer["error"]["code"].clone()),
+        (json!(1), json!(-31403)),
+        "{answer}"
+    );
     assert_eq!(session.line().await.unwrap(), None);
     session.close().await.unwrap();
     ended(&daemon, "the policy does not allow it any more").await;
@@ -456,14 +569,21 @@ async fn streams_that_are_files_work_too() {
     let script = r#"while read line; do echo '{"jsonrpc":"2.0","id":1,"result":{"done":true}}'; done; echo over >&2"#;
     let daemon = lab.daemon(&odd(&lab, script)).await.unwrap();
     let at = |name: &str| lab.directory().join(name);
-    std::fs::write(at("in"), "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n").unwrap();
+    std::fs::write(
+        at("in"),
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n",
+    )
+    .unwrap();
     let mut command: Command = lab.exeat(&["run", "odd"]).unwrap();
     command.stdin(std::fs::File::open(at("in")).unwrap());
     let mut process =
         exeat_tests::process::Process::start("files", lab.directory(), &mut command).unwrap();
     let status = process.wait(LIMIT).await.unwrap();
     assert_eq!(status.code(), Some(0), "{}", process.report());
-    assert_eq!(process.stdout(), "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"done\":true}}\n");
+    assert_eq!(
+        process.stdout(),
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"done\":true}}\n"
+    );
     assert_eq!(process.stderr(), "over\n");
     drop(daemon);
 }

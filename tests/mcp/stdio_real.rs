@@ -103,12 +103,17 @@ async fn compare(lab: &Lab, rows: &[Row]) {
                     .await
                     .unwrap()
             };
-            let (direct, under) = tokio::join!(call(bare(&row.server)), call(through(lab, row.name)));
+            let (direct, under) =
+                tokio::join!(call(bare(&row.server)), call(through(lab, row.name)));
             let shown = format!("{client:?} at {}", row.name);
-            let answer = under.json().unwrap_or_else(|error| panic!("{shown}: {error:#}"));
+            let answer = under
+                .json()
+                .unwrap_or_else(|error| panic!("{shown}: {error:#}"));
             assert_eq!(direct.json().unwrap(), answer, "{shown}");
             assert!(
-                answer["tools"].as_array().is_some_and(|tools| !tools.is_empty()),
+                answer["tools"]
+                    .as_array()
+                    .is_some_and(|tools| !tools.is_empty()),
                 "{shown}: {answer}"
             );
             assert!(answer["text"].is_string(), "{shown}: {answer}");
@@ -219,13 +224,17 @@ async fn the_reference_servers_of_pypi_answer_alike() {
         ),
         row(
             "time",
-            fixtures.server(Server::Time).args(["--local-timezone", "UTC"]),
+            fixtures
+                .server(Server::Time)
+                .args(["--local-timezone", "UTC"]),
             "convert_time",
             json!({ "source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Tokyo" }),
         ),
         row(
             "sqlite",
-            fixtures.server(Server::Sqlite).args(["--db-path", &database]),
+            fixtures
+                .server(Server::Sqlite)
+                .args(["--db-path", &database]),
             "list_tables",
             json!({}),
         ),

@@ -59,15 +59,15 @@ pub(crate) async fn managed<S: AsRef<OsStr>>(lab: &Lab, program: &[S]) -> Finish
     }
 }
 
-/// Starts a program under `exeat run`. What it prints is no MCP, so it goes to the log by itself; its standard
-/// input stays open as long as the process is held.
+/// Starts a program under `exeat run`. What it prints is no MCP, so it goes to the log by itself. Its session
+/// lasts as long as its streams do: the first is held by the process here, the second by the program.
 pub(crate) fn start<S: AsRef<OsStr>>(lab: &Lab, name: &str, program: &[S]) -> Process {
     let log = lab.directory().join(format!("{name}.out"));
     fs::write(&log, "").unwrap();
     fs::set_permissions(&log, fs::Permissions::from_mode(0o666)).unwrap();
     let mut command = lab.exeat(&["run", DEMO]).unwrap();
     command
-        .args(["--", "sh", "-c", r#"exec "$@" >>"$0""#])
+        .args(["--", "sh", "-c", r#"exec "$@" 3>&1 >>"$0""#])
         .arg(log)
         .args(program)
         .stdin(Stdio::piped());
@@ -85,7 +85,12 @@ pub(crate) fn foreign(lab: &Lab, cgroup: &Cgroup, name: &str, program: &[&str]) 
     let bundle = lab.directory().join("run/trust/ca-bundle.pem");
     let mut command = cgroup.launcher(lab.inside.command("env"));
     command
-        .args(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"])
+        .args([
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+        ])
         .args(program)
         .env("CURL_CA_BUNDLE", bundle)
         .stdin(Stdio::null());

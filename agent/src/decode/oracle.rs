@@ -3,8 +3,8 @@
 use hyper::http::HeaderMap;
 
 use super::json::{self, Limits, Value};
-use super::scan::{Scanner, Verdict};
 use super::lines::{Frame, Lines};
+use super::scan::{Scanner, Verdict};
 use super::{mcp, rpc, sse};
 
 /// What is accepted is written in one line that reads as the same tree, and a lenient parser reads that line alike.

@@ -201,7 +201,8 @@ mod tests {
             outlet.say(&ping()).await
         };
         let mut text = String::new();
-        let ((), said, read) = tokio::join!(outlet.run(sink), said, source.read_to_string(&mut text));
+        let ((), said, read) =
+            tokio::join!(outlet.run(sink), said, source.read_to_string(&mut text));
         read.unwrap();
         assert_eq!(said, Err(NotTaken::Closed));
         assert_eq!(text.lines().count(), taken + 1);
@@ -227,7 +228,8 @@ mod tests {
         while outlet.try_say(&ping()).is_ok() {}
         let (sink, source) = tokio::io::duplex(64);
         drop(source);
-        let waits = outlet.say(&large(WAITING * 2));
+        let message = large(WAITING * 2);
+        let waits = outlet.say(&message);
         let ((), first) = tokio::join!(outlet.run(sink), waits);
         // It may have been taken before the end was noticed.
         assert!(matches!(first, Ok(()) | Err(NotTaken::Closed)));

@@ -17,8 +17,8 @@ use super::workloads::Openings;
 use crate::audit::record::{Decision, Finding, Identity, Kind, Lifecycle, PolicyChange};
 use crate::audit::{Outcome, Start, Text};
 use crate::channel::{
-    GateEnd, Hex, Lifecycle as Told, Process, Received, RunVerdict, Session, Setup, Source,
-    ToGate, ToSupervisor, Workload,
+    GateEnd, Hex, Lifecycle as Told, Process, Received, RunVerdict, Session, Setup, Source, ToGate,
+    ToSupervisor, Workload,
 };
 use crate::flow::{Offered, Stages, serve_stdio};
 use crate::identify::workloads::Known;

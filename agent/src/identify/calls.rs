@@ -121,10 +121,11 @@ mod tests {
 
     #[test]
     fn instances_of_one_server_are_told_apart() {
-        let id = "01890a5d-ac96-774b-bcce-b302099a8057".parse::<RecordId>();
+        let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+        let id = id.parse::<RecordId>().expect("an id");
         let calls = Calls::default();
-        let _call = calls.begin(Callee::Workload(7), id.clone().expect("an id"));
-        assert_eq!(calls.cause("github", 7), id.ok().map(Cause::Id));
+        let _call = calls.begin(Callee::Workload(7), id);
+        assert_eq!(calls.cause("github", 7), Some(Cause::Id(id)));
         assert_eq!(calls.cause("github", 8), None);
     }
 }

@@ -80,7 +80,10 @@ pub async fn run(socket: &Path, run: Run) -> Result<u8, RunError> {
     // Who is at the other ends is to see the end when the session is over, and not when this process ends.
     let words = streams.let_go().map_err(RunError::Streams)?;
     let ended = converse(&mut connection, &mut signals, server).await;
-    if tokio::time::timeout(LAST_WORDS, words.said()).await.is_err() {
+    if tokio::time::timeout(LAST_WORDS, words.said())
+        .await
+        .is_err()
+    {
         tracing::debug!("a server's last words were not taken in time");
     }
     ended

@@ -65,16 +65,15 @@ impl Streams {
 
     /// What is sent along with the command.
     pub(super) fn handed(&self) -> [BorrowedFd<'_>; 3] {
-        [
-            self.input.as_fd(),
-            self.output.as_fd(),
-            self.errors.as_fd(),
-        ]
+        [self.input.as_fd(), self.output.as_fd(), self.errors.as_fd()]
     }
 
     /// Closes everything here that the daemon has now.
     pub(super) fn let_go(self) -> io::Result<Words> {
-        let nothing = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        let nothing = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/null")?;
         if self.gives_input {
             rustix::stdio::dup2_stdin(&nothing)?;
         }

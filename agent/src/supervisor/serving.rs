@@ -176,7 +176,10 @@ async fn offered(
         Ok(Ok(Ok(()))) => Ok(ends),
         Ok(Ok(Err(fault))) => Err((Code::Refused, fault.chars().take(1024).collect())),
         Ok(Err(_)) => Err((Code::Unavailable, "the gate is being started anew".into())),
-        Err(_) => Err((Code::Unavailable, "the gate did not take the session in time".into())),
+        Err(_) => Err((
+            Code::Unavailable,
+            "the gate did not take the session in time".into(),
+        )),
     }
 }
 
@@ -325,4 +328,3 @@ async fn tell_end(mut client: Responder, life: Life) {
         tracing::debug!(%error, "a client did not wait for its server's end");
     }
 }
-

@@ -144,20 +144,19 @@ mod tests {
     fn nothing_is_opened_further_than_its_owner_had_it() {
         let (_reader, writer) = std::io::pipe().unwrap();
         let wrong = three(writer.into());
-        assert!(matches!(wrong, Err(StreamFault::Direction { .. })), "{wrong:?}");
+        assert!(
+            matches!(wrong, Err(StreamFault::Direction { .. })),
+            "{wrong:?}"
+        );
         let directory = tempfile::tempdir().unwrap();
         let fifo = directory.path().join("fifo");
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &fifo,
-            FileType::Fifo,
-            Mode::RUSR,
-            0,
-        )
-        .unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
         let path = rustix::fs::open(&fifo, OFlags::PATH, Mode::empty()).unwrap();
         let wrong = three(path);
-        assert!(matches!(wrong, Err(StreamFault::Direction { .. })), "{wrong:?}");
+        assert!(
+            matches!(wrong, Err(StreamFault::Direction { .. })),
+            "{wrong:?}"
+        );
         for other in [
             OwnedFd::from(File::open("/dev/null").unwrap()),
             UnixDatagram::pair().unwrap().0.into(),

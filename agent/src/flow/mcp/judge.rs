@@ -330,10 +330,7 @@ pub(super) fn answers_nothing() -> NotPassed {
 
 /// A message with something inside that cannot be judged.
 pub(super) fn unjudgeable() -> NotPassed {
-    NotPassed::plain(
-        Refusal::InvalidRequest,
-        "something inside cannot be judged",
-    )
+    NotPassed::plain(Refusal::InvalidRequest, "something inside cannot be judged")
 }
 
 fn unviewable(fault: ViewFault) -> NotPassed {

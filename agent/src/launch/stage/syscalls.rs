@@ -18,15 +18,30 @@ const X32: i64 = 0x4000_0000;
 
 /// Refused whatever the arguments are, each with its reason.
 const REFUSED: &[(i64, &str)] = &[
-    (libc::SYS_io_uring_setup, "sends and connects without a call that a hook sees in this process"),
+    (
+        libc::SYS_io_uring_setup,
+        "sends and connects without a call that a hook sees in this process",
+    ),
     (libc::SYS_ptrace, "drives another process of the same user"),
-    (libc::SYS_process_vm_readv, "reads another process of the same user"),
-    (libc::SYS_process_vm_writev, "writes into another process of the same user"),
-    (libc::SYS_pidfd_getfd, "takes another process's connected socket"),
+    (
+        libc::SYS_process_vm_readv,
+        "reads another process of the same user",
+    ),
+    (
+        libc::SYS_process_vm_writev,
+        "writes into another process of the same user",
+    ),
+    (
+        libc::SYS_pidfd_getfd,
+        "takes another process's connected socket",
+    ),
     (libc::SYS_kcmp, "compares another process's descriptors"),
     (libc::SYS_bpf, "loads programs and reads maps"),
     (libc::SYS_perf_event_open, "watches other processes"),
-    (libc::SYS_userfaultfd, "holds the kernel in the middle of a copy: of use to exploits"),
+    (
+        libc::SYS_userfaultfd,
+        "holds the kernel in the middle of a copy: of use to exploits",
+    ),
     (libc::SYS_setns, "enters another name space"),
     (libc::SYS_mount, "changes what is where"),
     (libc::SYS_umount2, "uncovers what was laid over"),
@@ -38,15 +53,27 @@ const REFUSED: &[(i64, &str)] = &[
     (libc::SYS_fsmount, "mounts by the newer interface"),
     (libc::SYS_fspick, "mounts by the newer interface"),
     (libc::SYS_mount_setattr, "mounts by the newer interface"),
-    (libc::SYS_add_key, "keys are kept for users, not for workloads"),
-    (libc::SYS_request_key, "keys are kept for users, not for workloads"),
-    (libc::SYS_keyctl, "keys are kept for users, not for workloads"),
+    (
+        libc::SYS_add_key,
+        "keys are kept for users, not for workloads",
+    ),
+    (
+        libc::SYS_request_key,
+        "keys are kept for users, not for workloads",
+    ),
+    (
+        libc::SYS_keyctl,
+        "keys are kept for users, not for workloads",
+    ),
     (libc::SYS_kexec_load, "replaces the kernel"),
     (libc::SYS_kexec_file_load, "replaces the kernel"),
     (libc::SYS_init_module, "adds to the kernel"),
     (libc::SYS_finit_module, "adds to the kernel"),
     (libc::SYS_delete_module, "takes from the kernel"),
-    (libc::SYS_open_by_handle_at, "opens files past their directories"),
+    (
+        libc::SYS_open_by_handle_at,
+        "opens files past their directories",
+    ),
     (libc::SYS_fanotify_init, "watches other processes' files"),
 ];
 
@@ -107,13 +134,13 @@ fn programs() -> Result<[BpfProgram; 2], StageError> {
     // Its flags lie in memory, where no filter sees them. C libraries that are told that there is no such call
     // use the older one.
     let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-    Ok([
-        program(rules, libc::EPERM)?,
-        program(clone3, libc::ENOSYS)?,
-    ])
+    Ok([program(rules, libc::EPERM)?, program(clone3, libc::ENOSYS)?])
 }
 
-fn program(mut rules: BTreeMap<i64, Vec<SeccompRule>>, error: i32) -> Result<BpfProgram, StageError> {
+fn program(
+    mut rules: BTreeMap<i64, Vec<SeccompRule>>,
+    error: i32,
+) -> Result<BpfProgram, StageError> {
     let x32: Vec<_> = rules
         .iter()
         .map(|(number, rules)| (*number | X32, rules.clone()))

@@ -104,7 +104,9 @@ impl Tables {
             Some(id) => slot(id),
             None if table.waiting.len() == 1 => {
                 let mut only = table.waiting.drain().map(|(_, asked)| asked);
-                return only.next().map_or(For::Nobody, |asked| For::Waiting(Box::new(asked)));
+                return only
+                    .next()
+                    .map_or(For::Nobody, |asked| For::Waiting(Box::new(asked)));
             }
             None => return For::Nobody,
         };
@@ -126,7 +128,13 @@ impl Tables {
 
     /// Takes out everything: what the server was asked, and what the host was.
     pub(super) fn empty(&self) -> (Vec<Asked>, Vec<Asked>) {
-        let take = |of| self.lock(of).waiting.drain().map(|(_, asked)| asked).collect();
+        let take = |of| {
+            self.lock(of)
+                .waiting
+                .drain()
+                .map(|(_, asked)| asked)
+                .collect()
+        };
         (take(Of::Server), take(Of::Host))
     }
 
@@ -170,12 +178,18 @@ mod tests {
         tables.ask(Of::Server, asked(number.clone()));
         assert_eq!(tables.check(Of::Server, &text), Err(NotAsked::InUse));
         assert_eq!(tables.check(Of::Host, &text), Ok(()));
-        assert!(matches!(tables.answer(Of::Host, Some(&number)), For::Nobody));
+        assert!(matches!(
+            tables.answer(Of::Host, Some(&number)),
+            For::Nobody
+        ));
         let For::Waiting(found) = tables.answer(Of::Server, Some(&text)) else {
             panic!("it waits")
         };
         assert_eq!(found.id, number);
-        assert!(matches!(tables.answer(Of::Server, Some(&text)), For::Nobody));
+        assert!(matches!(
+            tables.answer(Of::Server, Some(&text)),
+            For::Nobody
+        ));
         assert!(tables.is_idle());
     }
 
@@ -187,7 +201,10 @@ mod tests {
         tables.ask(Of::Server, asked(id.clone()));
         assert!(tables.cancel(Of::Server, &id).is_some());
         assert_eq!(tables.check(Of::Server, &id), Ok(()));
-        assert!(matches!(tables.answer(Of::Server, Some(&id)), For::Cancelled));
+        assert!(matches!(
+            tables.answer(Of::Server, Some(&id)),
+            For::Cancelled
+        ));
         assert!(matches!(tables.answer(Of::Server, Some(&id)), For::Nobody));
     }
 

@@ -47,7 +47,9 @@ impl Session {
     async fn from_server(&self, frame: Frame<'_>) {
         let line = match frame {
             Frame::Line(line) => line,
-            Frame::CarriageReturn => return self.violation("a carriage return inside a line").await,
+            Frame::CarriageReturn => {
+                return self.violation("a carriage return inside a line").await;
+            }
             Frame::TooLong(skimmed) => return self.too_long(skimmed).await,
         };
         match parse_single(line, &FRAME) {
@@ -90,12 +92,7 @@ impl Session {
         let Some(mut record) = asked.record.take() else {
             return;
         };
-        let judged = answer::judge(
-            &self.talking,
-            Some(&asked.method),
-            asked.era,
-            &mut response,
-        );
+        let judged = answer::judge(&self.talking, Some(&asked.method), asked.era, &mut response);
         answered(&mut record, &response);
         drop(asked.in_flight.take());
         let upstream_us = u64::try_from(asked.since.elapsed().as_micros()).ok();
@@ -204,10 +201,7 @@ impl Session {
     }
 
     /// A notification may carry a task's result, and in it what the server asks of the host.
-    fn consider_told(
-        &self,
-        message: &Message,
-    ) -> Result<Permit<AboutMessage>, NotPassed> {
+    fn consider_told(&self, message: &Message) -> Result<Permit<AboutMessage>, NotPassed> {
         if message.method() == Some("notifications/tasks")
             && let Some(params) = message.params()
         {

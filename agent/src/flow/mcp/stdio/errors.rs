@@ -30,7 +30,11 @@ pub(super) async fn forward(mut from: Stream, to: Stream) {
                 0
             }
         };
-        let whole = if read == 0 { buffer.len() } else { ends(&buffer) };
+        let whole = if read == 0 {
+            buffer.len()
+        } else {
+            ends(&buffer)
+        };
         let bytes: Vec<u8> = buffer.drain(..whole).collect();
         if let Some(sink) = &mut to
             && !bytes.is_empty()
@@ -86,7 +90,10 @@ impl Allowance {
     /// Takes `bytes`; how long to wait before the next.
     fn take(&mut self, bytes: u64, now: Instant) -> Duration {
         let millis = now.saturating_duration_since(self.at).as_millis();
-        let grown = u64::try_from(millis).unwrap_or(u64::MAX).saturating_mul(RATE) / 1000;
+        let grown = u64::try_from(millis)
+            .unwrap_or(u64::MAX)
+            .saturating_mul(RATE)
+            / 1000;
         if grown > 0 {
             self.at = now;
         }

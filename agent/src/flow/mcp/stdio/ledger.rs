@@ -214,7 +214,9 @@ impl State {
             ("unanswered", self.failed),
             ("violations", self.violations),
         ];
-        let own = own.into_iter().map(|(what, count)| (Text::fixed(what), count));
+        let own = own
+            .into_iter()
+            .map(|(what, count)| (Text::fixed(what), count));
         let of = |(method, count): (&String, &u64)| (Text::new(method), *count);
         own.chain(self.notifications.iter().map(of))
             .filter(|(_, count)| *count > 0)

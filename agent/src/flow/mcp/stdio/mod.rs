@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::asked::{Asked, Tables};
 use self::ledger::Ledger;
-pub use self::sessions::Sessions;
 use self::sessions::Registered;
+pub use self::sessions::Sessions;
 use super::judge::Talking;
 use super::observed::Talk;
 use crate::audit::record::{Identity, Kind, ResponseKind, Side};
@@ -133,7 +133,9 @@ pub async fn serve_stdio(
 impl Offered {
     async fn accept(self, stages: &Arc<Stages>) -> Result<Serving, String> {
         let Self { told, descriptors } = self;
-        let unavailable = |_full: AuditUnavailable| "nothing can be recorded at present, so nothing is started".to_owned();
+        let unavailable = |_full: AuditUnavailable| {
+            "nothing can be recorded at present, so nothing is started".to_owned()
+        };
         let ends = Ends::new(descriptors)?;
         let actor = actor(stages, &told).ok_or("its workload is gone")?;
         let server = stages
@@ -204,8 +206,14 @@ impl Ends {
     fn new(descriptors: Vec<OwnedFd>) -> Result<Self, String> {
         let streams: Result<Vec<Stream>, _> = descriptors.into_iter().map(Stream::new).collect();
         let streams = streams.map_err(|error| format!("its streams cannot be used: {error}"))?;
-        let [host_input, host_output, host_errors, server_input, server_output, server_errors] =
-            <[Stream; 6]>::try_from(streams).map_err(|_other| "its streams are missing")?;
+        let [
+            host_input,
+            host_output,
+            host_errors,
+            server_input,
+            server_output,
+            server_errors,
+        ] = <[Stream; 6]>::try_from(streams).map_err(|_other| "its streams are missing")?;
         Ok(Self {
             host_input,
             host_output,
