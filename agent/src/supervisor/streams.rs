@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_pipe_is_opened_anew_and_a_socket_is_not() {
-        let (reader, writer) = std::io::pipe().unwrap();
+        let (reader, writer) = io::pipe().unwrap();
         let before = rustix::fs::fcntl_getfl(&reader).unwrap();
         let shared = reader.try_clone().unwrap();
         let streams = three(reader.into()).unwrap();
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn nothing_is_opened_further_than_its_owner_had_it() {
-        let (_reader, writer) = std::io::pipe().unwrap();
+        let (_reader, writer) = io::pipe().unwrap();
         let wrong = three(writer.into());
         assert!(
             matches!(wrong, Err(StreamFault::Direction { .. })),
