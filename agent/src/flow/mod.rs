@@ -248,11 +248,11 @@ impl Opening {
     async fn intercept(mut self, hello: Hello, peer: Peer, permit: Permit<Connect>) {
         self.record.tell_decision(permit.decision());
         let offers = hello.offers.clone();
-        let opened = self
-            .stages
-            .ways
-            .tls(permit, self.destination(&peer), &offers)
-            .await;
+        let to = self.destination(&peer);
+        let opened = match self.record.intend().await {
+            Ok(intended) => self.stages.ways.tls(permit, &intended, to, &offers).await,
+            Err(unavailable) => Err(unavailable.into()),
+        };
         let alpn = match &opened {
             Ok((_, alpn)) => *alpn,
             // The caller is to read why: HTTP is finished with it although nothing is behind.
@@ -322,7 +322,12 @@ impl Opening {
                 return self.record.fail(&describe::Cut);
             }
         }
-        let upstream = match self.stages.ways.raw(permit, self.destination(peer)).await {
+        let to = self.destination(peer);
+        let opened = match self.record.intend().await {
+            Ok(intended) => self.stages.ways.raw(permit, &intended, to).await,
+            Err(unavailable) => return self.record.refuse_with(&unavailable),
+        };
+        let upstream = match opened {
             Ok(upstream) => upstream,
             Err(fault) => return self.record.fail(&fault),
         };
