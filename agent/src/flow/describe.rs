@@ -8,10 +8,10 @@ use hyper::{Request, StatusCode};
 use thiserror::Error;
 
 use crate::audit::record::{
-    Decision, Effect, Extent, Finding, Http, Inspected, Inspection, Kind, Mode, Tcp, Workload,
+    Decision, Extent, Finding, Http, Inspected, Inspection, Kind, Tcp, Workload,
 };
 use crate::audit::{Log, OpenRecord, Outcome, Shared, Text};
-use crate::decide::Refused;
+use crate::decide::{Refused, overruled};
 use crate::forward::tunnel::Traffic;
 use crate::forward::upstream::Version;
 use crate::identify::peer::Peer;
@@ -200,22 +200,8 @@ impl Story for OpenRecord {
 
     fn refuse_with(mut self, why: impl Why) {
         let why = why.text();
-        // What the policy allowed so far and what was seen then refuses (MCP spoken to a stranger, an answer that
-        // cannot be judged) was decided otherwise in the end, by no rule.
         let mut record = self.record_mut();
-        let decision = record.decision.get_or_insert(Decision {
-            effect: Effect::Deny,
-            rule: None,
-            reason: None,
-            mode: Mode::Enforce,
-            would: None,
-            policy: None,
-            generation: None,
-            counters: Vec::new(),
-        });
-        decision.effect = Effect::Deny;
-        decision.rule = None;
-        decision.reason = Some(why.clone());
+        record.decision = Some(overruled(record.decision.take(), why.clone()));
         drop(record);
         drop(self.close(Outcome {
             error: Some(why),

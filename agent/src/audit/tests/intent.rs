@@ -132,7 +132,7 @@ async fn what_the_gate_did_not_outlive_is_ended_by_the_next_start() {
     let (log, writer) = start(directory.path(), patient());
     let (one, other) = (under_way(&log).await, under_way(&log).await);
     // Nothing was let through: there is nothing to say.
-    let _undecided = log.open(Kind::Http, Start::default()).await.unwrap();
+    let undecided = log.open(Kind::Http, Start::default()).await.unwrap();
     log.flush().await.unwrap();
     let copy = killed(directory.path());
     append(copy.path(), 1, options()).await;
@@ -157,7 +157,8 @@ async fn what_the_gate_did_not_outlive_is_ended_by_the_next_start() {
     // Another start has nothing left to end.
     append(copy.path(), 1, options()).await;
     assert_eq!(verify(copy.path()).unwrap().open, 0);
-    drop((one, other, _undecided));
+    drop((one, other, undecided));
+    log.flush().await.unwrap();
     assert_eq!(writer.finish(LIMIT).await, Finished::Complete);
 }
 
@@ -188,6 +189,7 @@ async fn a_second_crash_at_any_byte_of_the_recovery_ends_nothing_twice() {
         }
     }
     drop(open);
+    log.flush().await.unwrap();
     assert_eq!(writer.finish(LIMIT).await, Finished::Complete);
 }
 

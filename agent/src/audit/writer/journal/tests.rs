@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
@@ -83,8 +84,10 @@ fn journal(path: &Path, tricks: &Tricks, segment_bytes: u64) -> Journal {
         directory,
         tricks: Arc::clone(tricks),
     };
-    let cut_body = Box::new(|cut| {
-        let mut record = Record::new(id(0), clock::now(), Kind::Lifecycle);
+    let cuts = AtomicU16::new(0xf000);
+    let cut_body = Box::new(move |cut| {
+        let id = id(cuts.fetch_add(1, Ordering::Relaxed));
+        let mut record = Record::new(id, clock::now(), Kind::Lifecycle);
         record.lifecycle = Some(Lifecycle {
             cut: Some(cut),
             ..Lifecycle::default()
