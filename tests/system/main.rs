@@ -17,6 +17,8 @@ mod cause;
 #[cfg(test)]
 mod hand;
 #[cfg(test)]
+mod killed;
+#[cfg(test)]
 mod life;
 #[cfg(test)]
 mod names;
