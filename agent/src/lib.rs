@@ -15,6 +15,7 @@ pub mod decode;
 pub mod flow;
 pub mod forward;
 pub mod gate;
+pub mod hosts;
 pub mod identify;
 pub mod intake;
 pub mod launch;
