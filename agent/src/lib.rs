@@ -12,6 +12,7 @@ pub mod config;
 pub mod control;
 pub mod decide;
 pub mod decode;
+pub mod discover;
 pub mod flow;
 pub mod forward;
 pub mod gate;

@@ -94,7 +94,7 @@ impl fmt::Debug for Entry {
 }
 
 /// Every server of a file, in the order written.
-pub fn entries(format: &Format, text: &str, root: &Node) -> Vec<Entry> {
+pub(super) fn entries(format: &Format, text: &str, root: &Node) -> Vec<Entry> {
     let mut found = Vec::new();
     for path in format.servers {
         descend(root, path, &mut Vec::new(), text, &mut found);
@@ -178,7 +178,10 @@ fn read(node: &Node, text: &str) -> (How, Option<Sites>) {
     let args = holder.get("args");
     let texts = match args.map(|args| &args.node) {
         None => Some(Vec::new()),
-        Some(Node { value: Value::Other, span }) if is_nothing(text, span) => Some(Vec::new()),
+        Some(Node {
+            value: Value::Other,
+            span,
+        }) if is_nothing(text, span) => Some(Vec::new()),
         Some(node) => node.texts(),
     };
     let Some(texts) = texts else {
@@ -232,7 +235,9 @@ fn is_nothing(text: &str, span: &std::ops::Range<usize>) -> bool {
 
 /// The server that `exeat run NAME` starts.
 pub(crate) fn own(command: &str, args: &[String]) -> Option<String> {
-    let is_own = Path::new(command).file_name().is_some_and(|name| name == OWN);
+    let is_own = Path::new(command)
+        .file_name()
+        .is_some_and(|name| name == OWN);
     let at = args.iter().position(|arg| arg == "run")?;
     let before = args.get(..at)?;
     // Only options of every command may stand before the command.

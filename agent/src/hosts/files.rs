@@ -1,6 +1,7 @@
 //! The configuration files of a user, and one that is opened.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,15 @@ pub struct Listed {
     pub seen: Seen,
     /// The servers.
     pub entries: Vec<Entry>,
+}
+
+impl fmt::Debug for Listed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listed")
+            .field("path", &self.place.path)
+            .field("entries", &self.entries)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a configuration file cannot be used.
@@ -74,7 +84,11 @@ pub fn configured(account: &Account, project: Option<&Path>) -> Vec<PathBuf> {
             expand(account.home.clone(), file, &mut found);
         }
         for file in project.map(|_| format.project).unwrap_or_default() {
-            expand(project.unwrap_or(&account.home).to_owned(), file, &mut found);
+            expand(
+                project.unwrap_or(&account.home).to_owned(),
+                file,
+                &mut found,
+            );
         }
     }
     // A home may be the project.

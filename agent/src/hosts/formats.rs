@@ -194,6 +194,11 @@ static ANY: Format = Format {
 };
 
 impl Format {
+    /// The host of this word.
+    pub fn named(id: &str) -> Option<&'static Self> {
+        FORMATS.iter().find(|format| format.id == id)
+    }
+
     /// The host whose file a path names, by its last parts.
     pub fn of(path: &std::path::Path) -> &'static Self {
         let parts: Vec<String> = path
@@ -204,11 +209,21 @@ impl Format {
             let wanted: Vec<&str> = pattern.split('/').collect();
             let from = parts.len().checked_sub(wanted.len());
             let tail = from.and_then(|from| parts.get(from..)).unwrap_or_default();
-            !tail.is_empty() && tail.iter().zip(&wanted).all(|(part, want)| fits(want, part))
+            !tail.is_empty()
+                && tail
+                    .iter()
+                    .zip(&wanted)
+                    .all(|(part, want)| fits(want, part))
         };
         FORMATS
             .iter()
-            .find(|format| format.home.iter().chain(format.project).any(|file| ends(&file)))
+            .find(|format| {
+                format
+                    .home
+                    .iter()
+                    .chain(format.project)
+                    .any(|file| ends(&file))
+            })
             .unwrap_or(&ANY)
     }
 }

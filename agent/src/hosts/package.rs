@@ -57,7 +57,11 @@ const LAUNCHERS: &[Launcher] = &[
     npm("yarn", &[&["dlx"]]),
     npm("bun", &[&["x"]]),
     python("uvx", DIRECT, &["--from"]),
-    python("uv", &[&["tool", "run"], &["run"]], &["--from"]),
+    python(
+        "uv",
+        &[&["tool", "run"], &["tool", "uvx"], &["run"]],
+        &["--from"],
+    ),
     python("pipx", &[&["run"]], &["--spec"]),
     image("docker"),
     image("podman"),
@@ -97,8 +101,17 @@ const fn python(
         after,
         package,
         valued: &[
-            "--with", "--python", "-p", "--directory", "--project", "--index", "--index-url",
-            "--default-index", "--extra-index-url", "--env-file", "--with-editable",
+            "--with",
+            "--python",
+            "-p",
+            "--directory",
+            "--project",
+            "--index",
+            "--index-url",
+            "--default-index",
+            "--extra-index-url",
+            "--env-file",
+            "--with-editable",
         ],
         kind: Kind::Python,
     }
@@ -110,9 +123,32 @@ const fn image(name: &'static str) -> Launcher {
         after: &[&["run"], &["container", "run"]],
         package: &[],
         valued: &[
-            "-e", "--env", "--env-file", "-v", "--volume", "--mount", "-p", "--publish", "--name",
-            "--network", "--net", "-w", "--workdir", "-u", "--user", "--entrypoint", "-l", "--label",
-            "--add-host", "-m", "--memory", "--cpus", "--platform", "--pull", "-h", "--hostname",
+            "-e",
+            "--env",
+            "--env-file",
+            "-v",
+            "--volume",
+            "--mount",
+            "-p",
+            "--publish",
+            "--name",
+            "--network",
+            "--net",
+            "-w",
+            "--workdir",
+            "-u",
+            "--user",
+            "--entrypoint",
+            "-l",
+            "--label",
+            "--add-host",
+            "-m",
+            "--memory",
+            "--cpus",
+            "--platform",
+            "--pull",
+            "-h",
+            "--hostname",
         ],
         kind: Kind::Image,
     }
@@ -141,7 +177,9 @@ impl Package {
         };
         let name = file_name(command);
         if name == "env" {
-            let rest = args.iter().position(|arg| !arg.starts_with('-') && !arg.contains('='));
+            let rest = args
+                .iter()
+                .position(|arg| !arg.starts_with('-') && !arg.contains('='));
             let rest = rest.and_then(|at| args.get(at..)).unwrap_or_default();
             return match rest.split_first() {
                 Some((command, args)) => Self::within(command, args, depth),
@@ -169,7 +207,9 @@ impl Package {
     /// Whether its name says that it is an MCP server, as by far the most do.
     pub fn is_mcp(&self) -> bool {
         let (Self::Npm(name) | Self::Python(name) | Self::Image(name)) = self else {
-            let Self::Program(path) = self else { return false };
+            let Self::Program(path) = self else {
+                return false;
+            };
             let parts = Path::new(path).iter().rev().take(2);
             return parts.filter_map(|part| part.to_str()).any(speaks_of_mcp);
         };
@@ -184,9 +224,8 @@ impl Package {
                 one == two || (!absolute && file_name(one) == file_name(two))
             }
             // A tool's executable is mostly called as its package is.
-            (Self::Program(path), Self::Python(name)) | (Self::Python(name), Self::Program(path)) => {
-                python_name(file_name(path)) == *name
-            }
+            (Self::Program(path), Self::Python(name))
+            | (Self::Python(name), Self::Program(path)) => python_name(file_name(path)) == *name,
             _ => self == other,
         }
     }
@@ -231,7 +270,9 @@ impl Launcher {
                 break;
             }
             if self.kind == Kind::Interpreter && word == "-m" {
-                return words.next().map(|module| Package::Python(python_name(module)));
+                return words
+                    .next()
+                    .map(|module| Package::Python(python_name(module)));
             }
             let Some((option, value)) = option(word) else {
                 found = found.or(Some(word));
@@ -257,7 +298,9 @@ impl Launcher {
             Kind::Image => Package::Image(image_name(found)),
             Kind::Node => {
                 let name = file_name(found);
-                let runs = LAUNCHERS.iter().any(|other| other.kind == Kind::Npm && other.name == name);
+                let runs = LAUNCHERS
+                    .iter()
+                    .any(|other| other.kind == Kind::Npm && other.name == name);
                 if runs {
                     return Some(Package::within(name, words.as_slice(), depth));
                 }
@@ -280,7 +323,9 @@ fn option(word: &str) -> Option<(&str, Option<&str>)> {
 }
 
 fn is_script(name: &str) -> bool {
-    Path::new(name).extension().is_some_and(|extension| extension == "py")
+    Path::new(name)
+        .extension()
+        .is_some_and(|extension| extension == "py")
 }
 
 /// A script in a package's folder is that package.
@@ -317,7 +362,9 @@ fn npm_name(name: &str) -> String {
 
 /// Without version and extras, as PEP 503 compares names.
 fn python_name(name: &str) -> String {
-    let end = name.find(['@', '=', '[', '<', '>', '~', '!', ' ']).unwrap_or(name.len());
+    let end = name
+        .find(['@', '=', '[', '<', '>', '~', '!', ' '])
+        .unwrap_or(name.len());
     let name = name.get(..end).unwrap_or(name).to_ascii_lowercase();
     name.replace(['_', '.'], "-")
 }
@@ -346,7 +393,9 @@ fn speaks_of_mcp(name: &str) -> bool {
 pub(super) fn variable_at(args: &[String]) -> usize {
     let filled = |arg: &String| {
         let mut rest = arg.split('$').skip(1);
-        rest.any(|after| after.starts_with(|c: char| c == '{' || c == '_' || c.is_ascii_uppercase()))
+        rest.any(|after| {
+            after.starts_with(|c: char| c == '{' || c == '_' || c.is_ascii_uppercase())
+        })
     };
     args.iter().position(filled).unwrap_or(args.len())
 }

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
@@ -14,8 +15,8 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, fstat, fsync, open, openat,
-    readlinkat, renameat, unlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, fstat, fsync, open,
+    openat, readlinkat, renameat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -44,6 +45,15 @@ pub struct Seen {
     mode: u32,
 }
 
+impl fmt::Debug for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seen")
+            .field("inode", &self.inode)
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Why a file is not read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceFault {
@@ -59,7 +69,9 @@ pub enum PlaceFault {
         cause: io::Error,
     },
     /// Somebody else could have put it there.
-    #[error("`{path}` belongs to user {found}, not to {wanted} for whom this is done; name the owner with --user, or run it as the owner")]
+    #[error(
+        "`{path}` belongs to user {found}, not to {wanted} for whom this is done; name the owner with --user, or run it as the owner"
+    )]
     Owner {
         /// The file, directory or link.
         path: PathBuf,
@@ -98,9 +110,12 @@ impl Place {
         };
         let mut todo: VecDeque<OsString> = parts(path);
         let mut at = PathBuf::from("/");
-        let mut directory =
-            open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|cause| fault("open", &at, cause))?;
+        let mut directory = open(
+            "/",
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|cause| fault("open", &at, cause))?;
         let mut links = 0_u32;
         while let Some(part) = todo.pop_front() {
             let here = at.join(&part);
@@ -174,7 +189,9 @@ impl Place {
         let listing = openat(&self.directory, ".", flags, Mode::empty())
             .and_then(rustix::fs::Dir::new)
             .map_err(|cause| self.fault("list the directory of", cause.into()))?;
-        let names = listing.filter_map(Result::ok).map(|entry| entry.file_name().to_bytes().to_vec());
+        let names = listing
+            .filter_map(Result::ok)
+            .map(|entry| entry.file_name().to_bytes().to_vec());
         let mut names: Vec<_> = names
             .filter(|name| name.starts_with(prefix))
             .map(OsString::from_vec)
@@ -224,7 +241,11 @@ impl Place {
         self.put(text, seen, || {
             let now = self.read()?;
             let same = now.inode == seen.inode && now.text == seen.text;
-            if same { Ok(()) } else { Err(PlaceFault::Changed(self.path.clone())) }
+            if same {
+                Ok(())
+            } else {
+                Err(PlaceFault::Changed(self.path.clone()))
+            }
         })
     }
 
@@ -247,7 +268,8 @@ impl Place {
         check: impl FnOnce() -> Result<(), PlaceFault>,
     ) -> Result<(), PlaceFault> {
         let temporary = OsString::from(format!(".exeat-{}.new", std::process::id()));
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = openat(&self.directory, &temporary, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|cause| self.fault("write beside", cause.into()))?;
         let mut file = File::from(made);
@@ -289,7 +311,11 @@ impl Place {
 fn fill(file: &mut File, text: &str, like: &Seen) -> io::Result<()> {
     let made = fstat(&*file)?;
     if (made.st_uid, made.st_gid) != (like.uid, like.gid) {
-        fchown(&*file, Some(Uid::from_raw(like.uid)), Some(Gid::from_raw(like.gid)))?;
+        fchown(
+            &*file,
+            Some(Uid::from_raw(like.uid)),
+            Some(Gid::from_raw(like.gid)),
+        )?;
     }
     file.write_all(text.as_bytes())?;
     fchmod(&*file, Mode::from_raw_mode(like.mode))?;

@@ -21,6 +21,7 @@ const FILL_IN: &str = "FILL IN";
 pub struct Register<'a> {
     policy: Option<&'a PolicySet>,
     proposed: BTreeMap<String, Wanted>,
+    hosts: BTreeMap<String, Matched>,
 }
 
 /// What is proposed under a name.
@@ -28,6 +29,18 @@ pub struct Register<'a> {
 enum Wanted {
     Launch(Stdio),
     Url(String),
+    Listen(String, Matched),
+}
+
+/// Which processes an entry means.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Matched {
+    /// The executable's absolute path.
+    pub exe: String,
+    /// The first argument, where the executable is an interpreter.
+    pub script: Option<String>,
+    /// The user's name.
+    pub user: String,
 }
 
 /// An entry for the register, as YAML. Holds no secret.
@@ -39,12 +52,19 @@ pub struct Proposal {
     pub yaml: String,
 }
 
+impl std::fmt::Debug for Register<'_> {
+    /// The names alone: what is proposed under them may hold secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.proposed.keys()).finish()
+    }
+}
+
 impl<'a> Register<'a> {
     /// With what the policy has.
     pub fn new(policy: Option<&'a PolicySet>) -> Self {
         Self {
             policy,
-            proposed: BTreeMap::new(),
+            ..Self::default()
         }
     }
 
@@ -56,7 +76,9 @@ impl<'a> Register<'a> {
         let name = plain(name);
         let mut same = None;
         for server in self.policy?.servers() {
-            let Some(launch) = server.launch() else { continue };
+            let Some(launch) = server.launch() else {
+                continue;
+            };
             let named = *server.name == *name;
             if launch.command == wanted.command && launch.args == wanted.args {
                 if named {
@@ -82,10 +104,12 @@ impl<'a> Register<'a> {
     /// The server of the policy at this URL.
     pub fn at(&self, url: &str) -> Option<&'a Server> {
         let wanted = Url::parse(bare(url)).ok()?.to_string();
-        self.policy?.servers().find(|server| match &server.transport {
-            Transport::Url(url) => url.to_string() == wanted,
-            Transport::Launch(_) | Transport::Listen(_) => false,
-        })
+        self.policy?
+            .servers()
+            .find(|server| match &server.transport {
+                Transport::Url(url) => url.to_string() == wanted,
+                Transport::Launch(_) | Transport::Listen(_) => false,
+            })
     }
 
     /// The name for a server that a host starts: the policy's, or one that is free, which is
@@ -97,12 +121,33 @@ impl<'a> Register<'a> {
         }
     }
 
-    /// Proposes a server at a URL, unless the policy has it or would not take the URL.
-    pub fn remote(&mut self, name: &str, url: &str) {
+    /// Proposes a server at a URL, unless the policy has it or would not take the URL; its name.
+    pub fn remote(&mut self, name: &str, url: &str) -> Option<String> {
         let url = bare(url);
-        if self.at(url).is_none() && Url::parse(url).is_ok() && masked_url(url) == url {
-            self.free(name, Wanted::Url(url.to_owned()));
+        let fits = self.at(url).is_none() && Url::parse(url).is_ok() && masked_url(url) == url;
+        fits.then(|| self.free(name, Wanted::Url(url.to_owned())))
+    }
+
+    /// Proposes a server that something else starts and that listens; its name.
+    pub fn listening(&mut self, name: &str, address: &str, matched: &Matched) -> String {
+        self.free(name, Wanted::Listen(address.to_owned(), matched.clone()))
+    }
+
+    /// Proposes a host, unless one is proposed that is the same processes; its name.
+    pub fn host(&mut self, name: &str, matched: Matched) -> Option<String> {
+        if matched.rule().is_none() || self.hosts.values().any(|other| *other == matched) {
+            return None;
         }
+        let held = self
+            .policy
+            .is_some_and(|policy| policy.host(name).is_some() || policy.identity(name).is_some());
+        let name = if held || self.hosts.contains_key(name) {
+            plain(&format!("{name}-{}", matched.user))
+        } else {
+            plain(name)
+        };
+        self.hosts.insert(name.clone(), matched);
+        Some(name)
     }
 
     fn free(&mut self, name: &str, wanted: Wanted) -> String {
@@ -117,7 +162,9 @@ impl<'a> Register<'a> {
                     format!("{}{ending}", base.get(..kept).unwrap_or(&base))
                 }
             };
-            let taken = self.policy.is_some_and(|policy| policy.server(&name).is_some());
+            let taken = self
+                .policy
+                .is_some_and(|policy| policy.server(&name).is_some());
             match self.proposed.get(&name) {
                 Some(other) if *other == wanted => return name,
                 None if !taken => {
@@ -136,22 +183,71 @@ impl<'a> Register<'a> {
             yaml: match wanted {
                 Wanted::Launch(stdio) => launch(name, stdio),
                 Wanted::Url(url) => format!("{}    url: {}\n", head(name), quoted(url)),
+                Wanted::Listen(address, matched) => {
+                    // Two entries must not claim the same processes.
+                    let same = |other: &&Wanted| matches!(other, Wanted::Listen(_, claimed) if claimed == matched);
+                    let first = self.proposed.values().find(same) == Some(wanted);
+                    let rule = matched.rule().filter(|_| first);
+                    let rule = rule.map(|rule| format!("    match: {rule}\n"));
+                    let listen = format!("    listen: {}\n", quoted(address));
+                    head(name) + &listen + &rule.unwrap_or_default()
+                }
             },
         };
         self.proposed.iter().map(proposal).collect()
     }
+
+    /// The hosts that were proposed, by name.
+    pub fn host_proposals(&self) -> Vec<Proposal> {
+        let proposal = |(name, matched): (&String, &Matched)| Proposal {
+            name: name.clone(),
+            yaml: format!(
+                "  {}:\n    match: {}\n",
+                word(name),
+                matched.rule().unwrap_or_default()
+            ),
+        };
+        self.hosts.iter().map(proposal).collect()
+    }
+}
+
+impl Matched {
+    /// As `match:` in the policy; `None` where it cannot be written.
+    fn rule(&self) -> Option<String> {
+        let path = |path: &str| path.starts_with('/') && !path.ends_with(" (deleted)");
+        if !path(&self.exe) {
+            return None;
+        }
+        let args = match &self.script {
+            // A pattern's letters would mean something else.
+            Some(script) if script.contains(['*', '?', '[', ']', '{', '}', '\\']) => return None,
+            Some(script) => format!(", args: [{}]", quoted(script)),
+            None => String::new(),
+        };
+        Some(format!(
+            "{{ exe: {}{args}, user: {} }}",
+            quoted(&self.exe),
+            quoted(&self.user)
+        ))
+    }
 }
 
 /// A whole policy file with these entries; nothing where there are none.
-pub fn document(proposals: &[Proposal]) -> String {
-    if proposals.is_empty() {
+pub fn document(servers: &[Proposal], hosts: &[Proposal]) -> String {
+    if servers.is_empty() && hosts.is_empty() {
         return String::new();
     }
     let mut text = format!(
-        "# Replace what says {FILL_IN}, add `egress` for what each server may reach, then `exeat policy check`.\nversion: 1\nservers:\n"
+        "# Replace what says {FILL_IN}, add `egress` for what each may reach, then `exeat policy check`.\nversion: 1\n"
     );
-    for proposal in proposals {
-        text.push_str(&proposal.yaml);
+    for (section, proposals) in [("servers", servers), ("hosts", hosts)] {
+        if !proposals.is_empty() {
+            text.push_str(section);
+            text.push_str(":\n");
+        }
+        for proposal in proposals {
+            text.push_str(&proposal.yaml);
+        }
     }
     text
 }
@@ -179,7 +275,11 @@ fn launch(name: &str, stdio: &Stdio) -> String {
     line(format_args!("    launch:"));
     line(format_args!("      command: {}", word(&stdio.command)));
     let masked = masked_arguments(&stdio.args);
-    if masked.iter().zip(&stdio.args).any(|(masked, arg)| masked != arg) {
+    if masked
+        .iter()
+        .zip(&stdio.args)
+        .any(|(masked, arg)| masked != arg)
+    {
         line(format_args!(
             "      # a secret stood in the arguments: give it in `env`, as {{ secret: NAME }}"
         ));
@@ -191,7 +291,11 @@ fn launch(name: &str, stdio: &Stdio) -> String {
             } else {
                 quoted(&format!("{FILL_IN}: {masked}"))
             };
-            if text.starts_with('"') { text } else { quoted(arg) }
+            if text.starts_with('"') {
+                text
+            } else {
+                quoted(arg)
+            }
         });
         let items: Vec<String> = items.collect();
         line(format_args!("      args: [{}]", items.join(", ")));
@@ -206,7 +310,9 @@ fn launch(name: &str, stdio: &Stdio) -> String {
     for (variable, value) in &stdio.env {
         match variable_value(name, variable, value) {
             Some(value) => line(format_args!("        {variable}: {value}")),
-            None => line(format_args!("        # a variable of another name than the register takes")),
+            None => line(format_args!(
+                "        # a variable of another name than the register takes"
+            )),
         }
     }
     if stdio.env.iter().all(|(variable, _)| !is_variable(variable)) && !stdio.env.is_empty() {
@@ -219,22 +325,34 @@ fn launch(name: &str, stdio: &Stdio) -> String {
 fn fetched(stdio: &Stdio) -> Vec<String> {
     const NAMED: &[(&str, &[&str])] = &[
         ("npm", &["npm_config_registry", "NPM_CONFIG_REGISTRY"]),
-        ("python", &["UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"]),
+        (
+            "python",
+            &["UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"],
+        ),
     ];
     let package = Package::of(&stdio.command, &stdio.args);
     let launched = !matches!(&package, Package::Python(_)) || !is_interpreter(&stdio.command);
     let list = |table: &'static [(&str, &[&'static str])]| {
-        let found = table.iter().find(|(kind, _)| *kind == package.kind() && launched);
+        let found = table
+            .iter()
+            .find(|(kind, _)| *kind == package.kind() && launched);
         found.map(|(_, list)| *list).unwrap_or_default()
     };
     let named = list(NAMED).iter().find_map(|variable| {
         let (_, value) = stdio.env.iter().find(|(name, _)| name == variable)?;
         let authority = value.split_once("://")?.1.split(['/', '?', '#']).next()?;
         let host = authority.rsplit('@').next()?.split(':').next()?;
-        exeat_policy::Name::parse(host).ok().map(|name| name.to_string())
+        exeat_policy::Name::parse(host)
+            .ok()
+            .map(|name| name.to_string())
     });
     named.map_or_else(
-        || list(REGISTRIES).iter().map(|host| (*host).to_owned()).collect(),
+        || {
+            list(REGISTRIES)
+                .iter()
+                .map(|host| (*host).to_owned())
+                .collect()
+        },
         |host| vec![host],
     )
 }
@@ -272,16 +390,28 @@ fn secret_name(server: &str, variable: &str) -> String {
 /// As the policy names variables.
 fn is_variable(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// A name as the register takes it.
 fn plain(name: &str) -> String {
-    let kept = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+    let kept = |c: char| {
+        if c.is_ascii_alphanumeric() || "-_.".contains(c) {
+            c
+        } else {
+            '-'
+        }
+    };
     let name: String = name.chars().map(kept).collect();
     let name = name.trim_matches(|c: char| !c.is_ascii_alphanumeric());
     let name = name.get(..MAX_NAME.min(name.len())).unwrap_or(name);
-    if name.is_empty() { "server".to_owned() } else { name.to_owned() }
+    if name.is_empty() {
+        "server".to_owned()
+    } else {
+        name.to_owned()
+    }
 }
 
 /// A text without quotes where YAML reads it as the same text.
@@ -307,7 +437,11 @@ pub fn masked_arguments(args: &[String]) -> Vec<String> {
             let option = arg.starts_with('-');
             let secret = after && !option;
             after = option && !arg.contains('=') && is_telling(arg);
-            if secret { mask::MASK.to_owned() } else { masked(arg) }
+            if secret {
+                mask::MASK.to_owned()
+            } else {
+                masked(arg)
+            }
         })
         .collect()
 }

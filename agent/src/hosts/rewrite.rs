@@ -1,5 +1,7 @@
 //! Having a host start its servers by `exeat run`, and nothing else of its file changed.
 
+use std::fmt;
+
 use super::entry::{Entry, How, Site, Sites, Stdio, entries};
 use super::formats::Format;
 use super::package::variable_at;
@@ -13,7 +15,7 @@ pub struct Rewritten {
     pub changes: Vec<Change>,
 }
 
-/// A server that is started otherwise than before. Holds secrets, so there is no `Debug`.
+/// A server that is started otherwise than before; what was started may hold secrets.
 pub struct Change {
     /// Where it stands: its keys, joined with dots.
     pub at: String,
@@ -27,6 +29,24 @@ pub struct Change {
     pub after: (String, Vec<String>),
 }
 
+impl fmt::Debug for Rewritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rewritten")
+            .field("changes", &self.changes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Change")
+            .field("at", &self.at)
+            .field("line", &self.line)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Why a file was not rewritten.
 #[derive(Debug, thiserror::Error)]
 pub enum RewriteFault {
@@ -34,7 +54,9 @@ pub enum RewriteFault {
     #[error(transparent)]
     Tree(#[from] TreeFault),
     /// It would read otherwise than meant.
-    #[error("line {line}: the server there is written in a way that cannot be changed safely; change it by hand to `exeat run NAME`")]
+    #[error(
+        "line {line}: the server there is written in a way that cannot be changed safely; change it by hand to `exeat run NAME`"
+    )]
     Unsafe {
         /// Counted from 1.
         line: usize,
@@ -45,7 +67,7 @@ pub enum RewriteFault {
 ///
 /// Arguments that the host fills in (`${workspaceFolder}`) and those after them stay the host's, and
 /// are handed on after `--`.
-pub fn rewrite(
+pub(super) fn rewrite(
     format: &Format,
     syntax: Syntax,
     text: &str,
@@ -61,7 +83,10 @@ pub fn rewrite(
         };
         let name = name_of(&entry, stdio);
         let mut args = vec!["run".to_owned(), name.clone()];
-        let own = stdio.args.get(variable_at(&stdio.args)..).unwrap_or_default();
+        let own = stdio
+            .args
+            .get(variable_at(&stdio.args)..)
+            .unwrap_or_default();
         if !own.is_empty() {
             args.push("--".to_owned());
             args.extend(own.iter().cloned());
@@ -92,11 +117,14 @@ fn prove(
 ) -> Result<(), RewriteFault> {
     let line = rewritten.changes.first().map_or(1, |change| change.line);
     let unsafe_at = |line| RewriteFault::Unsafe { line };
-    let after = syntax.parse(&rewritten.text).map_err(|_fault| unsafe_at(line))?;
+    let after = syntax
+        .parse(&rewritten.text)
+        .map_err(|_fault| unsafe_at(line))?;
     let mut through = entries(format, &rewritten.text, &after).into_iter();
     for change in &rewritten.changes {
         let found = through.find(|entry| entry.at == change.at);
-        let same = matches!(found.map(|entry| entry.how), Some(How::Exeat(name)) if name == change.name);
+        let same =
+            matches!(found.map(|entry| entry.how), Some(How::Exeat(name)) if name == change.name);
         if !same {
             return Err(unsafe_at(change.line));
         }
@@ -165,7 +193,10 @@ fn list(syntax: Syntax, text: &str, site: &Site, args: &[String]) -> String {
     if syntax == Syntax::Yaml && block {
         let indent = before(text, site.value.start);
         let blank: String = indent.chars().map(|_| ' ').collect();
-        let items: Vec<String> = args.iter().map(|arg| format!("- {}", quoted(arg))).collect();
+        let items: Vec<String> = args
+            .iter()
+            .map(|arg| format!("- {}", quoted(arg)))
+            .collect();
         return items.join(&format!("{}{blank}", line_end(text)));
     }
     flow(args)

@@ -44,9 +44,13 @@ fn node(value: &ast::Value<'_>, offset: usize) -> Node {
     let span = range.start.saturating_add(offset)..range.end.saturating_add(offset);
     let value = match value {
         ast::Value::StringLit(text) => Value::Text(text.value.clone().into_owned()),
-        ast::Value::Array(array) => {
-            Value::List(array.elements.iter().map(|item| node(item, offset)).collect())
-        }
+        ast::Value::Array(array) => Value::List(
+            array
+                .elements
+                .iter()
+                .map(|item| node(item, offset))
+                .collect(),
+        ),
         ast::Value::Object(object) => Value::Map(
             object
                 .properties

@@ -27,15 +27,15 @@ pub enum Syntax {
 }
 
 /// A value and its bytes. Values may be secrets, so there is no `Debug`.
-pub struct Node {
+pub(super) struct Node {
     /// Where it stands in the file.
-    pub span: Range<usize>,
+    pub(super) span: Range<usize>,
     /// What it is.
-    pub value: Value,
+    pub(super) value: Value,
 }
 
 /// A value, as far as it matters here.
-pub enum Value {
+pub(super) enum Value {
     /// A text.
     Text(String),
     /// A list.
@@ -47,13 +47,13 @@ pub enum Value {
 }
 
 /// A member of a mapping.
-pub struct Member {
+pub(super) struct Member {
     /// Its key.
-    pub key: String,
+    pub(super) key: String,
     /// Where the key begins.
-    pub start: usize,
+    pub(super) start: usize,
     /// Its value.
-    pub node: Node,
+    pub(super) node: Node,
 }
 
 /// Why a file cannot be read; never with a value of the file in it.
@@ -80,11 +80,11 @@ pub enum TreeFault {
 
 /// A replacement of bytes.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Edit {
+pub(super) struct Edit {
     /// Which bytes; an empty range inserts.
-    pub span: Range<usize>,
+    pub(super) span: Range<usize>,
     /// What stands there afterwards.
-    pub text: String,
+    pub(super) text: String,
 }
 
 impl Syntax {
@@ -98,7 +98,7 @@ impl Syntax {
     }
 
     /// Reads a file; an empty one is an empty mapping.
-    pub fn parse(self, text: &str) -> Result<Node, TreeFault> {
+    pub(super) fn parse(self, text: &str) -> Result<Node, TreeFault> {
         let root = match self {
             Self::Json => json::parse(text),
             Self::Toml => toml::parse(text),
@@ -111,12 +111,12 @@ impl Syntax {
 
 impl Node {
     /// The member of this key, of a mapping.
-    pub fn get(&self, key: &str) -> Option<&Member> {
+    pub(super) fn get(&self, key: &str) -> Option<&Member> {
         self.members().iter().find(|member| member.key == key)
     }
 
     /// The members of a mapping.
-    pub fn members(&self) -> &[Member] {
+    pub(super) fn members(&self) -> &[Member] {
         match &self.value {
             Value::Map(members) => members,
             Value::Text(_) | Value::List(_) | Value::Other => &[],
@@ -124,7 +124,7 @@ impl Node {
     }
 
     /// The text, of a text.
-    pub fn text(&self) -> Option<&str> {
+    pub(super) fn text(&self) -> Option<&str> {
         match &self.value {
             Value::Text(text) => Some(text),
             Value::List(_) | Value::Map(_) | Value::Other => None,
@@ -132,7 +132,7 @@ impl Node {
     }
 
     /// The texts of a list of nothing else.
-    pub fn texts(&self) -> Option<Vec<String>> {
+    pub(super) fn texts(&self) -> Option<Vec<String>> {
         match &self.value {
             Value::List(items) => items
                 .iter()
@@ -174,13 +174,16 @@ fn check(node: &Node, text: &str, depth: usize) -> Result<usize, TreeFault> {
 }
 
 /// The line that a byte is in, counted from 1.
-pub fn line_of(text: &str, at: usize) -> usize {
+pub(super) fn line_of(text: &str, at: usize) -> usize {
     let before = text.as_bytes().iter().take(at);
-    before.filter(|byte| **byte == b'\n').count().saturating_add(1)
+    before
+        .filter(|byte| **byte == b'\n')
+        .count()
+        .saturating_add(1)
 }
 
 /// The text with its edits, which do not overlap, in any order.
-pub fn apply(text: &str, edits: &[Edit]) -> String {
+pub(super) fn apply(text: &str, edits: &[Edit]) -> String {
     let mut edits: Vec<&Edit> = edits.iter().collect();
     edits.sort_by_key(|edit| edit.span.start);
     let mut out = String::with_capacity(text.len());
@@ -195,14 +198,16 @@ pub fn apply(text: &str, edits: &[Edit]) -> String {
 }
 
 /// A text in double quotes, as all three syntaxes read it.
-pub fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for character in text.chars() {
         match character {
             '"' | '\\' => out.extend(['\\', character]),
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
-            _ if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}' | '\u{feff}') => {
+            _ if character.is_control()
+                || matches!(character, '\u{2028}' | '\u{2029}' | '\u{feff}') =>
+            {
                 out.push_str(&format!("\\u{:04x}", u32::from(character)));
             }
             _ => out.push(character),

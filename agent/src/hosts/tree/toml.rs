@@ -10,7 +10,12 @@ pub(super) fn parse(text: &str) -> Result<Node, TreeFault> {
     let document = Document::parse(text).map_err(|error| TreeFault::Syntax {
         line: line_of(text, error.span().map_or(0, |span| span.start)),
         // The message alone: the whole text would quote the file.
-        what: error.message().lines().next().unwrap_or_default().to_owned(),
+        what: error
+            .message()
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned(),
     })?;
     Ok(Node {
         span: 0..text.len(),

@@ -55,7 +55,11 @@ pub(super) fn parse(text: &str) -> Result<Node, TreeFault> {
                 let plain = style == ScalarStyle::Plain && !is_text(&value);
                 Node {
                     span: bytes.of(&span),
-                    value: if plain { Value::Other } else { Value::Text(value.into_owned()) },
+                    value: if plain {
+                        Value::Other
+                    } else {
+                        Value::Text(value.into_owned())
+                    },
                 }
             }
             Event::SequenceStart(..) | Event::MappingStart(..) => {
@@ -63,7 +67,9 @@ pub(super) fn parse(text: &str) -> Result<Node, TreeFault> {
                     return Err(TreeFault::Bounds);
                 }
                 let start = bytes.of(&span).start;
-                let flow = text.get(start..).is_some_and(|rest| rest.starts_with(['[', '{']));
+                let flow = text
+                    .get(start..)
+                    .is_some_and(|rest| rest.starts_with(['[', '{']));
                 let kind = match event {
                     Event::SequenceStart(..) => Kind::List(Vec::new()),
                     _ => Kind::Map(Vec::new(), None),
@@ -88,7 +94,16 @@ pub(super) fn parse(text: &str) -> Result<Node, TreeFault> {
 fn is_text(plain: &str) -> bool {
     let word = matches!(
         plain,
-        "" | "~" | "null" | "Null" | "NULL" | "true" | "True" | "TRUE" | "false" | "False" | "FALSE"
+        "" | "~"
+            | "null"
+            | "Null"
+            | "NULL"
+            | "true"
+            | "True"
+            | "TRUE"
+            | "false"
+            | "False"
+            | "FALSE"
     );
     !word && plain.parse::<f64>().is_err()
 }
@@ -102,7 +117,11 @@ fn close(done: Open, end: usize) -> Node {
             Value::Map(members),
         ),
     };
-    let end = if done.flow { end } else { last.unwrap_or(done.start) };
+    let end = if done.flow {
+        end
+    } else {
+        last.unwrap_or(done.start)
+    };
     Node {
         span: done.start..end,
         value,
