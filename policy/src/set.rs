@@ -7,8 +7,8 @@ use sha2::{Digest as _, Sha256};
 use crate::check::check;
 use crate::fault::{Fault, Source};
 use crate::index::{Id, Index, position};
-use crate::load::{Draft, load};
-use crate::model::{Host, Identity, Limit, Mode, Rule, Server};
+use crate::load::{Draft, load, settle};
+use crate::model::{Host, Identity, Limit, Mode, Role, Rule, Server, Written};
 
 /// A policy set: all files, checked as a whole. Made only by [`compile`].
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub struct PolicySet {
     servers: Vec<Server>,
     hosts: Vec<Host>,
     identities: Vec<Identity>,
+    roles: Vec<Role>,
     rules: Vec<Rule>,
     limits: Vec<Limit>,
     mode: Mode,
@@ -35,6 +36,7 @@ pub fn compile(sources: &[Source]) -> Result<PolicySet, Vec<Fault>> {
         .iter()
         .flat_map(|source| load(source, &mut draft))
         .collect();
+    settle(&mut draft);
     faults.extend(check(&draft));
     if !faults.is_empty() {
         faults.sort();
@@ -55,6 +57,7 @@ pub fn compile(sources: &[Source]) -> Result<PolicySet, Vec<Fault>> {
         servers,
         hosts,
         identities,
+        roles,
         rules,
         limits,
         mode,
@@ -67,6 +70,7 @@ pub fn compile(sources: &[Source]) -> Result<PolicySet, Vec<Fault>> {
         servers,
         hosts,
         identities,
+        roles,
         rules,
         limits,
         mode,
@@ -141,10 +145,23 @@ impl PolicySet {
         self.identities.get(found.ok()?)
     }
 
-    /// The rules, in the order of the files.
+    /// The roles, in the order of the files.
+    #[must_use]
+    pub fn roles(&self) -> &[Role] {
+        &self.roles
+    }
+
+    /// The rules, in the order of the files; then the grants of all roles.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// The rules that are written as such.
+    pub fn written_rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules
+            .iter()
+            .filter(|rule| rule.written == Written::Rule)
     }
 
     /// The limits, in the order of the files; [`Reason::LimitReached`](crate::Reason) counts along it.

@@ -141,7 +141,7 @@ proptest! {
         prop_assert!(may || verdict.effect == Effect::Deny);
         let action = Action::Connect { target: Target::Name(&name), port, protocol: Protocol::Tcp };
         prop_assert_eq!(ask(&set, caller, action).effect == Effect::Allow, port == 443);
-        let action = Action::Mcp { server: &path, method: &method, name: Some(&path), hints: None, session: None };
+        let action = Action::Mcp { server: &path, method: &method, name: Some(&path), arguments: None, hints: None, session: None };
         prop_assert_eq!(ask(&set, caller, action).effect, Effect::Deny);
     }
 

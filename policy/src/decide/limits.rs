@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 
 use super::explain::{Outcome, Subject};
-use super::mcp::Message;
+use super::mcp::{Arguments, Message};
 use super::watch::Watch;
 use super::{Action, Caller, Reason, Request, Verdict, Workload, deny};
 use crate::index::position;
@@ -131,6 +131,7 @@ pub fn limit_keys(set: &PolicySet, request: &Request<'_>) -> Vec<LimitKey> {
         server,
         method: TOOLS_CALL,
         name,
+        arguments,
         hints,
         session,
     } = request.action
@@ -141,6 +142,7 @@ pub fn limit_keys(set: &PolicySet, request: &Request<'_>) -> Vec<LimitKey> {
         server,
         method: TOOLS_CALL,
         name,
+        arguments: Arguments::Given(arguments),
         hints,
         session,
     };
@@ -218,11 +220,10 @@ fn applicable<'a>(
 }
 
 fn about(tools: &Selector, tool: &str, classes: ClassSet) -> bool {
-    match tools {
-        Selector::Any => true,
-        Selector::Names(globs) => globs.iter().any(|glob| glob.matches(tool)),
-        Selector::Classes(named) => classes.meets(*named),
-    }
+    tools
+        .names()
+        .is_none_or(|globs| globs.iter().any(|glob| glob.matches(tool)))
+        && tools.classes().is_none_or(|named| classes.meets(named))
 }
 
 /// Names a counter: what the limit says, and whose call it is. The parts are told apart by their lengths,
@@ -236,10 +237,11 @@ fn key(limit: &Limit, caller: &Caller<'_>, server: &Server, message: &Message<'_
     for name in &limit.servers {
         part("of", name);
     }
-    match &limit.tools {
-        Selector::Any => {}
-        Selector::Names(globs) => globs.iter().for_each(|glob| part("like", glob.as_str())),
-        Selector::Classes(classes) => part("class", &classes.to_string()),
+    for glob in limit.tools.names().unwrap_or_default() {
+        part("like", glob.as_str());
+    }
+    if let Some(classes) = limit.tools.classes() {
+        part("class", &classes.to_string());
     }
     for per in &limit.per {
         match per {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Id, Map, position};
 use crate::load::Draft;
-use crate::model::{Effect, Mode, Rule, Selector};
+use crate::model::{Effect, Mode, Rule};
 use crate::time::{Date, Timestamp};
 
 /// Stands for everyone in place of a caller's number.
@@ -109,7 +109,7 @@ impl Slots {
         }
     }
 
-    /// Whether an allow rule in force names one of these callers, whatever else it asks for.
+    /// Whether a rule in force that does not deny names one of these callers, whatever else it asks for.
     pub(crate) fn reaches(&self, callers: &[Id], now: Timestamp) -> bool {
         self.of(callers).any(|slot| slot.reach.holds(now))
     }
@@ -125,18 +125,17 @@ struct Slot {
 
 impl Slot {
     fn insert(&mut self, id: Id, rule: &Rule) {
-        if rule.effect == Effect::Allow && rule.mode == Mode::Enforce {
+        // What waits for a person or is run dry is spoken with, too.
+        if rule.effect != Effect::Deny && rule.mode == Mode::Enforce {
             self.reach.add(rule.expires);
         }
-        match &rule.tools {
-            Selector::Any | Selector::Classes(_) => self.prefixes.insert("", id),
-            Selector::Names(globs) => {
-                for glob in globs {
-                    match glob.literal() {
-                        Some(name) => self.exact.entry(name.into()).or_default().push(id),
-                        None => self.prefixes.insert(glob.prefix(), id),
-                    }
-                }
+        let Some(globs) = rule.tools.names() else {
+            return self.prefixes.insert("", id);
+        };
+        for glob in globs {
+            match glob.literal() {
+                Some(name) => self.exact.entry(name.into()).or_default().push(id),
+                None => self.prefixes.insert(glob.prefix(), id),
             }
         }
     }

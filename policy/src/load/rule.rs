@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::words::{check_name, date, rate};
+use super::words::{check_name, date, duration, rate};
 use super::{Kind, Loader, tables};
-use crate::model::{Cap, ClassSet, Limit, Rule, Selector};
+use crate::model::{Cap, Class, ClassSet, Effect, Limit, Rule, Selector, Written};
 use crate::yaml::{Fields, Node, Value};
 
 impl Loader<'_> {
@@ -20,7 +20,7 @@ impl Loader<'_> {
                 let id = self.reader.parsed(node, "a name", parse)?;
                 Some(self.define(Kind::Rule, &id, node.span))
             });
-        let who = self.narrowing(fields, "who", Kind::Who, "identities or hosts");
+        let who = self.narrowing(fields, "who", Kind::Who, "identities, hosts or roles");
         let servers = self.narrowing(fields, "servers", Kind::Server, "servers");
         let methods = fields
             .get("methods")
@@ -29,10 +29,14 @@ impl Loader<'_> {
         let effect = self
             .reader
             .required(fields, "effect", "a rule")
-            .and_then(|node| {
-                self.reader
-                    .choice(node, &tables::EFFECTS, &tables::EFFECTS_LATER)
-            });
+            .and_then(|node| self.reader.choice(node, &tables::EFFECTS, &[]));
+        let args = self.arguments(fields, effect);
+        let approvers =
+            self.narrowing(fields, "approvers", Kind::Who, "identities, hosts or roles");
+        let timeout_ms = fields
+            .get("timeout")
+            .and_then(|node| self.reader.parsed(node, "a time as `10m`", duration));
+        self.check_approval(fields, effect);
         let mode = fields
             .get("mode")
             .and_then(|node| self.reader.choice(node, &tables::MODES, &[]));
@@ -43,23 +47,39 @@ impl Loader<'_> {
         let expires = fields
             .get("expires")
             .and_then(|node| self.reader.parsed(node, "a day as `2027-02-01`", date));
-        let (Some(id), Some(tools), Some(effect)) = (id, tools, effect) else {
+        let (Some(id), Some(tools), Some(args), Some(effect)) = (id, tools, args, effect) else {
             return;
         };
         let place = self.reader.place(fields.span);
         let mode = mode.unwrap_or_default();
         self.draft.rules.push(Rule {
             id,
+            written: Written::Rule,
             who,
             servers,
             methods,
             tools,
+            args,
             effect,
             mode,
             reason,
+            approvers,
+            timeout_ms,
             expires,
             place,
         });
+    }
+
+    /// What only an approval has.
+    fn check_approval(&mut self, fields: Fields<'_>, effect: Option<Effect>) {
+        for key in ["approvers", "timeout"] {
+            if let Some(node) = fields.get(key)
+                && effect.is_some_and(|effect| effect != Effect::Approve)
+            {
+                self.reader
+                    .fault(node.span, format!("`{key}` needs `effect: approve`"));
+            }
+        }
     }
 
     pub(super) fn limit(&mut self, node: &Node) {
@@ -128,7 +148,7 @@ impl Loader<'_> {
     }
 
     /// A list of names that narrows; left out it means everything, so it may not be empty.
-    fn narrowing(
+    pub(super) fn narrowing(
         &mut self,
         fields: Fields<'_>,
         key: &str,
@@ -147,6 +167,20 @@ impl Loader<'_> {
         self.mentions(kind, node, what)
     }
 
+    /// One class or a list of them, never empty.
+    pub(super) fn classes(&mut self, node: &Node) -> ClassSet {
+        let items = self.reader.one_or_list(node);
+        if items.is_empty() {
+            self.reader
+                .fault(node.span, "an empty list of classes matches nothing");
+        }
+        let classes: Vec<Class> = items
+            .iter()
+            .filter_map(|item| self.reader.choice(item, &tables::CLASSES, &[]))
+            .collect();
+        ClassSet::of(&classes)
+    }
+
     /// `tools`: patterns, or `{ class: … }`. `None` after a fault.
     fn selector(&mut self, fields: Fields<'_>) -> Option<Selector> {
         let Some(node) = fields.get("tools") else {
@@ -157,16 +191,7 @@ impl Loader<'_> {
             Value::Map(_) => {
                 let fields = self.reader.fields(node, &tables::SELECTOR)?;
                 let node = self.reader.required(fields, "class", "`tools`")?;
-                let items = self.reader.one_or_list(node);
-                if items.is_empty() {
-                    self.reader
-                        .fault(node.span, "an empty list of classes matches nothing");
-                }
-                let classes: Vec<_> = items
-                    .iter()
-                    .filter_map(|item| self.reader.choice(item, &tables::CLASSES, &[]))
-                    .collect();
-                Selector::Classes(ClassSet::of(&classes))
+                Selector::Classes(self.classes(node))
             }
             Value::Scalar { .. } | Value::List(_) => {
                 Selector::Names(self.globs(node, "patterns of tools"))

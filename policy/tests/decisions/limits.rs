@@ -20,6 +20,7 @@ limits:
         server: "s",
         method: "tools/call",
         name: Some(tool),
+        arguments: None,
         hints: None,
         session: Some(session),
     };
