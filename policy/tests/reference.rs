@@ -281,7 +281,7 @@ fn answer(world: &World, question: &Question) -> Answer {
     let all: Vec<&GenRule> = world.rules.iter().chain(&world.grants).collect();
     let reaches = is_host
         || all.iter().any(|rule| {
-            rule.effect != GenEffect::Deny
+            rule.effect == GenEffect::Allow
                 && !rule.observe
                 && is_about(rule, question)
                 && in_force(rule)

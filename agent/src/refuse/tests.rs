@@ -18,6 +18,7 @@ fn all() -> Vec<Refusal<'static>> {
         Refusal::AuditUnavailable,
         Refusal::BodyType,
         Refusal::Denied,
+        Refusal::DryRun,
         Refusal::HeaderMismatch,
         Refusal::Hidden(Subject::Method, "x/y"),
         Refusal::Hidden(Subject::Prompt, "x"),
@@ -30,6 +31,7 @@ fn all() -> Vec<Refusal<'static>> {
         Refusal::InvalidRequest,
         Refusal::LimitReached,
         Refusal::MissingEnvelope,
+        Refusal::NeedsApproval,
         Refusal::NameDisagreement,
         Refusal::ParseError,
         Refusal::ResponseRefused,
@@ -52,6 +54,7 @@ fn all() -> Vec<Refusal<'static>> {
             Refusal::AuditUnavailable
             | Refusal::BodyType
             | Refusal::Denied
+            | Refusal::DryRun
             | Refusal::HeaderMismatch
             | Refusal::Hidden(..)
             | Refusal::HttpForm
@@ -59,6 +62,7 @@ fn all() -> Vec<Refusal<'static>> {
             | Refusal::InvalidRequest
             | Refusal::LimitReached
             | Refusal::MissingEnvelope
+            | Refusal::NeedsApproval
             | Refusal::NameDisagreement
             | Refusal::ParseError
             | Refusal::ResponseRefused

@@ -109,7 +109,7 @@ impl Slots {
         }
     }
 
-    /// Whether a rule in force that does not deny names one of these callers, whatever else it asks for.
+    /// Whether an allow rule in force names one of these callers, whatever else it asks for.
     pub(crate) fn reaches(&self, callers: &[Id], now: Timestamp) -> bool {
         self.of(callers).any(|slot| slot.reach.holds(now))
     }
@@ -125,8 +125,8 @@ struct Slot {
 
 impl Slot {
     fn insert(&mut self, id: Id, rule: &Rule) {
-        // What waits for a person or is run dry is spoken with, too.
-        if rule.effect != Effect::Deny && rule.mode == Mode::Enforce {
+        // A rule that asks for approvals is often about everyone, and is not meant to let everyone in.
+        if rule.effect == Effect::Allow && rule.mode == Mode::Enforce {
             self.reach.add(rule.expires);
         }
         let Some(globs) = rule.tools.names() else {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Draft, Kind, Loader, tables};
 use crate::model::{Effect, Grant, Mode, Role, Rule, Selector, Written};
-use crate::yaml::{Fields, Node, Span};
+use crate::yaml::{Fields, Node, Span, Value};
 
 impl Loader<'_> {
     pub(super) fn role(&mut self, name: &str, span: Span, node: &Node) {
@@ -35,10 +35,12 @@ impl Loader<'_> {
 
     fn grant(&mut self, node: &Node) -> Option<Grant> {
         let fields = self.reader.fields(node, &tables::GRANT)?;
-        if self.reader.required(fields, "servers", "a grant").is_none() {
-            return None;
+        let listed = self.reader.required(fields, "servers", "a grant")?;
+        let servers = self.mentions(Kind::Server, listed, "servers");
+        if matches!(&listed.value, Value::List(items) if items.is_empty()) {
+            self.reader
+                .fault(listed.span, "an empty `servers` grants nothing");
         }
-        let servers = self.narrowing(fields, "servers", Kind::Server, "servers");
         let names = fields
             .get("tools")
             .map(|node| self.globs(node, "patterns of tools"));

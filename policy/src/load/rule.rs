@@ -159,10 +159,11 @@ impl Loader<'_> {
             return Vec::new();
         };
         if matches!(&node.value, Value::List(items) if items.is_empty()) {
-            self.reader.fault(
-                node.span,
-                format!("an empty `{key}` can never match; leave it out to mean all"),
-            );
+            let message = match key {
+                "members" | "approvers" => format!("an empty `{key}` names nobody"),
+                _ => format!("an empty `{key}` can never match; leave it out to mean all"),
+            };
+            self.reader.fault(node.span, message);
         }
         self.mentions(kind, node, what)
     }

@@ -204,6 +204,7 @@ impl Talking {
             server: &self.talk.server,
             method: seen.method,
             name,
+            arguments: seen.arguments,
             hints,
             session: Some(&self.counted),
         };
@@ -216,6 +217,8 @@ impl Talking {
                     (Reason::LimitReached(_) | Reason::CountMissing(_), _) => {
                         Told::Plain(Refusal::LimitReached)
                     }
+                    (Reason::NeedsApproval, _) => Told::Plain(Refusal::NeedsApproval),
+                    (Reason::DryRun, _) => Told::Plain(Refusal::DryRun),
                     (Reason::UnknownMethod, _) => Told::Plain(Refusal::Hidden(Subject::Method, "")),
                     (_, Some(name)) if tool && !self.lists(name, hints.unwrap_or_default()) => {
                         Told::HiddenTool(name.to_owned())
