@@ -38,6 +38,7 @@ pub use self::model::{
     Rule, Scalar, Selector, Server, Test, Tls, Transport, Type, Url, UrlFault, Wire, Written,
 };
 pub use self::name::{HostFault, HostPattern, Name, NameFault};
+pub use self::number::Amount;
 pub use self::path::{PathFault, PathGlob, PathGlobFault, normalise_path};
 pub use self::schema::schema;
 pub use self::set::{PolicySet, compile};

@@ -1,6 +1,7 @@
 //! Decimal numbers compared by their source text: `9007199254740993` is more than `9007199254740992`.
 
 use std::cmp::Ordering;
+use std::fmt;
 
 /// The longest number that is read, in characters.
 const NUMBER_MAX: usize = 512;
@@ -69,6 +70,19 @@ impl<'a> Decimal<'a> {
         self.digits.bytes().filter(|byte| *byte != b'.')
     }
 
+    /// The number in billionths; `None` for what is negative, finer than that, or 10^19 and more.
+    pub(crate) fn amount(self) -> Option<Amount> {
+        let mut amount = 0_u128;
+        for (index, digit) in (0_i64..).zip(self.significant()) {
+            if digit != b'0' {
+                let power = self.power.checked_sub(index)?.checked_add(AMOUNT_POWER)?;
+                let power = u32::try_from(power).ok().filter(|power| *power <= 27)?;
+                amount += u128::from(digit - b'0') * 10_u128.pow(power);
+            }
+        }
+        (!self.negative).then_some(Amount(amount))
+    }
+
     /// Compares by value, whatever the spelling.
     pub(crate) fn compare(self, other: Self) -> Ordering {
         let sign = |number: Self| match number {
@@ -85,6 +99,44 @@ impl<'a> Decimal<'a> {
             .cmp(&other.power)
             .then_with(|| compare_digits(self.significant(), other.significant()));
         if self.negative { size.reverse() } else { size }
+    }
+}
+
+/// Digits behind the point of an [`Amount`].
+const AMOUNT_POWER: i64 = 9;
+
+/// What a limit sums: a number of billionths, never negative, exact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Amount(u128);
+
+impl Amount {
+    /// Both together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+
+    /// What is left without the other.
+    #[must_use]
+    pub const fn minus(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
+    /// Whether it is nothing.
+    #[must_use]
+    pub const fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, fraction) = (self.0 / 1_000_000_000, self.0 % 1_000_000_000);
+        write!(f, "{whole}")?;
+        if fraction == 0 {
+            return Ok(());
+        }
+        write!(f, ".{}", format!("{fraction:09}").trim_end_matches('0'))
     }
 }
 
@@ -175,6 +227,31 @@ mod tests {
                 .unwrap()
                 .compare(Decimal::parse(other).unwrap());
             assert_eq!(order, Ordering::Equal, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn amounts_are_exact() {
+        for (text, amount) in [
+            ("0", Some("0")),
+            ("-0.0", Some("0")),
+            ("12.50", Some("12.5")),
+            ("1e3", Some("1000")),
+            ("0.000000001", Some("0.000000001")),
+            ("9007199254740993", Some("9007199254740993")),
+            ("9999999999999999999", Some("9999999999999999999")),
+            ("10000000000000000000", None),
+            ("0.0000000001", None),
+            ("1e-400", None),
+            ("1e400", None),
+            ("-1", None),
+        ] {
+            let found = Decimal::parse(text).unwrap().amount();
+            assert_eq!(
+                found.map(|amount| amount.to_string()).as_deref(),
+                amount,
+                "{text}"
+            );
         }
     }
 

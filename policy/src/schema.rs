@@ -256,13 +256,20 @@ fn limit() -> Value {
                 "rate",
                 json!({ "type": "string", "pattern": "^[1-9][0-9]*/" }),
             ),
+            ("sum", json!({ "type": "string", "pattern": "^/" })),
+            ("max", json!({ "type": "number", "minimum": 0 })),
+            ("window", duration()),
         ],
         &["per"],
     );
     if let Value::Object(map) = &mut limit {
         map.insert(
             "oneOf".into(),
-            json!([{ "required": ["calls"] }, { "required": ["rate"] }]),
+            json!([
+                { "required": ["calls"] },
+                { "required": ["rate"] },
+                { "required": ["sum", "max", "window"] },
+            ]),
         );
     }
     limit

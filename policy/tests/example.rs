@@ -73,6 +73,7 @@ limits:
   - { per: [session, tool], calls: 30 }
   - { per: [session], calls: 100 }
   - { per: [identity, tool], rate: 60/min }
+  - { per: [identity], servers: [inventory], sum: /amountCents, max: 500000, window: 24h }
 "#;
 
 #[test]
@@ -103,7 +104,7 @@ fn the_supported_example_compiles() {
     assert_eq!(url.to_string(), "https://mcp.linear.app/mcp");
     assert_eq!(set.host("claude-code").unwrap().servers.len(), 2);
     assert!(set.identity("dave").is_some());
-    assert_eq!((set.written_rules().count(), set.limits().len()), (3, 3));
+    assert_eq!((set.written_rules().count(), set.limits().len()), (3, 4));
     assert_eq!(set.rules().len(), 5);
     assert_eq!(set.fingerprint().len(), 64);
 }
@@ -127,8 +128,6 @@ identities:
   research-agent: { jwt: { issuer: https://login.example.com, claims: { appid: 7f3c0a } } }
 rules:
   - { id: b, who: [research-agent], when: x, effect: approve }
-limits:
-  - { per: [identity], sum: /amountCents, max: 500000, window: 24h }
 breaker: {}
 mask: []
 detect: {}

@@ -112,6 +112,10 @@ limits:
   - { per: [tool], rate: 60 }
   - { per: [tool], rate: "0/min" }
   - { per: [server], rate: 60/week, servers: [x] }
+  - { per: [server], sum: amount, max: -1, window: 1w }
+  - { per: [server], sum: /amount }
+  - { per: [server], sum: /amount, calls: 1, max: 1e30, window: 24h }
+  - { per: [server], calls: 1, max: 1 }
 "#
     ));
 }

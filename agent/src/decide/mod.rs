@@ -110,7 +110,7 @@ impl Decider {
 
     /// What the counter of `key` stands at, for explanations.
     pub fn count(&self, key: &LimitKey) -> Count {
-        self.counters.count(key)
+        self.counters.count(key, now())
     }
 
     /// The policy in force now. A decision takes one; two calls may see two generations.

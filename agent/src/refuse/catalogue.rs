@@ -25,8 +25,9 @@ pub enum Refusal<'a> {
     InvalidParams,
     /// JSON that is not a message.
     InvalidRequest,
-    /// A limit on calls or their rate is used up.
-    LimitReached,
+    /// A limit on calls, their rate or what they add up to is used up; the milliseconds until this call passes,
+    /// where waiting helps.
+    LimitReached(Option<u64>),
     /// A modern message that lacks what every modern message carries.
     MissingEnvelope,
     /// Policy wants it approved by a person, which cannot be done.
@@ -151,7 +152,7 @@ impl Refusal<'_> {
             Refusal::HttpForm => row("malformed_request", S::BAD_REQUEST, S::FORBIDDEN, INVALID_REQUEST, "a form of HTTP request that is not let through"),
             Refusal::InvalidParams => row("invalid_params", S::BAD_REQUEST, S::OK, INVALID_PARAMS, "a parameter is missing or of the wrong type"),
             Refusal::InvalidRequest => row("invalid_request", S::BAD_REQUEST, S::BAD_REQUEST, INVALID_REQUEST, "not an acceptable JSON-RPC message"),
-            Refusal::LimitReached => row("limit_reached", S::TOO_MANY_REQUESTS, S::OK, LIMIT, "a limit on calls is reached"),
+            Refusal::LimitReached(_) => row("limit_reached", S::TOO_MANY_REQUESTS, S::OK, LIMIT, "a limit on calls is reached"),
             Refusal::MissingEnvelope => row("missing_envelope", S::BAD_REQUEST, S::BAD_REQUEST, INVALID_PARAMS, "the message does not name its protocol revision"),
             Refusal::NeedsApproval => row("approval_unavailable", S::FORBIDDEN, S::OK, DENIED, "needs an approval, which this version cannot give"),
             Refusal::NameDisagreement => row("name_disagreement", S::MISDIRECTED_REQUEST, S::MISDIRECTED_REQUEST, DISAGREEMENT, "the request names another host than its connection"),
@@ -181,6 +182,9 @@ impl Refusal<'_> {
     /// Servers differ here, so whoever answers for some names must answer for all that policy does not allow.
     pub(super) fn text(&self) -> String {
         let message = self.entry().message;
+        if let Refusal::LimitReached(Some(wait)) = self {
+            return format!("{message}; try again in {} s", wait.div_ceil(1000));
+        }
         let Refusal::Hidden(subject, name) = self else {
             return message.to_owned();
         };

@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::json::Json;
-use crate::model::{ArgumentPlace, ArgumentTest, Scalar, Segment, Test, Type};
-use crate::number::Decimal;
+use crate::model::{ArgumentPlace, ArgumentTest, Pointer, Scalar, Segment, Test, Type};
+use crate::number::{Amount, Decimal};
 use crate::text::{compatible, readable};
 
 /// The deepest nesting that is looked into.
@@ -107,6 +107,24 @@ pub(super) fn holds(
         }
     })?;
     tally.result()
+}
+
+/// Adds up the numbers that a pointer leads to; nothing where it leads nowhere.
+pub(super) fn sum(pointer: &Pointer, arguments: Option<Json<'_>>) -> Result<Amount, Unevaluated> {
+    let Some(arguments) = arguments else {
+        return Ok(Amount::default());
+    };
+    let mut sum = Amount::default();
+    let mut add = |value: Json<'_>, _: &mut Work| {
+        let Json::Number(text) = value else {
+            return Err(Unevaluated::OtherType);
+        };
+        let amount = Decimal::parse(text).and_then(Decimal::amount);
+        sum = sum.plus(amount.ok_or(Unevaluated::OtherType)?);
+        Ok(Go::Continue(()))
+    };
+    follow(&pointer.segments, arguments, &mut Work::default(), &mut add).map(drop)?;
+    Ok(sum)
 }
 
 /// How much was looked at.

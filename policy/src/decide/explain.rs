@@ -107,6 +107,8 @@ pub enum Outcome {
     Within,
     /// The limit is used up.
     UsedUp,
+    /// The limit sums an argument that cannot be summed.
+    NoAmount,
     /// The limit's count was not given.
     NoCount,
 }
@@ -134,6 +136,7 @@ impl fmt::Display for Outcome {
             Self::NoUpgrade => "does not allow an upgrade",
             Self::Within => "not reached",
             Self::UsedUp => "reached",
+            Self::NoAmount => "sums an argument that cannot be summed",
             Self::NoCount => "its count is missing",
         })
     }

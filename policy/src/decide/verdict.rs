@@ -131,6 +131,8 @@ pub enum Reason {
     UpgradeNotAllowed,
     /// The limit with this index is used up.
     LimitReached(usize),
+    /// The limit with this index sums an argument that is no number, negative, or finer than it can tell.
+    AmountRefused(usize),
     /// The limit with this index applies, and its count was not given.
     CountMissing(usize),
 }
@@ -175,6 +177,7 @@ impl Reason {
             Self::PathRefused(_) => "the path is refused",
             Self::UpgradeNotAllowed => "an upgrade is not allowed",
             Self::LimitReached(_) => "a limit is reached",
+            Self::AmountRefused(_) => "an argument that a limit sums cannot be summed",
             Self::CountMissing(_) => "a limit's count is missing",
         }
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::words::{check_name, date, duration, rate};
 use super::{Kind, Loader, tables};
-use crate::model::{Cap, Class, ClassSet, Effect, Limit, Rule, Selector, Written};
+use crate::model::{Cap, Class, ClassSet, Effect, Limit, Pointer, Rule, Selector, Written};
+use crate::number::{Amount, Decimal};
 use crate::yaml::{Fields, Node, Value};
 
 impl Loader<'_> {
@@ -111,6 +112,10 @@ impl Loader<'_> {
         }
         let servers = self.narrowing(fields, "servers", Kind::Server, "servers");
         let tools = self.selector(fields);
+        let sum = fields.get("sum").and_then(|node| {
+            self.reader
+                .parsed(node, "a pointer as `/amountCents`", Pointer::parse)
+        });
         let cap = self.cap(fields);
         let (Some(tools), Some(cap)) = (tools, cap) else {
             return;
@@ -120,31 +125,68 @@ impl Loader<'_> {
             per,
             servers,
             tools,
+            sum,
             cap,
             place,
         });
     }
 
     fn cap(&mut self, fields: Fields<'_>) -> Option<Cap> {
-        match (fields.get("calls"), fields.get("rate")) {
-            (Some(node), None) => self
-                .reader
-                .integer(node, "a number of calls", 1..=1_000_000_000)
-                .map(Cap::Calls),
-            (None, Some(node)) => self.reader.parsed(node, "a rate as `60/min`", rate),
-            (Some(_), Some(node)) => {
-                self.reader
-                    .fault(node.span, "a limit has either `calls` or `rate`");
-                None
-            }
-            // A limit of a later kind has been refused by name already.
-            (None, None) if fields.get("sum").is_some() => None,
-            (None, None) => {
-                self.reader
-                    .fault(fields.span, "a limit needs `calls` or `rate`");
-                None
+        let kinds = ["calls", "rate", "sum"];
+        let given: Vec<&str> = kinds
+            .into_iter()
+            .filter(|key| fields.get(key).is_some())
+            .collect();
+        let [kind] = given.as_slice() else {
+            let message = match given.as_slice() {
+                [] => "a limit needs one of `calls`, `rate` and `sum`",
+                _ => "a limit has only one of `calls`, `rate` and `sum`",
+            };
+            let second = given.get(1).and_then(|key| fields.get(key));
+            self.reader
+                .fault(second.map_or(fields.span, |node| node.span), message);
+            return None;
+        };
+        if *kind != "sum" {
+            for key in ["max", "window"] {
+                if let Some(node) = fields.get(key) {
+                    self.reader
+                        .fault(node.span, format!("`{key}` needs `sum` beside it"));
+                }
             }
         }
+        match *kind {
+            "calls" => self
+                .reader
+                .integer(fields.get("calls")?, "a number of calls", 1..=1_000_000_000)
+                .map(Cap::Calls),
+            "rate" => self
+                .reader
+                .parsed(fields.get("rate")?, "a rate as `60/min`", rate),
+            _ => {
+                let max = self.reader.required(fields, "max", "a limit with `sum`");
+                let max = max.and_then(|node| self.amount(node));
+                let window = self.reader.required(fields, "window", "a limit with `sum`");
+                let window_ms =
+                    window.and_then(|node| self.reader.parsed(node, "a time as `24h`", duration));
+                Some(Cap::Sum {
+                    max: max?,
+                    window_ms: window_ms?,
+                })
+            }
+        }
+    }
+
+    fn amount(&mut self, node: &Node) -> Option<Amount> {
+        let number = self.number(node)?;
+        let amount = Decimal::parse(&number).and_then(Decimal::amount);
+        if amount.is_none() {
+            self.reader.fault(
+                node.span,
+                "a sum is between 0 and 10^19, with at most nine digits behind the point",
+            );
+        }
+        amount
     }
 
     /// A list of names that narrows; left out it means everything, so it may not be empty.

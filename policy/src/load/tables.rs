@@ -139,8 +139,10 @@ pub(crate) const SELECTOR: Keys = Keys {
 };
 pub(crate) const LIMIT: Keys = Keys {
     what: "a limit",
-    known: &["per", "servers", "tools", "calls", "rate"],
-    later: &["sum", "max", "window"],
+    known: &[
+        "per", "servers", "tools", "calls", "rate", "sum", "max", "window",
+    ],
+    later: &[],
 };
 
 pub(crate) const MODES: [(&str, Mode); 2] =

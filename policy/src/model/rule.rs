@@ -3,9 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::argument::ArgumentTest;
+use super::argument::{ArgumentTest, Pointer};
 use crate::fault::Place;
 use crate::glob::Glob;
+use crate::number::Amount;
 use crate::time::Date;
 
 /// One rule, or one grant of a role.
@@ -237,6 +238,8 @@ pub struct Limit {
     pub servers: Vec<Arc<str>>,
     /// Which tools.
     pub tools: Selector,
+    /// The argument that [`Cap::Sum`] adds up.
+    pub sum: Option<Pointer>,
     /// How much is allowed.
     pub cap: Cap,
     /// Where it is defined.
@@ -268,6 +271,13 @@ pub enum Cap {
         /// The window in milliseconds, at least 1000.
         window_ms: u64,
     },
+    /// So much of an argument in any window of this length: exact and sliding.
+    Sum {
+        /// The most that the calls of one window may add up to.
+        max: Amount,
+        /// The window in milliseconds, at least 1000.
+        window_ms: u64,
+    },
 }
 
 impl fmt::Display for Cap {
@@ -275,6 +285,7 @@ impl fmt::Display for Cap {
         match self {
             Self::Calls(calls) => write!(f, "{calls} calls"),
             Self::Rate { calls, window_ms } => write!(f, "{calls} calls in {} s", window_ms / 1000),
+            Self::Sum { max, window_ms } => write!(f, "a sum of {max} in {} s", window_ms / 1000),
         }
     }
 }

@@ -75,7 +75,8 @@ pub fn answer(
 
 /// The count of a limit that nothing was charged to: for a policy that is not in force.
 pub fn unused(key: &LimitKey) -> Count {
-    Counter::new(key.cap).count(key.limit)
+    // What nothing was charged to stands the same at every time.
+    Counter::new(key.cap).count(key, Timestamp::default())
 }
 
 /// The parts of an action that policy wants parsed.

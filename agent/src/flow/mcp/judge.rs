@@ -215,8 +215,9 @@ impl Talking {
             .map_err(|refused| {
                 let told = match (refused.reason(), name) {
                     (Reason::LimitReached(_) | Reason::CountMissing(_), _) => {
-                        Told::Plain(Refusal::LimitReached)
+                        Told::Plain(Refusal::LimitReached(refused.retry_after()))
                     }
+                    (Reason::AmountRefused(_), _) => Told::Plain(Refusal::InvalidParams),
                     (Reason::NeedsApproval, _) => Told::Plain(Refusal::NeedsApproval),
                     (Reason::DryRun, _) => Told::Plain(Refusal::DryRun),
                     (Reason::UnknownMethod, _) => Told::Plain(Refusal::Hidden(Subject::Method, "")),
