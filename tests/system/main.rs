@@ -15,6 +15,8 @@ mod allowed;
 #[cfg(test)]
 mod cause;
 #[cfg(test)]
+mod discover;
+#[cfg(test)]
 mod hand;
 #[cfg(test)]
 mod killed;

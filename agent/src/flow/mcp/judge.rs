@@ -205,6 +205,7 @@ impl Talking {
             server: &self.talk.server,
             method: seen.method,
             name,
+            arguments: seen.arguments,
             hints,
             session: Some(&self.counted),
         };
@@ -215,8 +216,11 @@ impl Talking {
             .map_err(|refused| {
                 let told = match (refused.reason(), name) {
                     (Reason::LimitReached(_) | Reason::CountMissing(_), _) => {
-                        Told::Plain(Refusal::LimitReached)
+                        Told::Plain(Refusal::LimitReached(refused.retry_after()))
                     }
+                    (Reason::AmountRefused(_), _) => Told::Plain(Refusal::InvalidParams),
+                    (Reason::NeedsApproval, _) => Told::Plain(Refusal::NeedsApproval),
+                    (Reason::DryRun, _) => Told::Plain(Refusal::DryRun),
                     (Reason::UnknownMethod, _) => Told::Plain(Refusal::Hidden(Subject::Method, "")),
                     (_, Some(name)) if tool && !self.lists(name, hints.unwrap_or_default()) => {
                         Told::HiddenTool(name.to_owned())
