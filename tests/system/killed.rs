@@ -48,7 +48,7 @@ async fn what_was_under_way_has_one_end() {
     })
     .await
     .unwrap();
-    let asked = ["audit", "query", "--text", "/slow"];
+    let asked = ["audit", "query", "--kind", "http", "--text", "/slow"];
     let shown = daemon.cli(&asked).await.unwrap();
     assert_eq!(shown.stdout.lines().count(), 1, "{}", shown.stdout);
     let open: Value = serde_json::from_str(&shown.stdout).unwrap();
