@@ -19,6 +19,8 @@ mod discover;
 #[cfg(test)]
 mod hand;
 #[cfg(test)]
+mod killed;
+#[cfg(test)]
 mod life;
 #[cfg(test)]
 mod names;

@@ -383,6 +383,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   exeat policy explain --user dave --server github --tool create_issue
+  exeat policy explain --user dave --server github --tool create_issue --args '{\"title\":\"x\"}'
   exeat policy explain --user dave --server github      may dave start it?
   exeat policy explain --server github --request GET https://api.github.com/user
   exeat policy explain --server github --connect 10.20.0.7:5432 --policy ./policy.d")]
@@ -427,6 +428,9 @@ pub struct ExplainArguments {
     /// Resource or prompt that the method names
     #[arg(long, value_name = "NAME", requires = "method")]
     pub name: Option<String>,
+    /// Arguments of the call, a JSON object
+    #[arg(long, value_name = "JSON")]
+    pub args: Option<String>,
     /// Outbound HTTP request of the server
     #[arg(long, num_args = 2, value_names = ["METHOD", "URL"], group = "action")]
     pub request: Option<Vec<String>>,
