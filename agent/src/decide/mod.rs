@@ -337,6 +337,39 @@ impl InForce {
     }
 }
 
+/// What is decided in the end where `decided` (by policy, as far as the exchange was known then) cannot stand: what was
+/// seen since refuses (MCP spoken to a stranger, an answer that cannot be judged), by no rule.
+pub fn overruled(decided: Option<Decision>, why: Text) -> Decision {
+    let refused = Decision {
+        effect: RecordedEffect::Deny,
+        rule: None,
+        reason: Some(why),
+        mode: RecordedMode::Enforce,
+        would: None,
+        policy: None,
+        generation: None,
+        counters: Vec::new(),
+    };
+    match decided {
+        None => refused,
+        Some(Decision {
+            mode,
+            would,
+            policy,
+            generation,
+            counters,
+            ..
+        }) => Decision {
+            mode,
+            would,
+            policy,
+            generation,
+            counters,
+            ..refused
+        },
+    }
+}
+
 fn recorded(effect: Effect) -> RecordedEffect {
     match effect {
         Effect::Allow => RecordedEffect::Allow,

@@ -2,7 +2,7 @@
 
 mod check;
 mod explain;
-mod files;
+pub(super) mod files;
 mod test;
 
 use super::args::PolicyCommand;

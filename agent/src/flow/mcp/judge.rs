@@ -188,7 +188,8 @@ impl Talking {
             Err(_) => return judged,
         };
         record.tell_decision(decision);
-        if let Some(mcp) = &mut record.record_mut().mcp {
+        let mut record = record.record_mut();
+        if let Some(mcp) = &mut record.mcp {
             mcp.class = class.map(|class| Text::new(&class.to_string()));
         }
         judged
@@ -248,7 +249,7 @@ impl Talking {
                 .arguments
                 .map(|arguments| mask::arguments::<&str>(&arguments.to_serde(), &[]).0);
         }
-        let record = record.record_mut();
+        let mut record = record.record_mut();
         record.kind = Kind::Mcp;
         record.mcp = Some(mcp);
     }
