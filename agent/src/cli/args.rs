@@ -397,7 +397,7 @@ A file of cases:
     - name: dave may pay a little
       user: dave                           and host: NAME, for a managed host
       server: billing
-      tool: pay                            or method: and of:, request: [GET, URL], connect: HOST:PORT
+      tool: pay                            or method: and of:, request: [GET, URL], connect:
       args: { amountCents: 100 }
       expect: { effect: allow, rule: small-payments }
     - { name: nobody may, server: billing, tool: pay, expect: deny }")]

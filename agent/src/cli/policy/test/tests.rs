@@ -27,7 +27,8 @@ cases:
   - { name: large, user: dave, server: bank, tool: pay, args: { cents: 9007199254740993, note: "5" }, expect: deny }
   - { name: observed, user: dave, server: bank, tool: get_all, expect: { effect: allow, would: deny } }
   - { name: asked for, user: dave, server: bank, tool: refund, expect: { effect: approve, rule: ask } }
-  - { name: start, user: dave, server: bank, expect: deny }
+  - { name: start, user: dave, server: bank, expect: allow }
+  - { name: start by another, user: eve, server: bank, expect: deny }
   - { name: session, host: claude, server: bank, method: initialize, expect: allow }
   - { name: leaves, server: bank, request: [GET, "https://api.example.com/x"], expect: allow }
   - { name: connects, server: bank, connect: "api.example.com:22", expect: deny }
@@ -58,7 +59,7 @@ fn what_is_as_expected_passes() {
     let report = report(CASES);
     assert_eq!(
         (report.passed, report.failed),
-        (12, 0),
+        (13, 0),
         "{}",
         report.text(Painter::default())
     );
