@@ -11,7 +11,7 @@ use std::process::Command;
 /// Modules in an order in which each finds what it needs; what a kernel lacks is built in or not there. First what
 /// the guest's files come by, then what the tests use: interfaces, protocols that must stay shut, and what the
 /// socket tables are read through.
-const MODULES: [&str; 29] = [
+const MODULES: [&str; 30] = [
     "virtio",
     "virtio_ring",
     "virtio_pci_modern_dev",
@@ -34,13 +34,14 @@ const MODULES: [&str; 29] = [
     "netlink_diag",
     "af_packet_diag",
     "mptcp_diag",
+    "crc32c_generic",
     "libcrc32c",
     "udp_tunnel",
     "ip6_udp_tunnel",
     "sctp",
     "vsock",
+    "vmw_vsock_virtio_transport_common",
     "vsock_loopback",
-    "libphy",
 ];
 
 /// The guest's first program.
