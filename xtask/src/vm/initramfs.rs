@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(bytes.len() % 4, 0);
         let text = String::from_utf8(bytes).unwrap();
         assert!(text.starts_with("07070100000001000041ed"), "{text}");
-        assert!(text.contains("init\0\0hello\0\0\0070701"), "{text:?}");
+        assert!(text.contains("init\0\0hello\0\0\x00070701"), "{text:?}");
         assert!(text.ends_with("TRAILER!!!\0\0\0\0"), "{text:?}");
     }
 }

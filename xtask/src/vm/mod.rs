@@ -141,9 +141,9 @@ fn suite() -> Result<PathBuf> {
         let name = path.file_name().and_then(|name| name.to_str());
         name.is_some_and(|name| name.starts_with("kernel-"))
     };
-    executables
-        .filter(is_suite)
-        .last()
+    let mut suites = executables.filter(is_suite);
+    suites
+        .next_back()
         .map(Path::to_owned)
         .context("find the tests' binary in cargo's messages")
 }

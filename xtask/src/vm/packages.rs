@@ -18,8 +18,14 @@ const LINES: [(&str, Option<&str>); 4] = [
     (NEWEST, Some("sid")),
 ];
 
+/// What Debian's archive is signed with, as Debian installs it.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
 /// Whatever is the highest version.
 const NEWEST: &str = "newest";
+
+/// How packages of images are called.
+const IMAGE: &str = "linux-image-";
 
 /// Flavours of images that are no general kernels.
 const SPECIAL: [&str; 4] = ["-cloud-", "-rt-", "-dbg", "-unsigned"];
@@ -65,27 +71,32 @@ pub(super) fn given(cache: &Path, folder: &Path) -> Result<Kernel> {
 
 /// The kernels that apt offers, of these lines (none: of all).
 pub(super) fn offered(cache: &Path, only: &[String]) -> Result<Vec<Kernel>> {
-    let apt = Apt::open(cache)?;
-    let names = apt.names("linux-image-")?;
-    let mut kernels = Vec::new();
-    for (line, suite) in LINES {
-        if !only.is_empty() && !only.iter().any(|wanted| wanted == line) {
-            continue;
+    for wanted in only {
+        if !LINES.iter().any(|(line, _)| line == wanted) {
+            let lines = LINES.map(|(line, _)| line).join(", ");
+            bail!("no line `{wanted}`; there are: {lines}");
         }
+    }
+    let apt = Apt::open(cache)?;
+    let lines = || {
+        let all = LINES.into_iter();
+        all.filter(|(line, _)| only.is_empty() || only.iter().any(|wanted| wanted == line))
+    };
+    let mut names = apt.names(IMAGE)?;
+    let mut best_ones = lines().filter_map(|(line, _)| best(&names, line));
+    // Lists are fetched anew when something of them is, lest they name what is there no longer.
+    if names.is_empty() || !best_ones.all(|image| done(&place(cache, image))) {
+        apt.update()?;
+        names = apt.names(IMAGE)?;
+    }
+    let mut kernels = Vec::new();
+    for (line, suite) in lines() {
         match best(&names, line) {
             Some(image) => kernels.push(apt.kernel(cache, image)?),
-            None if suite.is_none() => shell::say(&format!(
+            None if suite.is_none() || apt.sources.is_none() => shell::say(&format!(
                 "no {line} in this machine's package lists; name its packages with --packages"
             )),
             None => bail!("no kernel of line {line} in the package lists"),
-        }
-    }
-    for wanted in only {
-        if !LINES.iter().any(|(line, _)| line == wanted) {
-            bail!(
-                "no line `{wanted}`; there are: {}",
-                LINES.map(|(line, _)| line).join(", ")
-            );
         }
     }
     Ok(kernels)
@@ -106,7 +117,7 @@ pub(super) fn busybox(cache: &Path) -> Result<PathBuf> {
 /// The image of the highest version in a line.
 fn best<'a>(names: &'a [String], line: &str) -> Option<&'a str> {
     let of_line = |name: &&str| {
-        let rest = name.strip_prefix("linux-image-").unwrap_or_default();
+        let rest = name.strip_prefix(IMAGE).unwrap_or_default();
         let version = rest
             .strip_prefix(line)
             .is_some_and(|rest| rest.starts_with('.'));
@@ -128,45 +139,51 @@ fn numbers(name: &str) -> Vec<u64> {
         .collect()
 }
 
-/// apt with lists of its own.
+/// Where a package of an image is unpacked.
+fn place(cache: &Path, image: &str) -> PathBuf {
+    cache.join("kernels").join(image)
+}
+
+/// apt, with lists of its own where the machine's archive is Debian's.
 struct Apt {
     directory: PathBuf,
+    sources: Option<PathBuf>,
 }
 
 impl Apt {
-    /// Writes the sources, and fetches their lists unless they are there.
+    /// Writes the sources.
     fn open(cache: &Path) -> Result<Self> {
         let directory = cache.join("apt");
-        fs::create_dir_all(directory.join("lists/partial")).context("make apt's folders")?;
-        fs::create_dir_all(directory.join("cache")).context("make apt's folders")?;
-        let apt = Self { directory };
-        let sources = apt.directory.join("sources.list");
-        let mut text = String::new();
-        if let Some(archive) = debian()? {
-            for suite in LINES.iter().filter_map(|(_, suite)| *suite) {
-                text.push_str(&format!(
-                    "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {archive} {suite} main\n"
-                ));
-            }
-        } else {
-            // Another distribution's own lists have to do.
-            let own = PathBuf::from("/etc/apt/sources.list");
-            text = fs::read_to_string(own).unwrap_or_default();
+        for folder in ["lists/partial", "cache"] {
+            fs::create_dir_all(directory.join(folder)).context("make apt's folders")?;
         }
-        if fs::read_to_string(&sources).ok().as_deref() == Some(&text) {
-            return Ok(apt);
-        }
-        let draft = apt.directory.join("sources.new");
-        fs::write(&draft, &text).context("write apt's sources")?;
-        shell::say("fetching lists of kernels");
-        let mut update = apt.command("apt-get", &draft);
-        shell::run(update.args(["update", "--quiet"]))?;
-        fs::rename(&draft, &sources).context("keep apt's sources")?;
-        Ok(apt)
+        let Some(archive) = debian()? else {
+            return Ok(Self {
+                directory,
+                sources: None,
+            });
+        };
+        let sources = directory.join("sources.list");
+        let suites = LINES.iter().filter_map(|(_, suite)| *suite);
+        let line = |suite| format!("deb [signed-by={KEYRING}] {archive} {suite} main\n");
+        let text: String = suites.map(line).collect();
+        fs::write(&sources, text).context("write apt's sources")?;
+        Ok(Self {
+            directory,
+            sources: Some(sources),
+        })
     }
 
-    fn command(&self, program: &str, sources: &Path) -> Command {
+    fn update(&self) -> Result<()> {
+        shell::say("fetching lists of kernels");
+        shell::run(self.command("apt-get").args(["update", "--quiet"]))
+    }
+
+    fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
+        let Some(sources) = &self.sources else {
+            return command;
+        };
         let at = |name: &str| self.directory.join(name).display().to_string();
         for (option, value) in [
             ("Dir::Etc::SourceList", sources.display().to_string()),
@@ -187,13 +204,9 @@ impl Apt {
         command
     }
 
-    fn ready(&self, program: &str) -> Command {
-        self.command(program, &self.directory.join("sources.list"))
-    }
-
     fn names(&self, prefix: &str) -> Result<Vec<String>> {
         let output = self
-            .ready("apt-cache")
+            .command("apt-cache")
             .args(["pkgnames", prefix])
             .output()
             .context("start apt-cache")?;
@@ -203,9 +216,9 @@ impl Apt {
 
     /// Fetches an image with the modules that some distributions pack apart.
     fn kernel(&self, cache: &Path, image: &str) -> Result<Kernel> {
-        let target = cache.join("kernels").join(image);
+        let target = place(cache, image);
         if !done(&target) {
-            let rest = image.trim_start_matches("linux-image-");
+            let rest = image.trim_start_matches(IMAGE);
             let mut wanted = vec![image.to_owned()];
             for apart in ["linux-modules-", "linux-binary-", "linux-modules-extra-"] {
                 let name = format!("{apart}{rest}");
@@ -229,7 +242,7 @@ impl Apt {
         }
         fs::create_dir_all(&folder).context("make a folder for packages")?;
         shell::say(&format!("fetching {packages}"));
-        let mut get = self.ready("apt-get");
+        let mut get = self.command("apt-get");
         get.args(["download", "--quiet"]).args(packages.split(' '));
         shell::run(get.current_dir(&folder))?;
         for entry in fs::read_dir(&folder).context("list what was fetched")? {
