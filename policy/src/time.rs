@@ -27,6 +27,12 @@ impl Timestamp {
         self.0
     }
 
+    /// So many milliseconds later; saturates at the end.
+    #[must_use]
+    pub const fn plus_millis(self, millis: u64) -> Self {
+        Self(self.0.saturating_add_unsigned(millis))
+    }
+
     /// Milliseconds from `earlier` to this point; 0 where the clock went backwards.
     #[must_use]
     pub const fn millis_since(self, earlier: Self) -> u64 {
@@ -68,6 +74,16 @@ impl Date {
     #[must_use]
     pub fn is_past(self, now: Timestamp) -> bool {
         now.0 >= self.days().saturating_add(1).saturating_mul(DAY_MS)
+    }
+
+    /// The middle of this day (UTC).
+    #[must_use]
+    pub fn noon(self) -> Timestamp {
+        Timestamp(
+            self.days()
+                .saturating_mul(DAY_MS)
+                .saturating_add(DAY_MS / 2),
+        )
     }
 
     /// Days since 1970-01-01 (the civil-from-days identity, H. Hinnant).

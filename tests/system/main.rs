@@ -15,7 +15,11 @@ mod allowed;
 #[cfg(test)]
 mod cause;
 #[cfg(test)]
+mod discover;
+#[cfg(test)]
 mod hand;
+#[cfg(test)]
+mod killed;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
@@ -26,6 +30,10 @@ mod place;
 mod records;
 #[cfg(test)]
 mod refused;
+#[cfg(test)]
+mod runtimes;
+#[cfg(test)]
+mod servers;
 #[cfg(test)]
 mod site;
 #[cfg(test)]

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
-    ACCEPT, ALT_SVC, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderValue,
-    TRANSFER_ENCODING, UPGRADE,
+    ACCEPT, ALT_SVC, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT,
+    HeaderValue, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::{Method, Request, Response, StatusCode, Version as HttpVersion};
 use hyper_util::rt::TokioIo;
@@ -182,7 +182,10 @@ async fn forward(
     let sent = Arc::new(Sent::default());
     let request = outgoing(request, connection, upgrade, &sent);
     let asked = tokio::time::Instant::now();
-    let answered = connection.send(peer, request).await;
+    let answered = match record.intend().await {
+        Ok(intended) => connection.send(peer, intended, request).await,
+        Err(unavailable) => Err(unavailable.into()),
+    };
     let waited = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
     record.tell_request_bytes(sent.bytes.load(Ordering::Relaxed));
     if sent.recognised() {
@@ -453,7 +456,7 @@ pub(super) fn unanswered(mut record: OpenRecord, fault: &SendFault) -> Answer {
     record.tell_status(answer.status());
     match fault {
         SendFault::Refused(refused) => record.refuse(refused),
-        SendFault::Mismatch => record.refuse_with(fault),
+        SendFault::Mismatch | SendFault::Unrecorded(_) => record.refuse_with(fault),
         SendFault::Open(_) | SendFault::Closed | SendFault::Send(_) | SendFault::Timeout => {
             record.fail(fault);
         }
@@ -466,6 +469,7 @@ pub(super) fn told(fault: &SendFault) -> Refusal<'static> {
     match fault {
         SendFault::Open(fault) => fault.refusal(),
         SendFault::Refused(_) | SendFault::Mismatch => Refusal::Denied,
+        SendFault::Unrecorded(_) => Refusal::AuditUnavailable,
         SendFault::Send(error) if error.is_parse() => Refusal::Upstream(Upstream::Protocol),
         SendFault::Closed | SendFault::Send(_) => Refusal::Upstream(Upstream::Reset),
         SendFault::Timeout => Refusal::TimedOut(Timeout::Headers),
@@ -484,6 +488,19 @@ pub(super) fn refused(mut record: OpenRecord, told: Refusal<'_>, why: impl Why) 
 pub(super) fn refusal(refusal: Refusal<'_>) -> Answer {
     let refusal = HttpRefusal::from(refusal);
     json(refusal.status, refusal.body())
+}
+
+/// An answer without its body, and with the length that it would have had.
+pub(super) fn bare(mut answer: Answer) -> Answer {
+    if answer.body().is_end_stream() {
+        return answer;
+    }
+    if let Some(length) = answer.body().size_hint().exact() {
+        answer
+            .headers_mut()
+            .insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    answer.map(|_unsent| empty())
 }
 
 /// An answer that ends an HTTP/1.1 connection; in HTTP/2 the header is dropped by hyper's own rules.

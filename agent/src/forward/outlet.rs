@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::Notify;
 
+use crate::audit::Intended;
 use crate::decide::{Message as AboutMessage, Permit};
 use crate::decode::lines::MAX_LINE;
 use crate::decode::rpc::Message;
@@ -55,11 +56,25 @@ pub struct Outlet {
 }
 
 impl Outlet {
-    /// Sends on what was permitted; waits for room.
+    /// Sends on what was permitted and the log knows of; waits for room.
     ///
     /// # Errors
     /// [`NotTaken::Closed`] or [`NotTaken::TooLong`].
     pub async fn pass(
+        &self,
+        permit: Permit<AboutMessage>,
+        _intended: &Intended<'_>,
+        message: &Message,
+    ) -> Result<(), NotTaken> {
+        drop(permit);
+        self.say(message).await
+    }
+
+    /// Sends on a notification that was permitted: these have no record of their own. Waits for room.
+    ///
+    /// # Errors
+    /// As [`Outlet::pass`].
+    pub async fn tell(
         &self,
         permit: Permit<AboutMessage>,
         message: &Message,

@@ -267,7 +267,7 @@ impl Supervisor {
             directory: user.home.clone(),
             program: launch.command.clone().into(),
             arguments: launch.args.iter().chain(&run.arguments).cloned().collect(),
-            environment: environment(base, variables, &self.parts.trust.bundle),
+            environment: environment(base, variables, &self.parts.trust),
             trust: Some(self.parts.trust.clone()),
         }
     }
@@ -296,7 +296,7 @@ fn placeholders(launch: &Launch) -> Result<Vec<Placeholder>, String> {
 }
 
 /// A server's name as part of a cgroup's.
-pub(super) fn file_name(name: &str) -> String {
+pub(crate) fn file_name(name: &str) -> String {
     let plain = |c: char| {
         if c.is_ascii_alphanumeric() || "-_".contains(c) {
             c

@@ -3,13 +3,15 @@
 //! A host reaches the servers of its list, anyone else the servers that some allow rule in force lets
 //! them use. Session methods follow from that (see [`methods`](crate::methods)); all others need a rule.
 
-use super::explain::{Outcome, Subject};
+use std::sync::Arc;
+
 use super::limits;
+use super::rules::{Arguments, ByEffect, Found, Question, match_rules};
 use super::watch::Watch;
 use super::{Callers, Hints, Reason, Request, Verdict, Would, deny, observed, plain};
-use crate::index::{Id, position};
+use crate::index::position;
 use crate::methods::{Governance, TOOLS_CALL, governance};
-use crate::model::{ClassSet, Effect, Mode, Rule, Selector, Server};
+use crate::model::{Effect, Mode, Server, Written};
 use crate::set::PolicySet;
 use crate::time::Timestamp;
 
@@ -18,19 +20,9 @@ pub(super) struct Message<'a> {
     pub(super) server: &'a str,
     pub(super) method: &'a str,
     pub(super) name: Option<&'a str>,
+    pub(super) arguments: Arguments<'a>,
     pub(super) hints: Option<Hints>,
     pub(super) session: Option<&'a str>,
-}
-
-/// What rules are matched with.
-struct Question<'a> {
-    server: Id,
-    /// `None`: the server is to be started. Only rules about everything are about that.
-    method: Option<&'a str>,
-    known: bool,
-    name: &'a str,
-    /// For tools only.
-    classes: Option<ClassSet>,
 }
 
 /// Decides on a message.
@@ -79,6 +71,7 @@ pub(super) fn by_rules(
         known: governance.is_some(),
         name,
         classes,
+        arguments: message.arguments,
     };
     let verdict = judge(
         set,
@@ -135,6 +128,7 @@ pub(super) fn run(
         known: true,
         name: "",
         classes: None,
+        arguments: Arguments::Given(None),
     };
     judge(set, callers, &question, request.now, watch, |reaches| {
         if reaches {
@@ -178,17 +172,16 @@ fn judge(
             .rules
             .slots(question.server)
             .any(|slots| slots.reaches(&callers.ids, now));
-    let conclude = |denied: Option<Id>, allowed: Option<Id>| match (denied, allowed) {
-        (Some(rule), _) => by_rule(set, rule, Effect::Deny, Reason::RuleDenied),
-        // A rule about everything lets the server be started, yet only as reaching it does.
-        (None, Some(rule)) => by_rule(set, rule, Effect::Allow, Reason::RuleAllowed),
-        (None, None) => otherwise(reaches),
+    let conclude = |matched: &ByEffect| match matched.strongest() {
+        Some(found) => by_rule(set, found),
+        None => Verdict {
+            rule: None,
+            ..otherwise(reaches)
+        },
     };
-    let verdict = conclude(matched.deny, matched.allow);
-    let strict = conclude(
-        first(matched.deny, matched.observed_deny),
-        first(matched.allow, matched.observed_allow),
-    );
+    // A rule about everything lets the server be started, yet only as reaching it does.
+    let verdict = conclude(&matched.enforced);
+    let strict = conclude(&matched.enforced.or(&matched.observed));
     if strict.effect == verdict.effect {
         return verdict;
     }
@@ -209,14 +202,20 @@ fn judge(
     }
 }
 
-fn by_rule(set: &PolicySet, rule: Id, effect: Effect, reason: Reason) -> Verdict {
-    let rule = set
-        .rules()
-        .get(position(rule))
-        .map(|rule| std::sync::Arc::clone(&rule.id));
+fn by_rule(set: &PolicySet, found: Found) -> Verdict {
+    let rule = set.rules().get(position(found.rule));
+    let granted = rule.is_some_and(|rule| rule.written == Written::Grant);
+    let reason = match (found.failed, found.effect) {
+        (Some(why), _) => Reason::RuleFailed(why),
+        (None, Effect::Allow) if granted => Reason::Granted,
+        (None, Effect::Allow) => Reason::RuleAllowed,
+        (None, Effect::DryRun) => Reason::DryRun,
+        (None, Effect::Approve) => Reason::NeedsApproval,
+        (None, Effect::Deny) => Reason::RuleDenied,
+    };
     Verdict {
-        rule,
-        ..plain(effect, reason)
+        rule: rule.map(|rule| Arc::clone(&rule.id)),
+        ..plain(found.effect, reason)
     }
 }
 
@@ -229,114 +228,4 @@ fn within_list(set: &PolicySet, callers: &Callers, server: Option<&Server>) -> b
         return false;
     };
     host.servers.contains(&server.name)
-}
-
-/// The first rule of each kind that matches, in the order of the files.
-#[derive(Default)]
-struct Matched {
-    deny: Option<Id>,
-    allow: Option<Id>,
-    observed_deny: Option<Id>,
-    observed_allow: Option<Id>,
-}
-
-impl Matched {
-    fn add(&mut self, id: Id, rule: &Rule) {
-        let slot = match (rule.mode, rule.effect) {
-            (Mode::Enforce, Effect::Deny) => &mut self.deny,
-            (Mode::Enforce, Effect::Allow) => &mut self.allow,
-            (Mode::Observe, Effect::Deny) => &mut self.observed_deny,
-            (Mode::Observe, Effect::Allow) => &mut self.observed_allow,
-        };
-        *slot = first(*slot, Some(id));
-    }
-}
-
-/// The smaller of two positions.
-fn first(left: Option<Id>, right: Option<Id>) -> Option<Id> {
-    match (left, right) {
-        (Some(left), Some(right)) => Some(left.min(right)),
-        (left, right) => left.or(right),
-    }
-}
-
-fn match_rules<W: Watch>(
-    set: &PolicySet,
-    callers: &Callers,
-    question: &Question<'_>,
-    now: Timestamp,
-    watch: &mut W,
-) -> Matched {
-    let mut matched = Matched::default();
-    if W::ALL {
-        for (id, (rule, about)) in (0..).zip(set.rules().iter().zip(&set.index().rules.about)) {
-            let outcome = if !about.servers.is_empty() && !about.servers.contains(&question.server)
-            {
-                Outcome::OtherServer
-            } else if !about.who.is_empty()
-                && !about.who.iter().any(|who| callers.ids.contains(who))
-            {
-                Outcome::OtherCaller
-            } else {
-                compare(rule, question, now)
-            };
-            watch.note(
-                || Subject::Rule(std::sync::Arc::clone(&rule.id)),
-                Some(&rule.place),
-                outcome,
-            );
-            if matches!(outcome, Outcome::Matched | Outcome::Observed) {
-                matched.add(id, rule);
-            }
-        }
-    } else {
-        for slots in set.index().rules.slots(question.server) {
-            slots.candidates(&callers.ids, question.name, |id| {
-                let Some(rule) = set.rules().get(position(id)) else {
-                    return;
-                };
-                if matches!(
-                    compare(rule, question, now),
-                    Outcome::Matched | Outcome::Observed
-                ) {
-                    matched.add(id, rule);
-                }
-            });
-        }
-    }
-    matched
-}
-
-/// Compares a rule with a question about one of its servers by one of its callers.
-fn compare(rule: &Rule, question: &Question<'_>, now: Timestamp) -> Outcome {
-    let method = match (&rule.methods, &rule.tools, question.method) {
-        // What a method does that nobody here knows is allowed only by its name.
-        (None, Selector::Any, _) => question.known || rule.effect == Effect::Deny,
-        (None, _, Some(method)) => method == TOOLS_CALL,
-        (Some(globs), _, Some(method)) => globs.iter().any(|glob| glob.matches(method)),
-        (_, _, None) => false,
-    };
-    if !method {
-        return Outcome::OtherMethod;
-    }
-    let tool = match (&rule.tools, question.classes) {
-        (Selector::Any, _) => None,
-        (Selector::Names(globs), _) => {
-            (!globs.iter().any(|glob| glob.matches(question.name))).then_some(Outcome::OtherName)
-        }
-        (Selector::Classes(named), Some(classes)) => {
-            let matches = match rule.effect {
-                Effect::Allow => classes.is_within(*named),
-                Effect::Deny => classes.meets(*named),
-            };
-            (!matches).then_some(Outcome::OtherClass)
-        }
-        (Selector::Classes(_), None) => Some(Outcome::OtherClass),
-    };
-    match tool {
-        Some(other) => other,
-        None if rule.expires.is_some_and(|date| date.is_past(now)) => Outcome::Expired,
-        None if rule.mode == Mode::Observe => Outcome::Observed,
-        None => Outcome::Matched,
-    }
 }

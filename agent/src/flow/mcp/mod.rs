@@ -37,12 +37,12 @@ use super::describe::{Story as _, partly, read};
 use super::exchange::{Answer, full, json, refusal, told};
 use super::open;
 use crate::audit::record::{Kind, Stage};
-use crate::audit::{AuditUnavailable, OpenRecord, Outcome};
+use crate::audit::{AuditUnavailable, Intended, OpenRecord, Outcome};
 use crate::decide::{Exchange, Message as AboutMessage, Permit};
 use crate::decode::http::{Body as Media, check_request, response_body};
-use crate::decode::json::Limits;
+use crate::decode::json::{Limits, Value};
 use crate::decode::mcp::{
-    MCP_PROTOCOL_VERSION, MCP_SESSION_ID, check_batch_headers, check_headers,
+    MCP_PROTOCOL_VERSION, MCP_SESSION_ID, check_batch_headers, check_headers, check_params,
 };
 use crate::decode::rpc::{self, Incoming as Messages, Message, Response as RpcResponse};
 use crate::forward::body::Drained;
@@ -139,7 +139,14 @@ impl Exchanging<'_> {
 
     async fn single(&self, mut record: OpenRecord, parts: Parts, message: Message) -> Answer {
         let waits = asked(&message);
-        if let Err(fault) = check_headers(&parts.headers, &message) {
+        let agreed = check_headers(&parts.headers, &message).and_then(|()| {
+            let tool = message.params().and_then(|params| params.get("name"));
+            let tool = tool.and_then(Value::as_str).unwrap_or_default();
+            let Talking { stages, talk, .. } = &self.talking;
+            let mirrors = stages.observed.mirrors(&talk.server, tool);
+            check_params(&parts.headers, &message, mirrors.as_deref())
+        });
+        if let Err(fault) = agreed {
             record.refuse_with(&fault);
             return answered(Refusal::from(fault), &waits);
         }
@@ -250,10 +257,17 @@ impl Exchanging<'_> {
             &parts.headers,
         );
         let path = parts.uri.path().to_owned();
-        let waiting: Vec<InFlight> = self.begin(&mut passed);
+        let waiting: Vec<InFlight> = self.begin(&passed);
         let asked_at = tokio::time::Instant::now();
         let request = Request::from_parts(parts, full(Bytes::from(body)));
-        let response = match self.place.connection.send(self.place.peer, request).await {
+        let Place {
+            connection, peer, ..
+        } = &self.place;
+        let answered = match intend(&mut passed).await {
+            Ok(intended) => connection.send(peer, intended, request).await,
+            Err(unavailable) => Err(unavailable.into()),
+        };
+        let response = match answered {
             Ok(response) => response,
             Err(fault) => return self.unanswered(passed, refused, &fault),
         };
@@ -270,10 +284,9 @@ impl Exchanging<'_> {
     }
 
     /// What passed is on its way: calls are in flight, answers are waited for.
-    fn begin(&self, passed: &mut [Passed]) -> Vec<InFlight> {
+    fn begin(&self, passed: &[Passed]) -> Vec<InFlight> {
         let mut in_flight = Vec::new();
         for one in passed {
-            one.record.stage(Stage::Forward);
             if let Message::Request(request) = &one.message {
                 let observed = &self.talking.stages.observed;
                 // Only what is answered on another stream needs to be known beyond this exchange.
@@ -303,6 +316,7 @@ impl Exchanging<'_> {
     ) -> Answer {
         self.in_place(passed, refused, told(fault), |record| match fault {
             SendFault::Refused(by) => record.refuse(by),
+            SendFault::Unrecorded(_) => record.refuse_with(fault),
             _ => record.fail(fault),
         })
     }
@@ -361,7 +375,14 @@ impl Exchanging<'_> {
         let path = parts.uri.path().to_owned();
         let listens = parts.method == Method::GET;
         let request = Request::from_parts(parts, full(Bytes::new()));
-        let response = match self.place.connection.send(self.place.peer, request).await {
+        let Place {
+            connection, peer, ..
+        } = &self.place;
+        let answered = match record.intend().await {
+            Ok(intended) => connection.send(peer, intended, request).await,
+            Err(unavailable) => Err(unavailable.into()),
+        };
+        let response = match answered {
             Ok(response) => response,
             Err(fault) => return super::exchange::unanswered(record, &fault),
         };
@@ -411,6 +432,16 @@ impl Exchanging<'_> {
         drop(record.close(Outcome::done()));
         Response::from_parts(head, full(bytes))
     }
+}
+
+/// Says of each message of a request that it is on its way. There is at least one.
+async fn intend(passed: &mut [Passed]) -> Result<Intended<'_>, AuditUnavailable> {
+    let mut intended = None;
+    for one in passed {
+        one.record.stage(Stage::Forward);
+        intended = Some(one.record.intend().await?);
+    }
+    intended.ok_or(AuditUnavailable::Ended)
 }
 
 fn too_large(record: OpenRecord) -> Answer {

@@ -140,7 +140,7 @@ impl Session {
                     Refusal::InvalidRequest,
                     "an id that is in use: the request with it was not answered yet",
                 ),
-                NotAsked::TooMany => (Refusal::LimitReached, "too many requests at once"),
+                NotAsked::TooMany => (Refusal::LimitReached(None), "too many requests at once"),
             };
             self.talking.tell_call(&mut record, Side::Server, &message);
             record.refuse_with(why);
@@ -155,35 +155,45 @@ impl Session {
             }
         };
         record.stage(Stage::Forward);
-        let asked = Asked {
-            id: id.clone(),
-            method,
-            era: Era::Legacy,
-            record: Some(record),
-            since: Instant::now(),
-            in_flight: None,
-        };
-        self.tables.ask(Of::Host, asked);
-        if let Err(fault) = self.to_host.pass(permit, &message).await
-            && let For::Waiting(mut asked) = self.tables.answer(Of::Host, Some(&id))
-        {
-            self.ledger.failed();
-            if let Some(record) = asked.record.take() {
-                record.fail(&fault);
+        let taken = match record.intend().await {
+            Ok(intended) => self.to_host.pass(permit, &intended, &message).await,
+            Err(unavailable) => {
+                self.ledger.refused();
+                record.refuse_with(&unavailable);
+                return self.tell_server(Refusal::AuditUnavailable, &id);
             }
-            self.tell_server(Refusal::TooLarge, &id);
+        };
+        if let Err(fault) = taken {
+            self.ledger.failed();
+            record.fail(&fault);
+            return self.tell_server(Refusal::TooLarge, &id);
         }
+        // As with what the host asks: nothing is waited for before it is known what will be answered.
+        self.tables.ask(
+            Of::Host,
+            Asked {
+                id,
+                method,
+                era: Era::Legacy,
+                record: Some(record),
+                since: Instant::now(),
+                in_flight: None,
+            },
+        );
     }
 
     /// Notifications are counted, and recorded where they are refused, in a way that no flood fills the log.
     async fn server_tells(&self, message: &Message) {
+        if self.is_unrecorded() {
+            return;
+        }
         let refused = match self.consider_told(message) {
             Ok(permit) => {
                 self.ledger.notification(message.method().unwrap_or(""));
                 if message.method() == Some("notifications/cancelled") {
                     self.server_cancels(message);
                 }
-                if let Err(fault) = self.to_host.pass(permit, message).await {
+                if let Err(fault) = self.to_host.tell(permit, message).await {
                     tracing::debug!(%fault, "a notification was not taken");
                 }
                 return;

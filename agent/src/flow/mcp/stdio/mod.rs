@@ -379,6 +379,15 @@ impl Session {
         Ok(record)
     }
 
+    /// Whether nothing can be recorded, so that what needs no answer is dropped: it could not be counted for good.
+    fn is_unrecorded(&self) -> bool {
+        let unrecorded = self.talking.stages.log.writable().is_err();
+        if unrecorded {
+            self.ledger.refused();
+        }
+        unrecorded
+    }
+
     /// The record of what could not be read.
     async fn open_unread(&self, from: Side) -> Option<OpenRecord> {
         let mut record = self.open().await.ok()?;

@@ -103,35 +103,40 @@ impl Session {
             Err(refused) => return self.refuse_call(record, refused, &message).await,
         };
         record.stage(Stage::Forward);
-        let workload = self.talking.talk.workload;
         let in_flight = (method == "tools/call").then(|| {
-            let calls = &self.talking.stages.calls;
-            calls.begin(Callee::Workload(workload), record.id())
+            let callee = Callee::Workload(self.talking.talk.workload);
+            self.talking.stages.calls.begin(callee, record.id())
         });
-        let asked = Asked {
-            id: id.clone(),
-            method,
-            era: era(&message),
-            record: Some(record),
-            since: Instant::now(),
-            in_flight,
-        };
-        self.tables.ask(Of::Server, asked);
-        let Err(fault) = self.to_server.pass(permit, &message).await else {
-            return;
-        };
-        if let For::Waiting(mut asked) = self.tables.answer(Of::Server, Some(&id)) {
-            self.settled.notify_waiters();
-            self.ledger.failed();
-            if let Some(record) = asked.record.take() {
-                record.fail(&fault);
+        let taken = match record.intend().await {
+            Ok(intended) => self.to_server.pass(permit, &intended, &message).await,
+            Err(unavailable) => {
+                self.ledger.refused();
+                record.refuse_with(&unavailable);
+                return self.tell_host(Refusal::AuditUnavailable, &waits).await;
             }
+        };
+        if let Err(fault) = taken {
+            self.ledger.failed();
+            record.fail(&fault);
             let refusal = match fault {
                 NotTaken::TooLong => Refusal::TooLarge,
                 NotTaken::Closed | NotTaken::Full => Refusal::Upstream(Upstream::Reset),
             };
-            self.tell_host(refusal, &waits).await;
+            return self.tell_host(refusal, &waits).await;
         }
+        // INVARIANT: nothing is waited for between the two, and the answer is read by this task: none comes before
+        // it is known what it answers.
+        self.tables.ask(
+            Of::Server,
+            Asked {
+                id,
+                method,
+                era: era(&message),
+                record: Some(record),
+                since: Instant::now(),
+                in_flight,
+            },
+        );
     }
 
     /// Whether a request with this id can be taken at all.
@@ -146,7 +151,7 @@ impl Session {
                     Refusal::InvalidRequest,
                     "an id that is in use: the request with it was not answered yet",
                 ),
-                NotAsked::TooMany => (Refusal::LimitReached, "too many requests at once"),
+                NotAsked::TooMany => (Refusal::LimitReached(None), "too many requests at once"),
             })
     }
 
@@ -158,6 +163,9 @@ impl Session {
     }
 
     async fn host_tells(&self, message: &Message) {
+        if self.is_unrecorded() {
+            return;
+        }
         match self.talking.consider(message) {
             Ok(permit) => {
                 self.ledger.learn(message);
@@ -165,7 +173,7 @@ impl Session {
                 if message.method() == Some("notifications/cancelled") {
                     self.host_cancels(message);
                 }
-                if let Err(fault) = self.to_server.pass(permit, message).await {
+                if let Err(fault) = self.to_server.tell(permit, message).await {
                     tracing::debug!(%fault, "a notification was not taken");
                 }
             }
@@ -220,12 +228,19 @@ impl Session {
                 self.tell_server(Refusal::ResponseTooLarge, &asked.id);
             }
             Ok(permit) => {
-                drop(record.close(Outcome {
-                    upstream_us,
-                    ..Outcome::done()
-                }));
-                if let Err(fault) = self.to_server.pass(permit, &message).await {
-                    tracing::debug!(%fault, "an answer was not taken");
+                let taken = match record.intend().await {
+                    Ok(intended) => self.to_server.pass(permit, &intended, &message).await,
+                    Err(unavailable) => {
+                        record.refuse_with(&unavailable);
+                        return self.tell_server(Refusal::AuditUnavailable, &asked.id);
+                    }
+                };
+                match taken {
+                    Ok(()) => drop(record.close(Outcome {
+                        upstream_us,
+                        ..Outcome::done()
+                    })),
+                    Err(fault) => record.fail(&fault),
                 }
             }
             Err(refused) => {
