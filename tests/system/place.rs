@@ -73,10 +73,7 @@ pub(crate) fn start<S: AsRef<OsStr>>(lab: &Lab, name: &str, program: &[S]) -> Pr
     fs::write(&log, "").unwrap();
     fs::set_permissions(&log, fs::Permissions::from_mode(0o666)).unwrap();
     let mut command = command(lab, &["sh", "-c", r#"exec "$@" 3>&1 >>"$0""#]);
-    command
-        .arg(log)
-        .args(program)
-        .stdin(Stdio::piped());
+    command.arg(log).args(program).stdin(Stdio::piped());
     Process::start(name, lab.directory(), &mut command).unwrap()
 }
 
