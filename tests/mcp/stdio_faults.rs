@@ -402,7 +402,12 @@ async fn a_host_that_dies_takes_its_server_along() {
     })
     .await
     .unwrap();
-    ended(&daemon, "the host ended it").await;
+    daemon
+        .record("the session's end", |record| {
+            record["lifecycle"]["event"] == "session_ended"
+        })
+        .await
+        .unwrap();
     let call = daemon
         .record("the call", |record| record["mcp"]["method"] == "tools/call")
         .await
