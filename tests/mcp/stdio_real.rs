@@ -1,7 +1,7 @@
 //! The reference servers under `exeat run`, by real clients: what they answer is what they answer without it.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::chown;
 use std::path::Path;
 
 use exeat_tests::Lab;
@@ -138,7 +138,6 @@ async fn compare(lab: &Lab, rows: &[Row]) {
 /// A directory of the servers' own.
 fn own(path: &Path) {
     fs::create_dir_all(path).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
 }
 
@@ -184,7 +183,7 @@ async fn the_reference_servers_of_npm_answer_alike() {
     let script = lab.directory().join("everything.sh");
     let command = through(&lab, "everything");
     fs::write(&script, format!("#!/bin/sh\nexec {}\n", command.join(" "))).unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    must("chmod", &[Path::new("755"), script.as_path()]).unwrap();
     let inspect = fixtures
         .inspector()
         .arg(&script)

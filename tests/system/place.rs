@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use exeat_tests::Lab;
 use exeat_tests::cgroup::Cgroup;
 use exeat_tests::daemon::Daemon;
 use exeat_tests::fixtures::Fixtures;
-use exeat_tests::process::{Finished, Process};
+use exeat_tests::process::{Finished, Process, must};
 use serde_json::Value;
 
 /// How long a program under `exeat run` may take.
@@ -71,7 +71,7 @@ pub(crate) async fn managed<S: AsRef<OsStr>>(lab: &Lab, program: &[S]) -> Finish
 pub(crate) fn start<S: AsRef<OsStr>>(lab: &Lab, name: &str, program: &[S]) -> Process {
     let log = lab.directory().join(format!("{name}.out"));
     fs::write(&log, "").unwrap();
-    fs::set_permissions(&log, fs::Permissions::from_mode(0o666)).unwrap();
+    must("chmod", &[Path::new("666"), log.as_path()]).unwrap();
     let mut command = command(lab, &["sh", "-c", r#"exec "$@" 3>&1 >>"$0""#]);
     command.arg(log).args(program).stdin(Stdio::piped());
     Process::start(name, lab.directory(), &mut command).unwrap()

@@ -110,7 +110,7 @@ pub async fn serve_connection(stages: Arc<Stages>, stream: TcpStream) {
     let cut = arrived.registered.cut().clone();
     let Ok(mut record) = open(&stages, &arrived.actor, Kind::Tcp).await else {
         let answered = unrecorded::answer(&stages, &arrived, stream);
-        cut.run_until_cancelled(answered).await;
+        Box::pin(cut.run_until_cancelled(answered)).await;
         return;
     };
     record.tell_arrival(&arrived);

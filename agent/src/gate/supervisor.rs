@@ -126,29 +126,17 @@ impl Supervisor {
             ToGate::Workload(workload) => {
                 self.workload(*workload);
             }
-            ToGate::WorkloadGone { number } => {
-                self.stages.intake.workloads.remove(number);
-                self.stages
-                    .intake
-                    .live
-                    .recheck(|connected| connected.workload != number);
-                if let Err(error) = self.openings.forget(&self.stages, number) {
-                    tracing::error!(%error, number, "forgetting a workload");
-                }
-            }
+            ToGate::WorkloadGone { number } => self.workload_gone(number),
             ToGate::Process(process) => self.stages.intake.workloads.process(&process),
             ToGate::ProcessGone { pid } => self.stages.intake.workloads.process_gone(pid),
             // Messages are heeded in order, so all that came before has been.
             ToGate::Settle { number } => {
-                let fault = None;
-                let settled = ToSupervisor::Settled { number, fault };
-                self.channel.send(&settled, &[]).await?;
+                self.settled(number, None).await?;
             }
             ToGate::Session(told) => {
                 let number = told.number;
                 let fault = self.session(*told, descriptors).await.err();
-                let settled = ToSupervisor::Settled { number, fault };
-                self.channel.send(&settled, &[]).await?;
+                self.settled(number, fault).await?;
             }
             ToGate::Certificate { request, chain } => {
                 if let Some(waiting) = self.waiting.remove(&request) {
@@ -187,6 +175,22 @@ impl Supervisor {
         if let Err(error) = self.openings.agree(&self.stages, &known) {
             tracing::error!(%error, workload = known.workload.number, "opening a workload's ways");
         }
+    }
+
+    fn workload_gone(&mut self, number: u32) {
+        self.stages.intake.workloads.remove(number);
+        self.stages
+            .intake
+            .live
+            .recheck(|connected| connected.workload != number);
+        if let Err(error) = self.openings.forget(&self.stages, number) {
+            tracing::error!(%error, number, "forgetting a workload");
+        }
+    }
+
+    async fn settled(&self, number: u32, fault: Option<String>) -> Result<(), GateError> {
+        let settled = ToSupervisor::Settled { number, fault };
+        Ok(self.channel.send(&settled, &[]).await?)
     }
 
     /// A stdio server is about to be started: its session is served from before its first instruction.

@@ -33,13 +33,13 @@ pub(super) async fn host(
     let pid = host.pid;
     let sha256 = match hashing.try_acquire_owned() {
         Ok(turn) => {
-            let hashed = spawn_blocking(move || {
+            let reading = spawn_blocking(move || {
                 let _turn = turn;
                 let mut hashes = hashes.lock().unwrap_or_else(PoisonError::into_inner);
                 hashes.of_process(pid)
             });
-            let hashed = timeout(HASHING, hashed).await;
-            hashed.ok().and_then(Result::ok).flatten()
+            let read = timeout(HASHING, reading).await;
+            read.ok().and_then(Result::ok).flatten()
         }
         Err(_) => None,
     };
@@ -80,13 +80,15 @@ fn ancestry(pid: u32) -> Vec<Process> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::parent_id;
+
     use super::ancestry;
 
     #[test]
     fn a_process_comes_from_its_parent() {
         let line = ancestry(std::process::id());
         let first = line.first().expect("a parent");
-        assert_eq!(first.pid, std::os::unix::process::parent_id());
+        assert_eq!(first.pid, parent_id());
         assert!(line.windows(2).all(|pair| pair[0].parent == pair[1].pid));
         assert!(line.len() <= 17);
         assert!(ancestry(u32::MAX).is_empty());

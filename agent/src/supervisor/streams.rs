@@ -113,7 +113,7 @@ mod tests {
             Streams::own(vec![input, output.into(), errors.into()])
         };
         let (socket, _other) = UnixStream::pair().unwrap();
-        assert!(three(socket.into()).is_ok());
+        three(socket.into()).unwrap();
         let (reader, _writer) = io::pipe().unwrap();
         for other in [
             reader.into(),

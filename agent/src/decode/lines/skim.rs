@@ -1,6 +1,7 @@
 //! Who waits for an answer to a line that is too long to be held: the `id` at the top of the object, wherever
 //! it stands, found without keeping the line.
 
+use crate::decode::json::{self, Limits};
 use crate::decode::rpc::Id;
 
 /// Bytes of an id or a key that are kept.
@@ -18,6 +19,10 @@ pub struct Skimmed {
 }
 
 /// Follows the text's structure only: strings, brackets, and the keys of the outermost object.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a thing of its own that was or was not seen"
+)]
 #[derive(Debug, Default)]
 pub(super) struct Skim {
     depth: usize,
@@ -139,8 +144,8 @@ impl Skim {
 
     pub(super) fn end(self) -> Skimmed {
         let read = |text: Vec<u8>| {
-            let limits = crate::decode::json::Limits::REQUEST;
-            Id::read(&crate::decode::json::parse(&text, &limits).ok()?)
+            let value = json::parse(&text, &Limits::REQUEST).ok()?;
+            Id::read(&value)
         };
         Skimmed {
             id: self.id.filter(|_| self.ids == 1).and_then(read),

@@ -24,7 +24,7 @@ impl Session {
         let mut lines = Lines::new(MAX_LINE);
         loop {
             while let Some(frame) = lines.next() {
-                self.from_server(frame).await;
+                self.heed_server(frame).await;
             }
             match output.read_buf(lines.space()).await {
                 Ok(0) => break,
@@ -44,7 +44,7 @@ impl Session {
         self.ledger.violation(&self.talking.stages, what).await;
     }
 
-    async fn from_server(&self, frame: Frame<'_>) {
+    async fn heed_server(&self, frame: Frame<'_>) {
         let line = match frame {
             Frame::Line(line) => line,
             Frame::CarriageReturn => {

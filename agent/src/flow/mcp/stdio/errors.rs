@@ -98,17 +98,9 @@ impl Allowance {
             self.at = now;
         }
         self.left = self.left.saturating_add(grown).min(BURST);
-        match self.left.checked_sub(bytes) {
-            Some(left) => {
-                self.left = left;
-                Duration::ZERO
-            }
-            None => {
-                let missing = bytes.saturating_sub(self.left);
-                self.left = 0;
-                Duration::from_millis(missing.saturating_mul(1000) / RATE)
-            }
-        }
+        let missing = bytes.saturating_sub(self.left);
+        self.left = self.left.saturating_sub(bytes);
+        Duration::from_millis(missing.saturating_mul(1000) / RATE)
     }
 }
 

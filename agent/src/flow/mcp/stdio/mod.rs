@@ -12,6 +12,7 @@ mod ledger;
 mod sessions;
 mod up;
 
+use std::future::pending;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use crate::audit::{AuditUnavailable, OpenRecord, Text};
 use crate::channel::Session as Told;
 use crate::decode::json::Limits;
 use crate::decode::lines::MAX_LINE;
-use crate::decode::rpc::{Id, Message};
+use crate::decode::rpc::{Id, Message, Response};
 use crate::flow::Stages;
 use crate::flow::describe::{Story as _, read};
 use crate::forward::outlet::Outlet;
@@ -227,6 +228,10 @@ impl Ends {
 
 impl Serving {
     /// Serves the session to its end.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "what runs beside what, and in which order it ends, is read in one piece"
+    )]
     async fn serve(self, over: mpsc::Sender<u32>) {
         let Self {
             session,
@@ -331,7 +336,7 @@ impl Session {
         }
         // Every answer was given: the server, which has been told, is given its time.
         tell_over();
-        std::future::pending().await
+        pending::<()>().await;
     }
 
     /// Waits until nothing that the host asked is in flight.
@@ -437,7 +442,7 @@ fn outgrows(message: &Message, length: usize) -> bool {
 }
 
 /// Ends a record with what answered.
-fn answered(record: &mut OpenRecord, response: &crate::decode::rpc::Response) {
+fn answered(record: &mut OpenRecord, response: &Response) {
     record.tell_inspected(read(), read());
     answer::tell(record, ResponseKind::Result, Some(response));
 }

@@ -22,7 +22,7 @@ impl Session {
         let mut lines = Lines::new(MAX_LINE);
         loop {
             while let Some(frame) = lines.next() {
-                self.from_host(frame).await;
+                self.heed_host(frame).await;
             }
             match input.read_buf(lines.space()).await {
                 Ok(0) => break,
@@ -40,7 +40,7 @@ impl Session {
         }
     }
 
-    async fn from_host(&self, frame: Frame<'_>) {
+    async fn heed_host(&self, frame: Frame<'_>) {
         let line = match frame {
             Frame::Line(line) => line,
             Frame::CarriageReturn => {
