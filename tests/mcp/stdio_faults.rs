@@ -321,6 +321,7 @@ async fn an_id_in_use_is_not_used_again() {
         .await
         .unwrap();
     assert_eq!(session.receive().await.unwrap()["error"]["code"], -32600);
+    wire.hears("tools/call").await;
     assert_eq!(wire.heard().matches("tools/call").count(), 1);
     wire.answers(&json!(1));
     assert!(session.receive().await.unwrap()["result"].is_object());
