@@ -200,9 +200,13 @@ impl World {
 /// Runs a script as a member of a cgroup; what it says is its result.
 #[track_caller]
 pub(crate) fn run_in(cgroup: &Path, settings: Settings, script: &str) -> Value {
-    let output = spawn_in(cgroup, settings, script)
-        .wait_with_output()
-        .unwrap();
+    said(spawn_in(cgroup, settings, script))
+}
+
+/// What a script says at its end.
+#[track_caller]
+pub(crate) fn said(script: Child) -> Value {
+    let output = script.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "the script failed: {text}");
     let line = text
@@ -212,7 +216,7 @@ pub(crate) fn run_in(cgroup: &Path, settings: Settings, script: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-fn spawn_in(cgroup: &Path, settings: Settings, script: &str) -> Child {
+pub(crate) fn spawn_in(cgroup: &Path, settings: Settings, script: &str) -> Child {
     let Settings {
         proxy_port,
         dns_port,
