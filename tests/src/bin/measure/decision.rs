@@ -80,6 +80,7 @@ fn nanoseconds(count: usize) -> Result<f64> {
             name: Some("echo"),
             arguments: None,
             hints: None,
+            arguments: None,
             session: None,
         },
         now: Timestamp::from_seconds(1_795_219_200),
