@@ -219,10 +219,6 @@ Examples:
 
 /// Of `hosts import`.
 #[derive(Debug, Args)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is an option that a person gives or not"
-)]
 pub struct ImportArguments {
     /// Configuration files of hosts
     #[arg(value_name = "FILE")]
