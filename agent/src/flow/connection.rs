@@ -78,28 +78,30 @@ impl Connection {
     }
 
     /// Serves HTTP until either side ends, the gate stops or the connection is idle for too long.
-    pub(super) async fn serve<S>(self, stream: S)
+    pub(super) async fn serve<S>(self: Box<Self>, stream: S)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let this = Arc::new(self);
+        let this: Arc<Self> = Arc::from(self);
         let service = {
             let this = Arc::clone(&this);
             service_fn(move |request: Request<Incoming>| {
                 let this = Arc::clone(&this);
-                async move {
+                // On the heap, so that an idle connection does not keep room for it.
+                Box::pin(async move {
                     let answer = exchange::serve(&this, request).await;
                     // Nothing is answered as done that could not be recorded.
                     match this.stages.log.release().await {
                         Ok(()) => answer,
                         Err(_) => Ok(exchange::refusal(Refusal::AuditUnavailable)),
                     }
-                }
+                })
             })
         };
         let io = TokioIo::new(stream);
         let bounds = this.stages.bounds;
-        let stopping = this.stages.stopping.clone();
+        // A child: connections that wait do not meet at one lock.
+        let stopping = this.stages.stopping.child_token();
         let ended = match this.version {
             Version::Http1 => {
                 let connection = http1::Builder::new()
