@@ -15,7 +15,11 @@ mod allowed;
 #[cfg(test)]
 mod cause;
 #[cfg(test)]
+mod discover;
+#[cfg(test)]
 mod hand;
+#[cfg(test)]
+mod killed;
 #[cfg(test)]
 mod life;
 #[cfg(test)]

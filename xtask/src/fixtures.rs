@@ -12,12 +12,14 @@
 use std::env;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};
+
+use crate::{setup, shell};
 
 /// The system's Python. Not the first on the PATH: that of a version manager lies in somebody's home,
 /// where the servers' users cannot go.
@@ -55,6 +57,17 @@ impl Fixtures {
             ("EXEAT_FIXTURE_SCRIPTS", &self.scripts),
         ]
     }
+}
+
+/// `cargo xtask fixtures`: installs them, and prints the variables that a test binary needs to find them:
+/// `eval "$(cargo xtask fixtures)"`, then `cargo test -p exeat-tests --test mcp NAME`.
+pub(crate) fn print() -> Result<()> {
+    setup::install(&missing(), "what fixtures are installed with")?;
+    let installed = install(&shell::root()?, shell::say)?;
+    for (name, path) in installed.environment() {
+        writeln!(io::stdout(), "export {name}={}", path.display()).context("print")?;
+    }
+    Ok(())
 }
 
 /// Debian packages without which [`install`] cannot work; empty when nothing is missing.

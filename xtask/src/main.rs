@@ -28,6 +28,8 @@ enum Command {
     Build(build::Arguments),
     /// Measure Exeat beside other ways to the same server
     Bench(bench::Arguments),
+    /// Install the servers, clients and suites that tests run against, and print where they are
+    Fixtures,
     /// Show allowed and refused calls with their records, after installing and building what that takes
     Demo,
     /// Run every test; as root
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Command::Build(arguments) => build::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Demo => demo::run(),
+        Command::Fixtures => fixtures::print(),
         Command::Test(arguments) => test::run(&arguments),
         Command::Tidy => tidy::run(),
     };

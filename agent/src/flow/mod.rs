@@ -9,6 +9,7 @@ mod describe;
 mod dns;
 mod exchange;
 mod mcp;
+mod unrecorded;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,33 +100,49 @@ struct Opening {
 
 /// Serves one accepted connection to its end.
 pub async fn serve_connection(stages: Arc<Stages>, stream: TcpStream) {
-    let arrived = match stages.intake.arrive(&stream).await {
-        Ok(arrived) => arrived,
-        Err(stranger) => return finding(&stages.log, "stranger", &stranger, None).await,
-    };
-    if arrived.port == DNS {
-        return dns::serve_stream(&stages, &arrived, stream).await;
-    }
-    let Ok(mut record) = open(&stages, &arrived.actor, Kind::Tcp).await else {
+    // Each part of a connection's life is on the heap while it lasts, so that one that idles keeps no room for
+    // what is over.
+    let Some((opening, stream)) = Box::pin(begin(stages, stream)).await else {
         return;
     };
-    record.tell_arrival(&arrived);
-    let cut = arrived.registered.cut().clone();
-    let opening = Opening {
-        stages,
-        arrived,
-        record,
-    };
+    let cut = opening.arrived.registered.cut().clone();
     // What can say itself that it was cut comes first; anything else is dropped, and its records say where.
     tokio::select! {
         biased;
-        () = serve_both(opening, stream) => {}
+        () = go_on(opening, stream) => {}
         () = cut.cancelled() => {}
     }
 }
 
-/// What a connection needs until HTTP begins is gone when it idles: both parts are on the heap, one after the other.
-async fn serve_both(opening: Opening, stream: TcpStream) {
+/// Whose it is, and its record; `None` if that is all that becomes of it.
+async fn begin(stages: Arc<Stages>, stream: TcpStream) -> Option<(Box<Opening>, TcpStream)> {
+    let arrived = match stages.intake.arrive(&stream).await {
+        Ok(arrived) => arrived,
+        Err(stranger) => {
+            finding(&stages.log, "stranger", &stranger, None).await;
+            return None;
+        }
+    };
+    if arrived.port == DNS {
+        dns::serve_stream(&stages, &arrived, stream).await;
+        return None;
+    }
+    let Ok(mut record) = open(&stages, &arrived.actor, Kind::Tcp).await else {
+        let cut = arrived.registered.cut().clone();
+        let answered = Box::pin(unrecorded::answer(&stages, &arrived, stream));
+        cut.run_until_cancelled(answered).await;
+        return None;
+    };
+    record.tell_arrival(&arrived);
+    let opening = Box::new(Opening {
+        stages,
+        arrived,
+        record,
+    });
+    Some((opening, stream))
+}
+
+async fn go_on(opening: Box<Opening>, stream: TcpStream) {
     match Box::pin(opening.serve(stream)).await {
         Next::Over => {}
         Next::Clear(connection, stream) => Box::pin(connection.serve(stream)).await,
@@ -166,9 +183,33 @@ async fn open(stages: &Stages, actor: &Actor, kind: Kind) -> Result<OpenRecord, 
     Ok(record)
 }
 
+/// Agrees on the peer that `name` (none: the dialled address) means, and decides on it.
+fn agreed(
+    stages: &Stages,
+    arrived: &Arrived,
+    name: Option<&str>,
+) -> Result<(Peer, Permit<Connect>), NotAgreed> {
+    let Arrived {
+        actor,
+        address,
+        port,
+        registered,
+    } = arrived;
+    let peer = match name {
+        Some(name) => Peer::parse_host(name).map_err(agree::Disagreement::from)?,
+        None => Peer::Address(*address),
+    };
+    registered.set_peer(&peer);
+    agree::bound(&stages.bindings, actor.number(), *address, &peer)?;
+    let permit = stages
+        .decider
+        .connect(actor.caller(), peer.target(), *port)?;
+    Ok((peer, permit))
+}
+
 impl Opening {
     /// Finds out what is spoken, and to whom.
-    async fn serve(mut self, stream: TcpStream) -> Next {
+    async fn serve(mut self: Box<Self>, stream: TcpStream) -> Next {
         if let Some((peer, permit)) = self.opaque() {
             self.pass(stream, &[], &peer, permit).await;
             return Next::Over;
@@ -228,7 +269,8 @@ impl Opening {
             }
         };
         self.record.tell_server_name(hello.name.as_deref());
-        let (peer, permit) = match self.agreed(hello.name.as_deref()) {
+        let name = hello.name.as_deref();
+        let (peer, permit) = match agreed(&self.stages, &self.arrived, name) {
             Ok(agreed) => agreed,
             Err(refusal) => {
                 hello.deny().await;
@@ -252,35 +294,14 @@ impl Opening {
         Next::Over
     }
 
-    /// Agrees on the peer that `name` (none: the dialled address) means, and decides on it.
-    fn agreed(&self, name: Option<&str>) -> Result<(Peer, Permit<Connect>), NotAgreed> {
-        let peer = match name {
-            Some(name) => Peer::parse_host(name).map_err(agree::Disagreement::from)?,
-            None => Peer::Address(self.arrived.address),
-        };
-        self.arrived.registered.set_peer(&peer);
-        let Arrived {
-            actor,
-            address,
-            port,
-            ..
-        } = &self.arrived;
-        agree::bound(&self.stages.bindings, actor.number(), *address, &peer)?;
-        let permit = self
-            .stages
-            .decider
-            .connect(actor.caller(), peer.target(), *port)?;
-        Ok((peer, permit))
-    }
-
     async fn intercept(mut self, hello: Hello, peer: Peer, permit: Permit<Connect>) -> Next {
         self.record.tell_decision(permit.decision());
         let offers = hello.offers.clone();
-        let opened = self
-            .stages
-            .ways
-            .tls(permit, self.destination(&peer), &offers)
-            .await;
+        let to = self.destination(&peer);
+        let opened = match self.record.intend().await {
+            Ok(intended) => self.stages.ways.tls(permit, &intended, to, &offers).await,
+            Err(unavailable) => Err(unavailable.into()),
+        };
         let alpn = match &opened {
             Ok((_, alpn)) => *alpn,
             // The caller is to read why: HTTP is finished with it although nothing is behind.
@@ -357,7 +378,12 @@ impl Opening {
                 return self.record.fail(&describe::Cut);
             }
         }
-        let upstream = match self.stages.ways.raw(permit, self.destination(peer)).await {
+        let to = self.destination(peer);
+        let opened = match self.record.intend().await {
+            Ok(intended) => self.stages.ways.raw(permit, &intended, to).await,
+            Err(unavailable) => return self.record.refuse_with(&unavailable),
+        };
+        let upstream = match opened {
             Ok(upstream) => upstream,
             Err(fault) => return self.record.fail(&fault),
         };
@@ -432,7 +458,9 @@ mod tests {
         // What a connection's task is for its whole life, and what it keeps beside that while HTTP goes on.
         let task = size(serve_connection);
         let serving = size(|connection: Box<Connection>, stream: Stream| connection.serve(stream));
-        assert!(task <= 1024, "a connection's task takes {task} bytes");
-        assert!(serving <= 4096, "serving HTTP takes {serving} bytes");
+        assert!(
+            task <= 1024 && serving <= 4096,
+            "a connection's task takes {task} bytes, and serving HTTP {serving}"
+        );
     }
 }

@@ -206,6 +206,7 @@ impl Talking {
             server: &self.talk.server,
             method: seen.method,
             name,
+            arguments: seen.arguments,
             hints,
             session: Some(&self.counted),
         };
@@ -216,8 +217,11 @@ impl Talking {
             .map_err(|refused| {
                 let told = match (refused.reason(), name) {
                     (Reason::LimitReached(_) | Reason::CountMissing(_), _) => {
-                        Told::Plain(Refusal::LimitReached)
+                        Told::Plain(Refusal::LimitReached(refused.retry_after()))
                     }
+                    (Reason::AmountRefused(_), _) => Told::Plain(Refusal::InvalidParams),
+                    (Reason::NeedsApproval, _) => Told::Plain(Refusal::NeedsApproval),
+                    (Reason::DryRun, _) => Told::Plain(Refusal::DryRun),
                     (Reason::UnknownMethod, _) => Told::Plain(Refusal::Hidden(Subject::Method, "")),
                     (_, Some(name)) if tool && !self.lists(name, hints.unwrap_or_default()) => {
                         Told::HiddenTool(name.to_owned())
@@ -246,7 +250,7 @@ impl Talking {
                 .arguments
                 .map(|arguments| mask::arguments::<&str>(&arguments.to_serde(), &[]).0);
         }
-        let record = record.record_mut();
+        let mut record = record.record_mut();
         record.kind = Kind::Mcp;
         record.mcp = Some(mcp);
     }
@@ -262,7 +266,8 @@ fn tell_judged(record: &mut OpenRecord, judged: &Result<Permit<AboutMessage>, No
         Err(_) => return,
     };
     record.tell_decision(decision);
-    if let Some(mcp) = &mut record.record_mut().mcp {
+    let mut record = record.record_mut();
+    if let Some(mcp) = &mut record.mcp {
         mcp.class = class.map(|class| Text::new(&class.to_string()));
     }
 }

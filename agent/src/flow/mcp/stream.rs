@@ -183,15 +183,15 @@ impl Events {
         let data = event.data().unwrap_or_default();
         let message = parse_single(data.as_bytes(), &JsonLimits::RESPONSE)
             .map_err(|_fault| "an event that is not an acceptable message")?;
-        if let Some(message) = self.message(message) {
+        if let Some(message) = self.message(message)? {
             event.with_data(message.encode()).write(out);
         }
         Ok(())
     }
 
     /// What of `message` reaches the client; nothing if it is refused and only the server has to be told.
-    fn message(&mut self, message: Message) -> Option<Message> {
-        match message {
+    fn message(&mut self, message: Message) -> Result<Option<Message>, &'static str> {
+        let passed = match message {
             Message::Response(mut response) => {
                 let answering = self.take_answering(response.id.as_ref());
                 let talking = &self.source.talking;
@@ -216,8 +216,9 @@ impl Events {
                     (Some(_), None) => None,
                 }
             }
-            Message::Request(_) | Message::Notification(_) => self.ask_client(message),
-        }
+            Message::Request(_) | Message::Notification(_) => return self.ask_client(message),
+        };
+        Ok(passed)
     }
 
     fn take_answering(&mut self, id: Option<&Id>) -> Option<Answering> {
@@ -232,13 +233,13 @@ impl Events {
 
     /// A request or notification of the server. An ordinary notification belongs to the exchange on whose stream
     /// it comes; everything else is an exchange of its own.
-    fn ask_client(&mut self, message: Message) -> Option<Message> {
+    fn ask_client(&mut self, message: Message) -> Result<Option<Message>, &'static str> {
         let judged = self.source.talking.judge_server(&message);
         if let (Message::Notification(notification), Ok(permit)) = (&message, &judged)
             && permit.is_plain()
             && self.counted(&notification.method)
         {
-            return Some(message);
+            return Ok(Some(message));
         }
         let talking = &self.source.talking;
         let start = Start {
@@ -246,13 +247,10 @@ impl Events {
             identity: Some(talking.actor.identity.clone()),
             ..Start::default()
         };
-        // A stream must not wait inside a poll; without a place for the record nothing passes.
-        let Ok(mut record) = talking.stages.log.try_open(Kind::Mcp, start) else {
-            self.source
-                .refuser
-                .tell(&message, Refusal::AuditUnavailable);
-            return None;
-        };
+        // A stream must not wait inside a poll; without a place for the record nothing passes, and nothing can be
+        // said to the server either: the stream ends, so that neither side waits for the other.
+        let opened = talking.stages.log.try_open(Kind::Mcp, start);
+        let mut record = opened.map_err(|_unavailable| "a message that could not be recorded")?;
         talking.tell_server(&mut record, &message, &judged);
         match judged {
             Ok(permit) => {
@@ -263,15 +261,13 @@ impl Events {
                         .wait(&talking.talk, From::Server, id, method);
                 }
                 drop(permit);
+                // In the writer's queue before it is passed on.
                 drop(record.close(Outcome::done()));
-                Some(message)
+                Ok(Some(message))
             }
             Err(not_passed) => {
-                self.source
-                    .refuser
-                    .tell(&message, not_passed.told.refusal());
-                not_passed.record(record);
-                None
+                self.source.refuser.tell(&message, not_passed, record);
+                Ok(None)
             }
         }
     }
@@ -288,7 +284,8 @@ impl Events {
             Purpose::Listens(record, _) => Some(&mut **record),
         };
         record.is_some_and(|record| {
-            let mcp = record.record_mut().mcp.get_or_insert_with(|| Mcp {
+            let mut record = record.record_mut();
+            let mcp = record.mcp.get_or_insert_with(|| Mcp {
                 server: Some(Text::new(&talk.server)),
                 ..Mcp::default()
             });
