@@ -31,6 +31,10 @@ mod records;
 #[cfg(test)]
 mod refused;
 #[cfg(test)]
+mod runtimes;
+#[cfg(test)]
+mod servers;
+#[cfg(test)]
 mod site;
 #[cfg(test)]
 mod starts;

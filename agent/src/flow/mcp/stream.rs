@@ -14,7 +14,7 @@ use super::judge::Talking;
 use super::observed::{From, Listening};
 use super::refusing::Refuser;
 use crate::audit::record::{Kind, Mcp, ResponseKind, Stage};
-use crate::audit::{OpenRecord, Outcome, Start, Text};
+use crate::audit::{AuditUnavailable, OpenRecord, Outcome, Start, Text};
 use crate::decode::json::Limits as JsonLimits;
 use crate::decode::mcp::Era;
 use crate::decode::rpc::{Id, Message, Request, Response, parse_single};
@@ -72,7 +72,14 @@ pub(super) struct Events {
     waited: bool,
     /// What the client's connection is told after everything that came before it.
     failed: Option<BodyFault>,
+    /// What waits for its records to be as safe as is promised.
+    held: Option<(Bytes, Released)>,
 }
+
+type Released = Pin<Box<dyn Future<Output = Result<(), AuditUnavailable>> + Send>>;
+
+/// Why a stream ends whose records cannot be written.
+const UNRECORDED: &str = "what could not be recorded";
 
 impl Events {
     pub(super) fn new(
@@ -92,6 +99,7 @@ impl Events {
             out: String::new(),
             waited: false,
             failed: None,
+            held: None,
         }
     }
 
@@ -111,10 +119,18 @@ impl Events {
         self.out = out;
     }
 
-    /// What was gathered, to be sent on.
-    fn send(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        let out = std::mem::take(&mut self.out);
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from(out)))))
+    /// What the upstream's connection gave out.
+    fn take(&mut self, came: Option<Result<Frame<Bytes>, hyper::Error>>) {
+        self.waited = false;
+        match came {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.read(data.chunk());
+                }
+            }
+            Some(Err(error)) => self.fail(error),
+            None => self.end(),
+        }
     }
 
     fn read_events(&mut self, bytes: &[u8], out: &mut String) -> Result<(), &'static str> {
@@ -161,6 +177,31 @@ impl Events {
             Purpose::Listens(record, _) => record.fail(&error),
         }
         self.failed = Some(BodyFault::Read(error));
+    }
+
+    /// Nothing is passed on that could not be recorded; with each record synced, it is on the disk before.
+    fn release(&mut self, out: Bytes) -> Result<Option<Bytes>, BodyFault> {
+        let log = &self.source.talking.stages.log;
+        if log.syncs_each() {
+            let log = log.clone();
+            self.held = Some((out, Box::pin(async move { log.release().await })));
+            return Ok(None);
+        }
+        let writable = log.writable();
+        writable.map_err(|_unavailable| BodyFault::Stopped(UNRECORDED))?;
+        Ok(Some(out))
+    }
+
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyFault>>> {
+        let Some((_, released)) = &mut self.held else {
+            return Poll::Ready(None);
+        };
+        let released = std::task::ready!(released.as_mut().poll(cx));
+        let out = self.held.take().map(|(out, _)| out);
+        Poll::Ready(out.map(|out| match released {
+            Ok(()) => Ok(out),
+            Err(_unavailable) => Err(BodyFault::Stopped(UNRECORDED)),
+        }))
     }
 
     fn take_purpose(&mut self) -> Purpose {
@@ -250,7 +291,7 @@ impl Events {
         // A stream must not wait inside a poll; without a place for the record nothing passes, and nothing can be
         // said to the server either: the stream ends, so that neither side waits for the other.
         let opened = talking.stages.log.try_open(Kind::Mcp, start);
-        let mut record = opened.map_err(|_unavailable| "a message that could not be recorded")?;
+        let mut record = opened.map_err(|_unavailable| UNRECORDED)?;
         talking.tell_server(&mut record, &message, &judged);
         match judged {
             Ok(permit) => {
@@ -375,30 +416,32 @@ impl HttpBody for Events {
             return Poll::Ready(Some(Err(BodyFault::Stopped("the policy changed"))));
         }
         loop {
-            if this.out.len() >= TOGETHER || (this.ended && !this.out.is_empty()) {
-                return this.send();
+            if let Some(held) = std::task::ready!(this.poll_held(cx)) {
+                return Poll::Ready(Some(held.map(Frame::data)));
             }
-            if this.ended {
+            if !this.ended && this.out.len() < TOGETHER {
+                match Pin::new(&mut this.inner).poll_frame(cx) {
+                    Poll::Ready(came) => {
+                        this.take(came);
+                        continue;
+                    }
+                    Poll::Pending if this.out.is_empty() => return Poll::Pending,
+                    // The upstream's connection gives out one chunk at a time: it gets one turn to say whether
+                    // more came together with this. No event waits for one that has not come.
+                    Poll::Pending if !this.waited => {
+                        this.waited = true;
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            if this.out.is_empty() {
                 return Poll::Ready(this.failed.take().map(Err));
             }
-            match Pin::new(&mut this.inner).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    this.waited = false;
-                    if let Some(data) = frame.data_ref() {
-                        this.read(data.chunk());
-                    }
-                }
-                Poll::Ready(Some(Err(error))) => this.fail(error),
-                Poll::Ready(None) => this.end(),
-                Poll::Pending if this.out.is_empty() => return Poll::Pending,
-                // The upstream's connection gives out one chunk at a time: it gets one turn to say whether more
-                // came together with this. No event waits for one that has not come.
-                Poll::Pending if !this.waited => {
-                    this.waited = true;
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                Poll::Pending => return this.send(),
+            let out = Bytes::from(std::mem::take(&mut this.out));
+            if let Some(out) = this.release(out).transpose() {
+                return Poll::Ready(Some(out.map(Frame::data)));
             }
         }
     }

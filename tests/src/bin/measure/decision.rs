@@ -78,6 +78,7 @@ fn nanoseconds(count: usize) -> Result<f64> {
             server: "s0",
             method: "tools/call",
             name: Some("echo"),
+            arguments: None,
             hints: None,
             session: None,
         },
