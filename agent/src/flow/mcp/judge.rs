@@ -126,16 +126,29 @@ impl Talking {
         self.decide(record, &seen)
     }
 
-    /// May the server's request or notification `message` reach the client?
+    /// May the server's request or notification `message` reach the client? What of it comes to stand in which
+    /// record is the caller's to say: in one of its own by [`Talking::tell_server`].
     pub(super) fn judge_server(
         &self,
-        record: &mut OpenRecord,
         message: &Message,
     ) -> Result<Permit<AboutMessage>, NotPassed> {
         let seen = view(message).map_err(unviewable)?;
-        let seen = Seen::from(&seen);
-        self.describe(record, Side::Server, seen.method, Some(&seen));
-        self.decide(record, &seen)
+        self.judge(&Seen::from(&seen))
+    }
+
+    /// Writes into `record` what the server said, and what was decided of it.
+    pub(super) fn tell_server(
+        &self,
+        record: &mut OpenRecord,
+        message: &Message,
+        judged: &Result<Permit<AboutMessage>, NotPassed>,
+    ) {
+        let seen = view(message).ok();
+        let seen = seen.as_ref().map(Seen::from);
+        let method = message.method().unwrap_or("");
+        self.describe(record, Side::Server, method, seen.as_ref());
+        record.stage(Stage::Decide);
+        tell_judged(record, judged);
     }
 
     /// May what the server asks for inside a result (`method`) reach the client?
@@ -179,19 +192,7 @@ impl Talking {
     ) -> Result<Permit<AboutMessage>, NotPassed> {
         record.stage(Stage::Decide);
         let judged = self.judge(seen);
-        let (decision, class) = match &judged {
-            Ok(permit) => (permit.decision(), permit.class()),
-            Err(NotPassed {
-                refused: Some(refused),
-                ..
-            }) => (refused.decision(), refused.class()),
-            Err(_) => return judged,
-        };
-        record.tell_decision(decision);
-        let mut record = record.record_mut();
-        if let Some(mcp) = &mut record.mcp {
-            mcp.class = class.map(|class| Text::new(&class.to_string()));
-        }
+        tell_judged(record, &judged);
         judged
     }
 
@@ -252,6 +253,22 @@ impl Talking {
         let mut record = record.record_mut();
         record.kind = Kind::Mcp;
         record.mcp = Some(mcp);
+    }
+}
+
+fn tell_judged(record: &mut OpenRecord, judged: &Result<Permit<AboutMessage>, NotPassed>) {
+    let (decision, class) = match judged {
+        Ok(permit) => (permit.decision(), permit.class()),
+        Err(NotPassed {
+            refused: Some(refused),
+            ..
+        }) => (refused.decision(), refused.class()),
+        Err(_) => return,
+    };
+    record.tell_decision(decision);
+    let mut record = record.record_mut();
+    if let Some(mcp) = &mut record.mcp {
+        mcp.class = class.map(|class| Text::new(&class.to_string()));
     }
 }
 
