@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use self::connection::Connection;
 use self::describe::{Story as _, finding};
 pub use self::dns::{Names, serve_datagrams};
-pub use self::mcp::Observed;
+pub use self::mcp::{Observed, Offered, Sessions, serve_stdio};
 use crate::audit::record::{Kind, Stage};
 use crate::audit::{AuditUnavailable, Log, OpenRecord, Outcome, Start};
 use crate::decide::{Connect, Decider, Permit, Refused};
@@ -73,6 +73,8 @@ pub struct Stages {
     pub calls: Calls,
     /// What was seen of MCP servers.
     pub observed: Observed,
+    /// Sessions over standard streams.
+    pub sessions: Sessions,
     /// The decision.
     pub decider: Arc<Decider>,
     /// The log.
@@ -171,10 +173,7 @@ async fn open(stages: &Stages, actor: &Actor, kind: Kind) -> Result<OpenRecord, 
         workload: Some(actor.process.clone()),
         identity: Some(actor.identity.clone()),
         session: None,
-        cause: actor
-            .known
-            .server()
-            .and_then(|server| stages.calls.cause(server)),
+        cause: actor.cause(&stages.calls),
     };
     let share = actor.known.exchange().ok_or(AuditUnavailable::Full)?;
     let opened = timeout(PLACE, stages.log.open(kind, start)).await;

@@ -169,6 +169,27 @@ const SESSION: &[Member] = &[
     ("client", Text, "the client's name, as it says"),
     ("client_version", Text, "the client's version, as it says"),
     ("revision", Text, "the protocol's revision"),
+    (
+        "host",
+        Section(HOST_PROCESS),
+        "the process that called `exeat run`",
+    ),
+];
+
+const HOST_PROCESS: &[Member] = &[
+    ("pid!", Count, "its number"),
+    (
+        "started!",
+        Count,
+        "when it started, in clock ticks after boot",
+    ),
+    ("exe!", Text, "its executable"),
+    ("sha256", Text, "SHA-256 of its executable"),
+    (
+        "ancestors",
+        Texts,
+        "number and executable of those that it comes from, nearest first; in `session_started`",
+    ),
 ];
 
 const MCP: &[Member] = &[
@@ -321,7 +342,7 @@ const LIFECYCLE: &[Member] = &[
     (
         "event!",
         Text,
-        "a short name that stays; the log's own: `log_started`, `log_cut`, `log_stopped`",
+        "a short name that stays; of the log: `log_started`, `log_cut`, `log_stopped`; of stdio sessions: `session_started`, `session_ended`",
     ),
     ("detail", Text, "the particulars, for people"),
     (
@@ -329,6 +350,20 @@ const LIFECYCLE: &[Member] = &[
         Section(CUT),
         "the end of a segment that does not count, for `log_cut`",
     ),
+    (
+        "counts",
+        Sections(COUNTED),
+        "how much of what there was, for `session_ended`",
+    ),
+];
+
+const COUNTED: &[Member] = &[
+    (
+        "what!",
+        Text,
+        "`requests`, `refused`, `violations`, or the method of a notification",
+    ),
+    ("count!", Count, "how often"),
 ];
 
 const CUT: &[Member] = &[

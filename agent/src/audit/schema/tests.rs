@@ -166,6 +166,13 @@ fn full() -> Record {
         client: some(),
         client_version: some(),
         revision: some(),
+        host: Some(record::HostProcess {
+            pid: 1,
+            started: 1,
+            exe: text(),
+            sha256: some(),
+            ancestors: vec![text()],
+        }),
     };
     let mcp = record::Mcp {
         server: some(),
@@ -288,6 +295,10 @@ fn full() -> Record {
             event: text(),
             detail: some(),
             cut: Some(cut),
+            counts: vec![record::Counted {
+                what: text(),
+                count: 1,
+            }],
         }),
         outcome: Some(outcome),
     }

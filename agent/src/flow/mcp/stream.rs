@@ -275,7 +275,7 @@ impl Events {
     /// A request or notification of the server. An ordinary notification belongs to the exchange on whose stream
     /// it comes; everything else is an exchange of its own.
     fn ask_client(&mut self, message: Message) -> Result<Option<Message>, &'static str> {
-        let judged = self.source.talking.judge_server(&message);
+        let judged = self.source.talking.consider(&message);
         if let (Message::Notification(notification), Ok(permit)) = (&message, &judged)
             && permit.is_plain()
             && self.counted(&notification.method)
