@@ -458,7 +458,7 @@ mod tests {
         let task = size(serve_connection);
         let serving = size(|connection: Box<Connection>, stream: Stream| connection.serve(stream));
         assert!(
-            task <= 1024 && serving <= 4096,
+            task <= 2048 && serving <= 16_384,
             "a connection's task takes {task} bytes, and serving HTTP {serving}"
         );
     }

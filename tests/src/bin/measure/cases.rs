@@ -94,8 +94,9 @@ pub(crate) async fn measure(arguments: &Arguments, site: &Site) -> Result<Value>
         let mut ways = Map::new();
         for way in arguments.ways() {
             let mut figures = medians(of(way).into_iter());
-            if let Some(ratio) = beside(&of(way), &of(Way::Haproxy)) {
-                figures["cpu_beside_haproxy"] = json!(ratio);
+            let ratio = beside(&of(way), &of(Way::Haproxy));
+            if let Some((figures, ratio)) = figures.as_object_mut().zip(ratio) {
+                figures.insert("cpu_beside_haproxy".to_owned(), json!(ratio));
             }
             ways.insert(way.name().to_owned(), figures);
         }
