@@ -1,4 +1,4 @@
-//! MCP over HTTP through the daemon: real clients and servers as managed hosts see them, what policy refuses,
+//! MCP over HTTP and over standard streams through the daemon: real clients and servers as managed hosts see them, what policy refuses,
 //! what must not be smuggled, streams, records, and the conformance suite beside a direct run. Needs root and
 //! the fixtures; a test that cannot run fails.
 
@@ -22,6 +22,14 @@ mod refusals;
 mod scripted;
 #[cfg(test)]
 mod smuggling;
+#[cfg(test)]
+mod stdio;
+#[cfg(test)]
+mod stdio_bytes;
+#[cfg(test)]
+mod stdio_faults;
+#[cfg(test)]
+mod stdio_real;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub(crate) const SAFE: &str =
     r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe"}}"#;
 
 /// Section by section: bodies as JSON texts that a byte string can hold.
-const TEXTS: &[(&str, Fate)] = &[
+pub(crate) const TEXTS: &[(&str, Fate)] = &[
     (SAFE, Sent(SAFE)),
     // Written anew: order, escapes, blanks and line ends are ours.
     (

@@ -117,6 +117,11 @@ impl Session {
         .await
     }
 
+    /// Lets go of the streams, as a host that dies does; its child is left, and killed on drop.
+    pub fn abandon(self) -> Child {
+        self.child
+    }
+
     /// Closes the input and waits for the end, as a host does.
     pub async fn close(&mut self) -> Result<ExitStatus> {
         self.input = None;

@@ -80,14 +80,12 @@ async fn servers_are_found_wherever_they_are() {
     );
 
     // The same under Exeat is held.
-    let mut held = Session::start(
-        crate::place::command(
-            &lab,
-            &[reference.program.as_os_str(), &reference.arguments[0]],
-        ),
-        &lab.directory().join("held.err"),
-    )
-    .unwrap();
+    let mut command = lab.exeat(&["run", "demo"]).unwrap();
+    command
+        .arg("--")
+        .arg(&reference.program)
+        .arg(&reference.arguments[0]);
+    let mut held = Session::start(command, &lab.directory().join("held.err")).unwrap();
     held.initialize().await.unwrap();
     let inventory = discover(&daemon, &[]).await;
     let rows = inventory["found"].as_array().unwrap();

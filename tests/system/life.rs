@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use exeat_tests::Lab;
+use exeat_tests::cgroup::Cgroup;
 use exeat_tests::fixtures::Fixtures;
 use exeat_tests::lab::{LAN, WORLD, WORLD_OTHER};
 use exeat_tests::process::{Process, run};
@@ -12,7 +13,7 @@ use exeat_tests::wait::{wait_for, wait_until};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::hand::Hand;
-use crate::place::{curl, exchange, policy, start};
+use crate::place::{curl, exchange, foreign, foreign_policy, policy, start};
 use crate::streams::gate;
 
 const NAME: &str = "api.lab.example";
@@ -51,8 +52,12 @@ pub(crate) async fn answers(process: &Process, status: &str) {
 async fn nothing_leaves_while_either_half_is_dead() {
     let lab = Lab::new().unwrap();
     let _server = lab.https(&[NAME], address()).unwrap();
-    let mut daemon = lab.daemon(&policy(&[ENTRY])).await.unwrap();
-    let workload = start(&lab, "loop", &["sh", "-c", LOOP]);
+    // What `exeat run` starts ends with the gate that read its streams, so this one is somebody else's.
+    let name = format!("{}-loop", lab.name());
+    let cgroup = Cgroup::create(&name).unwrap();
+    let policy = foreign_policy(&name, &[ENTRY]);
+    let mut daemon = lab.daemon(&policy).await.unwrap();
+    let workload = foreign(&lab, &cgroup, "loop", &["sh", "-c", LOOP]);
     answers(&workload, "200").await;
 
     // The gate alone: the supervisor starts another, and the workload works on.

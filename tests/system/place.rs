@@ -1,13 +1,17 @@
 //! What the tests share: a lab with its daemon, programs under `exeat run`, and bytes that no library would send.
 
 use std::ffi::OsStr;
-use std::process::Command;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use exeat_tests::Lab;
+use exeat_tests::cgroup::Cgroup;
 use exeat_tests::daemon::Daemon;
 use exeat_tests::fixtures::Fixtures;
-use exeat_tests::process::{Finished, Process, run};
+use exeat_tests::process::{Finished, Process};
 use serde_json::Value;
 
 /// How long a program under `exeat run` may take.
@@ -42,22 +46,63 @@ servers:
     text
 }
 
-/// `exeat run demo -- PROGRAM ARGUMENTS`.
-pub(crate) fn command<S: AsRef<OsStr>>(lab: &Lab, program: &[S]) -> Command {
-    let mut command = lab.exeat(&["run", DEMO]).unwrap();
-    command.arg("--").args(program);
-    command
-}
-
 /// Runs a program under `exeat run` to its end.
 pub(crate) async fn managed<S: AsRef<OsStr>>(lab: &Lab, program: &[S]) -> Finished {
-    run(&mut command(lab, program), LIMIT).await.unwrap()
+    managed_within(lab, program, LIMIT).await
 }
 
-/// Starts a program under `exeat run`.
+/// The same for one that may take this long.
+pub(crate) async fn managed_within<S: AsRef<OsStr>>(
+    lab: &Lab,
+    program: &[S],
+    limit: Duration,
+) -> Finished {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("managed-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let mut process = start(lab, &name, program);
+    let status = process.wait(limit).await.unwrap();
+    Finished {
+        status,
+        stdout: process.stdout(),
+        stderr: process.stderr(),
+    }
+}
+
+/// Starts a program under `exeat run`. What it prints is no MCP, so it goes to the log by itself. Its session
+/// lasts as long as its streams do: the first is held by the process here, the second by the program.
 pub(crate) fn start<S: AsRef<OsStr>>(lab: &Lab, name: &str, program: &[S]) -> Process {
-    let mut command = command(lab, program);
-    command.stdin(std::process::Stdio::null());
+    let log = lab.directory().join(format!("{name}.out"));
+    fs::write(&log, "").unwrap();
+    fs::set_permissions(&log, fs::Permissions::from_mode(0o666)).unwrap();
+    let mut command = lab.exeat(&["run", DEMO]).unwrap();
+    command
+        .args(["--", "sh", "-c", r#"exec "$@" 3>&1 >>"$0""#])
+        .arg(log)
+        .args(program)
+        .stdin(Stdio::piped());
+    Process::start(name, lab.directory(), &mut command).unwrap()
+}
+
+/// The policy of [`policy`] for a server that somebody else starts, in this cgroup.
+pub(crate) fn foreign_policy(cgroup: &str, egress: &[&str]) -> String {
+    let place = format!("listen: 127.0.0.1:3001\n    match: {{ cgroup: /{cgroup} }}");
+    policy(egress).replace("launch: { command: /usr/bin/env, user: nobody }", &place)
+}
+
+/// Starts a program in `cgroup`, as nobody, with the trust that `exeat run` would have given it.
+pub(crate) fn foreign(lab: &Lab, cgroup: &Cgroup, name: &str, program: &[&str]) -> Process {
+    let bundle = lab.directory().join("run/trust/ca-bundle.pem");
+    let mut command = cgroup.launcher(lab.inside.command("env"));
+    command
+        .args([
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+        ])
+        .args(program)
+        .env("CURL_CA_BUNDLE", bundle)
+        .stdin(Stdio::null());
     Process::start(name, lab.directory(), &mut command).unwrap()
 }
 

@@ -70,6 +70,9 @@ pub enum ToGate {
         /// The server's name in the register.
         server: String,
     },
+    /// A stdio server is about to be started: its session. The message brings six descriptors, in the order of
+    /// [`Session`]. To be answered with `Settled`, before which the server does not run.
+    Session(Box<Session>),
     /// Something that the supervisor did or saw, for the audit log.
     Record(Box<Lifecycle>),
     /// Drain, then exit.
@@ -108,9 +111,17 @@ pub enum ToSupervisor {
         /// What was decided.
         verdict: RunVerdict,
     },
-    /// Answers `Settle`.
+    /// Answers `Settle` and `Session`.
     Settled {
         /// The workload's number.
+        number: u32,
+        /// Why its session cannot be served, if it cannot.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fault: Option<String>,
+    },
+    /// Nothing more is served of a stdio session: its server is to end.
+    SessionOver {
+        /// The number of the server's workload.
         number: u32,
     },
     /// Sent every second while the gate's executor turns.
@@ -275,6 +286,42 @@ pub struct Process {
     pub args: Vec<String>,
     /// Of the executable, in hex, where it could be read.
     pub sha256: Option<String>,
+}
+
+/// A stdio session, as the supervisor attests it.
+///
+/// Its descriptors: what the caller's standard input, output and error are read from and written to, then the
+/// gate's ends of the server's standard input, output and error. Each is a pipe's end that was opened for the
+/// gate alone, or a Unix socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Session {
+    /// The server's workload, which the gate was told of before.
+    pub number: u32,
+    /// Who asked for it.
+    pub uid: u32,
+    /// The account's name, where it has one.
+    pub user: Option<String>,
+    /// The workload that asked, where the process is managed.
+    pub workload: Option<u32>,
+    /// The process that called `exeat run`.
+    pub host: Option<HostProcess>,
+}
+
+/// The process that called `exeat run`, as it was found at that time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostProcess {
+    /// Its id in the initial namespace.
+    pub pid: u32,
+    /// When it started, in clock ticks after boot.
+    pub started: u64,
+    /// Its executable as the kernel names it.
+    pub exe: String,
+    /// Of the executable, in hex, where it could be read.
+    pub sha256: Option<String>,
+    /// Those that it comes from, nearest first: id and executable.
+    pub ancestors: Vec<(u32, String)>,
 }
 
 /// Whether a user may start a server.

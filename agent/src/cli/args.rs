@@ -429,7 +429,7 @@ pub struct TestArguments {
     /// Files, or directories whose *.yaml and *.test.yaml files are taken in name order
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
-    /// Write the result as JUnit XML to this file, too
+    /// Write the result to this file too, as the XML that CI servers read
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
 }

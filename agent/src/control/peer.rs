@@ -142,6 +142,13 @@ fn still_the_same(credentials: &Credentials) -> Result<(), ControlError> {
     if ended == 0 { Ok(()) } else { Err(gone) }
 }
 
+/// Whether the process that connected still lives.
+pub(super) fn is_alive(socket: &impl AsFd) -> bool {
+    credentials(socket)
+        .and_then(|credentials| still_the_same(&credentials))
+        .is_ok()
+}
+
 fn process_file(pid: u32, name: &str, attempt: &'static str) -> Result<String, ControlError> {
     fs::read_to_string(format!("/proc/{pid}/{name}")).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => ControlError::PeerGone { pid },

@@ -34,6 +34,11 @@ fn json() {
 }
 
 #[test]
+fn lines() {
+    run("lines", oracle::lines);
+}
+
+#[test]
 fn rpc() {
     run("rpc", oracle::rpc);
 }

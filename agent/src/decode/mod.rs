@@ -1,4 +1,4 @@
-//! From bytes to messages: strict JSON, JSON-RPC 2.0, MCP of both eras, server-sent events, and the recogniser
+//! From bytes to messages: strict JSON, JSON-RPC 2.0, MCP of both eras, lines, server-sent events, and the recogniser
 //! of MCP that is spoken to something unregistered.
 //!
 //! Pure: bytes and headers in, values or faults out. No clock, no I/O. A fault never repeats what was read.
@@ -8,6 +8,7 @@ pub mod base64;
 mod bytes;
 pub mod http;
 pub mod json;
+pub mod lines;
 pub mod mcp;
 #[cfg(any(test, fuzzing))]
 pub mod oracle;

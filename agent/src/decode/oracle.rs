@@ -3,6 +3,7 @@
 use hyper::http::HeaderMap;
 
 use super::json::{self, Limits, Value};
+use super::lines::{Frame, Lines};
 use super::scan::{Scanner, Verdict};
 use super::{mcp, rpc, sse};
 
@@ -51,6 +52,62 @@ fn alike(lenient: &serde_json::Value, value: &Value) -> bool {
         }
         _ => false,
     }
+}
+
+/// Any division gives the same frames, a frame holds no line end, and an id that is told is one that stands there.
+pub fn lines(bytes: &[u8]) {
+    const LIMIT: usize = 64;
+    let whole = read_lines(LIMIT, [bytes].into_iter());
+    let step = bytes
+        .first()
+        .map_or(1, |byte| usize::from(byte % 7).saturating_add(1));
+    let pieces = read_lines(LIMIT, bytes.chunks(step));
+    assert!(whole == pieces, "the division of a stream shows");
+    let ends = bytes.iter().filter(|byte| **byte == b'\n').count();
+    assert!(whole.0.len() <= ends, "a frame without an end");
+    for line in whole.0.iter().flatten() {
+        assert!(line.len() <= LIMIT, "a line beyond the limit");
+        assert!(
+            !line.contains(&b'\n') && !line.contains(&b'\r'),
+            "a line end inside a line"
+        );
+    }
+    // Each line of more than one byte, skimmed: where a strict parser finds an id, none or that one is found.
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let mut lines = Lines::new(1);
+        lines.space().extend_from_slice(line);
+        lines.space().push(b'\n');
+        let Some(Frame::TooLong(skimmed)) = lines.next() else {
+            continue;
+        };
+        if let Ok(value) = json::parse(line, &Limits::REQUEST) {
+            let there = value.get("id").and_then(rpc::Id::read);
+            assert!(
+                skimmed.id.is_none() || skimmed.id == there,
+                "another id than the one that stands there"
+            );
+        }
+    }
+}
+
+/// The lines; `None` for what is none. With it whether one was left unfinished.
+fn read_lines<'a>(
+    limit: usize,
+    pieces: impl Iterator<Item = &'a [u8]>,
+) -> (Vec<Option<Vec<u8>>>, bool) {
+    let mut lines = Lines::new(limit);
+    let mut found = Vec::new();
+    for piece in pieces {
+        lines.space().extend_from_slice(piece);
+        while let Some(frame) = lines.next() {
+            found.push(match frame {
+                Frame::Line(line) => Some(line.to_vec()),
+                Frame::CarriageReturn | Frame::TooLong(_) => None,
+            });
+        }
+    }
+    let unfinished = lines.is_unfinished();
+    (found, unfinished)
 }
 
 /// A message survives being written, and nothing that is a message to a lenient reader changes its kind.

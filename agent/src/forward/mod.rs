@@ -5,5 +5,7 @@ pub mod body;
 pub mod dial;
 pub mod headers;
 pub mod open;
+pub mod outlet;
+pub mod stream;
 pub mod tunnel;
 pub mod upstream;

@@ -21,7 +21,7 @@ use crate::channel::{GateEnd, ProxyCredentials, Role, Setup, Source};
 use crate::config::{Config, DnsUpstream, Limits};
 use crate::decide::Decider;
 use crate::decode::base64;
-use crate::flow::{Bounds, Names, Observed, Stages};
+use crate::flow::{Bounds, Names, Observed, Sessions, Stages};
 use crate::forward::dial::SiteProxy;
 use crate::forward::open::Ways;
 use crate::identify::bindings::{Bindings, synthetic_prefix};
@@ -92,6 +92,7 @@ pub(super) fn build(
         bindings,
         calls: Calls::default(),
         observed: Observed::default(),
+        sessions: Sessions::default(),
         decider,
         log,
         resolver,

@@ -90,7 +90,9 @@ async fn record(stages: &Stages, event: &Event, count: Option<u64>) {
     let mut record: Record = stages.log.record(kind, clock::now());
     if let Some(known) = stages.intake.workloads.get(event.workload) {
         record.workload = Some(stages.intake.workloads.recorded(&known, event.tgid));
-        record.cause = known.server().and_then(|server| stages.calls.cause(server));
+        let number = known.workload.number;
+        let cause = |server| stages.calls.cause(server, number);
+        record.cause = known.server().and_then(cause);
     }
     record.tcp = Some(Tcp {
         protocol: protocol(event.protocol),

@@ -169,7 +169,8 @@ async fn drain(stages: &Stages, deadline: Duration) {
         return;
     }
     let cut = stages.intake.live.recheck(|_| false);
-    tracing::warn!(cut, "cutting connections that outlive the deadline");
+    let sessions = stages.sessions.cut_all();
+    tracing::warn!(cut, sessions, "cutting what outlives the deadline");
     if timeout(ACCEPT_PAUSE * 10, stages.tasks.wait())
         .await
         .is_err()

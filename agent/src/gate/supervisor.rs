@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use exeat_policy::Caller;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::GateError;
 use super::build::compile;
@@ -16,16 +17,22 @@ use super::workloads::Openings;
 use crate::audit::record::{Decision, Finding, Identity, Kind, Lifecycle, PolicyChange};
 use crate::audit::{Outcome, Start, Text};
 use crate::channel::{
-    GateEnd, Hex, Lifecycle as Told, Process, Received, RunVerdict, Setup, Source, ToGate,
+    GateEnd, Hex, Lifecycle as Told, Process, Received, RunVerdict, Session, Setup, Source, ToGate,
     ToSupervisor, Workload,
 };
-use crate::flow::Stages;
+use crate::flow::{Offered, Stages, serve_stdio};
 use crate::identify::workloads::Known;
 use crate::telemetry::clock;
 use crate::tls::leaf::{Chain, SignRequest};
 
 /// Certificates asked for and not yet answered.
 const WAITING: usize = 256;
+/// Ends of sessions that wait to be told.
+const OVER: usize = 1024;
+/// Time for a session's beginning to be recorded.
+const ACCEPTED: Duration = Duration::from_secs(5);
+/// What is told where nothing can be recorded.
+const UNRECORDED: &str = "nothing can be recorded at present, so nothing is started";
 
 /// What the gate keeps of its conversation with the supervisor.
 pub(super) struct Supervisor {
@@ -36,6 +43,8 @@ pub(super) struct Supervisor {
     next: u64,
     openings: Openings,
     answering: Arc<Answering>,
+    /// Sessions of which nothing more is served.
+    over: (mpsc::Sender<u32>, mpsc::Receiver<u32>),
 }
 
 impl Supervisor {
@@ -61,6 +70,7 @@ impl Supervisor {
             next: 0,
             openings: Openings::default(),
             answering,
+            over: mpsc::channel(OVER),
         }
     }
 
@@ -94,6 +104,10 @@ impl Supervisor {
                     self.heed(received).await?;
                 }
                 Some(request) = self.requests.recv() => self.sign(request).await?,
+                Some(number) = self.over.1.recv() => {
+                    let over = ToSupervisor::SessionOver { number };
+                    self.channel.send(&over, &[]).await?;
+                }
             }
         }
     }
@@ -126,7 +140,14 @@ impl Supervisor {
             ToGate::ProcessGone { pid } => self.stages.intake.workloads.process_gone(pid),
             // Messages are heeded in order, so all that came before has been.
             ToGate::Settle { number } => {
-                let settled = ToSupervisor::Settled { number };
+                let fault = None;
+                let settled = ToSupervisor::Settled { number, fault };
+                self.channel.send(&settled, &[]).await?;
+            }
+            ToGate::Session(told) => {
+                let number = told.number;
+                let fault = self.session(*told, descriptors).await.err();
+                let settled = ToSupervisor::Settled { number, fault };
                 self.channel.send(&settled, &[]).await?;
             }
             ToGate::Certificate { request, chain } => {
@@ -168,6 +189,15 @@ impl Supervisor {
         }
     }
 
+    /// A stdio server is about to be started: its session is served from before its first instruction.
+    async fn session(&self, told: Session, descriptors: Vec<OwnedFd>) -> Result<(), String> {
+        let offered = Offered { told, descriptors };
+        // Everything else waits meanwhile.
+        let over = self.over.0.clone();
+        let served = timeout(ACCEPTED, serve_stdio(&self.stages, offered, over)).await;
+        served.map_err(|_late| UNRECORDED.to_owned())?
+    }
+
     async fn sign(&mut self, request: SignRequest) -> Result<(), GateError> {
         let SignRequest {
             name,
@@ -207,7 +237,8 @@ impl Supervisor {
                     }
                 }
                 let cut = self.cut_disallowed();
-                tracing::info!(generation, cut, "the policy is in force");
+                let sessions = self.stages.sessions.recheck(&self.stages.decider);
+                tracing::info!(generation, cut, sessions, "the policy is in force");
             }
             Err(error) => {
                 change.action = Text::fixed("refused");
@@ -264,7 +295,7 @@ impl Supervisor {
         let refused = |reason: &str| RunVerdict::Refused {
             reason: reason.to_owned(),
         };
-        let unavailable = || refused("nothing can be recorded at present, so nothing is started");
+        let unavailable = || refused(UNRECORDED);
         // A host starts the servers of its list and no others, whatever its user may start elsewhere.
         let workloads = &self.stages.intake.workloads;
         let known = workload.map(|number| workloads.get(number));

@@ -1,4 +1,4 @@
-//! Tool calls in flight, by server: what an outbound request of the server's processes can be caused by.
+//! Tool calls in flight, by who carries them out: what an outbound request of their processes can be caused by.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,16 @@ use crate::audit::record::Cause;
 /// Candidates named in one record; a server with more calls in flight names the newest.
 const NAMED: usize = 16;
 
-type Table = HashMap<Arc<str>, Vec<RecordId>>;
+/// Whose call it is to carry out.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Callee {
+    /// A server that is reached over HTTP, whichever of its processes answers.
+    Server(Arc<str>),
+    /// One workload: two instances of a stdio server are not each other's cause.
+    Workload(u32),
+}
+
+type Table = HashMap<Callee, Vec<RecordId>>;
 
 /// The calls in flight.
 #[derive(Debug, Default)]
@@ -21,26 +30,32 @@ pub struct Calls {
 #[derive(Debug)]
 pub struct InFlight {
     table: Arc<Mutex<Table>>,
-    server: Arc<str>,
+    callee: Callee,
     record: RecordId,
 }
 
 impl Calls {
-    /// A call of `server` begins; `record` is the id of its record.
-    pub fn begin(&self, server: &Arc<str>, record: RecordId) -> InFlight {
+    /// A call that `callee` is to carry out begins; `record` is the id of its record.
+    pub fn begin(&self, callee: Callee, record: RecordId) -> InFlight {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        table.entry(Arc::clone(server)).or_default().push(record);
+        table.entry(callee.clone()).or_default().push(record);
         InFlight {
             table: Arc::clone(&self.table),
-            server: Arc::clone(server),
+            callee,
             record,
         }
     }
 
-    /// What a request of `server`'s processes was caused by, as things stand now.
-    pub fn cause(&self, server: &str) -> Option<Cause> {
+    /// What a request of a process of `server`, in this workload, was caused by, as things stand now.
+    pub fn cause(&self, server: &str, workload: u32) -> Option<Cause> {
         let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        match table.get(server).map(Vec::as_slice) {
+        if table.is_empty() {
+            return None;
+        }
+        let calls = table
+            .get(&Callee::Workload(workload))
+            .or_else(|| table.get(&Callee::Server(Arc::from(server))));
+        match calls.map(Vec::as_slice) {
             None | Some([]) => None,
             Some([one]) => Some(Cause::Id(*one)),
             Some(several) => Some(Cause::Candidates(
@@ -60,14 +75,14 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(calls) = table.get_mut(&self.server) else {
+        let Some(calls) = table.get_mut(&self.callee) else {
             return;
         };
         if let Some(index) = calls.iter().position(|call| *call == self.record) {
             calls.remove(index);
         }
         if calls.is_empty() {
-            table.remove(&self.server);
+            table.remove(&self.callee);
         }
     }
 }
@@ -76,7 +91,7 @@ impl Drop for InFlight {
 mod tests {
     use std::sync::Arc;
 
-    use super::Calls;
+    use super::{Callee, Calls};
     use crate::audit::RecordId;
     use crate::audit::record::Cause;
 
@@ -88,19 +103,29 @@ mod tests {
             id("01890a5d-ac96-774b-bcce-b302099a8058"),
         );
         let calls = Calls::default();
-        let github = Arc::from("github");
-        assert_eq!(calls.cause("github"), None);
-        let first = calls.begin(&github, one);
-        assert_eq!(calls.cause("github"), Some(Cause::Id(one)));
-        assert_eq!(calls.cause("linear"), None);
-        let second = calls.begin(&github, two);
+        let github = || Callee::Server(Arc::from("github"));
+        assert_eq!(calls.cause("github", 1), None);
+        let first = calls.begin(github(), one);
+        assert_eq!(calls.cause("github", 1), Some(Cause::Id(one)));
+        assert_eq!(calls.cause("linear", 1), None);
+        let second = calls.begin(github(), two);
         assert_eq!(
-            calls.cause("github"),
+            calls.cause("github", 1),
             Some(Cause::Candidates(vec![two, one]))
         );
         drop(first);
-        assert_eq!(calls.cause("github"), Some(Cause::Id(two)));
+        assert_eq!(calls.cause("github", 1), Some(Cause::Id(two)));
         drop(second);
-        assert_eq!(calls.cause("github"), None);
+        assert_eq!(calls.cause("github", 1), None);
+    }
+
+    #[test]
+    fn instances_of_one_server_are_told_apart() {
+        let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+        let id = id.parse::<RecordId>().expect("an id");
+        let calls = Calls::default();
+        let _call = calls.begin(Callee::Workload(7), id);
+        assert_eq!(calls.cause("github", 7), Some(Cause::Id(id)));
+        assert_eq!(calls.cause("github", 8), None);
     }
 }

@@ -8,8 +8,9 @@ use exeat_policy::Caller;
 use thiserror::Error;
 use tokio::net::TcpStream;
 
-use crate::audit::record::{Identity, Workload as RecordedWorkload};
+use crate::audit::record::{Cause, Identity, Workload as RecordedWorkload};
 use crate::audit::{Shared, Text};
+use crate::identify::calls::Calls;
 use crate::identify::live::{Live, Registered};
 use crate::identify::users::Users;
 use crate::identify::workloads::{Known, Workloads};
@@ -29,10 +30,21 @@ pub struct Intake {
     pub most: usize,
 }
 
-/// An actor that the kernel attests: a process of a managed workload.
+/// As whom policy judges an actor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acts {
+    /// As its workload.
+    Workload,
+    /// As its user alone: a process that nobody manages, which started a stdio server.
+    User,
+}
+
+/// An actor that the kernel attests.
 #[derive(Debug, Clone)]
 pub struct Actor {
-    /// Its workload.
+    /// As whom it is judged.
+    pub acts: Acts,
+    /// Its workload; of a process that nobody manages, the workload that it started.
     pub known: Arc<Known>,
     /// Its user's name, where there is one.
     pub user: Option<Arc<str>>,
@@ -128,6 +140,7 @@ impl Intake {
             ..Identity::default()
         };
         Some(Actor {
+            acts: Acts::Workload,
             known,
             user,
             process,
@@ -140,10 +153,22 @@ impl Actor {
     /// The form that policy judges.
     pub fn caller(&self) -> Caller<'_> {
         Caller {
-            workload: Some(self.known.judged()),
+            workload: match self.acts {
+                Acts::Workload => Some(self.known.judged()),
+                Acts::User => None,
+            },
             user: self.user.as_deref(),
             fetching: false,
         }
+    }
+
+    /// The tool call of which what it does now is a part, where it is a server's process.
+    pub fn cause(&self, calls: &Calls) -> Option<Cause> {
+        let server = match self.acts {
+            Acts::Workload => self.known.server()?,
+            Acts::User => return None,
+        };
+        calls.cause(server, self.number())
     }
 
     /// The workload's number.

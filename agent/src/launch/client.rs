@@ -2,13 +2,17 @@
 //! server's end becomes its own.
 
 use std::io;
-use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal as Incoming, SignalKind, signal};
 
+use super::streams::Streams;
 use crate::control::client::Answer;
 use crate::control::{Command, Connection, ControlError, Failure, Reply, Run, Signal};
+
+/// Time for a server's last words, after its end.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// Why a server did not run to its end.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +23,9 @@ pub enum RunError {
     /// The daemon did not start it; its words.
     #[error("{}", .0.message)]
     Failed(Failure),
+    /// The streams could not be prepared.
+    #[error("preparing the standard streams")]
+    Streams(#[source] io::Error),
     /// Signals could not be passed on.
     #[error("handling signals")]
     Signals(#[source] io::Error),
@@ -68,9 +75,25 @@ impl Signals {
 pub async fn run(socket: &Path, run: Run) -> Result<u8, RunError> {
     let mut signals = Signals::new().map_err(RunError::Signals)?;
     let server = run.server.clone();
-    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
-    let streams = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
-    let mut connection = Connection::open(socket, &Command::Run(run), &streams).await?;
+    let streams = Streams::prepare().map_err(RunError::Streams)?;
+    let mut connection = Connection::open(socket, &Command::Run(run), &streams.handed()).await?;
+    // Who is at the other ends is to see the end when the session is over, and not when this process ends.
+    let words = streams.let_go().map_err(RunError::Streams)?;
+    let ended = converse(&mut connection, &mut signals, server).await;
+    if tokio::time::timeout(LAST_WORDS, words.said())
+        .await
+        .is_err()
+    {
+        tracing::debug!("a server's last words were not taken in time");
+    }
+    ended
+}
+
+async fn converse(
+    connection: &mut Connection,
+    signals: &mut Signals,
+    server: String,
+) -> Result<u8, RunError> {
     let mut status = None;
     let mut started = false;
     loop {

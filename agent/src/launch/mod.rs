@@ -4,3 +4,4 @@
 pub mod client;
 pub mod environment;
 pub mod stage;
+mod streams;

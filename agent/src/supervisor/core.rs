@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use exeat_ebpf::{Event, EventStream, Kernel, KernelError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,11 +22,12 @@ use super::placing::{Found, UnitWatch};
 use super::policy_files::{Policy, Watch};
 use super::processes::{Hashes, Processes};
 use super::runs::Asked;
+use super::serving::{Offer, Over};
 use super::settle::Settling;
 use super::signing::Signing;
 use super::start::{Inheritance, Material};
 use super::workloads::Workloads;
-use crate::channel::{ChannelError, Lifecycle, Setup, Source, ToGate, ToSupervisor};
+use crate::channel::{ChannelError, Lifecycle, Setup, ToGate, ToSupervisor};
 use crate::config::Config;
 use crate::control::server::Settings;
 use crate::control::slots::Limits;
@@ -77,6 +78,7 @@ pub(super) struct Supervisor {
     pub(super) backoff: Backoff,
     pub(super) asked: HashMap<u64, Asked>,
     pub(super) settling: Settling,
+    pub(super) running: HashMap<u32, oneshot::Sender<Over>>,
     pub(super) next_request: u64,
     pub(super) reloads: Vec<(u64, Responder)>,
     pub(super) happenings: mpsc::Sender<Happening>,
@@ -94,6 +96,8 @@ pub(super) struct Supervisor {
 /// What the supervisor's own tasks report.
 #[derive(Debug)]
 pub(super) enum Happening {
+    /// A server's session is ready to be handed to the gate.
+    Offered(Box<Offer>),
     /// The processes of a started workload are gone; its cgroup is empty.
     Ended { number: u32 },
     /// The first process of a started workload exists.
@@ -167,6 +171,7 @@ impl Supervisor {
             backoff: Backoff::new(),
             asked: HashMap::new(),
             settling: Settling::new(),
+            running: HashMap::new(),
             next_request: 1,
             reloads: Vec::new(),
             happenings,
@@ -361,6 +366,7 @@ impl Supervisor {
 
     async fn happened(&mut self, happening: Happening) {
         match happening {
+            Happening::Offered(offer) => self.offer(*offer).await,
             Happening::Ended { number } => self.end(number).await,
             Happening::Started { number, pid } => {
                 if let Some(live) = self.workloads.get_mut(number) {
@@ -457,14 +463,6 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn sources_text(&self) -> Vec<Source> {
-        let source = |s: &exeat_policy::Source| Source {
-            name: s.name.clone(),
-            text: s.text.clone(),
-        };
-        self.parts.policy.sources.iter().map(source).collect()
-    }
-
     async fn restart_gate(&mut self) {
         self.restart_at = None;
         if let Err(error) = self.start_gate().await {
@@ -528,7 +526,8 @@ impl Supervisor {
                 self.reloaded(generation, faults).await;
             }
             ToSupervisor::RunVerdict { request, verdict } => self.verdict(request, verdict).await,
-            ToSupervisor::Settled { number } => self.settled(number),
+            ToSupervisor::Settled { number, fault } => self.settled(number, fault),
+            ToSupervisor::SessionOver { number } => self.session_over(number),
             ToSupervisor::Health(health) => gate.health = health,
             ToSupervisor::Stopped => self.gate_ended("it stopped of its own accord").await,
         }
@@ -632,7 +631,7 @@ impl Supervisor {
         self.stop.cancel();
         self.tasks.close();
         let tasks = self.tasks.clone();
-        let last = Instant::now() + super::runs::GRACE + Duration::from_secs(1);
+        let last = Instant::now() + super::serving::GRACE + Duration::from_secs(1);
         loop {
             tokio::select! {
                 biased;

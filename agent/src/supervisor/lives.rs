@@ -101,6 +101,7 @@ impl Supervisor {
             discard(cgroup);
         }
         self.processes.forget(number);
+        self.running.remove(&number);
         self.tell(ToGate::WorkloadGone { number }).await;
     }
 

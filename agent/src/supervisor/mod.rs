@@ -5,6 +5,7 @@
 
 pub(crate) mod accounts;
 pub mod ca;
+mod callers;
 mod canary;
 pub mod cgroups;
 mod clients;
@@ -19,9 +20,11 @@ mod policy_files;
 pub(crate) mod processes;
 mod reload;
 pub(crate) mod runs;
+mod serving;
 mod settle;
 mod signing;
 mod start;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod trust;

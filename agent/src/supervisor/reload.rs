@@ -2,7 +2,7 @@
 
 use super::core::Supervisor;
 use super::policy_files;
-use crate::channel::ToGate;
+use crate::channel::{Source, ToGate};
 use crate::control::reply::PolicyState;
 use crate::control::{Code, Reply, Responder};
 use crate::telemetry::clock;
@@ -50,6 +50,15 @@ impl Supervisor {
             None => {}
         }
         self.rewatch().await;
+    }
+
+    /// The policy's files, for the gate.
+    pub(super) fn sources_text(&self) -> Vec<Source> {
+        let source = |s: &exeat_policy::Source| Source {
+            name: s.name.clone(),
+            text: s.text.clone(),
+        };
+        self.parts.policy.sources.iter().map(source).collect()
     }
 
     /// The gate's answer to a policy.

@@ -1,37 +1,30 @@
-//! `exeat run`: asked of the gate, started here, watched by a task until nothing of it is left.
+//! `exeat run`: asked of the gate, prepared here, and left to a task ([`super::serving`]).
 
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
 use exeat_policy::{EnvValue, Launch};
-use rustix::process::{Pid, Signal as Kill, kill_process_group};
-use tokio::process::Child;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::accounts::{self, LocalUser};
 use super::cgroups;
 use super::clients::fail;
-use super::core::{Happening, Supervisor};
+use super::core::Supervisor;
 use super::lives::discard;
-use super::settle::Settled;
+use super::serving::{Order, Over, serve};
+use super::streams::Streams;
 use super::workloads::{Live, Origin};
-use crate::channel::{Kind, Placeholder, RunVerdict, ToGate, Workload, encode_hex};
-use crate::control::reply::{self, Exited, Started};
-use crate::control::{Client, Code, Reply, Responder, Run, Signal};
+use crate::channel::{Kind, Placeholder, RunVerdict, Session, ToGate, Workload, encode_hex};
+use crate::control::{Client, Code, Run};
 use crate::launch::environment::{Base, environment};
-use crate::launch::stage::{Program, Stage, Start, chain, spawn};
+use crate::launch::stage::{Start, chain};
 
 /// Time for the gate to decide on a start.
 const VERDICT_LIMIT: Duration = Duration::from_secs(10);
 /// Starts that wait for the gate.
 const MAX_ASKED: usize = 256;
-/// Time for a server to end after SIGTERM.
-pub(super) const GRACE: Duration = Duration::from_secs(2);
 
 /// A start that waits for the gate's verdict.
 #[derive(Debug)]
@@ -43,18 +36,6 @@ pub(super) struct Asked {
 
 /// A refusal to start, for the client.
 struct Refusal(Code, String);
-
-/// What a task needs to start and watch a server.
-struct Order {
-    number: u32,
-    settled: Settled,
-    program: Program,
-    start: Start,
-    streams: Vec<OwnedFd>,
-    cgroup: PathBuf,
-    happenings: mpsc::Sender<Happening>,
-    stop: CancellationToken,
-}
 
 impl Supervisor {
     /// Asks the gate, the only one who decides and records, whether a user may start a server.
@@ -126,9 +107,20 @@ impl Supervisor {
         }
     }
 
-    /// Answers all who wait for the gate, because it is gone.
+    /// Nothing more is served of a session. One that is not there means nothing.
+    pub(super) fn session_over(&mut self, number: u32) {
+        if let Some(running) = self.running.remove(&number) {
+            // Its server may have ended by itself.
+            let _ended = running.send(Over::Session);
+        }
+    }
+
+    /// Answers all who wait for the gate, because it is gone, and ends what it served.
     pub(super) async fn fail_asked(&mut self, why: &str) {
         self.settling.clear();
+        for (_, running) in std::mem::take(&mut self.running) {
+            let _ended = running.send(Over::Gate);
+        }
         for (_, asked) in std::mem::take(&mut self.asked) {
             fail(asked.client.responder, Code::Unavailable, why).await;
         }
@@ -145,26 +137,38 @@ impl Supervisor {
             responder,
             ..
         } = client;
+        let streams = match Streams::own(descriptors) {
+            Ok(streams) => streams,
+            Err(fault) => return fail(responder, Code::Invalid, chain(&fault)).await,
+        };
         let (live, start) = match self.prepare(&run, peer.uid) {
             Ok(prepared) => prepared,
             Err(Refusal(code, text)) => return fail(responder, code, text).await,
         };
         let number = live.record.number;
-        let cgroup = live.record.cgroup.clone();
         // The gate knows the workload, and the kernel holds its cgroup, before the process exists.
         self.tell(ToGate::Workload(Box::new(live.record.clone())))
             .await;
         self.workloads.add(live);
-        let settled = self.settle(number).await;
+        let (end, over) = oneshot::channel();
+        self.running.insert(number, end);
         let order = Order {
-            number,
-            settled,
+            session: Session {
+                number,
+                uid: peer.uid,
+                user: accounts::name_of(peer.uid),
+                workload: peer.workload,
+                host: None,
+            },
+            caller: peer.pid,
             program: self.parts.plan.stage.clone(),
             start,
-            streams: descriptors,
-            cgroup,
+            streams,
             happenings: self.happenings.clone(),
+            hashes: Arc::clone(&self.hashes),
+            hashing: Arc::clone(&self.hashing),
             stop: self.stop.clone(),
+            over,
         };
         self.tasks.spawn(serve(order, responder));
     }
@@ -301,128 +305,6 @@ pub(crate) fn file_name(name: &str) -> String {
         }
     };
     name.chars().map(plain).take(128).collect()
-}
-
-/// Starts a server and stays until nothing of it is left.
-async fn serve(order: Order, mut client: Responder) {
-    order.settled.wait().await;
-    let stage = Stage::Start(order.start);
-    let streams: Vec<_> = order.streams.iter().map(OwnedFd::as_fd).collect();
-    let spawned = spawn(&order.program, &stage, &streams).await;
-    drop(streams);
-    drop(order.streams);
-    let number = order.number;
-    match spawned {
-        Ok(mut spawned) => {
-            let pid = spawned.pid;
-            send(&order.happenings, Happening::Started { number, pid }).await;
-            let status = watch(&mut spawned.child, pid, number, &mut client, &order.stop).await;
-            // Whatever it left behind had its life from the client, too.
-            empty(&order.cgroup).await;
-            if let Some(status) = status {
-                tell_exit(client, status).await;
-            }
-        }
-        Err(error) => {
-            empty(&order.cgroup).await;
-            fail(client, Code::Invalid, chain(&error)).await;
-        }
-    }
-    send(&order.happenings, Happening::Ended { number }).await;
-}
-
-async fn empty(cgroup: &std::path::Path) {
-    if let Err(error) = cgroups::empty(cgroup).await {
-        tracing::error!(
-            error = chain(&error),
-            "a server's processes could not be ended"
-        );
-    }
-}
-
-async fn send(happenings: &mpsc::Sender<Happening>, happening: Happening) {
-    if happenings.send(happening).await.is_err() {
-        tracing::debug!("the supervisor is gone");
-    }
-}
-
-/// Passes on signals until the process has ended, by itself or because the client went away.
-async fn watch(
-    child: &mut Child,
-    pid: u32,
-    number: u32,
-    client: &mut Responder,
-    stop: &CancellationToken,
-) -> Option<ExitStatus> {
-    if client
-        .reply(Reply::Started(Started {
-            pid,
-            workload: number,
-        }))
-        .await
-        .is_err()
-    {
-        return end(child, pid).await;
-    }
-    loop {
-        tokio::select! {
-            status = child.wait() => return status.ok(),
-            () = stop.cancelled() => return end(child, pid).await,
-            signal = client.signal() => match signal {
-                Ok(Some(signal)) => kill(pid, number_of(signal)),
-                Ok(None) | Err(_) => return end(child, pid).await,
-            },
-        }
-    }
-}
-
-/// Ends a process, first kindly.
-async fn end(child: &mut Child, pid: u32) -> Option<ExitStatus> {
-    kill(pid, Kill::TERM);
-    match timeout(GRACE, child.wait()).await {
-        Ok(status) => status.ok(),
-        Err(_elapsed) => {
-            kill(pid, Kill::KILL);
-            child.wait().await.ok()
-        }
-    }
-}
-
-/// Signals the session that the server leads, as a terminal would. The child was not waited for,
-/// so its number is its own.
-fn kill(pid: u32, signal: Kill) {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    if let Some(Err(error)) = pid.map(|pid| kill_process_group(pid, signal)) {
-        tracing::debug!(%error, "a server took no signal");
-    }
-}
-
-const fn number_of(signal: Signal) -> Kill {
-    match signal {
-        Signal::Hangup => Kill::HUP,
-        Signal::Interrupt => Kill::INT,
-        Signal::Quit => Kill::QUIT,
-        Signal::Terminate => Kill::TERM,
-        Signal::User1 => Kill::USR1,
-        Signal::User2 => Kill::USR2,
-        Signal::Continue => Kill::CONT,
-        Signal::WindowChange => Kill::WINCH,
-    }
-}
-
-async fn tell_exit(mut client: Responder, status: ExitStatus) {
-    let byte = |n: i32| u8::try_from(n).unwrap_or(u8::MAX);
-    let status = match status.code() {
-        Some(code) => reply::ExitStatus::Code(byte(code)),
-        None => reply::ExitStatus::Signal(byte(status.signal().unwrap_or_default())),
-    };
-    let told = match client.reply(Reply::Exited(Exited { status })).await {
-        Ok(()) => client.done().await,
-        failed => failed,
-    };
-    if let Err(error) = told {
-        tracing::debug!(%error, "a client did not wait for its server's end");
-    }
 }
 
 #[cfg(test)]

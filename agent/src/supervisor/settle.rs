@@ -18,11 +18,11 @@ use crate::channel::ToGate;
 const LATE: Duration = Duration::from_secs(2);
 
 /// Who waits for which workload.
-pub(super) type Settling = HashMap<u32, oneshot::Sender<()>>;
+pub(super) type Settling = HashMap<u32, oneshot::Sender<Result<(), String>>>;
 
 /// Ends when the gate has settled a workload, is gone, or is late.
 #[derive(Debug)]
-pub(super) struct Settled(oneshot::Receiver<()>);
+pub(super) struct Settled(oneshot::Receiver<Result<(), String>>);
 
 impl Settled {
     /// Waits for it.
@@ -45,11 +45,11 @@ impl Supervisor {
         Settled(settled)
     }
 
-    /// The gate has settled a workload. One that nobody waits for means nothing.
-    pub(super) fn settled(&mut self, number: u32) {
+    /// The gate has settled a workload, or says why not. One that nobody waits for means nothing.
+    pub(super) fn settled(&mut self, number: u32, fault: Option<String>) {
         if let Some(done) = self.settling.remove(&number) {
             // Who waited may have given up.
-            let _late = done.send(());
+            let _late = done.send(fault.map_or(Ok(()), Err));
         }
     }
 

@@ -3,7 +3,9 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use exeat_ebpf::Kernel;
@@ -73,7 +75,17 @@ async fn gate() {
                 };
                 ToSupervisor::RunVerdict { request, verdict }
             }
-            ToGate::Settle { number } => ToSupervisor::Settled { number },
+            ToGate::Settle { number } => ToSupervisor::Settled {
+                number,
+                fault: None,
+            },
+            ToGate::Session(session) => {
+                join(std::mem::take(&mut received.descriptors));
+                ToSupervisor::Settled {
+                    number: session.number,
+                    fault: None,
+                }
+            }
             ToGate::Client(_) => {
                 let client = Responder::adopt(received.descriptors.remove(0), None).unwrap();
                 client
@@ -92,6 +104,20 @@ async fn gate() {
     }
 }
 
+/// Passes the six streams of a session on unread.
+fn join(descriptors: Vec<OwnedFd>) {
+    for descriptor in &descriptors {
+        rustix::io::ioctl_fionbio(descriptor, false).unwrap();
+    }
+    let files: Vec<fs::File> = descriptors.into_iter().map(Into::into).collect();
+    let Ok([input, output, errors, to, from, aside]) = <[fs::File; 6]>::try_from(files) else {
+        panic!("six streams are due")
+    };
+    for (mut from, mut to) in [(input, to), (from, output), (aside, errors)] {
+        std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+    }
+}
+
 fn this_test(name: &str, variable: &str) -> Program {
     Program {
         path: std::env::current_exe().unwrap(),
@@ -107,6 +133,8 @@ struct Daemon {
     name: String,
     stop: CancellationToken,
     task: JoinHandle<Result<(), DaemonError>>,
+    /// Other ends of what clients hand in: an input that ends is the end of a session.
+    held: Mutex<Vec<UnixStream>>,
 }
 
 const POLICY: &str = r#"
@@ -149,6 +177,7 @@ impl Daemon {
             name,
             stop,
             task,
+            held: Mutex::default(),
         }
     }
 
@@ -212,16 +241,10 @@ impl Daemon {
             terminal: None,
         };
         let (reader, writer) = std::io::pipe().unwrap();
-        let null = || {
-            OwnedFd::from(
-                fs::File::options()
-                    .read(true)
-                    .write(true)
-                    .open("/dev/null")
-                    .unwrap(),
-            )
-        };
-        let streams = [null(), writer.into(), null()];
+        let (input, held) = UnixStream::pair().unwrap();
+        let (errors, unread) = UnixStream::pair().unwrap();
+        self.held.lock().unwrap().extend([held, unread]);
+        let streams = [input.into(), writer.into(), errors.into()];
         (self.ask(Command::Run(run), &streams).await, reader)
     }
 
@@ -397,13 +420,11 @@ async fn a_dead_gate_is_replaced_and_told_everything() {
             .any(|r| r["event"] == "gate_restarted")
     })
     .await;
-    // The server never noticed.
-    connection.signal(Signal::Terminate).await.unwrap();
-    let (ended, failure) = replies(&mut connection).await;
-    assert!(
-        matches!(ended.last(), Some(Reply::Exited(_))),
-        "{ended:?} {failure:?}"
-    );
+    // Its session went with the gate that read it.
+    let (_, failure) = replies(&mut connection).await;
+    let failure = failure.unwrap_or_default();
+    assert!(failure.contains("start the server anew"), "{failure}");
+    until(|| daemon.workloads().is_empty()).await;
     daemon.stop().await;
 }
 

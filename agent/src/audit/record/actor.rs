@@ -89,4 +89,25 @@ pub struct Session {
     /// The protocol's revision (`2025-11-25`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<Text>,
+    /// The process that started the session's server with `exeat run`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostProcess>,
+}
+
+/// A process that called `exeat run`, as the kernel described it at that time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostProcess {
+    /// Its number.
+    pub pid: u32,
+    /// When it started, in clock ticks after boot; tells apart processes that had the same number.
+    pub started: u64,
+    /// Its executable's path.
+    pub exe: Text,
+    /// SHA-256 of its executable, hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Text>,
+    /// Number and executable of those that it comes from, nearest first; where the session began.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ancestors: Vec<Text>,
 }

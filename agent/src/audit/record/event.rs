@@ -58,6 +58,19 @@ pub struct Lifecycle {
     /// The bytes that the log does not count as records, for `log_cut`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cut: Option<Cut>,
+    /// How much of what there was, for `session_ended`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub counts: Vec<Counted>,
+}
+
+/// How often something happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counted {
+    /// What: `requests`, `refused`, `violations`, or the method of a notification.
+    pub what: Text,
+    /// How often.
+    pub count: u64,
 }
 
 /// The end of a segment that does not count: a tail torn by a crash, or bytes that the disk

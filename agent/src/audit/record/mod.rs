@@ -7,8 +7,8 @@ mod traffic;
 
 use serde::{Deserialize, Serialize};
 
-pub use actor::{Identity, Session, Workload, WorkloadKind};
-pub use event::{Cause, Cut, Finding, Lifecycle, PolicyChange};
+pub use actor::{HostProcess, Identity, Session, Workload, WorkloadKind};
+pub use event::{Cause, Counted, Cut, Finding, Lifecycle, PolicyChange};
 pub use result::{
     Counter, Decision, Effect, Extent, Inspected, Inspection, Mode, Open, Outcome, Stage, Status,
 };

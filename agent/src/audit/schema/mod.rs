@@ -15,6 +15,8 @@ enum Holds {
     /// Pairs of texts.
     Pairs,
     Count,
+    /// A count for each of names that are not known beforehand.
+    Counts,
     Signed,
     Flag,
     Address,
@@ -36,8 +38,8 @@ enum Holds {
 type Member = (&'static str, Holds, &'static str);
 
 use Holds::{
-    Address, Any, Cause, Count, Flag, Hash, Id, Pairs, Section, Sections, Signed, Text, Texts,
-    Time, Word,
+    Address, Any, Cause, Count, Counts, Flag, Hash, Id, Pairs, Section, Sections, Signed, Text,
+    Texts, Time, Word,
 };
 
 const LINE: &[Member] = &[
@@ -167,6 +169,27 @@ const SESSION: &[Member] = &[
     ("client", Text, "the client's name, as it says"),
     ("client_version", Text, "the client's version, as it says"),
     ("revision", Text, "the protocol's revision"),
+    (
+        "host",
+        Section(HOST_PROCESS),
+        "the process that called `exeat run`",
+    ),
+];
+
+const HOST_PROCESS: &[Member] = &[
+    ("pid!", Count, "its number"),
+    (
+        "started!",
+        Count,
+        "when it started, in clock ticks after boot",
+    ),
+    ("exe!", Text, "its executable"),
+    ("sha256", Text, "SHA-256 of its executable"),
+    (
+        "ancestors",
+        Texts,
+        "number and executable of those that it comes from, nearest first; in `session_started`",
+    ),
 ];
 
 const MCP: &[Member] = &[
@@ -174,7 +197,7 @@ const MCP: &[Member] = &[
     (
         "method!",
         Text,
-        "the method; empty if the message could not be read",
+        "the method; empty if the message could not be read, or there is none as for a stream that was asked for",
     ),
     (
         "from",
@@ -197,6 +220,11 @@ const MCP: &[Member] = &[
     ),
     ("code", Signed, "the JSON-RPC error's code"),
     ("isError", Flag, "the tool's own statement that it failed"),
+    (
+        "notifications",
+        Counts,
+        "how many notifications of the server passed on the stream of this exchange, by method",
+    ),
 ];
 
 const HTTP: &[Member] = &[
@@ -314,7 +342,7 @@ const LIFECYCLE: &[Member] = &[
     (
         "event!",
         Text,
-        "a short name that stays; the log's own: `log_started`, `log_cut`, `log_stopped`",
+        "a short name that stays; of the log: `log_started`, `log_cut`, `log_stopped`; of stdio sessions: `session_started`, `session_ended`",
     ),
     ("detail", Text, "the particulars, for people"),
     (
@@ -322,6 +350,20 @@ const LIFECYCLE: &[Member] = &[
         Section(CUT),
         "the end of a segment that does not count, for `log_cut`",
     ),
+    (
+        "counts",
+        Sections(COUNTED),
+        "how much of what there was, for `session_ended`",
+    ),
+];
+
+const COUNTED: &[Member] = &[
+    (
+        "what!",
+        Text,
+        "`requests`, `refused`, `violations`, or the method of a notification",
+    ),
+    ("count!", Count, "how often"),
 ];
 
 const CUT: &[Member] = &[
@@ -419,6 +461,9 @@ impl Holds {
                 json!({"type": "array", "items": pair})
             }
             Count => json!({"type": "integer", "minimum": 0}),
+            Counts => json!({
+                "type": "object", "additionalProperties": {"type": "integer", "minimum": 0}
+            }),
             Signed => json!({"type": "integer"}),
             Flag => json!({"type": "boolean"}),
             Address => json!({

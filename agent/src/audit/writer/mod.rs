@@ -209,6 +209,7 @@ fn lifecycle(log: &Log, event: &'static str, detail: Text) -> Record {
         event: Text::fixed(event),
         detail: Some(detail),
         cut: None,
+        ..Lifecycle::default()
     });
     record
 }

@@ -358,6 +358,11 @@ impl Responder {
         }
     }
 
+    /// Whether the process that connected still lives, so that what is read by its number is of it.
+    pub fn is_alive(&self) -> bool {
+        peer::is_alive(&self.stream)
+    }
+
     /// The socket, for looking at its options.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()

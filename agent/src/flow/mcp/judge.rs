@@ -90,52 +90,78 @@ impl Talking {
         record: &mut OpenRecord,
         message: &Message,
     ) -> Result<Permit<AboutMessage>, NotPassed> {
+        let Message::Response(response) = message else {
+            return self.judge_call(record, Side::Client, message);
+        };
+        let waiting = response
+            .id
+            .as_ref()
+            .and_then(|id| self.stages.observed.answered(&self.talk, From::Server, id));
         record.stage(Stage::Decode);
-        let method;
-        let seen = match message {
-            Message::Response(response) => {
-                // The answer to what the server asked for: decided as what was asked.
-                let waiting = response
-                    .id
-                    .as_ref()
-                    .and_then(|id| self.stages.observed.answered(&self.talk, From::Server, id));
-                let Some(waiting) = waiting else {
-                    self.describe(record, Side::Client, "", None);
-                    return Err(NotPassed::plain(
-                        Refusal::InvalidRequest,
-                        "an answer to nothing",
-                    ));
-                };
-                method = waiting;
-                Seen {
-                    method: &method,
-                    name: None,
-                    id: response.id.as_ref(),
-                    arguments: None,
-                }
-            }
-            Message::Request(_) | Message::Notification(_) => match view(message) {
-                Ok(view) => Seen::from(&view),
-                Err(fault) => {
-                    self.describe(record, Side::Client, message.method().unwrap_or(""), None);
-                    return Err(unviewable(fault));
-                }
-            },
+        let Some(method) = waiting else {
+            self.tell_unread(record, Side::Client);
+            return Err(answers_nothing());
+        };
+        // The answer to what the server asked for: decided as what was asked.
+        let seen = Seen {
+            method: &method,
+            name: None,
+            id: response.id.as_ref(),
+            arguments: None,
         };
         self.describe(record, Side::Client, seen.method, Some(&seen));
         self.decide(record, &seen)
     }
 
-    /// May the server's request or notification `message` reach the client?
-    pub(super) fn judge_server(
+    /// May the request or notification `message` of `from` reach the other side?
+    pub(super) fn judge_call(
+        &self,
+        record: &mut OpenRecord,
+        from: Side,
+        message: &Message,
+    ) -> Result<Permit<AboutMessage>, NotPassed> {
+        record.stage(Stage::Decode);
+        match view(message) {
+            Ok(seen) => {
+                let seen = Seen::from(&seen);
+                self.describe(record, from, seen.method, Some(&seen));
+                self.decide(record, &seen)
+            }
+            Err(fault) => {
+                self.describe(record, from, message.method().unwrap_or(""), None);
+                Err(unviewable(fault))
+            }
+        }
+    }
+
+    /// The same for a message that has a record only where it is refused ([`Talking::tell_call`]).
+    pub(super) fn consider(&self, message: &Message) -> Result<Permit<AboutMessage>, NotPassed> {
+        let seen = view(message).map_err(unviewable)?;
+        self.judge(&Seen::from(&seen))
+    }
+
+    /// Writes into `record` what the server said, and what was decided of it.
+    pub(super) fn tell_server(
         &self,
         record: &mut OpenRecord,
         message: &Message,
-    ) -> Result<Permit<AboutMessage>, NotPassed> {
-        let seen = view(message).map_err(unviewable)?;
-        let seen = Seen::from(&seen);
-        self.describe(record, Side::Server, seen.method, Some(&seen));
-        self.decide(record, &seen)
+        judged: &Result<Permit<AboutMessage>, NotPassed>,
+    ) {
+        self.tell_call(record, Side::Server, message);
+        record.stage(Stage::Decide);
+        tell_judged(record, judged);
+    }
+
+    /// Writes into the record which call it is about.
+    pub(super) fn tell_call(&self, record: &mut OpenRecord, from: Side, message: &Message) {
+        let seen = view(message).ok();
+        let seen = seen.as_ref().map(Seen::from);
+        self.describe(record, from, message.method().unwrap_or(""), seen.as_ref());
+    }
+
+    /// Writes into the record that `from` sent something that is no message.
+    pub(super) fn tell_unread(&self, record: &mut OpenRecord, from: Side) {
+        self.describe(record, from, "", None);
     }
 
     /// May what the server asks for inside a result (`method`) reach the client?
@@ -179,19 +205,7 @@ impl Talking {
     ) -> Result<Permit<AboutMessage>, NotPassed> {
         record.stage(Stage::Decide);
         let judged = self.judge(seen);
-        let (decision, class) = match &judged {
-            Ok(permit) => (permit.decision(), permit.class()),
-            Err(NotPassed {
-                refused: Some(refused),
-                ..
-            }) => (refused.decision(), refused.class()),
-            Err(_) => return judged,
-        };
-        record.tell_decision(decision);
-        let mut record = record.record_mut();
-        if let Some(mcp) = &mut record.mcp {
-            mcp.class = class.map(|class| Text::new(&class.to_string()));
-        }
+        tell_judged(record, &judged);
         judged
     }
 
@@ -255,6 +269,22 @@ impl Talking {
     }
 }
 
+fn tell_judged(record: &mut OpenRecord, judged: &Result<Permit<AboutMessage>, NotPassed>) {
+    let (decision, class) = match judged {
+        Ok(permit) => (permit.decision(), permit.class()),
+        Err(NotPassed {
+            refused: Some(refused),
+            ..
+        }) => (refused.decision(), refused.class()),
+        Err(_) => return,
+    };
+    record.tell_decision(decision);
+    let mut record = record.record_mut();
+    if let Some(mcp) = &mut record.mcp {
+        mcp.class = class.map(|class| Text::new(&class.to_string()));
+    }
+}
+
 /// A session's id, as it is kept.
 pub(super) fn digest_of(session: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, session.as_bytes());
@@ -312,6 +342,16 @@ impl<'a> std::convert::From<&View<'a>> for Seen<'a> {
             arguments: view.arguments,
         }
     }
+}
+
+/// A response that nobody waits for.
+pub(super) fn answers_nothing() -> NotPassed {
+    NotPassed::plain(Refusal::InvalidRequest, "an answer to nothing")
+}
+
+/// A message with something inside that cannot be judged.
+pub(super) fn unjudgeable() -> NotPassed {
+    NotPassed::plain(Refusal::InvalidRequest, "something inside cannot be judged")
 }
 
 fn unviewable(fault: ViewFault) -> NotPassed {

@@ -1,4 +1,5 @@
-//! MCP over HTTP: Streamable HTTP of every revision, and the old HTTP with server-sent events.
+//! MCP over HTTP: Streamable HTTP of every revision, and the old HTTP with server-sent events. Over standard
+//! streams: `stdio`, which judges by the same functions.
 //!
 //! What is forwarded is what was judged: messages are parsed strictly and written anew, in both directions.
 
@@ -8,6 +9,7 @@ mod judge;
 mod observed;
 mod refusing;
 mod returned;
+mod stdio;
 mod stream;
 
 use std::sync::Arc;
@@ -28,6 +30,7 @@ pub use self::observed::Observed;
 use self::observed::{From as Sender, Talk};
 use self::refusing::Refuser;
 use self::returned::Came;
+pub use self::stdio::{Offered, Sessions, serve_stdio};
 use self::stream::{Events, Purpose};
 use super::connection::{Connection, SendFault};
 use super::describe::{Story as _, partly, read};
@@ -44,7 +47,7 @@ use crate::decode::mcp::{
 use crate::decode::rpc::{self, Incoming as Messages, Message, Response as RpcResponse};
 use crate::forward::body::Drained;
 use crate::forward::headers::{strip_hop_by_hop, strip_overrides};
-use crate::identify::calls::InFlight;
+use crate::identify::calls::{Callee, InFlight};
 use crate::identify::peer::Peer;
 use crate::refuse::{Asked, Refusal, answer_batch, asked};
 
@@ -297,7 +300,8 @@ impl Exchanging<'_> {
                 }
                 if request.method == "tools/call" {
                     let calls = &self.talking.stages.calls;
-                    in_flight.push(calls.begin(&self.talking.talk.server, one.record.id()));
+                    let callee = Callee::Server(Arc::clone(&self.talking.talk.server));
+                    in_flight.push(calls.begin(callee, one.record.id()));
                 }
             }
         }

@@ -240,7 +240,7 @@ impl Observed {
 }
 
 /// One text for what clients take for one id: the number 1 and the string "1".
-fn slot(id: &Id) -> String {
+pub(super) fn slot(id: &Id) -> String {
     match id {
         Id::Number(number) => number.to_string(),
         Id::Text(text) => text.clone(),

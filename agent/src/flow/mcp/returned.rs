@@ -19,7 +19,7 @@ use crate::audit::record::ResponseKind;
 use crate::audit::{Outcome, RecordId};
 use crate::decode::http::{Body as Media, response_body};
 use crate::decode::json::Limits;
-use crate::decode::mcp::{Era, MCP_SESSION_ID};
+use crate::decode::mcp::MCP_SESSION_ID;
 use crate::decode::rpc::{self, Incoming as Messages, Message, Response as RpcResponse};
 use crate::forward::headers::strip_hop_by_hop;
 use crate::forward::upstream::Body;
@@ -95,9 +95,10 @@ impl Exchanging<'_> {
                     observed.wait(talk, Sender::Client, &request.id, &request.method);
                 }
                 let record_id = record.id();
+                let era = era(&message);
                 match message {
                     Message::Request(request) => Some(Answering {
-                        era: era_of(&request),
+                        era,
                         id: request.id,
                         method: request.method,
                         record,
@@ -318,10 +319,6 @@ fn close(
 fn taken(waiting: &mut Vec<InFlight>, record: RecordId) -> Option<InFlight> {
     let index = waiting.iter().position(|call| call.record() == record)?;
     Some(waiting.swap_remove(index))
-}
-
-fn era_of(request: &rpc::Request) -> Era {
-    era(&Message::Request(request.clone()))
 }
 
 fn keep_session(from: &HeaderMap, to: &mut HeaderMap) {

@@ -9,6 +9,7 @@ mod holder;
 mod listen;
 mod spawn;
 mod start;
+mod syscalls;
 #[cfg(test)]
 mod tests;
 
@@ -85,6 +86,9 @@ pub enum StageError {
     /// A capability set could not be read or emptied.
     #[error("emptying the capability sets")]
     Capabilities(#[source] caps::errors::CapsError),
+    /// The filter of system calls was not taken.
+    #[error("refusing system calls")]
+    Syscalls(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Something was still there after it had been given up.
     #[error("privileges remain: {0}")]
     Remaining(&'static str),

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::StageError;
 use super::confine::{Account, close_others, confine, join};
 use super::gate::new_session;
+use super::syscalls;
 
 /// File systems through which a descriptor is a privilege: `CGROUP2_SUPER_MAGIC`, `BPF_FS_MAGIC`,
 /// `CGROUP_SUPER_MAGIC` (linux/magic.h).
@@ -90,6 +91,7 @@ pub(super) fn run(
     rustix::process::umask(Mode::from_raw_mode(0o022));
     new_session()?;
     confine(&order.account)?;
+    syscalls::refuse()?;
     let error = Command::new(&order.program)
         .args(&order.arguments)
         .env_clear()

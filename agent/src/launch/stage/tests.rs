@@ -247,6 +247,69 @@ async fn a_server_starts_confined_in_its_cgroup_with_its_environment_alone() {
     destroy(&tree.base).await.unwrap();
 }
 
+/// Tries each refused call by its number, and what servers need.
+const CALLS: &str = r#"
+import ctypes, socket, threading, subprocess, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def call(number, *arguments):
+    ctypes.set_errno(0)
+    result = libc.syscall(number, *arguments)
+    return 0 if result >= 0 else ctypes.get_errno()
+def sock(family, kind, protocol=0):
+    try:
+        socket.socket(family, kind, protocol).close()
+        return 0
+    except OSError as error:
+        return error.errno
+X32 = 0x40000000
+for name, number in [("io_uring_setup", 425), ("ptrace", 101), ("process_vm_readv", 310), ("process_vm_writev", 311), ("pidfd_getfd", 438),
+        ("kcmp", 312), ("bpf", 321), ("perf_event_open", 298), ("userfaultfd", 323), ("setns", 308), ("mount", 165), ("umount2", 166),
+        ("pivot_root", 155), ("open_tree", 428), ("move_mount", 429), ("fsopen", 430), ("fsconfig", 431), ("fsmount", 432), ("fspick", 433),
+        ("mount_setattr", 442), ("add_key", 248), ("request_key", 249), ("keyctl", 250), ("kexec_load", 246), ("kexec_file_load", 320),
+        ("init_module", 175), ("finit_module", 313), ("delete_module", 176), ("open_by_handle_at", 304), ("fanotify_init", 300)]:
+    print(name, call(number, 0, 0, 0, 0, 0, 0))
+for name, flag in [("user", 0x10000000), ("net", 0x40000000), ("mount", 0x20000), ("cgroup", 0x2000000)]:
+    print("unshare", name, call(272, flag))
+    print("clone", name, call(56, flag | 17, 0, 0, 0, 0))
+print("clone3", call(435, 0, 0))
+print("packet", sock(17, socket.SOCK_DGRAM))
+print("vsock", sock(40, socket.SOCK_STREAM))
+print("alg", sock(38, 5))
+print("xdp", sock(44, 3))
+print("diag", sock(16, 3, 4))
+print("unix", sock(1, 1), "inet", sock(2, 1), "inet6", sock(10, 2), "route", sock(16, 3, 0))
+thread = threading.Thread(target=lambda: print("thread", 0)); thread.start(); thread.join()
+print("child", subprocess.run(["true"]).returncode)
+"#;
+
+#[tokio::test]
+async fn a_server_is_refused_what_leads_out() {
+    let tree = tree("calls");
+    let mut order = start(&tree, "");
+    order.program = "/usr/bin/python3".into();
+    order.arguments = vec!["-c".into(), CALLS.into()];
+    let said = output(order).await;
+    let allowed = [
+        "unix 0 inet 0 inet6 0 route 0",
+        "thread 0",
+        "child 0",
+        // ENOSYS: C libraries then use the older call.
+        "clone3 38",
+    ];
+    for line in allowed {
+        assert!(said.lines().any(|other| other == line), "{line}: {said}");
+    }
+    let refused: Vec<&str> = said
+        .lines()
+        .filter(|line| !allowed.contains(line))
+        .collect();
+    assert_eq!(refused.len(), 43, "{said}");
+    for line in refused {
+        assert!(line.ends_with(" 1"), "{line}: EPERM is due");
+    }
+    destroy(&tree.base).await.unwrap();
+}
+
 #[tokio::test]
 async fn the_trust_bundle_covers_the_systems_for_the_server_alone() {
     let tree = tree("trust");

@@ -1,0 +1,237 @@
+//! From the server to the host. Whatever is not one message is never forwarded; a server that does not read
+//! what it is answered is not waited for.
+
+use tokio::io::AsyncReadExt as _;
+use tokio::time::Instant;
+
+use super::super::answer;
+use super::super::judge::{NotPassed, unjudgeable};
+use super::asked::{Asked, For, NotAsked, Of};
+use super::{FRAME, Over, Session, answered, outgrows};
+use crate::audit::Outcome;
+use crate::audit::record::{Side, Stage};
+use crate::decide::{Message as AboutMessage, Permit};
+use crate::decode::lines::{Frame, Lines, MAX_LINE, Skimmed};
+use crate::decode::mcp::{Era, embedded};
+use crate::decode::rpc::{Id, Message, Request, Response, parse_single};
+use crate::flow::describe::{Story as _, Why};
+use crate::forward::stream::Stream;
+use crate::refuse::{Asked as Waits, Refusal, error};
+
+impl Session {
+    /// Reads the server's frames to their end.
+    pub(super) async fn down(&self, mut output: Stream) {
+        let mut lines = Lines::new(MAX_LINE);
+        loop {
+            while let Some(frame) = lines.next() {
+                self.from_server(frame).await;
+            }
+            match output.read_buf(lines.space()).await {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "a server's side of a session failed");
+                    break;
+                }
+            }
+        }
+        if lines.is_unfinished() {
+            self.violation("a last line without its end").await;
+        }
+    }
+
+    async fn violation(&self, what: impl Why) {
+        self.ledger.violation(&self.talking.stages, what).await;
+    }
+
+    async fn from_server(&self, frame: Frame<'_>) {
+        let line = match frame {
+            Frame::Line(line) => line,
+            Frame::CarriageReturn => {
+                return self.violation("a carriage return inside a line").await;
+            }
+            Frame::TooLong(skimmed) => return self.too_long(skimmed).await,
+        };
+        match parse_single(line, &FRAME) {
+            Ok(Message::Response(response)) => self.server_answers(response, line.len()).await,
+            Ok(Message::Request(request)) => self.server_asks(request).await,
+            Ok(notification @ Message::Notification(_)) => self.server_tells(&notification).await,
+            Err(fault) => self.violation(&fault).await,
+        }
+    }
+
+    /// An answer that nobody can take ends the wait for it.
+    async fn too_long(&self, skimmed: Skimmed) {
+        self.violation("a line longer than the limit").await;
+        let Skimmed {
+            id: Some(id),
+            calls: false,
+            answers: true,
+        } = skimmed
+        else {
+            return;
+        };
+        if let For::Waiting(mut asked) = self.tables.answer(Of::Server, Some(&id)) {
+            self.settled.notify_waiters();
+            if let Some(record) = asked.record.take() {
+                record.refuse_with("the answer is larger than the limit");
+            }
+            let waits = Waits::Request(asked.id);
+            self.tell_host(Refusal::ResponseTooLarge, &waits).await;
+        }
+    }
+
+    async fn server_answers(&self, mut response: Response, length: usize) {
+        let mut asked = match self.tables.answer(Of::Server, response.id.as_ref()) {
+            For::Waiting(asked) => asked,
+            // The specification lets it be: whoever asked has been told to forget it.
+            For::Cancelled => return,
+            For::Nobody => return self.violation("an answer to nothing").await,
+        };
+        response.id = Some(asked.id.clone());
+        let Some(mut record) = asked.record.take() else {
+            return;
+        };
+        let judged = answer::judge(&self.talking, Some(&asked.method), asked.era, &mut response);
+        answered(&mut record, &response);
+        drop(asked.in_flight.take());
+        let upstream_us = u64::try_from(asked.since.elapsed().as_micros()).ok();
+        if asked.method == "initialize" {
+            self.ledger.learn_agreed(&response);
+        }
+        let message = Message::Response(response);
+        let judged = judged.and_then(|()| {
+            if outgrows(&message, length) {
+                return Err(Refusal::ResponseTooLarge);
+            }
+            Ok(())
+        });
+        let instead = match judged {
+            Ok(()) => {
+                drop(record.close(Outcome {
+                    upstream_us,
+                    ..Outcome::done()
+                }));
+                None
+            }
+            Err(refusal) => {
+                self.ledger.refused();
+                record.refuse_with("the server's answer was not acceptable");
+                error(refusal, &Waits::Request(asked.id))
+            }
+        };
+        self.answer_host(instead.as_ref().unwrap_or(&message)).await;
+        // After the answer has its place, so that who waits for all of them finds it on its way.
+        self.settled.notify_waiters();
+    }
+
+    async fn server_asks(&self, request: Request) {
+        let id = request.id.clone();
+        let method = request.method.clone();
+        let message = Message::Request(request);
+        let Ok(mut record) = self.open().await else {
+            self.ledger.refused();
+            return self.tell_server(Refusal::AuditUnavailable, &id);
+        };
+        if let Err(fault) = self.tables.check(Of::Host, &id) {
+            self.ledger.refused();
+            let (refusal, why) = match fault {
+                NotAsked::InUse => (
+                    Refusal::InvalidRequest,
+                    "an id that is in use: the request with it was not answered yet",
+                ),
+                NotAsked::TooMany => (Refusal::LimitReached(None), "too many requests at once"),
+            };
+            self.talking.tell_call(&mut record, Side::Server, &message);
+            record.refuse_with(why);
+            return self.tell_server(refusal, &id);
+        }
+        let permit = match self.talking.judge_call(&mut record, Side::Server, &message) {
+            Ok(permit) => permit,
+            Err(refused) => {
+                self.ledger.refused();
+                self.tell_server(refused.told.refusal(), &id);
+                return refused.record(record);
+            }
+        };
+        record.stage(Stage::Forward);
+        let taken = match record.intend().await {
+            Ok(intended) => self.to_host.pass(permit, &intended, &message).await,
+            Err(unavailable) => {
+                self.ledger.refused();
+                record.refuse_with(&unavailable);
+                return self.tell_server(Refusal::AuditUnavailable, &id);
+            }
+        };
+        if let Err(fault) = taken {
+            self.ledger.failed();
+            record.fail(&fault);
+            return self.tell_server(Refusal::TooLarge, &id);
+        }
+        // As with what the host asks: nothing is waited for before it is known what will be answered.
+        self.tables.ask(
+            Of::Host,
+            Asked {
+                id,
+                method,
+                era: Era::Legacy,
+                record: Some(record),
+                since: Instant::now(),
+                in_flight: None,
+            },
+        );
+    }
+
+    /// Notifications are counted, and recorded where they are refused, in a way that no flood fills the log.
+    async fn server_tells(&self, message: &Message) {
+        if self.is_unrecorded() {
+            return;
+        }
+        let refused = match self.consider_told(message) {
+            Ok(permit) => {
+                self.ledger.notification(message.method().unwrap_or(""));
+                if message.method() == Some("notifications/cancelled") {
+                    self.server_cancels(message);
+                }
+                if let Err(fault) = self.to_host.tell(permit, message).await {
+                    tracing::debug!(%fault, "a notification was not taken");
+                }
+                return;
+            }
+            Err(refused) => refused,
+        };
+        self.ledger.refused();
+        if !self.ledger.is_worth_a_record() {
+            return;
+        }
+        if let Ok(mut record) = self.open().await {
+            self.talking.tell_call(&mut record, Side::Server, message);
+            refused.record(record);
+        }
+    }
+
+    /// A notification may carry a task's result, and in it what the server asks of the host.
+    fn consider_told(&self, message: &Message) -> Result<Permit<AboutMessage>, NotPassed> {
+        if message.method() == Some("notifications/tasks")
+            && let Some(params) = message.params()
+        {
+            let inside = embedded(params).map_err(|_fault| unjudgeable())?;
+            for request in inside {
+                drop(self.talking.embedded(request.method)?);
+            }
+        }
+        self.talking.consider(message)
+    }
+
+    /// The server does not wait for an answer any more.
+    fn server_cancels(&self, message: &Message) {
+        let id = message.params().and_then(|params| params.get("requestId"));
+        if let Some(mut asked) = id
+            .and_then(Id::read)
+            .and_then(|id| self.tables.cancel(Of::Host, &id))
+            && let Some(record) = asked.record.take()
+        {
+            record.fail(&Over("the server cancelled its request"));
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What is kept of a session for the log: its section of every record, and how much of what there was.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::audit::record::{
+    Counted, Finding, HostProcess, Identity, Kind, Lifecycle, Record, Session as Section, Workload,
+};
+use crate::audit::{AuditUnavailable, Shared, Text};
+use crate::channel::HostProcess as ToldHost;
+use crate::decode::mcp::{Client, Revision, greeting};
+use crate::decode::mcp::{Era, spoken, view};
+use crate::decode::rpc::{Message, Outcome, Response};
+use crate::flow::Stages;
+use crate::flow::describe::Why;
+use crate::intake::Actor;
+use crate::telemetry::clock;
+
+/// Violations of the protocol that are recorded one by one; later ones each time their number has doubled.
+const ONE_BY_ONE: u64 = 8;
+/// Methods of notifications that are counted apart; the rest together.
+const METHODS: usize = 32;
+/// The longest name of a method that is counted apart, in bytes.
+const METHOD: usize = 128;
+
+/// One session's.
+pub(super) struct Ledger {
+    process: Shared<Workload>,
+    identity: Shared<Identity>,
+    state: Mutex<State>,
+}
+
+struct State {
+    known: Section,
+    section: Shared<Section>,
+    requests: u64,
+    refused: u64,
+    failed: u64,
+    violations: u64,
+    notifications: BTreeMap<String, u64>,
+}
+
+impl Ledger {
+    /// Records the session's beginning, whose record gives the session its name.
+    pub(super) async fn begin(
+        stages: &Stages,
+        actor: &Actor,
+        host: Option<ToldHost>,
+    ) -> Result<Self, AuditUnavailable> {
+        let mut record = stages.log.record(Kind::Lifecycle, clock::now());
+        let mut known = Section {
+            id: Text::new(&record.id.to_string()),
+            host: host.map(described),
+            ..Section::default()
+        };
+        record.workload = Some(actor.process.clone());
+        record.identity = Some(actor.identity.clone());
+        record.session = Some(known.clone().into());
+        record.cause = actor.cause(&stages.calls);
+        record.lifecycle = Some(Lifecycle {
+            event: Text::fixed("session_started"),
+            ..Lifecycle::default()
+        });
+        stages.log.event(record).await?.recorded().await?;
+        if let Some(host) = &mut known.host {
+            // They stand in the record of the beginning, and would make every other one twice as long.
+            host.ancestors = Vec::new();
+        }
+        Ok(Self {
+            process: actor.process.clone(),
+            identity: actor.identity.clone(),
+            state: Mutex::new(State {
+                section: known.clone().into(),
+                known,
+                requests: 0,
+                refused: 0,
+                failed: 0,
+                violations: 0,
+                notifications: BTreeMap::new(),
+            }),
+        })
+    }
+
+    /// The session as records name it.
+    pub(super) fn section(&self) -> Shared<Section> {
+        self.lock().section.clone()
+    }
+
+    /// Learns from what the host sends who it says that it is, and what it speaks.
+    pub(super) fn learn(&self, message: &Message) {
+        let modern = spoken(message, None).era == Era::Modern;
+        if !modern && message.method() != Some("initialize") {
+            return;
+        }
+        let Ok(seen) = view(message) else { return };
+        // In the legacy era the server chooses.
+        let revision = modern.then(|| spoken(message, None).revision).flatten();
+        self.know(seen.client, revision.map(Revision::as_str));
+    }
+
+    /// Learns from the answer to `initialize` which revision was agreed on.
+    pub(super) fn learn_agreed(&self, response: &Response) {
+        if let Outcome::Result(result) = &response.outcome {
+            let revisions = greeting(result, Era::Legacy).revisions;
+            self.know(None, revisions.first().copied());
+        }
+    }
+
+    fn know(&self, client: Option<Client<'_>>, revision: Option<&str>) {
+        let mut state = self.lock();
+        let mut known = state.known.clone();
+        if let Some(client) = client {
+            known.client = Some(Text::new(client.name));
+            known.client_version = Some(Text::new(client.version));
+        }
+        if let Some(revision) = revision {
+            known.revision = Some(Text::new(revision));
+        }
+        if known != state.known {
+            state.section = known.clone().into();
+            state.known = known;
+        }
+    }
+
+    pub(super) fn request(&self) {
+        let mut state = self.lock();
+        state.requests = state.requests.saturating_add(1);
+    }
+
+    pub(super) fn refused(&self) {
+        let mut state = self.lock();
+        state.refused = state.refused.saturating_add(1);
+    }
+
+    pub(super) fn failed(&self) {
+        let mut state = self.lock();
+        state.failed = state.failed.saturating_add(1);
+    }
+
+    /// Whether one more refusal of what needs no answer has a record of its own: a flood must not fill the log.
+    /// To be asked after it was counted.
+    pub(super) fn is_worth_a_record(&self) -> bool {
+        let count = self.lock().refused;
+        count <= ONE_BY_ONE || count.is_power_of_two()
+    }
+
+    /// A notification was let through: it has no record of its own.
+    pub(super) fn notification(&self, method: &str) {
+        let mut state = self.lock();
+        let notifications = &mut state.notifications;
+        if let Some(count) = notifications.get_mut(method) {
+            *count = count.saturating_add(1);
+            return;
+        }
+        let apart = notifications.len() < METHODS && method.len() <= METHOD;
+        let name = if apart { method } else { "other notifications" };
+        let count = notifications.entry(name.to_owned()).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    /// The server did what the protocol does not know. Recorded in a way that no flood fills the log.
+    pub(super) async fn violation(&self, stages: &Stages, what: impl Why) {
+        let count = {
+            let mut state = self.lock();
+            state.violations = state.violations.saturating_add(1);
+            state.violations
+        };
+        if count > ONE_BY_ONE && !count.is_power_of_two() {
+            return;
+        }
+        let mut record = self.about(stages, Kind::Finding);
+        record.finding = Some(Finding {
+            what: Text::fixed("stdio_violation"),
+            detail: Some(what.text()),
+            count: (count > ONE_BY_ONE).then_some(count),
+        });
+        if let Err(error) = stages.log.event(record).await {
+            tracing::error!(%error, "a violation could not be recorded");
+        }
+    }
+
+    /// Records the session's end.
+    pub(super) async fn ended(&self, stages: &Stages, why: &'static str) {
+        let mut record = self.about(stages, Kind::Lifecycle);
+        record.lifecycle = Some(Lifecycle {
+            event: Text::fixed("session_ended"),
+            detail: Some(Text::fixed(why)),
+            counts: self.lock().counts(),
+            ..Lifecycle::default()
+        });
+        if let Err(error) = stages.log.event(record).await {
+            tracing::error!(%error, "a session's end could not be recorded");
+        }
+    }
+
+    fn about(&self, stages: &Stages, kind: Kind) -> Record {
+        let mut record = stages.log.record(kind, clock::now());
+        record.workload = Some(self.process.clone());
+        record.identity = Some(self.identity.clone());
+        record.session = Some(self.section());
+        record
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn counts(&self) -> Vec<Counted> {
+        let own = [
+            ("requests", self.requests),
+            ("refused", self.refused),
+            ("unanswered", self.failed),
+            ("violations", self.violations),
+        ];
+        let own = own
+            .into_iter()
+            .map(|(what, count)| (Text::fixed(what), count));
+        let of = |(method, count): (&String, &u64)| (Text::new(method), *count);
+        own.chain(self.notifications.iter().map(of))
+            .filter(|(_, count)| *count > 0)
+            .map(|(what, count)| Counted { what, count })
+            .collect()
+    }
+}
+
+fn described(told: ToldHost) -> HostProcess {
+    HostProcess {
+        pid: told.pid,
+        started: told.started,
+        exe: Text::new(&told.exe),
+        sha256: told.sha256.as_deref().map(Text::new),
+        ancestors: told
+            .ancestors
+            .iter()
+            .map(|(pid, exe)| Text::new(&format!("{pid} {exe}")))
+            .collect(),
+    }
+}

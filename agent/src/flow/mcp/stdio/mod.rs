@@ -1,0 +1,437 @@
+//! MCP over standard streams: the frames between a host and a server that `exeat run` started, read, judged and
+//! written anew, in both directions. A session is the life of one server process.
+//!
+//! One task for each session, which nothing outside can make wait: every queue is bounded, and who does not
+//! read is not read from. The host's frames are read until it closes its side; then the server's input is
+//! closed, and the server is expected to end. Whatever ends the session, who waits for an answer gets one.
+
+mod asked;
+mod down;
+mod errors;
+mod ledger;
+mod sessions;
+mod up;
+
+use std::os::fd::OwnedFd;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use self::asked::{Asked, Tables};
+use self::ledger::Ledger;
+use self::sessions::Registered;
+pub use self::sessions::Sessions;
+use super::judge::Talking;
+use super::observed::Talk;
+use crate::audit::record::{Identity, Kind, ResponseKind, Side};
+use crate::audit::{AuditUnavailable, OpenRecord, Text};
+use crate::channel::Session as Told;
+use crate::decode::json::Limits;
+use crate::decode::lines::MAX_LINE;
+use crate::decode::rpc::{Id, Message};
+use crate::flow::Stages;
+use crate::flow::describe::{Story as _, read};
+use crate::forward::outlet::Outlet;
+use crate::forward::stream::{Peer, Stream};
+use crate::intake::{Actor, Acts};
+use crate::refuse::{Asked as Waits, Refusal, Upstream, error};
+
+use super::answer;
+
+/// Bounds of one frame, either way.
+const FRAME: Limits = Limits {
+    bytes: MAX_LINE,
+    ..Limits::RESPONSE
+};
+
+/// A message shorter than this is, written anew, never longer than a frame may be: no character takes more than
+/// three times its bytes.
+const SURELY_SHORT: usize = MAX_LINE / 3;
+
+/// Time for what is on its way when a session ends: the last answers, and the server's last words.
+const FLUSH: Duration = Duration::from_secs(10);
+/// The same when the gate stops.
+const FLUSH_STOPPING: Duration = Duration::from_millis(300);
+/// How often it is looked whether a host that has closed its side is there at all.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The session ended while something was under way.
+#[derive(Debug, thiserror::Error)]
+#[error("the session ended: {0}")]
+struct Over(&'static str);
+
+/// A session that the supervisor offers, with the descriptors that came along.
+#[derive(Debug)]
+pub struct Offered {
+    /// Who, and which server.
+    pub told: Told,
+    /// In the order of [`Told`].
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// A session that is recorded as begun and waits to be served.
+struct Serving {
+    session: Session,
+    ends: Ends,
+    registered: Registered,
+}
+
+/// The six streams.
+#[derive(Debug)]
+struct Ends {
+    host_input: Stream,
+    host_output: Stream,
+    host_errors: Stream,
+    server_input: Stream,
+    server_output: Stream,
+    server_errors: Stream,
+}
+
+/// What the directions of one session share.
+struct Session {
+    talking: Talking,
+    to_server: Outlet,
+    to_host: Outlet,
+    tables: Tables,
+    ledger: Ledger,
+    /// Something that was in flight is no more.
+    settled: Notify,
+}
+
+/// What ended a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The policy changed, or the gate's time is up.
+    Cut,
+    /// The gate stops, and nothing is in flight.
+    Stopped,
+    /// The server closed its output.
+    Server,
+    /// The host closed its side, or reads no more.
+    Host,
+}
+
+/// Takes a session over, records its beginning, and serves it in a task of its own; its number goes to `over`
+/// when nothing more is served of it. The server may run when this has returned.
+///
+/// # Errors
+/// Why the session cannot be served, for the caller.
+pub async fn serve_stdio(
+    stages: &Arc<Stages>,
+    offered: Offered,
+    over: mpsc::Sender<u32>,
+) -> Result<(), String> {
+    let serving = offered.accept(stages).await?;
+    stages.tasks.spawn(serving.serve(over));
+    Ok(())
+}
+
+impl Offered {
+    async fn accept(self, stages: &Arc<Stages>) -> Result<Serving, String> {
+        let Self { told, descriptors } = self;
+        let unavailable = |_full: AuditUnavailable| {
+            "nothing can be recorded at present, so nothing is started".to_owned()
+        };
+        let ends = Ends::new(descriptors)?;
+        let actor = actor(stages, &told).ok_or("its workload is gone")?;
+        let server = stages
+            .intake
+            .workloads
+            .get(told.number)
+            .and_then(|known| known.server().map(Arc::from))
+            .ok_or("its workload is gone")?;
+        let talk = Talk {
+            workload: told.number,
+            server,
+            session: None,
+        };
+        // Registered before it is checked, so that no change of policy falls in between.
+        let registered = stages.sessions.register(told.number, &actor, &talk.server);
+        if stages.decider.run(actor.caller(), &talk.server).is_err() {
+            return Err(format!("`{}` may not be started by this user", talk.server));
+        }
+        let begun = Ledger::begin(stages, &actor, told.host);
+        let ledger = begun.await.map_err(unavailable)?;
+        let talking = Talking::new(Arc::clone(stages), actor, talk);
+        Ok(Serving {
+            session: Session {
+                talking,
+                to_server: Outlet::default(),
+                to_host: Outlet::default(),
+                tables: Tables::default(),
+                ledger,
+                settled: Notify::new(),
+            },
+            ends,
+            registered,
+        })
+    }
+}
+
+/// Who speaks: the host's workload where it is managed, else the user alone.
+fn actor(stages: &Stages, told: &Told) -> Option<Actor> {
+    let workloads = &stages.intake.workloads;
+    let (acts, number) = match told.workload {
+        Some(number) => (Acts::Workload, number),
+        None => (Acts::User, told.number),
+    };
+    let known = workloads.get(number)?;
+    let pid = told.host.as_ref().map_or(0, |host| host.pid);
+    let process = workloads.recorded(&known, pid);
+    let name = match acts {
+        Acts::Workload => Text::new(&known.workload.name),
+        Acts::User => Text::fixed(""),
+    };
+    let identity = Identity {
+        name,
+        verified_by: Text::fixed("kernel"),
+        user: told.user.as_deref().map(Text::new),
+        uid: Some(told.uid),
+        ..Identity::default()
+    };
+    Some(Actor {
+        acts,
+        known,
+        user: told.user.as_deref().map(Arc::from),
+        process,
+        identity: identity.into(),
+    })
+}
+
+impl Ends {
+    fn new(descriptors: Vec<OwnedFd>) -> Result<Self, String> {
+        let streams: Result<Vec<Stream>, _> = descriptors.into_iter().map(Stream::new).collect();
+        let streams = streams.map_err(|error| format!("its streams cannot be used: {error}"))?;
+        let [
+            host_input,
+            host_output,
+            host_errors,
+            server_input,
+            server_output,
+            server_errors,
+        ] = <[Stream; 6]>::try_from(streams).map_err(|_other| "its streams are missing")?;
+        Ok(Self {
+            host_input,
+            host_output,
+            host_errors,
+            server_input,
+            server_output,
+            server_errors,
+        })
+    }
+}
+
+impl Serving {
+    /// Serves the session to its end.
+    async fn serve(self, over: mpsc::Sender<u32>) {
+        let Self {
+            session,
+            ends,
+            registered,
+        } = self;
+        let Ends {
+            host_input,
+            host_output,
+            host_errors,
+            server_input,
+            server_output,
+            server_errors,
+        } = ends;
+        let stages = Arc::clone(&session.talking.stages);
+        let number = session.talking.talk.workload;
+        let tell_over = || {
+            // With a full queue the supervisor is told by the server's closed streams alone.
+            if over.try_send(number).is_err() {
+                tracing::debug!(number, "a session's end is not told");
+            }
+        };
+        let host = host_output.peer().ok();
+        let mut to_host = pin!(session.to_host.run(host_output));
+        let mut errors = pin!(errors::forward(server_errors, host_errors));
+        let (mut host_reads, mut server_speaks) = (true, true);
+        let end = {
+            let upward = session.upward(host_input, host.as_ref(), &tell_over);
+            let (upward, to_server) = (pin!(upward), pin!(session.to_server.run(server_input)));
+            let downward = pin!(session.down(server_output));
+            let (mut upward, mut to_server, mut downward) = (upward, to_server, downward);
+            let mut server_reads = true;
+            loop {
+                tokio::select! {
+                    biased;
+                    () = registered.cut().cancelled() => break End::Cut,
+                    () = session.stopped(&stages.stopping) => break End::Stopped,
+                    () = &mut upward => break End::Host,
+                    () = &mut downward => break End::Server,
+                    () = &mut to_server, if server_reads => server_reads = false,
+                    () = &mut to_host, if host_reads => {
+                        host_reads = false;
+                        break End::Host;
+                    }
+                    () = &mut errors, if server_speaks => server_speaks = false,
+                }
+            }
+        };
+        // The server's input is closed with what was above, and the host's output when all is written.
+        drop(host);
+        tell_over();
+        let stopping = stages.stopping.is_cancelled();
+        let limit = if stopping { FLUSH_STOPPING } else { FLUSH };
+        let last = async {
+            let closing = session.close(end, stopping);
+            let written = async {
+                if host_reads {
+                    to_host.await;
+                }
+            };
+            tokio::join!(closing, written);
+            if server_speaks && !stopping {
+                errors.await;
+            }
+        };
+        if timeout(limit, last).await.is_err() {
+            tracing::debug!(number, "a session's last words were not taken in time");
+        }
+        session.ledger.ended(&stages, reason(end, stopping)).await;
+    }
+}
+
+fn reason(end: End, stopping: bool) -> &'static str {
+    match end {
+        End::Cut | End::Stopped if stopping => "the daemon stops",
+        End::Cut | End::Stopped => "the policy does not allow it any more",
+        End::Server => "the server ended",
+        End::Host => "the host ended it",
+    }
+}
+
+impl Session {
+    /// The host's frames until its end, then the wait for the server to end in its turn. Returns if the host is
+    /// gone altogether.
+    async fn upward(&self, input: Stream, host: Option<&Peer>, tell_over: &impl Fn()) {
+        self.up(input).await;
+        self.to_server.finish();
+        loop {
+            tokio::select! {
+                () = self.idle() => break,
+                () = sleep(LOOK) => {}
+            }
+            if host.is_none_or(Peer::is_gone) {
+                return;
+            }
+        }
+        // Every answer was given: the server, which has been told, is given its time.
+        tell_over();
+        std::future::pending().await
+    }
+
+    /// Waits until nothing that the host asked is in flight.
+    async fn idle(&self) {
+        loop {
+            let settled = self.settled.notified();
+            if self.tables.is_idle() {
+                return;
+            }
+            settled.await;
+        }
+    }
+
+    /// Waits until the gate stops and nothing is in flight.
+    async fn stopped(&self, stopping: &CancellationToken) {
+        stopping.cancelled().await;
+        self.idle().await;
+    }
+
+    /// Answers everyone who waits, and takes nothing more.
+    async fn close(&self, end: End, stopping: bool) {
+        let why = reason(end, stopping);
+        let refusal = match end {
+            End::Cut | End::Stopped if stopping => Refusal::ShuttingDown,
+            End::Cut | End::Stopped => Refusal::Denied,
+            End::Server | End::Host => Refusal::Upstream(Upstream::Reset),
+        };
+        let (of_server, of_host) = self.tables.empty();
+        for Asked { id, record, .. } in of_server {
+            self.ledger.failed();
+            if let Some(record) = record {
+                record.fail(&Over(why));
+            }
+            if end != End::Host {
+                self.tell_host(refusal, &Waits::Request(id)).await;
+            }
+        }
+        for Asked { record, .. } in of_host {
+            if let Some(record) = record {
+                record.fail(&Over(why));
+            }
+        }
+        self.to_host.finish();
+    }
+
+    /// Opens the record of an exchange of this session.
+    async fn open(&self) -> Result<OpenRecord, AuditUnavailable> {
+        let Talking { stages, actor, .. } = &self.talking;
+        let mut record = super::super::open(stages, actor, Kind::Mcp).await?;
+        record.record_mut().session = Some(self.ledger.section());
+        Ok(record)
+    }
+
+    /// Whether nothing can be recorded, so that what needs no answer is dropped: it could not be counted for good.
+    fn is_unrecorded(&self) -> bool {
+        let unrecorded = self.talking.stages.log.writable().is_err();
+        if unrecorded {
+            self.ledger.refused();
+        }
+        unrecorded
+    }
+
+    /// The record of what could not be read.
+    async fn open_unread(&self, from: Side) -> Option<OpenRecord> {
+        let mut record = self.open().await.ok()?;
+        self.talking.tell_unread(&mut record, from);
+        Some(record)
+    }
+
+    /// Tells the host that something is refused, if it waits for an answer.
+    async fn tell_host(&self, refusal: Refusal<'_>, waits: &Waits) {
+        if let Some(told) = error(refusal, waits) {
+            self.answer_host(&told).await;
+        }
+    }
+
+    /// Gives the host an answer; nothing is answered as done that could not be recorded.
+    async fn answer_host(&self, answer: &Message) {
+        let unrecorded = self.talking.stages.log.release().await.is_err();
+        let instead = answer
+            .id()
+            .cloned()
+            .filter(|_| unrecorded)
+            .and_then(|id| error(Refusal::AuditUnavailable, &Waits::Request(id)));
+        if let Err(fault) = self.to_host.say(instead.as_ref().unwrap_or(answer)).await {
+            tracing::debug!(%fault, "a host was not answered");
+        }
+    }
+
+    /// Tells the server that something is refused. A server that does not read is not waited for: it may be
+    /// waiting itself, to be read.
+    fn tell_server(&self, refusal: Refusal<'_>, id: &Id) {
+        let told = error(refusal, &Waits::Request(id.clone()));
+        if let Some(Err(fault)) = told.map(|told| self.to_server.try_say(&told)) {
+            tracing::debug!(%fault, "a server was not told of a refusal");
+        }
+    }
+}
+
+/// Whether `message`, read from a line of `length` bytes, is longer than a frame may be when written anew.
+fn outgrows(message: &Message, length: usize) -> bool {
+    length > SURELY_SHORT && message.encode().len() > MAX_LINE
+}
+
+/// Ends a record with what answered.
+fn answered(record: &mut OpenRecord, response: &crate::decode::rpc::Response) {
+    record.tell_inspected(read(), read());
+    answer::tell(record, ResponseKind::Result, Some(response));
+}

@@ -1,0 +1,266 @@
+//! From the host to the server.
+
+use tokio::io::AsyncReadExt as _;
+use tokio::time::Instant;
+
+use super::super::judge::{NotPassed, answers_nothing, era};
+use super::asked::{Asked, For, NotAsked, Of};
+use super::{FRAME, Over, Session, answered, outgrows};
+use crate::audit::record::{Side, Stage};
+use crate::audit::{OpenRecord, Outcome};
+use crate::decode::lines::{Frame, Lines, MAX_LINE, Skimmed};
+use crate::decode::rpc::{Id, Message, Request, Response, parse_single};
+use crate::flow::describe::{Story as _, partly};
+use crate::forward::outlet::NotTaken;
+use crate::forward::stream::Stream;
+use crate::identify::calls::Callee;
+use crate::refuse::{Asked as Waits, Refusal, Upstream, asked};
+
+impl Session {
+    /// Reads the host's frames to their end.
+    pub(super) async fn up(&self, mut input: Stream) {
+        let mut lines = Lines::new(MAX_LINE);
+        loop {
+            while let Some(frame) = lines.next() {
+                self.from_host(frame).await;
+            }
+            match input.read_buf(lines.space()).await {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "a host's side of a session failed");
+                    break;
+                }
+            }
+        }
+        if lines.is_unfinished() {
+            let why = "a last line without its end";
+            self.refuse_frame(why, Refusal::ParseError, &Waits::Nothing)
+                .await;
+        }
+    }
+
+    async fn from_host(&self, frame: Frame<'_>) {
+        let line = match frame {
+            Frame::Line(line) => line,
+            Frame::CarriageReturn => {
+                let why = "a carriage return inside a line";
+                return self
+                    .refuse_frame(why, Refusal::ParseError, &Waits::Unreadable)
+                    .await;
+            }
+            Frame::TooLong(skimmed) => {
+                let why = "a message larger than the limit";
+                return self
+                    .refuse_frame(why, Refusal::TooLarge, &waits(skimmed))
+                    .await;
+            }
+        };
+        match parse_single(line, &FRAME) {
+            Ok(Message::Response(response)) => self.host_answers(response, line.len()).await,
+            Ok(Message::Request(request)) => self.host_asks(request).await,
+            Ok(notification @ Message::Notification(_)) => self.host_tells(&notification).await,
+            Err(fault) => {
+                self.ledger.refused();
+                if let Some(record) = self.open_unread(Side::Client).await {
+                    record.refuse_with(&fault);
+                }
+                self.tell_host(Refusal::from(&fault), &Waits::from(&fault))
+                    .await;
+            }
+        }
+    }
+
+    async fn refuse_frame(&self, why: &'static str, refusal: Refusal<'_>, waits: &Waits) {
+        self.ledger.refused();
+        if let Some(mut record) = self.open_unread(Side::Client).await {
+            record.tell_inspected(partly(why), partly("not sent"));
+            record.refuse_with(why);
+        }
+        self.tell_host(refusal, waits).await;
+    }
+
+    async fn host_asks(&self, request: Request) {
+        let waits = Waits::Request(request.id.clone());
+        let Ok(mut record) = self.open().await else {
+            self.ledger.refused();
+            return self.tell_host(Refusal::AuditUnavailable, &waits).await;
+        };
+        let id = request.id.clone();
+        let method = request.method.clone();
+        let message = Message::Request(request);
+        self.ledger.request();
+        self.ledger.learn(&message);
+        record.record_mut().session = Some(self.ledger.section());
+        if let Err((refusal, why)) = self.may_ask(&id) {
+            self.ledger.refused();
+            self.talking.tell_call(&mut record, Side::Client, &message);
+            record.refuse_with(why);
+            return self.tell_host(refusal, &waits).await;
+        }
+        let permit = match self.talking.judge_call(&mut record, Side::Client, &message) {
+            Ok(permit) => permit,
+            Err(refused) => return self.refuse_call(record, refused, &message).await,
+        };
+        record.stage(Stage::Forward);
+        let in_flight = (method == "tools/call").then(|| {
+            let callee = Callee::Workload(self.talking.talk.workload);
+            self.talking.stages.calls.begin(callee, record.id())
+        });
+        let taken = match record.intend().await {
+            Ok(intended) => self.to_server.pass(permit, &intended, &message).await,
+            Err(unavailable) => {
+                self.ledger.refused();
+                record.refuse_with(&unavailable);
+                return self.tell_host(Refusal::AuditUnavailable, &waits).await;
+            }
+        };
+        if let Err(fault) = taken {
+            self.ledger.failed();
+            record.fail(&fault);
+            let refusal = match fault {
+                NotTaken::TooLong => Refusal::TooLarge,
+                NotTaken::Closed | NotTaken::Full => Refusal::Upstream(Upstream::Reset),
+            };
+            return self.tell_host(refusal, &waits).await;
+        }
+        // INVARIANT: nothing is waited for between the two, and the answer is read by this task: none comes before
+        // it is known what it answers.
+        self.tables.ask(
+            Of::Server,
+            Asked {
+                id,
+                method,
+                era: era(&message),
+                record: Some(record),
+                since: Instant::now(),
+                in_flight,
+            },
+        );
+    }
+
+    /// Whether a request with this id can be taken at all.
+    fn may_ask(&self, id: &Id) -> Result<(), (Refusal<'static>, &'static str)> {
+        if self.talking.stages.stopping.is_cancelled() {
+            return Err((Refusal::ShuttingDown, "the daemon stops"));
+        }
+        self.tables
+            .check(Of::Server, id)
+            .map_err(|fault| match fault {
+                NotAsked::InUse => (
+                    Refusal::InvalidRequest,
+                    "an id that is in use: the request with it was not answered yet",
+                ),
+                NotAsked::TooMany => (Refusal::LimitReached(None), "too many requests at once"),
+            })
+    }
+
+    async fn refuse_call(&self, record: OpenRecord, refused: NotPassed, message: &Message) {
+        self.ledger.refused();
+        let told = refused.told.clone();
+        refused.record(record);
+        self.tell_host(told.refusal(), &asked(message)).await;
+    }
+
+    async fn host_tells(&self, message: &Message) {
+        if self.is_unrecorded() {
+            return;
+        }
+        match self.talking.consider(message) {
+            Ok(permit) => {
+                self.ledger.learn(message);
+                self.ledger.notification(message.method().unwrap_or(""));
+                if message.method() == Some("notifications/cancelled") {
+                    self.host_cancels(message);
+                }
+                if let Err(fault) = self.to_server.tell(permit, message).await {
+                    tracing::debug!(%fault, "a notification was not taken");
+                }
+            }
+            Err(refused) => {
+                self.ledger.refused();
+                if let Ok(mut record) = self.open().await {
+                    self.talking.tell_call(&mut record, Side::Client, message);
+                    refused.record(record);
+                }
+            }
+        }
+    }
+
+    /// The host does not wait for an answer any more, and the server need not give one.
+    fn host_cancels(&self, message: &Message) {
+        let id = message.params().and_then(|params| params.get("requestId"));
+        let Some(mut asked) = id
+            .and_then(Id::read)
+            .and_then(|id| self.tables.cancel(Of::Server, &id))
+        else {
+            return;
+        };
+        self.settled.notify_waiters();
+        if let Some(record) = asked.record.take() {
+            record.fail(&Over("the client cancelled its request"));
+        }
+    }
+
+    /// The host answers what the server asked of it: decided again, as what was asked.
+    async fn host_answers(&self, mut response: Response, length: usize) {
+        let mut asked = match self.tables.answer(Of::Host, response.id.as_ref()) {
+            For::Waiting(asked) => asked,
+            For::Cancelled => return,
+            For::Nobody => {
+                self.ledger.refused();
+                if let Some(record) = self.open_unread(Side::Client).await {
+                    answers_nothing().record(record);
+                }
+                return;
+            }
+        };
+        response.id = Some(asked.id.clone());
+        let Some(mut record) = asked.record.take() else {
+            return;
+        };
+        answered(&mut record, &response);
+        let upstream_us = u64::try_from(asked.since.elapsed().as_micros()).ok();
+        let message = Message::Response(response);
+        match self.talking.embedded(&asked.method) {
+            Ok(_) if outgrows(&message, length) => {
+                record.refuse_with("the answer is larger than the limit");
+                self.tell_server(Refusal::ResponseTooLarge, &asked.id);
+            }
+            Ok(permit) => {
+                let taken = match record.intend().await {
+                    Ok(intended) => self.to_server.pass(permit, &intended, &message).await,
+                    Err(unavailable) => {
+                        record.refuse_with(&unavailable);
+                        return self.tell_server(Refusal::AuditUnavailable, &asked.id);
+                    }
+                };
+                match taken {
+                    Ok(()) => drop(record.close(Outcome {
+                        upstream_us,
+                        ..Outcome::done()
+                    })),
+                    Err(fault) => record.fail(&fault),
+                }
+            }
+            Err(refused) => {
+                self.ledger.refused();
+                self.tell_server(refused.told.refusal(), &asked.id);
+                refused.record(record);
+            }
+        }
+    }
+}
+
+/// Who waits for an answer to a line that was too long to be read.
+fn waits(skimmed: Skimmed) -> Waits {
+    match skimmed {
+        Skimmed {
+            id: Some(id),
+            calls: true,
+            answers: false,
+        } => Waits::Request(id),
+        Skimmed { answers: true, .. } => Waits::Nothing,
+        Skimmed { .. } => Waits::Unreadable,
+    }
+}

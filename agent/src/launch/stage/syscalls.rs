@@ -1,0 +1,184 @@
+//! What a server that `exeat run` starts may not ask of the kernel, whatever it executes later.
+//!
+//! The programs in the kernel refuse sockets of families that carry bytes past them by the cgroup of whoever
+//! makes them; this refuses the same without a security layer, and the ways to another process's sockets or to a
+//! name space of one's own. A list of what is refused, not of what is allowed: servers are any program.
+
+use std::collections::BTreeMap;
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch, apply_filter,
+};
+
+use super::StageError;
+
+/// Set in the numbers of the x32 interface, which reaches the same functions (`__X32_SYSCALL_BIT`).
+const X32: i64 = 0x4000_0000;
+
+/// Refused whatever the arguments are, each with its reason.
+const REFUSED: &[(i64, &str)] = &[
+    (
+        libc::SYS_io_uring_setup,
+        "sends and connects without a call that a hook sees in this process",
+    ),
+    (libc::SYS_ptrace, "drives another process of the same user"),
+    (
+        libc::SYS_process_vm_readv,
+        "reads another process of the same user",
+    ),
+    (
+        libc::SYS_process_vm_writev,
+        "writes into another process of the same user",
+    ),
+    (
+        libc::SYS_pidfd_getfd,
+        "takes another process's connected socket",
+    ),
+    (libc::SYS_kcmp, "compares another process's descriptors"),
+    (libc::SYS_bpf, "loads programs and reads maps"),
+    (libc::SYS_perf_event_open, "watches other processes"),
+    (
+        libc::SYS_userfaultfd,
+        "holds the kernel in the middle of a copy: of use to exploits",
+    ),
+    (libc::SYS_setns, "enters another name space"),
+    (libc::SYS_mount, "changes what is where"),
+    (libc::SYS_umount2, "uncovers what was laid over"),
+    (libc::SYS_pivot_root, "changes what is where"),
+    (libc::SYS_open_tree, "mounts by the newer interface"),
+    (libc::SYS_move_mount, "mounts by the newer interface"),
+    (libc::SYS_fsopen, "mounts by the newer interface"),
+    (libc::SYS_fsconfig, "mounts by the newer interface"),
+    (libc::SYS_fsmount, "mounts by the newer interface"),
+    (libc::SYS_fspick, "mounts by the newer interface"),
+    (libc::SYS_mount_setattr, "mounts by the newer interface"),
+    (
+        libc::SYS_add_key,
+        "keys are kept for users, not for workloads",
+    ),
+    (
+        libc::SYS_request_key,
+        "keys are kept for users, not for workloads",
+    ),
+    (
+        libc::SYS_keyctl,
+        "keys are kept for users, not for workloads",
+    ),
+    (libc::SYS_kexec_load, "replaces the kernel"),
+    (libc::SYS_kexec_file_load, "replaces the kernel"),
+    (libc::SYS_init_module, "adds to the kernel"),
+    (libc::SYS_finit_module, "adds to the kernel"),
+    (libc::SYS_delete_module, "takes from the kernel"),
+    (
+        libc::SYS_open_by_handle_at,
+        "opens files past their directories",
+    ),
+    (libc::SYS_fanotify_init, "watches other processes' files"),
+];
+
+/// Address families of sockets; everything else is refused (packet, VSOCK, XDP, ALG, TIPC, SMC, Bluetooth, CAN ..).
+const FAMILIES: [i32; 4] = [
+    libc::AF_UNIX,
+    libc::AF_INET,
+    libc::AF_INET6,
+    // Of these the routing protocol alone: C libraries list addresses by it.
+    libc::AF_NETLINK,
+];
+
+/// Name spaces that nobody makes for themselves: in a user name space a process has every capability, in a
+/// network name space it has sockets that no policy is bound to.
+const NAMESPACES: [i32; 4] = [
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWNET,
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWCGROUP,
+];
+
+/// Puts the filters on this process and all that it becomes. There is no way back.
+pub(super) fn refuse() -> Result<(), StageError> {
+    for program in programs()? {
+        apply_filter(&program).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn failed(error: impl std::error::Error + Send + Sync + 'static) -> StageError {
+    StageError::Syscalls(Box::new(error))
+}
+
+fn programs() -> Result<[BpfProgram; 2], StageError> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = REFUSED
+        .iter()
+        .map(|(number, _why)| (*number, Vec::new()))
+        .collect();
+    let mut foreign = Vec::new();
+    for family in FAMILIES {
+        foreign.push(argument(0, SeccompCmpOp::Ne, family)?);
+    }
+    let netlink = vec![
+        argument(0, SeccompCmpOp::Eq, libc::AF_NETLINK)?,
+        argument(2, SeccompCmpOp::Ne, libc::NETLINK_ROUTE)?,
+    ];
+    rules.insert(libc::SYS_socket, vec![rule(foreign)?, rule(netlink)?]);
+    let pair = vec![argument(0, SeccompCmpOp::Ne, libc::AF_UNIX)?];
+    rules.insert(libc::SYS_socketpair, vec![rule(pair)?]);
+    for number in [libc::SYS_clone, libc::SYS_unshare] {
+        let mut made = Vec::new();
+        for flag in NAMESPACES {
+            let bit = SeccompCmpOp::MaskedEq(u64::from(flag.cast_unsigned()));
+            made.push(rule(vec![argument(0, bit, flag)?])?);
+        }
+        rules.insert(number, made);
+    }
+    // Its flags lie in memory, where no filter sees them. C libraries that are told that there is no such call
+    // use the older one.
+    let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    Ok([program(rules, libc::EPERM)?, program(clone3, libc::ENOSYS)?])
+}
+
+fn program(
+    mut rules: BTreeMap<i64, Vec<SeccompRule>>,
+    error: i32,
+) -> Result<BpfProgram, StageError> {
+    let x32: Vec<_> = rules
+        .iter()
+        .map(|(number, rules)| (*number | X32, rules.clone()))
+        .collect();
+    rules.extend(x32);
+    let filter = SeccompFilter::new(
+        rules,
+        SeccompAction::Allow,
+        SeccompAction::Errno(error.cast_unsigned()),
+        TargetArch::x86_64,
+    )
+    .map_err(failed)?;
+    filter.try_into().map_err(failed)
+}
+
+fn argument(index: u8, is: SeccompCmpOp, value: i32) -> Result<SeccompCondition, StageError> {
+    // The kernel reads these arguments as 32 bits, whatever stands above them.
+    let value = u64::from(value.cast_unsigned());
+    SeccompCondition::new(index, SeccompCmpArgLen::Dword, is, value).map_err(failed)
+}
+
+fn rule(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, StageError> {
+    SeccompRule::new(conditions).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_has_a_reason_and_fits() {
+        assert!(REFUSED.iter().all(|(_, why)| !why.is_empty()));
+        let mut numbers: Vec<i64> = REFUSED.iter().map(|(number, _)| *number).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), REFUSED.len());
+        let programs = programs().unwrap();
+        // BPF_MAXINSNS of the kernel.
+        assert!(programs.iter().all(|program| program.len() < 4096));
+    }
+}

@@ -1,0 +1,330 @@
+//! A started server's task: offers its session to the gate, starts it, and stays until nothing of it is left.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal as Kill, kill_process_group};
+use tokio::process::Child;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::callers;
+use super::cgroups;
+use super::clients::fail;
+use super::core::{Happening, Supervisor};
+use super::processes::Hashes;
+use super::streams::{Pipes, Streams};
+use crate::channel::{Session, ToGate};
+use crate::control::reply::{self, Exited, Started};
+use crate::control::{Code, Reply, Responder, Signal};
+use crate::launch::stage::{Program, Stage, Start, chain, spawn};
+
+/// Time for a server to end after SIGTERM.
+pub(super) const GRACE: Duration = Duration::from_secs(2);
+/// Time for a server to end by itself when its session is over: its input is closed.
+const CLOSING: Duration = Duration::from_secs(5);
+/// Time for the gate to take a session over.
+const TAKEN: Duration = Duration::from_secs(10);
+
+/// What a task needs to start and watch a server.
+pub(super) struct Order {
+    /// Without the host, which is looked up here.
+    pub(super) session: Session,
+    /// The process that asked.
+    pub(super) caller: u32,
+    pub(super) program: Program,
+    pub(super) start: Start,
+    pub(super) streams: Streams,
+    pub(super) happenings: mpsc::Sender<Happening>,
+    pub(super) hashes: Arc<Mutex<Hashes>>,
+    pub(super) hashing: Arc<Semaphore>,
+    pub(super) stop: CancellationToken,
+    pub(super) over: oneshot::Receiver<Over>,
+}
+
+/// Why a server is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Over {
+    /// Its session is.
+    Session,
+    /// The gate is gone, and its session with it.
+    Gate,
+}
+
+/// A session on its way to the gate.
+#[derive(Debug)]
+pub(super) struct Offer {
+    session: Session,
+    streams: Streams,
+    pipes: Pipes,
+    taken: oneshot::Sender<Result<(), String>>,
+}
+
+/// How a server's life was.
+enum Life {
+    /// It ended, with this status where that is known.
+    Ended(Option<ExitStatus>),
+    /// The gate did, and it was ended after it.
+    Lost,
+}
+
+impl Supervisor {
+    /// Hands a session to the gate. Without a gate that serves nobody takes it, which the task is told by its
+    /// channel's end.
+    pub(super) async fn offer(&mut self, offer: Offer) {
+        let Offer {
+            session,
+            streams,
+            pipes,
+            taken,
+        } = offer;
+        let Some(gate) = self.gate.as_ref().filter(|gate| gate.ready) else {
+            return;
+        };
+        self.settling.insert(session.number, taken);
+        let [input, output, errors] = streams.all();
+        let Pipes {
+            input: to,
+            output: from,
+            errors: aside,
+        } = &pipes;
+        let all = [
+            input.as_fd(),
+            output.as_fd(),
+            errors.as_fd(),
+            to.as_fd(),
+            from.as_fd(),
+            aside.as_fd(),
+        ];
+        if let Err(error) = gate.send(&ToGate::Session(Box::new(session)), &all).await {
+            self.gate_lost(&error).await;
+        }
+    }
+}
+
+/// Starts a server and stays until nothing of it is left.
+pub(super) async fn serve(order: Order, mut client: Responder) {
+    let Order {
+        mut session,
+        caller,
+        program,
+        start,
+        streams,
+        happenings,
+        hashes,
+        hashing,
+        stop,
+        over,
+    } = order;
+    let number = session.number;
+    let cgroup = start.cgroup.clone();
+    session.host = callers::host(caller, &client, hashes, hashing).await;
+    match offered(session, streams, &happenings).await {
+        Ok(ends) => {
+            let stage = Stage::Start(start);
+            let own = ends.each_ref().map(AsFd::as_fd);
+            let spawned = spawn(&program, &stage, &own).await;
+            drop(ends);
+            match spawned {
+                Ok(mut spawned) => {
+                    let pid = spawned.pid;
+                    send(&happenings, Happening::Started { number, pid }).await;
+                    let mut ends = Ends {
+                        stop,
+                        over,
+                        heeds: true,
+                    };
+                    let life = watch(&mut spawned.child, pid, number, &mut client, &mut ends).await;
+                    // Whatever it left behind had its life from the client, too.
+                    empty(&cgroup).await;
+                    let life = ends.explain(life).await;
+                    tell_end(client, life).await;
+                }
+                Err(error) => {
+                    empty(&cgroup).await;
+                    fail(client, Code::Invalid, chain(&error)).await;
+                }
+            }
+        }
+        Err((code, text)) => fail(client, code, text).await,
+    }
+    send(&happenings, Happening::Ended { number }).await;
+}
+
+/// Offers the session to the gate and waits until it has taken it over; the server's ends of its pipes.
+async fn offered(
+    session: Session,
+    streams: Streams,
+    happenings: &mpsc::Sender<Happening>,
+) -> Result<[OwnedFd; 3], (Code, String)> {
+    let (pipes, ends) =
+        Pipes::make().map_err(|error| (Code::Internal, format!("making its pipes: {error}")))?;
+    let (taken, answer) = oneshot::channel();
+    let offer = Offer {
+        session,
+        streams,
+        pipes,
+        taken,
+    };
+    send(happenings, Happening::Offered(Box::new(offer))).await;
+    match timeout(TAKEN, answer).await {
+        Ok(Ok(Ok(()))) => Ok(ends),
+        Ok(Ok(Err(fault))) => Err((Code::Refused, fault.chars().take(1024).collect())),
+        Ok(Err(_)) => Err((Code::Unavailable, "the gate is being started anew".into())),
+        Err(_) => Err((
+            Code::Unavailable,
+            "the gate did not take the session in time".into(),
+        )),
+    }
+}
+
+async fn empty(cgroup: &Path) {
+    if let Err(error) = cgroups::empty(cgroup).await {
+        tracing::error!(
+            error = chain(&error),
+            "a server's processes could not be ended"
+        );
+    }
+}
+
+async fn send(happenings: &mpsc::Sender<Happening>, happening: Happening) {
+    if happenings.send(happening).await.is_err() {
+        tracing::debug!("the supervisor is gone");
+    }
+}
+
+/// What may end a server besides itself and its client.
+struct Ends {
+    stop: CancellationToken,
+    over: oneshot::Receiver<Over>,
+    /// Nothing came of `over` yet.
+    heeds: bool,
+}
+
+impl Ends {
+    /// A server that ended because its streams did, with the gate, is not one that ended by itself: each session
+    /// has its end told, whichever comes first.
+    async fn explain(&mut self, life: Life) -> Life {
+        if !self.heeds {
+            return life;
+        }
+        tokio::select! {
+            why = &mut self.over => match why {
+                Ok(Over::Gate) => Life::Lost,
+                Ok(Over::Session) | Err(_) => life,
+            },
+            () = self.stop.cancelled() => life,
+            () = sleep(GRACE) => life,
+        }
+    }
+}
+
+/// Passes on signals until the process has ended, by itself, because the client went away, or because its
+/// session is over.
+async fn watch(
+    child: &mut Child,
+    pid: u32,
+    number: u32,
+    client: &mut Responder,
+    ends: &mut Ends,
+) -> Life {
+    let started = Reply::Started(Started {
+        pid,
+        workload: number,
+    });
+    if client.reply(started).await.is_err() {
+        return Life::Ended(end(child, pid).await);
+    }
+    let mut last: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            status = child.wait() => return Life::Ended(status.ok()),
+            () = ends.stop.cancelled() => return Life::Ended(end(child, pid).await),
+            why = &mut ends.over, if ends.heeds => {
+                ends.heeds = false;
+                match why {
+                    Ok(Over::Gate) => {
+                        end(child, pid).await;
+                        return Life::Lost;
+                    }
+                    Ok(Over::Session) => last = Some(Instant::now() + CLOSING),
+                    Err(_) => {}
+                }
+            }
+            () = until(last) => return Life::Ended(end(child, pid).await),
+            signal = client.signal() => match signal {
+                Ok(Some(signal)) => kill(pid, number_of(signal)),
+                Ok(None) | Err(_) => return Life::Ended(end(child, pid).await),
+            },
+        }
+    }
+}
+
+async fn until(last: Option<Instant>) {
+    match last {
+        Some(last) => sleep_until(last).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Ends a process, first kindly.
+async fn end(child: &mut Child, pid: u32) -> Option<ExitStatus> {
+    kill(pid, Kill::TERM);
+    match timeout(GRACE, child.wait()).await {
+        Ok(status) => status.ok(),
+        Err(_elapsed) => {
+            kill(pid, Kill::KILL);
+            child.wait().await.ok()
+        }
+    }
+}
+
+/// Signals the session that the server leads, as a terminal would. The child was not waited for,
+/// so its number is its own.
+fn kill(pid: u32, signal: Kill) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    if let Some(Err(error)) = pid.map(|pid| kill_process_group(pid, signal)) {
+        tracing::debug!(%error, "a server took no signal");
+    }
+}
+
+const fn number_of(signal: Signal) -> Kill {
+    match signal {
+        Signal::Hangup => Kill::HUP,
+        Signal::Interrupt => Kill::INT,
+        Signal::Quit => Kill::QUIT,
+        Signal::Terminate => Kill::TERM,
+        Signal::User1 => Kill::USR1,
+        Signal::User2 => Kill::USR2,
+        Signal::Continue => Kill::CONT,
+        Signal::WindowChange => Kill::WINCH,
+    }
+}
+
+async fn tell_end(mut client: Responder, life: Life) {
+    let status = match life {
+        Life::Ended(Some(status)) => status,
+        Life::Ended(None) => return,
+        Life::Lost => {
+            let text = "the gate ended, and the session with it: start the server anew";
+            return fail(client, Code::Unavailable, text).await;
+        }
+    };
+    let byte = |n: i32| u8::try_from(n).unwrap_or(u8::MAX);
+    let status = match status.code() {
+        Some(code) => reply::ExitStatus::Code(byte(code)),
+        None => reply::ExitStatus::Signal(byte(status.signal().unwrap_or_default())),
+    };
+    let told = match client.reply(Reply::Exited(Exited { status })).await {
+        Ok(()) => client.done().await,
+        failed => failed,
+    };
+    if let Err(error) = told {
+        tracing::debug!(%error, "a client did not wait for its server's end");
+    }
+}

@@ -1,0 +1,589 @@
+//! Servers and hosts that end, hang, flood, or go half away: each is recorded, nobody hangs, and a session
+//! beside it works on.
+
+use std::process::Command;
+use std::time::Duration;
+
+use exeat_tests::Lab;
+use exeat_tests::daemon::Daemon;
+use exeat_tests::stdio::Session;
+use exeat_tests::wait::{wait_for, wait_until};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
+
+use crate::stdio::{ALL, Wire, alive, policy, wired};
+use crate::world::LIMIT;
+
+/// A policy with the server `wire`, and one `odd` that is this shell script.
+fn odd(lab: &Lab, script: &str) -> String {
+    let server = format!(
+        "  odd:
+    purpose: does what no server should
+    owner: tests@lab.example
+    launch: {{ command: /bin/sh, args: [-c, '{}'], user: nobody }}
+{ALL}",
+        script.replace('\'', "''")
+    );
+    policy(lab, &server)
+}
+
+fn pid(raw: u32) -> Pid {
+    Pid::from_raw(i32::try_from(raw).unwrap()).unwrap()
+}
+
+/// A session that must work on beside another.
+struct Beside {
+    wire: Wire,
+    session: Session,
+    turn: u32,
+}
+
+impl Beside {
+    async fn new(lab: &Lab, daemon: &Daemon<'_>) -> Self {
+        let mut wire = Wire::new(lab, "wire");
+        let session = wired(daemon, &mut wire).await;
+        Self {
+            wire,
+            session,
+            turn: 0,
+        }
+    }
+
+    async fn works(&mut self) {
+        self.turn += 1;
+        let id = format!("beside-{}", self.turn);
+        let others = alive(&mut self.session, &mut self.wire, &id).await;
+        assert_eq!(others, Vec::<Value>::new());
+    }
+}
+
+async fn ended(daemon: &Daemon<'_>, why: &str) -> Value {
+    daemon
+        .record(&format!("a session's end: {why}"), |record| {
+            record["lifecycle"]["event"] == "session_ended" && record["lifecycle"]["detail"] == why
+        })
+        .await
+        .unwrap()
+}
+
+async fn ask(session: &mut Session, id: u32) {
+    let call =
+        json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": { "name": "x" } });
+    session.send(&call).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_ends_answers_by_its_end() {
+    let lab = Lab::new().unwrap();
+    // Reads one line, says half a frame, and is gone.
+    let daemon = lab
+        .daemon(&odd(
+            &lab,
+            r#"read line; printf '{"jsonrpc":"2.0","id":1,'; exit 5"#,
+        ))
+        .await
+        .unwrap();
+    let mut beside = Beside::new(&lab, &daemon).await;
+    let mut session = daemon.run("odd").unwrap();
+    ask(&mut session, 1).await;
+    let answer = session.receive().await.unwrap();
+    assert_eq!(
+        answer["error"]["data"]["reason"], "upstream_reset",
+        "{answer}"
+    );
+    assert_eq!(session.line().await.unwrap(), None);
+    assert_eq!(session.close().await.unwrap().code(), Some(5));
+    let end = ended(&daemon, "the server ended").await;
+    assert!(
+        end["lifecycle"]["counts"]
+            .to_string()
+            .contains("violations"),
+        "{end}"
+    );
+    let call = daemon
+        .record("the call", |record| record["mcp"]["method"] == "tools/call")
+        .await
+        .unwrap();
+    assert_eq!(call["outcome"]["status"], "failed", "{call}");
+    beside.works().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_closes_one_stream() {
+    let lab = Lab::new().unwrap();
+    let daemon = lab
+        .daemon(&odd(&lab, "exec 1>&-; while read line; do :; done; exit 6"))
+        .await
+        .unwrap();
+    let mut beside = Beside::new(&lab, &daemon).await;
+    // Its output: nothing it could ever say is waited for.
+    let mut session = daemon.run("odd").unwrap();
+    assert_eq!(session.line().await.unwrap(), None);
+    assert_eq!(session.close().await.unwrap().code(), Some(6));
+    ended(&daemon, "the server ended").await;
+    beside.works().await;
+    // Its input: what is asked is answered by an error, at once.
+    daemon
+        .replace_policy(&odd(&lab, "exec 0<&-; sleep 600"))
+        .unwrap();
+    daemon
+        .record("the new policy", |record| {
+            record["policy"]["action"] == "reloaded"
+        })
+        .await
+        .unwrap();
+    let mut session = daemon.run("odd").unwrap();
+    let mut id = 0;
+    let answer = loop {
+        // What was on its way when it closed is answered by its end alone, so one more is asked.
+        id += 1;
+        ask(&mut session, id).await;
+        if let Ok(answer) = timeout(Duration::from_secs(2), session.receive()).await {
+            break answer.unwrap();
+        }
+        assert!(id < 20, "no answer");
+    };
+    assert_eq!(
+        answer["error"]["data"]["reason"], "upstream_reset",
+        "{answer}"
+    );
+    beside.works().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_ignores_its_end_is_ended() {
+    let lab = Lab::new().unwrap();
+    let script = "trap '' TERM HUP INT; sleep 600 & while :; do sleep 600; done";
+    let daemon = lab.daemon(&odd(&lab, script)).await.unwrap();
+    let mut beside = Beside::new(&lab, &daemon).await;
+    let mut session = daemon.run("odd").unwrap();
+    session.raw(b"\n").await.unwrap();
+    let began = Instant::now();
+    let status = session.close().await.unwrap();
+    // Its own time, SIGTERM's, then SIGKILL, which a shell shows as 137.
+    assert_eq!(status.code(), Some(137), "{status}");
+    assert!(
+        began.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        began.elapsed()
+    );
+    ended(&daemon, "the server ended").await;
+    let status = daemon.status().await.unwrap();
+    let left: Vec<&Value> = status["workloads"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|workload| workload["name"] == "odd")
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    beside.works().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_forks_and_leaves() {
+    let lab = Lab::new().unwrap();
+    let daemon = lab.daemon(&odd(&lab, "sleep 600 & exit 0")).await.unwrap();
+    let mut session = daemon.run("odd").unwrap();
+    assert_eq!(session.line().await.unwrap(), None, "what it left is ended");
+    assert_eq!(session.close().await.unwrap().code(), Some(0));
+    ended(&daemon, "the server ended").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn floods_harm_nobody_else() {
+    let lab = Lab::new().unwrap();
+    // Lines that are no message, messages, and standard error, as fast as it can.
+    let script = [
+        "yes 'not a message' | head -n 100000",
+        r#"yes '{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"x"}}' | head -n 50000"#,
+        "yes 'token ghp_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' | head -n 50000 >&2",
+        r#"echo '{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"last"}}'"#,
+        "cat >/dev/null",
+    ]
+    .join("; ");
+
+    let daemon = lab.daemon(&odd(&lab, &script)).await.unwrap();
+    let mut beside = Beside::new(&lab, &daemon).await;
+    let mut session = daemon.run("odd").unwrap();
+    let mut lines = 0;
+    loop {
+        let line = session.line().await.unwrap().expect("a line");
+        assert!(
+            line.starts_with(r#"{"jsonrpc":"2.0","method":"notifications/message""#),
+            "{line}"
+        );
+        lines += 1;
+        if line.contains("last") {
+            break;
+        }
+        if lines % 20_000 == 1 {
+            beside.works().await;
+        }
+    }
+    assert_eq!(lines, 50_001);
+    session.close().await.unwrap();
+    beside.works().await;
+    ended(&daemon, "the server ended").await;
+    let records = daemon.audit().unwrap();
+    let findings: Vec<&Value> = records
+        .iter()
+        .filter(|record| record["finding"]["what"] == "stdio_violation")
+        .collect();
+    assert!(findings.len() < 40, "{}", findings.len());
+    assert!(records.len() < 200, "{}", records.len());
+    let errors = std::fs::read_to_string(lab.directory().join("run-odd.err")).unwrap();
+    assert_eq!(errors.lines().count(), 50_000);
+    assert!(!errors.contains("ghp_aaaa"), "secrets are masked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_longer_than_the_limit_both_ways() {
+    let lab = Lab::new().unwrap();
+    let mut wire = Wire::new(&lab, "wire");
+    let daemon = lab.daemon(&policy(&lab, ALL)).await.unwrap();
+    let mut session = wired(&daemon, &mut wire).await;
+    let long = "x".repeat(17 << 20);
+    // The id before the bulk, and after it.
+    for (line, id) in [
+        (
+            format!(
+                r#"{{"jsonrpc":"2.0","id":17,"method":"tools/call","params":{{"name":"x","arguments":{{"x":"{long}"}}}}}}"#
+            ),
+            json!(17),
+        ),
+        (
+            format!(
+                r#"{{"method":"tools/call","params":{{"name":"x","arguments":{{"x":"{long}"}}}},"jsonrpc":"2.0","id":"a"}}"#
+            ),
+            json!("a"),
+        ),
+        (long.clone(), Value::Null),
+    ] {
+        session.raw(line.as_bytes()).await.unwrap();
+        session.raw(b"\n").await.unwrap();
+        let answer = session.receive().await.unwrap();
+        assert_eq!(answer["id"], id, "{answer}");
+        assert_eq!(answer["error"]["code"], -31413, "{answer}");
+    }
+    // An answer that nobody can take ends the wait for it.
+    ask(&mut session, 5).await;
+    wire.hears("\"id\":5").await;
+    wire.raw(
+        format!("{{\"jsonrpc\":\"2.0\",\"id\":5,\"result\":{{\"x\":\"{long}\"}}}}\n").as_bytes(),
+    );
+    let answer = session.receive().await.unwrap();
+    assert_eq!(
+        (answer["id"].clone(), answer["error"]["code"].clone()),
+        (json!(5), json!(-31413)),
+        "{answer}"
+    );
+    // The largest that passes, both ways.
+    let frame = (10 << 20) - 1;
+    let head =
+        r#"{"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"x","arguments":{"x":""#;
+    let line = format!("{head}{}\"}}}}}}\n", "y".repeat(frame - head.len() - 4));
+    assert_eq!(line.len(), frame + 1);
+    session.raw(line.as_bytes()).await.unwrap();
+    wait_until("all of it arrives", LIMIT, || wire.heard().ends_with(&line))
+        .await
+        .unwrap();
+    let head = r#"{"jsonrpc":"2.0","id":6,"result":{"x":""#;
+    let line = format!("{head}{}\"}}}}", "z".repeat(frame - head.len() - 3));
+    assert_eq!(line.len(), frame);
+    wire.raw(line.as_bytes());
+    wire.raw(b"\n");
+    assert_eq!(session.line().await.unwrap(), Some(line));
+    alive(&mut session, &mut wire, "end").await;
+    for what in [
+        "a message larger than the limit",
+        "the answer is larger than the limit",
+    ] {
+        daemon
+            .record(what, |record| record["outcome"]["error"] == what)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_id_in_use_is_not_used_again() {
+    let lab = Lab::new().unwrap();
+    let mut wire = Wire::new(&lab, "wire");
+    let daemon = lab.daemon(&policy(&lab, ALL)).await.unwrap();
+    let mut session = wired(&daemon, &mut wire).await;
+    ask(&mut session, 1).await;
+    ask(&mut session, 1).await;
+    let answer = session.receive().await.unwrap();
+    assert_eq!(answer["error"]["code"], -32600, "{answer}");
+    session
+        .send(&json!({ "jsonrpc": "2.0", "id": "1", "method": "ping" }))
+        .await
+        .unwrap();
+    assert_eq!(session.receive().await.unwrap()["error"]["code"], -32600);
+    assert_eq!(wire.heard().matches("tools/call").count(), 1);
+    wire.answers(&json!(1));
+    assert!(session.receive().await.unwrap()["result"].is_object());
+    ask(&mut session, 1).await;
+    wait_until("it may be used again", LIMIT, || {
+        wire.heard().matches("tools/call").count() == 2
+    })
+    .await
+    .unwrap();
+}
+
+/// Both sides write and neither reads: what the gate holds is bounded, and when one reads again all goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_read_is_not_read_from() {
+    let lab = Lab::new().unwrap();
+    let denied = "rules: [{ id: pings, tools: [none], effect: allow }]";
+    let mut wire = Wire::new(&lab, "wire");
+    let daemon = lab.daemon(&policy(&lab, denied)).await.unwrap();
+    let mut session = wired(&daemon, &mut wire).await;
+    // Refusals for the host, which does not read them yet.
+    let mut sent = 0;
+    let call = format!(
+        "{}\n",
+        json!({ "jsonrpc": "2.0", "id": "ID", "method": "tools/call", "params": { "name": "x" } })
+    );
+    while sent < 100_000 {
+        let lines: String = (sent..sent + 100)
+            .map(|id| call.replace("\"ID\"", &id.to_string()))
+            .collect();
+        if timeout(Duration::from_secs(2), session.raw(lines.as_bytes()))
+            .await
+            .is_err()
+        {
+            break;
+        }
+        sent += 100;
+    }
+    assert!(
+        sent < 100_000,
+        "the gate reads on although it is not read from"
+    );
+    let gate = daemon.status().await.unwrap()["gate"]["pid"]
+        .as_u64()
+        .unwrap();
+    let text = std::fs::read_to_string(format!("/proc/{gate}/status")).unwrap();
+    let resident = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    let resident: u64 = resident.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(resident < 200_000, "{resident} kB");
+    // Requests of the server are refused meanwhile, and neither waits for the other.
+    wire.say(&json!({ "jsonrpc": "2.0", "id": 1, "method": "sampling/createMessage" }));
+    wire.hears("-31403").await;
+    for _ in 0..sent {
+        let answer = session.receive().await.unwrap();
+        assert_eq!(answer["error"]["code"], -32602, "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_dies_takes_its_server_along() {
+    let lab = Lab::new().unwrap();
+    // A server that takes no notice of its input's end.
+    let daemon = lab.daemon(&odd(&lab, "exec sleep 600")).await.unwrap();
+    let mut session = daemon.run("odd").unwrap();
+    ask(&mut session, 1).await;
+    let server = wait_for("the server runs", LIMIT, async || {
+        let status = daemon.status().await.ok()?;
+        let cgroup = status["workloads"][0]["cgroup"].as_str()?;
+        Some(cgroup.to_owned())
+    })
+    .await
+    .unwrap();
+    // Its ends of the streams close; `exeat run` itself lives on.
+    let launcher = session.abandon();
+    wait_until("the server is ended", LIMIT, || {
+        std::fs::read_to_string(format!("{server}/cgroup.procs")).is_err()
+    })
+    .await
+    .unwrap();
+    ended(&daemon, "the host ended it").await;
+    let call = daemon
+        .record("the call", |record| record["mcp"]["method"] == "tools/call")
+        .await
+        .unwrap();
+    assert_eq!(call["outcome"]["status"], "failed", "{call}");
+    drop(launcher);
+    // The launcher's death does the same.
+    let mut wire = Wire::new(&lab, "other");
+    let mut command = lab.exeat(&["run", "wire"]).unwrap();
+    command.arg("--").arg(lab.directory().join("other"));
+    let mut session = Session::start(command, &lab.directory().join("other.err")).unwrap();
+    alive(&mut session, &mut wire, "begin").await;
+    kill_process(pid(session.pid().unwrap()), Signal::KILL).unwrap();
+    wait_for("no workload is left", LIMIT, async || {
+        let status = daemon.status().await.ok()?;
+        status["workloads"].as_array()?.is_empty().then_some(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_gates_death_is_said_and_nobody_hangs() {
+    let lab = Lab::new().unwrap();
+    let mut wire = Wire::new(&lab, "wire");
+    let daemon = lab.daemon(&policy(&lab, ALL)).await.unwrap();
+    let mut session = wired(&daemon, &mut wire).await;
+    ask(&mut session, 1).await;
+    let gate = daemon.status().await.unwrap()["gate"]["pid"]
+        .as_u64()
+        .unwrap();
+    let gate = pid(u32::try_from(gate).unwrap());
+    kill_process(gate, Signal::KILL).unwrap();
+    assert_eq!(session.line().await.unwrap(), None);
+    let status = session.close().await.unwrap();
+    assert_eq!(status.code(), Some(3), "{status}");
+    let said = std::fs::read_to_string(lab.directory().join("run-wire.err")).unwrap();
+    assert!(said.contains("start the server anew"), "{said}");
+    wait_until("another gate", LIMIT, || test_kill_process(gate).is_err())
+        .await
+        .unwrap();
+    wait_for("the server is gone", LIMIT, async || {
+        let status = daemon.status().await.ok()?;
+        status["workloads"].as_array()?.is_empty().then_some(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_daemons_end_lets_a_call_finish() {
+    let lab = Lab::new().unwrap();
+    let mut wire = Wire::new(&lab, "wire");
+    let mut daemon = lab.daemon(&policy(&lab, ALL)).await.unwrap();
+    let mut session = wired(&daemon, &mut wire).await;
+    ask(&mut session, 1).await;
+    wire.hears("tools/call").await;
+    kill_process(pid(daemon.pid()), Signal::TERM).unwrap();
+    // New calls are refused from here on, this one is not.
+    let refused = loop {
+        session
+            .send(&json!({ "jsonrpc": "2.0", "id": "new", "method": "ping" }))
+            .await
+            .unwrap();
+        if let Ok(answer) = timeout(Duration::from_millis(200), session.receive()).await {
+            break answer.unwrap();
+        }
+        if wire.heard().contains("\"new\"") {
+            wire.answers(&json!("new"));
+            let answer = session.receive().await.unwrap();
+            if answer["error"].is_object() {
+                break answer;
+            }
+        }
+    };
+    assert_eq!(
+        refused["error"]["data"]["reason"], "shutting_down",
+        "{refused}"
+    );
+    wire.answers(&json!(1));
+    let answer = session.receive().await.unwrap();
+    assert_eq!(
+        (answer["id"].clone(), answer["result"].is_object()),
+        (json!(1), true),
+        "{answer}"
+    );
+    assert_eq!(session.line().await.unwrap(), None);
+    assert_eq!(
+        daemon.ended().await.unwrap().code(),
+        Some(0),
+        "{}",
+        daemon.log()
+    );
+    session.close().await.unwrap();
+    ended(&daemon, "the daemon stops").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_daemons_time_is_not_unlimited() {
+    let lab = Lab::new().unwrap();
+    let mut wire = Wire::new(&lab, "wire");
+    let settings = "shutdown: 1s";
+    let mut daemon = lab.daemon_with(&policy(&lab, ALL), settings).await.unwrap();
+    let mut session = wired(&daemon, &mut wire).await;
+    ask(&mut session, 1).await;
+    wire.hears("tools/call").await;
+    kill_process(pid(daemon.pid()), Signal::TERM).unwrap();
+    let answer = session.receive().await.unwrap();
+    assert_eq!(
+        answer["error"]["data"]["reason"], "shutting_down",
+        "{answer}"
+    );
+    assert_eq!(session.line().await.unwrap(), None);
+    assert_eq!(
+        daemon.ended().await.unwrap().code(),
+        Some(0),
+        "{}",
+        daemon.log()
+    );
+    session.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_policy_ends_sessions_and_changes_the_next_message() {
+    let lab = Lab::new().unwrap();
+    let mut wire = Wire::new(&lab, "wire");
+    let allowed = "rules: [{ id: x, tools: [x], effect: allow }]";
+    let daemon = lab.daemon(&policy(&lab, allowed)).await.unwrap();
+    let mut session = wired(&daemon, &mut wire).await;
+    ask(&mut session, 1).await;
+    wire.hears("\"id\":1").await;
+    let narrowed = "rules: [{ id: y, tools: [y], effect: allow }]";
+    daemon.replace_policy(&policy(&lab, narrowed)).unwrap();
+    daemon
+        .record("the new policy", |record| {
+            record["policy"]["action"] == "reloaded"
+        })
+        .await
+        .unwrap();
+    ask(&mut session, 2).await;
+    let answer = session.receive().await.unwrap();
+    assert_eq!(
+        (answer["id"].clone(), answer["error"]["code"].clone()),
+        (json!(2), json!(-32602)),
+        "{answer}"
+    );
+    // Nobody may start it any more: who waits is told, and it ends.
+    daemon.replace_policy(&policy(&lab, "rules: []")).unwrap();
+    let answer = session.receive().await.unwrap();
+    assert_eq!(
+        (answer["id"].clone(), answer["error"]["code"].clone()),
+        (json!(1), json!(-31403)),
+        "{answer}"
+    );
+    assert_eq!(session.line().await.unwrap(), None);
+    session.close().await.unwrap();
+    ended(&daemon, "the policy does not allow it any more").await;
+}
+
+/// Files and terminals are copied by `exeat run` itself: the end of one is the end of the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_are_files_work_too() {
+    let lab = Lab::new().unwrap();
+    let script = r#"while read line; do echo '{"jsonrpc":"2.0","id":1,"result":{"done":true}}'; done; echo over >&2"#;
+    let daemon = lab.daemon(&odd(&lab, script)).await.unwrap();
+    let at = |name: &str| lab.directory().join(name);
+    std::fs::write(
+        at("in"),
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n",
+    )
+    .unwrap();
+    let mut command: Command = lab.exeat(&["run", "odd"]).unwrap();
+    command.stdin(std::fs::File::open(at("in")).unwrap());
+    let mut process =
+        exeat_tests::process::Process::start("files", lab.directory(), &mut command).unwrap();
+    let status = process.wait(LIMIT).await.unwrap();
+    assert_eq!(status.code(), Some(0), "{}", process.report());
+    assert_eq!(
+        process.stdout(),
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"done\":true}}\n"
+    );
+    assert_eq!(process.stderr(), "over\n");
+    drop(daemon);
+}

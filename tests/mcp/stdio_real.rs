@@ -1,0 +1,243 @@
+//! The reference servers under `exeat run`, by real clients: what they answer is what they answer without it.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::Path;
+
+use exeat_tests::Lab;
+use exeat_tests::daemon::binary;
+use exeat_tests::fixtures::{Client, Fixtures, Invocation, Server};
+use exeat_tests::process::{must, run};
+use serde_json::{Value, json};
+
+use crate::stdio::ALL;
+use crate::world::LIMIT;
+
+/// The account of the servers.
+const NOBODY: u32 = 65534;
+
+/// A server, and a call whose answer does not change from run to run.
+struct Row {
+    name: &'static str,
+    server: Invocation,
+    tool: &'static str,
+    arguments: Value,
+}
+
+fn row(name: &'static str, server: Invocation, tool: &'static str, arguments: Value) -> Row {
+    Row {
+        name,
+        server,
+        tool,
+        arguments,
+    }
+}
+
+fn policy(rows: &[Row]) -> String {
+    let server = |row: &Row| {
+        let texts = |values: Vec<String>| serde_json::to_string(&values).unwrap();
+        let arguments = row.server.arguments.iter();
+        let arguments = arguments.map(|text| text.to_string_lossy().into_owned());
+        let variables = row.server.variables.iter();
+        let variables: serde_json::Map<String, Value> = variables
+            .map(|(name, value)| (name.clone(), json!(value.to_string_lossy())))
+            .collect();
+        format!(
+            "  {}:
+    purpose: a reference server
+    owner: tests@lab.example
+    launch: {{ command: {}, args: {}, user: nobody, env: {} }}
+",
+            row.name,
+            row.server.program.display(),
+            texts(arguments.collect()),
+            Value::Object(variables)
+        )
+    };
+    let servers: String = rows.iter().map(server).collect();
+    format!("version: 1\nservers:\n{servers}{ALL}\n")
+}
+
+/// The command that starts a server without Exeat, as the user that it has with it.
+fn bare(server: &Invocation) -> Vec<String> {
+    let mut command: Vec<String> = [
+        "/usr/bin/setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "/usr/bin/env",
+    ]
+    .map(str::to_owned)
+    .into();
+    for (name, value) in &server.variables {
+        command.push(format!("{name}={}", value.to_string_lossy()));
+    }
+    command.push(server.program.display().to_string());
+    let arguments = server.arguments.iter();
+    command.extend(arguments.map(|text| text.to_string_lossy().into_owned()));
+    command
+}
+
+fn through(lab: &Lab, name: &str) -> Vec<String> {
+    let config = lab.directory().join("exeat.yaml");
+    vec![
+        binary().unwrap().display().to_string(),
+        "run".into(),
+        name.into(),
+        "--config".into(),
+        config.display().to_string(),
+    ]
+}
+
+/// Calls each server with each client, both ways, and compares.
+async fn compare(lab: &Lab, rows: &[Row]) {
+    let fixtures = Fixtures::find().unwrap();
+    let daemon = lab.daemon(&policy(rows)).await.unwrap();
+    for row in rows {
+        for client in [Client::Ts1, Client::Ts2, Client::Py1, Client::Py2] {
+            let arguments = row.arguments.to_string();
+            let call = async |command: Vec<String>| {
+                let server = serde_json::to_string(&command).unwrap();
+                let call = fixtures.client(client, &server, row.tool, &arguments);
+                run(&mut call.under(lab.inside.command("env")), LIMIT)
+                    .await
+                    .unwrap()
+            };
+            let (direct, under) =
+                tokio::join!(call(bare(&row.server)), call(through(lab, row.name)));
+            let shown = format!("{client:?} at {}", row.name);
+            let answer = under
+                .json()
+                .unwrap_or_else(|error| panic!("{shown}: {error:#}"));
+            assert_eq!(direct.json().unwrap(), answer, "{shown}");
+            assert!(
+                answer["tools"]
+                    .as_array()
+                    .is_some_and(|tools| !tools.is_empty()),
+                "{shown}: {answer}"
+            );
+            assert!(answer["text"].is_string(), "{shown}: {answer}");
+            assert_eq!(direct.status.code(), under.status.code(), "{shown}");
+        }
+        let name = row.name;
+        daemon
+            .record(&format!("a call of {name}"), |record| {
+                record["mcp"]["server"] == name && record["mcp"]["name"] == row.tool
+            })
+            .await
+            .unwrap();
+    }
+    let violations = daemon.audit().unwrap();
+    let violations: Vec<_> = violations
+        .iter()
+        .filter(|record| record["finding"]["what"] == "stdio_violation")
+        .collect();
+    assert!(violations.is_empty(), "{violations:#?}");
+}
+
+/// A directory of the servers' own.
+fn own(path: &Path) {
+    fs::create_dir_all(path).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_reference_servers_of_npm_answer_alike() {
+    let fixtures = Fixtures::find().unwrap();
+    let lab = Lab::new().unwrap();
+    let files = lab.directory().join("files");
+    own(&files);
+    fs::write(files.join("one.txt"), "one").unwrap();
+    let directory = files.display().to_string();
+    let memory = files.join("memory.json");
+    let rows = [
+        row(
+            "everything",
+            fixtures.server(Server::Reference),
+            "get-sum",
+            json!({ "a": 20, "b": 22 }),
+        ),
+        row(
+            "filesystem",
+            fixtures.server(Server::Filesystem).arg(&directory),
+            "list_directory",
+            json!({ "path": directory }),
+        ),
+        row(
+            "memory",
+            fixtures
+                .server(Server::Memory)
+                .variable("MEMORY_FILE_PATH", &memory),
+            "read_graph",
+            json!({}),
+        ),
+        row(
+            "thinking",
+            fixtures.server(Server::SequentialThinking),
+            "sequentialthinking",
+            json!({ "thought": "t", "nextThoughtNeeded": false, "thoughtNumber": 1, "totalThoughts": 1 }),
+        ),
+    ];
+    compare(&lab, &rows).await;
+    // The inspector, whose own options must not be taken for those of the command.
+    let script = lab.directory().join("everything.sh");
+    let command = through(&lab, "everything");
+    fs::write(&script, format!("#!/bin/sh\nexec {}\n", command.join(" "))).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let inspect = fixtures
+        .inspector()
+        .arg(&script)
+        .args(["--method", "tools/call", "--tool-name=echo"])
+        .args(["--tool-arg", "message=hello there"])
+        .variable("HOME", lab.directory().as_os_str());
+    let _daemon = lab.daemon(&policy(&rows)).await.unwrap();
+    let done = run(&mut inspect.under(lab.inside.command("env")), LIMIT)
+        .await
+        .unwrap();
+    assert!(done.status.success(), "{}{}", done.stdout, done.stderr);
+    assert!(done.stdout.contains("hello there"), "{}", done.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_reference_servers_of_pypi_answer_alike() {
+    let fixtures = Fixtures::find().unwrap();
+    let lab = Lab::new().unwrap();
+    let repository = lab.directory().join("repository");
+    own(&repository);
+    let shown = repository.display().to_string();
+    must("git", &["init", "--quiet", "--initial-branch=main", &shown]).unwrap();
+    must("chown", &["-R", "65534:65534", &shown]).unwrap();
+    let database = repository.join("test.db").display().to_string();
+    let rows = [
+        row(
+            "fetch",
+            fixtures.server(Server::Fetch),
+            "fetch",
+            json!({ "url": "http://127.0.0.1:1/" }),
+        ),
+        row(
+            "git",
+            fixtures.server(Server::Git).args(["-r", &shown]),
+            "git_status",
+            json!({ "repo_path": shown }),
+        ),
+        row(
+            "time",
+            fixtures
+                .server(Server::Time)
+                .args(["--local-timezone", "UTC"]),
+            "convert_time",
+            json!({ "source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Tokyo" }),
+        ),
+        row(
+            "sqlite",
+            fixtures
+                .server(Server::Sqlite)
+                .args(["--db-path", &database]),
+            "list_tables",
+            json!({}),
+        ),
+    ];
+    compare(&lab, &rows).await;
+}
