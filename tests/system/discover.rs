@@ -32,7 +32,7 @@ async fn discover(daemon: &Daemon<'_>, more: &[&str]) -> Value {
 
 /// The one thing with this process.
 fn of_process(inventory: &Value, pid: u32) -> Option<Value> {
-    let found = inventory["found"].as_array().unwrap().iter();
+    let mut found = inventory["found"].as_array().unwrap().iter();
     let has = |found: &&Value| {
         let mut pids = found["pids"].as_array().unwrap().iter();
         pids.any(|other| *other == json!(pid))
@@ -139,12 +139,12 @@ async fn listeners_are_asked_only_when_told_to() {
     let web = listening(&lab, "web", &web, 4104);
     let at = |inventory: &Value, port: u16| -> Option<Value> {
         let ending = format!(":{port}");
-        let found = inventory["found"].as_array().unwrap().iter();
+        let mut found = inventory["found"].as_array().unwrap().iter();
         let listens = |found: &&Value| {
             let mut listens = found["listens"].as_array().unwrap().iter();
             listens.any(|address| address.as_str().unwrap().ends_with(&ending))
         };
-        found.filter(listens).cloned().next()
+        found.find(listens).cloned()
     };
     let inventory = wait_for("every server answers", LIMIT, async || {
         let inventory = discover(&daemon, &["--probe"]).await;
