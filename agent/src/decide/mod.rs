@@ -2,6 +2,7 @@
 
 mod counters;
 mod permit;
+mod severed;
 
 use std::sync::Arc;
 
@@ -12,11 +13,15 @@ use exeat_policy::{
     ports_for, ranges,
 };
 
+use tokio_util::sync::CancellationToken;
+
 use self::counters::Counters;
 use self::permit::Judged;
+use self::severed::Severed;
 pub use self::permit::{Connect, Exchange, Message, Permit, Refused, Resolve, Run};
 use crate::audit::Text;
 use crate::audit::record::{Decision, Effect as RecordedEffect, Mode as RecordedMode};
+use crate::channel::Disconnection;
 use crate::identify::live::Unread;
 use crate::telemetry::clock;
 
@@ -39,6 +44,7 @@ pub struct Decider {
     counters: Counters,
     /// Why the newest policy was not taken.
     rejected: ArcSwapOption<String>,
+    severed: Severed,
 }
 
 /// An HTTP request, as far as policy judges it.
@@ -80,6 +86,7 @@ impl Decider {
             state: ArcSwap::from_pointee(InForce::new(set, generation)),
             counters: Counters::default(),
             rejected: ArcSwapOption::empty(),
+            severed: Severed::default(),
         }
     }
 
@@ -97,6 +104,42 @@ impl Decider {
     /// Why the newest policy was not taken, if it was not.
     pub fn rejected(&self) -> Option<String> {
         self.rejected.load_full().map(|why| (*why).clone())
+    }
+
+    /// From now on every decision about `disconnection.server` is a refusal, whatever policy says: what is asked
+    /// of it, what it asks for, and its start.
+    pub fn disconnect(&self, disconnection: Disconnection) {
+        self.severed.disconnect(disconnection);
+    }
+
+    /// Ends what is under way with a disconnected server.
+    pub fn cut(&self, server: &str) {
+        self.severed.cut(server);
+    }
+
+    /// Policy alone decides about `server` again.
+    pub fn reconnect(&self, server: &str) {
+        self.severed.reconnect(server);
+    }
+
+    /// The servers that are disconnected.
+    pub fn disconnected(&self) -> Vec<Arc<Disconnection>> {
+        self.severed.all()
+    }
+
+    /// Fires when what is under way with `server` is to end. To be taken before the decision on what it guards;
+    /// whoever holds a session of the server ends it then, and tells those who wait.
+    pub fn watch(&self, server: &str) -> CancellationToken {
+        self.severed.watch(server)
+    }
+
+    /// Is `server` connected? For what needs no decision of its own: a connection to it that is about to be
+    /// opened, a request without a message.
+    pub fn connected(&self, server: &str) -> Result<(), Refused> {
+        match self.severed.of(server) {
+            None => Ok(()),
+            Some(_) => Err(Refused::new(self.state.load().disconnected())),
+        }
     }
 
     /// What the counter of `key` stands at, for explanations.
@@ -243,6 +286,9 @@ impl Decider {
 
     fn judge<A>(&self, caller: Caller<'_>, action: Action<'_>) -> Result<Permit<A>, Refused> {
         let state = self.state.load();
+        if concerned(&caller, &action).any(|server| self.severed.of(server).is_some()) {
+            return Err(Refused::new(state.disconnected()));
+        }
         let now = now();
         let mut request = Request {
             caller,
@@ -273,6 +319,20 @@ impl Decider {
     }
 }
 
+/// The servers without which `action` means nothing: the one that acts, and the one that is acted upon. A
+/// connection to one may still be opened as far as it takes to answer the client: see [`Decider::connected`].
+fn concerned<'a>(caller: &Caller<'a>, action: &Action<'a>) -> impl Iterator<Item = &'a str> {
+    let acting = match caller.workload {
+        Some(Workload::Server(server)) => Some(server),
+        Some(Workload::Host(_)) | None => None,
+    };
+    let acted_upon = match action {
+        Action::Run { server } | Action::Mcp { server, .. } => Some(*server),
+        Action::Resolve { .. } | Action::Connect { .. } | Action::Http { .. } => None,
+    };
+    acting.into_iter().chain(acted_upon)
+}
+
 impl InForce {
     fn new(set: PolicySet, generation: u64) -> Self {
         let fingerprint = Text::new(set.fingerprint());
@@ -282,6 +342,21 @@ impl InForce {
             loaded: clock::wall(),
             fingerprint,
         }
+    }
+
+    /// The refusal that no policy made.
+    fn disconnected(&self) -> Judged {
+        self.judged(Verdict {
+            effect: Effect::Deny,
+            rule: None,
+            reason: Reason::Disconnected,
+            mode: Mode::Enforce,
+            would: None,
+            identities: Vec::new(),
+            class: None,
+            egress: None,
+            retry_after: None,
+        })
     }
 
     fn judged(&self, verdict: Verdict) -> Judged {

@@ -25,7 +25,7 @@ pub use self::mcp::Observed;
 use crate::audit::record::{Kind, Stage};
 use crate::audit::{AuditUnavailable, Log, OpenRecord, Outcome, Start};
 use crate::decide::{Connect, Decider, Permit, Refused};
-use crate::forward::open::{Destination, Ways};
+use crate::forward::open::{Destination, OpenFault, Ways};
 use crate::forward::tunnel::{self, Ended, Traffic};
 use crate::forward::upstream::Version;
 use crate::identify::agree;
@@ -248,11 +248,14 @@ impl Opening {
     async fn intercept(mut self, hello: Hello, peer: Peer, permit: Permit<Connect>) {
         self.record.tell_decision(permit.decision());
         let offers = hello.offers.clone();
-        let opened = self
-            .stages
-            .ways
-            .tls(permit, self.destination(&peer), &offers)
-            .await;
+        let server = permit.egress().and_then(|terms| terms.server.as_deref());
+        let connected = server.is_none_or(|server| self.stages.decider.connected(server).is_ok());
+        let opened = if connected {
+            let ways = &self.stages.ways;
+            ways.tls(permit, self.destination(&peer), &offers).await
+        } else {
+            Err(OpenFault::Disconnected)
+        };
         let alpn = match &opened {
             Ok((_, alpn)) => *alpn,
             // The caller is to read why: HTTP is finished with it although nothing is behind.

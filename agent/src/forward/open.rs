@@ -55,6 +55,9 @@ pub enum OpenFault {
     /// The permit is not for the network.
     #[error("a permit without terms for the network")]
     Terms,
+    /// Nothing is dialled: an administrator has disconnected the server.
+    #[error("the server is disconnected")]
+    Disconnected,
     /// Dialling failed.
     #[error("reaching the upstream")]
     Dial(#[from] DialFault),
@@ -75,6 +78,7 @@ impl OpenFault {
         match self {
             Self::Resolve(_) => Refusal::Upstream(Upstream::Dns),
             Self::Terms => Refusal::Denied,
+            Self::Disconnected => Refusal::Disconnected,
             Self::Tls(_) | Self::Name(_) => Refusal::Upstream(Upstream::Tls),
             Self::Http(_) => Refusal::Upstream(Upstream::Protocol),
             Self::Dial(fault) => match fault {

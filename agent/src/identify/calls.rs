@@ -37,6 +37,12 @@ impl Calls {
         }
     }
 
+    /// How many calls of `server` are in flight.
+    pub fn in_flight(&self, server: &str) -> usize {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        table.get(server).map_or(0, Vec::len)
+    }
+
     /// What a request of `server`'s processes was caused by, as things stand now.
     pub fn cause(&self, server: &str) -> Option<Cause> {
         let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);

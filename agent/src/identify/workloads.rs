@@ -1,14 +1,15 @@
 //! Workloads and their processes, as the supervisor attests them.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use exeat_policy::Workload as PolicyWorkload;
+use exeat_policy::{Caller, Workload as PolicyWorkload};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::audit::record::{Workload as Recorded, WorkloadKind};
 use crate::audit::{Shared, Text};
-use crate::channel::{Kind, Process, Workload};
+use crate::channel::{FIRST_USER, Kind, Process, Workload};
 use crate::telemetry::clock;
 
 /// Processes that are remembered; past it the oldest knowledge is not replaced, and records say less.
@@ -36,12 +37,28 @@ impl Known {
         Arc::clone(&self.exchanges).try_acquire_owned().ok()
     }
 
-    /// The form that policy judges.
-    pub fn judged(&self) -> PolicyWorkload<'_> {
+    /// The form that policy judges; none for a user's processes.
+    pub fn judged(&self) -> Option<PolicyWorkload<'_>> {
         match self.workload.kind {
-            Kind::Server => PolicyWorkload::Server(&self.workload.name),
-            Kind::Host => PolicyWorkload::Host(&self.workload.name),
+            Kind::Server => Some(PolicyWorkload::Server(&self.workload.name)),
+            Kind::Host => Some(PolicyWorkload::Host(&self.workload.name)),
+            Kind::User => None,
         }
+    }
+
+    /// The caller that policy judges where nothing is known of the process but its workload.
+    pub fn caller(&self) -> Caller<'_> {
+        let user = (self.workload.kind == Kind::User).then_some(self.workload.name.as_str());
+        Caller {
+            workload: self.judged(),
+            user,
+            fetching: false,
+        }
+    }
+
+    /// Its processes are in no workload.
+    pub fn is_unmanaged(&self) -> bool {
+        self.workload.kind == Kind::User
     }
 
     /// The server's name, if it is a server.
@@ -50,9 +67,15 @@ impl Known {
     }
 }
 
+/// Users whose processes outside every workload use servers that listen here.
+const USERS: usize = 4096;
+
 #[derive(Debug, Default)]
 struct State {
     workloads: HashMap<u32, Arc<Known>>,
+    /// By number; of users whose processes are in no workload.
+    users: HashMap<u32, Arc<Known>>,
+    numbers: HashMap<u32, u32>,
     processes: HashMap<u32, (u32, Shared<Recorded>)>,
 }
 
@@ -91,6 +114,54 @@ impl Workloads {
             .workloads
             .insert(known.workload.number, Arc::clone(&known));
         known
+    }
+
+    /// The processes of a user that are in no workload, as something that connections and counts belong to. `None`:
+    /// too many users did that already.
+    pub fn user(&self, uid: u32, name: Option<&str>) -> Option<Arc<Known>> {
+        let name = name.map_or_else(|| format!("uid {uid}"), str::to_owned);
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let number = match state.numbers.get(&uid) {
+            Some(number) => *number,
+            None if state.numbers.len() < USERS => {
+                let next = u32::try_from(state.numbers.len()).ok()?;
+                let number = FIRST_USER.checked_add(next)?;
+                state.numbers.insert(uid, number);
+                number
+            }
+            None => return None,
+        };
+        if let Some(known) = state.users.get(&number)
+            && known.workload.name == name
+        {
+            return Some(Arc::clone(known));
+        }
+        let workload = Workload {
+            number,
+            name,
+            kind: Kind::User,
+            cgroup: PathBuf::new(),
+            cgroup_id: 0,
+            pid: None,
+            uid,
+            exe: PathBuf::new(),
+            args: Vec::new(),
+            started_by: None,
+            placeholders: Vec::new(),
+        };
+        let recorded = Recorded {
+            kind: WorkloadKind::Unmanaged,
+            uid: Some(uid),
+            ..Recorded::default()
+        };
+        let known = Arc::new(Known {
+            recorded: recorded.into(),
+            exchanges: Arc::new(Semaphore::new(EXCHANGES)),
+            since: clock::wall(),
+            workload,
+        });
+        state.users.insert(number, Arc::clone(&known));
+        Some(known)
     }
 
     /// Forgets a workload and its processes.
@@ -152,7 +223,8 @@ impl Workloads {
     /// The workload of a number.
     pub fn get(&self, number: u32) -> Option<Arc<Known>> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        state.workloads.get(&number).cloned()
+        let known = state.workloads.get(&number);
+        known.or_else(|| state.users.get(&number)).cloned()
     }
 
     /// Every workload.
@@ -175,6 +247,7 @@ fn recorded_kind(kind: Kind) -> WorkloadKind {
     match kind {
         Kind::Server => WorkloadKind::Server,
         Kind::Host => WorkloadKind::Host,
+        Kind::User => WorkloadKind::Unmanaged,
     }
 }
 

@@ -13,6 +13,8 @@ pub enum Refusal<'a> {
     BodyType,
     /// Policy does not allow it, or nothing allows it.
     Denied,
+    /// An administrator has disconnected the server.
+    Disconnected,
     /// A header that repeats the body says something else, or is missing.
     HeaderMismatch,
     /// Policy hides it from this caller: it does not exist for them.
@@ -134,6 +136,7 @@ impl Refusal<'_> {
             Refusal::AuditUnavailable => row("audit_unavailable", S::SERVICE_UNAVAILABLE, S::OK, UNAVAILABLE, "nothing can be recorded at present, so nothing is let through"),
             Refusal::BodyType => row("unsupported_body", S::UNSUPPORTED_MEDIA_TYPE, S::UNSUPPORTED_MEDIA_TYPE, BODY_TYPE, "the body must be application/json in UTF-8 without content coding"),
             Refusal::Denied => row("denied", S::FORBIDDEN, S::OK, DENIED, "not permitted"),
+            Refusal::Disconnected => row("server_disconnected", S::FORBIDDEN, S::OK, DENIED, "this server was disconnected by an administrator: do not retry"),
             Refusal::HeaderMismatch => row("header_mismatch", S::BAD_REQUEST, S::BAD_REQUEST, HEADER_MISMATCH, "a header disagrees with the message"),
             Refusal::Hidden(subject, _) => match subject {
                 Subject::Method => row("unknown_method", S::FORBIDDEN, S::OK, METHOD_NOT_FOUND, "Method not found"),

@@ -18,6 +18,7 @@ fn all() -> Vec<Refusal<'static>> {
         Refusal::AuditUnavailable,
         Refusal::BodyType,
         Refusal::Denied,
+        Refusal::Disconnected,
         Refusal::HeaderMismatch,
         Refusal::Hidden(Subject::Method, "x/y"),
         Refusal::Hidden(Subject::Prompt, "x"),
@@ -52,6 +53,7 @@ fn all() -> Vec<Refusal<'static>> {
             Refusal::AuditUnavailable
             | Refusal::BodyType
             | Refusal::Denied
+            | Refusal::Disconnected
             | Refusal::HeaderMismatch
             | Refusal::Hidden(..)
             | Refusal::HttpForm

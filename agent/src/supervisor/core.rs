@@ -1,6 +1,6 @@
 //! The supervisor's one task: everything that happens is handled here, one thing after the other.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::pending;
 use std::io;
 use std::os::fd::AsFd as _;
@@ -23,11 +23,13 @@ use super::policy_files::{Policy, Watch};
 use super::processes::{Hashes, Processes};
 use super::runs::Asked;
 use super::settle::Settling;
+use super::severing::{Disconnections, Guarded};
 use super::signing::Signing;
 use super::start::{Inheritance, Material};
 use super::workloads::Workloads;
 use crate::channel::{ChannelError, Lifecycle, Setup, Source, ToGate, ToSupervisor};
 use crate::config::Config;
+use crate::control::reply::Word;
 use crate::control::server::Settings;
 use crate::control::slots::Limits;
 use crate::control::{Client, Listener, Responder};
@@ -86,6 +88,12 @@ pub(super) struct Supervisor {
     pub(super) started: Timestamp,
     restart_at: Option<Instant>,
     pub(super) missing_links: Vec<String>,
+    pub(super) disconnections: Disconnections,
+    /// What clients are to be told once the gate is done.
+    pub(super) words: HashMap<String, Word>,
+    pub(super) guarded_ports: BTreeSet<u16>,
+    /// What the kernel was told to guard.
+    pub(super) guarded: Option<Guarded>,
     process_messages: u32,
     gate_messages: u32,
     received: Option<mpsc::Receiver<Happening>>,
@@ -155,6 +163,13 @@ impl Supervisor {
             attempt: "watching for units",
             cause,
         })?;
+        let disconnections = Disconnections::load(&parts.config.state_dir).map_err(|cause| {
+            DaemonError::Path {
+                attempt: "reading which servers are disconnected, from `disconnected.json` in",
+                path: parts.config.state_dir.clone(),
+                cause,
+            }
+        })?;
         let mut supervisor = Self {
             parts,
             generation: 1,
@@ -176,12 +191,17 @@ impl Supervisor {
             started: clock::wall(),
             restart_at: None,
             missing_links: Vec::new(),
+            disconnections,
+            words: HashMap::new(),
+            guarded_ports: BTreeSet::new(),
+            guarded: None,
             process_messages: PROCESS_MESSAGES,
             gate_messages: GATE_MESSAGES,
             hashing: Arc::new(Semaphore::new(HASHES)),
             received: Some(received),
         };
         supervisor.adopt()?;
+        supervisor.agree_on_cuts()?;
         Ok(supervisor)
     }
 
@@ -400,6 +420,8 @@ impl Supervisor {
             self.gate_ended("it was silent for too long").await;
         }
         self.refuse_overdue(now);
+        self.sever_overdue().await;
+        self.guard().await;
         self.find_cgroups().await;
         self.sweep().await;
         self.look_at_links().await;
@@ -452,6 +474,7 @@ impl Supervisor {
             proxy_credentials: parts.material.proxy_credentials.clone(),
             workloads: self.workloads.records(),
             processes: self.processes.all(),
+            disconnected: self.disconnections.all(),
             proxy_port: parts.inheritance.listening.proxy_port,
             dns_port: parts.inheritance.listening.dns_port,
         }
@@ -529,6 +552,7 @@ impl Supervisor {
             }
             ToSupervisor::RunVerdict { request, verdict } => self.verdict(request, verdict).await,
             ToSupervisor::Settled { number } => self.settled(number),
+            ToSupervisor::Severed { server } => self.severed(&server).await,
             ToSupervisor::Health(health) => gate.health = health,
             ToSupervisor::Stopped => self.gate_ended("it stopped of its own accord").await,
         }

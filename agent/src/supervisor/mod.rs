@@ -20,6 +20,7 @@ mod processes;
 mod reload;
 mod runs;
 mod settle;
+mod severing;
 mod signing;
 mod start;
 #[cfg(test)]

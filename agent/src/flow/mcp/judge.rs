@@ -216,6 +216,7 @@ impl Talking {
                     (Reason::LimitReached(_) | Reason::CountMissing(_), _) => {
                         Told::Plain(Refusal::LimitReached)
                     }
+                    (Reason::Disconnected, _) => Told::Plain(Refusal::Disconnected),
                     (Reason::UnknownMethod, _) => Told::Plain(Refusal::Hidden(Subject::Method, "")),
                     (_, Some(name)) if tool && !self.lists(name, hints.unwrap_or_default()) => {
                         Told::HiddenTool(name.to_owned())

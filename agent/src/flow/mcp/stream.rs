@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf as _, Bytes};
 use hyper::Uri;
 use hyper::body::{Body as HttpBody, Frame, Incoming};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::super::describe::Story as _;
 use super::answer;
@@ -62,6 +62,8 @@ pub(super) struct Events {
     source: Source,
     purpose: Purpose,
     cut: CancellationToken,
+    /// Ends when the server is disconnected.
+    severed: Pin<Box<WaitForCancellationFutureOwned>>,
     ended: bool,
     /// What goes before the first event.
     first: String,
@@ -73,6 +75,7 @@ impl Events {
         source: Source,
         purpose: Purpose,
         cut: CancellationToken,
+        severed: CancellationToken,
     ) -> Self {
         let parser = Parser::new(Limits::default());
         Self {
@@ -81,6 +84,7 @@ impl Events {
             source,
             purpose,
             cut,
+            severed: Box::pin(severed.cancelled_owned()),
             ended: false,
             first: String::new(),
         }
@@ -97,7 +101,7 @@ impl Events {
     fn read(&mut self, bytes: &[u8]) -> String {
         let mut out = String::new();
         if let Err(why) = self.read_events(bytes, &mut out) {
-            self.stop(why, &mut out);
+            self.stop(why, Refusal::ResponseRefused, &mut out);
         }
         out
     }
@@ -118,12 +122,12 @@ impl Events {
     }
 
     /// Ends the stream for what must not go on: whoever waits is told, and the records say why.
-    fn stop(&mut self, why: &'static str, out: &mut String) {
+    fn stop(&mut self, why: &'static str, told: Refusal<'_>, out: &mut String) {
         self.ended = true;
         match self.take_purpose() {
             Purpose::Answers(waiting) => {
                 for answering in waiting {
-                    let told = error(Refusal::ResponseRefused, &Asked::Request(answering.id));
+                    let told = error(told, &Asked::Request(answering.id));
                     if let Some(told) = told {
                         Event::message(told.encode()).write(out);
                     }
@@ -338,6 +342,13 @@ impl HttpBody for Events {
         }
         if this.ended {
             return Poll::Ready(None);
+        }
+        if this.severed.as_mut().poll(cx).is_ready() {
+            let mut out = String::new();
+            let why = "the server was disconnected while it answered";
+            this.stop(why, Refusal::Disconnected, &mut out);
+            let last = (!out.is_empty()).then(|| Ok(Frame::data(Bytes::from(out))));
+            return Poll::Ready(last);
         }
         loop {
             let frame = match std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
