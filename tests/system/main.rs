@@ -15,9 +15,13 @@ mod allowed;
 #[cfg(test)]
 mod cause;
 #[cfg(test)]
+mod disconnected;
+#[cfg(test)]
 mod hand;
 #[cfg(test)]
 mod life;
+#[cfg(test)]
+mod listening;
 #[cfg(test)]
 mod names;
 #[cfg(test)]
@@ -26,6 +30,8 @@ mod place;
 mod records;
 #[cfg(test)]
 mod refused;
+#[cfg(test)]
+mod serving;
 #[cfg(test)]
 mod site;
 #[cfg(test)]

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::client::Answer;
-use super::command::ServerShow;
+use super::command::{ServerDisconnect, ServerReconnect, ServerShow};
 use super::peer::{CgroupRole, Cgroups};
 use super::reply::{Certificate, ExitStatus, Exited, KernelState, Process, Started};
 use super::server::Settings;
