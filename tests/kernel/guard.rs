@@ -71,7 +71,11 @@ sys.stdin.readline()"
 
     /// What a process that is not managed meets at an address.
     fn met(&self, address: &str) -> Value {
-        let family = if address.contains(':') { "AF_INET6" } else { "AF_INET" };
+        let family = if address.contains(':') {
+            "AF_INET6"
+        } else {
+            "AF_INET"
+        };
         self.outside(&format!("say(line(tcp('{address}', P, {family})))"))
     }
 }
@@ -248,7 +252,15 @@ s.settimeout(8); say(line(s)); say(line(tcp('203.0.113.7', 443)))",
     let mut stdin = child.stdin.take().unwrap();
     assert_eq!(lines.next().unwrap(), "\"one\"");
     SHARED.kernel.lock().unwrap().cut(workload.number).unwrap();
-    assert!(SHARED.kernel.lock().unwrap().severed().unwrap().contains(&workload.number));
+    assert!(
+        SHARED
+            .kernel
+            .lock()
+            .unwrap()
+            .severed()
+            .unwrap()
+            .contains(&workload.number)
+    );
     stdin.write_all(b"\n").unwrap();
     assert_eq!(
         lines.next().unwrap(),

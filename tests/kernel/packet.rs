@@ -4,9 +4,8 @@ use crate::world::SHARED;
 use exeat_ebpf::{Action, EventKind, Protocol};
 use exeat_ebpf_abi::kind::drop::SOURCE_ROUTE;
 use serde_json::json;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
-use std::time::Duration;
+use std::io::{BufRead as _, BufReader};
+use std::net::Ipv4Addr;
 
 #[test]
 fn source_routed_packets_do_not_leave() {

@@ -16,7 +16,8 @@ use crate::serving::{Serving, Told, call, curl};
 
 const NAME: &str = "api.lab.example";
 const URL: &str = "http://127.0.0.1:3001/mcp";
-const RULES: &str = "{ id: all, who: [staff, agent], servers: [notes], tools: [\"*\"], effect: allow },
+const RULES: &str =
+    "{ id: all, who: [staff, agent], servers: [notes], tools: [\"*\"], effect: allow },
   { id: none, servers: [notes], tools: [fail], effect: deny }";
 
 /// curl's statuses: no connection, and no answer in time.
@@ -120,7 +121,11 @@ async fn nobody_gets_around_the_gate() {
     let guest = || serving.user(&lab, "bin");
 
     let answer = call(staff(), URL, json!({})).await;
-    assert_eq!((answer.exit, answer.status.as_str()), (0, "200"), "{answer:?}");
+    assert_eq!(
+        (answer.exit, answer.status.as_str()),
+        (0, "200"),
+        "{answer:?}"
+    );
     assert!(answer.json()["result"].is_object(), "{answer:?}");
     let reached = serving.requests().len();
     assert_eq!(reached, 1);
@@ -138,7 +143,11 @@ async fn nobody_gets_around_the_gate() {
         curl(guest(), &["http://10.77.0.2:3001/"]).await,
         curl(guest(), &["http://[fd77::2]:3001/"]).await,
         curl(guest(), &["--tcp-fastopen", "http://127.0.0.1:3001/"]).await,
-        curl(guest(), &["--interface", "10.77.0.2", "http://127.0.0.1:3001/"]).await,
+        curl(
+            guest(),
+            &["--interface", "10.77.0.2", "http://127.0.0.1:3001/"],
+        )
+        .await,
     ] {
         assert_eq!(answer.exit, 0, "{answer:?}");
         assert!(
@@ -148,12 +157,24 @@ async fn nobody_gets_around_the_gate() {
     }
     // Nor does one whom a rule names reach what the register does not say.
     let answer = curl(staff(), &["http://10.77.0.2:3001/"]).await;
-    assert!(["403", "421"].contains(&answer.status.as_str()), "{answer:?}");
+    assert!(
+        ["403", "421"].contains(&answer.status.as_str()),
+        "{answer:?}"
+    );
     // From outside the machine there is no server.
     let abroad = lab.outside.command("env");
-    let answer = curl(abroad, &["--connect-timeout", "3", "http://10.77.0.2:3001/"]).await;
+    let answer = curl(
+        abroad,
+        &["--connect-timeout", "3", "http://10.77.0.2:3001/"],
+    )
+    .await;
     assert_eq!(answer.exit, LATE, "{answer:?}");
-    assert_eq!(serving.requests().len(), reached, "{:?}", serving.requests());
+    assert_eq!(
+        serving.requests().len(),
+        reached,
+        "{:?}",
+        serving.requests()
+    );
     let refused = daemon
         .record("a refused user", |record| {
             record["workload"]["kind"] == "unmanaged" && record["identity"]["user"] == "bin"
@@ -189,9 +210,11 @@ async fn with_the_gate_or_the_daemon_dead_the_server_is_unreachable() {
         assert!(closed, "{answer:?}");
     }
     wait_until("the next gate serves", LIMIT, || {
-        daemon.audit().unwrap().iter().any(|record| {
-            record["finding"]["what"] == "gate_restarted"
-        })
+        daemon
+            .audit()
+            .unwrap()
+            .iter()
+            .any(|record| record["finding"]["what"] == "gate_restarted")
     })
     .await
     .unwrap();
@@ -234,9 +257,15 @@ async fn a_reload_adds_and_removes_a_server_and_uninstall_leaves_nothing() {
     daemon
         .replace_policy(&serving.policy("127.0.0.1:3001", RULES, ""))
         .unwrap();
-    until("the guest is refused", async || ask("bin").await.status == "403").await;
+    until("the guest is refused", async || {
+        ask("bin").await.status == "403"
+    })
+    .await;
     until("staff is served", async || {
-        call(serving.user(&lab, "root"), URL, json!({})).await.status == "200"
+        call(serving.user(&lab, "root"), URL, json!({}))
+            .await
+            .status
+            == "200"
     })
     .await;
 
@@ -252,7 +281,10 @@ async fn a_reload_adds_and_removes_a_server_and_uninstall_leaves_nothing() {
         .replace_policy(&serving.policy("127.0.0.1:3001", RULES, ""))
         .unwrap();
     until("staff is served again", async || {
-        call(serving.user(&lab, "root"), URL, json!({})).await.status == "200"
+        call(serving.user(&lab, "root"), URL, json!({}))
+            .await
+            .status
+            == "200"
     })
     .await;
 

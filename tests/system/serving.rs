@@ -91,12 +91,6 @@ rules: [{rules}]
         self.process = Some(process);
     }
 
-    pub(crate) async fn stop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.stop().await.unwrap();
-        }
-    }
-
     /// The requests that reached the server, one a line.
     pub(crate) fn requests(&self) -> Vec<String> {
         let text = fs::read_to_string(&self.log).unwrap_or_default();

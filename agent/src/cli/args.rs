@@ -200,7 +200,9 @@ Examples:
         reason: Option<String>,
     },
     /// Take a disconnection back: policy alone decides again
-    #[command(after_help = "Example:\n  sudo exeat servers reconnect github --reason \"token was rotated\"")]
+    #[command(
+        after_help = "Example:\n  sudo exeat servers reconnect github --reason \"token was rotated\""
+    )]
     Reconnect {
         /// Its name in the register
         name: String,

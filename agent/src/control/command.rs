@@ -294,7 +294,10 @@ impl Command {
             Self::ServerDisconnect(order) => {
                 name("server", &order.name)?;
                 optional("reason", order.reason.as_deref())?;
-                if order.drain_seconds.is_some_and(|seconds| seconds > MAX_DRAIN) {
+                if order
+                    .drain_seconds
+                    .is_some_and(|seconds| seconds > MAX_DRAIN)
+                {
                     return Err(InvalidCommand::TooLarge {
                         what: "drain_seconds",
                         limit: MAX_DRAIN,

@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::counters::Counters;
 use self::permit::Judged;
-use self::severed::Severed;
 pub use self::permit::{Connect, Exchange, Message, Permit, Refused, Resolve, Run};
+use self::severed::Severed;
 use crate::audit::Text;
 use crate::audit::record::{Decision, Effect as RecordedEffect, Mode as RecordedMode};
 use crate::channel::Disconnection;

@@ -14,7 +14,8 @@ use crate::audit::{Filter, Segments};
 use crate::control::explain;
 use crate::control::records::{self, Owner};
 use crate::control::reply::{
-    AuditState, Certificate, Disconnected, Finding, PolicyState, Reply, Server, Status, Workload, WorkloadKind,
+    AuditState, Certificate, Disconnected, Finding, PolicyState, Reply, Server, Status, Workload,
+    WorkloadKind,
 };
 use crate::control::{
     ClientLimits, Code, Command, ControlError, Facts, Handover, Question, Responder, Scope, Slots,

@@ -17,8 +17,8 @@ use super::workloads::Openings;
 use crate::audit::record::{Decision, Finding, Identity, Kind, Lifecycle, PolicyChange};
 use crate::audit::{Outcome, Start, Text};
 use crate::channel::{
-    Disconnection, GateEnd, Hex, Lifecycle as Told, Process, Received, RunVerdict, Setup, Source, ToGate,
-    ToSupervisor, Workload,
+    Disconnection, GateEnd, Hex, Lifecycle as Told, Process, Received, RunVerdict, Setup, Source,
+    ToGate, ToSupervisor, Workload,
 };
 use crate::flow::Stages;
 use crate::identify::workloads::Known;

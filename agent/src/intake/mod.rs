@@ -113,13 +113,13 @@ impl Intake {
                 .ok_or(Stranger::UnknownWorkload(workload))?
         };
         let holder = actor.number();
-        let registered =
-            self.live
-                .register(holder, port, self.most)
-                .ok_or(Stranger::TooMany {
-                    workload: holder,
-                    most: self.most,
-                })?;
+        let registered = self
+            .live
+            .register(holder, port, self.most)
+            .ok_or(Stranger::TooMany {
+                workload: holder,
+                most: self.most,
+            })?;
         let address = address.ip();
         Ok(Arrived {
             actor,
@@ -190,10 +190,13 @@ impl Actor {
 fn client(pid: u32, uid: u32, cgroup: u64) -> RecordedWorkload {
     let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let status = read("status");
-    let own = String::from_utf8_lossy(&status)
-        .lines()
-        .find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok())
-        == Some(uid);
+    let own = String::from_utf8_lossy(&status).lines().find_map(|line| {
+        line.strip_prefix("Uid:")?
+            .split_whitespace()
+            .next()?
+            .parse()
+            .ok()
+    }) == Some(uid);
     let (name, arguments) = if own {
         (read("comm"), read("cmdline"))
     } else {

@@ -163,13 +163,12 @@ impl Supervisor {
             attempt: "watching for units",
             cause,
         })?;
-        let disconnections = Disconnections::load(&parts.config.state_dir).map_err(|cause| {
-            DaemonError::Path {
+        let disconnections =
+            Disconnections::load(&parts.config.state_dir).map_err(|cause| DaemonError::Path {
                 attempt: "reading which servers are disconnected, from `disconnected.json` in",
                 path: parts.config.state_dir.clone(),
                 cause,
-            }
-        })?;
+            })?;
         let mut supervisor = Self {
             parts,
             generation: 1,

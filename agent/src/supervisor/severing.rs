@@ -202,7 +202,12 @@ impl Supervisor {
     }
 
     /// `servers reconnect`: policy alone decides again.
-    pub(super) async fn reconnect(&mut self, client: Responder, peer: &Peer, order: ServerReconnect) {
+    pub(super) async fn reconnect(
+        &mut self,
+        client: Responder,
+        peer: &Peer,
+        order: ServerReconnect,
+    ) {
         let ServerReconnect { name, reason } = order;
         let Some(held) = self.disconnections.held.remove(&name) else {
             let text = format!("the server `{name}` is not disconnected");
@@ -211,7 +216,8 @@ impl Supervisor {
         if let Err(error) = self.disconnections.save() {
             self.disconnections.held.insert(name.clone(), held);
             let path = self.disconnections.path.display();
-            let text = format!("`{name}` stays disconnected: `{path}` could not be written: {error}");
+            let text =
+                format!("`{name}` stays disconnected: `{path}` could not be written: {error}");
             return fail(client, Code::Internal, text).await;
         }
         let mut problems = Vec::new();
@@ -269,7 +275,11 @@ impl Supervisor {
                     Ok(count) => tracing::info!(number, count, "connections were closed"),
                     // They are mute all the same.
                     Err(error) => {
-                        tracing::warn!(number, error = chain(&error), "connections were not closed");
+                        tracing::warn!(
+                            number,
+                            error = chain(&error),
+                            "connections were not closed"
+                        );
                     }
                 }
             }
@@ -358,7 +368,11 @@ impl Supervisor {
         }
         // A port stays guarded while the daemon lives: what still listens there is answered for, though not listed.
         let ports: Vec<u16> = self.guarded_ports.iter().copied().collect();
-        let local = if ports.is_empty() { Vec::new() } else { local() };
+        let local = if ports.is_empty() {
+            Vec::new()
+        } else {
+            local()
+        };
         let wanted = (places, ports, local);
         if self.guarded.as_ref() == Some(&wanted) {
             return;

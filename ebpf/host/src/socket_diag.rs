@@ -130,8 +130,7 @@ impl Members {
     }
 
     fn have(&self, socket: &Socket) -> bool {
-        self.made(socket)
-            || (socket.inode != 0 && self.inodes.contains(&socket.inode))
+        self.made(socket) || (socket.inode != 0 && self.inodes.contains(&socket.inode))
     }
 }
 

@@ -115,7 +115,8 @@ impl EgressTable {
             for name in reached.names {
                 table.add(&HostPattern::Exact(name), entry.clone());
             }
-            let everywhere = matches!(endpoint, Endpoint::Address(address, _) if address.is_unspecified());
+            let everywhere =
+                matches!(endpoint, Endpoint::Address(address, _) if address.is_unspecified());
             let nets = reached.addresses.into_iter().map(|address| {
                 if everywhere {
                     Cidr::all(address.is_ipv4())

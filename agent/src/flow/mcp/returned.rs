@@ -112,7 +112,13 @@ impl Exchanging<'_> {
             .collect();
         let source = self.source(back, path);
         let cut = self.place.connection.arrived.registered.cut().clone();
-        let mut events = Events::new(body, source, Purpose::Answers(answering), cut, self.severed.clone());
+        let mut events = Events::new(
+            body,
+            source,
+            Purpose::Answers(answering),
+            cut,
+            self.severed.clone(),
+        );
         for (told, waits) in refused {
             events.say_first(crate::refuse::error(told.refusal(), &waits));
         }

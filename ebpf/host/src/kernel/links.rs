@@ -32,8 +32,7 @@ pub(super) const MANAGED: &[(&str, Hook)] = &[
 ];
 
 /// At the gate's cgroup.
-pub(super) const GATE: &[(&str, Hook)] =
-    &[("sock_ops", Hook::SockOps), ("arrival", Hook::Ingress)];
+pub(super) const GATE: &[(&str, Hook)] = &[("sock_ops", Hook::SockOps), ("arrival", Hook::Ingress)];
 
 /// What stands for a cgroup's id in the names of tracepoints' pins.
 const EVERYWHERE: &str = "all";

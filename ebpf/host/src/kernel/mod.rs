@@ -376,7 +376,12 @@ impl Kernel {
             want(Endpoint::any(*port), guard::PORT);
         }
         let held = self.guarded.keys(MAX_GUARDED).map_err(failed)?;
-        let is_port = |key: &Endpoint| *key == Endpoint { address: Endpoint::any(0).address, ..*key };
+        let is_port = |key: &Endpoint| {
+            *key == Endpoint {
+                address: Endpoint::any(0).address,
+                ..*key
+            }
+        };
         let gone = held.iter().filter(|key| !wanted.contains_key(key));
         let (ports, places): (Vec<&Endpoint>, Vec<&Endpoint>) = gone.partition(|key| is_port(key));
         for key in ports.into_iter().chain(places) {
