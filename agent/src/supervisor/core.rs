@@ -1,6 +1,6 @@
 //! The supervisor's one task: everything that happens is handled here, one thing after the other.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::future::pending;
 use std::io;
 use std::os::fd::AsFd as _;
@@ -17,19 +17,19 @@ use tokio_util::task::TaskTracker;
 use super::cgroups::Tree;
 use super::error::DaemonError;
 use super::gate_life::{Backoff, GateLife, GatePlan};
+use super::guarding::Guarding;
 use super::notify::notify;
 use super::placing::{Found, UnitWatch};
 use super::policy_files::{Policy, Watch};
 use super::processes::{Hashes, Processes};
 use super::runs::Asked;
 use super::settle::Settling;
-use super::severing::{Disconnections, Guarded};
+use super::severing::Disconnections;
 use super::signing::Signing;
 use super::start::{Inheritance, Material};
 use super::workloads::Workloads;
 use crate::channel::{ChannelError, Lifecycle, Setup, Source, ToGate, ToSupervisor};
 use crate::config::Config;
-use crate::control::reply::Word;
 use crate::control::server::Settings;
 use crate::control::slots::Limits;
 use crate::control::{Client, Listener, Responder};
@@ -89,11 +89,7 @@ pub(super) struct Supervisor {
     restart_at: Option<Instant>,
     pub(super) missing_links: Vec<String>,
     pub(super) disconnections: Disconnections,
-    /// What clients are to be told once the gate is done.
-    pub(super) words: HashMap<String, Word>,
-    pub(super) guarded_ports: BTreeSet<u16>,
-    /// What the kernel was told to guard.
-    pub(super) guarded: Option<Guarded>,
+    pub(super) guarding: Guarding,
     process_messages: u32,
     gate_messages: u32,
     received: Option<mpsc::Receiver<Happening>>,
@@ -163,13 +159,8 @@ impl Supervisor {
             attempt: "watching for units",
             cause,
         })?;
-        let disconnections =
-            Disconnections::load(&parts.config.state_dir).map_err(|cause| DaemonError::Path {
-                attempt: "reading which servers are disconnected, from `disconnected.json` in",
-                path: parts.config.state_dir.clone(),
-                cause,
-            })?;
         let mut supervisor = Self {
+            disconnections: Disconnections::load(&parts.config.state_dir)?,
             parts,
             generation: 1,
             loaded: clock::wall(),
@@ -190,17 +181,13 @@ impl Supervisor {
             started: clock::wall(),
             restart_at: None,
             missing_links: Vec::new(),
-            disconnections,
-            words: HashMap::new(),
-            guarded_ports: BTreeSet::new(),
-            guarded: None,
+            guarding: Guarding::default(),
             process_messages: PROCESS_MESSAGES,
             gate_messages: GATE_MESSAGES,
             hashing: Arc::new(Semaphore::new(HASHES)),
             received: Some(received),
         };
         supervisor.adopt()?;
-        supervisor.agree_on_cuts()?;
         Ok(supervisor)
     }
 
@@ -420,7 +407,6 @@ impl Supervisor {
         }
         self.refuse_overdue(now);
         self.sever_overdue().await;
-        self.guard().await;
         self.find_cgroups().await;
         self.sweep().await;
         self.look_at_links().await;

@@ -11,6 +11,7 @@ mod clients;
 mod core;
 mod error;
 mod gate_life;
+mod guarding;
 mod lives;
 mod matching;
 mod notify;

@@ -49,7 +49,6 @@ pub(super) enum Placed {
 impl Supervisor {
     /// After a change of policy: what is watched for, and what runs already.
     pub(super) async fn rewatch(&mut self) {
-        self.guard().await;
         let subjects = subjects(&self.parts.policy.set);
         for subject in &subjects {
             let matcher = &subject.matcher;
@@ -79,8 +78,9 @@ impl Supervisor {
         });
     }
 
-    /// Manages the cgroups that policy names and that exist.
+    /// Guards the places and manages the cgroups that policy names and that exist.
     pub(super) async fn find_cgroups(&mut self) {
+        self.guard().await;
         let root = self.parts.tree.root.clone();
         let named: Vec<Subject> = subjects(&self.parts.policy.set)
             .into_iter()

@@ -3,19 +3,17 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use exeat_ebpf::{Waiting, destroy_connections};
-use exeat_policy::{Endpoint, Transport};
-use nix::ifaddrs::getifaddrs;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::clients::fail;
 use super::core::Supervisor;
+use super::error::DaemonError;
 use crate::channel::{Disconnection, Kind, ToGate};
 use crate::control::command::{ServerDisconnect, ServerReconnect};
 use crate::control::peer::Peer;
@@ -28,15 +26,12 @@ use crate::telemetry::clock;
 const GATE: Duration = Duration::from_secs(2);
 
 /// The file's form.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
     version: u32,
     disconnected: Vec<Disconnection>,
 }
-
-/// Servers' addresses, ports, and this machine's addresses.
-pub(super) type Guarded = (Vec<SocketAddr>, Vec<u16>, Vec<IpAddr>);
 
 /// The version of [`Stored`] that this daemon reads and writes.
 const VERSION: u32 = 1;
@@ -47,8 +42,8 @@ struct Held {
     disconnection: Disconnection,
     /// Until when the gate may take to end what is under way; then it is cut off all the same.
     pending: Option<Instant>,
-    /// Who waits for that.
-    client: Option<Responder>,
+    /// Who waits for that, and for what answer.
+    client: Option<(Responder, Word)>,
 }
 
 /// The servers that are disconnected.
@@ -61,20 +56,19 @@ pub(super) struct Disconnections {
 impl Disconnections {
     /// Reads what an earlier daemon was told. What cannot be read is an error: to begin without it would connect
     /// what somebody has disconnected.
-    pub(super) fn load(state: &Path) -> Result<Self, io::Error> {
+    pub(super) fn load(state: &Path) -> Result<Self, DaemonError> {
         let path = state.join("disconnected.json");
-        let stored = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice::<Stored>(&bytes)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Stored {
-                version: VERSION,
-                ..Stored::default()
-            },
-            Err(error) => return Err(error),
+        let stored = match read(&path) {
+            Ok(stored) => stored,
+            Err(cause) => {
+                let attempt = "reading which servers are disconnected, from";
+                return Err(DaemonError::Path {
+                    attempt,
+                    path,
+                    cause,
+                });
+            }
         };
-        if stored.version != VERSION {
-            let text = format!("version {} is not {VERSION}", stored.version);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-        }
         let held = stored.disconnected.into_iter().map(|disconnection| {
             let held = Held {
                 disconnection: disconnection.clone(),
@@ -122,6 +116,22 @@ impl Disconnections {
             None => Ok(()),
         }
     }
+}
+
+fn read(path: &Path) -> io::Result<Stored> {
+    let stored = match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice::<Stored>(&bytes)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Stored {
+            version: VERSION,
+            disconnected: Vec::new(),
+        },
+        Err(error) => return Err(error),
+    };
+    if stored.version != VERSION {
+        let text = format!("version {} is not {VERSION}", stored.version);
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    Ok(stored)
 }
 
 impl Supervisor {
@@ -186,15 +196,10 @@ impl Supervisor {
             workloads: cut,
             problems,
         };
-        match drain {
+        match self.disconnections.held.get_mut(&name) {
+            Some(held) if drain.is_none() => held.client = Some((client, word)),
             // A drain ends without the client.
-            Some(_) => answer(client, word).await,
-            None => {
-                if let Some(held) = self.disconnections.held.get_mut(&name) {
-                    held.client = Some(client);
-                }
-                self.words.insert(name.clone(), word);
-            }
+            _ => answer(client, word).await,
         }
         if !gate {
             self.severed(&name).await;
@@ -284,7 +289,7 @@ impl Supervisor {
                 }
             }
         });
-        if let (Some(client), Some(mut word)) = (client, self.words.remove(server)) {
+        if let Some((client, mut word)) = client {
             word.workloads = word.workloads.max(cut);
             word.problems.extend(problems);
             answer(client, word).await;
@@ -350,74 +355,6 @@ impl Supervisor {
         }
         Ok(())
     }
-
-    /// Tells the kernel where servers listen that others start: whoever connects there is sent to the gate.
-    pub(super) async fn guard(&mut self) {
-        let mut places = Vec::new();
-        for server in self.parts.policy.set.servers() {
-            let Transport::Listen(endpoint) = &server.transport else {
-                continue;
-            };
-            let port = endpoint.port();
-            self.guarded_ports.insert(port);
-            places.extend(
-                addresses(endpoint)
-                    .into_iter()
-                    .map(|address| SocketAddr::new(address, port)),
-            );
-        }
-        // A port stays guarded while the daemon lives: what still listens there is answered for, though not listed.
-        let ports: Vec<u16> = self.guarded_ports.iter().copied().collect();
-        let local = if ports.is_empty() {
-            Vec::new()
-        } else {
-            local()
-        };
-        let wanted = (places, ports, local);
-        if self.guarded.as_ref() == Some(&wanted) {
-            return;
-        }
-        let (places, ports, local) = &wanted;
-        match self.parts.kernel.guard(places, ports, local) {
-            Ok(()) => self.guarded = Some(wanted),
-            Err(error) => {
-                self.guarded = None;
-                self.finding("guard_incomplete", None, vec![chain(&error)])
-                    .await;
-            }
-        }
-    }
-}
-
-/// Where a server listens, as far as an address says it.
-fn addresses(endpoint: &Endpoint) -> Vec<IpAddr> {
-    let loopback = || vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-    match endpoint {
-        Endpoint::Address(address, _) if address.is_unspecified() => loopback(),
-        endpoint => endpoint.addresses(),
-    }
-}
-
-/// This machine's addresses, but for loopback's, which the programs know.
-fn local() -> Vec<IpAddr> {
-    let interfaces = match getifaddrs() {
-        Ok(interfaces) => interfaces,
-        Err(error) => {
-            tracing::warn!(%error, "listing this machine's addresses");
-            return Vec::new();
-        }
-    };
-    let mut addresses: Vec<IpAddr> = interfaces
-        .filter_map(|interface| {
-            let address = interface.address?;
-            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
-        })
-        .filter(|address| !address.is_loopback())
-        .collect();
-    addresses.sort_unstable();
-    addresses.dedup();
-    addresses
 }
 
 async fn answer(mut client: Responder, word: Word) {
