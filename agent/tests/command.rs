@@ -271,4 +271,172 @@ rules:
         let output = place.run(&["audit", "query", "--dir", "log"]);
         check(&output, 0, "no record matches");
     }
+
+    const HOST: &str = r#"{
+  // mine
+  "mcpServers": {
+    "github": { "command": "npx", "args": ["-y", "@x/github-mcp", "--token", "hunter2"],
+      "env": { "GITHUB_TOKEN": "hunter3" } },
+    "tracker": { "url": "https://mcp.example.com/mcp?key=hunter4" },
+  },
+}
+"#;
+
+    /// A home with a host's configuration in it, and commands that are run from there.
+    fn home() -> (Place, std::path::PathBuf) {
+        let place = Place::new();
+        let file = place.path().join(".cursor/mcp.json");
+        fs::create_dir(place.path().join(".cursor")).unwrap();
+        fs::write(&file, HOST).unwrap();
+        fs::write(
+            place.path().join("exeat.yaml"),
+            format!("version: 1\npolicy: {}/policy.d\n", place.path().display()),
+        )
+        .unwrap();
+        (place, file)
+    }
+
+    fn at_home(place: &Place, arguments: &[&str]) -> Output {
+        let output = place
+            .exeat(arguments)
+            .env("HOME", place.path())
+            .output()
+            .unwrap();
+        for stream in [&output.stdout, &output.stderr] {
+            assert!(!text(stream).contains("hunter"), "{}", text(stream));
+        }
+        output
+    }
+
+    #[test]
+    fn an_import_shows_asks_writes_and_is_undone() {
+        let (place, file) = home();
+        let output = at_home(&place, &["hosts", "import", "--dry-run"]);
+        check(&output, 0, "- npx -y @x/github-mcp --token [masked]");
+        check(&output, 0, "+ exeat run github");
+        check(&output, 0, "GITHUB_TOKEN: { secret: github-token }");
+        check(
+            &output,
+            0,
+            "mcpServers.tracker stays: it is reached at a URL",
+        );
+        let output = at_home(&place, &["hosts", "import"]);
+        check(&output, 2, "say `--yes`");
+        assert_eq!(fs::read_to_string(&file).unwrap(), HOST);
+        let output = at_home(
+            &place,
+            &["hosts", "import", "--yes", "--entries", "new.yaml"],
+        );
+        check(&output, 0, "rewrote `");
+        let after = fs::read_to_string(&file).unwrap();
+        let wanted = HOST.replace("\"npx\"", "\"exeat\"").replace(
+            r#"["-y", "@x/github-mcp", "--token", "hunter2"]"#,
+            r#"["run", "github"]"#,
+        );
+        assert_eq!(after, wanted);
+        check(
+            &place.run(&["policy", "check", "new.yaml"]),
+            0,
+            "valid: 1 file, 2 servers",
+        );
+        let output = at_home(&place, &["hosts", "import", "--yes"]);
+        check(&output, 0, "nothing to change");
+        check(&output, 0, "it is `exeat run github` already");
+        assert_eq!(fs::read_to_string(&file).unwrap(), after);
+        check(
+            &at_home(&place, &["hosts", "import", "--undo"]),
+            0,
+            "restored `",
+        );
+        assert_eq!(fs::read_to_string(&file).unwrap(), HOST);
+        check(
+            &at_home(&place, &["hosts", "import", "--undo"]),
+            0,
+            "nothing to undo",
+        );
+    }
+
+    #[test]
+    fn an_import_for_programs_is_one_document() {
+        let (place, file) = home();
+        let path = file.to_str().unwrap();
+        check(
+            &at_home(&place, &["hosts", "import", path, "--json"]),
+            2,
+            "say `--yes`",
+        );
+        let output = at_home(&place, &["hosts", "import", path, "--json", "--yes"]);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["files"][0]["written"], true, "{report}");
+        assert_eq!(report["files"][0]["format"], "cursor");
+        assert_eq!(report["files"][0]["changes"][0]["after"][2], "github");
+        assert!(
+            report["entries"].as_str().unwrap().contains("url:"),
+            "{report}"
+        );
+        let backup = report["files"][0]["backup"].as_str().unwrap();
+        assert_eq!(fs::read_to_string(backup).unwrap(), HOST);
+        // What was written since is not thrown away.
+        fs::write(&file, "{}").unwrap();
+        let output = at_home(&place, &["hosts", "import", path, "--undo"]);
+        check(&output, 1, "was changed after Exeat had rewritten it");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "{}");
+        check(
+            &at_home(&place, &["hosts", "import", "absent.json"]),
+            2,
+            "absent.json",
+        );
+        fs::write(&file, "{ hunter").unwrap();
+        check(&at_home(&place, &["hosts", "import", path]), 2, "line 1");
+        check(
+            &at_home(&place, &["hosts", "import", "--exeat", "bin/x"]),
+            2,
+            "no absolute path",
+        );
+    }
+
+    #[test]
+    fn what_is_discovered_is_compared_with_the_register() {
+        let (place, _) = home();
+        let output = at_home(&place, &["discover", "--json"]);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+        let inventory: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let mine = place.path().to_str().unwrap();
+        let found = |inventory: &serde_json::Value, name: &str| {
+            let found = inventory["found"].as_array().unwrap().iter();
+            let mine = |found: &&serde_json::Value| {
+                found["name"] == name && found["seen"].to_string().contains(mine)
+            };
+            found
+                .cloned()
+                .find(|found| mine(&found))
+                .unwrap_or_else(|| panic!("{inventory}"))
+        };
+        let github = found(&inventory, "github");
+        assert_eq!(github["standing"], "unregistered");
+        assert!(github["entry"].as_str().unwrap().contains("purpose:"));
+        assert_eq!(found(&inventory, "cursor")["kind"], "host");
+        fs::create_dir(place.path().join("policy.d")).unwrap();
+        let policy = GOOD
+            .replace("/usr/bin/true", "npx")
+            .replace(", user: nobody", ", args: [-y, \"@x/github-mcp\"]");
+        fs::write(place.path().join("policy.d/a.yaml"), policy).unwrap();
+        let output = at_home(&place, &["discover", "--json"]);
+        let inventory = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(found(&inventory, "github")["standing"], "around");
+        check(
+            &at_home(&place, &["hosts", "import", "--yes"]),
+            0,
+            "rewrote `",
+        );
+        let output = at_home(&place, &["discover", "--json"]);
+        let inventory = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(found(&inventory, "github")["standing"], "managed");
+        check(&at_home(&place, &["discover"]), 1, "STANDING");
+        check(
+            &at_home(&place, &["discover", "--since", "whenever"]),
+            2,
+            "whenever",
+        );
+    }
 }

@@ -83,6 +83,7 @@ const fn call<'a>(server: &'a str, tool: &'a str) -> Action<'a> {
         server,
         method: "tools/call",
         name: Some(tool),
+        arguments: None,
         hints: None,
         session: None,
     }
@@ -104,6 +105,7 @@ fn session_method(bencher: Bencher<'_, '_>, rules: usize) {
         server: "s2",
         method: "tools/list",
         name: None,
+        arguments: None,
         hints: None,
         session: None,
     };

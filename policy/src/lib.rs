@@ -9,30 +9,36 @@ mod decide;
 mod fault;
 mod glob;
 mod index;
+mod json;
 mod load;
 mod methods;
 mod model;
 mod name;
+mod number;
 mod path;
 mod schema;
 mod set;
+mod text;
 mod time;
 pub mod yaml;
 
 pub use self::decide::{
     Action, Binding, Caller, Considered, Count, Counter, Egress, Explanation, Hints, LimitKey,
-    Origin, Outcome, Range, Reason, Request, Subject, Target, Used, Verdict, Workload, Would,
-    evaluate, explain, limit_keys, listable, ports_for, ranges,
+    Origin, Outcome, Range, Reason, Request, Subject, Target, Tested, Unevaluated, Used, Verdict,
+    Workload, Would, evaluate, explain, limit_keys, listable, ports_for, ranges,
 };
 pub use self::fault::{Fault, Place, Source, Span};
 pub use self::glob::{Glob, GlobFault};
+pub use self::json::{AsJson, Json, List, Members};
 pub use self::methods::{Governance, governance, methods};
 pub use self::model::{
-    Cap, Cidr, CidrFault, Class, ClassSet, Data, Effect, EgressRule, Endpoint, EnvValue, Host,
-    HostRule, Identity, Kind, Launch, Limit, Matcher, Mode, Per, Process, Protocol, RangeRule,
-    Rule, Selector, Server, Tls, Transport, Url, UrlFault, Wire,
+    ArgumentPlace, ArgumentTest, Bound, Cap, Cidr, CidrFault, Class, ClassSet, Data, Effect,
+    EgressRule, Endpoint, EnvValue, Grant, Host, HostRule, Identity, Kind, Launch, Limit, Matcher,
+    Mode, Pattern, PatternFault, Per, Pointer, PointerFault, Process, Protocol, RangeRule, Role,
+    Rule, Scalar, Selector, Server, Test, Tls, Transport, Type, Url, UrlFault, Wire, Written,
 };
 pub use self::name::{HostFault, HostPattern, Name, NameFault};
+pub use self::number::Amount;
 pub use self::path::{PathFault, PathGlob, PathGlobFault, normalise_path};
 pub use self::schema::schema;
 pub use self::set::{PolicySet, compile};

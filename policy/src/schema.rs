@@ -19,6 +19,7 @@ pub fn schema() -> Value {
             ("servers", named("server")),
             ("hosts", named("host")),
             ("identities", named("identity")),
+            ("roles", named("role")),
             ("rules", list(item_ref("rule"))),
             ("limits", list(item_ref("limit"))),
             ("mode", words(&tables::MODES)),
@@ -40,7 +41,9 @@ pub fn schema() -> Value {
                 "identity": object(&tables::IDENTITY, &[("user", one_or_more(glob()))], &["user"]),
                 "match": matcher(),
                 "egress": egress(),
+                "role": role(),
                 "rule": rule(),
+                "argument": argument(),
                 "limit": limit(),
                 "selector": selector(),
             }),
@@ -170,12 +173,75 @@ fn rule() -> Value {
         ("servers", some(name())),
         ("methods", some(glob())),
         ("tools", item_ref("selector")),
+        ("args", some(item_ref("argument"))),
         ("effect", words(&tables::EFFECTS)),
+        ("approvers", some(name())),
+        ("timeout", duration()),
         ("mode", words(&tables::MODES)),
         ("reason", text()),
         ("expires", date()),
     ];
     object(&tables::RULE, &fields, &["id", "effect"])
+}
+
+fn role() -> Value {
+    let grant = object(
+        &tables::GRANT,
+        &[
+            ("servers", some(name())),
+            ("tools", some(glob())),
+            ("classes", some(words(&tables::CLASSES))),
+        ],
+        &["servers"],
+    );
+    object(
+        &tables::ROLE,
+        &[("members", some(name())), ("grants", list(grant))],
+        &["members"],
+    )
+}
+
+fn argument() -> Value {
+    let only_true = json!({ "const": true });
+    let number = json!({ "type": "number" });
+    let count = json!({ "type": "integer", "minimum": 0 });
+    let length = object(
+        &tables::LENGTH,
+        &[("min", count.clone()), ("max", count.clone())],
+        &[],
+    );
+    let mut argument = object(
+        &tables::ARGUMENT,
+        &[
+            ("field", json!({ "type": "string", "pattern": "^/" })),
+            ("any", only_true.clone()),
+            ("keys", only_true),
+            (
+                "matches",
+                json!({ "type": "string", "format": "regex", "minLength": 1, "maxLength": 4096 }),
+            ),
+            ("glob", glob()),
+            ("min", number.clone()),
+            ("max", number.clone()),
+            ("above", number.clone()),
+            ("below", number),
+            (
+                "in",
+                some(json!({ "type": ["string", "number", "boolean", "null"] })),
+            ),
+            ("length", json!({ "anyOf": [count, length] })),
+            ("type", words(&tables::TYPES)),
+            ("absent", json!({ "type": "boolean" })),
+        ],
+        &[],
+    );
+    if let Value::Object(map) = &mut argument {
+        map.insert(
+            "oneOf".into(),
+            json!([{ "required": ["field"] }, { "required": ["any"] }]),
+        );
+    }
+    argument
 }
 
 fn limit() -> Value {
@@ -190,13 +256,20 @@ fn limit() -> Value {
                 "rate",
                 json!({ "type": "string", "pattern": "^[1-9][0-9]*/" }),
             ),
+            ("sum", json!({ "type": "string", "pattern": "^/" })),
+            ("max", json!({ "type": "number", "minimum": 0 })),
+            ("window", duration()),
         ],
         &["per"],
     );
     if let Value::Object(map) = &mut limit {
         map.insert(
             "oneOf".into(),
-            json!([{ "required": ["calls"] }, { "required": ["rate"] }]),
+            json!([
+                { "required": ["calls"] },
+                { "required": ["rate"] },
+                { "required": ["sum", "max", "window"] },
+            ]),
         );
     }
     limit
@@ -254,6 +327,10 @@ fn glob() -> Value {
     json!({ "type": "string", "minLength": 1, "maxLength": 256 })
 }
 
+fn duration() -> Value {
+    json!({ "type": "string", "pattern": "^[1-9][0-9]*(s|m|min|h|d)$" })
+}
+
 fn date() -> Value {
     json!({ "type": "string", "format": "date" })
 }
@@ -274,7 +351,11 @@ mod tests {
             ("/$defs/identity", tables::IDENTITY),
             ("/$defs/match", tables::MATCH),
             ("/$defs/egress", tables::EGRESS),
+            ("/$defs/role", tables::ROLE),
+            ("/$defs/role/properties/grants/items", tables::GRANT),
             ("/$defs/rule", tables::RULE),
+            ("/$defs/argument", tables::ARGUMENT),
+            ("/$defs/argument/properties/length/anyOf/1", tables::LENGTH),
             ("/$defs/limit", tables::LIMIT),
             ("/$defs/selector/anyOf/1", tables::SELECTOR),
         ];

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use crate::check::check;
-use crate::fault::{Fault, Source};
+use crate::fault::{Fault, Place, Source};
 use crate::index::{Id, Index, position};
-use crate::load::{Draft, load};
-use crate::model::{Host, Identity, Limit, Mode, Rule, Server};
+use crate::load::{Draft, load, settle};
+use crate::model::{Host, Identity, Limit, Mode, Role, Rule, Server, Written};
+use crate::time::Timestamp;
 
 /// A policy set: all files, checked as a whole. Made only by [`compile`].
 #[derive(Debug)]
@@ -17,6 +18,7 @@ pub struct PolicySet {
     servers: Vec<Server>,
     hosts: Vec<Host>,
     identities: Vec<Identity>,
+    roles: Vec<Role>,
     rules: Vec<Rule>,
     limits: Vec<Limit>,
     mode: Mode,
@@ -35,6 +37,7 @@ pub fn compile(sources: &[Source]) -> Result<PolicySet, Vec<Fault>> {
         .iter()
         .flat_map(|source| load(source, &mut draft))
         .collect();
+    settle(&mut draft);
     faults.extend(check(&draft));
     if !faults.is_empty() {
         faults.sort();
@@ -55,6 +58,7 @@ pub fn compile(sources: &[Source]) -> Result<PolicySet, Vec<Fault>> {
         servers,
         hosts,
         identities,
+        roles,
         rules,
         limits,
         mode,
@@ -67,6 +71,7 @@ pub fn compile(sources: &[Source]) -> Result<PolicySet, Vec<Fault>> {
         servers,
         hosts,
         identities,
+        roles,
         rules,
         limits,
         mode,
@@ -141,10 +146,23 @@ impl PolicySet {
         self.identities.get(found.ok()?)
     }
 
-    /// The rules, in the order of the files.
+    /// The roles, in the order of the files.
+    #[must_use]
+    pub fn roles(&self) -> &[Role] {
+        &self.roles
+    }
+
+    /// The rules, in the order of the files; then the grants of all roles.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// The rules that are written as such.
+    pub fn written_rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules
+            .iter()
+            .filter(|rule| rule.written == Written::Rule)
     }
 
     /// The limits, in the order of the files; [`Reason::LimitReached`](crate::Reason) counts along it.
@@ -163,6 +181,34 @@ impl PolicySet {
     #[must_use]
     pub const fn strict_review(&self) -> bool {
         self.strict_review
+    }
+
+    /// What is no fault and should be looked at: rules that have expired, servers whose review is overdue.
+    #[must_use]
+    pub fn warnings(&self, now: Timestamp) -> Vec<Fault> {
+        let warning = |place: &Place, message: String| Fault {
+            file: place.file.to_string(),
+            line: place.span.line,
+            column: place.span.column,
+            message,
+            hint: None,
+        };
+        let expired = self.rules.iter().filter_map(|rule| {
+            let date = rule.expires.filter(|date| date.is_past(now))?;
+            let message = format!(
+                "rule `{}` expired on {date} and means nothing since",
+                rule.id
+            );
+            Some(warning(&rule.place, message))
+        });
+        let overdue = self.servers.iter().filter_map(|server| {
+            let date = server.review_by.filter(|_| server.is_overdue(now))?;
+            let message = format!("the review of server `{}` was due by {date}", server.name);
+            Some(warning(&server.place, message))
+        });
+        let mut warnings: Vec<Fault> = expired.chain(overdue).collect();
+        warnings.sort();
+        warnings
     }
 
     pub(crate) const fn index(&self) -> &Index {

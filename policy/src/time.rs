@@ -27,6 +27,12 @@ impl Timestamp {
         self.0
     }
 
+    /// So many milliseconds later; saturates at the end.
+    #[must_use]
+    pub const fn plus_millis(self, millis: u64) -> Self {
+        Self(self.0.saturating_add_unsigned(millis))
+    }
+
     /// Milliseconds from `earlier` to this point; 0 where the clock went backwards.
     #[must_use]
     pub const fn millis_since(self, earlier: Self) -> u64 {

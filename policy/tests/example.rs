@@ -41,9 +41,28 @@ hosts:
   claude-code: { match: { exe: /usr/local/bin/claude, user: "dev*" }, servers: [github, linear], egress: [{ host: api.anthropic.com, kind: model }] }
 
 identities:
+  research-agent: { user: research }
+  analysts:       { user: "analyst*" }
+  finance:        { user: fin }
   dave:           { user: dave }
 
+roles:
+  reader: { members: [analysts, research-agent], grants: [{ servers: [github], classes: [read] }, { servers: [linear], tools: ["search_*"] }] }
+
 rules:
+  - id: no-shell-tricks
+    tools: ["*"]
+    args: [{ any: true, matches: '(?i)rm\s+-rf|DROP\s+TABLE' }]
+    effect: deny
+    reason: destructive command in an argument
+  - id: big-invoices-need-a-person
+    who: [research-agent]
+    servers: [inventory]
+    tools: [send_invoice]
+    args: [{ field: /amountCents, above: 100000 }]
+    effect: approve
+    approvers: [finance]
+    timeout: 10m
   - id: try-the-new-rule
     tools: { class: destructive }
     effect: deny
@@ -54,6 +73,7 @@ limits:
   - { per: [session, tool], calls: 30 }
   - { per: [session], calls: 100 }
   - { per: [identity, tool], rate: 60/min }
+  - { per: [identity], servers: [inventory], sum: /amountCents, max: 500000, window: 24h }
 "#;
 
 #[test]
@@ -84,7 +104,8 @@ fn the_supported_example_compiles() {
     assert_eq!(url.to_string(), "https://mcp.linear.app/mcp");
     assert_eq!(set.host("claude-code").unwrap().servers.len(), 2);
     assert!(set.identity("dave").is_some());
-    assert_eq!((set.rules().len(), set.limits().len()), (1, 3));
+    assert_eq!((set.written_rules().count(), set.limits().len()), (3, 4));
+    assert_eq!(set.rules().len(), 5);
     assert_eq!(set.fingerprint().len(), 64);
 }
 
@@ -105,13 +126,8 @@ servers:
     match: { container: { label: x }, unit: x.service }
 identities:
   research-agent: { jwt: { issuer: https://login.example.com, claims: { appid: 7f3c0a } } }
-roles: {}
 rules:
-  - { id: a, tools: ["*"], args: [], effect: deny }
-  - { id: b, who: [research-agent], when: x, effect: approve, approvers: [finance], timeout: 10m }
-  - { id: c, effect: dry_run }
-limits:
-  - { per: [identity], sum: /amountCents, max: 500000, window: 24h }
+  - { id: b, who: [research-agent], when: x, effect: approve }
 breaker: {}
 mask: []
 detect: {}

@@ -112,6 +112,63 @@ limits:
   - { per: [tool], rate: 60 }
   - { per: [tool], rate: "0/min" }
   - { per: [server], rate: 60/week, servers: [x] }
+  - { per: [server], sum: amount, max: -1, window: 1w }
+  - { per: [server], sum: /amount }
+  - { per: [server], sum: /amount, calls: 1, max: 1e30, window: 24h }
+  - { per: [server], calls: 1, max: 1 }
+"#
+    ));
+}
+
+#[test]
+fn roles() {
+    insta::assert_snapshot!(faults(
+        r#"version: 1
+servers: { github: { launch: { command: a } } }
+hosts: { claude: { servers: [] } }
+identities: { dave: { user: dave } }
+roles:
+  nothing: {}
+  empty: { members: [], grants: [] }
+  unknown: { members: [dvae], grants: [{ servers: [gihub], tools: [], classes: [reads] }] }
+  nested: { members: [unknown, dave, dave], grants: [{ servers: [github] }] }
+  dave: { members: [dave], grants: [{ tools: ["x"] }] }
+  unused: { members: [dave] }
+  no-server: { members: [dave], grants: [{ servers: [] }] }
+  fine: { members: [dave], grants: [{ servers: [github], classes: [] }] }
+  denied: { members: [dave], grants: [{ servers: [github], tools: ["get_x"] }] }
+  unlisted: { members: [claude], grants: [{ servers: [github] }] }
+rules:
+  - { id: all-gets, tools: ["get_*"], effect: deny }
+  - { id: a, who: [fien], effect: allow }
+  - { id: "fine/1", who: [fine], effect: allow }
+"#
+    ));
+}
+
+#[test]
+fn arguments() {
+    insta::assert_snapshot!(faults(
+        r#"version: 1
+rules:
+  - { id: a1, effect: deny, args: [] }
+  - { id: a2, effect: deny, args: {} }
+  - { id: a3, effect: deny, args: [{}, { field: /x }, { matches: x }] }
+  - { id: a4, effect: deny, args: [{ field: x, matches: x }, { field: "/a~b", absent: true }] }
+  - { id: a5, effect: deny, args: [{ field: /x, any: true, matches: x }, { any: false, matches: x }] }
+  - { id: a6, effect: deny, args: [{ any: true, matches: '(' }, { any: true, matches: '(?=x)' }] }
+  - { id: a7, effect: deny, args: [{ any: true, matches: '\w{1000}{1000}' }, { any: true, glob: '[a]' }] }
+  - { id: a8, effect: deny, args: [{ field: /x, min: "1" }, { field: /x, max: 0x10 }, { field: /x, above: 1_000 }, { field: /x, below: .inf }] }
+  - { id: a9, effect: deny, args: [{ field: /x, in: [] }, { field: /x, in: [[x], ~, True, 0x1] }] }
+  - { id: b1, effect: deny, args: [{ field: /x, length: {} }, { field: /x, length: -1 }, { field: /x, length: { min: 3, max: 2 } }] }
+  - { id: b2, effect: deny, args: [{ field: /x, type: strings }, { field: /x, type: text, absent: yes }] }
+  - { id: b3, effect: deny, args: [{ field: /x, absent: true, type: string }, { any: true, absent: true }] }
+  - { id: b4, effect: deny, args: [{ field: /x, matches: x, min: 1 }, { field: /x, type: number, glob: x }, { field: /x, min: 2, max: 1.5 }, { field: /x, above: 1, below: 1.0 }] }
+  - { id: b5, effect: deny, args: [{ any: true, keys: true, min: 1 }, { field: /x, keys: false, matches: x }] }
+  - { id: b6, effect: allow, tools: [x], args: [{ any: true, matches: x }] }
+  - { id: b7, effect: deny, args: [{ field: /x, regex: x }, { path: /x, matches: x }] }
+  - { id: b8, effect: deny, approvers: [dave], timeout: 10m }
+  - { id: b9, effect: approve, approvers: [], timeout: 10 }
 "#
     ));
 }
@@ -156,6 +213,9 @@ rules:
   - { id: eve-something, who: [eve], servers: [a], methods: [tools/call], tools: { class: read }, effect: allow }
   - { id: destructive, tools: { class: [destructive, external] }, effect: deny }
   - { id: external, servers: [a], tools: { class: external }, effect: allow }
+  - { id: ask, servers: [b], tools: ["pay_*"], effect: approve }
+  - { id: pay-is-asked-for, servers: [b], tools: [pay_x], args: [{ field: /n, max: 5 }], effect: allow }
+  - { id: dry, servers: [b], tools: [pay_y], effect: dry_run }
 "#
     ));
 }
@@ -183,6 +243,12 @@ rules:
   - { id: start, servers: [b], effect: allow }
   - { id: deny-later, servers: [a], tools: [w1], effect: deny }
   - { id: deny-wider-later, servers: [a], tools: ["w*"], effect: deny }
+  - { id: some-arguments, servers: [a], tools: [v], args: [{ field: /n, min: 5 }], effect: deny }
+  - { id: other-arguments, servers: [a], tools: [v], effect: allow }
+  - { id: ask, servers: [a], tools: [u], args: [{ field: /n, min: 5 }], effect: approve }
+  - { id: asked, servers: [a], tools: [u], effect: allow }
+  - { id: weaker-and-wider, servers: [a], tools: ["t*"], effect: dry_run }
+  - { id: stronger-and-narrower, servers: [a], tools: [t1], effect: approve }
 "#;
     assert_eq!(faults(text), "");
 }

@@ -1,8 +1,8 @@
 //! What must hold whatever the policy says.
 
 use exeat_policy::{
-    Action, Caller, Cap, Counter, Effect, Glob, Name, PathGlob, Protocol, Request, Target,
-    Timestamp, Workload, evaluate, normalise_path,
+    Action, Caller, Cap, Counter, Effect, Glob, LimitKey, Name, PathGlob, Protocol, Request,
+    Target, Timestamp, Workload, evaluate, normalise_path,
 };
 use proptest::prelude::*;
 
@@ -141,7 +141,7 @@ proptest! {
         prop_assert!(may || verdict.effect == Effect::Deny);
         let action = Action::Connect { target: Target::Name(&name), port, protocol: Protocol::Tcp };
         prop_assert_eq!(ask(&set, caller, action).effect == Effect::Allow, port == 443);
-        let action = Action::Mcp { server: &path, method: &method, name: Some(&path), hints: None, session: None };
+        let action = Action::Mcp { server: &path, method: &method, name: Some(&path), arguments: None, hints: None, session: None };
         prop_assert_eq!(ask(&set, caller, action).effect, Effect::Deny);
     }
 
@@ -154,19 +154,21 @@ proptest! {
             "servers: {{ s: {{ url: 'https://s.example/' }} }}\nrules: [{{ id: all, effect: allow }}]\n\
              limits: [{{ per: [server], rate: {most}/s }}]\n"
         ));
-        let mut counter = Counter::new(Cap::Rate { calls: most, window_ms: window });
+        let cap = Cap::Rate { calls: most, window_ms: window };
+        let key = LimitKey { limit: 0, key: String::new(), cap, amount: None };
+        let mut counter = Counter::new(cap);
         let mut allowed: Vec<i64> = Vec::new();
         let mut now = NOW.as_millis();
         for step in steps {
             now += step;
             let at = Timestamp::from_millis(now);
-            let counts = [counter.count(0)];
+            let counts = [counter.count(&key, at)];
             let request = Request { caller: Caller::default(), action: call("s", "t"), now: at, counts: &counts };
             let verdict = evaluate(&set, &request);
             let recent = allowed.iter().filter(|then| now - **then < 1_000).count();
             prop_assert_eq!(verdict.effect == Effect::Allow, recent < usize::try_from(most).unwrap());
             if verdict.effect == Effect::Allow {
-                counter.charge(at);
+                counter.charge(&key, at);
                 allowed.push(now);
             } else {
                 let wait = i64::try_from(verdict.retry_after.unwrap()).unwrap();

@@ -7,6 +7,8 @@
 )]
 
 #[cfg(test)]
+mod arguments;
+#[cfg(test)]
 mod decisions;
 #[cfg(test)]
 mod example;

@@ -2,14 +2,17 @@
 //! everything, and shares no code with the engine. Both must say the same.
 
 use exeat_policy::{
-    Action, Caller, Effect, Hints, Mode, Request, Source, Workload, compile, evaluate, explain,
-    listable,
+    Action, AsJson as _, Caller, Effect, Hints, Mode, Reason, Request, Source, Workload, compile,
+    evaluate, explain, listable,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use crate::arguments::{Tree, arguments, hold};
 use crate::support::{NOW, shown};
-use crate::world::{GenRule, GenTools, IDENTITIES, METHODS, NAMES, SERVERS, World, rule, world};
+use crate::world::{
+    GenEffect, GenRule, GenTools, IDENTITIES, METHODS, NAMES, ROLES, SERVERS, World, rule, world,
+};
 
 /// A question in the small world.
 #[derive(Debug, Clone)]
@@ -20,6 +23,7 @@ pub(crate) struct Question {
     /// `None`: the server is to be started.
     method: Option<&'static str>,
     name: Option<&'static str>,
+    arguments: Option<Tree>,
     hints: Option<(Option<bool>, Option<bool>, Option<bool>)>,
 }
 
@@ -52,6 +56,7 @@ impl Question {
                 server: self.server,
                 method,
                 name: self.name,
+                arguments: self.arguments.as_ref().map(Tree::as_json),
                 hints,
                 session: None,
             },
@@ -81,23 +86,29 @@ fn question() -> impl Strategy<Value = Question> {
         select(servers),
         prop::option::weighted(0.9, select(METHODS.to_vec())),
         prop::option::weighted(0.9, select(NAMES.to_vec())),
+        prop::option::weighted(0.8, arguments()),
         prop::option::of(any::<(Option<bool>, Option<bool>, Option<bool>)>()),
     )
-        .prop_map(|(user, workload, server, method, name, hints)| Question {
-            user,
-            workload,
-            server,
-            method,
-            name,
-            hints,
-        })
+        .prop_map(
+            |(user, workload, server, method, name, arguments, hints)| Question {
+                user,
+                workload,
+                server,
+                method,
+                name,
+                arguments,
+                hints,
+            },
+        )
 }
 
 #[derive(Debug, Clone, PartialEq)]
 struct Answer {
-    allow: bool,
+    effect: GenEffect,
     rule: Option<usize>,
-    would: Option<(bool, Option<usize>)>,
+    /// The rule could not be evaluated.
+    failed: bool,
+    would: Option<(GenEffect, Option<usize>)>,
 }
 
 fn glob(pattern: &str, text: &str) -> bool {
@@ -172,16 +183,23 @@ fn name(question: &Question) -> &'static str {
 }
 
 fn is_about(rule: &GenRule, question: &Question) -> bool {
-    let who = rule.who.is_empty()
-        || rule.who.iter().any(|who| {
-            question.workload == Some((true, who))
-                || IDENTITIES.iter().any(|(name, users)| {
-                    name == who
-                        && question
-                            .user
-                            .is_some_and(|user| users.iter().any(|glob_| glob(glob_, user)))
-                })
-        });
+    let is = |who: &str| {
+        question
+            .workload
+            .is_some_and(|(host, name)| host && name == who)
+            || IDENTITIES.iter().any(|(name, users)| {
+                *name == who
+                    && question
+                        .user
+                        .is_some_and(|user| users.iter().any(|glob_| glob(glob_, user)))
+            })
+    };
+    let belongs = |role: &str| {
+        ROLES
+            .iter()
+            .any(|(name, members)| *name == role && members.iter().any(|member| is(member)))
+    };
+    let who = rule.who.is_empty() || rule.who.iter().any(|who| is(who) || belongs(who));
     who && (rule.servers.is_empty() || rule.servers.contains(&question.server))
 }
 
@@ -190,31 +208,47 @@ fn in_force(rule: &GenRule) -> bool {
     rule.expires != Some("2026-11-20")
 }
 
-fn matches(world: &World, rule: &GenRule, question: &Question) -> bool {
-    let everything = rule.methods.is_none() && rule.tools == GenTools::Any;
+/// `None`: the rule cannot be evaluated.
+fn matches(world: &World, rule: &GenRule, question: &Question) -> Option<bool> {
+    let plain = rule.methods.is_none() && rule.tools == GenTools::Any && rule.args.is_empty();
+    let everything = plain && matches!(rule.effect, GenEffect::Allow | GenEffect::Deny);
     let method = match (question.method, &rule.methods) {
         (None, _) => everything,
         (Some(method), Some(globs)) => globs.iter().any(|pattern| glob(pattern, method)),
         (Some(method), None) if everything => {
-            !rule.allow || SESSION.contains(&method) || DECIDED.contains(&method)
+            rule.effect == GenEffect::Deny || SESSION.contains(&method) || DECIDED.contains(&method)
         }
         (Some(method), None) => method == "tools/call",
     };
-    let tool = match &rule.tools {
-        GenTools::Any => true,
-        GenTools::Names(globs) => globs.iter().any(|pattern| glob(pattern, name(question))),
-        GenTools::Classes(named) if question.method == Some("tools/call") => {
+    let named = |globs: &[&str]| globs.iter().any(|pattern| glob(pattern, name(question)));
+    let of_class = |named: &[&str]| {
+        question.method == Some("tools/call") && {
             let classes = classes(world, question);
-            if rule.allow {
+            if rule.effect == GenEffect::Allow {
                 classes.iter().all(|class| named.contains(class))
             } else {
                 classes.iter().any(|class| named.contains(class))
             }
         }
-        GenTools::Classes(_) => false,
     };
-    is_about(rule, question) && method && tool && in_force(rule)
+    let tool = match &rule.tools {
+        GenTools::Any => true,
+        GenTools::Names(globs) => named(globs),
+        GenTools::Classes(classes) => of_class(classes),
+        GenTools::Both(globs, classes) => named(globs) && of_class(classes),
+    };
+    if !(is_about(rule, question) && method && tool && in_force(rule)) {
+        return Some(false);
+    }
+    hold(
+        &rule.args,
+        rule.effect == GenEffect::Allow,
+        question.arguments.as_ref(),
+    )
 }
+
+/// An effect, the rule behind it, and whether that could not be evaluated.
+type Said = (GenEffect, Option<usize>, bool);
 
 fn answer(world: &World, question: &Question) -> Answer {
     let server = world
@@ -223,16 +257,18 @@ fn answer(world: &World, question: &Question) -> Answer {
         .find(|server| server.name == question.server);
     let observes =
         question.method.is_some() && (world.observe || server.is_some_and(|server| server.observe));
-    let refused = |rule: Option<usize>| Answer {
-        allow: observes,
+    let refused = |(effect, rule, failed): Said| Answer {
+        effect: if observes { GenEffect::Allow } else { effect },
         rule,
-        would: observes.then_some((false, rule)),
+        failed,
+        would: observes.then_some((effect, rule)),
     };
+    let nothing = (GenEffect::Deny, None, false);
     let Some(server) = server else {
-        return refused(None);
+        return refused(nothing);
     };
     if question.method.is_none() && server.url {
-        return refused(None);
+        return refused(nothing);
     }
     let unknown = matches!(question.workload, Some((true, "unknown") | (false, "gone")));
     let is_host = matches!(question.workload, Some((true, _)));
@@ -240,48 +276,49 @@ fn answer(world: &World, question: &Question) -> Answer {
         || (world.strict && server.overdue)
         || (is_host && !world.listed.contains(&question.server))
     {
-        return refused(None);
+        return refused(nothing);
     }
+    let all: Vec<&GenRule> = world.rules.iter().chain(&world.grants).collect();
     let reaches = is_host
-        || world
-            .rules
-            .iter()
-            .any(|rule| rule.allow && !rule.observe && is_about(rule, question) && in_force(rule));
-    let found = |allow: bool, observed: bool| {
-        world
-            .rules
-            .iter()
-            .find(|rule| {
-                rule.allow == allow && (observed || !rule.observe) && matches(world, rule, question)
-            })
-            .map(|rule| rule.id)
-    };
-    let conclude = |observed: bool| match (found(false, observed), found(true, observed)) {
-        (Some(rule), _) => (false, Some(rule)),
-        (None, Some(rule)) => (true, Some(rule)),
-        (None, None) => (
-            reaches
-                && question
-                    .method
-                    .is_none_or(|method| SESSION.contains(&method)),
-            None,
-        ),
+        || all.iter().any(|rule| {
+            rule.effect == GenEffect::Allow
+                && !rule.observe
+                && is_about(rule, question)
+                && in_force(rule)
+        });
+    let conclude = |observed: bool| -> Said {
+        let mut said: Vec<Said> = Vec::new();
+        let mut failed = None;
+        for rule in all.iter().filter(|rule| observed || !rule.observe) {
+            match matches(world, rule, question) {
+                Some(true) => said.push((rule.effect, Some(rule.id), false)),
+                Some(false) => {}
+                None if rule.effect == GenEffect::Allow => {
+                    failed = failed.or(Some((GenEffect::Deny, Some(rule.id), true)));
+                }
+                None => said.push((GenEffect::Deny, Some(rule.id), true)),
+            }
+        }
+        let strongest = said.iter().map(|said| said.0).max();
+        let by_rule = said.into_iter().find(|said| Some(said.0) == strongest);
+        let session = question
+            .method
+            .is_none_or(|method| SESSION.contains(&method));
+        by_rule.or(failed).unwrap_or(if reaches && session {
+            (GenEffect::Allow, None, false)
+        } else {
+            nothing
+        })
     };
     let (real, strict) = (conclude(false), conclude(true));
-    if real.0 {
-        return Answer {
-            allow: true,
-            rule: real.1,
-            would: (!strict.0).then_some(strict),
-        };
-    }
-    if observes {
-        return refused(real.1);
+    if observes && real.0 != GenEffect::Allow {
+        return refused(real);
     }
     Answer {
-        allow: false,
+        effect: real.0,
         rule: real.1,
-        would: strict.0.then_some(strict),
+        failed: real.2,
+        would: (strict.0 != real.0).then_some((strict.0, strict.1)),
     }
 }
 
@@ -297,19 +334,39 @@ fn compiled(mut world: World) -> (World, exeat_policy::PolicySet, Vec<GenRule>) 
         match compile(&[source]) {
             Ok(set) => return (world, set, accused),
             Err(faults) => {
-                let bad: Vec<usize> = (0..world.rules.len())
-                    .filter(|index| faults.iter().any(|fault| fault.line == lines[*index]))
-                    .collect();
-                assert!(!bad.is_empty(), "{}", shown(&faults));
+                let bad = lines
+                    .iter()
+                    .find(|(line, _)| faults.iter().any(|fault| fault.line == *line));
+                let Some((_, bad)) = bad else {
+                    panic!("{}", shown(&faults));
+                };
                 // One at a time: taking one out may clear another.
-                accused.push(world.rules.remove(bad[0]));
+                for rules in [&mut world.rules, &mut world.grants] {
+                    accused.extend(rules.extract_if(.., |rule| rule.id == *bad));
+                }
             }
         }
     }
 }
 
-fn told(set: &exeat_policy::PolicySet, question: &Question) -> Answer {
-    let number = |rule: &str| rule.trim_start_matches('r').parse::<usize>().unwrap();
+fn number(world: &World, rule: &str) -> usize {
+    let Some((role, number)) = rule.split_once('/') else {
+        return rule.trim_start_matches('r').parse().unwrap();
+    };
+    let mut grants = world.grants.iter().filter(|grant| grant.who == [role]);
+    grants.nth(number.parse::<usize>().unwrap() - 1).unwrap().id
+}
+
+const fn effect(effect: Effect) -> GenEffect {
+    match effect {
+        Effect::Allow => GenEffect::Allow,
+        Effect::DryRun => GenEffect::DryRun,
+        Effect::Approve => GenEffect::Approve,
+        Effect::Deny => GenEffect::Deny,
+    }
+}
+
+fn told(world: &World, set: &exeat_policy::PolicySet, question: &Question) -> Answer {
     question.ask(|request| {
         let verdict = evaluate(set, request);
         assert_eq!(explain(set, request).verdict, verdict);
@@ -317,28 +374,32 @@ fn told(set: &exeat_policy::PolicySet, question: &Question) -> Answer {
             verdict.mode == Mode::Observe,
             verdict.would.is_some() && verdict.effect == Effect::Allow
         );
-        if let Action::Mcp {
-            server,
-            method: "tools/call",
-            name,
-            hints,
-            ..
-        } = request.action
-        {
-            let shown = listable(set, request.caller, server, name.unwrap_or(""), hints, NOW);
-            assert_eq!(shown, verdict.effect == Effect::Allow);
-        }
         Answer {
-            allow: verdict.effect == Effect::Allow,
-            rule: verdict.rule.as_deref().map(number),
+            effect: effect(verdict.effect),
+            rule: verdict.rule.as_deref().map(|rule| number(world, rule)),
+            failed: matches!(verdict.reason, Reason::RuleFailed(_)),
             would: verdict.would.map(|would| {
-                (
-                    would.effect == Effect::Allow,
-                    would.rule.as_deref().map(number),
-                )
+                let rule = would.rule.as_deref().map(|rule| number(world, rule));
+                (effect(would.effect), rule)
             }),
         }
     })
+}
+
+/// Whether some arguments make the call possible: shown, or not. The naive way is to ask with none of the
+/// rules that restrict by arguments, and with no tests on those that allow.
+fn shown_to(world: &World, question: &Question) -> bool {
+    let mut open = world.clone();
+    open.rules
+        .retain(|rule| rule.effect == GenEffect::Allow || rule.args.is_empty());
+    for rule in &mut open.rules {
+        if !rule.args.is_empty() {
+            rule.args.clear();
+            // Without its tests it stays a rule about calls.
+            rule.methods.get_or_insert_with(|| vec!["tools/call"]);
+        }
+    }
+    answer(&open, question).effect != GenEffect::Deny
 }
 
 proptest! {
@@ -346,7 +407,16 @@ proptest! {
     fn both_evaluators_agree(world in world(), questions in prop::collection::vec(question(), 32)) {
         let (world, set, _) = compiled(world);
         for question in questions {
-            prop_assert_eq!(told(&set, &question), answer(&world, &question), "{:?}\n{}", question, world.text().0);
+            prop_assert_eq!(told(&world, &set, &question), answer(&world, &question), "{:?}\n{}", question, world.text().0);
+            if question.method == Some("tools/call") {
+                let listed = question.ask(|request| match request.action {
+                    Action::Mcp { server, name, hints, .. } => {
+                        listable(&set, request.caller, server, name.unwrap_or(""), hints, NOW)
+                    }
+                    _ => false,
+                });
+                prop_assert_eq!(listed, shown_to(&world, &question), "{:?}\n{}", question, world.text().0);
+            }
         }
     }
 
@@ -360,7 +430,7 @@ proptest! {
             with.rules.sort_by_key(|rule| rule.id);
             for question in questions.iter().filter(|question| question.method.is_some_and(|method| !SESSION.contains(&method))) {
                 let (before, after) = (answer(&innocent, question), answer(&with, question));
-                prop_assert_eq!(before.allow, after.allow, "{:?}\n{:?}\n{}", rule, question, with.text().0);
+                prop_assert_eq!(before.effect, after.effect, "{:?}\n{:?}\n{}", rule, question, with.text().0);
             }
         }
     }
@@ -369,13 +439,13 @@ proptest! {
     #[test]
     fn deny_only_takes_away(world in world(), more in rule(), questions in prop::collection::vec(question(), 16)) {
         let mut narrower = world.clone();
-        narrower.rules.push(GenRule { id: 99, allow: false, observe: false, ..more });
+        narrower.rules.push(GenRule { id: 99, effect: GenEffect::Deny, observe: false, ..more });
         let mut turned = world.clone();
         turned.rules.reverse();
         for question in &questions {
             let before = answer(&world, question);
-            prop_assert!(before.allow || !answer(&narrower, question).allow);
-            prop_assert_eq!(before.allow, answer(&turned, question).allow);
+            prop_assert!(answer(&narrower, question).effect >= before.effect);
+            prop_assert_eq!(before.effect, answer(&turned, question).effect);
         }
     }
 }

@@ -80,6 +80,7 @@ pub(crate) fn mcp<'a>(server: &'a str, method: &'a str, name: Option<&'a str>) -
         server,
         method,
         name,
+        arguments: None,
         hints: None,
         session: None,
     }

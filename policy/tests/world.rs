@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
+use crate::arguments::{GenArg, argument};
+
 /// A policy as its reader would tell it.
 #[derive(Debug, Clone)]
 pub(crate) struct World {
@@ -12,6 +14,8 @@ pub(crate) struct World {
     /// What host `h` lists.
     pub(crate) listed: Vec<&'static str>,
     pub(crate) rules: Vec<GenRule>,
+    /// What each of the [`ROLES`] grants: allow rules without an own `who`.
+    pub(crate) grants: Vec<GenRule>,
 }
 
 #[derive(Debug, Clone)]
@@ -30,7 +34,8 @@ pub(crate) struct GenRule {
     pub(crate) servers: Vec<&'static str>,
     pub(crate) methods: Option<Vec<&'static str>>,
     pub(crate) tools: GenTools,
-    pub(crate) allow: bool,
+    pub(crate) args: Vec<GenArg>,
+    pub(crate) effect: GenEffect,
     pub(crate) observe: bool,
     pub(crate) expires: Option<&'static str>,
 }
@@ -40,7 +45,20 @@ pub(crate) enum GenTools {
     Any,
     Names(Vec<&'static str>),
     Classes(Vec<&'static str>),
+    Both(Vec<&'static str>, Vec<&'static str>),
 }
+
+/// From the weakest to the strongest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum GenEffect {
+    Allow,
+    DryRun,
+    Approve,
+    Deny,
+}
+
+/// Roles and their members. A role that grants nothing and that no rule names is left out of the text.
+pub(crate) const ROLES: [(&str, &[&str]); 2] = [("team", &["dave", "h"]), ("crew", &["es"])];
 
 /// The identities of the world, and their users' patterns.
 pub(crate) const IDENTITIES: [(&str, &[&str]); 3] =
@@ -72,25 +90,35 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
     let rules = prop::collection::vec(rule(), 0..8);
     let servers = SERVERS.map(server);
     let listed = subsequence(SERVERS.to_vec(), 0..=3);
+    let grants = prop::collection::vec(grant(), 0..4);
     (
         prop::bool::weighted(0.1),
         prop::bool::weighted(0.2),
         servers,
         listed,
         rules,
+        grants,
     )
-        .prop_map(|(observe, strict, servers, listed, mut rules)| {
-            for (index, rule) in rules.iter_mut().enumerate() {
-                rule.id = index;
-            }
-            World {
-                observe,
-                strict,
-                servers: servers.into(),
-                listed,
-                rules,
-            }
-        })
+        .prop_map(
+            |(observe, strict, servers, listed, mut rules, mut grants)| {
+                for (index, rule) in rules.iter_mut().enumerate() {
+                    rule.id = index;
+                }
+                // The grants of the first role stand before those of the second.
+                grants.sort_by_key(|grant| ROLES.iter().position(|(role, _)| grant.who == [*role]));
+                for (index, grant) in grants.iter_mut().enumerate() {
+                    grant.id = GRANTED + index;
+                }
+                World {
+                    observe,
+                    strict,
+                    servers: servers.into(),
+                    listed,
+                    rules,
+                    grants,
+                }
+            },
+        )
 }
 
 fn server(name: &'static str) -> impl Strategy<Value = GenServer> {
@@ -118,10 +146,41 @@ fn server(name: &'static str) -> impl Strategy<Value = GenServer> {
         })
 }
 
+/// Grants are numbered from here.
+pub(crate) const GRANTED: usize = 1_000;
+const GLOBS: [&str; 8] = [
+    "get_*", "get_a", "*", "?et_a", "*_all", "set", "g*_a*", "get_??",
+];
+
+fn grant() -> impl Strategy<Value = GenRule> {
+    let names = prop::option::weighted(0.5, subsequence(GLOBS.to_vec(), 1..=2));
+    let classes = prop::option::weighted(0.5, subsequence(CLASSES.to_vec(), 1..=3));
+    let tools = (names, classes).prop_map(|tools| match tools {
+        (None, None) => GenTools::Any,
+        (Some(names), None) => GenTools::Names(names),
+        (None, Some(classes)) => GenTools::Classes(classes),
+        (Some(names), Some(classes)) => GenTools::Both(names, classes),
+    });
+    (
+        select(ROLES.to_vec()),
+        subsequence(SERVERS.to_vec(), 1..=2),
+        tools,
+    )
+        .prop_map(|((role, _), servers, tools)| GenRule {
+            id: 0,
+            who: vec![role],
+            servers,
+            methods: None,
+            tools,
+            args: Vec::new(),
+            effect: GenEffect::Allow,
+            observe: false,
+            expires: None,
+        })
+}
+
 pub(crate) fn rule() -> impl Strategy<Value = GenRule> {
-    let globs = vec![
-        "get_*", "get_a", "*", "?et_a", "*_all", "set", "g*_a*", "get_??",
-    ];
+    let globs = GLOBS.to_vec();
     let methods = vec![
         "tools/call",
         "resources/*",
@@ -137,22 +196,34 @@ pub(crate) fn rule() -> impl Strategy<Value = GenRule> {
         1 => subsequence(CLASSES.to_vec(), 1..=3).prop_map(GenTools::Classes),
     ];
     (
-        subsequence(vec!["dave", "es", "all", "h"], 0..=2),
+        subsequence(vec!["dave", "es", "all", "h", "team", "crew"], 0..=2),
         subsequence(SERVERS.to_vec(), 0..=2),
         prop::option::weighted(0.3, subsequence(methods, 1..=2)),
         tools,
-        prop::bool::weighted(0.6),
+        prop::option::weighted(0.5, prop::collection::vec(argument(), 1..=2)),
+        prop_oneof![
+            6 => Just(GenEffect::Allow),
+            1 => Just(GenEffect::DryRun),
+            1 => Just(GenEffect::Approve),
+            2 => Just(GenEffect::Deny),
+        ],
         prop::bool::weighted(0.2),
         prop::option::weighted(0.3, select(vec!["2026-11-20", "2026-11-21"])),
     )
         .prop_map(
-            |(who, servers, methods, tools, allow, observe, expires)| GenRule {
+            |(who, servers, methods, tools, args, effect, observe, expires)| GenRule {
                 id: 0,
                 who,
                 servers,
                 methods,
                 tools,
-                allow,
+                // A rule that allows may not say `any`.
+                args: args
+                    .unwrap_or_default()
+                    .into_iter()
+                    .filter(|arg| effect != GenEffect::Allow || arg.field.is_some())
+                    .collect(),
+                effect,
                 observe,
                 expires,
             },
@@ -172,11 +243,13 @@ fn quoted(words: &[&str]) -> String {
 
 impl GenRule {
     fn text(&self) -> String {
-        let mut out = format!(
-            "  - {{ id: r{}, effect: {}",
-            self.id,
-            if self.allow { "allow" } else { "deny" }
-        );
+        let effect = match self.effect {
+            GenEffect::Allow => "allow",
+            GenEffect::DryRun => "dry_run",
+            GenEffect::Approve => "approve",
+            GenEffect::Deny => "deny",
+        };
+        let mut out = format!("  - {{ id: r{}, effect: {effect}", self.id);
         let mut put = |key: &str, value: String| out.push_str(&format!(", {key}: {value}"));
         if !self.who.is_empty() {
             put("who", quoted(&self.who));
@@ -191,6 +264,11 @@ impl GenRule {
             GenTools::Any => {}
             GenTools::Names(names) => put("tools", quoted(names)),
             GenTools::Classes(classes) => put("tools", format!("{{ class: {} }}", quoted(classes))),
+            GenTools::Both(..) => panic!("only grants name both"),
+        }
+        if !self.args.is_empty() {
+            let args: Vec<_> = self.args.iter().map(GenArg::text).collect();
+            put("args", format!("[{}]", args.join(", ")));
         }
         if self.observe {
             put("mode", "observe".to_owned());
@@ -200,11 +278,22 @@ impl GenRule {
         }
         out + " }\n"
     }
+
+    fn grant_text(&self) -> String {
+        let mut out = format!("      - {{ servers: {}", quoted(&self.servers));
+        if let GenTools::Names(names) | GenTools::Both(names, _) = &self.tools {
+            out.push_str(&format!(", tools: {}", quoted(names)));
+        }
+        if let GenTools::Classes(classes) | GenTools::Both(_, classes) = &self.tools {
+            out.push_str(&format!(", classes: {}", quoted(classes)));
+        }
+        out + " }\n"
+    }
 }
 
 impl World {
-    /// The policy's text, and in which line each rule stands.
-    pub(crate) fn text(&self) -> (String, Vec<u32>) {
+    /// The policy's text, and in which line each rule and grant stands.
+    pub(crate) fn text(&self) -> (String, Vec<(u32, usize)>) {
         let mut out = format!(
             "version: 1\nmode: {}\nstrict_review: {}\nservers:\n",
             if self.observe { "observe" } else { "enforce" },
@@ -240,10 +329,35 @@ impl World {
         for (name, users) in IDENTITIES {
             out.push_str(&format!("  {name}: {{ user: {} }}\n", quoted(users)));
         }
-        out.push_str("rules:\n");
         let mut lines = Vec::new();
+        let next = |out: &str| u32::try_from(out.lines().count()).unwrap() + 1;
+        out.push_str("roles:\n");
+        let mut any = false;
+        for (role, members) in ROLES {
+            let grants = || self.grants.iter().filter(|grant| grant.who == [role]);
+            if grants().next().is_none() && !self.rules.iter().any(|rule| rule.who.contains(&role))
+            {
+                continue;
+            }
+            any = true;
+            out.push_str(&format!(
+                "  {role}:\n    members: {}\n    grants:\n",
+                quoted(members)
+            ));
+            for grant in grants() {
+                lines.push((next(&out), grant.id));
+                out.push_str(&grant.grant_text());
+            }
+            if grants().next().is_none() {
+                out.push_str("      []\n");
+            }
+        }
+        if !any {
+            out.push_str("  {}\n");
+        }
+        out.push_str("rules:\n");
         for rule in &self.rules {
-            lines.push(u32::try_from(out.lines().count()).unwrap() + 1);
+            lines.push((next(&out), rule.id));
             out.push_str(&rule.text());
         }
         if self.rules.is_empty() {

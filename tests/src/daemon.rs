@@ -142,8 +142,15 @@ impl Daemon<'_> {
         write_policy(self.lab.directory(), policy)
     }
 
-    /// Every record of the audit log, in order.
+    /// Every record of what is over, in the order of the audit log.
     pub fn audit(&self) -> Result<Vec<Value>> {
+        let mut lines = self.audit_lines()?;
+        lines.retain(|line| line.get("open").is_none());
+        Ok(lines)
+    }
+
+    /// Every line of the audit log, those of exchanges that are under way included.
+    pub fn audit_lines(&self) -> Result<Vec<Value>> {
         let directory = self.lab.directory().join("state/audit");
         let mut segments: Vec<PathBuf> = fs::read_dir(&directory)
             .with_context(|| format!("list {}", directory.display()))?

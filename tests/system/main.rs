@@ -17,7 +17,11 @@ mod cause;
 #[cfg(test)]
 mod disconnected;
 #[cfg(test)]
+mod discover;
+#[cfg(test)]
 mod hand;
+#[cfg(test)]
+mod killed;
 #[cfg(test)]
 mod life;
 #[cfg(test)]

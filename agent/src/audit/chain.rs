@@ -55,6 +55,15 @@ pub enum LineFault {
 impl Head {
     /// Appends the line of the next record, whose members `body` holds as a JSON object.
     pub(super) fn append(&mut self, body: &[u8], lines: &mut Vec<u8>) {
+        self.append_with(&[], body, lines);
+    }
+
+    /// Appends the line of an exchange that is still open where a segment begins; `left` more of them follow.
+    pub(super) fn append_carried(&mut self, left: usize, body: &[u8], lines: &mut Vec<u8>) {
+        self.append_with(format!("\"carried\":{left},").as_bytes(), body, lines);
+    }
+
+    fn append_with(&mut self, first: &[u8], body: &[u8], lines: &mut Vec<u8>) {
         let members = body.strip_prefix(b"{").unwrap_or(body);
         let start = lines.len();
         self.seq = self.seq.saturating_add(1);
@@ -64,6 +73,7 @@ impl Head {
         lines.extend_from_slice(b",\"prev\":\"");
         lines.extend_from_slice(&self.hash.hexadecimal());
         lines.extend_from_slice(b"\",");
+        lines.extend_from_slice(first);
         lines.extend_from_slice(members);
         self.hash = Digest::of(lines.get(start..).unwrap_or_default());
         lines.truncate(lines.len().saturating_sub(1));
@@ -118,6 +128,13 @@ impl Link {
             hash: self.hash,
         }
     }
+}
+
+/// A line's body again, as it was given to [`Head::append`]; the line is not checked.
+pub(super) fn body(line: &[u8]) -> Option<Vec<u8>> {
+    let members = line.get(..line.len().checked_sub(TAIL)?)?;
+    let start = members.windows(6).position(|part| part == b"\"id\":\"")?;
+    Some([b"{", members.get(start..)?, b"}"].concat())
 }
 
 /// The number of a line's record; the line is not checked.

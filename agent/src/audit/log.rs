@@ -4,15 +4,15 @@
 use std::mem;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::select;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, watch};
 
 use super::chain::Head;
-use super::id::IdSource;
-use super::open::OpenRecord;
+use super::id::{IdSource, RecordId};
+use super::open::{OpenRecord, Running};
 use super::record::{Cause, Identity, Kind, Record, Session, Workload};
 use super::shared::Shared;
 use super::writer::{self, StartError, Writer};
@@ -36,9 +36,10 @@ pub struct Options {
 /// When records are forced to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncPolicy {
-    /// At the latest so long after they were closed, together.
+    /// At the latest so long after they were closed, together, and with them what is under way.
     Within(Duration),
-    /// As soon as they are closed; [`Receipt::recorded`] waits for it.
+    /// Before an effect is released, and as soon as they are closed; [`OpenRecord::intend`] and
+    /// [`Receipt::recorded`] wait for it.
     EachRecord,
 }
 
@@ -91,13 +92,23 @@ pub(super) struct Inner {
     ids: IdSource,
 }
 
-/// Serialised records on their way to the writer; bounded, since each took a place.
+/// What is on its way to the writer; bounded, since each record took a place.
 #[derive(Default)]
 struct Queue {
-    waiting: Vec<Vec<u8>>,
+    waiting: Vec<Closed>,
+    /// Exchanges that are to be written as open, if they still are when the writer comes to it.
+    intents: Vec<Weak<Running>>,
+    /// How many of both there were.
     pushed: u64,
     urgent: bool,
     ending: Option<Ending>,
+}
+
+/// A record on its way to the writer, serialised.
+pub(super) struct Closed {
+    pub(super) body: Vec<u8>,
+    /// The exchange that it ends, if a line says that it is open.
+    pub(super) ends: Option<RecordId>,
 }
 
 /// How the writer is to end.
@@ -111,7 +122,8 @@ pub(super) enum Ending {
 
 /// What the writer finds when it looks.
 pub(super) struct Taken {
-    pub(super) bodies: Vec<Vec<u8>>,
+    pub(super) closed: Vec<Closed>,
+    pub(super) intents: Vec<Weak<Running>>,
     pub(super) urgent: bool,
     pub(super) ending: Option<Ending>,
 }
@@ -214,7 +226,7 @@ impl Log {
     /// the log cannot be written, and waits for room.
     pub async fn event(&self, record: Record) -> Result<Receipt, AuditUnavailable> {
         let place = self.place().await?;
-        Ok(self.push(&record, place))
+        Ok(self.push(record.body(), None, place))
     }
 
     /// Whether what was recorded may be answered now: waits for the disk where each record is synced, and is an
@@ -247,6 +259,14 @@ impl Log {
         match &*self.0.state.borrow() {
             None => Ok(()),
             Some(unavailable) => Err(unavailable.clone()),
+        }
+    }
+
+    /// Whether what is open may go on. A log that is being ended takes what comes of it.
+    pub(super) fn writable(&self) -> Result<(), AuditUnavailable> {
+        match &*self.0.state.borrow() {
+            Some(unavailable) if is_hopeless(Some(unavailable)) => Err(unavailable.clone()),
+            _ => Ok(()),
         }
     }
 
@@ -309,16 +329,37 @@ impl Log {
     }
 
     /// Hands a record to the writer. Never blocks for room: the place was reserved.
-    pub(super) fn push(&self, record: &Record, place: OwnedSemaphorePermit) -> Receipt {
-        let body = record.body();
+    pub(super) fn push(
+        &self,
+        body: Vec<u8>,
+        ends: Option<RecordId>,
+        place: OwnedSemaphorePermit,
+    ) -> Receipt {
         // The writer gives the place back when the record is safe.
         place.forget();
+        self.enqueue(|queue| {
+            queue.waiting.push(Closed { body, ends });
+            queue.pushed += 1;
+        })
+    }
+
+    /// Tells the writer of an exchange whose effect is about to be released; `None`: it knows already.
+    pub(super) fn announce(&self, running: Option<&Arc<Running>>) -> Receipt {
+        self.enqueue(|queue| {
+            if let Some(running) = running {
+                queue.intents.push(Arc::downgrade(running));
+                queue.pushed += 1;
+            }
+        })
+    }
+
+    fn enqueue(&self, add: impl FnOnce(&mut Queue)) -> Receipt {
         let mut queue = self.queue();
-        let wake = queue.waiting.is_empty();
-        queue.waiting.push(body);
-        queue.pushed += 1;
+        let wake = queue.is_empty();
+        add(&mut queue);
         let ticket = queue.pushed;
         drop(queue);
+        // One that was woken takes all that comes until it looks.
         if wake {
             self.0.changed.notify_one();
         }
@@ -336,8 +377,7 @@ impl Log {
     /// For the writer: what was closed, as soon as there is something, `linger` after that so
     /// that more comes along, or after `limit`.
     pub(super) fn take(&self, limit: Option<Duration>, linger: Duration) -> Taken {
-        let idle =
-            |queue: &mut Queue| queue.waiting.is_empty() && !queue.urgent && queue.ending.is_none();
+        let idle = |queue: &mut Queue| queue.is_empty() && !queue.urgent && queue.ending.is_none();
         let mut queue = self.queue();
         queue = if let Some(limit) = limit {
             let waited = self.0.changed.wait_timeout_while(queue, limit, idle);
@@ -346,13 +386,14 @@ impl Log {
             let waited = self.0.changed.wait_while(queue, idle);
             waited.unwrap_or_else(PoisonError::into_inner)
         };
-        if !linger.is_zero() && !queue.waiting.is_empty() {
+        if !linger.is_zero() && !queue.is_empty() {
             let calm = |queue: &mut Queue| !queue.urgent && queue.ending.is_none();
             let waited = self.0.changed.wait_timeout_while(queue, linger, calm);
             queue = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         Taken {
-            bodies: mem::take(&mut queue.waiting),
+            closed: mem::take(&mut queue.waiting),
+            intents: mem::take(&mut queue.intents),
             urgent: mem::take(&mut queue.urgent),
             ending: queue.ending,
         }
@@ -371,6 +412,12 @@ impl Log {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         // Nothing that can panic happens under the lock.
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.intents.is_empty()
     }
 }
 

@@ -1,12 +1,15 @@
 //! The record of an exchange that is not over.
 
 use std::fmt::{self, Debug, Formatter};
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::id::RecordId;
-use super::log::{Log, Receipt};
-use super::record::{Outcome, Record, Stage, Status};
+use super::log::{AuditUnavailable, Log, Receipt};
+use super::record::{Open, Outcome, Record, Stage, Status};
 use super::text::Text;
 use crate::telemetry::clock;
 
@@ -14,10 +17,12 @@ use crate::telemetry::clock;
 ///
 /// INVARIANT: it reaches the log exactly once. [`OpenRecord::close`] consumes it; one that is
 /// dropped (an error, a cancelled task, a panic) is closed as abandoned with the stage reached.
+/// One whose process dies is closed by the next start, if an effect of it was released.
 #[must_use = "dropping the record closes it as abandoned"]
 pub struct OpenRecord {
     log: Log,
-    record: Box<Record>,
+    id: RecordId,
+    running: Arc<Running>,
     stage: Stage,
     /// Taken when the record is handed over.
     place: Option<OwnedSemaphorePermit>,
@@ -25,11 +30,74 @@ pub struct OpenRecord {
     share: Option<OwnedSemaphorePermit>,
 }
 
+/// What the writer sees of an exchange that is under way.
+///
+/// The exchange alone keeps it alive, so that what it holds is freed where it was made; the writer
+/// looks whether it is still there.
+pub(super) struct Running(Mutex<Held>);
+
+struct Held {
+    record: Record,
+    /// The writer is to look at it.
+    announced: bool,
+    /// A line of the log says that it is open.
+    written: bool,
+    /// Its end is on its way to the writer.
+    ended: bool,
+}
+
+/// Proof that the log knows of an exchange whose effect is about to be released.
+///
+/// Whatever lets something out takes it beside the permit. It lasts no longer than the record is left alone.
+#[derive(Debug)]
+#[must_use = "an intent is told before an effect is released"]
+pub struct Intended<'r>(PhantomData<&'r ()>);
+
+/// What is recorded so far, for the stages to add what they learn.
+pub struct RecordMut<'r>(MutexGuard<'r, Held>);
+
+impl Deref for RecordMut<'_> {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        &self.0.record
+    }
+}
+
+impl DerefMut for RecordMut<'_> {
+    fn deref_mut(&mut self) -> &mut Record {
+        &mut self.0.record
+    }
+}
+
+impl Running {
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For the writer: the line that says that the exchange is open, if it still is.
+    pub(super) fn intent(&self) -> Option<(RecordId, Vec<u8>)> {
+        let mut held = self.lock();
+        held.announced = false;
+        if held.ended {
+            return None;
+        }
+        held.written = true;
+        Some((held.record.id, held.record.body()))
+    }
+}
+
 impl OpenRecord {
     pub(super) fn new(log: Log, place: OwnedSemaphorePermit, record: Record) -> Self {
         Self {
             log,
-            record: Box::new(record),
+            id: record.id,
+            running: Arc::new(Running(Mutex::new(Held {
+                record,
+                announced: false,
+                written: false,
+                ended: false,
+            }))),
             stage: Stage::default(),
             place: Some(place),
             share: None,
@@ -43,22 +111,35 @@ impl OpenRecord {
 
     /// The record's name, for the `cause` of what follows from it.
     pub fn id(&self) -> RecordId {
-        self.record.id
+        self.id
     }
 
-    /// What is recorded so far.
-    pub fn record(&self) -> &Record {
-        &self.record
-    }
-
-    /// For the stages to add what they learn.
-    pub fn record_mut(&mut self) -> &mut Record {
-        &mut self.record
+    /// What is recorded so far, for the stages to add what they learn.
+    pub fn record_mut(&mut self) -> RecordMut<'_> {
+        RecordMut(self.running.lock())
     }
 
     /// Says that a stage was reached.
     pub fn stage(&mut self, stage: Stage) {
         self.stage = stage;
+    }
+
+    /// Says that an effect of the exchange is about to be released: from now on the writer knows of
+    /// it, and if it outlasts the time that records may take to the disk, a line says that it is
+    /// open. With [`super::SyncPolicy::EachRecord`] that line is on the disk when this returns.
+    ///
+    /// What is learnt later need not be told again; say it again before an effect that makes another
+    /// thing of the exchange (a connection that turns out to carry a request).
+    pub async fn intend(&mut self) -> Result<Intended<'_>, AuditUnavailable> {
+        self.log.writable()?;
+        let announce = {
+            let mut held = self.running.lock();
+            held.record.open = Some(Open { stage: self.stage });
+            !std::mem::replace(&mut held.announced, true)
+        };
+        let receipt = self.log.announce(announce.then_some(&self.running));
+        receipt.recorded().await?;
+        Ok(Intended(PhantomData))
     }
 
     /// Ends the exchange. Neither blocks nor fails; the receipt is for those who must know when
@@ -71,13 +152,20 @@ impl OpenRecord {
     }
 
     fn hand_over(&mut self, mut outcome: Outcome, place: OwnedSemaphorePermit) -> Receipt {
-        let lasted = clock::monotonic().since(self.record.mono);
+        let mut held = self.running.lock();
+        let lasted = clock::monotonic().since(held.record.mono);
         outcome.latency_us = u64::try_from(lasted.as_micros()).unwrap_or(u64::MAX);
         if outcome.status != Status::Done && outcome.stage.is_none() {
             outcome.stage = Some(self.stage);
         }
-        self.record.outcome = Some(outcome);
-        self.log.push(&self.record, place)
+        held.record.open = None;
+        held.record.outcome = Some(outcome);
+        // Before the end is in the queue, so that the writer never takes an intent after it.
+        held.ended = true;
+        let ends = held.written.then_some(self.id);
+        let body = held.record.body();
+        drop(held);
+        self.log.push(body, ends, place)
     }
 }
 
@@ -87,6 +175,14 @@ impl Drop for OpenRecord {
             // Nobody is left to wait for the receipt.
             drop(self.hand_over(Outcome::default(), place));
         }
+    }
+}
+
+#[cfg(test)]
+impl Intended<'static> {
+    /// For tests of what takes one.
+    pub(crate) const fn for_tests() -> Self {
+        Self(PhantomData)
     }
 }
 
@@ -120,8 +216,16 @@ impl Outcome {
 impl Debug for OpenRecord {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.debug_struct("OpenRecord")
-            .field("id", &self.record.id)
+            .field("id", &self.id)
             .field("stage", &self.stage)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Debug for RecordMut<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordMut")
+            .field("id", &self.id)
             .finish_non_exhaustive()
     }
 }

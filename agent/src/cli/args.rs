@@ -82,6 +82,27 @@ Examples:
   sudo exeat servers disconnect github --reason \"leaks tokens\"
   sudo exeat servers reconnect github")]
     Servers(ServersArguments),
+    /// Have the MCP hosts of this machine start their servers through Exeat
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  exeat hosts import --dry-run     what would change in your hosts' configuration
+  exeat hosts import               the same, then asks and writes
+  exeat hosts import --undo"
+    )]
+    Hosts(HostsCommand),
+    /// List the MCP servers and hosts of this machine, registered or not
+    #[command(after_help = "\
+Looked at: hosts' configuration files (your own; as root, everybody's), running processes, listening sockets
+and the audit log. Nothing is sent to anyone, unless --probe says so.
+Exit status 1: a server or host is not registered, or is started without Exeat.
+
+Examples:
+  sudo exeat discover              everybody's
+  exeat discover --probe           and ask each local listener whether it speaks MCP
+  exeat discover --json | jq '.found[] | select(.standing != \"managed\")'")]
+    Discover(DiscoverArguments),
     /// Ask the audit log who did what
     #[command(
         subcommand,
@@ -212,6 +233,74 @@ Examples:
     },
 }
 
+/// What to do with hosts.
+#[derive(Debug, Subcommand)]
+pub enum HostsCommand {
+    /// Rewrite hosts' configuration so that each server is started by `exeat run`, and propose register entries
+    #[command(after_help = "\
+Without FILE: the files that known hosts keep in your home, and in the current directory.
+Known: Claude Desktop, Claude Code, Cursor, VS Code, GitHub Copilot, Windsurf, Zed, Continue, Cline, Codex, Gemini CLI.
+Only the command and its arguments change, after a backup beside the file; --undo puts the file back unless it
+changed since. Secrets are never shown.
+
+Examples:
+  exeat hosts import --dry-run
+  exeat hosts import ~/.cursor/mcp.json --entries servers.yaml
+  sudo exeat hosts import --user dave --yes
+  exeat hosts import --undo ~/.cursor/mcp.json")]
+    Import(ImportArguments),
+}
+
+/// Of `hosts import`.
+#[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option that a person gives or not"
+)]
+pub struct ImportArguments {
+    /// Configuration files of hosts
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Put the files back as they were
+    #[arg(long, conflicts_with_all = ["entries", "exeat", "policy", "dry_run"])]
+    pub undo: bool,
+    /// Only show what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Write without asking
+    #[arg(long, conflicts_with = "dry_run")]
+    pub yes: bool,
+    /// For this user, whose home and files it is then; for root
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Write the proposed register entries to this file, which must not exist
+    #[arg(long, value_name = "FILE")]
+    pub entries: Option<PathBuf>,
+    /// The register: a policy file or directory, instead of the configured one
+    #[arg(long, value_name = "PATH")]
+    pub policy: Option<PathBuf>,
+    /// How the hosts call Exeat, where it is not in their PATH
+    #[arg(long, value_name = "PATH")]
+    pub exeat: Option<PathBuf>,
+}
+
+/// Of `discover`.
+#[derive(Debug, Args)]
+pub struct DiscoverArguments {
+    /// Ask each TCP listener on this machine whether it speaks MCP: a few requests to /mcp, /sse and /
+    #[arg(long)]
+    pub probe: bool,
+    /// The register: a policy file or directory, instead of the configured one
+    #[arg(long, value_name = "PATH")]
+    pub policy: Option<PathBuf>,
+    /// How far back in the audit log
+    #[arg(long, value_name = "TIME", default_value = "7d")]
+    pub since: String,
+    /// Read the audit log's segments in this directory, without the daemon
+    #[arg(long, value_name = "DIRECTORY")]
+    pub dir: Option<PathBuf>,
+}
+
 /// What to ask the audit log.
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
@@ -332,6 +421,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   exeat policy explain --user dave --server github --tool create_issue
+  exeat policy explain --user dave --server github --tool create_issue --args '{\"title\":\"x\"}'
   exeat policy explain --user dave --server github      may dave start it?
   exeat policy explain --server github --request GET https://api.github.com/user
   exeat policy explain --server github --connect 10.20.0.7:5432 --policy ./policy.d")]
@@ -376,6 +466,9 @@ pub struct ExplainArguments {
     /// Resource or prompt that the method names
     #[arg(long, value_name = "NAME", requires = "method")]
     pub name: Option<String>,
+    /// Arguments of the call, a JSON object
+    #[arg(long, value_name = "JSON")]
+    pub args: Option<String>,
     /// Outbound HTTP request of the server
     #[arg(long, num_args = 2, value_names = ["METHOD", "URL"], group = "action")]
     pub request: Option<Vec<String>>,

@@ -5,11 +5,14 @@ mod ask;
 mod audit;
 mod ca;
 mod daemon;
+mod discover;
 mod doctor;
 mod error;
+mod hosts;
 mod internal;
 mod output;
 mod policy;
+mod register;
 mod run;
 mod servers;
 mod status;
@@ -103,6 +106,10 @@ async fn client(
         Command::Audit(command) => audit::run(command, config, daemon, &now(), output).await,
         Command::Policy(command) => policy::run(command, config, daemon, output).await,
         Command::Ca(command) => ca::run(command, daemon, output).await,
+        Command::Hosts(command) => hosts::run(command, config, daemon, output).await,
+        Command::Discover(arguments) => {
+            discover::run(arguments, config, daemon, &now(), output).await
+        }
         Command::Doctor(arguments) => doctor::run(arguments, config, daemon, output).await,
         Command::Uninstall => uninstall::run(config, output),
         // Done before, since they are no clients.

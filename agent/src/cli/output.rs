@@ -1,7 +1,7 @@
 //! The one place that prints: text for people, JSON for programs, and nothing that a terminal obeys.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 
 use serde::Serialize;
 
@@ -121,6 +121,14 @@ pub(super) fn raw(text: &str) -> Result<(), CliError> {
 /// Says something beside the output, to the one who watches.
 pub(super) fn note(text: &str) {
     complain(&format!("exeat: {}\n", safe(text)));
+}
+
+/// Asks the one who watches; yes is yes, and everything else is no.
+pub(super) fn agreed(question: &str) -> Result<bool, CliError> {
+    complain(&format!("{} [y/N] ", safe(question)));
+    let mut answer = String::new();
+    io::stdin().lock().take(1_024).read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes"))
 }
 
 /// Says why the command failed.

@@ -3,6 +3,7 @@
 //! INVARIANT: every type here refuses unknown fields, and enums are externally tagged, because
 //! serde's internally tagged unit variants would let unknown fields through.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -174,6 +175,20 @@ pub struct Call {
     /// Tool, prompt or resource that it names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Its arguments, as JSON text: a number in it keeps its digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<Arguments>,
+}
+
+/// JSON text that may hold what nobody else is to see.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Arguments(pub String);
+
+impl fmt::Debug for Arguments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
 }
 
 /// An outbound HTTP request.

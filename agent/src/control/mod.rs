@@ -15,6 +15,7 @@ pub mod access;
 pub mod canary;
 pub mod client;
 pub mod command;
+pub mod describe;
 mod descriptors;
 pub mod error;
 pub mod explain;

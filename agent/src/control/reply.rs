@@ -365,6 +365,21 @@ pub struct Considered {
     pub matched: bool,
     /// What made it match or not.
     pub why: String,
+    /// Its tests on arguments, where it came to them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tests: Vec<Tested>,
+}
+
+/// One test on arguments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tested {
+    /// As it is written in the policy.
+    pub test: String,
+    /// Whether it holds; absent: it could not be evaluated.
+    pub holds: Option<bool>,
+    /// The same in words.
+    pub why: String,
 }
 
 /// A server's process exists.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use exeat_policy::{Count, Counter, LimitKey, Timestamp};
+use exeat_policy::{Cap, Count, Counter, LimitKey, Timestamp};
 
 /// Counters kept at once. A call that needs one more is refused: evicting a counter would lift a limit.
 const MOST: usize = 100_000;
@@ -12,8 +12,17 @@ const IDLE_MS: u64 = 24 * 60 * 60 * 1000;
 
 #[derive(Debug)]
 struct Kept {
+    cap: Cap,
     counter: Counter,
     used: Timestamp,
+}
+
+impl Kept {
+    /// Whether forgetting it lifts no limit.
+    fn is_over(&self, now: Timestamp) -> bool {
+        let abandoned = matches!(self.cap, Cap::Calls(_)) && now.millis_since(self.used) >= IDLE_MS;
+        self.counter.is_idle(now) || abandoned
+    }
 }
 
 /// All counters.
@@ -32,11 +41,11 @@ pub(super) struct Held<'a> {
 
 impl Counters {
     /// What one counter stands at.
-    pub(super) fn count(&self, key: &LimitKey) -> Count {
+    pub(super) fn count(&self, key: &LimitKey, now: Timestamp) -> Count {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         match kept.get(&key.key) {
-            Some(held) => held.counter.count(key.limit),
-            None => Counter::new(key.cap).count(key.limit),
+            Some(held) => held.counter.count(key, now),
+            None => Counter::new(key.cap).count(key, now),
         }
     }
 
@@ -49,13 +58,13 @@ impl Counters {
                 continue;
             }
             if kept.len() >= MOST {
-                kept.retain(|_, held| {
-                    !held.counter.is_idle(now) && now.millis_since(held.used) < IDLE_MS
-                });
+                kept.retain(|_, held| !held.is_over(now));
             }
             if kept.len() < MOST {
                 let counter = Counter::new(key.cap);
-                kept.insert(key.key.clone(), Kept { counter, used: now });
+                let cap = key.cap;
+                let used = now;
+                kept.insert(key.key.clone(), Kept { cap, counter, used });
             }
         }
         Held { kept, keys, now }
@@ -65,7 +74,7 @@ impl Counters {
 impl Held<'_> {
     /// What the counters stand at.
     pub(super) fn counts(&self) -> Vec<Count> {
-        let count = |key: &LimitKey| Some(self.kept.get(&key.key)?.counter.count(key.limit));
+        let count = |key: &LimitKey| Some(self.kept.get(&key.key)?.counter.count(key, self.now));
         self.keys.iter().filter_map(count).collect()
     }
 
@@ -73,7 +82,7 @@ impl Held<'_> {
     pub(super) fn charge(mut self) {
         for key in &self.keys {
             if let Some(held) = self.kept.get_mut(&key.key) {
-                held.counter.charge(self.now);
+                held.counter.charge(key, self.now);
                 held.used = self.now;
             }
         }

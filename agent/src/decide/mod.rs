@@ -1,5 +1,6 @@
 //! The decision: the one caller of `exeat_policy::evaluate`, and the only maker of permits and refusals.
 
+mod arguments;
 mod counters;
 mod permit;
 mod severed;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use exeat_policy::{
-    Action, Binding, Caller, Count, Effect, Hints, LimitKey, Mode, Name, PolicySet, Protocol,
+    Action, Binding, Caller, Count, Effect, Hints, Json, LimitKey, Mode, Name, PolicySet, Protocol,
     Range, Reason, Request, Target, Timestamp, Verdict, Workload, evaluate, limit_keys, listable,
     ports_for, ranges,
 };
@@ -22,8 +23,14 @@ use self::severed::Severed;
 use crate::audit::Text;
 use crate::audit::record::{Decision, Effect as RecordedEffect, Mode as RecordedMode};
 use crate::channel::Disconnection;
+use crate::decode::json::Object;
 use crate::identify::live::Unread;
 use crate::telemetry::clock;
+
+/// Why what a rule wants approved is refused.
+const NEEDS_APPROVAL: &str = "needs an approval, which this version cannot give";
+/// Why what a rule wants run dry is refused.
+const DRY_RUN: &str = "is to be run dry, which this version cannot do";
 
 /// A policy in force.
 #[derive(Debug)]
@@ -73,6 +80,8 @@ pub struct McpMessage<'a> {
     pub method: &'a str,
     /// The tool, prompt or resource that it names.
     pub name: Option<&'a str>,
+    /// Its arguments.
+    pub arguments: Option<&'a Object>,
     /// What the server lists of the tool.
     pub hints: Option<Hints>,
     /// The session.
@@ -144,7 +153,7 @@ impl Decider {
 
     /// What the counter of `key` stands at, for explanations.
     pub fn count(&self, key: &LimitKey) -> Count {
-        self.counters.count(key)
+        self.counters.count(key, now())
     }
 
     /// The policy in force now. A decision takes one; two calls may see two generations.
@@ -247,6 +256,7 @@ impl Decider {
             server,
             method,
             name,
+            arguments,
             hints,
             session,
         } = message;
@@ -256,6 +266,7 @@ impl Decider {
                 server,
                 method,
                 name,
+                arguments: arguments.map(|arguments| Json::Map(arguments)),
                 hints,
                 session,
             },
@@ -314,7 +325,8 @@ impl Decider {
                 }
                 Ok(Permit::new(judged))
             }
-            Effect::Deny => Err(Refused::new(judged)),
+            // Nothing here can wait for a person or answer in a server's place, so neither is let through.
+            Effect::Deny | Effect::Approve | Effect::DryRun => Err(Refused::new(judged)),
         }
     }
 }
@@ -376,6 +388,8 @@ impl InForce {
             rule: rule.as_deref().map(Text::new),
             reason: Some(match reason {
                 Reason::PathRefused(fault) => Text::new(&fault.to_string()),
+                Reason::NeedsApproval => Text::fixed(NEEDS_APPROVAL),
+                Reason::DryRun => Text::fixed(DRY_RUN),
                 fixed => Text::fixed(fixed.text()),
             }),
             mode: match mode {
@@ -398,9 +412,44 @@ impl InForce {
     }
 }
 
+/// What is decided in the end where `decided` (by policy, as far as the exchange was known then) cannot stand: what was
+/// seen since refuses (MCP spoken to a stranger, an answer that cannot be judged), by no rule.
+pub fn overruled(decided: Option<Decision>, why: Text) -> Decision {
+    let refused = Decision {
+        effect: RecordedEffect::Deny,
+        rule: None,
+        reason: Some(why),
+        mode: RecordedMode::Enforce,
+        would: None,
+        policy: None,
+        generation: None,
+        counters: Vec::new(),
+    };
+    match decided {
+        None => refused,
+        Some(Decision {
+            mode,
+            would,
+            policy,
+            generation,
+            counters,
+            ..
+        }) => Decision {
+            mode,
+            would,
+            policy,
+            generation,
+            counters,
+            ..refused
+        },
+    }
+}
+
 fn recorded(effect: Effect) -> RecordedEffect {
     match effect {
         Effect::Allow => RecordedEffect::Allow,
+        Effect::DryRun => RecordedEffect::DryRun,
+        Effect::Approve => RecordedEffect::Approve,
         Effect::Deny => RecordedEffect::Deny,
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::describe::{Story as _, finding};
 use super::{NotAgreed, Stages, exchange, open};
 use crate::audit::record::Kind;
-use crate::audit::{AuditUnavailable, OpenRecord, Outcome, Text};
+use crate::audit::{AuditUnavailable, Intended, OpenRecord, Outcome, Text};
 use crate::decide::{Connect, Permit};
 use crate::forward::open::{Destination, OpenFault};
 use crate::forward::upstream::{Body, Sender, Version};
@@ -168,8 +168,10 @@ impl Connection {
             .take();
         let mut record = match first {
             Some(mut record) => {
-                record.record_mut().kind = Kind::Http;
-                record.record_mut().tcp = None;
+                let mut so_far = record.record_mut();
+                so_far.kind = Kind::Http;
+                so_far.tcp = None;
+                drop(so_far);
                 record
             }
             None => open(&self.stages, &self.arrived.actor, Kind::Http).await?,
@@ -208,6 +210,7 @@ impl Connection {
     pub(super) async fn send(
         &self,
         peer: &Peer,
+        intended: Intended<'_>,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, SendFault> {
         let mut upstream = self.upstream.lock().await;
@@ -221,14 +224,14 @@ impl Connection {
             _ => false,
         };
         if !alive {
-            let sender = self.open(peer).await?;
+            let sender = self.open(peer, &intended).await?;
             *upstream = Some(Ok(sender));
         }
         let Some(Ok(sender)) = &mut *upstream else {
             return Err(SendFault::Closed);
         };
         sender.ready().await.map_err(SendFault::Send)?;
-        let answer = sender.send(request);
+        let answer = sender.send(intended, request);
         drop(upstream);
         match timeout(self.stages.bounds.answer, answer).await {
             Ok(answer) => answer.map_err(SendFault::Send),
@@ -241,11 +244,13 @@ impl Connection {
     pub(super) async fn send_aside(
         &self,
         peer: &Peer,
+        intended: Intended<'_>,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, SendFault> {
-        let mut sender = self.open(peer).await?;
+        let mut sender = self.open(peer, &intended).await?;
         sender.ready().await.map_err(SendFault::Send)?;
-        match timeout(self.stages.bounds.answer, sender.send(request)).await {
+        let answer = sender.send(intended, request);
+        match timeout(self.stages.bounds.answer, answer).await {
             Ok(answer) => answer.map_err(SendFault::Send),
             Err(_) => Err(SendFault::Timeout),
         }
@@ -256,7 +261,7 @@ impl Connection {
         drop(self.upstream.lock().await.take());
     }
 
-    async fn open(&self, peer: &Peer) -> Result<Sender, SendFault> {
+    async fn open(&self, peer: &Peer, intended: &Intended<'_>) -> Result<Sender, SendFault> {
         let Arrived {
             actor,
             address,
@@ -288,7 +293,7 @@ impl Connection {
                 } else {
                     Alpn::Http1
                 };
-                let opened = self.stages.ways.tls(permit, to, &[offer]).await;
+                let opened = self.stages.ways.tls(permit, intended, to, &[offer]).await;
                 // A server that chose otherwise before: many streams do not fit in one connection of HTTP/1.1.
                 if let Ok((_, chosen)) = &opened
                     && (*chosen == Alpn::Http2) != (offer == Alpn::Http2)
@@ -297,7 +302,10 @@ impl Connection {
                 }
                 opened.map(|(sender, _)| sender)
             }
-            (false, true) => self.stages.ways.clear(permit, to, self.version).await,
+            (false, true) => {
+                let ways = &self.stages.ways;
+                ways.clear(permit, intended, to, self.version).await
+            }
             // Clear text where the rule wants TLS, or the reverse.
             (true, true) | (false, false) => return Err(SendFault::Mismatch),
         };
@@ -326,4 +334,7 @@ pub(super) enum SendFault {
     /// No head of an answer in time.
     #[error("no answer in time")]
     Timeout,
+    /// It cannot be recorded.
+    #[error(transparent)]
+    Unrecorded(#[from] AuditUnavailable),
 }

@@ -8,10 +8,10 @@ use hyper::{Request, StatusCode};
 use thiserror::Error;
 
 use crate::audit::record::{
-    Decision, Effect, Extent, Finding, Http, Inspected, Inspection, Kind, Mode, Tcp, Workload,
+    Decision, Extent, Finding, Http, Inspected, Inspection, Kind, Tcp, Workload,
 };
 use crate::audit::{Log, OpenRecord, Outcome, Shared, Text};
-use crate::decide::Refused;
+use crate::decide::{Refused, overruled};
 use crate::forward::tunnel::Traffic;
 use crate::forward::upstream::Version;
 use crate::identify::peer::Peer;
@@ -97,7 +97,8 @@ impl Story for OpenRecord {
     }
 
     fn tell_server_name(&mut self, name: Option<&str>) {
-        if let Some(tcp) = &mut self.record_mut().tcp {
+        let mut record = self.record_mut();
+        if let Some(tcp) = &mut record.tcp {
             tcp.sni = name.map(Text::new);
         }
     }
@@ -127,14 +128,16 @@ impl Story for OpenRecord {
             .uri()
             .path_and_query()
             .map_or("", |path| path.as_str());
-        if let Some(http) = &mut self.record_mut().http {
+        let mut record = self.record_mut();
+        if let Some(http) = &mut record.http {
             http.method = Some(Text::new(request.method().as_str()));
             http.path = Some(Text::path(path));
         }
     }
 
     fn tell_connection_peer(&mut self, peer: &Peer, tls: bool) {
-        if let Some(http) = &mut self.record_mut().http
+        let mut record = self.record_mut();
+        if let Some(http) = &mut record.http
             && http.name.is_none()
         {
             let name = Some(Text::new(&peer.to_string()));
@@ -144,19 +147,22 @@ impl Story for OpenRecord {
     }
 
     fn tell_status(&mut self, status: StatusCode) {
-        if let Some(http) = &mut self.record_mut().http {
+        let mut record = self.record_mut();
+        if let Some(http) = &mut record.http {
             http.status = Some(status.as_u16());
         }
     }
 
     fn tell_request_bytes(&mut self, bytes: u64) {
-        if let Some(http) = &mut self.record_mut().http {
+        let mut record = self.record_mut();
+        if let Some(http) = &mut record.http {
             http.request_bytes = Some(bytes);
         }
     }
 
     fn tell_response_bytes(&mut self, bytes: u64) {
-        if let Some(http) = &mut self.record_mut().http {
+        let mut record = self.record_mut();
+        if let Some(http) = &mut record.http {
             http.response_bytes = Some(bytes);
         }
     }
@@ -166,15 +172,18 @@ impl Story for OpenRecord {
     }
 
     fn tell_passed(&mut self, peer: &Peer) {
-        if let Some(tcp) = &mut self.record_mut().tcp {
+        let mut record = self.record_mut();
+        if let Some(tcp) = &mut record.tcp {
             tcp.name = Some(Text::new(&peer.to_string()));
         }
         let unread = unread("passed through by policy");
+        drop(record);
         self.tell_inspected(unread.clone(), unread);
     }
 
     fn tell_traffic(&mut self, traffic: &Traffic) {
-        if let Some(tcp) = &mut self.record_mut().tcp {
+        let mut record = self.record_mut();
+        if let Some(tcp) = &mut record.tcp {
             tcp.sent_bytes = Some(traffic.sent());
             tcp.received_bytes = Some(traffic.received());
         }
@@ -191,21 +200,9 @@ impl Story for OpenRecord {
 
     fn refuse_with(mut self, why: impl Why) {
         let why = why.text();
-        // What the policy allowed so far and what was seen then refuses (MCP spoken to a stranger, an answer that
-        // cannot be judged) was decided otherwise in the end, by no rule.
-        let decision = self.record_mut().decision.get_or_insert(Decision {
-            effect: Effect::Deny,
-            rule: None,
-            reason: None,
-            mode: Mode::Enforce,
-            would: None,
-            policy: None,
-            generation: None,
-            counters: Vec::new(),
-        });
-        decision.effect = Effect::Deny;
-        decision.rule = None;
-        decision.reason = Some(why.clone());
+        let mut record = self.record_mut();
+        record.decision = Some(overruled(record.decision.take(), why.clone()));
+        drop(record);
         drop(self.close(Outcome {
             error: Some(why),
             ..Outcome::refused()

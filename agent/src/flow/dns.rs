@@ -8,7 +8,7 @@ use hickory_proto::op::ResponseCode;
 use hyper::body::Bytes;
 use tokio::net::{TcpStream, UdpSocket};
 
-use super::describe::finding;
+use super::describe::{Story as _, finding};
 use super::{KernelBindings, Stages, open};
 use crate::audit::record::{Decision, Dns, Effect, Kind, Mode, Stage};
 use crate::audit::{Outcome, Text};
@@ -17,7 +17,7 @@ use crate::identify::bindings::BindFault as Unbound;
 use crate::identify::workloads::Workloads;
 use crate::intake::{Actor, Arrived};
 use crate::resolve::{
-    BindFault, DnsOutcome, DnsResult, FrameLimits, Frames, NameGrant, Oracle, Transport,
+    BindFault, DnsOutcome, DnsResult, FrameLimits, Frames, NameGrant, Oracle, Transport, asked,
     describe_type, unserved,
 };
 
@@ -172,10 +172,24 @@ async fn serve_query(
         return unserved(query, transport);
     };
     record.stage(Stage::Decide);
-    let answer = stages
-        .resolver
-        .serve_query(actor.number(), query, transport)
-        .await;
+    let resolver = &stages.resolver;
+    record.record_mut().dns = asked(query).map(|(name, record_type)| Dns {
+        name: Text::new(name.strip_suffix('.').unwrap_or(&name)),
+        record_type: Text::new(&record_type),
+        ..Dns::default()
+    });
+    let answer = match record.intend().await {
+        Ok(intended) => {
+            let workload = actor.number();
+            resolver
+                .serve_query(workload, query, transport, &intended)
+                .await
+        }
+        Err(unavailable) => {
+            record.refuse_with(&unavailable);
+            return unserved(query, transport);
+        }
+    };
     let outcome = &answer.outcome;
     record.record_mut().dns = Some(described(outcome));
     let refusal = outcome.is_refusal();

@@ -186,7 +186,10 @@ async fn forward(
     let sent = Arc::new(Sent::default());
     let request = outgoing(request, connection, upgrade, &sent);
     let asked = tokio::time::Instant::now();
-    let answered = connection.send(peer, request).await;
+    let answered = match record.intend().await {
+        Ok(intended) => connection.send(peer, intended, request).await,
+        Err(unavailable) => Err(unavailable.into()),
+    };
     let waited = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
     record.tell_request_bytes(sent.bytes.load(Ordering::Relaxed));
     if sent.recognised() {
@@ -457,7 +460,7 @@ pub(super) fn unanswered(mut record: OpenRecord, fault: &SendFault) -> Answer {
     record.tell_status(answer.status());
     match fault {
         SendFault::Refused(refused) => record.refuse(refused),
-        SendFault::Mismatch => record.refuse_with(fault),
+        SendFault::Mismatch | SendFault::Unrecorded(_) => record.refuse_with(fault),
         SendFault::Open(_) | SendFault::Closed | SendFault::Send(_) | SendFault::Timeout => {
             record.fail(fault);
         }
@@ -473,6 +476,7 @@ pub(super) fn told(fault: &SendFault) -> Refusal<'static> {
             Refusal::Disconnected
         }
         SendFault::Refused(_) | SendFault::Mismatch => Refusal::Denied,
+        SendFault::Unrecorded(_) => Refusal::AuditUnavailable,
         SendFault::Send(error) if error.is_parse() => Refusal::Upstream(Upstream::Protocol),
         SendFault::Closed | SendFault::Send(_) => Refusal::Upstream(Upstream::Reset),
         SendFault::Timeout => Refusal::TimedOut(Timeout::Headers),

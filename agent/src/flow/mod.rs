@@ -9,6 +9,7 @@ mod describe;
 mod dns;
 mod exchange;
 mod mcp;
+mod unrecorded;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,11 +105,13 @@ pub async fn serve_connection(stages: Arc<Stages>, stream: TcpStream) {
     if arrived.port == DNS {
         return dns::serve_stream(&stages, &arrived, stream).await;
     }
+    let cut = arrived.registered.cut().clone();
     let Ok(mut record) = open(&stages, &arrived.actor, Kind::Tcp).await else {
+        let answered = unrecorded::answer(&stages, &arrived, stream);
+        cut.run_until_cancelled(answered).await;
         return;
     };
     record.tell_arrival(&arrived);
-    let cut = arrived.registered.cut().clone();
     let opening = Opening {
         stages,
         arrived,
@@ -143,6 +146,30 @@ async fn open(stages: &Stages, actor: &Actor, kind: Kind) -> Result<OpenRecord, 
     let mut record = opened.map_err(|_late| AuditUnavailable::Full)??;
     record.hold(share);
     Ok(record)
+}
+
+/// Agrees on the peer that `name` (none: the dialled address) means, and decides on it.
+fn agreed(
+    stages: &Stages,
+    arrived: &Arrived,
+    name: Option<&str>,
+) -> Result<(Peer, Permit<Connect>), NotAgreed> {
+    let Arrived {
+        actor,
+        address,
+        port,
+        registered,
+    } = arrived;
+    let peer = match name {
+        Some(name) => Peer::parse_host(name).map_err(agree::Disagreement::from)?,
+        None => Peer::Address(*address),
+    };
+    registered.set_peer(&peer);
+    agree::bound(&stages.bindings, actor.number(), *address, &peer)?;
+    let permit = stages
+        .decider
+        .connect(actor.caller(), peer.target(), *port)?;
+    Ok((peer, permit))
 }
 
 impl Opening {
@@ -202,7 +229,8 @@ impl Opening {
             Err(fault) => return self.record.refuse_with(&fault),
         };
         self.record.tell_server_name(hello.name.as_deref());
-        let (peer, permit) = match self.agreed(hello.name.as_deref()) {
+        let name = hello.name.as_deref();
+        let (peer, permit) = match agreed(&self.stages, &self.arrived, name) {
             Ok(agreed) => agreed,
             Err(refusal) => {
                 hello.deny().await;
@@ -224,37 +252,16 @@ impl Opening {
         }
     }
 
-    /// Agrees on the peer that `name` (none: the dialled address) means, and decides on it.
-    fn agreed(&self, name: Option<&str>) -> Result<(Peer, Permit<Connect>), NotAgreed> {
-        let peer = match name {
-            Some(name) => Peer::parse_host(name).map_err(agree::Disagreement::from)?,
-            None => Peer::Address(self.arrived.address),
-        };
-        self.arrived.registered.set_peer(&peer);
-        let Arrived {
-            actor,
-            address,
-            port,
-            ..
-        } = &self.arrived;
-        agree::bound(&self.stages.bindings, actor.number(), *address, &peer)?;
-        let permit = self
-            .stages
-            .decider
-            .connect(actor.caller(), peer.target(), *port)?;
-        Ok((peer, permit))
-    }
-
     async fn intercept(mut self, hello: Hello, peer: Peer, permit: Permit<Connect>) {
         self.record.tell_decision(permit.decision());
         let offers = hello.offers.clone();
+        let to = self.destination(&peer);
         let server = permit.egress().and_then(|terms| terms.server.as_deref());
         let connected = server.is_none_or(|server| self.stages.decider.connected(server).is_ok());
-        let opened = if connected {
-            let ways = &self.stages.ways;
-            ways.tls(permit, self.destination(&peer), &offers).await
-        } else {
-            Err(OpenFault::Disconnected)
+        let opened = match self.record.intend().await {
+            Ok(_) if !connected => Err(OpenFault::Disconnected),
+            Ok(intended) => self.stages.ways.tls(permit, &intended, to, &offers).await,
+            Err(unavailable) => Err(unavailable.into()),
         };
         let alpn = match &opened {
             Ok((_, alpn)) => *alpn,
@@ -325,7 +332,12 @@ impl Opening {
                 return self.record.fail(&describe::Cut);
             }
         }
-        let upstream = match self.stages.ways.raw(permit, self.destination(peer)).await {
+        let to = self.destination(peer);
+        let opened = match self.record.intend().await {
+            Ok(intended) => self.stages.ways.raw(permit, &intended, to).await,
+            Err(unavailable) => return self.record.refuse_with(&unavailable),
+        };
+        let upstream = match opened {
             Ok(upstream) => upstream,
             Err(fault) => return self.record.fail(&fault),
         };

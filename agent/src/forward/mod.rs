@@ -1,4 +1,5 @@
-//! What leaves: opening a connection takes a permit, which only `decide` can make.
+//! What leaves: opening a connection takes a permit, which only `decide` can make, and everything that leaves the
+//! proof that the audit log knows of it.
 
 pub mod body;
 pub mod dial;

@@ -8,6 +8,7 @@ use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::{AuditUnavailable, Intended};
 use crate::decide::{Connect, Permit};
 use crate::forward::dial::{DialFault, Route, SiteProxy, connect, secure};
 use crate::forward::upstream::{Sender, Version};
@@ -70,6 +71,9 @@ pub enum OpenFault {
     /// HTTP could not be begun.
     #[error("beginning HTTP")]
     Http(#[source] hyper::Error),
+    /// It cannot be recorded.
+    #[error(transparent)]
+    Unrecorded(#[from] AuditUnavailable),
 }
 
 impl OpenFault {
@@ -79,6 +83,7 @@ impl OpenFault {
             Self::Resolve(_) => Refusal::Upstream(Upstream::Dns),
             Self::Terms => Refusal::Denied,
             Self::Disconnected => Refusal::Disconnected,
+            Self::Unrecorded(_) => Refusal::AuditUnavailable,
             Self::Tls(_) | Self::Name(_) => Refusal::Upstream(Upstream::Tls),
             Self::Http(_) => Refusal::Upstream(Upstream::Protocol),
             Self::Dial(fault) => match fault {
@@ -104,6 +109,7 @@ impl<O: Oracle> Ways<O> {
     pub async fn raw(
         &self,
         permit: Permit<Connect>,
+        _intended: &Intended<'_>,
         to: Destination<'_>,
     ) -> Result<TcpStream, OpenFault> {
         let addresses = self.addresses(&permit, to).await?;
@@ -117,10 +123,11 @@ impl<O: Oracle> Ways<O> {
     pub async fn clear(
         &self,
         permit: Permit<Connect>,
+        intended: &Intended<'_>,
         to: Destination<'_>,
         version: Version,
     ) -> Result<Sender, OpenFault> {
-        let stream = self.raw(permit, to).await?;
+        let stream = self.raw(permit, intended, to).await?;
         Sender::start(stream, version, &self.tasks)
             .await
             .map_err(OpenFault::Http)
@@ -133,6 +140,7 @@ impl<O: Oracle> Ways<O> {
     pub async fn tls(
         &self,
         permit: Permit<Connect>,
+        _intended: &Intended<'_>,
         to: Destination<'_>,
         offers: &[Alpn],
     ) -> Result<(Sender, Alpn), OpenFault> {

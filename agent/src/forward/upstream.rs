@@ -9,6 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::TaskTracker;
 
+use crate::audit::Intended;
 use crate::forward::body::BodyFault;
 
 /// A body on its way to either side.
@@ -109,6 +110,7 @@ impl Sender {
     /// Sends `request`; the returned future waits for the head of the response.
     pub fn send(
         &mut self,
+        _intended: Intended<'_>,
         request: Request<Body>,
     ) -> impl Future<Output = Result<Response<Incoming>, hyper::Error>> + Send + use<> {
         enum Either<A, B> {

@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use exeat_policy::{EgressRule, Mode, PolicySet, Server as Registered, Timestamp, Transport};
+use exeat_policy::{Mode, PolicySet, Server as Registered, Timestamp, Transport};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
 use crate::audit::record::Kind;
 use crate::audit::{Filter, Segments};
-use crate::control::explain;
 use crate::control::records::{self, Owner};
 use crate::control::reply::{
     AuditState, Certificate, Disconnected, Finding, PolicyState, Reply, Server, Status, Workload,
@@ -21,6 +20,7 @@ use crate::control::{
     ClientLimits, Code, Command, ControlError, Facts, Handover, Question, Responder, Scope, Slots,
     chain,
 };
+use crate::control::{describe, explain};
 use crate::flow::Stages;
 use crate::identify::workloads::Known;
 use crate::telemetry::clock;
@@ -297,7 +297,7 @@ fn shown(stages: &Stages, set: &PolicySet, server: &Registered, whole: bool) -> 
             .find(|disconnection| *disconnection.server == *server.name)
             .map(|disconnection| Disconnected::from(&**disconnection)),
         egress: if whole {
-            server.egress.iter().map(egress).collect()
+            server.egress.iter().map(describe::egress).collect()
         } else {
             Vec::new()
         },
@@ -309,37 +309,6 @@ fn shown(stages: &Stages, set: &PolicySet, server: &Registered, whole: bool) -> 
         } else {
             std::collections::BTreeMap::new()
         },
-    }
-}
-
-/// One egress entry in a line.
-fn egress(rule: &EgressRule) -> String {
-    match rule {
-        EgressRule::Host(rule) => {
-            let ports: Vec<String> = rule.ports.iter().map(ToString::to_string).collect();
-            let methods = if rule.methods.is_empty() {
-                String::new()
-            } else {
-                format!("{} ", rule.methods.join(","))
-            };
-            let paths: Vec<&str> = rule
-                .paths
-                .iter()
-                .map(exeat_policy::PathGlob::as_str)
-                .collect();
-            format!(
-                "{methods}{}:{} {}",
-                rule.host,
-                ports.join(","),
-                paths.join(" ")
-            )
-            .trim_end()
-            .to_owned()
-        }
-        EgressRule::Range(rule) => {
-            let ports: Vec<String> = rule.ports.iter().map(ToString::to_string).collect();
-            format!("{}:{} {}", rule.net, ports.join(","), rule.protocol)
-        }
     }
 }
 

@@ -15,6 +15,8 @@ pub enum Refusal<'a> {
     Denied,
     /// An administrator has disconnected the server.
     Disconnected,
+    /// Policy wants it run dry, which cannot be done.
+    DryRun,
     /// A header that repeats the body says something else, or is missing.
     HeaderMismatch,
     /// Policy hides it from this caller: it does not exist for them.
@@ -25,10 +27,13 @@ pub enum Refusal<'a> {
     InvalidParams,
     /// JSON that is not a message.
     InvalidRequest,
-    /// A limit on calls or their rate is used up.
-    LimitReached,
+    /// A limit on calls, their rate or what they add up to is used up; the milliseconds until this call passes,
+    /// where waiting helps.
+    LimitReached(Option<u64>),
     /// A modern message that lacks what every modern message carries.
     MissingEnvelope,
+    /// Policy wants it approved by a person, which cannot be done.
+    NeedsApproval,
     /// Host, `:authority` and the name of the TLS connection are not one name.
     NameDisagreement,
     /// Bytes that are not JSON, or that parsers read differently.
@@ -137,6 +142,7 @@ impl Refusal<'_> {
             Refusal::BodyType => row("unsupported_body", S::UNSUPPORTED_MEDIA_TYPE, S::UNSUPPORTED_MEDIA_TYPE, BODY_TYPE, "the body must be application/json in UTF-8 without content coding"),
             Refusal::Denied => row("denied", S::FORBIDDEN, S::OK, DENIED, "not permitted"),
             Refusal::Disconnected => row("server_disconnected", S::FORBIDDEN, S::OK, DENIED, "this server was disconnected by an administrator: do not retry"),
+            Refusal::DryRun => row("dry_run_unavailable", S::FORBIDDEN, S::OK, DENIED, "is to be run dry, which this version cannot do"),
             Refusal::HeaderMismatch => row("header_mismatch", S::BAD_REQUEST, S::BAD_REQUEST, HEADER_MISMATCH, "a header disagrees with the message"),
             Refusal::Hidden(subject, _) => match subject {
                 Subject::Method => row("unknown_method", S::FORBIDDEN, S::OK, METHOD_NOT_FOUND, "Method not found"),
@@ -149,8 +155,9 @@ impl Refusal<'_> {
             Refusal::HttpForm => row("malformed_request", S::BAD_REQUEST, S::FORBIDDEN, INVALID_REQUEST, "a form of HTTP request that is not let through"),
             Refusal::InvalidParams => row("invalid_params", S::BAD_REQUEST, S::OK, INVALID_PARAMS, "a parameter is missing or of the wrong type"),
             Refusal::InvalidRequest => row("invalid_request", S::BAD_REQUEST, S::BAD_REQUEST, INVALID_REQUEST, "not an acceptable JSON-RPC message"),
-            Refusal::LimitReached => row("limit_reached", S::TOO_MANY_REQUESTS, S::OK, LIMIT, "a limit on calls is reached"),
+            Refusal::LimitReached(_) => row("limit_reached", S::TOO_MANY_REQUESTS, S::OK, LIMIT, "a limit on calls is reached"),
             Refusal::MissingEnvelope => row("missing_envelope", S::BAD_REQUEST, S::BAD_REQUEST, INVALID_PARAMS, "the message does not name its protocol revision"),
+            Refusal::NeedsApproval => row("approval_unavailable", S::FORBIDDEN, S::OK, DENIED, "needs an approval, which this version cannot give"),
             Refusal::NameDisagreement => row("name_disagreement", S::MISDIRECTED_REQUEST, S::MISDIRECTED_REQUEST, DISAGREEMENT, "the request names another host than its connection"),
             Refusal::ParseError => row("parse_error", S::BAD_REQUEST, S::BAD_REQUEST, PARSE_ERROR, "not acceptable JSON"),
             Refusal::ResponseRefused => row("response_refused", S::BAD_GATEWAY, S::OK, UPSTREAM, "the answer was not acceptable and is not delivered"),
@@ -178,6 +185,9 @@ impl Refusal<'_> {
     /// Servers differ here, so whoever answers for some names must answer for all that policy does not allow.
     pub(super) fn text(&self) -> String {
         let message = self.entry().message;
+        if let Refusal::LimitReached(Some(wait)) = self {
+            return format!("{message}; try again in {} s", wait.div_ceil(1000));
+        }
         let Refusal::Hidden(subject, name) = self else {
             return message.to_owned();
         };

@@ -104,6 +104,10 @@ fn response(refusal: Refusal<'_>, asked: &Asked) -> Option<Response> {
     } else {
         let mut data = Object::new();
         data.insert("reason", entry.code);
+        if let Refusal::LimitReached(Some(wait)) = refusal {
+            let wait = i64::try_from(wait).unwrap_or(i64::MAX);
+            data.insert("retry_after_ms", wait);
+        }
         Some(Value::Object(data))
     };
     let error = ErrorObject {

@@ -19,6 +19,7 @@ fn all() -> Vec<Refusal<'static>> {
         Refusal::BodyType,
         Refusal::Denied,
         Refusal::Disconnected,
+        Refusal::DryRun,
         Refusal::HeaderMismatch,
         Refusal::Hidden(Subject::Method, "x/y"),
         Refusal::Hidden(Subject::Prompt, "x"),
@@ -29,8 +30,10 @@ fn all() -> Vec<Refusal<'static>> {
         Refusal::HttpForm,
         Refusal::InvalidParams,
         Refusal::InvalidRequest,
-        Refusal::LimitReached,
+        Refusal::LimitReached(None),
+        Refusal::LimitReached(Some(1_500)),
         Refusal::MissingEnvelope,
+        Refusal::NeedsApproval,
         Refusal::NameDisagreement,
         Refusal::ParseError,
         Refusal::ResponseRefused,
@@ -54,13 +57,15 @@ fn all() -> Vec<Refusal<'static>> {
             | Refusal::BodyType
             | Refusal::Denied
             | Refusal::Disconnected
+            | Refusal::DryRun
             | Refusal::HeaderMismatch
             | Refusal::Hidden(..)
             | Refusal::HttpForm
             | Refusal::InvalidParams
             | Refusal::InvalidRequest
-            | Refusal::LimitReached
+            | Refusal::LimitReached(_)
             | Refusal::MissingEnvelope
+            | Refusal::NeedsApproval
             | Refusal::NameDisagreement
             | Refusal::ParseError
             | Refusal::ResponseRefused
@@ -142,6 +147,14 @@ fn a_hidden_tool_is_answered_like_an_unknown_one() {
 #[test]
 fn each_kind_of_message_gets_its_answer() {
     let denied = |asked: &Asked| answer(Refusal::Denied, asked);
+    let wait = answer(
+        Refusal::LimitReached(Some(1_500)),
+        &Asked::Request(Id::Number(1)),
+    );
+    assert_eq!(
+        wait.body,
+        r#"{"jsonrpc":"2.0","id":1,"error":{"code":-31429,"message":"a limit on calls is reached; try again in 2 s","data":{"reason":"limit_reached","retry_after_ms":1500}}}"#
+    );
     assert_eq!(
         denied(&Asked::Request(Id::Text("a\"".into()))).body,
         r#"{"jsonrpc":"2.0","id":"a\"","error":{"code":-31403,"message":"not permitted","data":{"reason":"denied"}}}"#

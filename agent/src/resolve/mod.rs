@@ -29,7 +29,7 @@ pub use fault::{BindFault, ResolveFault, SettingsFault, UpstreamFault};
 pub use frame::{FrameFault, FrameLimits, Frames};
 pub use message::MessageFault;
 pub use outcome::{Answer, DnsOutcome, DnsResult, RefusedAddress, Transport, describe_type};
-pub use server::{Resolver, unserved};
+pub use server::{Resolver, asked, unserved};
 pub use settings::{Limits, Settings};
 pub use upstream::{ResolvConf, parse_resolv_conf};
 

@@ -90,7 +90,7 @@ pub(super) fn find(name: &str) -> Result<LocalUser, AccountError> {
 }
 
 /// The name of a uid, where it has one.
-pub(super) fn name_of(uid: u32) -> Option<String> {
+pub(crate) fn name_of(uid: u32) -> Option<String> {
     User::from_uid(Uid::from_raw(uid))
         .ok()
         .flatten()

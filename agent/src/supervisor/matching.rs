@@ -17,14 +17,14 @@ const PATH: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin"];
 
 /// A server or host that names processes.
 #[derive(Debug, Clone)]
-pub(super) struct Subject {
-    pub(super) name: String,
-    pub(super) kind: Kind,
+pub(crate) struct Subject {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
     pub(super) matcher: Matcher,
 }
 
 /// Everything in the register that names processes, servers first, in the order of names.
-pub(super) fn subjects(set: &PolicySet) -> Vec<Subject> {
+pub(crate) fn subjects(set: &PolicySet) -> Vec<Subject> {
     let subject = |name: &str, kind, matcher: &Option<Matcher>| {
         matcher.clone().map(|matcher| Subject {
             name: name.to_owned(),
@@ -84,7 +84,7 @@ impl Subject {
     }
 
     /// Whether a process is meant. `hash` is called only where the policy asks for a hash.
-    pub(super) fn matches(
+    pub(crate) fn matches(
         &self,
         process: &Process,
         cgroup: Option<&str>,
@@ -188,7 +188,7 @@ fn unit_of(cgroup: &str) -> Option<&str> {
 }
 
 /// The cgroup2 path of a process.
-pub(super) fn cgroup_of(pid: u32) -> Option<String> {
+pub(crate) fn cgroup_of(pid: u32) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     text.lines()
         .find_map(|line| line.strip_prefix("0::"))

@@ -3,7 +3,7 @@
 //! [`start`] says in which order it comes to be, [`core`] what can happen then. Each of the other
 //! files handles one kind of happening.
 
-mod accounts;
+pub(crate) mod accounts;
 pub mod ca;
 mod canary;
 pub mod cgroups;
@@ -13,13 +13,13 @@ mod error;
 mod gate_life;
 mod guarding;
 mod lives;
-mod matching;
+pub(crate) mod matching;
 mod notify;
 mod placing;
 mod policy_files;
-mod processes;
+pub(crate) mod processes;
 mod reload;
-mod runs;
+pub(crate) mod runs;
 mod settle;
 mod severing;
 mod signing;

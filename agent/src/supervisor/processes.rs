@@ -104,7 +104,7 @@ pub(super) fn from_event(event: &Event) -> Process {
 }
 
 /// A process that runs, as `/proc` describes it.
-pub(super) fn read(pid: u32, workload: u32) -> Option<Process> {
+pub(crate) fn read(pid: u32, workload: u32) -> Option<Process> {
     let directory = PathBuf::from(format!("/proc/{pid}"));
     let (parent, started) = parse_stat(&fs::read_to_string(directory.join("stat")).ok()?)?;
     let status = fs::read_to_string(directory.join("status")).ok()?;

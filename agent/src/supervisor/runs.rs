@@ -297,7 +297,7 @@ fn placeholders(launch: &Launch) -> Result<Vec<Placeholder>, String> {
 }
 
 /// A server's name as part of a cgroup's.
-pub(super) fn file_name(name: &str) -> String {
+pub(crate) fn file_name(name: &str) -> String {
     let plain = |c: char| {
         if c.is_ascii_alphanumeric() || "-_".contains(c) {
             c

@@ -6,6 +6,7 @@ mod shadow;
 
 use crate::fault::{Fault, Place};
 use crate::load::Draft;
+use crate::model::{Rule, Written};
 
 /// Checks the files against each other; every fault is reported.
 pub(crate) fn check(draft: &Draft) -> Vec<Fault> {
@@ -14,6 +15,14 @@ pub(crate) fn check(draft: &Draft) -> Vec<Fault> {
     reach::check(draft, &mut faults);
     shadow::check(draft, &mut faults);
     faults
+}
+
+/// What people call a rule.
+fn called(rule: &Rule) -> String {
+    match rule.written {
+        Written::Rule => format!("rule `{}`", rule.id),
+        Written::Grant => format!("grant `{}`", rule.id),
+    }
 }
 
 fn fault(place: &Place, message: String, hint: Option<String>) -> Fault {

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::fault;
+use super::{called, fault};
 use crate::fault::Fault;
 use crate::index::reached;
 use crate::load::Draft;
 use crate::methods::{Governance, TOOLS_CALL, governance};
-use crate::model::{Effect, Host, Rule, Selector, Server, Tls, Wire};
+use crate::model::{Effect, Host, Rule, Server, Tls, Wire};
 use crate::name::HostPattern;
 
 pub(super) fn check(draft: &Draft, faults: &mut Vec<Fault>) {
@@ -17,7 +17,7 @@ pub(super) fn check(draft: &Draft, faults: &mut Vec<Fault>) {
         if let Some(why) = never(rule, &hosts) {
             faults.push(fault(
                 &rule.place,
-                format!("rule `{}` can never match: {why}", rule.id),
+                format!("{} can never match: {why}", called(rule)),
                 None,
             ));
         }
@@ -35,20 +35,20 @@ pub(super) fn check(draft: &Draft, faults: &mut Vec<Fault>) {
 /// Why no request can match the rule, if none can.
 fn never(rule: &Rule, hosts: &BTreeMap<&str, &Host>) -> Option<String> {
     if let Some(methods) = &rule.methods {
-        match &rule.tools {
-            Selector::Classes(_) if !methods.iter().any(|glob| glob.matches(TOOLS_CALL)) => {
-                return Some(format!("only `{TOOLS_CALL}` has classes"));
+        if rule.tools.classes().is_some() && !methods.iter().any(|glob| glob.matches(TOOLS_CALL)) {
+            return Some(format!("only `{TOOLS_CALL}` has classes"));
+        }
+        if let Some(names) = rule.tools.names()
+            && !names.iter().any(|glob| glob.matches(""))
+        {
+            let nameless =
+                |method: &str| matches!(governance(method), Some(how) if how != Governance::Named);
+            if methods
+                .iter()
+                .all(|glob| glob.literal().is_some_and(nameless))
+            {
+                return Some("none of its methods names a tool, prompt or resource".to_owned());
             }
-            Selector::Names(names) if !names.iter().any(|glob| glob.matches("")) => {
-                let nameless = |method: &str| matches!(governance(method), Some(how) if how != Governance::Named);
-                if methods
-                    .iter()
-                    .all(|glob| glob.literal().is_some_and(nameless))
-                {
-                    return Some("none of its methods names a tool, prompt or resource".to_owned());
-                }
-            }
-            Selector::Any | Selector::Names(_) | Selector::Classes(_) => {}
         }
     }
     // A host reaches no server outside its list, whatever the rules say.
@@ -61,7 +61,7 @@ fn never(rule: &Rule, hosts: &BTreeMap<&str, &Host>) -> Option<String> {
         .who
         .iter()
         .any(|name| rule.servers.iter().any(|server| listed(name, server)));
-    (!rule.who.is_empty() && !rule.servers.is_empty() && !reachable && rule.effect == Effect::Allow)
+    (!rule.who.is_empty() && !rule.servers.is_empty() && !reachable && rule.effect != Effect::Deny)
         .then(|| format!("{} list none of its servers", joined(&rule.who)))
 }
 

@@ -1,4 +1,4 @@
-//! Rules that can never matter, because a deny rule speaks of everything that they speak of.
+//! Rules that can never matter, because a rule of a stronger effect speaks of everything that they speak of.
 //!
 //! Only what is certain is reported: a rule counts as wider where each of its parts names everything
 //! that the other's part names, by the very same names or by patterns that plainly cover them.
@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::fault;
+use super::{called, fault};
 use crate::fault::Fault;
 use crate::glob::Glob;
 use crate::load::Draft;
@@ -18,12 +18,16 @@ type Bucket<'a> = (Option<&'a str>, Option<&'a str>);
 
 pub(super) fn check(draft: &Draft, faults: &mut Vec<Fault>) {
     // Wider rules name the same first server (or all), and the same first caller (or everyone).
-    let mut denies: HashMap<Bucket<'_>, Vec<(usize, &Rule)>> = HashMap::new();
+    let mut stronger: HashMap<Bucket<'_>, Vec<(usize, &Rule)>> = HashMap::new();
     for (index, rule) in draft.rules.iter().enumerate() {
-        if rule.effect == Effect::Deny && rule.mode == Mode::Enforce {
+        // What looks at arguments is wider than nothing that can be told here.
+        if rule.effect != Effect::Allow && rule.mode == Mode::Enforce && !rule.is_conditional() {
             for server in keys(&rule.servers) {
                 for who in keys(&rule.who) {
-                    denies.entry((server, who)).or_default().push((index, rule));
+                    stronger
+                        .entry((server, who))
+                        .or_default()
+                        .push((index, rule));
                 }
             }
         }
@@ -38,22 +42,26 @@ pub(super) fn check(draft: &Draft, faults: &mut Vec<Fault>) {
         };
         let wider = buckets
             .iter()
-            .filter_map(|bucket| denies.get(bucket))
+            .filter_map(|bucket| stronger.get(bucket))
             .flatten()
-            // Deny beats allow wherever it stands; of two denials the first one decides.
-            .filter(|(other, _)| {
-                if rule.effect == Effect::Deny {
-                    *other < index
-                } else {
-                    *other != index
-                }
+            // A stronger effect counts wherever it stands; of two rules of one effect the first decides.
+            .filter(|(other, wide)| {
+                wide.effect > rule.effect || (wide.effect == rule.effect && *other < index)
             })
-            .filter(|(_, deny)| covers(deny, rule))
+            .filter(|(_, wide)| covers(wide, rule))
             .min_by_key(|(other, _)| *other);
-        if let Some((_, deny)) = wider {
+        if let Some((_, wide)) = wider {
+            let does = match wide.effect {
+                Effect::Allow => "allows",
+                Effect::DryRun => "runs dry",
+                Effect::Approve => "asks an approval for",
+                Effect::Deny => "denies",
+            };
             let message = format!(
-                "rule `{}` can never matter: rule `{}` at {} denies all that it is about",
-                rule.id, deny.id, deny.place,
+                "{} can never matter: {} at {} {does} all that it is about",
+                called(rule),
+                called(wide),
+                wide.place,
             );
             faults.push(fault(&rule.place, message, None));
         }
@@ -72,35 +80,34 @@ fn keys(names: &[Arc<str>]) -> Vec<Option<&str>> {
     }
 }
 
-/// Whether `deny` matches every request that `rule` matches, at every time.
-fn covers(deny: &Rule, rule: &Rule) -> bool {
-    let includes = |wide: &[Arc<str>], narrow: &[Arc<str>]| {
-        wide.is_empty() || (!narrow.is_empty() && narrow.iter().all(|name| wide.contains(name)))
+/// Whether `wide` matches every request that `rule` matches, at every time.
+fn covers(wide: &Rule, rule: &Rule) -> bool {
+    let includes = |all: &[Arc<str>], some: &[Arc<str>]| {
+        all.is_empty() || (!some.is_empty() && some.iter().all(|name| all.contains(name)))
     };
-    let lasts = match (deny.expires, rule.expires) {
+    let lasts = match (wide.expires, rule.expires) {
         (None, _) => true,
-        (Some(deny), Some(rule)) => deny >= rule,
+        (Some(wide), Some(rule)) => wide >= rule,
         (Some(_), None) => false,
     };
     lasts
-        && includes(&deny.who, &rule.who)
-        && includes(&deny.servers, &rule.servers)
-        && covers_methods(deny, rule)
-        && covers_tools(&deny.tools, &rule.tools)
+        && includes(&wide.who, &rule.who)
+        && includes(&wide.servers, &rule.servers)
+        && covers_methods(wide, rule)
+        && covers_tools(&wide.tools, &rule.tools)
 }
 
-/// A rule without `methods` is about `tools/call` where it has `tools`, else about everything.
-fn covers_methods(deny: &Rule, rule: &Rule) -> bool {
-    let everything = |rule: &Rule| rule.methods.is_none() && rule.tools == Selector::Any;
-    let matched = |method: &Glob| match &deny.methods {
+/// A rule without `methods` is about `tools/call`, or about everything.
+fn covers_methods(wide: &Rule, rule: &Rule) -> bool {
+    let matched = |method: &Glob| match &wide.methods {
         Some(globs) => globs.iter().any(|glob| glob.covers(method)),
         None => method.literal() == Some(TOOLS_CALL),
     };
     match &rule.methods {
-        _ if everything(deny) => true,
+        _ if wide.is_about_everything() => true,
         // `methods: ["*"]` is about every method, but not about starting a server.
-        None if everything(rule) => false,
-        None => deny
+        None if rule.is_about_everything() => false,
+        None => wide
             .methods
             .as_ref()
             .is_none_or(|globs| globs.iter().any(|glob| glob.matches(TOOLS_CALL))),
@@ -108,15 +115,19 @@ fn covers_methods(deny: &Rule, rule: &Rule) -> bool {
     }
 }
 
-fn covers_tools(deny: &Selector, rule: &Selector) -> bool {
-    let all = |globs: &[Glob]| globs.iter().any(Glob::is_everything);
-    match (deny, rule) {
-        (Selector::Any, _) => true,
-        (Selector::Names(wide), Selector::Names(narrow)) => narrow
+fn covers_tools(wide: &Selector, rule: &Selector) -> bool {
+    let everything = |globs: &[Glob]| globs.iter().any(Glob::is_everything);
+    let names = match (wide.names(), rule.names()) {
+        (None, _) => true,
+        (Some(wide), Some(narrow)) => narrow
             .iter()
             .all(|name| wide.iter().any(|glob| glob.covers(name))),
-        (Selector::Names(wide), Selector::Any | Selector::Classes(_)) => all(wide),
-        (Selector::Classes(wide), Selector::Classes(narrow)) => narrow.is_within(*wide),
-        (Selector::Classes(_), Selector::Any | Selector::Names(_)) => false,
-    }
+        (Some(wide), None) => everything(wide),
+    };
+    let classes = match (wide.classes(), rule.classes()) {
+        (None, _) => true,
+        (Some(wide), Some(narrow)) => narrow.is_within(wide),
+        (Some(_), None) => false,
+    };
+    names && classes
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Verdict;
+use super::arguments::Unevaluated;
 use crate::fault::Place;
 
 /// A verdict with everything that was considered on the way.
@@ -24,6 +25,17 @@ pub struct Considered {
     pub place: Option<Place>,
     /// Whether it matched, and if not, what did not.
     pub outcome: Outcome,
+    /// Each of its tests on arguments, where it came to them.
+    pub trace: Vec<Tested>,
+}
+
+/// One test on arguments, and what came of it. The arguments themselves are not shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tested {
+    /// The test, as it is written.
+    pub test: String,
+    /// Whether it holds.
+    pub holds: Result<bool, Unevaluated>,
 }
 
 /// What was considered.
@@ -31,6 +43,8 @@ pub struct Considered {
 pub enum Subject {
     /// The rule with this id.
     Rule(Arc<str>),
+    /// The grant with this id: its role, and its number from 1.
+    Grant(Arc<str>),
     /// The limit with this index, from 0.
     Limit(usize),
     /// The egress entry with this index.
@@ -45,6 +59,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rule(id) => write!(f, "rule `{id}`"),
+            Self::Grant(id) => write!(f, "grant `{id}`"),
             Self::Limit(index) => write!(f, "limit {}", index + 1),
             Self::Egress(index) => write!(f, "egress entry {}", index + 1),
             Self::Fetch(index) => write!(f, "fetch host {}", index + 1),
@@ -72,6 +87,12 @@ pub enum Outcome {
     OtherClass,
     /// It would match, and has expired.
     Expired,
+    /// It is about other arguments.
+    OtherArguments,
+    /// It could not be evaluated: it denies if it restricts, and does not allow if it allows.
+    Failed(Unevaluated),
+    /// It could not be evaluated, and is only observed.
+    FailedObserved(Unevaluated),
     /// It is about other hosts or addresses.
     OtherHost,
     /// It is about other ports.
@@ -86,6 +107,8 @@ pub enum Outcome {
     Within,
     /// The limit is used up.
     UsedUp,
+    /// The limit sums an argument that cannot be summed.
+    NoAmount,
     /// The limit's count was not given.
     NoCount,
 }
@@ -93,6 +116,10 @@ pub enum Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Failed(why) => return write!(f, "could not be evaluated: {why}"),
+            Self::FailedObserved(why) => {
+                return write!(f, "could not be evaluated, observed only: {why}");
+            }
             Self::Matched => "matched",
             Self::Observed => "matched, observed only",
             Self::OtherServer => "is about other servers",
@@ -101,6 +128,7 @@ impl fmt::Display for Outcome {
             Self::OtherName => "is about other names",
             Self::OtherClass => "is about other classes",
             Self::Expired => "has expired",
+            Self::OtherArguments => "is about other arguments",
             Self::OtherHost => "is about other hosts",
             Self::OtherPort => "is about other ports",
             Self::OtherProtocol => "is about another protocol",
@@ -108,6 +136,7 @@ impl fmt::Display for Outcome {
             Self::NoUpgrade => "does not allow an upgrade",
             Self::Within => "not reached",
             Self::UsedUp => "reached",
+            Self::NoAmount => "sums an argument that cannot be summed",
             Self::NoCount => "its count is missing",
         })
     }

@@ -4,13 +4,16 @@ use std::collections::VecDeque;
 
 use std::fmt::Write as _;
 
+use super::arguments;
 use super::explain::{Outcome, Subject};
-use super::mcp::Message;
+use super::mcp::{Arguments, Message};
 use super::watch::Watch;
 use super::{Action, Caller, Reason, Request, Verdict, Workload, deny};
 use crate::index::position;
+use crate::json::Json;
 use crate::methods::TOOLS_CALL;
 use crate::model::{Cap, ClassSet, Limit, Per, Selector, Server};
+use crate::number::Amount;
 use crate::set::PolicySet;
 use crate::time::Timestamp;
 
@@ -23,6 +26,8 @@ pub struct LimitKey {
     pub key: String,
     /// What the limit allows.
     pub cap: Cap,
+    /// What the call adds to [`Cap::Sum`]; `None`: its argument cannot be summed, so it is refused.
+    pub amount: Option<Amount>,
 }
 
 /// What a counter stands at.
@@ -41,17 +46,32 @@ pub enum Used {
     Calls(u64),
     /// For [`Cap::Rate`] of N calls: when the Nth last call was; `None` if there were fewer.
     Nth(Option<Timestamp>),
+    /// For [`Cap::Sum`].
+    Sum {
+        /// What the calls of the window that ends now add up to.
+        used: Amount,
+        /// How many there were.
+        calls: usize,
+        /// When enough of them have left the window for the call in question; `None`: never, or at once.
+        free: Option<Timestamp>,
+    },
 }
+
+/// The most calls whose amounts one counter keeps. One more within the window is refused: forgetting one would
+/// lift the limit.
+const SUMMED_MAX: usize = 10_000;
 
 /// A counter. The caller keeps one for each [`LimitKey::key`], charges it when (and only when) the
 /// call is allowed, and forgets it when [`Counter::is_idle`] or, for a limit per session, with the
-/// session. A rate of N calls needs the last N points in time and no more: that is the bound on one
-/// counter; the caller bounds their number and refuses when there is no room for another.
+/// session. A rate of N calls needs the last N points in time and no more, a sum one for each call of its
+/// window, at most 10,000: that is the bound on one counter; the caller bounds their number and refuses when
+/// there is no room for another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counter {
     cap: Cap,
     calls: u64,
-    recent: VecDeque<Timestamp>,
+    /// Of a rate with nothing; of a sum with what each call added.
+    recent: VecDeque<(Timestamp, Amount)>,
 }
 
 impl Counter {
@@ -65,50 +85,89 @@ impl Counter {
         }
     }
 
-    /// What to give to [`evaluate`](crate::evaluate) for the limit with this index.
+    /// What to give to [`evaluate`](crate::evaluate) for this limit and call.
     #[must_use]
-    pub fn count(&self, limit: usize) -> Count {
+    pub fn count(&self, key: &LimitKey, now: Timestamp) -> Count {
         let used = match self.cap {
             Cap::Calls(_) => Used::Calls(self.calls),
             Cap::Rate { calls, .. } => {
                 let full = u64::try_from(self.recent.len()).is_ok_and(|len| len >= calls.into());
                 Used::Nth(if full {
-                    self.recent.front().copied()
+                    self.recent.front().map(|(at, _)| *at)
                 } else {
                     None
                 })
             }
+            Cap::Sum { max, window_ms } => {
+                self.sum(max, window_ms, key.amount.unwrap_or_default(), now)
+            }
         };
-        Count { limit, used }
+        Count {
+            limit: key.limit,
+            used,
+        }
+    }
+
+    fn sum(&self, max: Amount, window_ms: u64, more: Amount, now: Timestamp) -> Used {
+        let inside = |(at, _): &&(Timestamp, Amount)| now.millis_since(*at) < window_ms;
+        let recent = || self.recent.iter().filter(inside);
+        let used = recent().fold(Amount::default(), |sum, (_, amount)| sum.plus(*amount));
+        let calls = recent().count();
+        let mut left = used;
+        let mut kept = calls;
+        let free = recent()
+            .find(|(_, amount)| {
+                left = left.minus(*amount);
+                kept -= 1;
+                left.plus(more) <= max && kept < SUMMED_MAX
+            })
+            .map(|(at, _)| at.plus_millis(window_ms));
+        Used::Sum { used, calls, free }
     }
 
     /// Charges one call.
-    pub fn charge(&mut self, now: Timestamp) {
+    pub fn charge(&mut self, key: &LimitKey, now: Timestamp) {
         self.calls = self.calls.saturating_add(1);
-        if let Cap::Rate { calls, .. } = self.cap {
-            self.recent.push_back(now);
-            if u64::try_from(self.recent.len()).is_ok_and(|len| len > calls.into()) {
-                self.recent.pop_front();
+        match self.cap {
+            Cap::Calls(_) => {}
+            Cap::Rate { calls, .. } => {
+                self.recent.push_back((now, Amount::default()));
+                if u64::try_from(self.recent.len()).is_ok_and(|len| len > calls.into()) {
+                    self.recent.pop_front();
+                }
+            }
+            Cap::Sum { window_ms, .. } => {
+                while self
+                    .recent
+                    .front()
+                    .is_some_and(|(at, _)| now.millis_since(*at) >= window_ms)
+                {
+                    self.recent.pop_front();
+                }
+                let amount = key.amount.unwrap_or_default();
+                if !amount.is_zero() {
+                    self.recent.push_back((now, amount));
+                }
             }
         }
     }
 
-    /// Whether the counter can be forgotten without changing any later decision: a rate with no call
+    /// Whether the counter can be forgotten without changing any later decision: a rate or sum with no call
     /// left in its window. A number of calls is never idle.
     #[must_use]
     pub fn is_idle(&self, now: Timestamp) -> bool {
         match self.cap {
             Cap::Calls(_) => self.calls == 0,
-            Cap::Rate { window_ms, .. } => self
+            Cap::Rate { window_ms, .. } | Cap::Sum { window_ms, .. } => self
                 .recent
                 .back()
-                .is_none_or(|last| now.millis_since(*last) >= window_ms),
+                .is_none_or(|(last, _)| now.millis_since(*last) >= window_ms),
         }
     }
 }
 
 /// Whether one more call passes; the wait in milliseconds where waiting would help.
-fn admits(cap: Cap, used: Used, now: Timestamp) -> Result<(), Option<u64>> {
+fn admits(cap: Cap, used: Used, more: Amount, now: Timestamp) -> Result<(), Option<u64>> {
     match (cap, used) {
         (Cap::Calls(most), Used::Calls(calls)) if calls < most => Ok(()),
         (Cap::Rate { .. }, Used::Nth(None)) => Ok(()),
@@ -116,9 +175,26 @@ fn admits(cap: Cap, used: Used, now: Timestamp) -> Result<(), Option<u64>> {
             let wait = window_ms.saturating_sub(now.millis_since(nth));
             if wait == 0 { Ok(()) } else { Err(Some(wait)) }
         }
-        // Used up, or a count of the other kind.
-        (Cap::Calls(_), _) | (Cap::Rate { .. }, Used::Calls(_)) => Err(None),
+        (Cap::Sum { max, .. }, Used::Sum { used, calls, free }) => {
+            // A call that adds nothing takes nothing.
+            if more.is_zero() || (used.plus(more) <= max && calls < SUMMED_MAX) {
+                Ok(())
+            } else {
+                Err(free.map(|free| free.millis_since(now)))
+            }
+        }
+        // Used up, or a count of another kind.
+        (Cap::Calls(_) | Cap::Rate { .. } | Cap::Sum { .. }, _) => Err(None),
     }
+}
+
+/// What a call adds to a limit's sum: nothing where the argument is absent; `None` where it is no number, or
+/// one that cannot be summed exactly.
+fn amount(limit: &Limit, arguments: Option<Json<'_>>) -> Option<Amount> {
+    let Some(pointer) = &limit.sum else {
+        return Some(Amount::default());
+    };
+    arguments::sum(pointer, arguments).ok()
 }
 
 /// The counters that a request reads and, if allowed, charges. Only `tools/call` has any.
@@ -131,6 +207,7 @@ pub fn limit_keys(set: &PolicySet, request: &Request<'_>) -> Vec<LimitKey> {
         server,
         method: TOOLS_CALL,
         name,
+        arguments,
         hints,
         session,
     } = request.action
@@ -141,6 +218,7 @@ pub fn limit_keys(set: &PolicySet, request: &Request<'_>) -> Vec<LimitKey> {
         server,
         method: TOOLS_CALL,
         name,
+        arguments: Arguments::Given(arguments),
         hints,
         session,
     };
@@ -152,6 +230,7 @@ pub fn limit_keys(set: &PolicySet, request: &Request<'_>) -> Vec<LimitKey> {
             limit: index,
             key: key(limit, &request.caller, server, &message),
             cap: limit.cap,
+            amount: amount(limit, arguments),
         })
         .collect()
 }
@@ -170,11 +249,19 @@ pub(super) fn apply(
     let mut refusal: Option<(Reason, Option<u64>)> = None;
     for (index, limit) in limits {
         let count = request.counts.iter().find(|count| count.limit == index);
-        let (outcome, refused) = match count.map(|count| admits(limit.cap, count.used, request.now))
-        {
-            Some(Ok(())) => (Outcome::Within, None),
-            Some(Err(wait)) => (Outcome::UsedUp, Some((Reason::LimitReached(index), wait))),
-            None => (Outcome::NoCount, Some((Reason::CountMissing(index), None))),
+        let Arguments::Given(arguments) = message.arguments else {
+            continue;
+        };
+        let (outcome, refused) = match (count, amount(limit, arguments)) {
+            (_, None) => (
+                Outcome::NoAmount,
+                Some((Reason::AmountRefused(index), None)),
+            ),
+            (None, _) => (Outcome::NoCount, Some((Reason::CountMissing(index), None))),
+            (Some(count), Some(more)) => match admits(limit.cap, count.used, more, request.now) {
+                Ok(()) => (Outcome::Within, None),
+                Err(wait) => (Outcome::UsedUp, Some((Reason::LimitReached(index), wait))),
+            },
         };
         watch.note(|| Subject::Limit(index), Some(&limit.place), outcome);
         // The first one is named; the wait is that of the longest, or none if one never ends.
@@ -218,11 +305,10 @@ fn applicable<'a>(
 }
 
 fn about(tools: &Selector, tool: &str, classes: ClassSet) -> bool {
-    match tools {
-        Selector::Any => true,
-        Selector::Names(globs) => globs.iter().any(|glob| glob.matches(tool)),
-        Selector::Classes(named) => classes.meets(*named),
-    }
+    tools
+        .names()
+        .is_none_or(|globs| globs.iter().any(|glob| glob.matches(tool)))
+        && tools.classes().is_none_or(|named| classes.meets(named))
 }
 
 /// Names a counter: what the limit says, and whose call it is. The parts are told apart by their lengths,
@@ -233,13 +319,17 @@ fn key(limit: &Limit, caller: &Caller<'_>, server: &Server, message: &Message<'_
         // Writing to a string cannot fail.
         let _written = write!(out, " {word}={}:{text}", text.len());
     };
+    if let Some(pointer) = &limit.sum {
+        part("sum", &pointer.to_string());
+    }
     for name in &limit.servers {
         part("of", name);
     }
-    match &limit.tools {
-        Selector::Any => {}
-        Selector::Names(globs) => globs.iter().for_each(|glob| part("like", glob.as_str())),
-        Selector::Classes(classes) => part("class", &classes.to_string()),
+    for glob in limit.tools.names().unwrap_or_default() {
+        part("like", glob.as_str());
+    }
+    if let Some(classes) = limit.tools.classes() {
+        part("class", &classes.to_string());
     }
     for per in &limit.per {
         match per {

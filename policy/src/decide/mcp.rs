@@ -3,13 +3,17 @@
 //! A host reaches the servers of its list, anyone else the servers that some allow rule in force lets
 //! them use. Session methods follow from that (see [`methods`](crate::methods)); all others need a rule.
 
-use super::explain::{Outcome, Subject};
+use std::sync::Arc;
+
+use super::arguments::{self, Quantity, Unevaluated};
+use super::explain::{Outcome, Subject, Tested};
 use super::limits;
 use super::watch::Watch;
 use super::{Callers, Hints, Reason, Request, Verdict, Would, deny, observed, plain};
 use crate::index::{Id, position};
+use crate::json::Json;
 use crate::methods::{Governance, TOOLS_CALL, governance};
-use crate::model::{ClassSet, Effect, Mode, Rule, Selector, Server};
+use crate::model::{ArgumentTest, ClassSet, Effect, Mode, Rule, Server, Written};
 use crate::set::PolicySet;
 use crate::time::Timestamp;
 
@@ -18,8 +22,18 @@ pub(super) struct Message<'a> {
     pub(super) server: &'a str,
     pub(super) method: &'a str,
     pub(super) name: Option<&'a str>,
+    pub(super) arguments: Arguments<'a>,
     pub(super) hints: Option<Hints>,
     pub(super) session: Option<&'a str>,
+}
+
+/// The arguments of a message.
+#[derive(Clone, Copy)]
+pub(super) enum Arguments<'a> {
+    /// These, or none.
+    Given(Option<Json<'a>>),
+    /// Not known yet: rules that depend on them restrict nothing and allow what they can.
+    Open,
 }
 
 /// What rules are matched with.
@@ -31,6 +45,7 @@ struct Question<'a> {
     name: &'a str,
     /// For tools only.
     classes: Option<ClassSet>,
+    arguments: Arguments<'a>,
 }
 
 /// Decides on a message.
@@ -79,6 +94,7 @@ pub(super) fn by_rules(
         known: governance.is_some(),
         name,
         classes,
+        arguments: message.arguments,
     };
     let verdict = judge(
         set,
@@ -135,6 +151,7 @@ pub(super) fn run(
         known: true,
         name: "",
         classes: None,
+        arguments: Arguments::Given(None),
     };
     judge(set, callers, &question, request.now, watch, |reaches| {
         if reaches {
@@ -178,17 +195,16 @@ fn judge(
             .rules
             .slots(question.server)
             .any(|slots| slots.reaches(&callers.ids, now));
-    let conclude = |denied: Option<Id>, allowed: Option<Id>| match (denied, allowed) {
-        (Some(rule), _) => by_rule(set, rule, Effect::Deny, Reason::RuleDenied),
-        // A rule about everything lets the server be started, yet only as reaching it does.
-        (None, Some(rule)) => by_rule(set, rule, Effect::Allow, Reason::RuleAllowed),
-        (None, None) => otherwise(reaches),
+    let conclude = |matched: &ByEffect| match matched.strongest() {
+        Some(found) => by_rule(set, found),
+        None => Verdict {
+            rule: None,
+            ..otherwise(reaches)
+        },
     };
-    let verdict = conclude(matched.deny, matched.allow);
-    let strict = conclude(
-        first(matched.deny, matched.observed_deny),
-        first(matched.allow, matched.observed_allow),
-    );
+    // A rule about everything lets the server be started, yet only as reaching it does.
+    let verdict = conclude(&matched.enforced);
+    let strict = conclude(&matched.enforced.or(&matched.observed));
     if strict.effect == verdict.effect {
         return verdict;
     }
@@ -209,14 +225,20 @@ fn judge(
     }
 }
 
-fn by_rule(set: &PolicySet, rule: Id, effect: Effect, reason: Reason) -> Verdict {
-    let rule = set
-        .rules()
-        .get(position(rule))
-        .map(|rule| std::sync::Arc::clone(&rule.id));
+fn by_rule(set: &PolicySet, found: Found) -> Verdict {
+    let rule = set.rules().get(position(found.rule));
+    let granted = rule.is_some_and(|rule| rule.written == Written::Grant);
+    let reason = match (found.failed, found.effect) {
+        (Some(why), _) => Reason::RuleFailed(why),
+        (None, Effect::Allow) if granted => Reason::Granted,
+        (None, Effect::Allow) => Reason::RuleAllowed,
+        (None, Effect::DryRun) => Reason::DryRun,
+        (None, Effect::Approve) => Reason::NeedsApproval,
+        (None, Effect::Deny) => Reason::RuleDenied,
+    };
     Verdict {
-        rule,
-        ..plain(effect, reason)
+        rule: rule.map(|rule| Arc::clone(&rule.id)),
+        ..plain(found.effect, reason)
     }
 }
 
@@ -231,31 +253,93 @@ fn within_list(set: &PolicySet, callers: &Callers, server: Option<&Server>) -> b
     host.servers.contains(&server.name)
 }
 
-/// The first rule of each kind that matches, in the order of the files.
-#[derive(Default)]
-struct Matched {
-    deny: Option<Id>,
-    allow: Option<Id>,
-    observed_deny: Option<Id>,
-    observed_allow: Option<Id>,
+/// A rule that counts, and for what.
+#[derive(Clone, Copy)]
+struct Found {
+    rule: Id,
+    effect: Effect,
+    failed: Option<Unevaluated>,
 }
 
-impl Matched {
-    fn add(&mut self, id: Id, rule: &Rule) {
-        let slot = match (rule.mode, rule.effect) {
-            (Mode::Enforce, Effect::Deny) => &mut self.deny,
-            (Mode::Enforce, Effect::Allow) => &mut self.allow,
-            (Mode::Observe, Effect::Deny) => &mut self.observed_deny,
-            (Mode::Observe, Effect::Allow) => &mut self.observed_allow,
-        };
-        *slot = first(*slot, Some(id));
+/// The first rule of each effect, in the order of the files.
+#[derive(Clone, Copy, Default)]
+struct ByEffect {
+    deny: Option<Found>,
+    approve: Option<Found>,
+    dry_run: Option<Found>,
+    allow: Option<Found>,
+    /// An allow rule that could not be evaluated: why nothing is allowed, where nothing else says anything.
+    failed: Option<Found>,
+}
+
+impl ByEffect {
+    const fn slots(&self) -> [Option<Found>; 5] {
+        [
+            self.deny,
+            self.approve,
+            self.dry_run,
+            self.allow,
+            self.failed,
+        ]
+    }
+
+    fn strongest(&self) -> Option<Found> {
+        self.slots().into_iter().flatten().next()
+    }
+
+    fn or(&self, other: &Self) -> Self {
+        Self {
+            deny: first(self.deny, other.deny),
+            approve: first(self.approve, other.approve),
+            dry_run: first(self.dry_run, other.dry_run),
+            allow: first(self.allow, other.allow),
+            failed: first(self.failed, other.failed),
+        }
     }
 }
 
-/// The smaller of two positions.
-fn first(left: Option<Id>, right: Option<Id>) -> Option<Id> {
+/// What matched, by whether it is enforced.
+#[derive(Default)]
+struct Matched {
+    enforced: ByEffect,
+    observed: ByEffect,
+}
+
+impl Matched {
+    /// Notes a rule that [`compare`] said this of.
+    fn add(&mut self, rule: Id, written: &Rule, outcome: Outcome) {
+        let (failed, by_effect) = match outcome {
+            Outcome::Matched => (None, &mut self.enforced),
+            Outcome::Observed => (None, &mut self.observed),
+            Outcome::Failed(why) => (Some(why), &mut self.enforced),
+            Outcome::FailedObserved(why) => (Some(why), &mut self.observed),
+            _ => return,
+        };
+        // What cannot be evaluated denies, whatever else it would have asked for.
+        let effect = match failed {
+            Some(_) => Effect::Deny,
+            None => written.effect,
+        };
+        let found = Found {
+            rule,
+            effect,
+            failed,
+        };
+        let slot = match (written.effect, effect) {
+            (Effect::Allow, Effect::Deny) => &mut by_effect.failed,
+            (_, Effect::Deny) => &mut by_effect.deny,
+            (_, Effect::Approve) => &mut by_effect.approve,
+            (_, Effect::DryRun) => &mut by_effect.dry_run,
+            (_, Effect::Allow) => &mut by_effect.allow,
+        };
+        *slot = first(*slot, Some(found));
+    }
+}
+
+/// The one that stands earlier.
+fn first(left: Option<Found>, right: Option<Found>) -> Option<Found> {
     match (left, right) {
-        (Some(left), Some(right)) => Some(left.min(right)),
+        (Some(left), Some(right)) => Some(if right.rule < left.rule { right } else { left }),
         (left, right) => left.or(right),
     }
 }
@@ -280,26 +364,23 @@ fn match_rules<W: Watch>(
             } else {
                 compare(rule, question, now)
             };
-            watch.note(
-                || Subject::Rule(std::sync::Arc::clone(&rule.id)),
-                Some(&rule.place),
-                outcome,
-            );
-            if matches!(outcome, Outcome::Matched | Outcome::Observed) {
-                matched.add(id, rule);
+            let subject = || match rule.written {
+                Written::Rule => Subject::Rule(Arc::clone(&rule.id)),
+                Written::Grant => Subject::Grant(Arc::clone(&rule.id)),
+            };
+            watch.note(subject, Some(&rule.place), outcome);
+            if let Arguments::Given(arguments) = question.arguments
+                && came_to_arguments(outcome)
+            {
+                watch.trace(|| trace(rule, arguments));
             }
+            matched.add(id, rule, outcome);
         }
     } else {
         for slots in set.index().rules.slots(question.server) {
             slots.candidates(&callers.ids, question.name, |id| {
-                let Some(rule) = set.rules().get(position(id)) else {
-                    return;
-                };
-                if matches!(
-                    compare(rule, question, now),
-                    Outcome::Matched | Outcome::Observed
-                ) {
-                    matched.add(id, rule);
+                if let Some(rule) = set.rules().get(position(id)) {
+                    matched.add(id, rule, compare(rule, question, now));
                 }
             });
         }
@@ -307,36 +388,72 @@ fn match_rules<W: Watch>(
     matched
 }
 
+const fn came_to_arguments(outcome: Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::Matched
+            | Outcome::Observed
+            | Outcome::OtherArguments
+            | Outcome::Failed(_)
+            | Outcome::FailedObserved(_)
+    )
+}
+
+/// Each test of a rule by itself.
+fn trace(rule: &Rule, arguments: Option<Json<'_>>) -> Vec<Tested> {
+    let tested = |test: &ArgumentTest| Tested {
+        test: test.to_string(),
+        holds: arguments::hold(std::slice::from_ref(test), arguments, quantity(rule)),
+    };
+    rule.args.iter().map(tested).collect()
+}
+
+fn quantity(rule: &Rule) -> Quantity {
+    match rule.effect {
+        Effect::Allow => Quantity::All,
+        Effect::DryRun | Effect::Approve | Effect::Deny => Quantity::Some,
+    }
+}
+
 /// Compares a rule with a question about one of its servers by one of its callers.
 fn compare(rule: &Rule, question: &Question<'_>, now: Timestamp) -> Outcome {
-    let method = match (&rule.methods, &rule.tools, question.method) {
+    let method = match (&rule.methods, question.method) {
         // What a method does that nobody here knows is allowed only by its name.
-        (None, Selector::Any, _) => question.known || rule.effect == Effect::Deny,
-        (None, _, Some(method)) => method == TOOLS_CALL,
-        (Some(globs), _, Some(method)) => globs.iter().any(|glob| glob.matches(method)),
-        (_, _, None) => false,
+        (None, _) if rule.is_about_everything() => question.known || rule.effect != Effect::Allow,
+        (None, Some(method)) => method == TOOLS_CALL,
+        (Some(globs), Some(method)) => globs.iter().any(|glob| glob.matches(method)),
+        (_, None) => false,
     };
     if !method {
         return Outcome::OtherMethod;
     }
-    let tool = match (&rule.tools, question.classes) {
-        (Selector::Any, _) => None,
-        (Selector::Names(globs), _) => {
-            (!globs.iter().any(|glob| glob.matches(question.name))).then_some(Outcome::OtherName)
+    if let Some(globs) = rule.tools.names()
+        && !globs.iter().any(|glob| glob.matches(question.name))
+    {
+        return Outcome::OtherName;
+    }
+    if let Some(named) = rule.tools.classes() {
+        let matches = question.classes.is_some_and(|classes| match rule.effect {
+            Effect::Allow => classes.is_within(named),
+            Effect::DryRun | Effect::Approve | Effect::Deny => classes.meets(named),
+        });
+        if !matches {
+            return Outcome::OtherClass;
         }
-        (Selector::Classes(named), Some(classes)) => {
-            let matches = match rule.effect {
-                Effect::Allow => classes.is_within(*named),
-                Effect::Deny => classes.meets(*named),
-            };
-            (!matches).then_some(Outcome::OtherClass)
-        }
-        (Selector::Classes(_), None) => Some(Outcome::OtherClass),
+    }
+    if rule.expires.is_some_and(|date| date.is_past(now)) {
+        return Outcome::Expired;
+    }
+    let held = match question.arguments {
+        _ if !rule.is_conditional() => Ok(true),
+        Arguments::Given(arguments) => arguments::hold(&rule.args, arguments, quantity(rule)),
+        Arguments::Open => Ok(rule.effect == Effect::Allow),
     };
-    match tool {
-        Some(other) => other,
-        None if rule.expires.is_some_and(|date| date.is_past(now)) => Outcome::Expired,
-        None if rule.mode == Mode::Observe => Outcome::Observed,
-        None => Outcome::Matched,
+    match (held, rule.mode) {
+        (Ok(false), _) => Outcome::OtherArguments,
+        (Ok(true), Mode::Enforce) => Outcome::Matched,
+        (Ok(true), Mode::Observe) => Outcome::Observed,
+        (Err(why), Mode::Enforce) => Outcome::Failed(why),
+        (Err(why), Mode::Observe) => Outcome::FailedObserved(why),
     }
 }

@@ -5,6 +5,7 @@
 //! ones with [`Verdict::would`] set. It never opens the network: whether a workload may start, resolve,
 //! connect, or speak HTTP to a host at all is enforced in every mode.
 
+mod arguments;
 mod explain;
 mod limits;
 mod mcp;
@@ -13,7 +14,8 @@ mod request;
 mod verdict;
 mod watch;
 
-pub use self::explain::{Considered, Explanation, Outcome, Subject};
+pub use self::arguments::Unevaluated;
+pub use self::explain::{Considered, Explanation, Outcome, Subject, Tested};
 pub use self::limits::{Count, Counter, LimitKey, Used, limit_keys};
 pub use self::network::{Binding, Range, ports_for, ranges};
 pub use self::request::{Action, Caller, Hints, Request, Target, Workload};
@@ -25,7 +27,7 @@ use crate::model::{Effect, Mode};
 use crate::set::PolicySet;
 use crate::time::Timestamp;
 
-/// Decides. Deny beats allow, and what nothing allows is denied.
+/// Decides. Deny beats approve beats dry run beats allow, and what nothing allows is denied.
 pub fn evaluate(set: &PolicySet, request: &Request<'_>) -> Verdict {
     decide(set, request, &mut Blind)
 }
@@ -49,6 +51,7 @@ fn decide(set: &PolicySet, request: &Request<'_>, watch: &mut impl Watch) -> Ver
             server,
             method,
             name,
+            arguments,
             hints,
             session,
         } => {
@@ -56,6 +59,7 @@ fn decide(set: &PolicySet, request: &Request<'_>, watch: &mut impl Watch) -> Ver
                 server,
                 method,
                 name,
+                arguments: mcp::Arguments::Given(arguments),
                 hints,
                 session,
             };
@@ -107,11 +111,13 @@ pub fn listable(
         server,
         method: TOOLS_CALL,
         name: Some(tool),
+        arguments: mcp::Arguments::Open,
         hints,
         session: None,
     };
     let callers = Callers::of(set, &caller);
-    mcp::by_rules(set, &callers, &message, now, &mut Blind).effect == Effect::Allow
+    // What needs an approval or is run dry can be called.
+    mcp::by_rules(set, &callers, &message, now, &mut Blind).effect != Effect::Deny
 }
 
 /// The caller as numbers: the host that it is, and the identities that its user has.
@@ -173,13 +179,13 @@ fn deny(reason: Reason) -> Verdict {
     plain(Effect::Deny, reason)
 }
 
-/// Lets a denial pass that is only observed, and says what it would have been.
+/// Lets pass what is not allowed and only observed, and says what it would have been.
 fn observed(verdict: Verdict) -> Verdict {
     if verdict.effect == Effect::Allow {
         return verdict;
     }
     let would = Would {
-        effect: Effect::Deny,
+        effect: verdict.effect,
         rule: verdict.rule.clone(),
         reason: verdict.reason,
     };

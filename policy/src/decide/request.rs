@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::limits::Count;
+use crate::json::Json;
 use crate::model::Protocol;
 use crate::name::Name;
 use crate::time::Timestamp;
@@ -85,6 +86,8 @@ pub enum Action<'a> {
         method: &'a str,
         /// The tool, prompt or resource URI that it names (see [`methods`](crate::methods)).
         name: Option<&'a str>,
+        /// Its arguments, decoded; `None`: it has none.
+        arguments: Option<Json<'a>>,
         /// The hints that the server lists for the tool.
         hints: Option<Hints>,
         /// The MCP session.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::arguments::Unevaluated;
 use crate::model::{ClassSet, Effect, Kind, Mode, Tls, Wire};
 use crate::path::PathFault;
 
@@ -82,8 +83,16 @@ pub enum Reason {
     Reachable,
     /// An egress entry, a fetch host or a listed server allows it.
     EgressAllowed,
+    /// A grant of a role matched and nothing stronger did.
+    Granted,
     /// A deny rule matched.
     RuleDenied,
+    /// A rule asks for an approval and none denies.
+    NeedsApproval,
+    /// A rule asks for a dry run, and none for anything stronger.
+    DryRun,
+    /// The rule could not be evaluated: one that restricts denies then, one that allows does not allow.
+    RuleFailed(Unevaluated),
     /// No rule matched.
     NoRule,
     /// The method is unknown and no rule names it.
@@ -124,6 +133,8 @@ pub enum Reason {
     UpgradeNotAllowed,
     /// The limit with this index is used up.
     LimitReached(usize),
+    /// The limit with this index sums an argument that is no number, negative, or finer than it can tell.
+    AmountRefused(usize),
     /// The limit with this index applies, and its count was not given.
     CountMissing(usize),
 }
@@ -136,7 +147,19 @@ impl Reason {
             Self::RuleAllowed => "a rule allows it",
             Self::Reachable => "follows from reaching the server",
             Self::EgressAllowed => "the egress list allows it",
+            Self::Granted => "a role grants it",
             Self::RuleDenied => "a rule denies it",
+            Self::NeedsApproval => "a rule asks for an approval",
+            Self::DryRun => "a rule asks for a dry run",
+            Self::RuleFailed(Unevaluated::TooDeep) => {
+                "a rule could not be evaluated: the arguments are nested too deeply"
+            }
+            Self::RuleFailed(Unevaluated::TooLarge) => {
+                "a rule could not be evaluated: the arguments are too large"
+            }
+            Self::RuleFailed(Unevaluated::OtherType) => {
+                "a rule could not be evaluated: an argument is of another type than its test is for"
+            }
             Self::NoRule => "no rule matched",
             Self::UnknownMethod => "unknown method that no rule names",
             Self::NotReachable => "the caller may not reach the server",
@@ -157,6 +180,7 @@ impl Reason {
             Self::PathRefused(_) => "the path is refused",
             Self::UpgradeNotAllowed => "an upgrade is not allowed",
             Self::LimitReached(_) => "a limit is reached",
+            Self::AmountRefused(_) => "an argument that a limit sums cannot be summed",
             Self::CountMissing(_) => "a limit's count is missing",
         }
     }

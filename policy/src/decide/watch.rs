@@ -1,6 +1,6 @@
 //! How `explain` looks over the shoulder of the one engine.
 
-use super::explain::{Considered, Outcome, Subject};
+use super::explain::{Considered, Outcome, Subject, Tested};
 use crate::fault::Place;
 
 /// Sees what the engine considers.
@@ -9,6 +9,8 @@ pub(super) trait Watch {
     const ALL: bool;
     /// Notes one outcome.
     fn note(&mut self, subject: impl FnOnce() -> Subject, place: Option<&Place>, outcome: Outcome);
+    /// Adds the tests of what was noted last.
+    fn trace(&mut self, tests: impl FnOnce() -> Vec<Tested>);
 }
 
 /// Sees nothing and costs nothing.
@@ -17,6 +19,7 @@ pub(super) struct Blind;
 impl Watch for Blind {
     const ALL: bool = false;
     fn note(&mut self, _: impl FnOnce() -> Subject, _: Option<&Place>, _: Outcome) {}
+    fn trace(&mut self, _: impl FnOnce() -> Vec<Tested>) {}
 }
 
 /// Writes everything down.
@@ -30,6 +33,13 @@ impl Watch for Notes {
             subject: subject(),
             place: place.cloned(),
             outcome,
+            trace: Vec::new(),
         });
+    }
+
+    fn trace(&mut self, tests: impl FnOnce() -> Vec<Tested>) {
+        if let Some(last) = self.0.last_mut() {
+            last.trace = tests();
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Id, Map, position};
 use crate::load::Draft;
-use crate::model::{Effect, Mode, Rule, Selector};
+use crate::model::{Effect, Mode, Rule};
 use crate::time::{Date, Timestamp};
 
 /// Stands for everyone in place of a caller's number.
@@ -125,18 +125,17 @@ struct Slot {
 
 impl Slot {
     fn insert(&mut self, id: Id, rule: &Rule) {
+        // A rule that asks for approvals is often about everyone, and is not meant to let everyone in.
         if rule.effect == Effect::Allow && rule.mode == Mode::Enforce {
             self.reach.add(rule.expires);
         }
-        match &rule.tools {
-            Selector::Any | Selector::Classes(_) => self.prefixes.insert("", id),
-            Selector::Names(globs) => {
-                for glob in globs {
-                    match glob.literal() {
-                        Some(name) => self.exact.entry(name.into()).or_default().push(id),
-                        None => self.prefixes.insert(glob.prefix(), id),
-                    }
-                }
+        let Some(globs) = rule.tools.names() else {
+            return self.prefixes.insert("", id);
+        };
+        for glob in globs {
+            match glob.literal() {
+                Some(name) => self.exact.entry(name.into()).or_default().push(id),
+                None => self.prefixes.insert(glob.prefix(), id),
             }
         }
     }

@@ -1,6 +1,8 @@
 //! From a file's tree to the model: shapes, words and numbers. References are checked later, over all files.
 
+mod argument;
 mod egress;
+mod role;
 mod rule;
 mod server;
 pub(crate) mod tables;
@@ -8,8 +10,10 @@ mod words;
 
 use std::sync::Arc;
 
+pub(crate) use self::role::settle;
+
 use crate::fault::{Fault, Place, Source};
-use crate::model::{Host, Identity, Limit, Mode, Rule, Server};
+use crate::model::{Host, Identity, Limit, Mode, Role, Rule, Server};
 use crate::yaml::{self, Node, Reader, Span};
 
 /// What kind of thing a name names.
@@ -18,11 +22,14 @@ pub(crate) enum Kind {
     Server,
     Host,
     Identity,
+    Role,
     Rule,
     /// A key of the whole policy that only one file may set.
     Setting,
-    /// Whom a rule may be about: an identity or a host.
+    /// Whom a rule may be about: an identity, a host or a role.
     Who,
+    /// Who may belong to a role: an identity or a host.
+    Member,
 }
 
 /// A name, and where it stands.
@@ -39,6 +46,8 @@ pub(crate) struct Draft {
     pub(crate) servers: Vec<Server>,
     pub(crate) hosts: Vec<Host>,
     pub(crate) identities: Vec<Identity>,
+    pub(crate) roles: Vec<Role>,
+    /// As written; once [settled](settle), the grants of all roles too.
     pub(crate) rules: Vec<Rule>,
     pub(crate) limits: Vec<Limit>,
     pub(crate) mode: Mode,
@@ -79,6 +88,7 @@ impl Loader<'_> {
             ("servers", Self::server as fn(&mut Self, &str, Span, &Node)),
             ("hosts", Self::host),
             ("identities", Self::identity),
+            ("roles", Self::role),
         ] {
             let Some(node) = fields.get(key) else {
                 continue;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::words::{check_name, date, rate};
+use super::words::{check_name, date, duration, rate};
 use super::{Kind, Loader, tables};
-use crate::model::{Cap, ClassSet, Limit, Rule, Selector};
+use crate::model::{Cap, Class, ClassSet, Effect, Limit, Pointer, Rule, Selector, Written};
+use crate::number::{Amount, Decimal};
 use crate::yaml::{Fields, Node, Value};
 
 impl Loader<'_> {
@@ -20,7 +21,7 @@ impl Loader<'_> {
                 let id = self.reader.parsed(node, "a name", parse)?;
                 Some(self.define(Kind::Rule, &id, node.span))
             });
-        let who = self.narrowing(fields, "who", Kind::Who, "identities or hosts");
+        let who = self.narrowing(fields, "who", Kind::Who, "identities, hosts or roles");
         let servers = self.narrowing(fields, "servers", Kind::Server, "servers");
         let methods = fields
             .get("methods")
@@ -29,10 +30,14 @@ impl Loader<'_> {
         let effect = self
             .reader
             .required(fields, "effect", "a rule")
-            .and_then(|node| {
-                self.reader
-                    .choice(node, &tables::EFFECTS, &tables::EFFECTS_LATER)
-            });
+            .and_then(|node| self.reader.choice(node, &tables::EFFECTS, &[]));
+        let args = self.arguments(fields, effect);
+        let approvers =
+            self.narrowing(fields, "approvers", Kind::Who, "identities, hosts or roles");
+        let timeout_ms = fields
+            .get("timeout")
+            .and_then(|node| self.reader.parsed(node, "a time as `10m`", duration));
+        self.check_approval(fields, effect);
         let mode = fields
             .get("mode")
             .and_then(|node| self.reader.choice(node, &tables::MODES, &[]));
@@ -43,23 +48,39 @@ impl Loader<'_> {
         let expires = fields
             .get("expires")
             .and_then(|node| self.reader.parsed(node, "a day as `2027-02-01`", date));
-        let (Some(id), Some(tools), Some(effect)) = (id, tools, effect) else {
+        let (Some(id), Some(tools), Some(args), Some(effect)) = (id, tools, args, effect) else {
             return;
         };
         let place = self.reader.place(fields.span);
         let mode = mode.unwrap_or_default();
         self.draft.rules.push(Rule {
             id,
+            written: Written::Rule,
             who,
             servers,
             methods,
             tools,
+            args,
             effect,
             mode,
             reason,
+            approvers,
+            timeout_ms,
             expires,
             place,
         });
+    }
+
+    /// What only an approval has.
+    fn check_approval(&mut self, fields: Fields<'_>, effect: Option<Effect>) {
+        for key in ["approvers", "timeout"] {
+            if let Some(node) = fields.get(key)
+                && effect.is_some_and(|effect| effect != Effect::Approve)
+            {
+                self.reader
+                    .fault(node.span, format!("`{key}` needs `effect: approve`"));
+            }
+        }
     }
 
     pub(super) fn limit(&mut self, node: &Node) {
@@ -91,6 +112,10 @@ impl Loader<'_> {
         }
         let servers = self.narrowing(fields, "servers", Kind::Server, "servers");
         let tools = self.selector(fields);
+        let sum = fields.get("sum").and_then(|node| {
+            self.reader
+                .parsed(node, "a pointer as `/amountCents`", Pointer::parse)
+        });
         let cap = self.cap(fields);
         let (Some(tools), Some(cap)) = (tools, cap) else {
             return;
@@ -100,35 +125,72 @@ impl Loader<'_> {
             per,
             servers,
             tools,
+            sum,
             cap,
             place,
         });
     }
 
     fn cap(&mut self, fields: Fields<'_>) -> Option<Cap> {
-        match (fields.get("calls"), fields.get("rate")) {
-            (Some(node), None) => self
-                .reader
-                .integer(node, "a number of calls", 1..=1_000_000_000)
-                .map(Cap::Calls),
-            (None, Some(node)) => self.reader.parsed(node, "a rate as `60/min`", rate),
-            (Some(_), Some(node)) => {
-                self.reader
-                    .fault(node.span, "a limit has either `calls` or `rate`");
-                None
+        let kinds = ["calls", "rate", "sum"];
+        let given: Vec<&str> = kinds
+            .into_iter()
+            .filter(|key| fields.get(key).is_some())
+            .collect();
+        let [kind] = given.as_slice() else {
+            let message = match given.as_slice() {
+                [] => "a limit needs one of `calls`, `rate` and `sum`",
+                _ => "a limit has only one of `calls`, `rate` and `sum`",
+            };
+            let second = given.get(1).and_then(|key| fields.get(key));
+            self.reader
+                .fault(second.map_or(fields.span, |node| node.span), message);
+            return None;
+        };
+        if *kind != "sum" {
+            for key in ["max", "window"] {
+                if let Some(node) = fields.get(key) {
+                    self.reader
+                        .fault(node.span, format!("`{key}` needs `sum` beside it"));
+                }
             }
-            // A limit of a later kind has been refused by name already.
-            (None, None) if fields.get("sum").is_some() => None,
-            (None, None) => {
-                self.reader
-                    .fault(fields.span, "a limit needs `calls` or `rate`");
-                None
+        }
+        match *kind {
+            "calls" => self
+                .reader
+                .integer(fields.get("calls")?, "a number of calls", 1..=1_000_000_000)
+                .map(Cap::Calls),
+            "rate" => self
+                .reader
+                .parsed(fields.get("rate")?, "a rate as `60/min`", rate),
+            _ => {
+                let max = self.reader.required(fields, "max", "a limit with `sum`");
+                let max = max.and_then(|node| self.amount(node));
+                let window = self.reader.required(fields, "window", "a limit with `sum`");
+                let window_ms =
+                    window.and_then(|node| self.reader.parsed(node, "a time as `24h`", duration));
+                Some(Cap::Sum {
+                    max: max?,
+                    window_ms: window_ms?,
+                })
             }
         }
     }
 
+    fn amount(&mut self, node: &Node) -> Option<Amount> {
+        let number = self.number(node)?;
+        let amount = Decimal::parse(&number).and_then(Decimal::amount);
+        if amount.is_none() {
+            self.reader.fault(
+                node.span,
+                "a sum is between 0 and 10^19, with at most nine digits behind the point",
+            );
+        }
+        amount
+    }
+
     /// A list of names that narrows; left out it means everything, so it may not be empty.
-    fn narrowing(
+    pub(super) fn narrowing(
         &mut self,
         fields: Fields<'_>,
         key: &str,
@@ -139,12 +201,27 @@ impl Loader<'_> {
             return Vec::new();
         };
         if matches!(&node.value, Value::List(items) if items.is_empty()) {
-            self.reader.fault(
-                node.span,
-                format!("an empty `{key}` can never match; leave it out to mean all"),
-            );
+            let message = match key {
+                "members" | "approvers" => format!("an empty `{key}` names nobody"),
+                _ => format!("an empty `{key}` can never match; leave it out to mean all"),
+            };
+            self.reader.fault(node.span, message);
         }
         self.mentions(kind, node, what)
+    }
+
+    /// One class or a list of them, never empty.
+    pub(super) fn classes(&mut self, node: &Node) -> ClassSet {
+        let items = self.reader.one_or_list(node);
+        if items.is_empty() {
+            self.reader
+                .fault(node.span, "an empty list of classes matches nothing");
+        }
+        let classes: Vec<Class> = items
+            .iter()
+            .filter_map(|item| self.reader.choice(item, &tables::CLASSES, &[]))
+            .collect();
+        ClassSet::of(&classes)
     }
 
     /// `tools`: patterns, or `{ class: … }`. `None` after a fault.
@@ -157,16 +234,7 @@ impl Loader<'_> {
             Value::Map(_) => {
                 let fields = self.reader.fields(node, &tables::SELECTOR)?;
                 let node = self.reader.required(fields, "class", "`tools`")?;
-                let items = self.reader.one_or_list(node);
-                if items.is_empty() {
-                    self.reader
-                        .fault(node.span, "an empty list of classes matches nothing");
-                }
-                let classes: Vec<_> = items
-                    .iter()
-                    .filter_map(|item| self.reader.choice(item, &tables::CLASSES, &[]))
-                    .collect();
-                Selector::Classes(ClassSet::of(&classes))
+                Selector::Classes(self.classes(node))
             }
             Value::Scalar { .. } | Value::List(_) => {
                 Selector::Names(self.globs(node, "patterns of tools"))

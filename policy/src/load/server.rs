@@ -11,7 +11,7 @@ use crate::yaml::{Fields, Node, Span, Value};
 
 impl Loader<'_> {
     /// Checks the name that a mapping's key gives, and notes it.
-    fn named(&mut self, kind: Kind, name: &str, span: Span) -> std::sync::Arc<str> {
+    pub(super) fn named(&mut self, kind: Kind, name: &str, span: Span) -> std::sync::Arc<str> {
         if let Err(why) = check_name(name) {
             self.reader.fault(
                 span,

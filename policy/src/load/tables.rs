@@ -1,6 +1,6 @@
 //! The words of the policy language: keys and values, and those that are documented for later versions.
 
-use crate::model::{Class, Data, Effect, Mode, Per, Tls};
+use crate::model::{Class, Data, Effect, Mode, Per, Tls, Type};
 use crate::yaml::Keys;
 
 pub(crate) const FILE: Keys = Keys {
@@ -10,13 +10,13 @@ pub(crate) const FILE: Keys = Keys {
         "servers",
         "hosts",
         "identities",
+        "roles",
         "rules",
         "limits",
         "mode",
         "strict_review",
     ],
     later: &[
-        "roles",
         "breaker",
         "mask",
         "detect",
@@ -94,9 +94,43 @@ pub(crate) const IDENTITY: Keys = Keys {
 pub(crate) const RULE: Keys = Keys {
     what: "a rule",
     known: &[
-        "id", "who", "servers", "methods", "tools", "effect", "mode", "reason", "expires",
+        "id",
+        "who",
+        "servers",
+        "methods",
+        "tools",
+        "args",
+        "effect",
+        "approvers",
+        "timeout",
+        "mode",
+        "reason",
+        "expires",
     ],
-    later: &["args", "when", "approvers", "timeout"],
+    later: &["when"],
+};
+pub(crate) const ARGUMENT: Keys = Keys {
+    what: "a test",
+    known: &[
+        "field", "any", "keys", "matches", "glob", "min", "max", "above", "below", "in", "length",
+        "type", "absent",
+    ],
+    later: &[],
+};
+pub(crate) const LENGTH: Keys = Keys {
+    what: "`length`",
+    known: &["min", "max"],
+    later: &[],
+};
+pub(crate) const ROLE: Keys = Keys {
+    what: "a role",
+    known: &["members", "grants"],
+    later: &[],
+};
+pub(crate) const GRANT: Keys = Keys {
+    what: "a grant",
+    known: &["servers", "tools", "classes"],
+    later: &[],
 };
 pub(crate) const SELECTOR: Keys = Keys {
     what: "`tools`",
@@ -105,14 +139,29 @@ pub(crate) const SELECTOR: Keys = Keys {
 };
 pub(crate) const LIMIT: Keys = Keys {
     what: "a limit",
-    known: &["per", "servers", "tools", "calls", "rate"],
-    later: &["sum", "max", "window"],
+    known: &[
+        "per", "servers", "tools", "calls", "rate", "sum", "max", "window",
+    ],
+    later: &[],
 };
 
 pub(crate) const MODES: [(&str, Mode); 2] =
     [("enforce", Mode::Enforce), ("observe", Mode::Observe)];
-pub(crate) const EFFECTS: [(&str, Effect); 2] = [("allow", Effect::Allow), ("deny", Effect::Deny)];
-pub(crate) const EFFECTS_LATER: [&str; 2] = ["approve", "dry_run"];
+pub(crate) const EFFECTS: [(&str, Effect); 4] = [
+    ("allow", Effect::Allow),
+    ("deny", Effect::Deny),
+    ("approve", Effect::Approve),
+    ("dry_run", Effect::DryRun),
+];
+pub(crate) const TYPES: [(&str, Type); 7] = [
+    ("string", Type::String),
+    ("number", Type::Number),
+    ("integer", Type::Integer),
+    ("boolean", Type::Boolean),
+    ("null", Type::Null),
+    ("array", Type::Array),
+    ("object", Type::Object),
+];
 pub(crate) const CLASSES: [(&str, Class); 4] = [
     ("read", Class::Read),
     ("write", Class::Write),

@@ -133,6 +133,29 @@ pub(super) fn rate(text: &str) -> Result<Cap, String> {
     Ok(Cap::Rate { calls, window_ms })
 }
 
+/// `10m`, in milliseconds.
+pub(super) fn duration(text: &str) -> Result<u64, &'static str> {
+    /// A year: what waits longer waits forever.
+    const MOST: u64 = 366 * 86_400_000;
+    let at = text
+        .find(|c: char| !c.is_ascii_digit())
+        .ok_or("the unit is missing, as in `10m`")?;
+    let (number, unit) = text.split_at(at);
+    let unit = match unit {
+        "s" => 1_000_u64,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err("the unit is `s`, `m`, `h` or `d`"),
+    };
+    Some(number)
+        .filter(|number| !number.starts_with('0'))
+        .and_then(|number| number.parse::<u64>().ok())
+        .and_then(|number| number.checked_mul(unit))
+        .filter(|duration| *duration <= MOST)
+        .ok_or("the time is between 1s and 366d")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,6 +174,23 @@ mod tests {
             "60 /min", "6/min/2",
         ] {
             assert!(rate(bad).is_err(), "{bad}");
+        }
+        assert_eq!(duration("10m"), Ok(600_000));
+        assert_eq!(duration("24h"), Ok(86_400_000));
+        for bad in [
+            "",
+            "10",
+            "m",
+            "0m",
+            "05m",
+            "1.5h",
+            "-1s",
+            "367d",
+            "10 m",
+            "1w",
+            "99999999999999999999s",
+        ] {
+            assert!(duration(bad).is_err(), "{bad}");
         }
         for bad in ["", "-x", ".x", "a b", "a/b", "é", "a\n", &"a".repeat(65)] {
             assert!(check_name(bad).is_err(), "{bad}");

@@ -1,16 +1,24 @@
-//! What a policy says, typed: the register of servers, hosts, identities, rules and limits.
+//! What a policy says, typed: the register of servers, hosts, identities, roles, rules and limits.
 
+mod argument;
 mod egress;
+mod role;
 mod rule;
 mod url;
 
 use std::fmt;
 use std::sync::Arc;
 
+pub(crate) use self::argument::Segment;
+pub use self::argument::{
+    ArgumentPlace, ArgumentTest, Bound, Pattern, PatternFault, Pointer, PointerFault, Scalar, Test,
+    Type,
+};
 pub use self::egress::{
     Cidr, CidrFault, EgressRule, HostRule, Kind, Protocol, RangeRule, Tls, Wire,
 };
-pub use self::rule::{Cap, Class, ClassSet, Effect, Limit, Mode, Per, Rule, Selector};
+pub use self::role::{Grant, Role};
+pub use self::rule::{Cap, Class, ClassSet, Effect, Limit, Mode, Per, Rule, Selector, Written};
 pub use self::url::{Endpoint, Url, UrlFault};
 use crate::fault::Place;
 use crate::glob::Glob;

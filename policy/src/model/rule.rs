@@ -3,33 +3,72 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::argument::{ArgumentTest, Pointer};
 use crate::fault::Place;
 use crate::glob::Glob;
+use crate::number::Amount;
 use crate::time::Date;
 
-/// One rule.
+/// One rule, or one grant of a role.
 #[derive(Debug, Clone)]
 pub struct Rule {
-    /// Its name, unique over all files.
+    /// Its name, unique over all files; of the first grant of role `reader` it is `reader/1`.
     pub id: Arc<str>,
-    /// Identities and hosts that it is about; empty: everyone.
+    /// How it is written.
+    pub written: Written,
+    /// Identities and hosts that it is about, roles replaced by their members; empty: everyone.
     pub who: Vec<Arc<str>>,
     /// Servers that it is about; empty: all.
     pub servers: Vec<Arc<str>>,
-    /// Patterns over the method; `None` means `tools/call` where `tools` is given, else every method.
+    /// Patterns over the method; `None` means every method where the rule
+    /// [is about everything](Self::is_about_everything), else `tools/call`.
     pub methods: Option<Vec<Glob>>,
     /// Which tools, prompts or resources.
     pub tools: Selector,
+    /// What must hold of the arguments.
+    pub args: Vec<ArgumentTest>,
     /// What follows.
     pub effect: Effect,
     /// Whether it is enforced.
     pub mode: Mode,
     /// What the record says about it.
     pub reason: Option<String>,
+    /// Who may approve, of a rule that asks for an approval: identities and hosts, roles replaced by their
+    /// members.
+    pub approvers: Vec<Arc<str>>,
+    /// How long an approval is waited for, in milliseconds.
+    pub timeout_ms: Option<u64>,
     /// The last day (UTC) on which it holds.
     pub expires: Option<Date>,
     /// Where it is defined.
     pub place: Place,
+}
+
+impl Rule {
+    /// Whether it narrows nothing but who and which servers, so that every method is meant, and starting the
+    /// server too. What asks for an approval or a dry run is about calls alone.
+    #[must_use]
+    pub fn is_about_everything(&self) -> bool {
+        self.methods.is_none()
+            && self.tools == Selector::Any
+            && self.args.is_empty()
+            && matches!(self.effect, Effect::Allow | Effect::Deny)
+    }
+
+    /// Whether it looks at more than the name of what is called.
+    #[must_use]
+    pub fn is_conditional(&self) -> bool {
+        !self.args.is_empty()
+    }
+}
+
+/// How a rule is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// Under `rules`.
+    Rule,
+    /// As a grant of a role.
+    Grant,
 }
 
 /// Which tools (or prompts, or resources) a rule or limit is about.
@@ -39,16 +78,42 @@ pub enum Selector {
     Any,
     /// Those whose name matches one of the patterns; a request without a name has the empty one.
     Names(Vec<Glob>),
-    /// Tools of these classes; never anything but a tool. A deny rule or limit means a tool with any of
-    /// them, an allow rule a tool with no other.
+    /// Tools of these classes; never anything but a tool. A rule that allows means a tool with no other
+    /// class, any other rule or limit a tool with any of them.
     Classes(ClassSet),
+    /// Both: tools of these names and of these classes.
+    Both(Vec<Glob>, ClassSet),
 }
 
-/// What a decision says.
+impl Selector {
+    /// The patterns over names, where names count.
+    #[must_use]
+    pub fn names(&self) -> Option<&[Glob]> {
+        match self {
+            Self::Names(names) | Self::Both(names, _) => Some(names),
+            Self::Any | Self::Classes(_) => None,
+        }
+    }
+
+    /// The classes, where classes count.
+    #[must_use]
+    pub const fn classes(&self) -> Option<ClassSet> {
+        match self {
+            Self::Classes(classes) | Self::Both(_, classes) => Some(*classes),
+            Self::Any | Self::Names(_) => None,
+        }
+    }
+}
+
+/// What a decision says, from the weakest to the strongest: of several rules the strongest effect counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Effect {
     /// It may happen.
     Allow,
+    /// It is answered as if it happened, and does not.
+    DryRun,
+    /// It waits for a person.
+    Approve,
     /// It may not.
     Deny,
 }
@@ -57,6 +122,8 @@ impl fmt::Display for Effect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Allow => "allow",
+            Self::DryRun => "dry_run",
+            Self::Approve => "approve",
             Self::Deny => "deny",
         })
     }
@@ -171,6 +238,8 @@ pub struct Limit {
     pub servers: Vec<Arc<str>>,
     /// Which tools.
     pub tools: Selector,
+    /// The argument that [`Cap::Sum`] adds up.
+    pub sum: Option<Pointer>,
     /// How much is allowed.
     pub cap: Cap,
     /// Where it is defined.
@@ -202,6 +271,13 @@ pub enum Cap {
         /// The window in milliseconds, at least 1000.
         window_ms: u64,
     },
+    /// So much of an argument in any window of this length: exact and sliding.
+    Sum {
+        /// The most that the calls of one window may add up to.
+        max: Amount,
+        /// The window in milliseconds, at least 1000.
+        window_ms: u64,
+    },
 }
 
 impl fmt::Display for Cap {
@@ -209,6 +285,7 @@ impl fmt::Display for Cap {
         match self {
             Self::Calls(calls) => write!(f, "{calls} calls"),
             Self::Rate { calls, window_ms } => write!(f, "{calls} calls in {} s", window_ms / 1000),
+            Self::Sum { max, window_ms } => write!(f, "a sum of {max} in {} s", window_ms / 1000),
         }
     }
 }

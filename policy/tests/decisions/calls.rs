@@ -364,6 +364,7 @@ rules:
             server: "s",
             method: "tools/call",
             name: Some(tool),
+            arguments: None,
             hints,
             session: None,
         };

@@ -1,10 +1,26 @@
 //! Limits: counters and windows.
 
 use exeat_policy::{
-    Action, Cap, Count, Counter, Effect, Reason, Request, Timestamp, Used, evaluate, limit_keys,
+    Action, AsJson as _, Cap, Count, Counter, Effect, LimitKey, Reason, Request, Timestamp, Used,
+    evaluate, limit_keys,
 };
 
+use crate::arguments::Tree::{self, Map, Null, Number, Text};
 use crate::support::{NOW, call, mcp, policy, user};
+
+const RATE: Cap = Cap::Rate {
+    calls: 2,
+    window_ms: 60_000,
+};
+
+fn key(limit: usize, cap: Cap) -> LimitKey {
+    LimitKey {
+        limit,
+        key: String::new(),
+        cap,
+        amount: None,
+    }
+}
 
 #[test]
 fn limits_count_and_slide() {
@@ -20,6 +36,7 @@ limits:
         server: "s",
         method: "tools/call",
         name: Some(tool),
+        arguments: None,
         hints: None,
         session: Some(session),
     };
@@ -68,10 +85,7 @@ limits:
     );
 
     let mut calls = Counter::new(Cap::Calls(2));
-    let mut rate = Counter::new(Cap::Rate {
-        calls: 2,
-        window_ms: 60_000,
-    });
+    let mut rate = Counter::new(RATE);
     let mut told = Vec::new();
     for (seconds, session) in [
         (0, "a"),
@@ -83,19 +97,23 @@ limits:
         (70, "b"),
     ] {
         let own = if session == "a" {
-            calls.count(0)
+            calls.count(&key(0, Cap::Calls(2)), NOW)
         } else {
             Count {
                 limit: 0,
                 used: Used::Calls(0),
             }
         };
-        let verdict = at(seconds, call("slow_x", session), &[own, rate.count(1)]);
+        let verdict = at(
+            seconds,
+            call("slow_x", session),
+            &[own, rate.count(&key(1, RATE), NOW)],
+        );
         told.push((seconds, verdict.effect, verdict.retry_after));
         if verdict.effect == Effect::Allow {
             let now = Timestamp::from_millis(NOW.as_millis() + seconds * 1000);
-            rate.charge(now);
-            calls.charge(now);
+            rate.charge(&key(1, RATE), now);
+            calls.charge(&key(0, Cap::Calls(2)), now);
         }
     }
     let (allow, deny) = (Effect::Allow, Effect::Deny);
@@ -143,4 +161,69 @@ limits: [{ per: [server], calls: 1 }]
         counts: &spent,
     };
     assert_eq!(evaluate(&set, &request).reason, Reason::LimitReached(0));
+}
+
+#[test]
+fn sums_are_exact_and_slide() {
+    let set = policy(
+        "servers: { s: { url: 'https://s.example/mcp' } }
+rules: [{ id: all, effect: allow }]
+limits: [{ per: [identity], servers: [s], sum: '/amount', max: 100.5, window: 1h }]
+",
+    );
+    let mut counter = None;
+    let mut ask = |minute: i64, amount: &Tree| {
+        let now = Timestamp::from_millis(NOW.as_millis() + minute * 60_000);
+        let arguments = Map(vec![("amount", amount.clone())]);
+        let mut request = Request {
+            caller: user("dave"),
+            action: Action::Mcp {
+                server: "s",
+                method: "tools/call",
+                name: Some("pay"),
+                arguments: Some(arguments.as_json()),
+                hints: None,
+                session: None,
+            },
+            now,
+            counts: &[],
+        };
+        let keys = limit_keys(&set, &request);
+        let [key] = keys.as_slice() else {
+            panic!("{keys:?}")
+        };
+        let counter = counter.get_or_insert_with(|| Counter::new(key.cap));
+        let counts = [counter.count(key, now)];
+        request.counts = &counts;
+        let verdict = evaluate(&set, &request);
+        if verdict.effect == Effect::Allow {
+            counter.charge(key, now);
+        }
+        (
+            verdict.effect,
+            verdict.reason,
+            verdict.retry_after.map(|wait| wait / 60_000),
+        )
+    };
+    let allow = (Effect::Allow, Reason::RuleAllowed, None);
+    let reached = |wait| (Effect::Deny, Reason::LimitReached(0), wait);
+    let refused = (Effect::Deny, Reason::AmountRefused(0), None);
+    for (minute, amount, expected) in [
+        (0, Number("60"), allow),
+        (10, Number("40.5"), allow),
+        (20, Number("0.000000001"), reached(Some(40))),
+        (20, Number("0"), allow),
+        (20, Number("70"), reached(Some(50))),
+        // More than all of it: waiting does not help.
+        (20, Number("100.6"), reached(None)),
+        (21, Number("-60"), refused),
+        (21, Text("1"), refused),
+        (21, Null, refused),
+        (21, Number("1e400"), refused),
+        (60, Number("60"), allow),
+        (61, Number("0.1"), reached(Some(9))),
+        (70, Number("4.05e1"), allow),
+    ] {
+        assert_eq!(ask(minute, &amount), expected, "{minute} {amount:?}");
+    }
 }

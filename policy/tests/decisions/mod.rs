@@ -1,6 +1,8 @@
 //! Decisions, one table for each part of the language.
 
+mod arguments;
 mod calls;
+mod effects;
 mod http;
 mod limits;
 mod network;

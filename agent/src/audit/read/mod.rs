@@ -2,6 +2,7 @@
 
 mod filter;
 mod lines;
+mod standing;
 mod tail;
 mod verify;
 
@@ -14,11 +15,13 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 
 pub use filter::Filter;
 use lines::Lines;
+pub(super) use standing::{AtEnd, Exchanges, Standing};
 pub use tail::{From, Tail};
 pub use verify::{Fault, FaultKind, Verification, VerifyError};
 
 use super::chain::{Link, seq};
-use super::record::{Cut, Kind, Record};
+use super::id::RecordId;
+use super::record::{Cut, Record};
 use super::writer::{open_segment, segments};
 use crate::telemetry::clock::Timestamp;
 
@@ -33,7 +36,8 @@ const SLACK: i64 = 2_000_000;
 #[derive(Debug)]
 pub struct Segments(OwnedFd);
 
-/// A record as it stands in the log.
+/// A record as it stands in the log. One that says that its exchange is open is shown only if none follows that
+/// says how it ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// Its number.
@@ -97,8 +101,8 @@ impl Segments {
         Self(directory)
     }
 
-    /// All records in their order. A line that cannot be understood is an error of its own, after
-    /// which reading goes on; [`Segments::verify`] says what it means.
+    /// All records in their order, one for each exchange; those that are open come last. A line that cannot be
+    /// understood is an error of its own, after which reading goes on; [`Segments::verify`] says what it means.
     pub fn records(&self) -> impl Iterator<Item = Result<Entry, ReadError>> + use<'_> {
         // The error, if the directory cannot be read, and then nothing.
         let (layout, error) = match self.layout() {
@@ -106,42 +110,53 @@ impl Segments {
             Err(error) => (Layout::default(), Some(Err(error))),
         };
         let Layout { numbers, cuts } = layout;
-        error
-            .into_iter()
-            .chain(numbers.into_iter().flat_map(move |number| {
-                let limit = cuts.get(&number).map(|cut| cut.offset);
-                self.segment(number, limit)
-            }))
+        let lines = numbers.into_iter().flat_map(move |number| {
+            let limit = cuts.get(&number).map(|cut| cut.offset);
+            self.segment(number, limit)
+        });
+        error.into_iter().chain(Settled {
+            lines,
+            open: BTreeMap::new(),
+        })
     }
 
     /// The newest records that the filter asks for, at most [`Filter::limit`], in their order.
     pub fn query(&self, filter: &Filter) -> Result<Vec<Entry>, ReadError> {
         let Layout { numbers, cuts } = self.layout()?;
         let wanted = filter.prepare();
+        let most = filter.limit.unwrap_or(usize::MAX);
         let mut newest = VecDeque::new();
+        let mut at_end = AtEnd::default();
         for number in numbers.into_iter().rev() {
-            let room = filter.limit.unwrap_or(usize::MAX) - newest.len();
+            let room = most.saturating_sub(newest.len());
             if room == 0 || self.ended_before(number, filter.since)? {
                 break;
             }
             let mut found = VecDeque::new();
+            let mut exchanges = Exchanges::default();
             let limit = cuts.get(&number).map(|cut| cut.offset);
-            for mut line in self.lines(number, limit)? {
-                let line = line.as_mut().map_err(|error| ReadError::Segment {
+            for line in self.lines(number, limit)? {
+                let line = line.map_err(|source| ReadError::Segment {
                     segment: number,
-                    source: io::Error::new(error.kind(), error.to_string()),
+                    source,
                 })?;
-                let Some(entry) = wanted.select(number, line)? else {
-                    continue;
-                };
-                found.push_back(entry);
+                let standing = Entry::standing(number, &line)?;
+                if !standing.is_open() {
+                    found.extend(wanted.select(number, &line)?);
+                }
+                exchanges.take(&standing, || (number, line));
                 if found.len() > room {
                     found.pop_front();
                 }
             }
             found.append(&mut newest);
             newest = found;
+            at_end.take(exchanges);
         }
+        for (number, line) in at_end.open.values() {
+            newest.extend(wanted.select(*number, line)?);
+        }
+        newest.drain(..newest.len().saturating_sub(most));
         Ok(newest.into())
     }
 
@@ -220,14 +235,44 @@ struct Layout {
 
 fn leading_cut(line: &[u8]) -> Option<Cut> {
     Link::read(line).ok()?;
-    let record: Record = serde_json::from_slice(line).ok()?;
-    record
-        .lifecycle
-        .filter(|_| record.kind == Kind::Lifecycle)?
-        .cut
+    Standing::read(line).ok()?.cut().cloned()
+}
+
+/// Records without those that say that an exchange is open, which are held until it is known how it ended.
+struct Settled<I> {
+    lines: I,
+    open: BTreeMap<RecordId, Entry>,
+}
+
+impl<I: Iterator<Item = Result<Entry, ReadError>>> Iterator for Settled<I> {
+    type Item = Result<Entry, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        for entry in self.lines.by_ref() {
+            match entry {
+                Ok(entry) if entry.record.open.is_some() => {
+                    self.open.insert(entry.record.id, entry);
+                }
+                Ok(entry) => {
+                    self.open.remove(&entry.record.id);
+                    return Some(Ok(entry));
+                }
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        self.open.pop_first().map(|(_, entry)| Ok(entry))
+    }
 }
 
 impl Entry {
+    fn standing(segment: u64, line: &lines::Line) -> Result<Standing, ReadError> {
+        Standing::read(&line.bytes).map_err(|error| ReadError::Line {
+            segment,
+            line: line.number,
+            source: Some(error),
+        })
+    }
+
     fn read(segment: u64, line: &lines::Line) -> Result<Self, ReadError> {
         let fault = |source| ReadError::Line {
             segment,

@@ -22,7 +22,7 @@ pub enum From {
     Beginning,
 }
 
-/// New records as they come, across segments.
+/// New records as they come, across segments: one for each exchange, when it has ended.
 ///
 /// A record that the disk did not confirm and that was therefore written anew comes twice, with
 /// the same id.
@@ -81,7 +81,11 @@ impl Tail {
     pub async fn next(&mut self) -> Result<Entry, ReadError> {
         loop {
             if let Some((segment, line)) = self.lines.pop_front() {
-                return Entry::read(segment, &line);
+                let entry = Entry::read(segment, &line)?;
+                if entry.record.open.is_some() {
+                    continue;
+                }
+                return Ok(entry);
             }
             // Changes after this are in the watch's queue.
             let next = self.next_segment()?;

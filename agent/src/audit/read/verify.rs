@@ -1,20 +1,25 @@
 //! The proof that a log is whole: order, completeness, integrity.
 
+use std::collections::HashSet;
 use std::io::{self, Read as _};
 
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::lines::Lines;
+use super::standing::Standing;
 use super::{Layout, ReadError, Segments};
 use crate::audit::chain::{Digest, Head, LineFault, Link};
+use crate::audit::id::RecordId;
 use crate::audit::record::Cut;
 use crate::audit::writer::segment_name;
 
 /// What was proved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verification {
-    /// How many records the chain holds.
+    /// How many records the chain holds, those that say that an exchange is open included.
     pub records: u64,
+    /// Exchanges that are open at its end: under way, or cut short by the end of the gate if none runs.
+    pub open: u64,
     /// How many segments.
     pub segments: u64,
     /// The newest record. Compare it with one kept elsewhere: a log that was cut off at its end
@@ -64,6 +69,15 @@ pub enum FaultKind {
     /// The bytes after the segment's last record are not those that the log says it cut off.
     #[error("what follows the last record is not what the log says was cut off")]
     Cut,
+    /// An exchange ends twice.
+    #[error("exchange {0} has ended before")]
+    Ended(RecordId),
+    /// An exchange is said to be open after its end.
+    #[error("exchange {0} is open after its end")]
+    Reopened(RecordId),
+    /// A writer began without ending what was open.
+    #[error("exchange {0} was open before the log was started, and has no end")]
+    Endless(RecordId),
     /// A record that is known from elsewhere is another one here.
     #[error("record {0} is not the one that is known from elsewhere")]
     Anchor(u64),
@@ -99,7 +113,8 @@ impl Segments {
             }
             proof.segment(self, &layout, *number, newest == Some(*number))?;
         }
-        let done = proof.done;
+        let mut done = proof.done;
+        done.open = u64::try_from(proof.open.len()).unwrap_or(u64::MAX);
         match known.iter().find(|head| head.seq > done.head.seq) {
             Some(head) => Err(fault(newest.unwrap_or(0), 0, FaultKind::End(head.seq))),
             None => Ok(done),
@@ -111,6 +126,9 @@ impl Segments {
 struct Proof<'k> {
     known: &'k [Head],
     done: Verification,
+    open: HashSet<RecordId>,
+    /// All that have ended: 16 bytes for each record of the log.
+    ended: HashSet<RecordId>,
 }
 
 impl Proof<'_> {
@@ -138,6 +156,9 @@ impl Proof<'_> {
             let at = |kind| fault(number, line.number, kind);
             let next = Link::read(&line.bytes).map_err(|fault| at(fault.into()))?;
             self.link(&next).map_err(at)?;
+            let standing = Standing::read(&line.bytes);
+            self.stand(&standing.map_err(|_json| at(FaultKind::Form))?)
+                .map_err(at)?;
             (end, last) = (line.end, line.number);
         }
         let rest = rest(segments, number, end).map_err(unreadable)?;
@@ -155,6 +176,26 @@ impl Proof<'_> {
                 self.done.unfinished = rest.bytes;
                 Ok(())
             }
+        }
+    }
+
+    /// Each exchange ends once, after whatever says that it is open.
+    fn stand(&mut self, standing: &Standing) -> Result<(), FaultKind> {
+        let id = standing.id;
+        if standing.is_open() {
+            if self.ended.contains(&id) {
+                return Err(FaultKind::Reopened(id));
+            }
+            self.open.insert(id);
+            return Ok(());
+        }
+        self.open.remove(&id);
+        if !self.ended.insert(id) {
+            return Err(FaultKind::Ended(id));
+        }
+        match self.open.iter().next() {
+            Some(open) if standing.is_start() => Err(FaultKind::Endless(*open)),
+            _ => Ok(()),
         }
     }
 

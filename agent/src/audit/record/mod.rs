@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub use actor::{Identity, Session, Workload, WorkloadKind};
 pub use event::{Cause, Cut, Finding, Lifecycle, PolicyChange};
 pub use result::{
-    Counter, Decision, Effect, Extent, Inspected, Inspection, Mode, Outcome, Stage, Status,
+    Counter, Decision, Effect, Extent, Inspected, Inspection, Mode, Open, Outcome, Stage, Status,
 };
 pub use traffic::{Dns, Exec, Http, Mcp, ResponseKind, Side, Tcp};
 
@@ -32,6 +32,9 @@ const MAX_BODY: usize = 64 * 1_024;
 pub struct Record {
     /// Unique and ordered by opening.
     pub id: RecordId,
+    /// Present while the exchange is under way; then `outcome` is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<Open>,
     /// When the exchange or event began, UTC.
     pub time: Timestamp,
     /// The same on the monotonic clock.
@@ -89,6 +92,7 @@ impl Record {
     pub(super) fn new(id: RecordId, at: Moment, kind: Kind) -> Self {
         Self {
             id,
+            open: None,
             time: at.wall,
             mono: at.mono,
             kind,
@@ -127,7 +131,7 @@ impl Record {
             ..Finding::default()
         };
         let essence = Self {
-            workload: None,
+            open: self.open,
             decision: self.decision.clone().map(|decision| Decision {
                 counters: Vec::new(),
                 ..decision

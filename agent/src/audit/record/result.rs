@@ -102,6 +102,14 @@ pub enum Extent {
     None,
 }
 
+/// An exchange that was under way when the line was written; one of the same id follows when it ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Open {
+    /// The stage at which its effect was about to be released.
+    pub stage: Stage,
+}
+
 /// How an exchange ended.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -48,7 +48,21 @@ const LINE: &[Member] = &[
         Hash,
         "hash of the record before; zeros in the first",
     ),
-    ("id!", Id, "unique, ordered by time (UUID version 7)"),
+    (
+        "carried",
+        Count,
+        "of a line with `open` that repeats an older one at the beginning of a segment: how many more follow",
+    ),
+    (
+        "id!",
+        Id,
+        "unique, ordered by time (UUID version 7); all lines of an exchange have the same",
+    ),
+    (
+        "open",
+        Section(OPEN),
+        "the exchange is under way: there is no `outcome` yet, and a line without `open` follows when it ends",
+    ),
     ("time!", Time, "when the exchange or event began, UTC"),
     (
         "mono!",
@@ -321,6 +335,12 @@ const CUT: &[Member] = &[
     ),
 ];
 
+const OPEN: &[Member] = &[(
+    "stage!",
+    Word(STAGES),
+    "the stage at which its effect was about to be released",
+)];
+
 const OUTCOME: &[Member] = &[
     (
         "status!",
@@ -333,7 +353,11 @@ const OUTCOME: &[Member] = &[
         "the stage that it reached, where it was not done",
     ),
     ("error", Text, "what went wrong, masked"),
-    ("latency_us!", Count, "microseconds from beginning to end"),
+    (
+        "latency_us!",
+        Count,
+        "microseconds from beginning to end; 0 where the gate ended first",
+    ),
     (
         "upstream_us",
         Count,

@@ -15,7 +15,7 @@ const DOCUMENT: &str = include_str!("../../../docs/audit-format.md");
 fn the_schema_describes_each_member_that_is_written_and_no_other() {
     let mut written = serde_json::to_value(full()).unwrap();
     let members = written.as_object_mut().unwrap();
-    for added in ["v", "seq", "prev", "hash"] {
+    for added in ["v", "seq", "prev", "carried", "hash"] {
         members.insert(added.to_owned(), Value::Null);
     }
     let mut described = BTreeSet::new();
@@ -256,6 +256,9 @@ fn full() -> Record {
     };
     Record {
         id,
+        open: Some(record::Open {
+            stage: record::Stage::Forward,
+        }),
         time: clock::wall(),
         mono: clock::monotonic(),
         kind: Kind::Mcp,

@@ -53,7 +53,7 @@ async fn a_full_disk_refuses_new_records_and_loses_none() {
     let mut state = log.watch();
 
     let mut opened = Vec::new();
-    let mut waiting = Vec::new();
+    let mut waiting: Vec<OpenRecord> = Vec::new();
     let refusal = loop {
         match timeout(LIMIT, log.open(Kind::Http, Start::default()))
             .await
@@ -65,6 +65,9 @@ async fn a_full_disk_refuses_new_records_and_loses_none() {
             }
             Err(refusal) => break refusal,
         }
+        // Told as open on a disk that is full before they are written.
+        let told = waiting.last_mut().unwrap().intend().await;
+        drop(told);
         if waiting.len() > 8 {
             drop(waiting.remove(0).close(Outcome::done()));
         }
@@ -77,7 +80,12 @@ async fn a_full_disk_refuses_new_records_and_loses_none() {
         .await
         .unwrap_err();
     log.flush().await.unwrap_err();
-    // Those that are open can be closed, and wait in memory.
+    // What is open lets nothing through; it can be closed, and waits in memory.
+    let told = waiting.last_mut().unwrap().intend().await.err();
+    assert!(
+        matches!(told, Some(AuditUnavailable::Failing(_))),
+        "{told:?}"
+    );
     waiting.clear();
 
     fs::remove_file(&filler).unwrap();

@@ -2,6 +2,7 @@
 
 mod disk;
 mod exchange;
+mod intent;
 mod proof;
 mod query;
 mod secrets;

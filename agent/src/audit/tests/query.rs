@@ -29,7 +29,7 @@ async fn call(
         ..Start::default()
     };
     let mut open = log.open(Kind::Mcp, start).await.unwrap();
-    let record = open.record_mut();
+    let mut record = open.record_mut();
     record.mcp = Some(Mcp {
         server: Some(Text::from(server)),
         method: Text::fixed("tools/call"),
@@ -46,6 +46,7 @@ async fn call(
         generation: Some(1),
         counters: Vec::new(),
     });
+    drop(record);
     let id = open.id();
     drop(open.close(Outcome::done()));
     id

@@ -62,7 +62,7 @@ async fn no_secret_reaches_a_file_by_any_field() {
             ..Start::default()
         };
         let mut open = log.open(Kind::Mcp, start).await.unwrap();
-        let record = open.record_mut();
+        let mut record = open.record_mut();
         let arguments = json!({"note": format!("use {secret}!"), "list": [{ secret.clone(): 1 }]});
         let (arguments, _) = mask::arguments::<&str>(&arguments, &[]);
         record.mcp = Some(Mcp {
@@ -106,6 +106,7 @@ async fn no_secret_reaches_a_file_by_any_field() {
             detail: some(),
             count: None,
         });
+        drop(record);
         let error = std::io::Error::other(format!("dial https://x:{secret}@host: {secret}"));
         drop(open.close(Outcome {
             error: Some(Text::error(&error)),

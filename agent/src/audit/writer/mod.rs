@@ -9,8 +9,8 @@ mod tests;
 use std::io;
 use std::mem;
 use std::os::fd::OwnedFd;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -20,9 +20,12 @@ use tokio::time::timeout;
 
 pub(super) use directory::{open_segment, segment_name, segments};
 
-use self::directory::{Directory, Lock, LockError};
-use self::journal::Journal;
-use super::log::{AuditUnavailable, Ending, Log, SyncPolicy, Taken};
+use self::directory::{Directory, Lock, LockError, Store};
+use self::journal::{About, Entry, Journal};
+use self::recover::Found;
+use super::id::RecordId;
+use super::log::{AuditUnavailable, Closed, Ending, Log, SyncPolicy, Taken};
+use super::open::Running;
 use super::record::{Cut, Finding, Kind, Lifecycle, Record};
 use super::text::Text;
 use crate::telemetry::clock::{self, Monotonic};
@@ -126,30 +129,48 @@ pub(super) fn start(directory: OwnedFd, log: &Log) -> Result<Writer, StartError>
         LockError::Io(error) => StartError::Lock(error),
     })?;
     let found = recover::recover(&directory).map_err(StartError::Recover)?;
+    let journal = take_up(log, Box::new(directory), found);
+    spawn(log, journal, lock)
+}
+
+/// The journal after what was found: what was open there ends first of all.
+fn take_up(log: &Log, store: Box<dyn Store>, found: Found) -> Journal {
     let cut_body = {
         let log = log.clone();
         Box::new(move |cut| cut_record(&log, cut).body())
     };
-    let segment_bytes = log.0.options.segment_bytes;
-    let mut journal = Journal::new(
-        Box::new(directory),
-        segment_bytes,
-        found.head,
-        found.newest,
-        cut_body,
-    );
-    for cut in &found.cuts {
-        journal.add(cut_record(log, cut.clone()).body());
-    }
-    let detail = match (found.head.seq, found.ended) {
-        (0, _) => "a new log",
-        (_, true) => "the log was ended in order before",
-        (_, false) => {
-            "the log was not ended in order before: exchanges that were open have no record"
-        }
+    let cuts = found.cuts.into_iter();
+    let start = journal::Start {
+        head: found.head,
+        newest: found.newest,
+        cuts: cuts.map(|cut| cut_record(log, cut).body()).collect(),
+        open: found.open.clone(),
     };
-    journal.add(lifecycle(log, "log_started", Text::fixed(detail)).body());
-    spawn(log, journal, lock)
+    let segment_bytes = log.0.options.segment_bytes;
+    let mut journal = Journal::new(store, segment_bytes, start, cut_body);
+    for (id, intent) in &found.open {
+        journal.add(Entry {
+            body: recover::outlived(*id, intent).body(),
+            about: About::Ends(*id),
+        });
+    }
+    let detail = match (found.head.seq, found.ended, found.open.len()) {
+        (0, ..) => Text::fixed("a new log"),
+        (_, true, _) => Text::fixed("the log was ended in order before"),
+        (_, false, 0) => Text::fixed("the log was not ended in order before; nothing was open"),
+        (_, false, open) => Text::from(format!(
+            "the log was not ended in order before; what was open then is closed as abandoned: {open}"
+        )),
+    };
+    journal.add(whole(&lifecycle(log, "log_started", detail)));
+    journal
+}
+
+fn whole(record: &Record) -> Entry {
+    Entry {
+        body: record.body(),
+        about: About::Whole,
+    }
 }
 
 fn spawn(log: &Log, journal: Journal, lock: Lock) -> Result<Writer, StartError> {
@@ -157,7 +178,9 @@ fn spawn(log: &Log, journal: Journal, lock: Lock) -> Result<Writer, StartError> 
     let mut thread = WriterThread {
         log: log.clone(),
         journal,
+        intents: Vec::new(),
         taken: 0,
+        places: 0,
         due: None,
         failing_since: None,
         ended: false,
@@ -202,6 +225,11 @@ fn cut_record(log: &Log, cut: Cut) -> Record {
     record
 }
 
+/// The line that says that an exchange is open. A short one has ended by now, and costs nothing but its end.
+fn still_open(running: Weak<Running>) -> Option<(RecordId, Vec<u8>)> {
+    running.upgrade()?.intent()
+}
+
 /// Says how the thread ended, even in a panic.
 struct LastWords(Log);
 
@@ -221,8 +249,12 @@ impl Drop for LastWords {
 struct WriterThread {
     log: Log,
     journal: Journal,
-    /// Records that were taken from the queue and whose places are not given back.
+    /// Exchanges to be written as open with the next confirmation, if they still are.
+    intents: Vec<Weak<Running>>,
+    /// What was taken from the queue and is not confirmed.
     taken: usize,
+    /// Places of records among that.
+    places: usize,
     /// When what is not confirmed has to be.
     due: Option<Monotonic>,
     failing_since: Option<Monotonic>,
@@ -256,19 +288,27 @@ impl WriterThread {
             LINGER
         };
         let Taken {
-            bodies,
+            closed,
+            intents,
             urgent,
             ending,
         } = self.log.take(limit, linger);
-        let nothing = bodies.is_empty();
-        self.taken += bodies.len();
-        for body in bodies {
-            self.journal.add(body);
+        let nothing = closed.is_empty() && intents.is_empty();
+        self.taken += closed.len() + intents.len();
+        self.places += closed.len();
+        self.intents.extend(intents);
+        for Closed { body, ends } in closed {
+            let about = ends.map_or(About::Whole, About::Ends);
+            self.journal.add(Entry { body, about });
         }
         if ending.is_some() && nothing {
-            let detail = Text::fixed("every record is written");
-            self.journal
-                .add(lifecycle(&self.log, "log_stopped", detail).body());
+            // What stays open is closed by the next start, which must not take this for an end in order.
+            let waited = ending == Some(Ending::Written);
+            if waited || self.log.queued() <= u64::try_from(self.places).unwrap_or(u64::MAX) {
+                let detail = Text::fixed("every record is written");
+                let stopped = lifecycle(&self.log, "log_stopped", detail);
+                self.journal.add(whole(&stopped));
+            }
             self.ended = true;
         }
         let now = clock::monotonic();
@@ -297,6 +337,10 @@ impl WriterThread {
 
     /// Makes everything safe that was taken, and gives the places back.
     fn confirm(&mut self) -> bool {
+        for (id, body) in self.intents.drain(..).filter_map(still_open) {
+            let about = About::Begins(id);
+            self.journal.add(Entry { body, about });
+        }
         if let Err(error) = self.journal.confirm() {
             self.fail(&error);
             return false;
@@ -307,7 +351,7 @@ impl WriterThread {
         inner.durable.send_modify(|durable| {
             *durable = durable.saturating_add(u64::try_from(taken).unwrap_or(u64::MAX));
         });
-        inner.places.add_permits(taken);
+        inner.places.add_permits(mem::take(&mut self.places));
         self.due = None;
         self.recovered();
         true
@@ -352,7 +396,7 @@ impl WriterThread {
             detail: Some(Text::from(detail)),
             count: Some(refused),
         });
-        self.journal.add(record.body());
+        self.journal.add(whole(&record));
         self.due = Some(now);
     }
 

@@ -16,6 +16,9 @@ struct Report {
     records: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     segments: Option<u64>,
+    /// Exchanges without an end: under way, or cut short by the end of the gate if none runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    open: Option<u64>,
     /// The newest record's number and hash: keep it elsewhere, to see later that nothing was cut off.
     #[serde(skip_serializing_if = "Option::is_none")]
     head: Option<String>,
@@ -75,6 +78,7 @@ impl Report {
             whole: true,
             records: Some(proved.records),
             segments: Some(proved.segments),
+            open: Some(proved.open),
             head: Some(format!("{}:{}", proved.head.seq, proved.head.hash)),
             cuts: Some(proved.cuts.len()),
             unfinished_bytes: Some(proved.unfinished),
@@ -87,6 +91,7 @@ impl Report {
             whole: false,
             records: None,
             segments: None,
+            open: None,
             head: None,
             cuts: None,
             unfinished_bytes: None,
@@ -106,6 +111,9 @@ impl Report {
             format!("{verdict}: {records} records in {segments} segments of `{place}`"),
             format!("head {}", self.head.as_deref().unwrap_or_default()),
         ];
+        if let Some(open) = self.open.filter(|open| *open > 0) {
+            lines.push(format!("{open} exchanges are open"));
+        }
         if let Some(cuts) = self.cuts.filter(|cuts| *cuts > 0) {
             lines.push(format!("{cuts} torn ends, as the log itself says"));
         }

@@ -232,11 +232,12 @@ impl<'a> Fields<'a> {
     }
 
     fn verdict(&self) -> Cell {
-        let status = self.text("/outcome/status");
+        let open = self.0.get("open").map(|_| "open");
+        let status = self.text("/outcome/status").or(open);
         let Some(effect) = self.text("/decision/effect") else {
             let tone = match status {
                 Some("refused") => Tone::Bad,
-                Some("failed" | "abandoned") => Tone::Doubtful,
+                Some("failed" | "abandoned" | "open") => Tone::Doubtful,
                 _ => Tone::Plain,
             };
             return Cell::new(tone, status.unwrap_or("-"));
@@ -245,7 +246,7 @@ impl<'a> Fields<'a> {
             ("allow", Some(would), _) if would != "allow" => {
                 Cell::new(Tone::Doubtful, format!("would {would}"))
             }
-            ("allow", _, Some(ended @ ("failed" | "abandoned" | "refused"))) => {
+            ("allow", _, Some(ended @ ("failed" | "abandoned" | "refused" | "open"))) => {
                 Cell::new(Tone::Doubtful, format!("allow, {ended}"))
             }
             ("allow", ..) => Cell::new(Tone::Good, "allow"),

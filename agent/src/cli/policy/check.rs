@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use exeat_policy::{Fault, PolicySet, Source};
+use exeat_policy::{Effect, Fault, PolicySet, Source, Timestamp};
 use serde::Serialize;
 
 use super::files;
@@ -10,6 +10,7 @@ use crate::cli::args::CheckArguments;
 use crate::cli::error::{CliError, Kind};
 use crate::cli::output::{Output, Painter, Tone, safe};
 use crate::config::Config;
+use crate::telemetry::clock;
 
 /// What was found.
 #[derive(Debug, Serialize)]
@@ -24,6 +25,8 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     rules: Option<usize>,
     faults: Vec<FaultLine>,
+    /// What is no fault and should be looked at.
+    warnings: Vec<FaultLine>,
 }
 
 /// A fault, for editors.
@@ -49,9 +52,12 @@ pub(super) fn run(
     }
     let sources = files::read(&paths)?;
     let compiled = exeat_policy::compile(&sources);
-    let report = Report::of(&sources, &compiled);
+    let now = Timestamp::from_millis(clock::wall().microseconds().div_euclid(1000));
+    let warnings = compiled.as_ref().map(|set| warnings(set, now));
+    let warnings = warnings.unwrap_or_default();
+    let report = Report::of(&sources, &compiled, &warnings);
     output.document(&report, |painter| match &compiled {
-        Ok(set) => valid(set, &sources, painter),
+        Ok(set) => valid(set, &warnings, &sources, painter),
         Err(faults) => invalid(faults, &sources, painter),
     })?;
     // A wrong policy is what status 2 stands for.
@@ -63,7 +69,11 @@ pub(super) fn run(
 }
 
 impl Report {
-    fn of(sources: &[Source], compiled: &Result<PolicySet, Vec<Fault>>) -> Self {
+    fn of(
+        sources: &[Source],
+        compiled: &Result<PolicySet, Vec<Fault>>,
+        warnings: &[Fault],
+    ) -> Self {
         let set = compiled.as_ref().ok();
         let faults = compiled
             .as_ref()
@@ -75,8 +85,9 @@ impl Report {
             files: sources.iter().map(|source| source.name.clone()).collect(),
             fingerprint: set.map(|set| set.fingerprint().to_owned()),
             servers: set.map(|set| set.servers().count()),
-            rules: set.map(|set| set.rules().len()),
+            rules: set.map(|set| set.written_rules().count()),
             faults: faults.iter().map(FaultLine::of).collect(),
+            warnings: warnings.iter().map(FaultLine::of).collect(),
         }
     }
 }
@@ -100,26 +111,51 @@ impl FaultLine {
     }
 }
 
-fn valid(set: &PolicySet, sources: &[Source], painter: Painter) -> String {
+/// What the policy's own warnings are, and what this version cannot do.
+fn warnings(set: &PolicySet, now: Timestamp) -> Vec<Fault> {
+    let refused = set.rules().iter().filter_map(|rule| {
+        let cannot = match rule.effect {
+            Effect::Approve => "an approval is asked for, which this version cannot give",
+            Effect::DryRun => "a dry run is asked for, which this version cannot do",
+            Effect::Allow | Effect::Deny => return None,
+        };
+        Some(Fault {
+            file: rule.place.file.to_string(),
+            line: rule.place.span.line,
+            column: rule.place.span.column,
+            message: format!("what rule `{}` is about is refused: {cannot}", rule.id),
+            hint: None,
+        })
+    });
+    let mut warnings = set.warnings(now);
+    warnings.extend(refused);
+    warnings.sort();
+    warnings
+}
+
+fn valid(set: &PolicySet, warnings: &[Fault], sources: &[Source], painter: Painter) -> String {
+    let mut text = String::new();
+    for warning in warnings {
+        describe(&mut text, Tone::Doubtful, warning, sources, painter);
+    }
     let counts = format!(
         ": {}, {}, {}, {}, {}\n",
         count(sources.len(), "file"),
         count(set.servers().count(), "server"),
         count(set.hosts().count(), "host"),
         count(set.identities().count(), "identity"),
-        count(set.rules().len(), "rule"),
+        count(set.written_rules().count(), "rule"),
     );
-    format!(
-        "{}{counts}fingerprint {}\n",
-        painter.paint(Tone::Good, "valid"),
-        set.fingerprint()
-    )
+    let valid = painter.paint(Tone::Good, "valid");
+    let fingerprint = set.fingerprint();
+    text.push_str(&format!("{valid}{counts}fingerprint {fingerprint}\n"));
+    text
 }
 
 fn invalid(faults: &[Fault], sources: &[Source], painter: Painter) -> String {
     let mut text = String::new();
     for fault in faults {
-        describe(&mut text, fault, sources, painter);
+        describe(&mut text, Tone::Bad, fault, sources, painter);
     }
     text.push_str(&painter.paint(Tone::Bad, &count(faults.len(), "fault")));
     text.push('\n');
@@ -127,19 +163,16 @@ fn invalid(faults: &[Fault], sources: &[Source], painter: Painter) -> String {
 }
 
 /// `file:line:column: message`, then the line with a caret under the column, then the hint.
-fn describe(text: &mut String, fault: &Fault, sources: &[Source], painter: Painter) {
+fn describe(text: &mut String, tone: Tone, fault: &Fault, sources: &[Source], painter: Painter) {
     let place = format!("{}:{}:{}", fault.file, fault.line, fault.column);
     let place = painter.paint(Tone::Strong, &place);
-    let message = painter.paint(Tone::Bad, &fault.message);
+    let message = painter.paint(tone, &fault.message);
     let mut lines = vec![format!("{place}: {message}")];
     if let Some((line, before)) = excerpt(fault, sources) {
         let number = fault.line.to_string();
         let margin = " ".repeat(number.len());
         lines.push(format!(" {number} | {}", safe(&line)));
-        lines.push(format!(
-            " {margin} | {before}{}",
-            painter.paint(Tone::Bad, "^")
-        ));
+        lines.push(format!(" {margin} | {before}{}", painter.paint(tone, "^")));
     }
     if let Some(hint) = &fault.hint {
         lines.push(format!("   {}", painter.paint(Tone::Quiet, hint)));

@@ -15,7 +15,7 @@ const MAX_FILE: u64 = 16 * 1024 * 1024;
 const MAX_FILES: usize = 4096;
 
 /// Reads every file that `paths` name.
-pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Source>, CliError> {
+pub(in crate::cli) fn read(paths: &[PathBuf]) -> Result<Vec<Source>, CliError> {
     let mut sources = Vec::new();
     for path in paths {
         for file in expand(path)? {

@@ -2,7 +2,7 @@
 
 mod check;
 mod explain;
-mod files;
+pub(super) mod files;
 
 use super::args::PolicyCommand;
 use super::ask::Daemon;

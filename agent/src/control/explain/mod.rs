@@ -9,8 +9,11 @@ use exeat_policy::{
 };
 use thiserror::Error;
 
-use super::command::{Action, Caller, OutboundConnection, OutboundRequest, Question, Transport};
-use super::reply::{Considered, Explanation};
+use super::command::{
+    Action, Arguments, Caller, OutboundConnection, OutboundRequest, Question, Transport,
+};
+use super::reply::{Considered, Explanation, Tested};
+use crate::decode::json::{self, Limits, Value};
 
 /// A question that cannot be put to the policy.
 #[derive(Debug, Error)]
@@ -33,6 +36,12 @@ pub enum QuestionError {
         #[source]
         source: NameFault,
     },
+    /// Arguments that no client could send.
+    #[error("read the arguments as JSON")]
+    Json(#[source] json::Fault),
+    /// Arguments of another type.
+    #[error("the arguments are not a JSON object")]
+    NoObject,
 }
 
 /// Puts `question` to `set` at `now`. `count` says what a limit's counter stands at.
@@ -66,7 +75,8 @@ pub fn answer(
 
 /// The count of a limit that nothing was charged to: for a policy that is not in force.
 pub fn unused(key: &LimitKey) -> Count {
-    Counter::new(key.cap).count(key.limit)
+    // What nothing was charged to stands the same at every time.
+    Counter::new(key.cap).count(key, Timestamp::default())
 }
 
 /// The parts of an action that policy wants parsed.
@@ -78,6 +88,7 @@ enum Parsed<'a> {
         server: &'a str,
         method: &'a str,
         name: Option<&'a str>,
+        arguments: Option<Value>,
     },
     Request {
         url: Url,
@@ -103,6 +114,10 @@ impl<'a> Parsed<'a> {
                 server: &call.server,
                 method: &call.method,
                 name: call.name.as_deref(),
+                arguments: match &call.arguments {
+                    None => None,
+                    Some(Arguments(text)) => Some(read(text)?),
+                },
             },
             Action::Request(OutboundRequest { method, url }) => {
                 let error = |source| QuestionError::Url {
@@ -138,10 +153,12 @@ impl<'a> Parsed<'a> {
                 server,
                 method,
                 name,
+                arguments,
             } => policy::Action::Mcp {
                 server,
                 method,
                 name: *name,
+                arguments: arguments.as_ref().map(policy::AsJson::as_json),
                 hints: None,
                 session: None,
             },
@@ -169,6 +186,15 @@ impl<'a> Parsed<'a> {
                 protocol: *protocol,
             },
         }
+    }
+}
+
+/// Reads arguments as the gate reads them.
+fn read(text: &str) -> Result<Value, QuestionError> {
+    let value = json::parse(text.as_bytes(), &Limits::REQUEST).map_err(QuestionError::Json)?;
+    match value.as_object() {
+        Some(_) => Ok(value),
+        None => Err(QuestionError::NoObject),
     }
 }
 
@@ -223,9 +249,26 @@ fn considered(item: &policy::Considered) -> Considered {
         place: item.place.as_ref().map(ToString::to_string),
         matched: matches!(
             item.outcome,
-            Outcome::Matched | Outcome::Observed | Outcome::UsedUp
+            Outcome::Matched
+                | Outcome::Observed
+                | Outcome::Failed(_)
+                | Outcome::FailedObserved(_)
+                | Outcome::UsedUp
         ),
         why: item.outcome.to_string(),
+        tests: item.trace.iter().map(tested).collect(),
+    }
+}
+
+fn tested(test: &policy::Tested) -> Tested {
+    Tested {
+        test: test.test.clone(),
+        holds: test.holds.ok(),
+        why: match test.holds {
+            Ok(true) => "holds".to_owned(),
+            Ok(false) => "does not hold".to_owned(),
+            Err(why) => why.to_string(),
+        },
     }
 }
 

@@ -29,6 +29,7 @@ fn a_policy_that_says_nothing_denies_everything() {
             server: "github".to_owned(),
             method: "tools/call".to_owned(),
             name: Some("create_issue".to_owned()),
+            arguments: None,
         }),
         Action::Request(OutboundRequest {
             method: "GET".to_owned(),

@@ -241,6 +241,11 @@ impl Object {
         Some(self.entries.remove(place).1)
     }
 
+    /// The member at this place, from 0.
+    pub fn at(&self, index: usize) -> Option<(&str, &Value)> {
+        self.entries.get(index).map(|(key, value)| (&**key, value))
+    }
+
     /// Members in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
         self.entries.iter().map(|(key, value)| (&**key, value))

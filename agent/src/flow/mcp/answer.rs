@@ -52,7 +52,8 @@ fn lists_tools(method: Option<&str>, result: &Object) -> bool {
 
 /// Writes into the record what answered.
 pub(super) fn tell(record: &mut OpenRecord, kind: ResponseKind, response: Option<&Response>) {
-    let Some(mcp) = &mut record.record_mut().mcp else {
+    let mut so_far = record.record_mut();
+    let Some(mcp) = &mut so_far.mcp else {
         return;
     };
     mcp.response = Some(kind);

@@ -188,7 +188,8 @@ impl Talking {
             Err(_) => return judged,
         };
         record.tell_decision(decision);
-        if let Some(mcp) = &mut record.record_mut().mcp {
+        let mut record = record.record_mut();
+        if let Some(mcp) = &mut record.mcp {
             mcp.class = class.map(|class| Text::new(&class.to_string()));
         }
         judged
@@ -204,6 +205,7 @@ impl Talking {
             server: &self.talk.server,
             method: seen.method,
             name,
+            arguments: seen.arguments,
             hints,
             session: Some(&self.counted),
         };
@@ -214,9 +216,12 @@ impl Talking {
             .map_err(|refused| {
                 let told = match (refused.reason(), name) {
                     (Reason::LimitReached(_) | Reason::CountMissing(_), _) => {
-                        Told::Plain(Refusal::LimitReached)
+                        Told::Plain(Refusal::LimitReached(refused.retry_after()))
                     }
                     (Reason::Disconnected, _) => Told::Plain(Refusal::Disconnected),
+                    (Reason::AmountRefused(_), _) => Told::Plain(Refusal::InvalidParams),
+                    (Reason::NeedsApproval, _) => Told::Plain(Refusal::NeedsApproval),
+                    (Reason::DryRun, _) => Told::Plain(Refusal::DryRun),
                     (Reason::UnknownMethod, _) => Told::Plain(Refusal::Hidden(Subject::Method, "")),
                     (_, Some(name)) if tool && !self.lists(name, hints.unwrap_or_default()) => {
                         Told::HiddenTool(name.to_owned())
@@ -245,7 +250,7 @@ impl Talking {
                 .arguments
                 .map(|arguments| mask::arguments::<&str>(&arguments.to_serde(), &[]).0);
         }
-        let record = record.record_mut();
+        let mut record = record.record_mut();
         record.kind = Kind::Mcp;
         record.mcp = Some(mcp);
     }

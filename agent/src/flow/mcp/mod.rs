@@ -35,7 +35,7 @@ use super::describe::{Story as _, partly, read};
 use super::exchange::{Answer, full, json, refusal, told};
 use super::open;
 use crate::audit::record::{Kind, Stage};
-use crate::audit::{AuditUnavailable, OpenRecord, Outcome};
+use crate::audit::{AuditUnavailable, Intended, OpenRecord, Outcome};
 use crate::decide::{Exchange, Message as AboutMessage, Permit};
 use crate::decode::http::{Body as Media, check_request, response_body};
 use crate::decode::json::Limits;
@@ -266,10 +266,14 @@ impl Exchanging<'_> {
             &parts.headers,
         );
         let path = parts.uri.path().to_owned();
-        let waiting: Vec<InFlight> = self.begin(&mut passed);
+        let waiting: Vec<InFlight> = self.begin(&passed);
         let asked_at = tokio::time::Instant::now();
         let request = Request::from_parts(parts, full(Bytes::from(body)));
-        let response = match self.exchanged(request).await {
+        let answered = match intend(&mut passed).await {
+            Ok(intended) => self.exchanged(intended, request).await,
+            Err(unavailable) => Err(unavailable.into()),
+        };
+        let response = match answered {
             Ok(response) => response,
             Err(fault) => return self.unanswered(passed, refused, &fault),
         };
@@ -286,12 +290,16 @@ impl Exchanging<'_> {
     }
 
     /// Sends `request`, and waits for the head of its answer while the server is connected.
-    async fn exchanged(&self, request: Request<Sent>) -> Result<Response<Incoming>, SendFault> {
+    async fn exchanged(
+        &self,
+        intended: Intended<'_>,
+        request: Request<Sent>,
+    ) -> Result<Response<Incoming>, SendFault> {
         let connection = self.place.connection;
         tokio::select! {
             biased;
             () = self.severed.cancelled() => {}
-            answered = connection.send(self.place.peer, request) => return answered,
+            answered = connection.send(self.place.peer, intended, request) => return answered,
         }
         connection.hang_up().await;
         let decider = &self.talking.stages.decider;
@@ -316,10 +324,9 @@ impl Exchanging<'_> {
     }
 
     /// What passed is on its way: calls are in flight, answers are waited for.
-    fn begin(&self, passed: &mut [Passed]) -> Vec<InFlight> {
+    fn begin(&self, passed: &[Passed]) -> Vec<InFlight> {
         let mut in_flight = Vec::new();
         for one in passed {
-            one.record.stage(Stage::Forward);
             if let Message::Request(request) = &one.message {
                 let observed = &self.talking.stages.observed;
                 // Only what is answered on another stream needs to be known beyond this exchange.
@@ -348,6 +355,7 @@ impl Exchanging<'_> {
     ) -> Answer {
         self.in_place(passed, refused, told(fault), |record| match fault {
             SendFault::Refused(by) => record.refuse(by),
+            SendFault::Unrecorded(_) => record.refuse_with(fault),
             _ => record.fail(fault),
         })
     }
@@ -406,7 +414,11 @@ impl Exchanging<'_> {
         let path = parts.uri.path().to_owned();
         let listens = parts.method == Method::GET;
         let request = Request::from_parts(parts, full(Bytes::new()));
-        let response = match self.exchanged(request).await {
+        let answered = match record.intend().await {
+            Ok(intended) => self.exchanged(intended, request).await,
+            Err(unavailable) => Err(unavailable.into()),
+        };
+        let response = match answered {
             Ok(response) => response,
             Err(fault) => return super::exchange::unanswered(record, &fault),
         };
@@ -456,6 +468,16 @@ impl Exchanging<'_> {
         drop(record.close(Outcome::done()));
         Response::from_parts(head, full(bytes))
     }
+}
+
+/// Says of each message of a request that it is on its way. There is at least one.
+async fn intend(passed: &mut [Passed]) -> Result<Intended<'_>, AuditUnavailable> {
+    let mut intended = None;
+    for one in passed {
+        one.record.stage(Stage::Forward);
+        intended = Some(one.record.intend().await?);
+    }
+    intended.ok_or(AuditUnavailable::Ended)
 }
 
 fn too_large(record: OpenRecord) -> Answer {

@@ -1,5 +1,5 @@
 //! Tells a server that what it asked of the client is refused: in the legacy era answers travel as POSTs of
-//! their own, and the client never saw the question.
+//! their own, and the client never saw the question. The record of what was refused ends with that.
 
 use std::sync::Arc;
 
@@ -8,12 +8,16 @@ use hyper::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, Heade
 use hyper::{Method, Request, Uri};
 use tokio::sync::Semaphore;
 
-use super::super::connection::Connection;
+use super::super::connection::{Connection, SendFault};
+use super::super::describe::Story as _;
 use super::super::exchange::full;
+use super::judge::NotPassed;
+use crate::audit::OpenRecord;
+use crate::audit::record::Stage;
 use crate::decode::rpc::Message;
 use crate::forward::upstream::Version;
 use crate::identify::peer::Peer;
-use crate::refuse::{Asked, Refusal, asked, error};
+use crate::refuse::{Asked, asked, error};
 
 /// Refusals of one stream on their way at once; a server that asks faster is not told.
 const AT_ONCE: usize = 8;
@@ -45,25 +49,30 @@ impl Refuser {
         }
     }
 
-    /// Answers `message` with `refusal`, if it waits for an answer.
-    pub(super) fn tell(&self, message: &Message, refusal: Refusal<'_>) {
+    /// Answers `message`, which did not pass, if it waits for an answer, and ends its record.
+    pub(super) fn tell(&self, message: &Message, not_passed: NotPassed, mut record: OpenRecord) {
         let asked = asked(message);
         if asked == Asked::Nothing {
-            return;
+            return not_passed.record(record);
         }
         let (Some(told), Ok(place)) = (
-            error(refusal, &asked),
+            error(not_passed.told.refusal(), &asked),
             Arc::clone(&self.places).try_acquire_owned(),
         ) else {
             tracing::warn!("a server asks faster than it can be refused");
-            return;
+            return not_passed.record(record);
         };
         let this = self.clone();
         let body = told.encode();
+        record.stage(Stage::Refuse);
+        if let Some(refused) = &not_passed.refused {
+            record.tell_decision(refused.decision());
+        }
         self.connection.stages.tasks.spawn(async move {
-            if let Err(fault) = this.send(body).await {
+            if let Err(fault) = this.send(&mut record, body).await {
                 tracing::debug!(%fault, "a server could not be told of a refusal");
             }
+            not_passed.record(record);
             drop(place);
         });
     }
@@ -82,7 +91,7 @@ impl Refuser {
         own
     }
 
-    async fn send(&self, body: String) -> Result<(), super::super::connection::SendFault> {
+    async fn send(&self, record: &mut OpenRecord, body: String) -> Result<(), SendFault> {
         let mut request = Request::new(full(Bytes::from(body)));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
@@ -91,7 +100,9 @@ impl Refuser {
             *request.version_mut() = hyper::Version::HTTP_2;
             request.headers_mut().remove(HOST);
         }
-        let response = self.connection.send_aside(&self.peer, request).await?;
+        let intended = record.intend().await?;
+        let sent = self.connection.send_aside(&self.peer, intended, request);
+        let response = sent.await?;
         // Nothing is asked of its body, and it may be without end.
         drop(response);
         Ok(())

@@ -171,15 +171,15 @@ impl Events {
         let data = event.data().unwrap_or_default();
         let message = parse_single(data.as_bytes(), &JsonLimits::RESPONSE)
             .map_err(|_fault| "an event that is not an acceptable message")?;
-        if let Some(message) = self.message(message) {
+        if let Some(message) = self.message(message)? {
             event.with_data(message.encode()).write(out);
         }
         Ok(())
     }
 
     /// What of `message` reaches the client; nothing if it is refused and only the server has to be told.
-    fn message(&mut self, message: Message) -> Option<Message> {
-        match message {
+    fn message(&mut self, message: Message) -> Result<Option<Message>, &'static str> {
+        let passed = match message {
             Message::Response(mut response) => {
                 let answering = self.take_answering(response.id.as_ref());
                 let talking = &self.source.talking;
@@ -204,8 +204,9 @@ impl Events {
                     (Some(_), None) => None,
                 }
             }
-            Message::Request(_) | Message::Notification(_) => self.ask_client(message),
-        }
+            Message::Request(_) | Message::Notification(_) => return self.ask_client(message),
+        };
+        Ok(passed)
     }
 
     fn take_answering(&mut self, id: Option<&Id>) -> Option<Answering> {
@@ -219,20 +220,17 @@ impl Events {
     }
 
     /// A request or notification of the server: an exchange of its own.
-    fn ask_client(&self, message: Message) -> Option<Message> {
+    fn ask_client(&self, message: Message) -> Result<Option<Message>, &'static str> {
         let talking = &self.source.talking;
         let start = Start {
             workload: Some(talking.actor.process.clone()),
             identity: Some(talking.actor.identity.clone()),
             ..Start::default()
         };
-        // A stream must not wait inside a poll; without a place for the record nothing passes.
-        let Ok(mut record) = talking.stages.log.try_open(Kind::Mcp, start) else {
-            self.source
-                .refuser
-                .tell(&message, Refusal::AuditUnavailable);
-            return None;
-        };
+        // A stream must not wait inside a poll; without a place for the record nothing passes, and nothing can be
+        // said to the server either: the stream ends, so that neither side waits for the other.
+        let opened = talking.stages.log.try_open(Kind::Mcp, start);
+        let mut record = opened.map_err(|_unavailable| "a message that could not be recorded")?;
         match talking.judge_server(&mut record, &message) {
             Ok(permit) => {
                 if let Message::Request(Request { id, method, .. }) = &message {
@@ -242,15 +240,13 @@ impl Events {
                         .wait(&talking.talk, From::Server, id, method);
                 }
                 drop(permit);
+                // In the writer's queue before it is passed on.
                 drop(record.close(Outcome::done()));
-                Some(message)
+                Ok(Some(message))
             }
             Err(not_passed) => {
-                self.source
-                    .refuser
-                    .tell(&message, not_passed.told.refusal());
-                not_passed.record(record);
-                None
+                self.source.refuser.tell(&message, not_passed, record);
+                Ok(None)
             }
         }
     }

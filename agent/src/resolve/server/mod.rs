@@ -15,10 +15,11 @@ use super::class::Own;
 use super::fault::SettingsFault;
 use super::lookup::{Lookup, LookupFault, is_kept_here};
 use super::message::{self, Query};
-use super::outcome::{Answer, DnsOutcome, DnsResult, RefusedAddress, Transport};
+use super::outcome::{Answer, DnsOutcome, DnsResult, RefusedAddress, Transport, describe_type};
 use super::settings::{Limits, Settings, usable};
 use super::special::{self, Treatment};
 use super::{NameGrant, Oracle};
+use crate::audit::Intended;
 
 /// Answers workloads and the proxy; shared by reference between tasks.
 #[derive(Debug)]
@@ -97,7 +98,13 @@ impl<O: Oracle> Resolver<O> {
     ///
     /// Everything in the answer is bound in the kernel when this returns. Dropping the future
     /// leaves nothing behind but, at most, bound addresses.
-    pub async fn serve_query(&self, workload: u32, bytes: &[u8], transport: Transport) -> Answer {
+    pub async fn serve_query(
+        &self,
+        workload: u32,
+        bytes: &[u8],
+        transport: Transport,
+        _intended: &Intended<'_>,
+    ) -> Answer {
         let start = Instant::now();
         match message::parse(bytes) {
             Ok(query) => {
@@ -255,6 +262,12 @@ impl<O: Oracle> Resolver<O> {
             ..Draft::new(result, code)
         }
     }
+}
+
+/// The name and the type that a query asks for, as they are recorded before it is looked into.
+pub fn asked(bytes: &[u8]) -> Option<(String, String)> {
+    let query = message::parse(bytes).ok()?;
+    Some((query.asked(), describe_type(query.kind().into())))
 }
 
 /// SERVFAIL for a query that cannot be looked into; `None` where it cannot even be answered.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
@@ -15,7 +16,7 @@ use crate::telemetry::clock;
 
 /// What the disk does next; when nothing is left it works.
 #[derive(Clone, Copy, Debug)]
-enum Trick {
+pub(in crate::audit::writer) enum Trick {
     Work,
     /// Takes so many bytes, then says that it is full.
     Full(usize),
@@ -23,11 +24,11 @@ enum Trick {
     Fail,
 }
 
-type Tricks = Arc<Mutex<VecDeque<Trick>>>;
+pub(in crate::audit::writer) type Tricks = Arc<Mutex<VecDeque<Trick>>>;
 
-struct Tricky {
-    directory: Directory,
-    tricks: Tricks,
+pub(in crate::audit::writer) struct Tricky {
+    pub(in crate::audit::writer) directory: Directory,
+    pub(in crate::audit::writer) tricks: Tricks,
 }
 
 struct TrickySegment {
@@ -83,24 +84,39 @@ fn journal(path: &Path, tricks: &Tricks, segment_bytes: u64) -> Journal {
         directory,
         tricks: Arc::clone(tricks),
     };
-    let cut_body = Box::new(|cut| {
-        let mut record = Record::new(id(0), clock::now(), Kind::Lifecycle);
+    let cuts = AtomicU16::new(0xf000);
+    let cut_body = Box::new(move |cut| {
+        let id = id(cuts.fetch_add(1, Ordering::Relaxed));
+        let mut record = Record::new(id, clock::now(), Kind::Lifecycle);
         record.lifecycle = Some(Lifecycle {
             cut: Some(cut),
             ..Lifecycle::default()
         });
         record.body()
     });
-    Journal::new(Box::new(store), segment_bytes, Head::default(), 0, cut_body)
+    let start = Start {
+        head: Head::default(),
+        newest: 0,
+        cuts: Vec::new(),
+        open: BTreeMap::new(),
+    };
+    Journal::new(Box::new(store), segment_bytes, start, cut_body)
 }
 
-fn id(number: u16) -> RecordId {
+fn whole(number: u16) -> Entry {
+    Entry {
+        body: Record::new(id(number), clock::now(), Kind::Tcp).body(),
+        about: About::Whole,
+    }
+}
+
+pub(in crate::audit::writer) fn id(number: u16) -> RecordId {
     format!("00000000-0000-7000-8000-00000000{number:04x}")
         .parse()
         .unwrap()
 }
 
-fn trick() -> impl Strategy<Value = Trick> {
+pub(in crate::audit::writer) fn trick() -> impl Strategy<Value = Trick> {
     prop_oneof![
         3 => Just(Trick::Work),
         1 => (0..2_000_usize).prop_map(Trick::Full),
@@ -122,7 +138,7 @@ proptest! {
         let mut journal = journal(directory.path(), &tricks, segment_bytes);
         let mut acknowledged = 0;
         for (number, confirm) in (1..).zip(&confirm) {
-            journal.add(Record::new(id(number), clock::now(), Kind::Tcp).body());
+            journal.add(whole(number));
             let done = if *confirm { journal.confirm() } else { journal.write() };
             if *confirm && done.is_ok() {
                 acknowledged = number;
@@ -162,11 +178,11 @@ fn what_the_disk_would_not_confirm_is_written_anew_in_another_segment() {
     ];
     let tricks = Arc::new(Mutex::new(script.into()));
     let mut journal = journal(directory.path(), &tricks, 1 << 20);
-    journal.add(Record::new(id(1), clock::now(), Kind::Tcp).body());
+    journal.add(whole(1));
     journal.confirm().unwrap();
     let first = directory.path().join("0000000001.jsonl");
     let confirmed = fs::metadata(&first).unwrap().len();
-    journal.add(Record::new(id(2), clock::now(), Kind::Tcp).body());
+    journal.add(whole(2));
     journal.confirm().unwrap_err();
     journal.confirm().unwrap();
     // The disk may have lost it, or not: it does not count.

@@ -8,7 +8,7 @@ use crate::cli::ask::Daemon;
 use crate::cli::error::{CliError, Kind};
 use crate::cli::output::{Cell, Output, Painter, Table, Tone};
 use crate::control::command::{
-    Action, Call, Caller, OutboundConnection, OutboundRequest, ServerShow, Transport,
+    Action, Arguments, Call, Caller, OutboundConnection, OutboundRequest, ServerShow, Transport,
 };
 use crate::control::reply::Explanation;
 use crate::control::{Command, Question, Reply, explain};
@@ -62,12 +62,17 @@ fn judge(question: &Question, path: &Path) -> Result<Explanation, CliError> {
 }
 
 /// What the options ask.
-fn question(arguments: &ExplainArguments) -> Result<Question, CliError> {
-    let user = arguments.user.clone();
-    let host = arguments.host.clone().map(Caller::Host);
-    if let Some(action) = outbound(arguments)? {
+fn question(asked: &ExplainArguments) -> Result<Question, CliError> {
+    let user = asked.user.clone();
+    let host = asked.host.clone().map(Caller::Host);
+    if let Some(action) = outbound(asked)? {
+        if asked.args.is_some() {
+            return Err(usage(
+                "`--args` are those of a call: give `--tool` or `--method`",
+            ));
+        }
         // What leaves is judged by the workload that it leaves from.
-        let caller = match (host, &arguments.server) {
+        let caller = match (host, &asked.server) {
             (Some(_), Some(_)) => {
                 return Err(usage(
                     "give `--host` or `--server`, not both: who sends it?",
@@ -83,20 +88,28 @@ fn question(arguments: &ExplainArguments) -> Result<Question, CliError> {
             action,
         });
     }
-    let Some(server) = arguments.server.clone() else {
+    let Some(server) = asked.server.clone() else {
         return Err(usage("give `--server`: whom is it for?"));
     };
-    let action = match (&arguments.tool, &arguments.method) {
+    let arguments = asked.args.clone().map(Arguments);
+    let action = match (&asked.tool, &asked.method) {
         (Some(tool), _) => Action::Call(Call {
             server,
             method: "tools/call".to_owned(),
             name: Some(tool.clone()),
+            arguments,
         }),
         (None, Some(method)) => Action::Call(Call {
             server,
             method: method.clone(),
-            name: arguments.name.clone(),
+            name: asked.name.clone(),
+            arguments,
         }),
+        (None, None) if arguments.is_some() => {
+            return Err(usage(
+                "give `--tool` or `--method`: whose arguments are these?",
+            ));
+        }
         (None, None) => Action::Run(ServerShow { name: server }),
     };
     Ok(Question {
@@ -160,6 +173,13 @@ fn text(explanation: &Explanation, painter: Painter) -> String {
             Cell::new(tone, &item.why),
             Cell::new(Tone::Quiet, item.place.as_deref().unwrap_or("-")),
         ]);
+        for test in &item.tests {
+            table.row([
+                Cell::new(Tone::Quiet, format!("  {}", test.test)),
+                Cell::new(Tone::Quiet, &test.why),
+                Cell::new(Tone::Quiet, ""),
+            ]);
+        }
     }
     text.push_str(&table.render(painter));
     text
@@ -176,10 +196,10 @@ fn verdict(explanation: &Explanation, painter: Painter) -> String {
         class,
         ..
     } = explanation;
-    let tone = if effect == "allow" {
-        Tone::Good
-    } else {
-        Tone::Bad
+    let tone = match effect.as_str() {
+        "allow" => Tone::Good,
+        "approve" | "dry_run" => Tone::Doubtful,
+        _ => Tone::Bad,
     };
     let by = rule
         .as_deref()

@@ -4,7 +4,7 @@ use clap::Parser as _;
 
 use super::*;
 use crate::cli::args::{Cli, Command as Commands, PolicyCommand};
-use crate::control::reply::Considered;
+use crate::control::reply::{Considered, Tested};
 
 fn asked(line: &str) -> Result<Question, String> {
     let words = ["exeat", "policy", "explain"]
@@ -29,6 +29,10 @@ fn options_are_questions() {
         (
             "--host claude --server github --method resources/read --name file:///x",
             r#"{"caller":{"host":"claude"},"action":{"call":{"server":"github","method":"resources/read","name":"file:///x"}}}"#,
+        ),
+        (
+            r#"--server github --tool pay --args {"amount":9007199254740993}"#,
+            r#"{"action":{"call":{"server":"github","method":"tools/call","name":"pay","arguments":"{\"amount\":9007199254740993}"}}}"#,
         ),
         (
             "--user dave --server github",
@@ -64,6 +68,14 @@ fn what_is_left_open_is_asked_for() {
             "give `--host` or `--server`, not both: who sends it?",
         ),
         (
+            "--server b --args {}",
+            "give `--tool` or `--method`: whose arguments are these?",
+        ),
+        (
+            "--server b --connect x:1 --args {}",
+            "`--args` are those of a call: give `--tool` or `--method`",
+        ),
+        (
             "--server b --connect x",
             "read `x` as a destination: write `host:port`",
         ),
@@ -93,12 +105,18 @@ fn an_answer() {
                 place: Some("policy.d/a.yaml:12:5".to_owned()),
                 matched: true,
                 why: "matched".to_owned(),
+                tests: vec![Tested {
+                    test: "any: true, matches: 'rm'".to_owned(),
+                    holds: Some(true),
+                    why: "holds".to_owned(),
+                }],
             },
             Considered {
                 subject: "rule `readers`".to_owned(),
                 place: Some("policy.d/b.yaml:3:5".to_owned()),
                 matched: false,
                 why: "is about other callers".to_owned(),
+                tests: Vec::new(),
             },
         ],
     };

@@ -19,7 +19,7 @@ async fn malformed_queries_leave_the_resolver_unharmed() {
     for bytes in [&[][..], &good[..11], &good[..20], &[0xff; 300]] {
         let answer = bench
             .resolver
-            .serve_query(WORKLOAD, bytes, Transport::Udp)
+            .serve_query(WORKLOAD, bytes, Transport::Udp, &Intended::for_tests())
             .await;
         assert!(matches!(answer.outcome.result, DnsResult::Malformed(_)));
         assert_eq!(answer.bytes.is_some(), answer.outcome.rcode.is_some());

@@ -135,7 +135,7 @@ impl Bench {
         let bytes = query(name, kind);
         let answer = self
             .resolver
-            .serve_query(WORKLOAD, &bytes, Transport::Udp)
+            .serve_query(WORKLOAD, &bytes, Transport::Udp, &Intended::for_tests())
             .await;
         (show(answer.bytes.as_deref()), answer.outcome)
     }

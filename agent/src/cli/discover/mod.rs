@@ -1,0 +1,253 @@
+//! `exeat discover`: every MCP server and host of this machine, registered or not.
+
+use std::env;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use jiff::Zoned;
+use nix::unistd::geteuid;
+
+use super::args::DiscoverArguments;
+use super::ask::{Daemon, unexpected};
+use super::error::{CliError, Kind};
+use super::output::{Cell, Output, Painter, Table, Tone};
+use super::register;
+use super::when;
+use crate::audit::{ReadError, Segments};
+use crate::config::Config;
+use crate::control::records::{self, Owner};
+use crate::control::{Command, RecordFilter, Reply};
+use crate::discover::{self, Found, Inventory, Listening, Running, Standing, Survey, probe};
+use crate::hosts::{self, Account, configured};
+use crate::telemetry::clock::Timestamp;
+
+/// What the log says of MCP that was refused because the register does not have it.
+const TELLING: &str = "not registered";
+/// Most records of each kind that are looked at.
+const MAX_RECORDS: u32 = 10_000;
+/// Most listeners that are asked.
+const MAX_ASKED: usize = 256;
+/// Letters of a command line in the table.
+const WIDTH: usize = 72;
+
+/// Looks everywhere; fails where something is not registered, or is started around Exeat.
+pub(super) async fn run(
+    arguments: &DiscoverArguments,
+    config: &Config,
+    daemon: &Daemon,
+    now: &Zoned,
+    output: Output,
+) -> Result<(), CliError> {
+    let known = register::known(arguments.policy.as_deref(), config, daemon).await;
+    let known = known.or_else(|error| match (&arguments.policy, error.kind) {
+        (None, Kind::Unreachable) => Ok(register::Known {
+            notes: vec![error.message],
+            ..register::Known::default()
+        }),
+        _ => Err(error),
+    })?;
+    let mut survey = Survey::new(known.set.as_ref(), &known.names);
+    for note in &known.notes {
+        survey.note(note.clone());
+    }
+    files(&mut survey)?;
+    let all = discover::running();
+    survey.processes(&all, &config.cgroup);
+    let mut sockets = discover::listening();
+    sockets.retain(|socket| !is_own(socket, &all));
+    survey.listeners(&all, &sockets);
+    if arguments.probe {
+        ask(&mut survey, &all, &sockets).await;
+    }
+    traffic(&mut survey, arguments, config, daemon, now).await?;
+    let inventory = survey.finish();
+    output.document(&inventory, |painter| text(&inventory, painter))?;
+    let managed = |found: &Found| found.standing == Standing::Managed;
+    if inventory.found.iter().all(managed) {
+        Ok(())
+    } else {
+        Err(CliError::found())
+    }
+}
+
+/// The files of everybody for root, else one's own, and those of the project here.
+fn files(survey: &mut Survey<'_>) -> Result<(), CliError> {
+    let own = hosts::invoking().map_err(|error| CliError::from_error(Kind::Usage, &error))?;
+    let mut accounts: Vec<Account> = if geteuid().is_root() {
+        hosts::accounts()
+    } else {
+        Vec::new()
+    };
+    accounts.retain(|account| account.uid != own.uid);
+    accounts.insert(0, own);
+    let here = env::current_dir().ok();
+    for (index, account) in accounts.iter().enumerate() {
+        let project = here.as_deref().filter(|_| index == 0);
+        for path in configured(account, project) {
+            match hosts::open(&path, account.uid) {
+                Ok(listed) => survey.file(account, &listed),
+                Err(error) => {
+                    survey.note(CliError::from_error(Kind::Usage, &error).message);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Exeat's own listeners are no servers.
+fn is_own(socket: &Listening, all: &[Running]) -> bool {
+    let running = all
+        .iter()
+        .find(|running| running.sockets.contains(&socket.inode));
+    running.is_some_and(|running| {
+        Path::new(&running.process.exe)
+            .file_name()
+            .is_some_and(|name| name == "exeat")
+    })
+}
+
+async fn ask(survey: &mut Survey<'_>, all: &[Running], sockets: &[Listening]) {
+    if sockets.len() > MAX_ASKED {
+        survey.note(format!(
+            "{} sockets listen; the first {MAX_ASKED} were asked",
+            sockets.len()
+        ));
+    }
+    for socket in sockets.iter().take(MAX_ASKED) {
+        if let Some(spoken) = probe::ask(socket.reached()).await {
+            survey.spoken(all, socket, &spoken);
+        }
+    }
+}
+
+/// What the audit log tells of the unregistered; without a log there is a note.
+async fn traffic(
+    survey: &mut Survey<'_>,
+    arguments: &DiscoverArguments,
+    config: &Config,
+    daemon: &Daemon,
+    now: &Zoned,
+) -> Result<(), CliError> {
+    let since = when::parse(&arguments.since, now)
+        .map_err(|error| CliError::from_error(Kind::Usage, &error))?;
+    let filter = RecordFilter {
+        since: Some(Timestamp::from_microseconds(since.start.as_microsecond())),
+        text: Some(TELLING.to_owned()),
+        limit: Some(MAX_RECORDS),
+        ..RecordFilter::default()
+    };
+    if let Some(directory) = &arguments.dir {
+        return read(survey, directory, &filter)
+            .map_err(|error| CliError::from_error(Kind::Usage, &error));
+    }
+    let command = Command::AuditQuery(filter.clone());
+    let asked = daemon
+        .each(&command, |reply| match reply {
+            Reply::Record(record) => {
+                survey.record(&record.line);
+                Ok(())
+            }
+            other => Err(unexpected(&command, other.name())),
+        })
+        .await;
+    let Err(error) = asked else { return Ok(()) };
+    if error.kind != Kind::Unreachable {
+        return Err(error);
+    }
+    survey.note(format!(
+        "{}: nothing is held to the policy now, and the log is read directly",
+        error.message
+    ));
+    if let Err(error) = read(survey, &config.state_dir.join("audit"), &filter) {
+        survey.note(CliError::from_error(Kind::Usage, &error).message);
+    }
+    Ok(())
+}
+
+fn read(survey: &mut Survey<'_>, directory: &Path, filter: &RecordFilter) -> Result<(), ReadError> {
+    let segments = Segments::open(directory)?;
+    records::select(&segments, filter, Owner::Anybody, |line| {
+        survey.record(&line);
+        ControlFlow::Continue(())
+    })
+}
+
+fn text(inventory: &Inventory, painter: Painter) -> String {
+    let mut text = String::new();
+    if inventory.found.is_empty() {
+        text.push_str("no MCP server or host was found\n");
+    } else {
+        text.push_str(&table(&inventory.found).render(painter));
+    }
+    for note in &inventory.notes {
+        text.push_str(&painter.paint(Tone::Doubtful, note));
+        text.push('\n');
+    }
+    if !inventory.entries.is_empty() {
+        text.push('\n');
+        text.push_str(&painter.paint(Tone::Strong, "proposed register entries:"));
+        text.push('\n');
+        for line in inventory.entries.lines() {
+            text.push_str(&painter.paint(Tone::Plain, line));
+            text.push('\n');
+        }
+    }
+    text
+}
+
+fn table(found: &[Found]) -> Table {
+    let mut table = Table::new(&[
+        "STANDING",
+        "KIND",
+        "NAME",
+        "OWNER",
+        "PIDS",
+        "COMMAND OR URL",
+        "REACHES",
+        "SEEN",
+    ]);
+    for found in found {
+        let (tone, standing) = match found.standing {
+            Standing::Unregistered => (Tone::Bad, "unregistered"),
+            Standing::Around => (Tone::Bad, "around"),
+            Standing::Managed => (Tone::Good, "managed"),
+        };
+        let kind = match found.kind {
+            discover::Kind::Server => "server",
+            discover::Kind::Host => "host",
+        };
+        let pids: Vec<String> = found.pids.iter().take(3).map(ToString::to_string).collect();
+        let more = if found.pids.len() > 3 { ",.." } else { "" };
+        let command = found.url.clone().unwrap_or_else(|| found.command.join(" "));
+        table.row([
+            Cell::new(tone, standing),
+            kind.into(),
+            Cell::new(Tone::Strong, &found.name),
+            or_dash(found.owner.clone().unwrap_or_default()),
+            or_dash(pids.join(",") + more),
+            or_dash(shortened(command)),
+            or_dash(shortened(found.reaches.join("; "))),
+            or_dash(found.seen.join("; ")),
+        ]);
+    }
+    table
+}
+
+fn or_dash(text: String) -> Cell {
+    if text.is_empty() {
+        Cell::new(Tone::Quiet, "-")
+    } else {
+        text.into()
+    }
+}
+
+fn shortened(text: String) -> String {
+    if text.chars().count() <= WIDTH {
+        return text;
+    }
+    text.chars()
+        .take(WIDTH.saturating_sub(2))
+        .chain("..".chars())
+        .collect()
+}

@@ -1,0 +1,161 @@
+//! What an import does, as people and programs see it; nothing secret is in it.
+
+use serde::Serialize;
+
+use crate::cli::output::{Painter, Tone};
+use crate::hosts::{Change, How, Listed, Rewritten, masked_arguments};
+
+/// The whole import.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    /// Each file that was looked at.
+    pub(super) files: Vec<FileReport>,
+    /// A policy file with the proposed register entries; empty where there are none.
+    pub(super) entries: String,
+    /// What a person should know.
+    pub(super) notes: Vec<String>,
+}
+
+/// A file.
+#[derive(Debug, Serialize)]
+pub(super) struct FileReport {
+    pub(super) path: String,
+    host: &'static str,
+    format: &'static str,
+    changes: Vec<ChangeReport>,
+    /// Servers that stay as they are, and why.
+    kept: Vec<Kept>,
+    pub(super) written: bool,
+    pub(super) backup: Option<String>,
+}
+
+/// A server that is started otherwise.
+#[derive(Debug, Serialize)]
+struct ChangeReport {
+    at: String,
+    line: usize,
+    name: String,
+    before: Vec<String>,
+    after: Vec<String>,
+    /// What stays to be done in the file.
+    remains: Vec<&'static str>,
+}
+
+/// A server that stays as it is.
+#[derive(Debug, Serialize)]
+struct Kept {
+    at: String,
+    why: String,
+}
+
+impl FileReport {
+    pub(super) fn of(listed: &Listed, rewritten: &Rewritten) -> Self {
+        let kept = listed.entries.iter().filter_map(|entry| {
+            let why = match &entry.how {
+                How::Stdio(_) => return None,
+                How::Exeat(name) => format!("it is `exeat run {name}` already"),
+                How::Remote(_) => "it is reached at a URL".to_owned(),
+                How::Other(why) => (*why).to_owned(),
+            };
+            let at = entry.at.clone();
+            Some(Kept { at, why })
+        });
+        Self {
+            path: listed.place.path.display().to_string(),
+            host: listed.format.host,
+            format: listed.format.id,
+            changes: rewritten.changes.iter().map(ChangeReport::of).collect(),
+            kept: kept.collect(),
+            written: false,
+            backup: None,
+        }
+    }
+}
+
+impl ChangeReport {
+    fn of(change: &Change) -> Self {
+        let line = |command: &str, args: &[String]| {
+            let words = [command.to_owned()].into_iter().chain(args.iter().cloned());
+            masked_arguments(&words.collect::<Vec<_>>())
+        };
+        let mut remains = Vec::new();
+        if !change.before.env.is_empty() {
+            remains.push("its `env` has no effect any more, the register's has: take secrets out of the file");
+        }
+        let relative = |word: &String| word.starts_with("./") || word.starts_with("../");
+        if change
+            .before
+            .args
+            .iter()
+            .chain([&change.before.command])
+            .any(relative)
+        {
+            remains.push("`exeat run` starts it in the user's home: make relative paths absolute in the register");
+        }
+        Self {
+            at: change.at.clone(),
+            line: change.line,
+            name: change.name.clone(),
+            before: line(&change.before.command, &change.before.args),
+            after: line(&change.after.0, &change.after.1),
+            remains,
+        }
+    }
+}
+
+impl Report {
+    /// The difference, what stays, and the entries.
+    pub(super) fn text(&self, painter: Painter) -> String {
+        let mut text = String::new();
+        let mut line = |tone, line: &str| {
+            text.push_str(&painter.paint(tone, line));
+            text.push('\n');
+        };
+        for file in &self.files {
+            line(Tone::Strong, &format!("{} ({})", file.path, file.host));
+            for change in &file.changes {
+                line(
+                    Tone::Quiet,
+                    &format!("@@ line {}: {} @@", change.line, change.at),
+                );
+                line(Tone::Bad, &format!("- {}", words(&change.before)));
+                line(Tone::Good, &format!("+ {}", words(&change.after)));
+                for remains in &change.remains {
+                    line(Tone::Doubtful, &format!("  {remains}"));
+                }
+            }
+            for kept in &file.kept {
+                line(Tone::Plain, &format!("  {} stays: {}", kept.at, kept.why));
+            }
+            if file.changes.is_empty() && file.kept.is_empty() {
+                line(Tone::Plain, "  no server");
+            }
+        }
+        if self.files.iter().all(|file| file.changes.is_empty()) {
+            line(Tone::Plain, "nothing to change");
+        }
+        for note in &self.notes {
+            line(Tone::Doubtful, note);
+        }
+        if !self.entries.is_empty() {
+            line(Tone::Strong, "proposed register entries:");
+            for entry in self.entries.lines() {
+                line(Tone::Plain, entry);
+            }
+        }
+        text
+    }
+}
+
+/// Words as a shell would be given them.
+pub(super) fn words(words: &[String]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./@+:=,[]".contains(c);
+    let shown = words.iter().map(|word| {
+        if !word.is_empty() && word.chars().all(plain) {
+            word.clone()
+        } else {
+            format!("'{}'", word.replace('\'', "'\\''"))
+        }
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,17 @@
+//! What MCP is on this machine: servers and hosts, and whether the register has them.
+//!
+//! Each source adds what it knows to what was found before: configuration files, processes,
+//! listening sockets, the audit log. Nothing is changed; only [`probe`] sends anything.
+
+mod found;
+pub mod probe;
+mod processes;
+mod sockets;
+mod survey;
+#[cfg(test)]
+mod tests;
+
+pub use found::{Found, Kind, Standing};
+pub use processes::{Running, running};
+pub use sockets::{Listening, listening};
+pub use survey::{Inventory, Survey};

@@ -1,0 +1,96 @@
+//! A connection that cannot be recorded: nothing of it leaves, and where it speaks HTTP its requests are told so.
+//! The log counts it, and says how many there were when it is written again.
+
+use std::convert::Infallible;
+
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::exchange::{closing, refusal};
+use super::{Stages, agreed};
+use crate::forward::body::Drained;
+use crate::forward::upstream::{Body, Version};
+use crate::intake::Arrived;
+use crate::refuse::Refusal;
+use crate::tls::hello::{self, Hello, Spoken};
+use crate::tls::leaf::Alpn;
+
+/// Answers what can be answered, within the time that a greeting may take.
+pub(super) async fn answer(stages: &Stages, arrived: &Arrived, stream: TcpStream) {
+    let limit = stages.bounds.greeting;
+    let told = timeout(limit, async {
+        match hello::peek(&stream, limit).await {
+            Ok(Spoken::Http1) => serve(stages, stream, Version::Http1).await,
+            Ok(Spoken::Http2) => serve(stages, stream, Version::Http2).await,
+            Ok(Spoken::Tls) => {
+                if let Ok(hello) = hello::read(stream, limit).await {
+                    intercept(stages, arrived, hello).await;
+                }
+            }
+            // Whatever it is, there is no way to say it.
+            Ok(Spoken::Unknown) | Err(_) => {}
+        }
+    });
+    if told.await.is_err() {
+        tracing::debug!("a connection that cannot be recorded outlasted its time");
+    }
+}
+
+/// Finishes a handshake that policy would have finished too, with nothing behind it.
+async fn intercept(stages: &Stages, arrived: &Arrived, hello: Hello) {
+    let Ok((peer, permit)) = agreed(stages, arrived, hello.name.as_deref()) else {
+        return hello.deny().await;
+    };
+    if permit.egress().map(|terms| terms.tls) != Some(exeat_policy::Tls::Intercept) {
+        return hello.deny().await;
+    }
+    let (alpn, version) = match hello.offers.as_slice() {
+        [] => (Alpn::None, Version::Http1),
+        [Alpn::Http2] => (Alpn::Http2, Version::Http2),
+        _ => (Alpn::Http1, Version::Http1),
+    };
+    let Ok(config) = stages.leaves.config(&peer.to_string(), alpn).await else {
+        return hello.deny().await;
+    };
+    match hello.into_handshake().into_stream(config).await {
+        Ok(stream) => serve(stages, stream, version).await,
+        Err(error) => tracing::debug!(%error, "a handshake that could not be recorded failed"),
+    }
+}
+
+/// Refuses each request of a connection.
+async fn serve<S>(stages: &Stages, stream: S, version: Version)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let tasks = stages.tasks.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        // Read on, so that the client comes to read why.
+        drop(Drained::new(request.into_body(), &tasks));
+        async { Ok::<Response<Body>, Infallible>(closing(refusal(Refusal::AuditUnavailable))) }
+    });
+    let io = TokioIo::new(stream);
+    let served = match version {
+        Version::Http1 => {
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new());
+            builder.max_header_size(stages.bounds.headers);
+            builder.serve_connection(io, service).await
+        }
+        Version::Http2 => {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder.timer(TokioTimer::new());
+            builder.max_concurrent_streams(1);
+            builder.serve_connection(io, service).await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection that cannot be recorded ended");
+    }
+}

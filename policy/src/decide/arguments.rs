@@ -1,0 +1,441 @@
+//! Tests on arguments: whether they hold, what makes them fail, and how much work they may be.
+//!
+//! A rule that restricts matches where some value passes, as it came or as it reads (see
+//! [`text`](crate::text)). A rule that allows matches where every value passes, as it came and as a receiver
+//! may normalise it. What cannot be tested is an error; what follows from one is the rules' to say.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::json::Json;
+use crate::model::{ArgumentPlace, ArgumentTest, Pointer, Scalar, Segment, Test, Type};
+use crate::number::{Amount, Decimal};
+use crate::text::{compatible, readable};
+
+/// The deepest nesting that is looked into.
+const DEPTH_MAX: usize = 64;
+/// The most values that one rule looks at.
+const VALUES_MAX: usize = 100_000;
+/// The most bytes of text that one rule reads.
+const TEXT_MAX: usize = 1 << 20;
+
+/// Why a rule could not be evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unevaluated {
+    /// The arguments nest deeper than 64 levels.
+    TooDeep,
+    /// More than 100,000 values, or more than 1 MiB of text.
+    TooLarge,
+    /// A value is of another type than the tests on it are for: a list where a text is tested, or a text where
+    /// a number is. Its receiver may well convert it, so it does not pass for something that failed the test.
+    OtherType,
+}
+
+impl Unevaluated {
+    /// In words.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::TooDeep => "the arguments are nested too deeply to be tested",
+            Self::TooLarge => "the arguments are too large to be tested",
+            Self::OtherType => "an argument is of another type than the test is for",
+        }
+    }
+}
+
+impl fmt::Display for Unevaluated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+/// How several values, and the two forms of one text, count together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Quantity {
+    /// One that passes is enough: for rules that restrict.
+    Some,
+    /// All must pass, and there must be one: for rules that allow.
+    All,
+}
+
+/// Whether all of a rule's tests hold.
+pub(super) fn hold(
+    tests: &[ArgumentTest],
+    arguments: Option<Json<'_>>,
+    quantity: Quantity,
+) -> Result<bool, Unevaluated> {
+    let mut work = Work::default();
+    every(tests, |test| holds(test, arguments, quantity, &mut work))
+}
+
+/// Whether all hold; one that does not outweighs one that cannot be evaluated.
+fn every<T>(
+    tests: &[T],
+    mut holds: impl FnMut(&T) -> Result<bool, Unevaluated>,
+) -> Result<bool, Unevaluated> {
+    let mut error = None;
+    for test in tests {
+        match holds(test) {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            Err(found) => error = error.or(Some(found)),
+        }
+    }
+    error.map_or(Ok(true), Err)
+}
+
+/// Whether one test holds.
+pub(super) fn holds(
+    test: &ArgumentTest,
+    arguments: Option<Json<'_>>,
+    quantity: Quantity,
+    work: &mut Work,
+) -> Result<bool, Unevaluated> {
+    if let [Test::Absent(absent)] = test.tests.as_slice() {
+        let mut there = Tally::new(Quantity::Some);
+        find(test, arguments, work, &mut |_, _| there.add(Ok(true)))?;
+        return Ok(there.result()? != *absent);
+    }
+    let mut tally = Tally::new(quantity);
+    let anywhere = test.place == ArgumentPlace::Any;
+    find(test, arguments, work, &mut |value, work| {
+        let passed = every(&test.tests, |test| passes(test, value, quantity, work));
+        match passed {
+            // Among all values there are always some of another type.
+            Err(Unevaluated::OtherType) if anywhere => tally.add(Ok(false)),
+            passed => tally.add(passed),
+        }
+    })?;
+    tally.result()
+}
+
+/// Adds up the numbers that a pointer leads to; nothing where it leads nowhere.
+pub(super) fn sum(pointer: &Pointer, arguments: Option<Json<'_>>) -> Result<Amount, Unevaluated> {
+    let Some(arguments) = arguments else {
+        return Ok(Amount::default());
+    };
+    let mut sum = Amount::default();
+    let mut add = |value: Json<'_>, _: &mut Work| {
+        let Json::Number(text) = value else {
+            return Err(Unevaluated::OtherType);
+        };
+        let amount = Decimal::parse(text).and_then(Decimal::amount);
+        sum = sum.plus(amount.ok_or(Unevaluated::OtherType)?);
+        Ok(Go::Continue(()))
+    };
+    follow(&pointer.segments, arguments, &mut Work::default(), &mut add).map(drop)?;
+    Ok(sum)
+}
+
+/// How much was looked at.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    values: usize,
+    text: usize,
+}
+
+impl Work {
+    fn value(&mut self) -> Result<(), Unevaluated> {
+        self.values += 1;
+        if self.values > VALUES_MAX {
+            return Err(Unevaluated::TooLarge);
+        }
+        Ok(())
+    }
+
+    fn text(&mut self, text: &str) -> Result<(), Unevaluated> {
+        self.text = self.text.saturating_add(text.len());
+        if self.text > TEXT_MAX {
+            return Err(Unevaluated::TooLarge);
+        }
+        Ok(())
+    }
+}
+
+/// Counts values together. A value that passes decides for [`Quantity::Some`] even where another could not be
+/// tested; one that fails decides for [`Quantity::All`].
+struct Tally {
+    quantity: Quantity,
+    seen: bool,
+    decided: bool,
+    error: Option<Unevaluated>,
+}
+
+/// Whether to look on.
+type Go = std::ops::ControlFlow<()>;
+
+impl Tally {
+    const fn new(quantity: Quantity) -> Self {
+        Self {
+            quantity,
+            seen: false,
+            decided: false,
+            error: None,
+        }
+    }
+
+    fn add(&mut self, passed: Result<bool, Unevaluated>) -> Go {
+        self.seen = true;
+        match passed {
+            Ok(passed) => self.decided |= passed == (self.quantity == Quantity::Some),
+            Err(error) => self.error = self.error.or(Some(error)),
+        }
+        if self.decided {
+            Go::Break(())
+        } else {
+            Go::Continue(())
+        }
+    }
+
+    fn result(self) -> Result<bool, Unevaluated> {
+        match (self.quantity, self.error) {
+            (Quantity::Some, _) if self.decided => Ok(true),
+            (Quantity::All, _) if self.decided || !self.seen => Ok(false),
+            (_, Some(error)) => Err(error),
+            (Quantity::Some, None) => Ok(false),
+            (Quantity::All, None) => Ok(true),
+        }
+    }
+}
+
+/// What is shown each value that a test is about.
+type Show<'s> = dyn FnMut(Json<'_>, &mut Work) -> Go + 's;
+
+fn find(
+    test: &ArgumentTest,
+    arguments: Option<Json<'_>>,
+    work: &mut Work,
+    show: &mut Show<'_>,
+) -> Result<(), Unevaluated> {
+    let Some(arguments) = arguments else {
+        return Ok(());
+    };
+    match &test.place {
+        ArgumentPlace::Field(pointer) => {
+            let mut last = |value: Json<'_>, work: &mut Work| {
+                if test.keys {
+                    keys_of(value, work, show)
+                } else {
+                    Ok(show(value, work))
+                }
+            };
+            follow(&pointer.segments, arguments, work, &mut last).map(drop)
+        }
+        ArgumentPlace::Any => descend(arguments, test.keys, 0, work, show).map(drop),
+    }
+}
+
+/// Shows the values that a pointer leads to.
+fn follow(
+    segments: &[Segment],
+    value: Json<'_>,
+    work: &mut Work,
+    show: &mut dyn FnMut(Json<'_>, &mut Work) -> Result<Go, Unevaluated>,
+) -> Result<Go, Unevaluated> {
+    work.value()?;
+    let Some((segment, rest)) = segments.split_first() else {
+        return show(value, work);
+    };
+    match (segment, value) {
+        (Segment::Key(key), Json::Map(map)) => match map.get(key) {
+            Some(below) => follow(rest, below, work, show),
+            None => Ok(Go::Continue(())),
+        },
+        (Segment::Key(key), Json::List(list)) => match place(key).and_then(|at| list.at(at)) {
+            Some(below) => follow(rest, below, work, show),
+            None => Ok(Go::Continue(())),
+        },
+        (Segment::Each, Json::Map(map)) => {
+            for (_, below) in (0..map.count()).filter_map(|at| map.at(at)) {
+                if follow(rest, below, work, show)?.is_break() {
+                    return Ok(Go::Break(()));
+                }
+            }
+            Ok(Go::Continue(()))
+        }
+        (Segment::Each, Json::List(list)) => {
+            for below in (0..list.count()).filter_map(|at| list.at(at)) {
+                if follow(rest, below, work, show)?.is_break() {
+                    return Ok(Go::Break(()));
+                }
+            }
+            Ok(Go::Continue(()))
+        }
+        (_, Json::Null | Json::Bool(_) | Json::Number(_) | Json::Text(_)) => Ok(Go::Continue(())),
+    }
+}
+
+/// A place in an array, as RFC 6901 writes it.
+fn place(key: &str) -> Option<usize> {
+    let digits = key.bytes().all(|byte| byte.is_ascii_digit());
+    let plain = key == "0" || !key.starts_with('0');
+    key.parse().ok().filter(|_| digits && plain)
+}
+
+/// Shows every value below (or, for keys, the names of all members below), the value itself included.
+fn descend(
+    value: Json<'_>,
+    keys: bool,
+    depth: usize,
+    work: &mut Work,
+    show: &mut Show<'_>,
+) -> Result<Go, Unevaluated> {
+    if depth > DEPTH_MAX {
+        return Err(Unevaluated::TooDeep);
+    }
+    work.value()?;
+    let shown = if keys {
+        keys_of(value, work, show)?
+    } else if depth == 0 {
+        // The arguments as a whole are no argument.
+        Go::Continue(())
+    } else {
+        show(value, work)
+    };
+    if shown.is_break() {
+        return Ok(shown);
+    }
+    match value {
+        Json::Map(map) => {
+            for (_, below) in (0..map.count()).filter_map(|at| map.at(at)) {
+                if descend(below, keys, depth + 1, work, show)?.is_break() {
+                    return Ok(Go::Break(()));
+                }
+            }
+        }
+        Json::List(list) => {
+            for below in (0..list.count()).filter_map(|at| list.at(at)) {
+                if descend(below, keys, depth + 1, work, show)?.is_break() {
+                    return Ok(Go::Break(()));
+                }
+            }
+        }
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::Text(_) => {}
+    }
+    Ok(Go::Continue(()))
+}
+
+fn keys_of(value: Json<'_>, work: &mut Work, show: &mut Show<'_>) -> Result<Go, Unevaluated> {
+    let Json::Map(map) = value else {
+        return Ok(Go::Continue(()));
+    };
+    for (key, _) in (0..map.count()).filter_map(|at| map.at(at)) {
+        work.value()?;
+        if show(Json::Text(key), work).is_break() {
+            return Ok(Go::Break(()));
+        }
+    }
+    Ok(Go::Continue(()))
+}
+
+/// Whether one value passes one test.
+fn passes(
+    test: &Test,
+    value: Json<'_>,
+    quantity: Quantity,
+    work: &mut Work,
+) -> Result<bool, Unevaluated> {
+    match (test, value) {
+        (Test::Type(kind), value) => Ok(is_of(*kind, value)),
+        (Test::Absent(absent), _) => Ok(!absent),
+        (Test::Matches(pattern) | Test::Glob(pattern), Json::Text(text)) => {
+            work.text(text)?;
+            Ok(in_forms(text, quantity, |form| {
+                pattern.regex.is_match(form)
+            }))
+        }
+        (Test::Bound(bound, limit), Json::Number(number)) => {
+            match (Decimal::parse(number), Decimal::parse(limit)) {
+                (Some(number), Some(limit)) => Ok(bound.holds(number, limit)),
+                // A number too long to be one: the decoder has let through what the policy cannot read.
+                _ => Err(Unevaluated::TooLarge),
+            }
+        }
+        (Test::In(values), value) => one_of(values, value, quantity, work),
+        (Test::Length(least, most), value) => {
+            let length = match value {
+                Json::Text(text) => {
+                    work.text(text)?;
+                    text.chars().count()
+                }
+                Json::List(list) => list.count(),
+                Json::Map(map) => map.count(),
+                Json::Null | Json::Bool(_) | Json::Number(_) => return Err(Unevaluated::OtherType),
+            };
+            Ok((*least..=*most).contains(&length))
+        }
+        (Test::Matches(_) | Test::Glob(_) | Test::Bound(..), _) => Err(Unevaluated::OtherType),
+    }
+}
+
+fn is_of(kind: Type, value: Json<'_>) -> bool {
+    match (kind, value) {
+        (Type::Integer, Json::Number(text)) => Decimal::parse(text).is_some_and(Decimal::is_whole),
+        (Type::Null, Json::Null)
+        | (Type::Boolean, Json::Bool(_))
+        | (Type::Number, Json::Number(_))
+        | (Type::String, Json::Text(_))
+        | (Type::Array, Json::List(_))
+        | (Type::Object, Json::Map(_)) => true,
+        _ => false,
+    }
+}
+
+fn one_of(
+    values: &[Scalar],
+    value: Json<'_>,
+    quantity: Quantity,
+    work: &mut Work,
+) -> Result<bool, Unevaluated> {
+    if let Json::Text(text) = value {
+        work.text(text)?;
+    }
+    let number = match value {
+        Json::Number(text) => Some(Decimal::parse(text).ok_or(Unevaluated::TooLarge)?),
+        _ => None,
+    };
+    let mut comparable = false;
+    for listed in values {
+        let equal = match (listed, value) {
+            (Scalar::Null, Json::Null) => true,
+            (Scalar::Bool(listed), Json::Bool(truth)) => *listed == truth,
+            (Scalar::Text(listed), Json::Text(text)) => {
+                // What an allow rule lists is what it means, to the letter.
+                let exact = text == &**listed;
+                exact || (quantity == Quantity::Some && readable(text) == **listed)
+            }
+            (Scalar::Number(listed), Json::Number(_)) => {
+                let order = Decimal::parse(listed)
+                    .zip(number)
+                    .map(|(listed, number)| listed.compare(number));
+                order.is_some_and(std::cmp::Ordering::is_eq)
+            }
+            _ => continue,
+        };
+        comparable = true;
+        if equal {
+            return Ok(true);
+        }
+    }
+    if comparable {
+        Ok(false)
+    } else {
+        Err(Unevaluated::OtherType)
+    }
+}
+
+/// A text as it came and as its receiver, or a person, may read it.
+fn in_forms(text: &str, quantity: Quantity, test: impl Fn(&str) -> bool) -> bool {
+    let raw = test(text);
+    if raw == (quantity == Quantity::Some) {
+        return raw;
+    }
+    let other = match quantity {
+        Quantity::Some => readable(text),
+        Quantity::All => compatible(text),
+    };
+    match other {
+        Cow::Borrowed(_) => raw,
+        Cow::Owned(other) => test(&other),
+    }
+}

@@ -1,0 +1,304 @@
+//! Decimal numbers compared by their source text: `9007199254740993` is more than `9007199254740992`.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+/// The longest number that is read, in characters.
+const NUMBER_MAX: usize = 512;
+
+/// A number of the JSON grammar, taken apart and never rounded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Decimal<'a> {
+    negative: bool,
+    /// Digits and at most one point, from the first digit that is not zero; empty for zero.
+    digits: &'a str,
+    /// The power of ten of the first digit.
+    power: i64,
+}
+
+impl<'a> Decimal<'a> {
+    /// Reads a number; `None` for what is not of the grammar (RFC 8259, 6), or longer than 512 characters.
+    pub(crate) fn parse(text: &'a str) -> Option<Self> {
+        if text.len() > NUMBER_MAX {
+            return None;
+        }
+        let (negative, bare) = match text.strip_prefix('-') {
+            Some(bare) => (true, bare),
+            None => (false, text),
+        };
+        let (mantissa, exponent) = match bare.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (mantissa, read_exponent(exponent)?),
+            None => (bare, 0),
+        };
+        let (whole, fraction) = match mantissa.split_once('.') {
+            Some((whole, fraction)) if is_digits(fraction) => (whole, fraction),
+            Some(_) => return None,
+            None => (mantissa, ""),
+        };
+        if !is_digits(whole) || (whole.len() > 1 && whole.starts_with('0')) {
+            return None;
+        }
+        let digits = mantissa.trim_start_matches(['0', '.']);
+        let length = |text: &str| i64::try_from(text.len()).unwrap_or(i64::MAX);
+        let shift = if whole == "0" {
+            -1 - length(fraction) + length(fraction.trim_start_matches('0'))
+        } else {
+            length(whole) - 1
+        };
+        Some(Self {
+            negative: negative && !digits.is_empty(),
+            digits,
+            power: exponent.saturating_add(shift),
+        })
+    }
+
+    fn is_zero(self) -> bool {
+        self.digits.is_empty()
+    }
+
+    /// Whether no digit stands behind the point: `1.0` and `1e2` are whole numbers.
+    pub(crate) fn is_whole(self) -> bool {
+        let last = (0_i64..)
+            .zip(self.significant())
+            .filter(|(_, digit)| *digit != b'0')
+            .map(|(index, _)| index)
+            .last();
+        last.is_none_or(|last| self.power >= last)
+    }
+
+    fn significant(self) -> impl Iterator<Item = u8> + 'a {
+        self.digits.bytes().filter(|byte| *byte != b'.')
+    }
+
+    /// The number in billionths; `None` for what is negative, finer than that, or 10^19 and more.
+    pub(crate) fn amount(self) -> Option<Amount> {
+        let mut amount = 0_u128;
+        for (index, digit) in (0_i64..).zip(self.significant()) {
+            if digit != b'0' {
+                let power = self.power.checked_sub(index)?.checked_add(AMOUNT_POWER)?;
+                let power = u32::try_from(power).ok().filter(|power| *power <= 27)?;
+                amount += u128::from(digit - b'0') * 10_u128.pow(power);
+            }
+        }
+        (!self.negative).then_some(Amount(amount))
+    }
+
+    /// Compares by value, whatever the spelling.
+    pub(crate) fn compare(self, other: Self) -> Ordering {
+        let sign = |number: Self| match number {
+            _ if number.is_zero() => 0,
+            _ if number.negative => -1,
+            _ => 1,
+        };
+        let signs = sign(self).cmp(&sign(other));
+        if signs != Ordering::Equal || self.is_zero() {
+            return signs;
+        }
+        let size = self
+            .power
+            .cmp(&other.power)
+            .then_with(|| compare_digits(self.significant(), other.significant()));
+        if self.negative { size.reverse() } else { size }
+    }
+}
+
+/// Digits behind the point of an [`Amount`].
+const AMOUNT_POWER: i64 = 9;
+
+/// What a limit sums: a number of billionths, never negative, exact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Amount(u128);
+
+impl Amount {
+    /// Both together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+
+    /// What is left without the other.
+    #[must_use]
+    pub const fn minus(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
+    /// Whether it is nothing.
+    #[must_use]
+    pub const fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, fraction) = (self.0 / 1_000_000_000, self.0 % 1_000_000_000);
+        write!(f, "{whole}")?;
+        if fraction == 0 {
+            return Ok(());
+        }
+        write!(f, ".{}", format!("{fraction:09}").trim_end_matches('0'))
+    }
+}
+
+/// Compares digits that begin at the same power; what is missing at the end is zero.
+fn compare_digits(
+    mut left: impl Iterator<Item = u8>,
+    mut right: impl Iterator<Item = u8>,
+) -> Ordering {
+    loop {
+        match (left.next(), right.next()) {
+            (None, None) => return Ordering::Equal,
+            (one, other) => {
+                let order = one.unwrap_or(b'0').cmp(&other.unwrap_or(b'0'));
+                if order != Ordering::Equal {
+                    return order;
+                }
+            }
+        }
+    }
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// An exponent; one beyond 64 bits counts as the largest there is.
+fn read_exponent(text: &str) -> Option<i64> {
+    let bare = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if !is_digits(bare) {
+        return None;
+    }
+    let size = bare
+        .parse::<i64>()
+        .unwrap_or(i64::MAX / 2)
+        .min(i64::MAX / 2);
+    Some(if text.starts_with('-') { -size } else { size })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_compared_by_value_and_exactly() {
+        let ascending = [
+            "-1e400",
+            "-9007199254740993",
+            "-9007199254740992",
+            "-10",
+            "-9.5",
+            "-0.1",
+            "-0.01",
+            "0",
+            "1e-400",
+            "0.001",
+            "0.0010000000000000000000000000001",
+            "0.01",
+            "0.5",
+            "1",
+            "1.0000000000000000000000000001",
+            "9.99",
+            "10",
+            "99",
+            "9007199254740992",
+            "9007199254740993",
+            "18446744073709551616",
+            "1e400",
+        ];
+        for (left, one) in ascending.iter().enumerate() {
+            for (right, other) in ascending.iter().enumerate() {
+                let order = Decimal::parse(one)
+                    .unwrap()
+                    .compare(Decimal::parse(other).unwrap());
+                assert_eq!(order, left.cmp(&right), "{one} {other}");
+            }
+        }
+        for (one, other) in [
+            ("1", "1.0"),
+            ("0", "-0"),
+            ("0.0", "0e5"),
+            ("100", "1e2"),
+            ("100", "1E+2"),
+            ("0.05", "5e-2"),
+            ("0.05", "0.50e-1"),
+            ("12.30", "123e-1"),
+        ] {
+            let order = Decimal::parse(one)
+                .unwrap()
+                .compare(Decimal::parse(other).unwrap());
+            assert_eq!(order, Ordering::Equal, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn amounts_are_exact() {
+        for (text, amount) in [
+            ("0", Some("0")),
+            ("-0.0", Some("0")),
+            ("12.50", Some("12.5")),
+            ("1e3", Some("1000")),
+            ("0.000000001", Some("0.000000001")),
+            ("9007199254740993", Some("9007199254740993")),
+            ("9999999999999999999", Some("9999999999999999999")),
+            ("10000000000000000000", None),
+            ("0.0000000001", None),
+            ("1e-400", None),
+            ("1e400", None),
+            ("-1", None),
+        ] {
+            let found = Decimal::parse(text).unwrap().amount();
+            assert_eq!(
+                found.map(|amount| amount.to_string()).as_deref(),
+                amount,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_json_numbers_are_numbers() {
+        for bad in [
+            "",
+            "-",
+            "+1",
+            "01",
+            "1.",
+            ".5",
+            "1e",
+            "1e+",
+            "0x1",
+            "1_000",
+            "1,0",
+            " 1",
+            "1 ",
+            "NaN",
+            "Infinity",
+            "1e1.5",
+            "1.2.3",
+            "--1",
+            "٣",
+            &"1".repeat(513),
+        ] {
+            assert!(Decimal::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_are_told_by_value() {
+        for (text, whole) in [
+            ("0", true),
+            ("-0.0", true),
+            ("5", true),
+            ("1.0", true),
+            ("1.50e1", true),
+            ("1.55e1", false),
+            ("0.1", false),
+            ("10e-1", true),
+            ("1e-1", false),
+            ("9007199254740993", true),
+            ("1e400", true),
+        ] {
+            assert_eq!(Decimal::parse(text).unwrap().is_whole(), whole, "{text}");
+        }
+    }
+}

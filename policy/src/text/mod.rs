@@ -1,0 +1,102 @@
+//! Text as its receiver may normalise it, and as a person would read it: what looks like `rm -rf` is matched
+//! as `rm -rf`.
+//!
+//! Invisible characters and controls are dropped and compatibility forms resolved (NFKC): that much a receiver
+//! may do. Then characters beyond ASCII that look like ASCII ones are replaced by them (UTS 39's table of
+//! confusables). ASCII itself stays as it is: a pattern means what it says.
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use unicode_normalization::UnicodeNormalization as _;
+
+/// The text without what is not seen, in NFKC; borrowed where that changes nothing.
+pub(crate) fn compatible(text: &str) -> Cow<'_, str> {
+    normal(text, |c| if c.is_ascii() { None } else { space(c) })
+}
+
+/// The text as it reads; borrowed where that is the text itself.
+pub(crate) fn readable(text: &str) -> Cow<'_, str> {
+    normal(text, |c| {
+        if c.is_ascii() {
+            None
+        } else {
+            lookalike(c).or_else(|| space(c))
+        }
+    })
+}
+
+fn normal(text: &str, replace: impl Fn(char) -> Option<&'static str>) -> Cow<'_, str> {
+    if text.bytes().all(is_plain) {
+        return Cow::Borrowed(text);
+    }
+    let seen = text.chars().filter(|c| !is_dropped(*c));
+    let mut out = String::with_capacity(text.len());
+    for c in seen.nfkc() {
+        match replace(c) {
+            Some(other) => out.push_str(other),
+            None => out.push(c),
+        }
+    }
+    if out == text {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(out)
+    }
+}
+
+/// Makes the table now, so that no decision waits for it.
+pub(crate) fn prepare() {
+    LazyLock::force(&LOOKALIKES);
+}
+
+/// ASCII that is read as it stands.
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~' | b'\t' | b'\n' | b'\r')
+}
+
+/// Controls; white space among them separates words and stays.
+fn is_dropped(c: char) -> bool {
+    (c.is_control() && !c.is_whitespace()) || (!c.is_ascii() && lookalike(c) == Some(""))
+}
+
+fn space(c: char) -> Option<&'static str> {
+    c.is_whitespace().then_some(" ")
+}
+
+/// What a character beyond ASCII looks like: some ASCII, or nothing for what is not seen.
+fn lookalike(c: char) -> Option<&'static str> {
+    let table = &*LOOKALIKES;
+    let at = table.binary_search_by_key(&c, |(c, _)| *c).ok()?;
+    table.get(at).map(|(_, ascii)| &**ascii)
+}
+
+/// The characters beyond ASCII whose skeleton is ASCII or empty, ascending: some thousands, all below
+/// U+30000 but for the invisible ones of plane 14.
+static LOOKALIKES: LazyLock<Vec<(char, Box<str>)>> = LazyLock::new(|| {
+    ('\u{80}'..'\u{30000}')
+        .chain('\u{e0000}'..='\u{e0fff}')
+        .filter_map(|c| Some((c, ascii(c)?.into_boxed_str())))
+        .collect()
+});
+
+/// UTS 39 gives one prototype to what looks alike, whatever it is; among the ASCII characters of one
+/// prototype the one of the character's own kind is taken.
+fn ascii(c: char) -> Option<String> {
+    let mut buffer = [0; 4];
+    let skeleton: String = unicode_security::skeleton(c.encode_utf8(&mut buffer)).collect();
+    if !skeleton.is_ascii() {
+        return None;
+    }
+    Some(match skeleton.as_str() {
+        "l" if c.is_uppercase() => "I".to_owned(),
+        "l" if c.is_numeric() => "1".to_owned(),
+        "O" if c.is_numeric() => "0".to_owned(),
+        "O" if c.is_lowercase() => "o".to_owned(),
+        "rn" => "m".to_owned(),
+        _ => skeleton,
+    })
+}
+
+#[cfg(test)]
+mod tests;

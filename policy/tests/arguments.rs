@@ -1,0 +1,401 @@
+//! Random arguments and tests on them, and the naive reading of both.
+
+use exeat_policy::{AsJson, Json, Members};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+/// A JSON value.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Tree {
+    Null,
+    Bool(bool),
+    Number(&'static str),
+    Text(&'static str),
+    List(Vec<Tree>),
+    Map(Vec<(&'static str, Tree)>),
+}
+
+impl AsJson for Tree {
+    fn as_json(&self) -> Json<'_> {
+        match self {
+            Self::Null => Json::Null,
+            Self::Bool(truth) => Json::Bool(*truth),
+            Self::Number(text) => Json::Number(text),
+            Self::Text(text) => Json::Text(text),
+            Self::List(list) => Json::List(list),
+            Self::Map(_) => Json::Map(self),
+        }
+    }
+}
+
+impl Tree {
+    fn members(&self) -> &[(&'static str, Tree)] {
+        match self {
+            Self::Map(map) => map,
+            _ => &[],
+        }
+    }
+}
+
+impl Members for Tree {
+    fn count(&self) -> usize {
+        self.members().len()
+    }
+    fn at(&self, index: usize) -> Option<(&str, Json<'_>)> {
+        let (key, value) = self.members().get(index)?;
+        Some((key, value.as_json()))
+    }
+    fn get(&self, key: &str) -> Option<Json<'_>> {
+        let found = self.members().iter().find(|(name, _)| *name == key);
+        found.map(|(_, value)| value.as_json())
+    }
+}
+
+/// Texts: as sent, as a receiver may normalise them, as a person reads them.
+const TEXTS: [(&str, &str, &str); 9] = [
+    ("rm -rf", "rm -rf", "rm -rf"),
+    ("r\u{200b}m -rf", "rm -rf", "rm -rf"),
+    ("\u{ff52}m -rf", "rm -rf", "rm -rf"),
+    ("/\u{455}rv/x", "/\u{455}rv/x", "/srv/x"),
+    ("/srv/x", "/srv/x", "/srv/x"),
+    ("/srv\u{ff0f}y", "/srv/y", "/srv/y"),
+    ("prod", "prod", "prod"),
+    ("pr\u{43e}d", "pr\u{43e}d", "prod"),
+    ("", "", ""),
+];
+const NUMBERS: [&str; 8] = [
+    "0",
+    "-0.0",
+    "5",
+    "5.0",
+    "0.5e1",
+    "5.5",
+    "9007199254740992",
+    "9007199254740993",
+];
+const KEYS: [&str; 5] = ["cmd", "n", "list", "opts", "rm -rf"];
+
+/// A test on arguments, as it is written.
+#[derive(Debug, Clone)]
+pub(crate) struct GenArg {
+    /// `None`: any.
+    pub(crate) field: Option<&'static str>,
+    keys: bool,
+    tests: Vec<(&'static str, GenTest)>,
+}
+
+#[derive(Debug, Clone)]
+enum GenTest {
+    Type(&'static str),
+    Absent(bool),
+    /// A text that stands in it.
+    Contains(&'static str),
+    /// What it begins with.
+    Begins(&'static str),
+    /// `min`, `max`, `above` or `below`.
+    Bound(&'static str, &'static str),
+    In(Vec<Tree>),
+    Length(usize, usize),
+}
+
+use GenTest::{Absent, Begins, Bound, Contains, In, Length, Type};
+
+impl GenArg {
+    pub(crate) fn text(&self) -> String {
+        let place = match self.field {
+            Some(pointer) => format!("field: \"{pointer}\""),
+            None => "any: true".to_owned(),
+        };
+        let keys = if self.keys { ", keys: true" } else { "" };
+        let tests: Vec<_> = self.tests.iter().map(|(text, _)| *text).collect();
+        format!("{{ {place}{keys}, {} }}", tests.join(", "))
+    }
+}
+
+/// A test, mostly of a field.
+pub(crate) fn argument() -> impl Strategy<Value = GenArg> {
+    let fields = [
+        "/cmd",
+        "/n",
+        "/list",
+        "/list/*",
+        "/list/0",
+        "/opts/cmd",
+        "/opts",
+        "/*",
+        "/rm -rf",
+    ];
+    let tests: Vec<Vec<(&'static str, GenTest)>> = vec![
+        vec![("matches: 'rm -rf'", Contains("rm -rf"))],
+        vec![("matches: 'prod'", Contains("prod"))],
+        vec![("glob: '/srv/*'", Begins("/srv/"))],
+        vec![
+            ("type: string", Type("string")),
+            ("glob: '/srv/*'", Begins("/srv/")),
+        ],
+        vec![("min: 5", Bound("min", "5"))],
+        vec![("max: 5", Bound("max", "5"))],
+        vec![(
+            "above: 9007199254740992",
+            Bound("above", "9007199254740992"),
+        )],
+        vec![
+            ("below: 5.5", Bound("below", "5.5")),
+            ("min: 0", Bound("min", "0")),
+        ],
+        vec![
+            ("type: number", Type("number")),
+            ("above: 5", Bound("above", "5")),
+        ],
+        vec![(
+            "in: [prod, 5, null]",
+            In(vec![Tree::Text("prod"), Tree::Number("5"), Tree::Null]),
+        )],
+        vec![("in: [true]", In(vec![Tree::Bool(true)]))],
+        vec![("length: { max: 2 }", Length(0, 2))],
+        vec![
+            ("length: { min: 1, max: 6 }", Length(1, 6)),
+            ("matches: 'rm'", Contains("rm")),
+        ],
+        vec![("type: integer", Type("integer"))],
+        vec![("type: array", Type("array"))],
+        vec![("type: object", Type("object"))],
+        vec![("type: boolean", Type("boolean"))],
+        vec![("type: \"null\"", Type("null"))],
+    ];
+    let absent = vec![
+        ("absent: true", Absent(true)),
+        ("absent: false", Absent(false)),
+    ];
+    let texts: Vec<Vec<(&'static str, GenTest)>> = vec![
+        vec![("matches: 'rm -rf'", Contains("rm -rf"))],
+        vec![("in: [cmd, n]", In(vec![Tree::Text("cmd"), Tree::Text("n")]))],
+        vec![("length: { max: 3 }", Length(0, 3))],
+    ];
+    let field = |field: &'static str| {
+        move |tests| GenArg {
+            field: Some(field),
+            keys: false,
+            tests,
+        }
+    };
+    prop_oneof![
+        6 => (select(fields.to_vec()), select(tests.clone())).prop_map(move |(at, tests)| field(at)(tests)),
+        2 => (select(fields.to_vec()), select(absent)).prop_map(move |(at, test)| field(at)(vec![test])),
+        2 => select(tests).prop_map(|tests| GenArg { field: None, keys: false, tests }),
+        1 => (select(vec![None, Some("/opts"), Some("/list/*")]), select(texts))
+            .prop_map(|(field, tests)| GenArg { field, keys: true, tests }),
+    ]
+}
+
+/// Arguments: an object of a few known keys.
+pub(crate) fn arguments() -> impl Strategy<Value = Tree> {
+    let leaf = prop_oneof![
+        1 => Just(Tree::Null),
+        1 => any::<bool>().prop_map(Tree::Bool),
+        2 => select(NUMBERS.to_vec()).prop_map(Tree::Number),
+        3 => select(TEXTS.to_vec()).prop_map(|(text, _, _)| Tree::Text(text)),
+    ];
+    let value = leaf.prop_recursive(2, 8, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Tree::List),
+            object(inner),
+        ]
+    });
+    object(value)
+}
+
+fn object(value: impl Strategy<Value = Tree>) -> impl Strategy<Value = Tree> {
+    (
+        prop::sample::subsequence(KEYS.to_vec(), 0..=3),
+        prop::collection::vec(value, 3),
+    )
+        .prop_map(|(keys, values)| Tree::Map(keys.into_iter().zip(values).collect()))
+}
+
+/// Whether all tests hold of the arguments; `None`: they cannot be evaluated.
+pub(crate) fn hold(args: &[GenArg], allows: bool, arguments: Option<&Tree>) -> Option<bool> {
+    all(args.iter().map(|arg| holds(arg, allows, arguments)))
+}
+
+fn all(results: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    let results: Vec<_> = results.collect();
+    if results.contains(&Some(false)) {
+        Some(false)
+    } else if results.contains(&None) {
+        None
+    } else {
+        Some(true)
+    }
+}
+
+fn holds(arg: &GenArg, allows: bool, arguments: Option<&Tree>) -> Option<bool> {
+    let mut found = match (arguments, arg.field) {
+        (None, _) => Vec::new(),
+        (Some(tree), Some(pointer)) => pointed(tree, pointer),
+        (Some(tree), None) => below(tree),
+    };
+    if arg.keys {
+        if arg.field.is_none() {
+            found.extend(arguments.cloned());
+        }
+        found = found.iter().flat_map(keys).collect();
+    }
+    if let [(_, Absent(absent))] = arg.tests.as_slice() {
+        return Some(found.is_empty() == *absent);
+    }
+    let results: Vec<Option<bool>> = found
+        .iter()
+        .map(|value| {
+            all(arg
+                .tests
+                .iter()
+                .map(|(_, test)| passes(test, allows, value)))
+        })
+        .map(|passed| {
+            if arg.field.is_none() {
+                Some(passed == Some(true))
+            } else {
+                passed
+            }
+        })
+        .collect();
+    if allows {
+        if results.is_empty() {
+            Some(false)
+        } else {
+            all(results.into_iter())
+        }
+    } else if results.contains(&Some(true)) {
+        Some(true)
+    } else if results.contains(&None) {
+        None
+    } else {
+        Some(false)
+    }
+}
+
+fn pointed(tree: &Tree, pointer: &str) -> Vec<Tree> {
+    pointer
+        .split('/')
+        .skip(1)
+        .fold(vec![tree.clone()], |values, step| {
+            values
+                .into_iter()
+                .flat_map(|value| match (value, step) {
+                    (Tree::List(list), "*") => list,
+                    (Tree::Map(map), "*") => map.into_iter().map(|(_, value)| value).collect(),
+                    (Tree::List(list), step) => step
+                        .parse::<usize>()
+                        .ok()
+                        .and_then(|at| list.get(at).cloned())
+                        .into_iter()
+                        .collect(),
+                    (Tree::Map(map), step) => map
+                        .into_iter()
+                        .filter(|(key, _)| *key == step)
+                        .map(|(_, value)| value)
+                        .collect(),
+                    _ => Vec::new(),
+                })
+                .collect()
+        })
+}
+
+fn below(tree: &Tree) -> Vec<Tree> {
+    let children = match tree {
+        Tree::List(list) => list.clone(),
+        Tree::Map(map) => map.iter().map(|(_, value)| value.clone()).collect(),
+        _ => Vec::new(),
+    };
+    children
+        .iter()
+        .flat_map(|child| [vec![child.clone()], below(child)].concat())
+        .collect()
+}
+
+fn keys(tree: &Tree) -> Vec<Tree> {
+    match tree {
+        Tree::Map(map) => map.iter().map(|(key, _)| Tree::Text(key)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Thousandths.
+fn value(number: &str) -> i128 {
+    match number {
+        "0.5e1" => 5_000,
+        _ => {
+            let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+            whole.parse::<i128>().unwrap() * 1000 + fraction.parse::<i128>().unwrap() * 100
+        }
+    }
+}
+
+fn passes(test: &GenTest, allows: bool, found: &Tree) -> Option<bool> {
+    let text = |holds: &dyn Fn(&str) -> bool| match found {
+        Tree::Text(sent) => {
+            let (_, received, read) = TEXTS
+                .into_iter()
+                .find(|(text, _, _)| text == sent)
+                .unwrap_or((sent, sent, sent));
+            Some(if allows {
+                holds(sent) && holds(received)
+            } else {
+                holds(sent) || holds(read)
+            })
+        }
+        _ => None,
+    };
+    match test {
+        Type(name) => Some(match found {
+            Tree::Null => *name == "null",
+            Tree::Bool(_) => *name == "boolean",
+            Tree::Number(number) => {
+                *name == "number" || (*name == "integer" && value(number) % 1000 == 0)
+            }
+            Tree::Text(_) => *name == "string",
+            Tree::List(_) => *name == "array",
+            Tree::Map(_) => *name == "object",
+        }),
+        Absent(absent) => Some(!absent),
+        Contains(part) => text(&|form| form.contains(part)),
+        Begins(start) => text(&|form| form.starts_with(start)),
+        Bound(how, bound) => match found {
+            Tree::Number(number) => Some(match *how {
+                "min" => value(number) >= value(bound),
+                "max" => value(number) <= value(bound),
+                "above" => value(number) > value(bound),
+                _ => value(number) < value(bound),
+            }),
+            _ => None,
+        },
+        In(listed) => {
+            let mut comparable = listed
+                .iter()
+                .filter(|one| std::mem::discriminant(*one) == std::mem::discriminant(found))
+                .peekable();
+            comparable.peek()?;
+            Some(comparable.any(|one| match (one, found) {
+                (Tree::Number(one), Tree::Number(number)) => value(one) == value(number),
+                (Tree::Text(one), Tree::Text(sent)) => {
+                    let read = TEXTS
+                        .into_iter()
+                        .find(|(text, _, _)| text == sent)
+                        .map_or(*sent, |(_, _, read)| read);
+                    one == sent || (!allows && *one == read)
+                }
+                (one, found) => one == found,
+            }))
+        }
+        Length(least, most) => {
+            let length = match found {
+                Tree::Text(text) => text.chars().count(),
+                Tree::List(list) => list.len(),
+                Tree::Map(map) => map.len(),
+                _ => return None,
+            };
+            Some((*least..=*most).contains(&length))
+        }
+    }
+}
