@@ -239,9 +239,6 @@ pub enum Kind {
     Server,
     /// An MCP host: an agent, IDE or desktop application.
     Host,
-    /// Neither: a user's processes outside every workload, which use a server that listens on this machine. The
-    /// gate makes these itself.
-    User,
 }
 
 /// The processes of one managed cgroup.

@@ -115,13 +115,13 @@ impl Decider {
         self.rejected.load_full().map(|why| (*why).clone())
     }
 
-    /// From now on every decision about `disconnection.server` is a refusal, whatever policy says: what is asked
-    /// of it, what it asks for, and its start.
+    /// From now on nothing new begins with `disconnection.server`, whatever policy says.
     pub fn disconnect(&self, disconnection: Disconnection) {
         self.severed.disconnect(disconnection);
     }
 
-    /// Ends what is under way with a disconnected server.
+    /// Ends what is under way with a disconnected server: from now on every decision about it is a refusal, on
+    /// what is asked of it and on what it asks for.
     pub fn cut(&self, server: &str) {
         self.severed.cut(server);
     }
@@ -142,8 +142,8 @@ impl Decider {
         self.severed.watch(server)
     }
 
-    /// Is `server` connected? For what needs no decision of its own: a connection to it that is about to be
-    /// opened, a request without a message.
+    /// Is `server` connected, so that something new may begin with it: a call, a stream, a connection, a session?
+    /// To be asked beside the decision on that; while a server is drained, what is under way goes on.
     pub fn connected(&self, server: &str) -> Result<(), Refused> {
         match self.severed.of(server) {
             None => Ok(()),
@@ -297,7 +297,10 @@ impl Decider {
 
     fn judge<A>(&self, caller: Caller<'_>, action: Action<'_>) -> Result<Permit<A>, Refused> {
         let state = self.state.load();
-        if concerned(&caller, &action).any(|server| self.severed.of(server).is_some()) {
+        if let Action::Run { server } = action {
+            self.connected(server)?;
+        }
+        if concerned(&caller, &action).any(|server| self.severed.is_cut(server)) {
             return Err(Refused::new(state.disconnected()));
         }
         let now = now();
@@ -460,10 +463,12 @@ fn now() -> Timestamp {
 
 #[cfg(test)]
 mod tests {
-    use exeat_policy::{Caller, Name, Source, Target, Tls, Wire, Workload, compile};
+    use exeat_policy::{Caller, Name, Reason, Source, Target, Tls, Wire, Workload, compile};
 
     use super::Decider;
+    use crate::channel::Disconnection;
     use crate::identify::live::Unread;
+    use crate::telemetry::clock;
 
     fn decider(egress: &str) -> Decider {
         let text = format!(
@@ -475,6 +480,39 @@ mod tests {
             text,
         };
         Decider::new(compile(&[source]).expect("a policy"), 1)
+    }
+
+    #[test]
+    fn a_disconnected_server_begins_nothing_and_then_does_nothing() {
+        let decider = decider("{ host: a.example }");
+        let caller = Caller {
+            workload: Some(Workload::Server("s")),
+            user: None,
+            fetching: false,
+        };
+        let name = Name::parse("a.example").expect("a name");
+        let reaches = || decider.connect(caller, Target::Name(&name), 443).is_ok();
+        let watch = decider.watch("s");
+        assert!(reaches() && decider.connected("s").is_ok());
+        decider.disconnect(Disconnection {
+            server: "s".to_owned(),
+            since: clock::wall(),
+            uid: 0,
+            user: "root".to_owned(),
+            reason: None,
+        });
+        let refused = decider.connected("s").expect_err("it is disconnected");
+        assert_eq!(refused.reason(), Reason::Disconnected);
+        assert!(decider.run(caller, "s").is_err(), "nothing begins");
+        assert!(reaches() && !watch.is_cancelled(), "what is under way goes on");
+        decider.cut("s");
+        assert!(!reaches() && watch.is_cancelled());
+        assert!(decider.watch("s").is_cancelled(), "and for who comes later");
+        decider.cut("another");
+        assert!(!decider.watch("another").is_cancelled(), "nobody else is cut");
+        decider.reconnect("s");
+        assert!(reaches() && decider.connected("s").is_ok());
+        assert!(!decider.watch("s").is_cancelled() && watch.is_cancelled());
     }
 
     #[test]

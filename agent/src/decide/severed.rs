@@ -31,6 +31,14 @@ impl Severed {
         self.lock().get(server)?.disconnected.clone()
     }
 
+    /// Whether nothing of the server goes on, not even what was under way.
+    pub(super) fn is_cut(&self, server: &str) -> bool {
+        let lives = self.lock();
+        lives
+            .get(server)
+            .is_some_and(|life| life.disconnected.is_some() && life.cut.is_cancelled())
+    }
+
     /// All that are in force, in the order of names.
     pub(super) fn all(&self) -> Vec<Arc<Disconnection>> {
         let lives = self.lock();

@@ -230,7 +230,7 @@ fn shown_workload(stages: &Stages, known: &Known) -> Workload {
         name: workload.name.clone(),
         kind: match workload.kind {
             crate::channel::Kind::Server => WorkloadKind::Server,
-            crate::channel::Kind::Host | crate::channel::Kind::User => WorkloadKind::Host,
+            crate::channel::Kind::Host => WorkloadKind::Host,
         },
         cgroup: workload.cgroup.display().to_string(),
         uid: workload.uid,

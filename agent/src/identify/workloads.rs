@@ -29,6 +29,8 @@ pub struct Known {
     /// The section of its records where the process is not known.
     recorded: Shared<Recorded>,
     exchanges: Arc<Semaphore>,
+    /// A user's processes that are in no workload.
+    unmanaged: bool,
 }
 
 impl Known {
@@ -39,16 +41,15 @@ impl Known {
 
     /// The form that policy judges; none for a user's processes.
     pub fn judged(&self) -> Option<PolicyWorkload<'_>> {
-        match self.workload.kind {
-            Kind::Server => Some(PolicyWorkload::Server(&self.workload.name)),
-            Kind::Host => Some(PolicyWorkload::Host(&self.workload.name)),
-            Kind::User => None,
-        }
+        (!self.unmanaged).then_some(match self.workload.kind {
+            Kind::Server => PolicyWorkload::Server(&self.workload.name),
+            Kind::Host => PolicyWorkload::Host(&self.workload.name),
+        })
     }
 
     /// The caller that policy judges where nothing is known of the process but its workload.
     pub fn caller(&self) -> Caller<'_> {
-        let user = (self.workload.kind == Kind::User).then_some(self.workload.name.as_str());
+        let user = self.unmanaged.then_some(self.workload.name.as_str());
         Caller {
             workload: self.judged(),
             user,
@@ -56,14 +57,10 @@ impl Known {
         }
     }
 
-    /// Its processes are in no workload.
-    pub fn is_unmanaged(&self) -> bool {
-        self.workload.kind == Kind::User
-    }
-
     /// The server's name, if it is a server.
     pub fn server(&self) -> Option<&str> {
-        (self.workload.kind == Kind::Server).then_some(self.workload.name.as_str())
+        let server = self.workload.kind == Kind::Server && !self.unmanaged;
+        server.then_some(self.workload.name.as_str())
     }
 }
 
@@ -106,6 +103,7 @@ impl Workloads {
         let known = Arc::new(Known {
             recorded: recorded.into(),
             exchanges: Arc::new(Semaphore::new(EXCHANGES)),
+            unmanaged: false,
             since,
             workload,
         });
@@ -139,7 +137,8 @@ impl Workloads {
         let workload = Workload {
             number,
             name,
-            kind: Kind::User,
+            // Without a meaning here.
+            kind: Kind::Host,
             cgroup: PathBuf::new(),
             cgroup_id: 0,
             pid: None,
@@ -157,6 +156,7 @@ impl Workloads {
         let known = Arc::new(Known {
             recorded: recorded.into(),
             exchanges: Arc::new(Semaphore::new(EXCHANGES)),
+            unmanaged: true,
             since: clock::wall(),
             workload,
         });
@@ -247,7 +247,6 @@ fn recorded_kind(kind: Kind) -> WorkloadKind {
     match kind {
         Kind::Server => WorkloadKind::Server,
         Kind::Host => WorkloadKind::Host,
-        Kind::User => WorkloadKind::Unmanaged,
     }
 }
 

@@ -134,7 +134,6 @@ impl Intake {
         let user = self.users.name(uid).await;
         let known = self.workloads.user(uid, user.as_deref())?;
         let identity = Identity {
-            name: Text::new(user.as_deref().unwrap_or_default()),
             verified_by: Text::fixed("kernel"),
             user: user.as_deref().map(Text::new),
             uid: Some(uid),

@@ -301,21 +301,61 @@ rules:
     );
     for (who, action, expected) in [
         (user("dave"), http(at("127.0.0.1"), 3001, false), allowed),
-        (user("dave"), http(Target::Name(&local), 3001, false), allowed),
-        (user("dave"), http(at("127.0.0.1"), 3001, true), "deny: tls and plain http do not agree with the egress list"),
-        (user("dave"), http(at("10.0.0.5"), 3001, false), "deny: the address is not allowed"),
+        (
+            user("dave"),
+            http(Target::Name(&local), 3001, false),
+            allowed,
+        ),
+        (
+            user("dave"),
+            http(at("127.0.0.1"), 3001, true),
+            "deny: tls and plain http do not agree with the egress list",
+        ),
+        (
+            user("dave"),
+            http(at("10.0.0.5"), 3001, false),
+            "deny: the address is not allowed",
+        ),
         (user("dave"), http(at("127.0.0.1"), 3002, false), unreached),
         (user("eve"), http(at("127.0.0.1"), 3001, false), unreached),
         (user("eve"), http(at("10.0.0.5"), 3002, false), allowed),
-        (user("eve"), http(at("fd00::5"), 3002, false), "deny: the address is not allowed"),
+        (
+            user("eve"),
+            http(at("fd00::5"), 3002, false),
+            "deny: the address is not allowed",
+        ),
         // Nothing but these: a user's own connections are not the policy's business.
-        (user("dave"), http(Target::Name(&remote), 443, true), "deny: the host is not allowed"),
-        (user("dave"), connect(&remote, 443), "deny: the host is not allowed"),
-        (user("dave"), Action::Resolve { name: &local }, "deny: no managed workload"),
-        (Caller::default(), http(at("127.0.0.1"), 3001, false), "deny: no managed workload"),
-        (server("notes"), http(at("127.0.0.1"), 3001, false), "deny: the address is not allowed"),
+        (
+            user("dave"),
+            http(Target::Name(&remote), 443, true),
+            "deny: the host is not allowed",
+        ),
+        (
+            user("dave"),
+            connect(&remote, 443),
+            "deny: the host is not allowed",
+        ),
+        (
+            user("dave"),
+            Action::Resolve { name: &local },
+            "deny: no managed workload",
+        ),
+        (
+            Caller::default(),
+            http(at("127.0.0.1"), 3001, false),
+            "deny: no managed workload",
+        ),
+        (
+            server("notes"),
+            http(at("127.0.0.1"), 3001, false),
+            "deny: the address is not allowed",
+        ),
     ] {
-        assert_eq!(said(&ask(&set, who, action)), expected, "{who:?} {action:?}");
+        assert_eq!(
+            said(&ask(&set, who, action)),
+            expected,
+            "{who:?} {action:?}"
+        );
     }
     let verdict = ask(&set, user("dave"), http(at("127.0.0.1"), 3001, false));
     let egress = verdict.egress.unwrap();

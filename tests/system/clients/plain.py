@@ -32,6 +32,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         message = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.note("POST " + str(message.get("method")))
         arguments = message.get("params", {}).get("arguments", {})
+        time.sleep(arguments.get("seconds", 0))
         dial = arguments.get("dial")
         said = {}
         if dial:
@@ -40,7 +41,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 said = {"dialled": "OK"}
             except OSError as error:
                 said = {"dialled": type(error).__name__}
-        time.sleep(arguments.get("seconds", 0))
         answer = {"jsonrpc": "2.0", "id": message.get("id"), "result": {"content": [{"type": "text", "text": json.dumps(said)}]}}
         self.reply("application/json", json.dumps(answer).encode())
 

@@ -123,6 +123,14 @@ impl Talking {
             },
         };
         self.describe(record, Side::Client, seen.method, Some(&seen));
+        if matches!(message, Message::Request(_)) {
+            let connected = self.stages.decider.connected(&self.talk.server);
+            connected.map_err(|refused| NotPassed {
+                told: Told::Plain(Refusal::Disconnected),
+                refused: Some(refused),
+                why: "",
+            })?;
+        }
         self.decide(record, &seen)
     }
 
