@@ -79,6 +79,7 @@ fn nanoseconds(count: usize) -> Result<f64> {
             method: "tools/call",
             name: Some("echo"),
             hints: None,
+            arguments: None,
             session: None,
         },
         now: Timestamp::from_seconds(1_795_219_200),
