@@ -5,8 +5,8 @@
 
 use divan::{Bencher, black_box};
 use exeat_policy::{
-    Action, Caller, Name, PolicySet, Request, Source, Target, Timestamp, Workload, compile,
-    evaluate,
+    Action, Caller, Json, Members, Name, PolicySet, Request, Source, Target, Timestamp, Workload,
+    compile, evaluate,
 };
 
 const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
@@ -51,23 +51,28 @@ fn rule_text(rule: usize) -> String {
     )
 }
 
-fn policy(rules: usize) -> Option<PolicySet> {
+fn compiled(text: String) -> Option<PolicySet> {
     compile(&[Source {
         name: "bench.yaml".to_owned(),
-        text: text(rules),
+        text,
     }])
     .ok()
 }
 
 fn measure(bencher: Bencher<'_, '_>, rules: usize, caller: Caller<'_>, action: Action<'_>) {
-    let Some(set) = policy(rules) else { return };
+    if let Some(set) = compiled(text(rules)) {
+        ask(bencher, &set, caller, action);
+    }
+}
+
+fn ask(bencher: Bencher<'_, '_>, set: &PolicySet, caller: Caller<'_>, action: Action<'_>) {
     let request = Request {
         caller,
         action,
         now: Timestamp::from_seconds(1_795_219_200),
         counts: &[],
     };
-    bencher.bench(|| evaluate(black_box(&set), black_box(&request)));
+    bencher.bench(|| evaluate(black_box(set), black_box(&request)));
 }
 
 const fn user(user: &str) -> Caller<'_> {
@@ -97,6 +102,54 @@ fn tool_call_allowed(bencher: Bencher<'_, '_>, rules: usize) {
 #[divan::bench(args = SIZES)]
 fn tool_call_denied(bencher: Bencher<'_, '_>, rules: usize) {
     measure(bencher, rules, user("u7"), call("s1", "no_such_tool"));
+}
+
+/// An object with a few members, as a call brings it.
+struct Arguments([(&'static str, Json<'static>); 4]);
+
+const ARGUMENTS: Arguments = Arguments([
+    (
+        "title",
+        Json::Text("the printer on the second floor does not print"),
+    ),
+    ("amountCents", Json::Number("4200")),
+    ("dryRun", Json::Bool(false)),
+    ("path", Json::Text("/srv/projects/printer/readme.md")),
+]);
+
+impl Members for Arguments {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn at(&self, index: usize) -> Option<(&str, Json<'_>)> {
+        self.0.get(index).copied()
+    }
+
+    fn get(&self, key: &str) -> Option<Json<'_>> {
+        let found = self.0.iter().find(|(name, _)| *name == key);
+        found.map(|(_, value)| *value)
+    }
+}
+
+/// Three rules that look at arguments are about the call, one of them at every text.
+#[divan::bench(args = SIZES)]
+fn tool_call_with_arguments(bencher: Bencher<'_, '_>, rules: usize) {
+    const TESTS: &str = "  - { id: tricks, tools: ['*'], args: [{ any: true, matches: '(?i)rm\\s+-rf|DROP\\s+TABLE' }], effect: deny }
+  - { id: large, servers: [s2], tools: [tool_2], args: [{ field: /amountCents, above: 100000 }], effect: deny }
+  - { id: here, servers: [s2], tools: [tool_2], args: [{ field: /path, glob: '/srv/*' }], effect: allow }\n";
+    let action = Action::Mcp {
+        server: "s2",
+        method: "tools/call",
+        name: Some("tool_2"),
+        arguments: Some(Json::Map(&ARGUMENTS)),
+        hints: None,
+        session: None,
+    };
+    let Some(set) = compiled(text(rules) + TESTS) else {
+        return;
+    };
+    ask(bencher, &set, user("u0"), action);
 }
 
 #[divan::bench(args = SIZES)]

@@ -76,6 +76,16 @@ impl Date {
         now.0 >= self.days().saturating_add(1).saturating_mul(DAY_MS)
     }
 
+    /// The middle of this day (UTC).
+    #[must_use]
+    pub fn noon(self) -> Timestamp {
+        Timestamp(
+            self.days()
+                .saturating_mul(DAY_MS)
+                .saturating_add(DAY_MS / 2),
+        )
+    }
+
     /// Days since 1970-01-01 (the civil-from-days identity, H. Hinnant).
     fn days(self) -> i64 {
         let (month, day) = (i64::from(self.month), i64::from(self.day));

@@ -139,3 +139,23 @@ exceptions: []
 "#;
     insta::assert_snapshot!(faults(text));
 }
+
+/// Every example in the documentation is a policy.
+#[test]
+fn documented_examples_compile() {
+    let pages = [
+        include_str!("../../agent/docs/policy.md"),
+        include_str!("../../README.md"),
+    ];
+    let mut found = 0;
+    for page in pages {
+        for block in page.split("```yaml\n").skip(1) {
+            let text = block.split("```").next().unwrap();
+            if text.starts_with("version: 1") {
+                assert_eq!(faults(text), "", "{text}");
+                found += 1;
+            }
+        }
+    }
+    assert_eq!(found, 4);
+}

@@ -1,11 +1,12 @@
 //! What must hold whatever the policy says.
 
 use exeat_policy::{
-    Action, Caller, Cap, Counter, Effect, Glob, LimitKey, Name, PathGlob, Protocol, Request,
-    Target, Timestamp, Workload, evaluate, normalise_path,
+    Action, AsJson as _, Caller, Cap, Counter, Effect, Glob, LimitKey, Name, PathGlob, Protocol,
+    Request, Target, Timestamp, Workload, evaluate, limit_keys, normalise_path,
 };
 use proptest::prelude::*;
 
+use crate::arguments::Tree;
 use crate::support::*;
 
 #[test]
@@ -176,6 +177,75 @@ proptest! {
                 let just_before = allowed.iter().filter(|then| now + wait - 1 - **then < 1_000).count();
                 let most = usize::try_from(most).unwrap();
                 prop_assert!(later < most && just_before >= most);
+            }
+        }
+    }
+
+    /// Within no window the calls that were allowed add up to more than the most, and one is refused only where
+    /// it would; the wait is the shortest after which it passes.
+    #[test]
+    fn sums_are_exact(most in 0_i64..50, steps in prop::collection::vec((0_i64..700, 0_i64..30), 1..60)) {
+        let window = 1_000;
+        let set = policy(&format!(
+            "servers: {{ s: {{ url: 'https://s.example/' }} }}\nrules: [{{ id: all, effect: allow }}]\n\
+             limits: [{{ per: [server], sum: /n, max: {}.{}, window: 1s }}]\n", most / 10, most % 10
+        ));
+        let mut counter = None;
+        let mut allowed: Vec<(i64, i64)> = Vec::new();
+        let mut now = NOW.as_millis();
+        for (step, tenths) in steps {
+            now += step;
+            let at = Timestamp::from_millis(now);
+            let arguments = Tree::Map(vec![("n", Tree::Number(format!("{}.{}", tenths / 10, tenths % 10).leak()))]);
+            let action = Action::Mcp { server: "s", method: "tools/call", name: Some("t"), arguments: Some(arguments.as_json()), hints: None, session: None };
+            let mut request = Request { caller: Caller::default(), action, now: at, counts: &[] };
+            let keys = limit_keys(&set, &request);
+            let counter = counter.get_or_insert_with(|| Counter::new(keys[0].cap));
+            let counts = [counter.count(&keys[0], at)];
+            request.counts = &counts;
+            let verdict = evaluate(&set, &request);
+            let fits = |now: i64| {
+                let used: i64 = allowed.iter().filter(|(then, _)| now - then < window).map(|(_, n)| n).sum();
+                tenths == 0 || used + tenths <= most
+            };
+            prop_assert_eq!(verdict.effect == Effect::Allow, fits(now));
+            match verdict.retry_after {
+                Some(wait) => {
+                    let later = now + i64::try_from(wait).unwrap();
+                    prop_assert!(fits(later) && !fits(later - 1));
+                }
+                None => prop_assert!(fits(now) || tenths > most),
+            }
+            if verdict.effect == Effect::Allow {
+                counter.charge(&keys[0], at);
+                allowed.push((now, tenths));
+            }
+        }
+    }
+
+    /// Nothing that a workload sends as arguments makes a rule that restricts let it through by failing.
+    #[test]
+    fn hostile_arguments_are_answered(text in "\\PC{0,60}", number in "-?[0-9]{1,30}(\\.[0-9]{1,20})?([eE][+-]?[0-9]{1,6})?") {
+        let set = policy(
+            "servers: { s: { url: 'https://s.example/' } }
+rules:
+  - { id: all, effect: allow }
+  - { id: texts, args: [{ any: true, matches: '^[^a-z]*$' }], effect: deny }
+  - { id: size, args: [{ field: /n, above: 5 }], effect: deny }
+",
+        );
+        let (text, number): (&str, &str) = (text.leak(), number.leak());
+        for n in [Tree::Number(number), Tree::Text(text)] {
+            let arguments = Tree::Map(vec![("t", Tree::Text(text)), ("n", n.clone())]);
+            let action = Action::Mcp { server: "s", method: "tools/call", name: Some("t"), arguments: Some(arguments.as_json()), hints: None, session: None };
+            let request = Request { caller: Caller::default(), action, now: NOW, counts: &[] };
+            let verdict = evaluate(&set, &request);
+            prop_assert_eq!(&verdict, &evaluate(&set, &request));
+            let lower = text.chars().any(|c| c.is_ascii_lowercase());
+            if !lower || matches!(n, Tree::Text(_)) {
+                prop_assert_eq!(verdict.effect, Effect::Deny);
+            } else if number.parse::<f64>().unwrap() > 5.1 {
+                prop_assert_eq!(verdict.effect, Effect::Deny);
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::scripted::{Scripted, plain};
 use crate::talk::{Place, Talker};
 use crate::world::World;
 
-const PLACE: Place = Place {
+pub(crate) const PLACE: Place = Place {
     host: "localhost",
     port: 3931,
     tls: false,

@@ -148,11 +148,11 @@ async fn listeners_are_asked_only_when_told_to() {
         };
         found.filter(listens).cloned().next()
     };
-    let inventory = wait_for("every server listens", LIMIT, async || {
+    let inventory = wait_for("every server answers", LIMIT, async || {
         let inventory = discover(&daemon, &["--probe"]).await;
-        let all = [4101, 4102, 4103]
-            .iter()
-            .all(|port| at(&inventory, *port).is_some());
+        let answers =
+            |port: &u16| at(&inventory, *port).is_some_and(|found| found["url"].is_string());
+        let all = [4101, 4102, 4103].iter().all(answers);
         all.then_some(inventory)
     })
     .await

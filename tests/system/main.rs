@@ -35,6 +35,10 @@ mod records;
 #[cfg(test)]
 mod refused;
 #[cfg(test)]
+mod runtimes;
+#[cfg(test)]
+mod servers;
+#[cfg(test)]
 mod serving;
 #[cfg(test)]
 mod site;

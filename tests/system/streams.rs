@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use exeat_tests::Lab;
 use exeat_tests::daemon::Daemon;
+use exeat_tests::fixtures::Fixtures;
 use exeat_tests::lab::WORLD;
+use exeat_tests::process::run;
 use exeat_tests::wait::wait_until;
 use serde_json::json;
 
 use crate::hand::Hand;
-use crate::place::{curl, exchange, policy, raw, start};
+use crate::place::{command, curl, exchange, managed, policy, raw, start};
 
 const NAME: &str = "api.lab.example";
 const ENTRY: &str = "{ host: api.lab.example }";
@@ -136,6 +138,29 @@ async fn large_bodies_pass_within_bounded_memory() {
     let grown = peak(&daemon) - before;
     assert!(grown < 32 * 1024, "the gate grew by {grown} KiB");
     assert_eq!(server.failed(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gibibyte_goes_up_within_flat_memory() {
+    const SIZE: u64 = 1 << 30;
+    let lab = Lab::new().unwrap();
+    let _server = lab.https(&[NAME], address()).unwrap();
+    let daemon = lab.daemon(&policy(&[ENTRY])).await.unwrap();
+    let file = lab.directory().join("large");
+    fs::File::create(&file).unwrap().set_len(SIZE).unwrap();
+    curl(&lab, &["https://api.lab.example/echo"]).await;
+    let before = peak(&daemon);
+    for version in ["--http1.1", "--http2"] {
+        let url = format!("https://api.lab.example/upload?{version}");
+        let upload = ["curl", "--silent", version, "--upload-file"];
+        let program = [&upload[..], &[file.to_str().unwrap(), &url]].concat();
+        let done = run(&mut command(&lab, &program), Duration::from_mins(4)).await;
+        assert_eq!(done.unwrap().stdout, format!("{{\"bytes\":{SIZE}}}"));
+        let record = exchange(&daemon, url.split_once("example").unwrap().1).await;
+        assert_eq!(record["http"]["request_bytes"], SIZE, "{record}");
+    }
+    let grown = peak(&daemon) - before;
+    assert!(grown < 32 * 1024, "the gate grew by {grown} KiB");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -277,7 +302,28 @@ async fn expectations_hints_and_slow_bodies() {
         .unwrap();
     exchange(&daemon, "/expect").await;
 
-    // A refusal comes instead of the invitation.
+    // The upstream does not want the body: what it says instead is what the client is told.
+    let post = [
+        &expect[..],
+        &["--write-out", " %{http_code}", "--data", &body],
+        &["https://api.lab.example/unwanted"],
+    ]
+    .concat();
+    let client = start(&lab, "unwanted", &post);
+    let mut held = hand.accept().await;
+    held.head().await;
+    held.say("HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno")
+        .await;
+    wait_until("the upstream's refusal", LIMIT, || {
+        client.stdout() == "no 413"
+    })
+    .await
+    .unwrap();
+    let record = exchange(&daemon, "/unwanted").await;
+    assert_eq!(record["http"]["status"], 413, "{record}");
+    assert_eq!(record["decision"]["effect"], "allow", "{record}");
+
+    // A refusal of policy comes instead of the invitation.
     let put = [
         &expect[1..],
         &[
@@ -291,4 +337,55 @@ async fn expectations_hints_and_slow_bodies() {
     .concat();
     let told = curl(&lab, &put).await;
     assert_eq!((told.exit, told.status), (0, 403), "{told:?}");
+}
+
+/// Sends a body with trailers over HTTP/2, then asks for a head alone; prints what came back.
+const TWO: &str = "const c=require('node:http2').connect(process.argv[1]); const out={};
+function ask(head,body,then){const s=c.request(head,{waitForTrailers:!!body,endStream:!body}); let n=0;
+s.on('wantTrailers',()=>s.sendTrailers({'x-sum':'5'})); s.on('data',d=>n+=d.length);
+s.on('response',h=>out[head[':method']]={status:h[':status'],length:h['content-length']});
+s.on('trailers',h=>(out[head[':method']]??={}).trailers=h['x-checksum']);
+s.on('error',e=>{out.error=[head,String(e)]}); s.on('close',()=>{(out[head[':method']]??={}).bytes=n; then()}); if(body) s.end(body);}
+ask({':method':'POST',':path':'/trailers',te:'trailers',trailer:'x-sum'},'abcde',()=>
+ask({':method':'HEAD',':path':'/echo?head'},null,()=>{
+out.allowed=out.HEAD; ask({':method':'HEAD',':path':'/secret'},null,()=>{console.log(JSON.stringify(out)); c.close()})}));";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trailers_and_heads_over_the_second_version() {
+    let lab = Lab::new().unwrap();
+    let server = lab.https(&[NAME], address()).unwrap();
+    let entry = "{ host: api.lab.example, paths: [/echo, /trailers] }";
+    let daemon = lab.daemon(&policy(&[entry])).await.unwrap();
+    let node = Fixtures::find().unwrap().node(22);
+    let program = [
+        node.to_str().unwrap(),
+        "-e",
+        TWO,
+        "--",
+        "https://api.lab.example",
+    ];
+    let done = managed(&lab, &program).await;
+    let told = done.json().unwrap();
+    assert_eq!(told["POST"]["status"], 200, "{told}");
+    assert_eq!(told["POST"]["trailers"], "abc123", "{told}");
+    for (which, status) in [("allowed", 200), ("HEAD", 403)] {
+        assert_eq!(told[which]["status"], status, "{told}");
+        assert_eq!(told[which]["bytes"], 0, "{told}");
+        assert!(told[which]["length"].is_string(), "{told}");
+    }
+    assert!(told["error"].is_null(), "{told}");
+    let seen = server.seen();
+    assert!(seen.iter().all(|seen| seen.version == "HTTP/2.0"));
+    assert_eq!(&seen[0].body[..], b"abcde");
+    assert_eq!(seen[0].trailers, [("x-sum".to_owned(), "5".to_owned())]);
+    assert_eq!(seen[1].method, "HEAD");
+    assert_eq!(seen.len(), 2);
+    for (path, status) in [
+        ("/trailers", "done"),
+        ("/echo?head", "done"),
+        ("/secret", "refused"),
+    ] {
+        let record = exchange(&daemon, path).await;
+        assert_eq!(record["outcome"]["status"], status, "{record}");
+    }
 }

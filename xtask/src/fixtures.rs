@@ -147,10 +147,23 @@ fn require(absent: &[&str]) -> Result<()> {
     )
 }
 
-/// The cache's directory for these lock files.
+/// Where what tests fetch is kept.
 ///
 /// The servers run as users without rights, so root's own home (0700) will not do: root keeps the
 /// cache in /var/cache. `EXEAT_CACHE` overrides both.
+pub(crate) fn cache() -> Result<PathBuf> {
+    let shared = Path::new("/var/cache/exeat");
+    if let Some(chosen) = env::var_os("EXEAT_CACHE") {
+        return Ok(PathBuf::from(chosen));
+    }
+    if fs::create_dir_all(shared.join("fixtures")).is_ok() {
+        return Ok(shared.to_owned());
+    }
+    let home = env::var_os("HOME").context("find a cache: neither /var/cache nor HOME")?;
+    Ok(Path::new(&home).join(".cache/exeat"))
+}
+
+/// The cache's directory for these lock files.
 fn directory(sources: &Path) -> Result<PathBuf> {
     let mut hash = Sha256::new();
     hash.update(PYTHON);
@@ -164,16 +177,7 @@ fn directory(sources: &Path) -> Result<PathBuf> {
         let path = sources.join(list);
         hash.update(fs::read(&path).with_context(|| format!("read {}", path.display()))?);
     }
-    let shared = Path::new("/var/cache/exeat");
-    let cache = if let Some(chosen) = env::var_os("EXEAT_CACHE") {
-        PathBuf::from(chosen)
-    } else if fs::create_dir_all(shared.join("fixtures")).is_ok() {
-        shared.to_owned()
-    } else {
-        let home = env::var_os("HOME").context("find a cache: neither /var/cache nor HOME")?;
-        Path::new(&home).join(".cache/exeat")
-    };
-    Ok(cache.join("fixtures").join(short(hash)))
+    Ok(cache()?.join("fixtures").join(short(hash)))
 }
 
 fn short(hash: Sha256) -> String {

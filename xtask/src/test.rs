@@ -6,8 +6,16 @@ use std::io::{BufRead as _, BufReader, Write as _, stdout};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What the whole-system tests and checks use beside what fixtures need.
+/// What the checks use.
 const PROGRAMS: [(&str, &str); 2] = [("curl", "curl"), ("shellcheck", "shellcheck")];
+
+/// Runtimes that the whole-system tests put under a policy, beside those that fixtures bring.
+const RUNTIMES: [(&str, &str); 4] = [
+    ("dig", "bind9-dnsutils"),
+    ("musl-gcc", "musl-tools"),
+    ("go", "golang-go"),
+    ("javac", "default-jdk-headless"),
+];
 
 /// Scripts of this repository.
 const SCRIPTS: [&str; 2] = [".ci/run", "vagrant/provision.sh"];
@@ -55,6 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     } else {
         let start = now();
         setup::install(&fixtures::missing(), "what fixtures are installed with")?;
+        setup::install_missing(&RUNTIMES, "runtimes that tests put under a policy")?;
         let installed =
             fixtures::install(&shell::root()?, shell::say).context("install fixtures")?;
         run.note("fixtures", start, "done");
@@ -191,7 +200,7 @@ fn seconds(duration: Duration) -> String {
     clippy::disallowed_methods,
     reason = "durations are for the reader; nothing is decided by them"
 )]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 

@@ -238,6 +238,11 @@ impl Log {
         }
     }
 
+    /// Whether [`Log::release`] waits for the disk.
+    pub fn syncs_each(&self) -> bool {
+        self.0.options.sync == SyncPolicy::EachRecord
+    }
+
     /// Records that are open or on their way to the disk.
     pub fn queued(&self) -> u64 {
         let taken = self
@@ -263,7 +268,7 @@ impl Log {
     }
 
     /// Whether what is open may go on. A log that is being ended takes what comes of it.
-    pub(super) fn writable(&self) -> Result<(), AuditUnavailable> {
+    pub fn writable(&self) -> Result<(), AuditUnavailable> {
         match &*self.0.state.borrow() {
             Some(unavailable) if is_hopeless(Some(unavailable)) => Err(unavailable.clone()),
             _ => Ok(()),

@@ -253,10 +253,6 @@ Examples:
 
 /// Of `hosts import`.
 #[derive(Debug, Args)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is an option that a person gives or not"
-)]
 pub struct ImportArguments {
     /// Configuration files of hosts
     #[arg(value_name = "FILE")]
@@ -417,6 +413,25 @@ Examples:
   exeat policy check ./policy.d            other files, before they are installed
   exeat policy check a.yaml b.yaml --json  for editors and CI")]
     Check(CheckArguments),
+    /// Put the cases in *.test.yaml to the policy
+    #[command(after_help = "\
+Examples:
+  exeat policy test                        the cases beside the policy that the daemon would load
+  exeat policy test ./policy.d --junit report.xml
+  exeat policy test a.yaml a.test.yaml
+
+A file of cases:
+  version: 1
+  today: 2027-02-01                        left out: the day on which it runs
+  cases:
+    - name: dave may pay a little
+      user: dave                           and host: NAME, for a managed host
+      server: billing
+      tool: pay                            or method: and of:, request: [GET, URL], connect:
+      args: { amountCents: 100 }
+      expect: { effect: allow, rule: small-payments }
+    - { name: nobody may, server: billing, tool: pay, expect: deny }")]
+    Test(TestArguments),
     /// Say how a call would be decided, by which rule, and why not by the others
     #[command(after_help = "\
 Examples:
@@ -440,6 +455,17 @@ pub struct CheckArguments {
     /// The same, as an option
     #[arg(long, value_name = "PATH")]
     pub policy: Option<PathBuf>,
+}
+
+/// Of `policy test`.
+#[derive(Debug, Args)]
+pub struct TestArguments {
+    /// Files, or directories whose *.yaml and *.test.yaml files are taken in name order
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Write the result as JUnit XML to this file, too
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
 }
 
 /// Of `policy explain`.

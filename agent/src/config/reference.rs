@@ -76,7 +76,7 @@ const SETTINGS: &[Setting] = &[
     (
         "audit.sync",
         "`20ms`",
-        "longest time between a record and its way to the disk; `0ms` syncs each; at most `10s`",
+        "longest time between a record and its way to the disk; `0ms` syncs each, and each intent before its effect; at most `10s`",
     ),
     (
         "audit.segment_bytes",

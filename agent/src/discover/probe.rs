@@ -2,13 +2,15 @@
 //! answers, and a session that was opened is closed.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::http::request::Builder;
 use hyper::{HeaderMap, Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -104,7 +106,7 @@ async fn at(address: SocketAddr, path: &'static str) -> Option<Answer> {
     Some(Answer::Http)
 }
 
-fn base(address: SocketAddr, method: Method, path: &str) -> hyper::http::request::Builder {
+fn base(address: SocketAddr, method: Method, path: &str) -> Builder {
     Request::builder()
         .method(method)
         .uri(path)
@@ -134,10 +136,7 @@ struct Asked {
 
 impl Asked {
     fn is_stream(&self) -> bool {
-        let kind = self
-            .headers
-            .get(CONTENT_TYPE)
-            .map(hyper::header::HeaderValue::as_bytes);
+        let kind = self.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
         kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"))
     }
 }
@@ -149,10 +148,15 @@ async fn exchange(address: SocketAddr, request: Request<Full<Bytes>>) -> Option<
         .ok()?
         .ok()?;
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
+    let mut answer = pin!(converse(sender, request));
     // Both end together: nothing goes on in the background.
     tokio::select! {
-        answer = converse(sender, request) => answer,
-        _ended = async { connection.await.ok(); std::future::pending::<()>().await } => None,
+        answer = &mut answer => answer,
+        ended = connection => {
+            tracing::debug!(%address, ?ended, "a connection ended");
+            // What came before its end is there to be read.
+            answer.await
+        }
     }
 }
 

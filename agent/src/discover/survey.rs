@@ -117,18 +117,15 @@ impl<'a> Survey<'a> {
             .register
             .known(name, stdio)
             .or_else(|| self.register.runs(&package));
-        let mut found = match known {
-            Some(server) => {
-                let mut found = Found::new(Kind::Server, &*server.name, Standing::Around);
-                found.registered = Some(server.name.to_string());
-                found
-            }
-            None => {
-                let name = self.register.name(name, stdio);
-                let mut found = Found::new(Kind::Server, &name, Standing::Unregistered);
-                found.proposed = Some(name);
-                found
-            }
+        let mut found = if let Some(server) = known {
+            let mut found = Found::new(Kind::Server, &*server.name, Standing::Around);
+            found.registered = Some(server.name.to_string());
+            found
+        } else {
+            let name = self.register.name(name, stdio);
+            let mut found = Found::new(Kind::Server, &name, Standing::Unregistered);
+            found.proposed = Some(name);
+            found
         };
         found.command = vec![stdio.command.clone()];
         found.command.extend(masked_arguments(&stdio.args));
@@ -138,19 +135,16 @@ impl<'a> Survey<'a> {
 
     /// A server at a URL.
     fn remote(&mut self, name: &str, url: &str) -> Found {
-        let mut found = match self.register.at(url) {
-            Some(server) => {
-                let mut found = Found::new(Kind::Server, &*server.name, Standing::Managed);
-                found.registered = Some(server.name.to_string());
-                found
-            }
-            None => {
-                let proposed = self.register.remote(name, url);
-                let name = proposed.as_deref().unwrap_or(name);
-                let mut found = Found::new(Kind::Server, name, Standing::Unregistered);
-                found.proposed = proposed;
-                found
-            }
+        let mut found = if let Some(server) = self.register.at(url) {
+            let mut found = Found::new(Kind::Server, &*server.name, Standing::Managed);
+            found.registered = Some(server.name.to_string());
+            found
+        } else {
+            let proposed = self.register.remote(name, url);
+            let name = proposed.as_deref().unwrap_or(name);
+            let mut found = Found::new(Kind::Server, name, Standing::Unregistered);
+            found.proposed = proposed;
+            found
         };
         found.url = Some(masked_url(url));
         found
@@ -396,13 +390,14 @@ impl<'a> Survey<'a> {
         let running = all
             .iter()
             .find(|running| running.sockets.contains(&socket.inode));
-        let row = at.unwrap_or_else(|| match (self.register.at(&url).is_some(), running) {
-            (false, Some(running)) => self.listening_row(running, socket),
-            _ => {
-                let name = spoken.name.as_deref().unwrap_or("server");
-                let found = self.remote(name, &url);
-                self.push(found, "-")
+        let running = running.filter(|_| self.register.at(&url).is_none());
+        let row = at.unwrap_or_else(|| {
+            if let Some(running) = running {
+                return self.listening_row(running, socket);
             }
+            let name = spoken.name.as_deref().unwrap_or("server");
+            let found = self.remote(name, &url);
+            self.push(found, "-")
         });
         if let Some(found) = self.found.get_mut(row) {
             found.listens.insert(socket.address);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex as AsyncMutex;
@@ -87,13 +87,16 @@ impl Connection {
             let this = Arc::clone(&this);
             service_fn(move |request: Request<Incoming>| {
                 let this = Arc::clone(&this);
+                // In HTTP/2 hyper would send a body all the same (RFC 9110 section 9.3.2).
+                let bare = this.version == Version::Http2 && *request.method() == Method::HEAD;
                 async move {
                     let answer = exchange::serve(&this, request).await;
                     // Nothing is answered as done that could not be recorded.
-                    match this.stages.log.release().await {
+                    let answer = match this.stages.log.release().await {
                         Ok(()) => answer,
                         Err(_) => Ok(exchange::refusal(Refusal::AuditUnavailable)),
-                    }
+                    };
+                    answer.map(|answer| if bare { exchange::bare(answer) } else { answer })
                 }
             })
         };

@@ -9,8 +9,8 @@ use exeat_policy::Reason;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
-    ACCEPT, ALT_SVC, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderValue,
-    TRANSFER_ENCODING, UPGRADE,
+    ACCEPT, ALT_SVC, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT,
+    HeaderValue, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::{Method, Request, Response, StatusCode, Version as HttpVersion};
 use hyper_util::rt::TokioIo;
@@ -495,6 +495,19 @@ pub(super) fn refused(mut record: OpenRecord, told: Refusal<'_>, why: impl Why) 
 pub(super) fn refusal(refusal: Refusal<'_>) -> Answer {
     let refusal = HttpRefusal::from(refusal);
     json(refusal.status, refusal.body())
+}
+
+/// An answer without its body, and with the length that it would have had.
+pub(super) fn bare(mut answer: Answer) -> Answer {
+    if answer.body().is_end_stream() {
+        return answer;
+    }
+    if let Some(length) = answer.body().size_hint().exact() {
+        answer
+            .headers_mut()
+            .insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    answer.map(|_unsent| empty())
 }
 
 /// An answer that ends an HTTP/1.1 connection; in HTTP/2 the header is dropped by hyper's own rules.

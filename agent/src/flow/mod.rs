@@ -107,7 +107,7 @@ pub async fn serve_connection(stages: Arc<Stages>, stream: TcpStream) {
     }
     let cut = arrived.registered.cut().clone();
     let Ok(mut record) = open(&stages, &arrived.actor, Kind::Tcp).await else {
-        let answered = unrecorded::answer(&stages, &arrived, stream);
+        let answered = Box::pin(unrecorded::answer(&stages, &arrived, stream));
         cut.run_until_cancelled(answered).await;
         return;
     };

@@ -17,6 +17,7 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use thiserror::Error;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -142,22 +143,36 @@ pub async fn connect(route: &Route<'_>) -> Result<TcpStream, DialFault> {
     }
 }
 
-/// Tries each address until the deadline of the whole has passed.
-async fn reach(route: &Route<'_>, addresses: &[SocketAddr]) -> Result<TcpStream, DialFault> {
-    let attempts = async {
-        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(stream) => {
-                    stream.set_nodelay(true)?;
-                    return Ok(stream);
-                }
-                Err(error) => last = error,
-            }
+/// How long an address has before the next one is tried beside it (RFC 8305 section 5).
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// The first of these addresses that answers, in their order: one that is silent does not use up the time of those
+/// after it. What is left of the others ends with this.
+async fn first(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    let mut attempts = JoinSet::new();
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    let mut left = addresses.iter();
+    loop {
+        if let Some(address) = left.next() {
+            attempts.spawn(TcpStream::connect(*address));
+        } else if attempts.is_empty() {
+            return Err(last);
         }
-        Err(last)
-    };
-    match timeout(route.limit, attempts).await {
+        match timeout(STAGGER, attempts.join_next()).await {
+            Ok(Some(Ok(Ok(stream)))) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Ok(Some(Ok(Err(error)))) => last = error,
+            Ok(Some(Err(error))) => last = io::Error::other(error),
+            Ok(None) | Err(_) => {}
+        }
+    }
+}
+
+/// Tries the addresses until the deadline of the whole has passed.
+async fn reach(route: &Route<'_>, addresses: &[SocketAddr]) -> Result<TcpStream, DialFault> {
+    match timeout(route.limit, first(addresses)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(source)) => Err(DialFault::Connect {
             target: route.target.clone(),
@@ -248,5 +263,53 @@ pub async fn secure(
             target,
             limit: route.limit,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+    use super::*;
+
+    /// A port that accepts no more, so that whoever connects hears nothing; it lasts as long as what is returned.
+    async fn silent() -> (TcpListener, Vec<TcpStream>) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut filling = Vec::new();
+        while let Ok(connected) = timeout(STAGGER, TcpStream::connect(address)).await {
+            filling.push(connected.unwrap());
+        }
+        (listener, filling)
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_silent_leaves_time_for_the_next() {
+        let (silent, _full) = silent().await;
+        let good = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let gone = {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            listener.local_addr().unwrap()
+        };
+        let silent = silent.local_addr().unwrap();
+        let good = good.local_addr().unwrap();
+        let route = |limit| Route {
+            target: "upstream:443".to_owned(),
+            addresses: &[],
+            proxy: None,
+            limit: Duration::from_secs(limit),
+        };
+        let reached = reach(&route(20), &[silent, gone, good]).await.unwrap();
+        assert_eq!(reached.peer_addr().unwrap(), good);
+        let refused = reach(&route(20), &[gone]).await;
+        assert!(matches!(refused, Err(DialFault::Connect { .. })));
+        let unheard = reach(&route(1), &[gone, silent]).await;
+        assert!(matches!(unheard, Err(DialFault::ConnectTimeout { .. })));
+        let none = reach(&route(20), &[]).await;
+        assert!(matches!(none, Err(DialFault::Connect { .. })));
     }
 }

@@ -190,7 +190,7 @@ fn policy_state(stages: &Stages, rejected: Option<String>) -> PolicyState {
         fingerprint: state.set.fingerprint().to_owned(),
         loaded: state.loaded,
         servers: u32::try_from(state.set.servers().count()).unwrap_or(u32::MAX),
-        rules: u32::try_from(state.set.rules().len()).unwrap_or(u32::MAX),
+        rules: u32::try_from(state.set.written_rules().count()).unwrap_or(u32::MAX),
         rejected: rejected.or_else(|| stages.decider.rejected()),
     }
 }

@@ -205,7 +205,7 @@ impl Format {
             .components()
             .map(|part| part.as_os_str().to_string_lossy().into_owned())
             .collect();
-        let ends = |pattern: &&str| {
+        let ends = |pattern: &&'static str| {
             let wanted: Vec<&str> = pattern.split('/').collect();
             let from = parts.len().checked_sub(wanted.len());
             let tail = from.and_then(|from| parts.get(from..)).unwrap_or_default();
@@ -217,13 +217,7 @@ impl Format {
         };
         FORMATS
             .iter()
-            .find(|format| {
-                format
-                    .home
-                    .iter()
-                    .chain(format.project)
-                    .any(|file| ends(&file))
-            })
+            .find(|format| format.home.iter().chain(format.project).any(ends))
             .unwrap_or(&ANY)
     }
 }

@@ -103,19 +103,9 @@ impl PlaceFault {
 impl Place {
     /// Finds the file at an absolute path, on behalf of the user `owner`.
     pub fn find(path: &Path, owner: u32) -> Result<Self, PlaceFault> {
-        let fault = |attempt, path: &Path, cause: Errno| PlaceFault::System {
-            attempt,
-            path: path.to_owned(),
-            cause: cause.into(),
-        };
         let mut todo: VecDeque<OsString> = parts(path);
         let mut at = PathBuf::from("/");
-        let mut directory = open(
-            "/",
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(|cause| fault("open", &at, cause))?;
+        let mut directory = root()?;
         let mut links = 0_u32;
         while let Some(part) = todo.pop_front() {
             let here = at.join(&part);
@@ -135,8 +125,7 @@ impl Place {
                     let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
                     if target.is_absolute() {
                         at = PathBuf::from("/");
-                        directory = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-                            .map_err(|cause| fault("open", &at, cause))?;
+                        directory = root()?;
                     }
                     for part in parts(&target).into_iter().rev() {
                         todo.push_front(part);
@@ -320,6 +309,19 @@ fn fill(file: &mut File, text: &str, like: &Seen) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     fchmod(&*file, Mode::from_raw_mode(like.mode))?;
     file.sync_all()
+}
+
+fn fault(attempt: &'static str, path: &Path, cause: Errno) -> PlaceFault {
+    PlaceFault::System {
+        attempt,
+        path: path.to_owned(),
+        cause: cause.into(),
+    }
+}
+
+fn root() -> Result<OwnedFd, PlaceFault> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    open("/", flags, Mode::empty()).map_err(|cause| fault("open", Path::new("/"), cause))
 }
 
 /// Refuses what another user may have arranged, where that is a danger: for root.

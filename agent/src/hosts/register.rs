@@ -154,13 +154,12 @@ impl<'a> Register<'a> {
         let base = plain(name);
         let mut number = 1_u32;
         loop {
-            let name = match number {
-                1 => base.clone(),
-                _ => {
-                    let ending = format!("-{number}");
-                    let kept = MAX_NAME.saturating_sub(ending.len());
-                    format!("{}{ending}", base.get(..kept).unwrap_or(&base))
-                }
+            let name = if number == 1 {
+                base.clone()
+            } else {
+                let ending = format!("-{number}");
+                let kept = MAX_NAME.saturating_sub(ending.len());
+                format!("{}{ending}", base.get(..kept).unwrap_or(&base))
             };
             let taken = self
                 .policy

@@ -170,19 +170,15 @@ fn edit(syntax: Syntax, text: &str, sites: &Sites, exeat: &str, args: &[String])
         span: sites.command.value.clone(),
         text: quoted(exeat),
     };
-    match &sites.args {
-        Some(site) => vec![
-            command,
-            Edit {
-                span: site.value.clone(),
-                text: list(syntax, text, site, args),
-            },
-        ],
-        None => {
-            command.text.push_str(&added(syntax, text, sites, args));
-            vec![command]
-        }
+    if let Some(site) = &sites.args {
+        let args = Edit {
+            span: site.value.clone(),
+            text: list(syntax, text, site, args),
+        };
+        return vec![command, args];
     }
+    command.text.push_str(&added(syntax, text, sites, args));
+    vec![command]
 }
 
 /// A list of texts, in the form that the one before it had.

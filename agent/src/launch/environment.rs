@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use super::stage::Trust;
+
 /// Every variable by which a runtime is told where its roots are, and takes them from a file that
 /// holds the whole bundle.
 const TRUST: [&str; 9] = [
@@ -15,6 +17,9 @@ const TRUST: [&str; 9] = [
     "PIP_CERT",
     "CARGO_HTTP_CAINFO",
 ];
+
+/// Options that every Java machine reads, whoever starts it. It says so on its standard error.
+const JAVA: &str = "JAVA_TOOL_OPTIONS";
 
 /// Variables that send a program's traffic elsewhere; without the last letter's case.
 const PROXY: [&str; 6] = [
@@ -47,7 +52,7 @@ pub struct Base<'a> {
 pub fn environment(
     base: Base<'_>,
     policy: impl IntoIterator<Item = (String, String)>,
-    bundle: &Path,
+    trust: &Trust,
 ) -> Vec<(String, String)> {
     let mut variables = std::collections::BTreeMap::new();
     let mut set = |name: &str, value: &str| {
@@ -65,8 +70,18 @@ pub fn environment(
         set(&name, &value);
     }
     for name in TRUST {
-        set(name, &bundle.to_string_lossy());
+        set(name, &trust.bundle.to_string_lossy());
     }
+    // Of two values of one property the last counts. No password: the certificates are no secret.
+    let store = format!(
+        "\"-Djavax.net.ssl.trustStore={}\" -Djavax.net.ssl.trustStoreType=JKS",
+        trust.java.display()
+    );
+    let java = match variables.remove(JAVA) {
+        Some(own) => format!("{own} {store}"),
+        None => store,
+    };
+    variables.insert(JAVA.to_owned(), java);
     variables.retain(|name, _| !PROXY.contains(&name.to_ascii_lowercase().as_str()));
     variables.into_iter().collect()
 }
@@ -85,7 +100,12 @@ mod tests {
         let policy = policy
             .iter()
             .map(|(name, value)| ((*name).into(), (*value).into()));
-        environment(base, policy, Path::new("/run/exeat/trust/ca-bundle.pem"))
+        let trust = Trust {
+            bundle: "/run/exeat/trust/ca-bundle.pem".into(),
+            java: "/run/exeat/trust/java.jks".into(),
+            covers: Vec::new(),
+        };
+        environment(base, policy, &trust)
     }
 
     fn get<'a>(variables: &'a [(String, String)], name: &str) -> Option<&'a str> {
@@ -126,6 +146,16 @@ mod tests {
 
     #[test]
     fn nothing_of_the_daemons_own_environment_is_there() {
-        assert_eq!(of(&[]).len(), TRUST.len() + 5);
+        assert_eq!(of(&[]).len(), TRUST.len() + 6);
+    }
+
+    #[test]
+    fn java_keeps_its_options_and_gets_one_store() {
+        let ours = "\"-Djavax.net.ssl.trustStore=/run/exeat/trust/java.jks\" \
+                    -Djavax.net.ssl.trustStoreType=JKS";
+        assert_eq!(get(&of(&[]), JAVA), Some(ours));
+        let mine = "-Xmx1g -Djavax.net.ssl.trustStore=/tmp/mine";
+        let variables = of(&[(JAVA, mine)]);
+        assert_eq!(get(&variables, JAVA), Some(&*format!("{mine} {ours}")));
     }
 }

@@ -90,7 +90,7 @@ impl Supervisor {
             fingerprint: set.fingerprint().to_owned(),
             loaded: self.loaded,
             servers: count(set.servers().count()),
-            rules: count(set.rules().len()),
+            rules: count(set.written_rules().count()),
             rejected: self.rejected.clone(),
         }
     }

@@ -268,7 +268,7 @@ impl Supervisor {
             directory: user.home.clone(),
             program: launch.command.clone().into(),
             arguments: launch.args.iter().chain(&run.arguments).cloned().collect(),
-            environment: environment(base, variables, &self.parts.trust.bundle),
+            environment: environment(base, variables, &self.parts.trust),
             trust: Some(self.parts.trust.clone()),
         }
     }

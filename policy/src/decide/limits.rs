@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 
 use super::arguments;
 use super::explain::{Outcome, Subject};
-use super::mcp::{Arguments, Message};
+use super::mcp::Message;
+use super::rules::Arguments;
 use super::watch::Watch;
 use super::{Action, Caller, Reason, Request, Verdict, Workload, deny};
 use crate::index::position;

@@ -11,6 +11,7 @@ mod limits;
 mod mcp;
 mod network;
 mod request;
+mod rules;
 mod verdict;
 mod watch;
 
@@ -59,7 +60,7 @@ fn decide(set: &PolicySet, request: &Request<'_>, watch: &mut impl Watch) -> Ver
                 server,
                 method,
                 name,
-                arguments: mcp::Arguments::Given(arguments),
+                arguments: rules::Arguments::Given(arguments),
                 hints,
                 session,
             };
@@ -111,7 +112,7 @@ pub fn listable(
         server,
         method: TOOLS_CALL,
         name: Some(tool),
-        arguments: mcp::Arguments::Open,
+        arguments: rules::Arguments::Open,
         hints,
         session: None,
     };

@@ -71,10 +71,12 @@ fn lookalike(c: char) -> Option<&'static str> {
     table.get(at).map(|(_, ascii)| &**ascii)
 }
 
-/// The characters beyond ASCII whose skeleton is ASCII or empty, ascending: some thousands, all below
-/// U+30000 but for the invisible ones of plane 14.
+/// The characters beyond ASCII whose skeleton is ASCII or empty, ascending: some thousands. Han, Hangul and
+/// the private planes have none and are left out, for the table is made when the first policy needs it.
 static LOOKALIKES: LazyLock<Vec<(char, Box<str>)>> = LazyLock::new(|| {
-    ('\u{80}'..'\u{30000}')
+    ('\u{80}'..'\u{5000}')
+        .chain('\u{a000}'..'\u{ac00}')
+        .chain('\u{d7b0}'..'\u{20000}')
         .chain('\u{e0000}'..='\u{e0fff}')
         .filter_map(|c| Some((c, ascii(c)?.into_boxed_str())))
         .collect()

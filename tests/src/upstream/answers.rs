@@ -21,12 +21,13 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Channel, Full, channel};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{
-    CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, TRAILER, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION,
+    TRAILER, UPGRADE,
 };
 use hyper::http::uri::Authority;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::io::{copy, split};
@@ -75,7 +76,20 @@ pub(super) async fn answer(
             StatusCode::NOT_FOUND,
         ),
     };
-    Ok(response)
+    Ok(if head.method == Method::HEAD {
+        bare(response)
+    } else {
+        response
+    })
+}
+
+/// In HTTP/2 hyper would send the body of an answer to HEAD.
+fn bare(mut response: Response<Body>) -> Response<Body> {
+    if let Some(length) = response.body().size_hint().exact() {
+        let length = HeaderValue::from(length);
+        response.headers_mut().insert(CONTENT_LENGTH, length);
+    }
+    response.map(|_unsent| full(Bytes::new()))
 }
 
 /// Records the head at once, so that a request whose body never ends is seen too.

@@ -401,7 +401,7 @@ impl WriterThread {
     }
 
     fn each_record(&self) -> bool {
-        self.log.0.options.sync == SyncPolicy::EachRecord
+        self.log.syncs_each()
     }
 
     fn sync_interval(&self) -> Duration {

@@ -64,6 +64,7 @@ fn records_are_rows() {
         r#"{"v":1,"seq":3,"id":"01JD5Q9Y0000000000000000C3","time":"2026-11-21T01:30:01Z","kind":"tcp","workload":{"name":"github","kind":"server"},"tcp":{"protocol":"tcp","address":"2001:db8::1","port":8443},"decision":{"effect":"deny","reason":"x"},"cause":{"candidates":["a","b"]},"outcome":{"status":"refused"}}"#,
         r#"{"v":1,"seq":4,"id":"01JD5Q9Y0000000000000000D4","time":"2026-11-21T01:30:02Z","kind":"dns","workload":{"name":"","uid":1000},"dns":{"name":"evil.example","type":"A","code":"NXDOMAIN"},"decision":{"effect":"allow","would":"deny","mode":"observe"},"outcome":{"status":"done"}}"#,
         r#"{"v":1,"seq":5,"id":"01JD5Q9Y0000000000000000E5","time":"2026-11-21T01:30:03Z","kind":"finding","finding":{"what":"foreign_socket","detail":"a\u001b[2Jb"},"outcome":{"status":"done"}}"#,
+        r#"{"v":1,"seq":6,"id":"01JD5Q9Y0000000000000000F6","open":{"stage":"forward"},"time":"2026-11-21T01:30:04Z","kind":"http","workload":{"name":"github","kind":"server"},"http":{"name":"api.github.com","method":"GET","path":"/slow"},"decision":{"effect":"allow"}}"#,
         r#"{"v":9,"seq":6,"id":"x","time":"not a time","kind":"from_the_future"}"#,
         "garbage",
     ];

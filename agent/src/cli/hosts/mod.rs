@@ -82,10 +82,8 @@ fn import(
     };
     let changing = planned.iter().any(|of| !of.rewritten.changes.is_empty());
     let writing = changing && !arguments.dry_run;
-    if writing && !arguments.yes && (output.json() || !io::stdin().is_terminal()) {
-        let message = "write the hosts' files: nobody is there to agree";
-        return Err(CliError::new(Kind::Usage, message)
-            .with_next("say `--yes`, or `--dry-run` to see what would be done"));
+    if writing {
+        agreeable(arguments, output)?;
     }
     if !output.json() {
         output.document(&report, |painter| report.text(painter))?;
@@ -116,6 +114,16 @@ fn import(
         return output.document(&report, |_| String::new());
     }
     Ok(())
+}
+
+/// Whether somebody can agree, or has.
+fn agreeable(arguments: &ImportArguments, output: Output) -> Result<(), CliError> {
+    if arguments.yes || (!output.json() && io::stdin().is_terminal()) {
+        return Ok(());
+    }
+    let message = "write the hosts' files: nobody is there to agree";
+    Err(CliError::new(Kind::Usage, message)
+        .with_next("say `--yes`, or `--dry-run` to see what would be done"))
 }
 
 impl FileReport {

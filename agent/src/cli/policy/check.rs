@@ -148,7 +148,8 @@ fn valid(set: &PolicySet, warnings: &[Fault], sources: &[Source], painter: Paint
     );
     let valid = painter.paint(Tone::Good, "valid");
     let fingerprint = set.fingerprint();
-    text.push_str(&format!("{valid}{counts}fingerprint {fingerprint}\n"));
+    // Writing to a string cannot fail.
+    writeln!(text, "{valid}{counts}fingerprint {fingerprint}").unwrap_or_default();
     text
 }
 

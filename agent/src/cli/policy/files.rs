@@ -14,24 +14,44 @@ const MAX_FILE: u64 = 16 * 1024 * 1024;
 /// Most files of one directory.
 const MAX_FILES: usize = 4096;
 
-/// Reads every file that `paths` name.
+/// Reads every policy file that `paths` name.
 pub(in crate::cli) fn read(paths: &[PathBuf]) -> Result<Vec<Source>, CliError> {
     let mut sources = Vec::new();
     for path in paths {
-        for file in expand(path)? {
-            let text = text(&file)
-                .map_err(|error| CliError::io(format_args!("read `{}`", file.display()), &error))?;
-            sources.push(Source {
-                name: file.display().to_string(),
-                text,
-            });
+        for file in expand(path, &|file| is_policy(file))? {
+            sources.push(source(&file)?);
         }
     }
     Ok(sources)
 }
 
-/// A file is itself; a directory is its `*.yaml`, without the cases in `*.test.yaml`.
-fn expand(path: &Path) -> Result<Vec<PathBuf>, CliError> {
+/// Reads every file of policy, and every file of cases, that `paths` name.
+pub(super) fn read_with_cases(paths: &[PathBuf]) -> Result<(Vec<Source>, Vec<Source>), CliError> {
+    let (mut policy, mut cases) = (Vec::new(), Vec::new());
+    for path in paths {
+        for file in expand(path, &|file| is_policy(file) || is_cases(file))? {
+            let into = if is_cases(&file) {
+                &mut cases
+            } else {
+                &mut policy
+            };
+            into.push(source(&file)?);
+        }
+    }
+    Ok((policy, cases))
+}
+
+fn source(file: &Path) -> Result<Source, CliError> {
+    let text = text(file)
+        .map_err(|error| CliError::io(format_args!("read `{}`", file.display()), &error))?;
+    Ok(Source {
+        name: file.display().to_string(),
+        text,
+    })
+}
+
+/// A file is itself; a directory is those of its files that are `wanted`.
+fn expand(path: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<Vec<PathBuf>, CliError> {
     let failed = |error: &io::Error| CliError::io(format_args!("read `{}`", path.display()), error);
     if !fs::metadata(path).map_err(|error| failed(&error))?.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -39,7 +59,7 @@ fn expand(path: &Path) -> Result<Vec<PathBuf>, CliError> {
     let mut files = Vec::new();
     for entry in fs::read_dir(path).map_err(|error| failed(&error))? {
         let file = entry.map_err(|error| failed(&error))?.path();
-        if is_policy(&file) {
+        if wanted(&file) {
             files.push(file);
         }
         if files.len() > MAX_FILES {
@@ -56,12 +76,19 @@ fn expand(path: &Path) -> Result<Vec<PathBuf>, CliError> {
 }
 
 fn is_policy(path: &Path) -> bool {
+    is_yaml(path) && !is_cases(path)
+}
+
+fn is_cases(path: &Path) -> bool {
     let stem = path.file_stem().map(Path::new);
+    is_yaml(path) && stem.and_then(Path::extension) == Some(OsStr::new("test"))
+}
+
+fn is_yaml(path: &Path) -> bool {
     let hidden = path
         .file_name()
         .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-    let cases = stem.and_then(Path::extension) == Some(OsStr::new("test"));
-    path.extension() == Some(OsStr::new("yaml")) && !cases && !hidden
+    path.extension() == Some(OsStr::new("yaml")) && !hidden
 }
 
 fn text(path: &Path) -> io::Result<String> {

@@ -3,11 +3,12 @@
 //! Source: 2026-07-28 Streamable HTTP, "Standard Request Headers", "Value Encoding" and "Server Validation".
 
 use hyper::http::HeaderMap;
-use hyper::http::header::HeaderValue;
+use hyper::http::header::{AsHeaderName, HeaderValue};
 use thiserror::Error;
 
 use super::era::{Era, Revision, claim};
 use super::methods::{Subject, method};
+use super::params::has_params;
 use crate::decode::base64;
 use crate::decode::json::Value;
 use crate::decode::rpc::Message;
@@ -50,9 +51,9 @@ pub enum HeaderFault {
 /// # Errors
 /// The first [`HeaderFault`].
 pub fn check_headers(headers: &HeaderMap, message: &Message) -> Result<(), HeaderFault> {
-    let version = single(headers, MCP_PROTOCOL_VERSION)?;
-    let stated_method = single(headers, MCP_METHOD)?;
-    let stated_name = single(headers, MCP_NAME)?;
+    let version = standard(headers, MCP_PROTOCOL_VERSION)?;
+    let stated_method = standard(headers, MCP_METHOD)?;
+    let stated_name = standard(headers, MCP_NAME)?;
     let claimed = message.params().and_then(claim);
     let era = if claimed.is_some() {
         Era::Modern
@@ -94,7 +95,10 @@ pub fn check_batch_headers(headers: &HeaderMap) -> Result<(), HeaderFault> {
             return Err(HeaderFault::Mismatch(name));
         }
     }
-    match single(headers, MCP_PROTOCOL_VERSION)?.map(Revision::parse) {
+    if has_params(headers) {
+        return Err(HeaderFault::Mismatch("mcp-param-*"));
+    }
+    match standard(headers, MCP_PROTOCOL_VERSION)?.map(Revision::parse) {
         None => Ok(()),
         Some(Some(revision)) if revision.has_batches() => Ok(()),
         Some(_) => Err(HeaderFault::Mismatch(MCP_PROTOCOL_VERSION)),
@@ -155,18 +159,29 @@ fn mirrored_names(message: &Message) -> [Option<&str>; 3] {
     }
 }
 
-/// The only value of a header, without surrounding blanks (RFC 9110 section 5.5).
-fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, HeaderFault> {
+fn standard<'a>(
+    headers: &'a HeaderMap,
+    name: &'static str,
+) -> Result<Option<&'a str>, HeaderFault> {
+    single(headers, name, name)
+}
+
+/// The only value of a header, without surrounding blanks (RFC 9110 section 5.5); faults speak of `called`.
+pub(super) fn single<'a>(
+    headers: &'a HeaderMap,
+    name: impl AsHeaderName,
+    called: &'static str,
+) -> Result<Option<&'a str>, HeaderFault> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {
         return Ok(None);
     };
     if values.next().is_some() {
-        return Err(HeaderFault::Duplicate(name));
+        return Err(HeaderFault::Duplicate(called));
     }
     let text = value
         .to_str()
-        .map_err(|_unreadable| HeaderFault::Malformed(name))?;
+        .map_err(|_unreadable| HeaderFault::Malformed(called))?;
     Ok(Some(text.trim_matches([' ', '\t'])))
 }
 

@@ -4,7 +4,7 @@ use super::judge::{Talking, hints};
 use crate::audit::record::{Mcp, ResponseKind};
 use crate::audit::{OpenRecord, Text};
 use crate::decode::json::Object;
-use crate::decode::mcp::{Era, List, embedded, filter, is_error, listed, result_kind};
+use crate::decode::mcp::{Era, List, Mirrors, embedded, filter, is_error, listed, result_kind};
 use crate::decode::rpc::{Outcome, Response};
 use crate::refuse::Refusal;
 
@@ -31,10 +31,9 @@ pub(super) fn judge(
     if lists_tools(method, result) {
         let server = &talking.talk.server;
         for tool in listed(result, List::Tools).map_err(Refusal::from)? {
-            talking
-                .stages
-                .observed
-                .list(server, tool.name, hints(tool.hints));
+            let observed = &talking.stages.observed;
+            observed.list(server, tool.name, hints(tool.hints));
+            observed.mirror(server, tool.name, Mirrors::of(tool.entry));
         }
         filter(result, List::Tools, era, |tool| {
             talking.lists(tool.name, hints(tool.hints))

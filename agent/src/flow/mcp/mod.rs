@@ -38,9 +38,9 @@ use crate::audit::record::{Kind, Stage};
 use crate::audit::{AuditUnavailable, Intended, OpenRecord, Outcome};
 use crate::decide::{Exchange, Message as AboutMessage, Permit};
 use crate::decode::http::{Body as Media, check_request, response_body};
-use crate::decode::json::Limits;
+use crate::decode::json::{Limits, Value};
 use crate::decode::mcp::{
-    MCP_PROTOCOL_VERSION, MCP_SESSION_ID, check_batch_headers, check_headers,
+    MCP_PROTOCOL_VERSION, MCP_SESSION_ID, check_batch_headers, check_headers, check_params,
 };
 use crate::decode::rpc::{self, Incoming as Messages, Message, Response as RpcResponse};
 use crate::forward::body::Drained;
@@ -155,7 +155,14 @@ impl Exchanging<'_> {
 
     async fn single(&self, mut record: OpenRecord, parts: Parts, message: Message) -> Answer {
         let waits = asked(&message);
-        if let Err(fault) = check_headers(&parts.headers, &message) {
+        let agreed = check_headers(&parts.headers, &message).and_then(|()| {
+            let tool = message.params().and_then(|params| params.get("name"));
+            let tool = tool.and_then(Value::as_str).unwrap_or_default();
+            let Talking { stages, talk, .. } = &self.talking;
+            let mirrors = stages.observed.mirrors(&talk.server, tool);
+            check_params(&parts.headers, &message, mirrors.as_deref())
+        });
+        if let Err(fault) = agreed {
             record.refuse_with(&fault);
             return answered(Refusal::from(fault), &waits);
         }

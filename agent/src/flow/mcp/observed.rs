@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use exeat_policy::Hints;
 
 use crate::bounded::Bounded;
+use crate::decode::mcp::Mirrors;
 use crate::decode::rpc::Id;
 use crate::identify::peer::Peer;
 
@@ -14,6 +15,8 @@ use crate::identify::peer::Peer;
 const ENDPOINTS: usize = 4096;
 /// Tools whose hints are kept.
 const TOOLS: usize = 16_384;
+/// Tools of which it is kept which arguments headers repeat.
+const MIRRORED: usize = 1024;
 /// Longest name of a tool whose hints are kept, in bytes; beyond it the tool counts as one without hints.
 const NAME: usize = 256;
 /// Longest path of an endpoint that is kept, in bytes.
@@ -56,6 +59,8 @@ type Place = (u32, Peer, u16, String);
 struct State {
     endpoints: Bounded<Place, Endpoint>,
     hints: Bounded<(Arc<str>, String), Hints>,
+    /// Of tools of which something is repeated.
+    mirrors: Bounded<(Arc<str>, String), Arc<Mirrors>>,
     waiting: Bounded<(Talk, From, String), String>,
     sessions: Bounded<Talk, ()>,
 }
@@ -84,6 +89,7 @@ impl Default for Observed {
             state: Mutex::new(State {
                 endpoints: Bounded::new(ENDPOINTS),
                 hints: Bounded::new(TOOLS),
+                mirrors: Bounded::new(MIRRORED),
                 waiting: Bounded::new(WAITING),
                 sessions: Bounded::new(SESSIONS),
             }),
@@ -151,6 +157,33 @@ impl Observed {
         self.lock()
             .hints
             .insert((Arc::clone(server), tool.to_owned()), hints);
+    }
+
+    /// Headers repeat arguments of `tool` as `server` lists it.
+    pub(super) fn mirror(&self, server: &Arc<str>, tool: &str, mirrors: Mirrors) {
+        if tool.len() > NAME {
+            return;
+        }
+        let key = (Arc::clone(server), tool.to_owned());
+        let mut state = self.lock();
+        if mirrors.is_empty() {
+            // Only if it was otherwise before: most tools repeat nothing.
+            if !state.mirrors.is_empty() {
+                drop(state.mirrors.remove(&key));
+            }
+        } else {
+            state.mirrors.insert(key, Arc::new(mirrors));
+        }
+    }
+
+    /// Which arguments of `tool` headers repeat, as far as it was seen.
+    pub(super) fn mirrors(&self, server: &Arc<str>, tool: &str) -> Option<Arc<Mirrors>> {
+        let mut state = self.lock();
+        if state.mirrors.is_empty() {
+            return None;
+        }
+        let key = (Arc::clone(server), tool.to_owned());
+        state.mirrors.get(&key).cloned()
     }
 
     /// A client opens a stream of its own to hear from a server.

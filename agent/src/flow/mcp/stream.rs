@@ -14,7 +14,7 @@ use super::judge::Talking;
 use super::observed::{From, Listening};
 use super::refusing::Refuser;
 use crate::audit::record::{Kind, ResponseKind, Stage};
-use crate::audit::{OpenRecord, Outcome, Start};
+use crate::audit::{AuditUnavailable, OpenRecord, Outcome, Start};
 use crate::decode::json::Limits as JsonLimits;
 use crate::decode::mcp::Era;
 use crate::decode::rpc::{Id, Message, Request, Response, parse_single};
@@ -67,7 +67,14 @@ pub(super) struct Events {
     ended: bool,
     /// What goes before the first event.
     first: String,
+    /// What waits for its records to be as safe as is promised.
+    held: Option<(Bytes, Released)>,
 }
+
+type Released = Pin<Box<dyn Future<Output = Result<(), AuditUnavailable>> + Send>>;
+
+/// Why a stream ends whose records cannot be written.
+const UNRECORDED: &str = "what could not be recorded";
 
 impl Events {
     pub(super) fn new(
@@ -87,6 +94,7 @@ impl Events {
             severed: Box::pin(severed.cancelled_owned()),
             ended: false,
             first: String::new(),
+            held: None,
         }
     }
 
@@ -149,6 +157,31 @@ impl Events {
             }
             Purpose::Listens(record, _) => record.fail(error),
         }
+    }
+
+    /// Nothing is passed on that could not be recorded; with each record synced, it is on the disk before.
+    fn release(&mut self, out: Bytes) -> Result<Option<Bytes>, BodyFault> {
+        let log = &self.source.talking.stages.log;
+        if log.syncs_each() {
+            let log = log.clone();
+            self.held = Some((out, Box::pin(async move { log.release().await })));
+            return Ok(None);
+        }
+        let writable = log.writable();
+        writable.map_err(|_unavailable| BodyFault::Stopped(UNRECORDED))?;
+        Ok(Some(out))
+    }
+
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyFault>>> {
+        let Some((_, released)) = &mut self.held else {
+            return Poll::Ready(None);
+        };
+        let released = std::task::ready!(released.as_mut().poll(cx));
+        let out = self.held.take().map(|(out, _)| out);
+        Poll::Ready(out.map(|out| match released {
+            Ok(()) => Ok(out),
+            Err(_unavailable) => Err(BodyFault::Stopped(UNRECORDED)),
+        }))
     }
 
     fn take_purpose(&mut self) -> Purpose {
@@ -230,7 +263,7 @@ impl Events {
         // A stream must not wait inside a poll; without a place for the record nothing passes, and nothing can be
         // said to the server either: the stream ends, so that neither side waits for the other.
         let opened = talking.stages.log.try_open(Kind::Mcp, start);
-        let mut record = opened.map_err(|_unavailable| "a message that could not be recorded")?;
+        let mut record = opened.map_err(|_unavailable| UNRECORDED)?;
         match talking.judge_server(&mut record, &message) {
             Ok(permit) => {
                 if let Message::Request(Request { id, method, .. }) = &message {
@@ -336,17 +369,22 @@ impl HttpBody for Events {
             let first = std::mem::take(&mut this.first);
             return Poll::Ready(Some(Ok(Frame::data(Bytes::from(first)))));
         }
-        if this.ended {
-            return Poll::Ready(None);
-        }
-        if this.severed.as_mut().poll(cx).is_ready() {
-            let mut out = String::new();
-            let why = "the server was disconnected while it answered";
-            this.stop(why, Refusal::Disconnected, &mut out);
-            let last = (!out.is_empty()).then(|| Ok(Frame::data(Bytes::from(out))));
-            return Poll::Ready(last);
-        }
         loop {
+            if let Some(held) = std::task::ready!(this.poll_held(cx)) {
+                return Poll::Ready(Some(held.map(Frame::data)));
+            }
+            if this.ended {
+                return Poll::Ready(None);
+            }
+            if this.severed.as_mut().poll(cx).is_ready() {
+                let mut out = String::new();
+                let why = "the server was disconnected while it answered";
+                this.stop(why, Refusal::Disconnected, &mut out);
+                if let Some(out) = this.release(Bytes::from(out)).transpose() {
+                    return Poll::Ready(Some(out.map(Frame::data)));
+                }
+                continue;
+            }
             let frame = match std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => {
@@ -362,11 +400,11 @@ impl HttpBody for Events {
                 continue;
             };
             let out = this.read(data.chunk());
-            if !out.is_empty() {
-                return Poll::Ready(Some(Ok(Frame::data(Bytes::from(out)))));
+            if out.is_empty() {
+                continue;
             }
-            if this.ended {
-                return Poll::Ready(None);
+            if let Some(out) = this.release(Bytes::from(out)).transpose() {
+                return Poll::Ready(Some(out.map(Frame::data)));
             }
         }
     }

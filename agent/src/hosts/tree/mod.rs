@@ -7,6 +7,7 @@ mod json;
 mod toml;
 mod yaml;
 
+use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::Path;
 
@@ -208,7 +209,8 @@ pub(super) fn quoted(text: &str) -> String {
             _ if character.is_control()
                 || matches!(character, '\u{2028}' | '\u{2029}' | '\u{feff}') =>
             {
-                out.push_str(&format!("\\u{:04x}", u32::from(character)));
+                // Writing to a string cannot fail.
+                write!(out, "\\u{:04x}", u32::from(character)).unwrap_or_default();
             }
             _ => out.push(character),
         }

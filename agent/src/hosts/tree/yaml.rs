@@ -18,6 +18,10 @@ enum Kind {
     Map(Vec<Member>, Option<(String, usize)>),
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "one match over what the parser says, read line by line"
+)]
 pub(super) fn parse(text: &str) -> Result<Node, TreeFault> {
     let bytes = Bytes::new(text);
     let mut open: Vec<Open> = Vec::new();

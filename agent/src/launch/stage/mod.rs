@@ -26,7 +26,7 @@ pub use confine::{Account, confine};
 pub use gate::EnterGate;
 pub use listen::{Listen, Listening};
 pub use spawn::{Program, SpawnError, Spawned, listen, spawn};
-pub use start::{Start, Trust};
+pub use start::{Cover, Start, Trust};
 
 /// What a child is to do before, or instead of, becoming another program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

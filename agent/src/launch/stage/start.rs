@@ -40,14 +40,26 @@ pub struct Start {
     pub trust: Option<Trust>,
 }
 
-/// A bundle of certificates and the files that it covers.
+/// Whom servers trust, and what of the system's it takes the place of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trust {
     /// World-readable PEM file.
     pub bundle: PathBuf,
-    /// Existing files of the system.
-    pub covers: Vec<PathBuf>,
+    /// The same certificates in a world-readable key store (JKS), without a password.
+    pub java: PathBuf,
+    /// What lies over what.
+    pub covers: Vec<Cover>,
+}
+
+/// A file that is seen in another's place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cover {
+    /// What is seen.
+    pub laid: PathBuf,
+    /// An existing file of the system.
+    pub over: PathBuf,
 }
 
 pub(super) fn run(
@@ -121,7 +133,7 @@ pub(super) fn check_stream(stream: &'static str, file: impl AsFd) -> Result<(), 
     }
 }
 
-/// Lays the bundle over the system's, in a mount namespace that ends with these processes.
+/// Lays Exeat's certificates over the system's, in a mount namespace that ends with these processes.
 fn cover(trust: &Trust) -> Result<(), StageError> {
     nix::sched::unshare(CloneFlags::CLONE_NEWNS).map_err(|e| StageError::Step {
         attempt: "making a mount namespace",
@@ -134,10 +146,10 @@ fn cover(trust: &Trust) -> Result<(), StageError> {
         attempt: "separating the mount namespace",
         cause: e.into(),
     })?;
-    for path in &trust.covers {
-        rustix::mount::mount_bind(&trust.bundle, path).map_err(|e| StageError::Path {
-            attempt: "laying the trust bundle over",
-            path: path.clone(),
+    for Cover { laid, over } in &trust.covers {
+        rustix::mount::mount_bind(laid, over).map_err(|e| StageError::Path {
+            attempt: "laying the trusted certificates over",
+            path: over.clone(),
             cause: e.into(),
         })?;
     }

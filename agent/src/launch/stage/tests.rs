@@ -264,8 +264,12 @@ async fn the_trust_bundle_covers_the_systems_for_the_server_alone() {
     }
     let mut order = start(&tree, &format!("cat {}", system.display()));
     order.trust = Some(Trust {
-        bundle,
-        covers: vec![system.clone()],
+        bundle: bundle.clone(),
+        java: bundle.clone(),
+        covers: vec![Cover {
+            laid: bundle,
+            over: system.clone(),
+        }],
     });
     assert_eq!(output(order).await, "ours");
     assert_eq!(fs::read_to_string(&system).unwrap(), "the system's");

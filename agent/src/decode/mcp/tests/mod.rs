@@ -2,6 +2,7 @@
 
 mod headers;
 mod lists;
+mod params;
 mod views;
 
 use super::*;

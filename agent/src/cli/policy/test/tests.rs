@@ -1,0 +1,110 @@
+//! Cases in, verdicts and reports out.
+
+use exeat_policy::Source;
+
+use super::*;
+use crate::cli::output::Painter;
+
+const POLICY: &str = r#"version: 1
+servers:
+  bank: { launch: { command: bank }, egress: [{ host: api.example.com, methods: [GET] }] }
+hosts: { claude: { servers: [bank] } }
+identities: { dave: { user: dave } }
+roles: { clerk: { members: [dave], grants: [{ servers: [bank], tools: ["get_*"] }] } }
+rules:
+  - { id: small, who: [dave], servers: [bank], tools: [pay], args: [{ field: /cents, max: 9007199254740992 }], effect: allow }
+  - { id: trying, tools: [get_all], effect: deny, mode: observe }
+  - { id: ask, servers: [bank], tools: [refund], effect: approve }
+  - { id: once, who: [dave], servers: [bank], tools: [once], effect: allow, expires: 2026-12-31 }
+"#;
+
+const CASES: &str = r#"version: 1
+today: 2026-12-01
+cases:
+  - { name: a grant, user: dave, server: bank, tool: get_x, expect: { effect: allow, rule: clerk/1 } }
+  - { name: nobody, server: bank, tool: get_x, expect: deny }
+  - { name: small, user: dave, server: bank, tool: pay, args: { cents: 9007199254740992 }, expect: { effect: allow, rule: small } }
+  - { name: large, user: dave, server: bank, tool: pay, args: { cents: 9007199254740993, note: "5" }, expect: deny }
+  - { name: observed, user: dave, server: bank, tool: get_all, expect: { effect: allow, would: deny } }
+  - { name: asked for, user: dave, server: bank, tool: refund, expect: { effect: approve, rule: ask } }
+  - { name: start, user: dave, server: bank, expect: allow }
+  - { name: start by another, user: eve, server: bank, expect: deny }
+  - { name: session, host: claude, server: bank, method: initialize, expect: allow }
+  - { name: leaves, server: bank, request: [GET, "https://api.example.com/x"], expect: allow }
+  - { name: connects, server: bank, connect: "api.example.com:22", expect: deny }
+  - { name: before, user: dave, server: bank, tool: once, expect: allow }
+  - { name: after, today: 2027-01-01, user: dave, server: bank, tool: once, expect: deny }
+"#;
+
+fn source(name: &str, text: &str) -> Source {
+    Source {
+        name: name.to_owned(),
+        text: text.to_owned(),
+    }
+}
+
+fn set() -> PolicySet {
+    compile(&[source("p.yaml", POLICY)]).unwrap()
+}
+
+fn report(cases: &str) -> Report {
+    let set = set();
+    let cases = cases::read(&source("p.test.yaml", cases), &set).unwrap();
+    let now = Timestamp::from_seconds(1_795_219_200);
+    Report::new(cases.iter().map(|case| judge(&set, case, now)).collect())
+}
+
+#[test]
+fn what_is_as_expected_passes() {
+    let report = report(CASES);
+    assert_eq!(
+        (report.passed, report.failed),
+        (13, 0),
+        "{}",
+        report.text(Painter::default())
+    );
+}
+
+#[test]
+fn what_is_otherwise_is_told() {
+    let report = report(
+        r#"version: 1
+cases:
+  - { name: "<a> & \"b\"", user: dave, server: bank, tool: get_x, expect: deny }
+  - { user: dave, server: bank, tool: get_x, expect: { effect: allow, rule: small } }
+  - { name: c, user: dave, server: bank, tool: get_all, expect: { effect: allow, would: approve } }
+  - { name: d, user: dave, server: bank, tool: get_x, expect: { effect: allow, would: deny } }
+  - { name: e, user: dave, server: bank, tool: get_x, expect: allow }
+"#,
+    );
+    insta::assert_snapshot!("failures", report.text(Painter::default()));
+    insta::assert_snapshot!("junit", report.junit());
+}
+
+#[test]
+fn cases_that_test_nothing_are_faults() {
+    let faults = cases::read(
+        &source(
+            "p.test.yaml",
+            r#"version: 1
+cases:
+  - { user: dave, server: bnak, tool: x, expect: deny }
+  - { host: claud, server: bank, tool: x, expect: { effect: deny, rule: smal } }
+  - { server: bank, tool: x, method: ping, expect: deny }
+  - { server: bank, tool: x, args: [1], expect: denied }
+  - { server: bank, args: { a: 1 }, expect: deny }
+  - { server: bank, tool: x, args: { a: 0x10 }, expect: deny }
+  - { request: [GET], expect: deny }
+  - { connect: x:1, expect: deny }
+  - { server: bank, connect: x, expect: deny }
+  - { user: dave, expect: deny }
+  - { server: bank, tool: x }
+  - { server: bank, tool: x, today: tomorrow, expect: deny }
+"#,
+        ),
+        &set(),
+    )
+    .unwrap_err();
+    let shown: Vec<_> = faults.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!("faults", shown.join("\n"));
+}

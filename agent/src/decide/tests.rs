@@ -1,0 +1,157 @@
+//! What a decision is, as its caller and the record see it.
+
+use exeat_policy::{Caller, Name, Reason, Source, Target, Tls, Wire, Workload, compile};
+
+use super::{DRY_RUN, Decider, McpMessage, NEEDS_APPROVAL};
+use crate::audit::record::Effect;
+use crate::channel::Disconnection;
+use crate::decode::json::{Limits, parse};
+use crate::identify::live::Unread;
+use crate::telemetry::clock;
+
+fn decider(egress: &str) -> Decider {
+    let text = format!(
+        "version: 1\nservers:\n  s:\n    purpose: p\n    owner: o@example.com\n    data: public\n    \
+         review_by: 2099-01-01\n    launch: {{ command: a, user: nobody }}\n    egress: [{egress}]\n"
+    );
+    let source = Source {
+        name: "p.yaml".into(),
+        text,
+    };
+    Decider::new(compile(&[source]).expect("a policy"), 1)
+}
+
+const BANK: &str = "version: 1
+servers: { bank: { url: 'https://bank.example/' } }
+rules:
+  - { id: few, servers: [bank], tools: [pay], args: [{ field: /cents, max: 9007199254740992 }], effect: allow }
+  - { id: ask, servers: [bank], tools: [refund], effect: approve }
+  - { id: dry, servers: [bank], tools: [close], effect: dry_run }
+limits: [{ per: [server], tools: [pay], sum: /cents, max: 9007199254740992, window: 1h }]
+";
+
+/// Effect, rule and reason as the record has them.
+fn called(decider: &Decider, tool: &str, arguments: &str) -> (Effect, Option<String>, String) {
+    let arguments = parse(arguments.as_bytes(), &Limits::REQUEST).expect("JSON");
+    let message = McpMessage {
+        server: "bank",
+        method: "tools/call",
+        name: Some(tool),
+        arguments: arguments.as_object(),
+        hints: None,
+        session: None,
+    };
+    let judged = decider.message(Caller::default(), message);
+    let decision = match &judged {
+        Ok(permit) => permit.decision(),
+        Err(refused) => refused.decision(),
+    };
+    assert_eq!(judged.is_ok(), decision.effect == Effect::Allow);
+    (
+        decision.effect,
+        decision.rule.as_deref().map(str::to_owned),
+        decision.reason.as_deref().expect("a reason").to_owned(),
+    )
+}
+
+fn bank() -> Decider {
+    let source = Source {
+        name: "p.yaml".into(),
+        text: BANK.into(),
+    };
+    Decider::new(compile(&[source]).expect("a policy"), 1)
+}
+
+#[test]
+fn what_waits_for_a_person_or_is_run_dry_is_refused_and_says_so() {
+    let rule = |rule: &str| Some(rule.to_owned());
+    assert_eq!(
+        called(&bank(), "refund", "{}"),
+        (Effect::Approve, rule("ask"), NEEDS_APPROVAL.to_owned())
+    );
+    assert_eq!(
+        called(&bank(), "close", "{}"),
+        (Effect::DryRun, rule("dry"), DRY_RUN.to_owned())
+    );
+}
+
+#[test]
+fn arguments_are_judged_by_their_digits_and_summed() {
+    let decider = bank();
+    let effect = |arguments| called(&decider, "pay", arguments).0;
+    assert_eq!(effect(r#"{"cents":9007199254740993}"#), Effect::Deny);
+    assert_eq!(effect(r#"{"cents":"1"}"#), Effect::Deny);
+    assert_eq!(effect("{}"), Effect::Deny);
+    // What was refused was not summed; what was allowed was.
+    assert_eq!(effect(r#"{"cents":9007199254740992}"#), Effect::Allow);
+    assert_eq!(effect(r#"{"cents":1}"#), Effect::Deny);
+    assert_eq!(effect(r#"{"cents":0}"#), Effect::Allow);
+}
+
+#[test]
+fn what_goes_by_unread_is_cut_when_it_is_to_be_read() {
+    let caller = Caller {
+        workload: Some(Workload::Server("s")),
+        user: None,
+        fetching: false,
+    };
+    let name = Name::parse("a.example").expect("a name");
+    let goes_on = |egress: &str, unread: &Unread| {
+        decider(egress).goes_on(caller, Target::Name(&name), 443, Some(unread))
+    };
+    let passed = Unread::Bytes {
+        wire: Wire::Http,
+        tls: Tls::Passthrough,
+    };
+    assert!(goes_on("{ host: a.example, tls: passthrough }", &passed));
+    assert!(!goes_on("{ host: a.example }", &passed));
+    let upgraded = Unread::Upgraded {
+        method: "GET".to_owned(),
+        path: "/ws".to_owned(),
+        tls: true,
+    };
+    assert!(goes_on("{ host: a.example, upgrade: true }", &upgraded));
+    assert!(!goes_on("{ host: a.example }", &upgraded));
+    let elsewhere = "{ host: a.example, upgrade: true, paths: [/other] }";
+    assert!(!goes_on(elsewhere, &upgraded));
+    assert!(decider(elsewhere).goes_on(caller, Target::Name(&name), 443, None));
+}
+
+#[test]
+fn a_disconnected_server_begins_nothing_and_then_does_nothing() {
+    let decider = decider("{ host: a.example }");
+    let caller = Caller {
+        workload: Some(Workload::Server("s")),
+        user: None,
+        fetching: false,
+    };
+    let name = Name::parse("a.example").expect("a name");
+    let reaches = || decider.connect(caller, Target::Name(&name), 443).is_ok();
+    let watch = decider.watch("s");
+    assert!(reaches() && decider.connected("s").is_ok());
+    decider.disconnect(Disconnection {
+        server: "s".to_owned(),
+        since: clock::wall(),
+        uid: 0,
+        user: "root".to_owned(),
+        reason: None,
+    });
+    let refused = decider.connected("s").expect_err("it is disconnected");
+    assert_eq!(refused.reason(), Reason::Disconnected);
+    assert!(decider.run(caller, "s").is_err(), "nothing begins");
+    assert!(
+        reaches() && !watch.is_cancelled(),
+        "what is under way goes on"
+    );
+    decider.cut("s");
+    assert!(!reaches() && watch.is_cancelled());
+    assert!(decider.watch("s").is_cancelled(), "and for who comes later");
+    decider.cut("another");
+    assert!(
+        !decider.watch("another").is_cancelled(),
+        "nobody else is cut"
+    );
+    decider.reconnect("s");
+    assert!(reaches() && decider.connected("s").is_ok());
+    assert!(!decider.watch("s").is_cancelled() && watch.is_cancelled());
+}
