@@ -380,6 +380,9 @@ impl HttpBody for Events {
                 let mut out = String::new();
                 let why = "the server was disconnected while it answered";
                 this.stop(why, Refusal::Disconnected, &mut out);
+                if out.is_empty() {
+                    continue;
+                }
                 if let Some(out) = this.release(Bytes::from(out)).transpose() {
                     return Poll::Ready(Some(out.map(Frame::data)));
                 }
