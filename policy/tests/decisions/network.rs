@@ -154,7 +154,7 @@ fn the_network() {
         (
             user("dave"),
             connect(&github, 443),
-            "deny: no managed workload",
+            "deny: the host is not allowed",
         ),
         (
             server("github"),
@@ -273,8 +273,7 @@ fn localhost_needs_no_query() {
 #[test]
 fn users_reach_the_servers_that_listen_here_as_rules_say() {
     let set = policy(
-        "version: 1
-servers:
+        "servers:
   notes: { purpose: p, owner: o@example.com, listen: \"127.0.0.1:3001\", match: { unit: notes.service } }
   wide: { purpose: p, owner: o@example.com, listen: \"0.0.0.0:3002\" }
   remote: { purpose: p, owner: o@example.com, url: \"https://mcp.example.com/mcp\" }
