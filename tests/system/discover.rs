@@ -32,7 +32,7 @@ async fn discover(daemon: &Daemon<'_>, more: &[&str]) -> Value {
 
 /// The one thing with this process.
 fn of_process(inventory: &Value, pid: u32) -> Option<Value> {
-    let mut found = inventory["found"].as_array().unwrap().iter();
+    let found = inventory["found"].as_array().unwrap().iter();
     let has = |found: &&Value| {
         let mut pids = found["pids"].as_array().unwrap().iter();
         pids.any(|other| *other == json!(pid))

@@ -261,6 +261,11 @@ impl Connection {
         }
     }
 
+    /// Ends the upstream connection, with whatever is under way on it.
+    pub(super) async fn hang_up(&self) {
+        drop(self.upstream.lock().await.take());
+    }
+
     async fn open(&self, peer: &Peer, intended: &Intended<'_>) -> Result<Sender, SendFault> {
         let Arrived {
             actor,
@@ -273,6 +278,10 @@ impl Connection {
             .decider
             .connect(actor.caller(), peer.target(), *port)
             .map_err(|refused| SendFault::Refused(Box::new(refused)))?;
+        if let Some(server) = permit.egress().and_then(|terms| terms.server.as_deref()) {
+            let connected = self.stages.decider.connected(server);
+            connected.map_err(|refused| SendFault::Refused(Box::new(refused)))?;
+        }
         let to = Destination {
             workload: actor.number(),
             peer,

@@ -27,7 +27,7 @@ pub use self::mcp::{Observed, Offered, Sessions, serve_stdio};
 use crate::audit::record::{Kind, Stage};
 use crate::audit::{AuditUnavailable, Log, OpenRecord, Outcome, Start};
 use crate::decide::{Connect, Decider, Permit, Refused};
-use crate::forward::open::{Destination, Ways};
+use crate::forward::open::{Destination, OpenFault, Ways};
 use crate::forward::tunnel::{self, Ended, Traffic};
 use crate::forward::upstream::Version;
 use crate::identify::agree;
@@ -297,7 +297,10 @@ impl Opening {
         self.record.tell_decision(permit.decision());
         let offers = hello.offers.clone();
         let to = self.destination(&peer);
+        let server = permit.egress().and_then(|terms| terms.server.as_deref());
+        let connected = server.is_none_or(|server| self.stages.decider.connected(server).is_ok());
         let opened = match self.record.intend().await {
+            Ok(_) if !connected => Err(OpenFault::Disconnected),
             Ok(intended) => self.stages.ways.tls(permit, &intended, to, &offers).await,
             Err(unavailable) => Err(unavailable.into()),
         };

@@ -1,11 +1,12 @@
 //! `connect`: TCP goes to the gate or nowhere, DNS to the resolver, other UDP waits for its packets.
 
 use crate::address::{Target, Words, address, is_loopback, specific};
+use crate::guard;
 use crate::listener::is_the_gates;
 use crate::maps::{CLIENT, Storage, config, set_retval};
 use crate::report::{Refusal, by_process};
 use crate::rule::action_for;
-use crate::workload::{Subject, subject};
+use crate::workload::{Subject, is_cut, subject};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::{
     bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_ns,
@@ -146,12 +147,15 @@ fn connect<const V6: bool>(ctx: &SockAddrContext) -> i32 {
         protocol,
     };
     match subject(ctx.sock_addr) {
-        Subject::Nobody => return unmanaged(&call),
+        Subject::Nobody => return unmanaged::<V6>(&call),
         Subject::Workload(workload) => call.workload = workload,
         Subject::Foreign { workload, owner } => {
             call.workload = workload;
             return call.refuse(kind::FOREIGN_SOCKET, owner);
         }
+    }
+    if is_cut(call.workload) {
+        return call.refuse(kind::REFUSED_CONNECT, kind::refused::CUT);
     }
     match protocol {
         protocol::TCP => tcp::<V6>(&call),
@@ -163,15 +167,14 @@ fn connect<const V6: bool>(ctx: &SockAddrContext) -> i32 {
 /// The gate's port is for redirected connections. Nobody dials it, so that nobody can meet a note
 /// that another's connection left behind.
 #[inline(always)]
-fn unmanaged(call: &Call<'_>) -> i32 {
-    if call.protocol == protocol::TCP
-        && call.config.proxy_port != 0
-        && call.is_to(call.config.proxy_port)
-        && call.is_at_home()
-    {
+fn unmanaged<const V6: bool>(call: &Call<'_>) -> i32 {
+    if call.protocol != protocol::TCP {
+        return PASS;
+    }
+    if call.config.proxy_port != 0 && call.is_to(call.config.proxy_port) && call.is_at_home() {
         return call.refuse(kind::PROXY_DIALLED, 0);
     }
-    PASS
+    guard::unmanaged::<V6>(call)
 }
 
 #[inline(always)]

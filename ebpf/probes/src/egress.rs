@@ -2,10 +2,10 @@
 
 use crate::address::{Words, address, is_loopback};
 use crate::maps::{CLIENT, DNS_SOURCE, LISTEN, Storage, config};
-use crate::packet::{Odd, Packet, is_on_loopback, parse};
+use crate::packet::{Odd, Packet, begins, is_on_loopback, parse};
 use crate::report::{Refusal, by_packet};
 use crate::rule::may_pass_directly;
-use crate::workload::of_socket;
+use crate::workload::{is_cut, of_socket};
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated;
 use aya_ebpf::macros::cgroup_skb;
@@ -15,8 +15,6 @@ use exeat_ebpf_abi::{Address, Config, DnsKey, DnsSource, Listener, Owner, protoc
 
 const PASS: i32 = 1;
 const DROP: i32 = 0;
-const SYN: u8 = 0x02;
-const ACK: u8 = 0x10;
 
 /// The full socket that a packet belongs to, null if there is none.
 #[inline(always)]
@@ -55,6 +53,8 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
     };
     let reason = if owner.workload == 0 {
         drop::UNKNOWN_WORKLOAD
+    } else if is_cut(owner.workload) {
+        drop::CUT
     } else if may_leave(&ctx, config, sk, owner, &packet) {
         return PASS;
     } else {
@@ -144,10 +144,7 @@ fn note_query(ctx: &SkBuffContext, sk: *mut bpf_sock, owner: Owner, packet: &Pac
 /// The packet answers a connection to a permitted listener: it cannot open one.
 #[inline(always)]
 fn is_reply(ctx: &SkBuffContext, workload: u32, packet: &Packet) -> bool {
-    let Ok(flags) = ctx.load::<u8>(packet.transport + 13) else {
-        return false;
-    };
-    if flags & SYN != 0 && flags & ACK == 0 {
+    if begins(ctx, packet) {
         return false;
     }
     let exact = Listener {

@@ -8,8 +8,8 @@ use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use core::ffi::c_void;
 use core::ptr;
 use exeat_ebpf_abi::{
-    Config, Destination, DnsKey, DnsSource, File, Listener, MAX_DESTINATIONS, MAX_LISTENERS,
-    MAX_MANAGED, MAX_RANGES, MAX_WATCHED, Origin, Owner, Tuple,
+    Config, Destination, DnsKey, DnsSource, Endpoint, File, Listener, MAX_DESTINATIONS,
+    MAX_GUARDED, MAX_LISTENERS, MAX_MANAGED, MAX_RANGES, MAX_WATCHED, Origin, Owner, Tuple,
 };
 
 /// One value: what the supervisor says.
@@ -18,6 +18,13 @@ pub static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 /// Cgroup id to workload.
 #[map]
 pub static MANAGED: HashMap<u64, u32> = HashMap::with_max_entries(MAX_MANAGED, 0);
+/// Workloads that are cut off from everything.
+#[map]
+pub static CUT: HashMap<u32, u32> = HashMap::with_max_entries(MAX_MANAGED, 0);
+/// Where servers listen whose clients pass the gate, whoever they are.
+#[map]
+pub static GUARDED: HashMap<Endpoint, u32> =
+    HashMap::with_max_entries(MAX_GUARDED, BPF_F_NO_PREALLOC);
 /// Addresses that workloads may reach.
 #[map]
 pub static ALLOW: HashMap<Destination, u32> =
@@ -41,7 +48,7 @@ pub static CLIENT: SkStorage<Origin> = SkStorage::new();
 /// What the client of an accepted socket asked for.
 #[btf_map]
 pub static ACCEPTED: SkStorage<Origin> = SkStorage::new();
-/// Redirected connections between their first packet and the gate's side being established.
+/// Redirected connections between their first packet's arrival and the gate's side being established.
 #[map]
 pub static TUPLE: LruHashMap<Tuple, Origin> = LruHashMap::with_max_entries(65_536, 0);
 /// Queries between their egress and the gate's question.

@@ -4,7 +4,7 @@ use crate::address::{Target, specific};
 use crate::connect::{Call, PASS};
 use crate::maps::{CLIENT, Storage, config};
 use crate::rule::may_pass_directly;
-use crate::workload::{Subject, subject};
+use crate::workload::{Subject, is_cut, subject};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use exeat_ebpf_abi::{family, kind, protocol};
@@ -43,6 +43,9 @@ fn send<const V6: bool>(ctx: &SockAddrContext) -> i32 {
             call.workload = workload;
             return call.refuse(kind::FOREIGN_SOCKET, owner);
         }
+    }
+    if is_cut(call.workload) {
+        return call.refuse(kind::REFUSED_SEND, kind::refused::CUT);
     }
     if protocol != protocol::UDP {
         return call.refuse(kind::REFUSED_SEND, 0);

@@ -1,6 +1,6 @@
 //! Which workload a process or a socket belongs to.
 
-use crate::maps::{MANAGED, OWNER, Storage, config};
+use crate::maps::{CUT, MANAGED, OWNER, Storage, config};
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
 use aya_ebpf::helpers::{bpf_get_current_ancestor_cgroup_id, generated};
 use exeat_ebpf_abi::{Config, MAX_LEVEL, Owner};
@@ -62,6 +62,12 @@ pub unsafe fn of_socket(config: &Config, sk: *mut bpf_sock) -> Owner {
         uid: 0,
         pad: 0,
     }
+}
+
+/// The workload is cut off from everything.
+#[inline(always)]
+pub fn is_cut(workload: u32) -> bool {
+    unsafe { CUT.get(&workload) }.is_some()
 }
 
 /// Who makes a call on a socket.

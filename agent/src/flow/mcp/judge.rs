@@ -125,6 +125,14 @@ impl Talking {
             Ok(seen) => {
                 let seen = Seen::from(&seen);
                 self.describe(record, from, seen.method, Some(&seen));
+                if from == Side::Client && matches!(message, Message::Request(_)) {
+                    let connected = self.stages.decider.connected(&self.talk.server);
+                    connected.map_err(|refused| NotPassed {
+                        told: Told::Plain(Refusal::Disconnected),
+                        refused: Some(refused),
+                        why: "",
+                    })?;
+                }
                 self.decide(record, &seen)
             }
             Err(fault) => {
@@ -232,6 +240,7 @@ impl Talking {
                     (Reason::LimitReached(_) | Reason::CountMissing(_), _) => {
                         Told::Plain(Refusal::LimitReached(refused.retry_after()))
                     }
+                    (Reason::Disconnected, _) => Told::Plain(Refusal::Disconnected),
                     (Reason::AmountRefused(_), _) => Told::Plain(Refusal::InvalidParams),
                     (Reason::NeedsApproval, _) => Told::Plain(Refusal::NeedsApproval),
                     (Reason::DryRun, _) => Told::Plain(Refusal::DryRun),

@@ -9,7 +9,6 @@ use hyper::http::response::Parts as Head;
 
 use super::super::describe::{Story as _, partly, read};
 use super::super::exchange::{Answer, full};
-use super::collect::collect;
 use super::judge::{Talking, Told, digest_of, era};
 use super::observed::{From as Sender, Talk};
 use super::refusing::Refuser;
@@ -114,7 +113,13 @@ impl Exchanging<'_> {
             .collect();
         let source = self.source(back, path);
         let cut = self.place.connection.arrived.registered.cut().clone();
-        let mut events = Events::new(body, source, Purpose::Answers(answering), cut);
+        let mut events = Events::new(
+            body,
+            source,
+            Purpose::Answers(answering),
+            cut,
+            self.severed.clone(),
+        );
         for (told, waits) in refused {
             events.say_first(crate::refuse::error(told.refusal(), &waits));
         }
@@ -133,8 +138,7 @@ impl Exchanging<'_> {
 
     /// One JSON text: an answer, or the answers to a batch.
     async fn message(&self, came: Came, mut head: Head, body: Incoming) -> Answer {
-        let limit = self.talking.stages.bounds.answer;
-        let bytes = match collect(body, Limits::RESPONSE.bytes, limit).await {
+        let bytes = match self.collected(body, Limits::RESPONSE.bytes).await {
             Ok(bytes) => bytes,
             Err(fault) => return self.withheld(came, fault.refusal()),
         };
@@ -228,8 +232,7 @@ impl Exchanging<'_> {
 
     /// Neither a message nor a stream: 202, 204, errors of HTTP.
     async fn other(&self, came: Came, head: Head, body: Incoming) -> Answer {
-        let limit = self.talking.stages.bounds.answer;
-        let bytes = match collect(body, OTHER_BODY, limit).await {
+        let bytes = match self.collected(body, OTHER_BODY).await {
             Ok(bytes) => bytes,
             Err(fault) => return self.withheld(came, fault.refusal()),
         };
@@ -279,9 +282,12 @@ impl Exchanging<'_> {
         let Came {
             passed, refused, ..
         } = came;
-        self.in_place(passed, refused, why, |record| {
-            record.refuse_with("the server's answer was not acceptable");
-        })
+        let reason = if why == Refusal::Disconnected {
+            "the server was disconnected while it answered"
+        } else {
+            "the server's answer was not acceptable"
+        };
+        self.in_place(passed, refused, why, |record| record.refuse_with(reason))
     }
 }
 

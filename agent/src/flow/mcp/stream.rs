@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf as _, Bytes};
 use hyper::Uri;
 use hyper::body::{Body as HttpBody, Frame, Incoming};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::super::describe::Story as _;
 use super::answer;
@@ -65,6 +65,8 @@ pub(super) struct Events {
     source: Source,
     purpose: Purpose,
     cut: CancellationToken,
+    /// Ends when the server is disconnected.
+    severed: Pin<Box<WaitForCancellationFutureOwned>>,
     ended: bool,
     /// What is to be sent next.
     out: String,
@@ -87,6 +89,7 @@ impl Events {
         source: Source,
         purpose: Purpose,
         cut: CancellationToken,
+        severed: CancellationToken,
     ) -> Self {
         let parser = Parser::new(Limits::default());
         Self {
@@ -95,6 +98,7 @@ impl Events {
             source,
             purpose,
             cut,
+            severed: Box::pin(severed.cancelled_owned()),
             ended: false,
             out: String::new(),
             waited: false,
@@ -114,7 +118,7 @@ impl Events {
     fn read(&mut self, bytes: &[u8]) {
         let mut out = std::mem::take(&mut self.out);
         if let Err(why) = self.read_events(bytes, &mut out) {
-            self.stop(why, &mut out);
+            self.stop(why, Refusal::ResponseRefused, &mut out);
         }
         self.out = out;
     }
@@ -149,12 +153,12 @@ impl Events {
     }
 
     /// Ends the stream for what must not go on: whoever waits is told, and the records say why.
-    fn stop(&mut self, why: &'static str, out: &mut String) {
+    fn stop(&mut self, why: &'static str, told: Refusal<'_>, out: &mut String) {
         self.ended = true;
         match self.take_purpose() {
             Purpose::Answers(waiting) => {
                 for answering in waiting {
-                    let told = error(Refusal::ResponseRefused, &Asked::Request(answering.id));
+                    let told = error(told, &Asked::Request(answering.id));
                     if let Some(told) = told {
                         Event::message(told.encode()).write(out);
                     }
@@ -418,6 +422,12 @@ impl HttpBody for Events {
         loop {
             if let Some(held) = std::task::ready!(this.poll_held(cx)) {
                 return Poll::Ready(Some(held.map(Frame::data)));
+            }
+            if !this.ended && this.severed.as_mut().poll(cx).is_ready() {
+                let mut out = std::mem::take(&mut this.out);
+                let why = "the server was disconnected while it answered";
+                this.stop(why, Refusal::Disconnected, &mut out);
+                this.out = out;
             }
             if !this.ended && this.out.len() < TOGETHER {
                 match Pin::new(&mut this.inner).poll_frame(cx) {
