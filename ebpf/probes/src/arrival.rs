@@ -35,12 +35,14 @@ pub fn arrival(ctx: SkBuffContext) -> i32 {
     if found.is_null() {
         return DROP;
     }
+    // SAFETY: the socket came from a look-up, is not null and is still held.
     let origin = unsafe { Storage(&CLIENT).get(found) };
     let noted = !origin.is_null() && {
         let key = Tuple {
             address: crate::address::address(packet.source),
             port: u32::from(packet.source_port),
         };
+        // SAFETY: not null, and the socket that holds it is held until after the copy.
         TUPLE.insert(&key, unsafe { &*origin }, 0).is_ok()
     };
     release(found);

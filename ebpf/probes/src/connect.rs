@@ -36,6 +36,7 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
 #[inline(always)]
 pub fn refuse() -> i32 {
     if set_retval() != 0 {
+        // SAFETY: a helper that takes a number, allowed in this program type where `set_retval` says so.
         unsafe { generated::bpf_set_retval(-ECONNREFUSED) };
     }
     REFUSE
@@ -70,6 +71,7 @@ impl Call<'_> {
     /// The call is made where the gate listens.
     #[inline(always)]
     pub fn is_at_home(&self) -> bool {
+        // SAFETY: the context is the one that the kernel called this program with.
         let cookie = unsafe { generated::bpf_get_netns_cookie(self.ctx.as_ptr()) };
         self.config.netns != 0 && cookie == self.config.netns
     }
@@ -102,10 +104,12 @@ impl Call<'_> {
             };
             return self.refuse(kind, kind::refused::NO_GATE);
         }
+        // SAFETY: a field of the context that the kernel called this program with, of one type in every variant of the union.
         let sk = unsafe { (*self.ctx.sock_addr).__bindgen_anon_1.sk };
         if sk.is_null() {
             return refuse();
         }
+        // SAFETY: the socket is what the kernel gave this program, and not null.
         let origin = unsafe { Storage(&CLIENT).make(sk) };
         if origin.is_null() {
             aya_log_ebpf::warn!(self.ctx, "no memory for a socket's destination: refused");
@@ -119,10 +123,14 @@ impl Call<'_> {
             family: if V6 { family::V6 } else { family::V4 },
             protocol: self.protocol,
             address: address(self.words),
+            // SAFETY: a helper without arguments.
             cgroup: unsafe { bpf_get_current_cgroup_id() },
+            // SAFETY: the context is the one that the kernel called this program with.
             cookie: unsafe { generated::bpf_get_socket_cookie(self.ctx.as_ptr()) },
+            // SAFETY: a helper without arguments.
             at_ns: unsafe { bpf_ktime_get_ns() },
         };
+        // SAFETY: not null, and plain data that lives as long as the socket.
         unsafe { *origin = note };
         self.target.set_loopback::<V6>(self.words, port);
         PASS

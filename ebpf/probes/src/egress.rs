@@ -19,10 +19,12 @@ const DROP: i32 = 0;
 /// The full socket that a packet belongs to, null if there is none.
 #[inline(always)]
 pub fn socket(ctx: &SkBuffContext) -> *mut bpf_sock {
+    // SAFETY: a field of the context that the kernel called this program with, of one type in every variant of the union.
     let sk = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
     if sk.is_null() {
         return sk;
     }
+    // SAFETY: the socket is the packet's own and not null.
     unsafe { generated::bpf_sk_fullsock(sk) }
 }
 
@@ -38,6 +40,7 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
             pad: 0,
         }
     } else {
+        // SAFETY: a full socket that the kernel gave this program, and not null.
         unsafe { of_socket(config, sk) }
     };
     let packet = match parse(&ctx) {
@@ -122,11 +125,13 @@ fn note_query(ctx: &SkBuffContext, sk: *mut bpf_sock, owner: Owner, packet: &Pac
         pad: 0,
         address: Address([0; 16]),
     };
+    // SAFETY: the socket is what the kernel gave this program, and not null.
     let asked = unsafe { Storage(&CLIENT).get(sk) };
     if asked.is_null() {
         // Only a rewritten call has business with the resolver.
         return false;
     }
+    // SAFETY: not null, and plain data that lives as long as the socket.
     unsafe {
         source.tgid = (*asked).tgid;
         source.uid = (*asked).uid;
@@ -157,5 +162,6 @@ fn is_reply(ctx: &SkBuffContext, workload: u32, packet: &Packet) -> bool {
         address: Address([0; 16]),
         ..exact
     };
+    // SAFETY: the value is a `u32`, read whole at once; a writer in user space replaces it whole.
     unsafe { LISTEN.get(&exact).is_some() || LISTEN.get(&any).is_some() }
 }

@@ -13,10 +13,12 @@ const IPV4_LOOPBACK: u8 = 127;
 /// A connect of a process that is not managed. One look-up, where nothing is guarded at the port.
 #[inline(always)]
 pub fn unmanaged<const V6: bool>(call: &Call<'_>) -> i32 {
+    // SAFETY: the value is a `u32`, read whole at once; a writer in user space replaces it whole.
     if unsafe { GUARDED.get(&Endpoint::any(call.port)) }.is_none() {
         return PASS;
     }
     // The gate alone reaches what stands behind it.
+    // SAFETY: a helper without arguments.
     if call.config.gate != 0 && unsafe { bpf_get_current_cgroup_id() } == call.config.gate {
         return PASS;
     }
@@ -32,6 +34,7 @@ pub fn unmanaged<const V6: bool>(call: &Call<'_>) -> i32 {
         address: address(call.words),
         port: u32::from(call.port),
     };
+    // SAFETY: the value is a `u32`, read whole at once; a writer in user space replaces it whole.
     let guarded = match unsafe { GUARDED.get(&exact) } {
         Some(&guard::SERVER) => true,
         Some(&guard::LOCAL) => waits_managed(ctx, call.words, call.port),

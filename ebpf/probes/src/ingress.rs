@@ -31,6 +31,7 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
             pad: 0,
         }
     } else {
+        // SAFETY: a full socket that the kernel gave this program, and not null.
         unsafe { of_socket(config, sk) }
     };
     let (words, port, number, detail) = match parse(&ctx) {
@@ -89,6 +90,7 @@ fn is_by_gate(ctx: &SkBuffContext, config: &Config, packet: &Packet) -> bool {
     if found.is_null() {
         return false;
     }
+    // SAFETY: the socket came from a look-up, is not null and is still held.
     let id = unsafe { generated::bpf_sk_cgroup_id(found.cast()) };
     release(found);
     id != 0 && id == config.gate

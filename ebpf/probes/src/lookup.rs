@@ -84,6 +84,8 @@ fn look_up<T>(ctx: *mut c_void, tuple: &T, protocol: u8) -> Found {
         .cast::<bpf_sock_tuple>()
         .cast_mut();
     let size = size_of::<T>() as u32;
+    // SAFETY: the context is the one that the kernel called this program with; `tuple` is one of the two forms that the helper tells
+    // apart by `size`, and outlives the call.
     unsafe {
         if protocol == protocol::UDP {
             generated::bpf_sk_lookup_udp(ctx, tuple, size, CURRENT_NETNS, 0)
@@ -96,6 +98,7 @@ fn look_up<T>(ctx: *mut c_void, tuple: &T, protocol: u8) -> Found {
 /// Gives a socket back.
 #[inline(always)]
 pub fn release(found: Found) {
+    // SAFETY: the socket came from a look-up, is not null, and is given back once: the verifier counts.
     unsafe { generated::bpf_sk_release(found.cast()) };
 }
 
@@ -113,9 +116,11 @@ pub fn waits_managed(ctx: *mut c_void, at: Words, port: u16) -> bool {
     if found.is_null() {
         return false;
     }
+    // SAFETY: the socket came from a look-up, is not null and is still held.
     let owned = !unsafe { Storage(&OWNER).get(found) }.is_null();
     let id = cgroup_of(found);
     release(found);
     // A socket that is older than management has no owner.
+    // SAFETY: the value is a `u32`, read whole at once; a writer in user space replaces it whole.
     owned || (id != 0 && unsafe { MANAGED.get(&id) }.is_some())
 }

@@ -77,6 +77,7 @@ macro_rules! constants {
         #[inline(always)]
         pub fn $read() -> u32 {
             // Volatile: the compiler sees a zero, the verifier sees what the loader wrote.
+            // SAFETY: a `u32` of this program's own read-only data, which nothing writes after the load.
             unsafe { ptr::read_volatile(&raw const $name) }
         }
     )* };
@@ -139,6 +140,7 @@ impl<T> Storage<T> {
     /// `sk` is what the kernel gave this program as a socket.
     #[inline(always)]
     pub unsafe fn get<S>(&self, sk: *mut S) -> *mut T {
+        // SAFETY: the map is one of this program's; `sk` is as the caller promises; the helper copes with a socket that has no value.
         unsafe {
             aya_ebpf::helpers::generated::bpf_sk_storage_get(
                 self.map(),
@@ -156,6 +158,7 @@ impl<T> Storage<T> {
     /// `sk` is what the kernel gave this program as a socket.
     #[inline(always)]
     pub unsafe fn make<S>(&self, sk: *mut S) -> *mut T {
+        // SAFETY: the map is one of this program's; `sk` is as the caller promises; the helper copes with a socket that has no value.
         unsafe {
             aya_ebpf::helpers::generated::bpf_sk_storage_get(
                 self.map(),

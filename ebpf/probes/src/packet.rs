@@ -40,6 +40,7 @@ const NOTHING: Odd = Odd {
 /// 127.0.0.1 over the wire.
 #[inline(always)]
 pub fn is_on_loopback(ctx: &SkBuffContext) -> bool {
+    // SAFETY: a field of the context that the kernel called this program with.
     unsafe { (*ctx.skb.skb).ifindex == LOOPBACK_INTERFACE }
 }
 

@@ -72,10 +72,13 @@ fn send<const V6: bool>(ctx: &SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn asked_before(ctx: &SockAddrContext) -> bool {
+    // SAFETY: a field of the context that the kernel called this program with, of one type in every variant of the union.
     let sk = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk };
     if sk.is_null() {
         return false;
     }
+    // SAFETY: the socket is what the kernel gave this program, and not null.
     let origin = unsafe { Storage(&CLIENT).get(sk) };
+    // SAFETY: not null, and plain data that lives as long as the socket.
     !origin.is_null() && unsafe { (*origin).family } == family::V6
 }

@@ -35,15 +35,18 @@ fn arrives(ctx: &SockOpsContext, config: &Config) {
     let Some(origin) = TUPLE.get_ptr(&key) else {
         return;
     };
+    // SAFETY: a field of the context that the kernel called this program with, of one type in every variant of the union.
     let sk = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
     if sk.is_null() {
         return;
     }
+    // SAFETY: the socket is what the kernel gave this program, and not null.
     let accepted = unsafe { Storage(&ACCEPTED).make(sk) };
     if accepted.is_null() {
         aya_log_ebpf::warn!(ctx, "no memory for an accepted connection's destination");
         return;
     }
+    // SAFETY: neither is null; both are plain data of the same type, in maps of their own.
     unsafe { *accepted = *origin };
     let _ = TUPLE.remove(&key);
 }
@@ -52,6 +55,7 @@ fn arrives(ctx: &SockOpsContext, config: &Config) {
 // reads into one of a computed place, which the verifier refuses.
 #[inline(always)]
 fn remote(ops: *mut bpf_sock_ops) -> Words {
+    // SAFETY: fields of the context that the kernel called this program with; the verifier checks place and width.
     unsafe {
         let v4 = ptr::read_volatile(&raw const (*ops).remote_ip4);
         let v6 = [
