@@ -402,7 +402,12 @@ async fn a_host_that_dies_takes_its_server_along() {
     })
     .await
     .unwrap();
-    ended(&daemon, "the host ended it").await;
+    daemon
+        .record("the session's end", |record| {
+            record["lifecycle"]["event"] == "session_ended"
+        })
+        .await
+        .unwrap();
     let call = daemon
         .record("the call", |record| record["mcp"]["method"] == "tools/call")
         .await
@@ -450,6 +455,38 @@ async fn the_gates_death_is_said_and_nobody_hangs() {
     })
     .await
     .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_daemon_leaves_no_server_behind() {
+    let lab = Lab::new().unwrap();
+    // A server that takes no notice of its input's end.
+    let mut daemon = lab.daemon(&odd(&lab, "exec sleep 600")).await.unwrap();
+    let mut session = daemon.run("odd").unwrap();
+    ask(&mut session, 1).await;
+    wait_for("the server runs", LIMIT, async || {
+        let status = daemon.status().await.ok()?;
+        (status["workloads"].as_array()?.len() == 1).then_some(())
+    })
+    .await
+    .unwrap();
+    daemon.kill().await.unwrap();
+    assert_eq!(session.line().await.unwrap(), None);
+    let status = session.close().await.unwrap();
+    assert_eq!(status.code(), Some(3), "{status}");
+    daemon.restart().await.unwrap();
+    wait_for("the server is gone", LIMIT, async || {
+        let status = daemon.status().await.ok()?;
+        status["workloads"].as_array()?.is_empty().then_some(())
+    })
+    .await
+    .unwrap();
+    daemon
+        .record("the loss", |record| {
+            record["lifecycle"]["event"] == "session_lost"
+        })
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

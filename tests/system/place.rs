@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -46,21 +46,19 @@ servers:
     text
 }
 
-/// Runs a program under `exeat run` to its end.
-pub(crate) async fn managed<S: AsRef<OsStr>>(lab: &Lab, program: &[S]) -> Finished {
-    managed_within(lab, program, LIMIT).await
+/// `exeat run demo -- PROGRAM ARGUMENTS`, for a program that speaks MCP.
+pub(crate) fn command<S: AsRef<OsStr>>(lab: &Lab, program: &[S]) -> Command {
+    let mut command = lab.exeat(&["run", DEMO]).unwrap();
+    command.arg("--").args(program);
+    command
 }
 
-/// The same for one that may take this long.
-pub(crate) async fn managed_within<S: AsRef<OsStr>>(
-    lab: &Lab,
-    program: &[S],
-    limit: Duration,
-) -> Finished {
+/// Runs a program under `exeat run` to its end.
+pub(crate) async fn managed<S: AsRef<OsStr>>(lab: &Lab, program: &[S]) -> Finished {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("managed-{}", NEXT.fetch_add(1, Ordering::Relaxed));
     let mut process = start(lab, &name, program);
-    let status = process.wait(limit).await.unwrap();
+    let status = process.wait(LIMIT).await.unwrap();
     Finished {
         status,
         stdout: process.stdout(),
@@ -74,12 +72,8 @@ pub(crate) fn start<S: AsRef<OsStr>>(lab: &Lab, name: &str, program: &[S]) -> Pr
     let log = lab.directory().join(format!("{name}.out"));
     fs::write(&log, "").unwrap();
     fs::set_permissions(&log, fs::Permissions::from_mode(0o666)).unwrap();
-    let mut command = lab.exeat(&["run", DEMO]).unwrap();
-    command
-        .args(["--", "sh", "-c", r#"exec "$@" 3>&1 >>"$0""#])
-        .arg(log)
-        .args(program)
-        .stdin(Stdio::piped());
+    let mut command = command(lab, &["sh", "-c", r#"exec "$@" 3>&1 >>"$0""#]);
+    command.arg(log).args(program).stdin(Stdio::piped());
     Process::start(name, lab.directory(), &mut command).unwrap()
 }
 

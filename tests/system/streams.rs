@@ -12,7 +12,7 @@ use exeat_tests::wait::wait_until;
 use serde_json::json;
 
 use crate::hand::Hand;
-use crate::place::{curl, exchange, managed, managed_within, policy, raw, start};
+use crate::place::{curl, exchange, managed, policy, raw, start};
 
 const NAME: &str = "api.lab.example";
 const ENTRY: &str = "{ host: api.lab.example }";
@@ -153,8 +153,9 @@ async fn a_gibibyte_goes_up_within_flat_memory() {
         let url = format!("https://api.lab.example/upload?{version}");
         let upload = ["curl", "--silent", version, "--upload-file"];
         let program = [&upload[..], &[file.to_str().unwrap(), &url]].concat();
-        let done = managed_within(&lab, &program, Duration::from_mins(4)).await;
-        assert_eq!(done.stdout, format!("{{\"bytes\":{SIZE}}}"));
+        let mut done = start(&lab, "upload", &program);
+        done.wait(Duration::from_mins(4)).await.unwrap();
+        assert_eq!(done.stdout(), format!("{{\"bytes\":{SIZE}}}"));
         let record = exchange(&daemon, url.split_once("example").unwrap().1).await;
         assert_eq!(record["http"]["request_bytes"], SIZE, "{record}");
     }

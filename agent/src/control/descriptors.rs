@@ -3,7 +3,9 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::thread;
 
+use rustix::fs::{FileType, fstat};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -29,12 +31,44 @@ pub(super) async fn receive(
     limit: usize,
 ) -> Result<(Vec<u8>, Vec<OwnedFd>), ControlError> {
     let mut descriptors = Vec::new();
+    let read = read(stream, limit, &mut descriptors).await;
+    let sockets = descriptors.iter().all(is_socket);
+    match read {
+        Ok(body) if sockets => Ok((body, descriptors)),
+        other => {
+            discard(descriptors);
+            Err(other.err().unwrap_or(ControlError::ForeignDescriptor))
+        }
+    }
+}
+
+async fn read(
+    stream: &UnixStream,
+    limit: usize,
+    descriptors: &mut Vec<OwnedFd>,
+) -> Result<Vec<u8>, ControlError> {
     let mut prefix = [0; PREFIX];
-    fill(stream, &mut prefix, &mut descriptors).await?;
+    fill(stream, &mut prefix, descriptors).await?;
     // The limit is small, so the announced length may be taken at its word.
     let mut body = vec![0; frame::length(prefix, limit)?];
-    fill(stream, &mut body, &mut descriptors).await?;
-    Ok((body, descriptors))
+    fill(stream, &mut body, descriptors).await?;
+    Ok(body)
+}
+
+fn is_socket(descriptor: &OwnedFd) -> bool {
+    fstat(descriptor)
+        .is_ok_and(|status| FileType::from_raw_mode(status.st_mode) == FileType::Socket)
+}
+
+/// Closes what a client sent. In a thread of its own: who holds another end of a pipe can make its close wait.
+fn discard(descriptors: Vec<OwnedFd>) {
+    if descriptors.is_empty() {
+        return;
+    }
+    let closed = thread::Builder::new().spawn(move || drop(descriptors));
+    if let Err(error) = closed {
+        tracing::warn!(%error, "a client's descriptors were closed where it can make the daemon wait");
+    }
 }
 
 async fn fill(

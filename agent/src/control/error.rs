@@ -111,6 +111,9 @@ pub enum ControlError {
         /// Belong.
         expected: usize,
     },
+    /// A descriptor that is no socket: its other end could make the daemon wait.
+    #[error("read a command: a descriptor that is not a socket came along")]
+    ForeignDescriptor,
     /// More descriptors than any command has.
     #[error("read a command: more descriptors came than any command has")]
     TooManyDescriptors,

@@ -1,7 +1,7 @@
 //! The interface as a whole: a listener and clients, friendly and hostile.
 
 use std::fs;
-use std::io::{PipeReader, Read as _, Write as _, pipe};
+use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -137,14 +137,14 @@ fn run(server: &str) -> Command {
     })
 }
 
-/// A pipe whose reader ends once nobody holds its writer.
-fn witness() -> (PipeReader, OwnedFd) {
-    let (reader, writer) = pipe().unwrap();
+/// A pair whose reader ends once nobody holds its writer.
+fn witness() -> (StdUnixStream, OwnedFd) {
+    let (reader, writer) = StdUnixStream::pair().unwrap();
     (reader, writer.into())
 }
 
 /// Waits until nobody holds the other end any more: nothing was leaked.
-async fn released(mut reader: PipeReader) {
+async fn released(mut reader: StdUnixStream) {
     let read = tokio::task::spawn_blocking(move || reader.read(&mut [0]).unwrap());
     assert_eq!(timeout(LIMIT, read).await.unwrap().unwrap(), 0);
 }
@@ -209,7 +209,7 @@ async fn an_answer_that_breaks_off_is_an_error() {
 async fn a_run_brings_its_streams_and_takes_signals() {
     let mut daemon = Daemon::start().await;
     let (reader, writer) = witness();
-    let (input, _) = pipe().unwrap();
+    let (input, _) = StdUnixStream::pair().unwrap();
     let streams = [input.as_fd(), writer.as_fd(), writer.as_fd()];
     let mut connection = Connection::open(&daemon.path(), &run("github"), &streams)
         .await

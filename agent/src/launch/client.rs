@@ -26,6 +26,9 @@ pub enum RunError {
     /// The streams could not be prepared.
     #[error("preparing the standard streams")]
     Streams(#[source] io::Error),
+    /// The caller is gone.
+    #[error("nobody is at the other end of the standard streams")]
+    Deserted,
     /// Signals could not be passed on.
     #[error("handling signals")]
     Signals(#[source] io::Error),
@@ -77,9 +80,11 @@ pub async fn run(socket: &Path, run: Run) -> Result<u8, RunError> {
     let server = run.server.clone();
     let streams = Streams::prepare().map_err(RunError::Streams)?;
     let mut connection = Connection::open(socket, &Command::Run(run), &streams.handed()).await?;
-    // Who is at the other ends is to see the end when the session is over, and not when this process ends.
-    let words = streams.let_go().map_err(RunError::Streams)?;
-    let ended = converse(&mut connection, &mut signals, server).await;
+    let words = streams.let_go();
+    let ended = tokio::select! {
+        ended = converse(&mut connection, &mut signals, server) => ended,
+        () = words.deserted() => return Err(RunError::Deserted),
+    };
     if tokio::time::timeout(LAST_WORDS, words.said())
         .await
         .is_err()

@@ -1,137 +1,136 @@
-//! What the daemon gets in the place of the caller's standard streams: the streams themselves where they carry
-//! messages and nobody is harmed, else pipes that are copied here.
-//!
-//! Standard error always is: it may be the host's own log, and the daemon's flags on it would be the host's.
+//! What the daemon gets in the place of the caller's standard streams: sockets, to and from which this process
+//! copies. Whatever the caller's streams are, they can make this process wait and never the daemon.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, PipeReader, PipeWriter};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
-use rustix::fs::{FileType, OFlags};
-use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+/// How often it is looked whether a caller whose input has ended is there at all.
+const LOOK: Duration = Duration::from_secs(1);
+/// Bytes that are copied at once.
+const PART: usize = 64 << 10;
 
 /// The streams, before they are handed over.
 #[derive(Debug)]
 pub(super) struct Streams {
-    input: OwnedFd,
-    output: OwnedFd,
-    errors: OwnedFd,
-    /// Standard input itself goes to the daemon.
-    gives_input: bool,
-    /// Standard output itself does.
-    gives_output: bool,
-    copied: Vec<oneshot::Receiver<()>>,
+    handed: [OwnedFd; 3],
+    words: Words,
 }
 
-/// What is still being copied to standard output and error.
+/// What is still being copied.
 #[derive(Debug)]
-pub(super) struct Words(Vec<oneshot::Receiver<()>>);
+pub(super) struct Words {
+    said: Vec<oneshot::Receiver<()>>,
+    /// The caller's input has ended.
+    fed: Arc<AtomicBool>,
+}
 
 impl Streams {
     pub(super) fn prepare() -> io::Result<Self> {
-        let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
-        let gives_input = carries(&stdin, OFlags::RDONLY)?;
-        let gives_output = carries(&stdout, OFlags::WRONLY)?;
-        let mut copied = Vec::new();
-        let input = if gives_input {
-            stdin.as_fd().try_clone_to_owned()?
-        } else {
-            let (reader, writer) = io::pipe()?;
-            feed(stdin.as_fd().try_clone_to_owned()?, writer)?;
-            reader.into()
+        let fed = Arc::new(AtomicBool::new(false));
+        let (input, own) = UnixStream::pair()?;
+        let ended = Arc::clone(&fed);
+        let mut from = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+        copier("stdin", move || {
+            copy(&mut from, &mut &own);
+            ended.store(true, Ordering::Release);
+            if let Err(error) = own.shutdown(Shutdown::Write) {
+                tracing::debug!(%error, "the daemon is gone");
+            }
+        })?;
+        let mut said = Vec::new();
+        let mut out = |stream: BorrowedFd<'_>| -> io::Result<OwnedFd> {
+            let (theirs, mut own) = UnixStream::pair()?;
+            let mut to = File::from(stream.try_clone_to_owned()?);
+            let (done, waiting) = oneshot::channel::<()>();
+            copier("copy", move || {
+                copy(&mut own, &mut to);
+                drop(done);
+            })?;
+            said.push(waiting);
+            Ok(theirs.into())
         };
-        let mut empty_into = |stream: BorrowedFd<'_>| -> io::Result<OwnedFd> {
-            let (reader, writer) = io::pipe()?;
-            copied.push(drain(reader, stream.try_clone_to_owned()?)?);
-            Ok(writer.into())
-        };
-        let output = if gives_output {
-            stdout.as_fd().try_clone_to_owned()?
-        } else {
-            empty_into(stdout.as_fd())?
-        };
-        let errors = empty_into(stderr.as_fd())?;
+        let output = out(io::stdout().as_fd())?;
+        let errors = out(io::stderr().as_fd())?;
         Ok(Self {
-            input,
-            output,
-            errors,
-            gives_input,
-            gives_output,
-            copied,
+            handed: [input.into(), output, errors],
+            words: Words { said, fed },
         })
     }
 
     /// What is sent along with the command.
     pub(super) fn handed(&self) -> [BorrowedFd<'_>; 3] {
-        [self.input.as_fd(), self.output.as_fd(), self.errors.as_fd()]
+        self.handed.each_ref().map(AsFd::as_fd)
     }
 
-    /// Closes everything here that the daemon has now.
-    pub(super) fn let_go(self) -> io::Result<Words> {
-        let nothing = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/null")?;
-        if self.gives_input {
-            rustix::stdio::dup2_stdin(&nothing)?;
-        }
-        if self.gives_output {
-            rustix::stdio::dup2_stdout(&nothing)?;
-        }
-        Ok(Words(self.copied))
+    /// Lets go of what the daemon has now.
+    pub(super) fn let_go(self) -> Words {
+        self.words
     }
 }
 
 impl Words {
     /// Waits until everything was copied.
     pub(super) async fn said(self) {
-        for one in self.0 {
+        for one in self.said {
             // A copier that is gone has nothing more to say either.
             let _said = one.await;
         }
     }
-}
 
-/// Whether the daemon takes `stream` itself: a pipe, or a Unix stream socket.
-fn carries(stream: impl AsFd, direction: OFlags) -> io::Result<bool> {
-    let mode = rustix::fs::fstat(&stream)?.st_mode;
-    Ok(match FileType::from_raw_mode(mode) {
-        FileType::Fifo => {
-            let access = rustix::fs::fcntl_getfl(&stream)? & OFlags::RWMODE;
-            access == direction || access == OFlags::RDWR
-        }
-        FileType::Socket => {
-            sockopt::socket_domain(&stream)? == AddressFamily::UNIX
-                && sockopt::socket_type(&stream)? == SocketType::STREAM
-        }
-        _ => false,
-    })
-}
-
-/// Copies to the daemon until the stream's end. In a thread: a terminal or a file cannot be waited for otherwise.
-fn feed(stream: OwnedFd, mut writer: PipeWriter) -> io::Result<()> {
-    thread::Builder::new()
-        .name("stdin".into())
-        .spawn(move || {
-            if let Err(error) = io::copy(&mut File::from(stream), &mut writer) {
-                tracing::debug!(%error, "standard input is not copied any more");
+    /// Waits until the caller is gone: its input has ended, and nobody reads what is written.
+    pub(super) async fn deserted(&self) {
+        loop {
+            sleep(LOOK).await;
+            if self.fed.load(Ordering::Acquire) && is_unread(io::stdout()) {
+                return;
             }
-        })
+        }
+    }
+}
+
+fn is_unread(stream: impl AsFd) -> bool {
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let mut asked = [PollFd::new(&stream, PollFlags::OUT)];
+    let gone = PollFlags::ERR | PollFlags::HUP;
+    poll(&mut asked, Some(&now)).is_ok()
+        && asked.iter().any(|asked| asked.revents().intersects(gone))
+}
+
+/// In a thread: a terminal or a file cannot be waited for otherwise.
+fn copier(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new()
+        .name(name.into())
+        .spawn(run)
         .map(drop)
 }
 
-/// Copies from the daemon until its end.
-fn drain(mut reader: PipeReader, stream: OwnedFd) -> io::Result<oneshot::Receiver<()>> {
-    let (done, said) = oneshot::channel();
-    thread::Builder::new()
-        .name("copy".into())
-        .spawn(move || {
-            if let Err(error) = io::copy(&mut reader, &mut File::from(stream)) {
-                tracing::debug!(%error, "a stream is not copied any more");
-            }
-            drop(done);
-        })
-        .map(|_thread| said)
+/// Copies to the end of either. Not by `io::copy`: where one is a pipe it has the kernel copy, which holds the
+/// pipe's lock while it waits for the other, and with it whoever is at the pipe's other end.
+fn copy(from: &mut impl Read, to: &mut impl Write) {
+    let mut part = vec![0; PART];
+    loop {
+        let copied = match from.read(&mut part) {
+            Ok(0) => return,
+            Ok(length) => to.write_all(part.get(..length).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = copied {
+            return tracing::debug!(%error, "a stream is not copied any more");
+        }
+    }
 }

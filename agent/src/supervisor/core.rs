@@ -330,6 +330,7 @@ impl Supervisor {
         }
         details.extend(self.parts.degraded.iter().cloned());
         self.record("daemon_started", None, details).await;
+        self.end_orphans().await;
         self.rewatch().await;
     }
 

@@ -1,6 +1,6 @@
 //! The lives of workloads and processes: taken over, noticed, ended.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use exeat_ebpf::{Event, EventKind, KernelError};
@@ -103,6 +103,30 @@ impl Supervisor {
         self.processes.forget(number);
         self.running.remove(&number);
         self.tell(ToGate::WorkloadGone { number }).await;
+    }
+
+    /// Ends the stdio servers that an earlier daemon left running: nobody is at the other end of their streams, and
+    /// their hosts were told to start them anew.
+    pub(super) async fn end_orphans(&mut self) {
+        let set = &self.parts.policy.set;
+        let is_launched = |live: &&Live| {
+            let server = set.server(&live.record.name);
+            live.origin == Origin::Own && server.is_some_and(|server| server.launch().is_some())
+        };
+        let orphans: Vec<(u32, PathBuf)> = self
+            .workloads
+            .iter()
+            .filter(is_launched)
+            .map(|live| (live.record.number, live.record.cgroup.clone()))
+            .collect();
+        for (number, cgroup) in orphans {
+            self.record("session_lost", Some(number), Vec::new()).await;
+            self.tasks.spawn(async move {
+                if let Err(error) = cgroups::empty(&cgroup).await {
+                    tracing::error!(error = chain(&error), "a server without a session goes on");
+                }
+            });
+        }
     }
 
     /// Ends the workloads that nobody else waits for, once they are empty or their cgroup is gone.

@@ -1,12 +1,14 @@
-//! The streams of `exeat run`: those that a client hands in, checked and opened for the gate alone, and the
-//! server's pipes.
+//! The streams of `exeat run`: those that a client hands in, and the server's. All are Unix sockets: who holds
+//! another end of a pipe can keep its lock for as long as it likes (splice from a socket that has nothing to say
+//! waits with the lock held), and whoever then reads, writes or closes the pipe waits as well, whatever its flags.
 
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use rustix::fs::{FileType, Mode, OFlags};
-use rustix::net::{AddressFamily, SocketType, sockopt};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::fs::FileType;
+use rustix::net::{
+    AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair, sockopt,
+};
 
 /// Why a stream is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -14,15 +16,12 @@ pub(super) enum StreamFault {
     /// There are other than three.
     #[error("a server is started with three streams")]
     Number,
-    /// It is something from which or to which messages are not carried.
-    #[error("{stream} is neither a pipe nor a Unix stream socket")]
+    /// It is something that could make the daemon wait.
+    #[error("{stream} is not a Unix stream socket")]
     Kind { stream: &'static str },
-    /// It cannot be read from, or written to.
-    #[error("{stream} is not open for this direction")]
-    Direction { stream: &'static str },
-    /// It could not be looked at or opened.
-    #[error("opening {stream} for the gate")]
-    Open {
+    /// It could not be looked at.
+    #[error("examining {stream}")]
+    Look {
         stream: &'static str,
         #[source]
         cause: io::Error,
@@ -34,16 +33,14 @@ pub(super) enum StreamFault {
 pub(super) struct Streams([OwnedFd; 3]);
 
 impl Streams {
-    /// Takes what a client handed in. Pipes are opened anew: their descriptions belong to the client as well,
-    /// who could make the gate wait by a change of their flags.
+    /// Takes what a client handed in.
     pub(super) fn own(descriptors: Vec<OwnedFd>) -> Result<Self, StreamFault> {
         let [input, output, errors] =
             <[OwnedFd; 3]>::try_from(descriptors).map_err(|_other| StreamFault::Number)?;
-        Ok(Self([
-            own("standard input", input, OFlags::RDONLY)?,
-            own("standard output", output, OFlags::WRONLY)?,
-            own("standard error", errors, OFlags::WRONLY)?,
-        ]))
+        check("standard input", &input)?;
+        check("standard output", &output)?;
+        check("standard error", &errors)?;
+        Ok(Self([input, output, errors]))
     }
 
     /// In the order of their numbers.
@@ -52,42 +49,22 @@ impl Streams {
     }
 }
 
-fn own(
-    stream: &'static str,
-    descriptor: OwnedFd,
-    direction: OFlags,
-) -> Result<OwnedFd, StreamFault> {
-    let failed = |cause: rustix::io::Errno| StreamFault::Open {
+fn check(stream: &'static str, descriptor: &OwnedFd) -> Result<(), StreamFault> {
+    let failed = |cause: rustix::io::Errno| StreamFault::Look {
         stream,
         cause: cause.into(),
     };
-    let mode = rustix::fs::fstat(&descriptor).map_err(failed)?.st_mode;
-    match FileType::from_raw_mode(mode) {
-        FileType::Socket => {
-            let unix = sockopt::socket_domain(&descriptor).map_err(failed)? == AddressFamily::UNIX;
-            let kind = sockopt::socket_type(&descriptor).map_err(failed)?;
-            if unix && kind == SocketType::STREAM {
-                return Ok(descriptor);
-            }
-            Err(StreamFault::Kind { stream })
-        }
-        FileType::Fifo => {
-            // Opened here with root's rights, so never further than the client has opened it. With O_PATH the
-            // client has opened nothing, whatever the other flags say.
-            let flags = rustix::fs::fcntl_getfl(&descriptor).map_err(failed)?;
-            let access = flags & OFlags::RWMODE;
-            if flags.contains(OFlags::PATH) || (access != direction && access != OFlags::RDWR) {
-                return Err(StreamFault::Direction { stream });
-            }
-            let own = format!("/proc/self/fd/{}", descriptor.as_fd().as_raw_fd());
-            let flags = direction | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-            rustix::fs::open(own, flags, Mode::empty()).map_err(failed)
-        }
-        _ => Err(StreamFault::Kind { stream }),
+    let mode = rustix::fs::fstat(descriptor).map_err(failed)?.st_mode;
+    if FileType::from_raw_mode(mode) == FileType::Socket
+        && sockopt::socket_domain(descriptor).map_err(failed)? == AddressFamily::UNIX
+        && sockopt::socket_type(descriptor).map_err(failed)? == SocketType::STREAM
+    {
+        return Ok(());
     }
+    Err(StreamFault::Kind { stream })
 }
 
-/// The gate's ends of a server's pipes.
+/// The gate's ends of a server's streams.
 #[derive(Debug)]
 pub(super) struct Pipes {
     pub(super) input: OwnedFd,
@@ -96,12 +73,11 @@ pub(super) struct Pipes {
 }
 
 impl Pipes {
-    /// The gate's ends, and the server's in the order of their numbers. No description is shared between the
-    /// two, so that no flag of one is the other's.
+    /// The gate's ends, and the server's in the order of their numbers; each carries bytes one way.
     pub(super) fn make() -> io::Result<(Self, [OwnedFd; 3])> {
-        let (stdin, input) = pipe_with(PipeFlags::CLOEXEC)?;
-        let (output, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
-        let (errors, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (input, stdin) = one_way()?;
+        let (stdout, output) = one_way()?;
+        let (stderr, errors) = one_way()?;
         let pipes = Self {
             input,
             output,
@@ -111,6 +87,18 @@ impl Pipes {
     }
 }
 
+/// A pair of which the first writes and the second reads.
+fn one_way() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (writes, reads) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    shutdown(&reads, Shutdown::Write)?;
+    Ok((writes, reads))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;
@@ -118,46 +106,17 @@ mod tests {
 
     use super::*;
 
-    fn three(input: OwnedFd) -> Result<Streams, StreamFault> {
-        let (_, output) = UnixStream::pair().unwrap();
-        let (_, errors) = UnixStream::pair().unwrap();
-        Streams::own(vec![input, output.into(), errors.into()])
-    }
-
     #[test]
-    fn a_pipe_is_opened_anew_and_a_socket_is_not() {
-        let (reader, writer) = io::pipe().unwrap();
-        let before = rustix::fs::fcntl_getfl(&reader).unwrap();
-        let shared = reader.try_clone().unwrap();
-        let streams = three(reader.into()).unwrap();
-        let own = rustix::fs::fcntl_getfl(&streams.all()[0]).unwrap();
-        assert!(own.contains(OFlags::NONBLOCK));
-        assert_eq!(rustix::fs::fcntl_getfl(&shared).unwrap(), before);
-        rustix::io::write(&writer, b"x").unwrap();
-        let mut buffer = [0; 4];
-        assert_eq!(rustix::io::read(&streams.all()[0], &mut buffer), Ok(1));
+    fn only_stream_sockets_of_this_machine_are_taken() {
+        let three = |input: OwnedFd| {
+            let (output, errors) = UnixStream::pair().unwrap();
+            Streams::own(vec![input, output.into(), errors.into()])
+        };
         let (socket, _other) = UnixStream::pair().unwrap();
         assert!(three(socket.into()).is_ok());
-    }
-
-    #[test]
-    fn nothing_is_opened_further_than_its_owner_had_it() {
-        let (_reader, writer) = io::pipe().unwrap();
-        let wrong = three(writer.into());
-        assert!(
-            matches!(wrong, Err(StreamFault::Direction { .. })),
-            "{wrong:?}"
-        );
-        let directory = tempfile::tempdir().unwrap();
-        let fifo = directory.path().join("fifo");
-        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
-        let path = rustix::fs::open(&fifo, OFlags::PATH, Mode::empty()).unwrap();
-        let wrong = three(path);
-        assert!(
-            matches!(wrong, Err(StreamFault::Direction { .. })),
-            "{wrong:?}"
-        );
+        let (reader, _writer) = io::pipe().unwrap();
         for other in [
+            reader.into(),
             OwnedFd::from(File::open("/dev/null").unwrap()),
             UnixDatagram::pair().unwrap().0.into(),
             std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into(),
@@ -165,5 +124,22 @@ mod tests {
             let wrong = three(other);
             assert!(matches!(wrong, Err(StreamFault::Kind { .. })), "{wrong:?}");
         }
+        assert!(matches!(Streams::own(Vec::new()), Err(StreamFault::Number)));
+    }
+
+    #[test]
+    fn each_stream_carries_bytes_one_way() {
+        let (pipes, [stdin, stdout, _stderr]) = Pipes::make().unwrap();
+        let mut buffer = [0; 4];
+        rustix::io::write(&pipes.input, b"in").unwrap();
+        assert_eq!(rustix::io::read(&stdin, &mut buffer), Ok(2));
+        rustix::io::write(&stdout, b"out").unwrap();
+        assert_eq!(rustix::io::read(&pipes.output, &mut buffer), Ok(3));
+        drop(pipes.input);
+        assert_eq!(
+            rustix::io::read(&stdin, &mut buffer),
+            Ok(0),
+            "an end is an end"
+        );
     }
 }

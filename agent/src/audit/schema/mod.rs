@@ -342,7 +342,7 @@ const LIFECYCLE: &[Member] = &[
     (
         "event!",
         Text,
-        "a short name that stays; of the log: `log_started`, `log_cut`, `log_stopped`; of stdio sessions: `session_started`, `session_ended`",
+        "a short name that stays; of the log: `log_started`, `log_cut`, `log_stopped`; of stdio sessions: `session_started`, `session_ended`, `session_lost`",
     ),
     ("detail", Text, "the particulars, for people"),
     (

@@ -36,6 +36,7 @@ pub(crate) async fn play(stage: &Stage<'_>, mut each: impl FnMut(&Scene)) -> Res
     done(unregistered(stage).await?);
     let mut courier = stage.daemon.run("courier")?;
     courier.initialize().await.context("greet the courier")?;
+    done(denied_errand(&mut courier).await?);
     done(allowed_request(&mut courier).await?);
     done(refused_request(stage, &mut courier).await?);
     done(unknown_name(stage, &mut courier).await?);
@@ -149,6 +150,26 @@ async fn order(courier: &mut Session, tool: &str, arguments: Value) -> Result<St
     Ok(text
         .and_then(Value::as_str)
         .map_or_else(|| answer.to_string(), str::to_owned))
+}
+
+/// A call over standard streams.
+async fn denied_errand(courier: &mut Session) -> Result<Scene> {
+    let answer = courier.call("erase", json!({})).await?;
+    let error = answer.get("error");
+    Ok(Scene {
+        who: "root",
+        tries: "tools/call erase of `courier`, by `exeat run`".into(),
+        came: error.map_or_else(|| answer.to_string(), shown),
+        allowed: false,
+        right: error.is_some_and(|error| error["code"].is_i64()),
+        record: vec![
+            ("/kind", json!("mcp")),
+            ("/mcp/server", json!("courier")),
+            ("/mcp/name", json!("erase")),
+            ("/decision/effect", json!("deny")),
+            ("/identity/user", json!("root")),
+        ],
+    })
 }
 
 async fn allowed_request(courier: &mut Session) -> Result<Scene> {

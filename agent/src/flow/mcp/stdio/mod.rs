@@ -300,8 +300,14 @@ impl Serving {
                 errors.await;
             }
         };
-        if timeout(limit, last).await.is_err() {
-            tracing::debug!(number, "a session's last words were not taken in time");
+        // A gate that begins to stop meanwhile does not wait so long.
+        let hurry = async {
+            stages.stopping.cancelled().await;
+            sleep(FLUSH_STOPPING).await;
+        };
+        tokio::select! {
+            _late = timeout(limit, last) => {}
+            () = hurry => {}
         }
         session.ledger.ended(&stages, reason(end, stopping)).await;
     }
