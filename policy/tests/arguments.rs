@@ -167,7 +167,7 @@ pub(crate) fn argument() -> impl Strategy<Value = GenArg> {
         ("absent: true", Absent(true)),
         ("absent: false", Absent(false)),
     ];
-    let texts: Vec<Vec<(&'static str, GenTest)>> = vec![
+    let of_keys: Vec<Vec<(&'static str, GenTest)>> = vec![
         vec![("matches: 'rm -rf'", Contains("rm -rf"))],
         vec![("in: [cmd, n]", In(vec![Tree::Text("cmd"), Tree::Text("n")]))],
         vec![("length: { max: 3 }", Length(0, 3))],
@@ -183,7 +183,7 @@ pub(crate) fn argument() -> impl Strategy<Value = GenArg> {
         6 => (select(fields.to_vec()), select(tests.clone())).prop_map(move |(at, tests)| field(at)(tests)),
         2 => (select(fields.to_vec()), select(absent)).prop_map(move |(at, test)| field(at)(vec![test])),
         2 => select(tests).prop_map(|tests| GenArg { field: None, keys: false, tests }),
-        1 => (select(vec![None, Some("/opts"), Some("/list/*")]), select(texts))
+        1 => (select(vec![None, Some("/opts"), Some("/list/*")]), select(of_keys))
             .prop_map(|(field, tests)| GenArg { field, keys: true, tests }),
     ]
 }
@@ -323,16 +323,14 @@ fn keys(tree: &Tree) -> Vec<Tree> {
 
 /// Thousandths.
 fn value(number: &str) -> i128 {
-    match number {
-        "0.5e1" => 5_000,
-        _ => {
-            let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-            whole.parse::<i128>().unwrap() * 1000 + fraction.parse::<i128>().unwrap() * 100
-        }
+    if number == "0.5e1" {
+        return 5_000;
     }
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    whole.parse::<i128>().unwrap() * 1000 + fraction.parse::<i128>().unwrap() * 100
 }
 
-fn passes(test: &GenTest, allows: bool, found: &Tree) -> Option<bool> {
+fn passes(asked: &GenTest, allows: bool, found: &Tree) -> Option<bool> {
     let text = |holds: &dyn Fn(&str) -> bool| match found {
         Tree::Text(sent) => {
             let (_, received, read) = TEXTS
@@ -347,7 +345,7 @@ fn passes(test: &GenTest, allows: bool, found: &Tree) -> Option<bool> {
         }
         _ => None,
     };
-    match test {
+    match asked {
         Type(name) => Some(match found {
             Tree::Null => *name == "null",
             Tree::Bool(_) => *name == "boolean",

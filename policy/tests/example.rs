@@ -111,7 +111,7 @@ fn the_supported_example_compiles() {
 
 #[test]
 fn what_later_versions_bring_is_refused_by_name() {
-    let text = r#"
+    let text = r"
 version: 1
 servers:
   github:
@@ -136,7 +136,7 @@ manifest: {}
 sequences: []
 anomaly: {}
 exceptions: []
-"#;
+";
     insta::assert_snapshot!(faults(text));
 }
 

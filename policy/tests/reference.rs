@@ -349,9 +349,9 @@ fn compiled(mut world: World) -> (World, exeat_policy::PolicySet, Vec<GenRule>) 
     }
 }
 
-fn number(world: &World, rule: &str) -> usize {
-    let Some((role, number)) = rule.split_once('/') else {
-        return rule.trim_start_matches('r').parse().unwrap();
+fn number(world: &World, id: &str) -> usize {
+    let Some((role, number)) = id.split_once('/') else {
+        return id.trim_start_matches('r').parse().unwrap();
     };
     let mut grants = world.grants.iter().filter(|grant| grant.who == [role]);
     grants.nth(number.parse::<usize>().unwrap() - 1).unwrap().id

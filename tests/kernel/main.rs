@@ -6,6 +6,8 @@ mod datagram;
 #[cfg(test)]
 mod foreign;
 #[cfg(test)]
+mod guard;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod packet;

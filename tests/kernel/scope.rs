@@ -1,7 +1,7 @@
 //! Which processes are meant: children cgroups, cgroups elsewhere, other network namespaces.
 
 use crate::world::SHARED;
-use exeat_ebpf::{EventKind, destroy_connections};
+use exeat_ebpf::{EventKind, Waiting, destroy_connections};
 use serde_json::json;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -132,7 +132,7 @@ say([name(lambda: s.connect(('203.0.113.7', 443))) for s in (socket(), u)])",
     assert_eq!(lines.next().unwrap(), "\"ready\"");
     let workload = SHARED.manage(cgroup);
     // At least the listener and the UDP socket; what the listener's end takes along counts for nothing.
-    assert!(destroy_connections(&workload.cgroup).unwrap() >= 2);
+    assert!(destroy_connections(&workload.cgroup, Waiting::Destroyed).unwrap() >= 2);
     child.stdin.take().unwrap().write_all(b"\n").unwrap();
     let gone = lines.next().unwrap();
     for name in serde_json::from_str::<Vec<String>>(&gone).unwrap() {

@@ -200,9 +200,13 @@ impl World {
 /// Runs a script as a member of a cgroup; what it says is its result.
 #[track_caller]
 pub(crate) fn run_in(cgroup: &Path, settings: Settings, script: &str) -> Value {
-    let output = spawn_in(cgroup, settings, script)
-        .wait_with_output()
-        .unwrap();
+    said(spawn_in(cgroup, settings, script))
+}
+
+/// What a script says at its end.
+#[track_caller]
+pub(crate) fn said(script: Child) -> Value {
+    let output = script.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "the script failed: {text}");
     let line = text
@@ -212,12 +216,18 @@ pub(crate) fn run_in(cgroup: &Path, settings: Settings, script: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-fn spawn_in(cgroup: &Path, settings: Settings, script: &str) -> Child {
+pub(crate) fn spawn_in(cgroup: &Path, settings: Settings, script: &str) -> Child {
     let Settings {
         proxy_port,
         dns_port,
     } = settings;
-    let prelude = format!("PROXY, DNS = {proxy_port}, {dns_port}\n{PRELUDE}\n{script}\n");
+    let old = if probe().unwrap().refusal_errno {
+        "False"
+    } else {
+        "True"
+    };
+    let prelude =
+        format!("PROXY, DNS, OLD = {proxy_port}, {dns_port}, {old}\n{PRELUDE}\n{script}\n");
     // The shell joins, then becomes the interpreter: all its sockets are born inside.
     Command::new("sh")
         .args([
@@ -250,7 +260,12 @@ def name(f):
     t = time.monotonic()
     try: f(); n = 'OK'
     except TimeoutError: n = 'ETIMEDOUT'
-    except OSError as e: n = errno.errorcode.get(e.errno, str(e))
+    except OSError as e:
+        n = errno.errorcode.get(e.errno, str(e))
+        # Kernels without a choice of errors say EPERM of an address too; a socket that is refused is never made.
+        made = e.__traceback__
+        while made.tb_next: made = made.tb_next
+        if OLD and n == 'EPERM' and made.tb_frame.f_code.co_name != '__init__': n = 'ECONNREFUSED'
     return n if time.monotonic() - t < 0.5 else n + ' late'
 def tcp(address, port, family=AF_INET):
     s = socket(family, SOCK_STREAM); s.settimeout(8); s.connect((address, port)); return s

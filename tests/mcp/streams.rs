@@ -209,6 +209,105 @@ async fn long_streams_and_large_answers_arrive_whole() {
         .unwrap();
     assert_eq!(record["outcome"]["status"], "done", "{record}");
     assert_eq!(record["mcp"]["isError"], false, "{record}");
+    let counted = json!({ "notifications/progress": 1000 });
+    assert_eq!(record["mcp"]["notifications"], counted, "{record}");
+}
+
+/// Every record of something that a server said.
+fn said(world: &World<'_>) -> Vec<Value> {
+    let mut records = world.daemon.audit().unwrap();
+    records.retain(|record| record["mcp"]["from"] == "server");
+    records
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_says_is_counted_or_recorded() {
+    const METHODS: usize = 16;
+    let notification = |method: &str| json!({ "jsonrpc": "2.0", "method": method });
+    let lab = Lab::new().unwrap();
+    let _server = Scripted::far(&lab, FAR.host, at(), move |asked| {
+        let listens = asked.method == Method::GET;
+        if !listens && asked.json()["method"] != "tools/call" {
+            return plain(asked);
+        }
+        let (mut writer, response) = stream();
+        let answer = (!listens)
+            .then(|| asked.json()["id"].clone())
+            .map(|id| json!({ "jsonrpc": "2.0", "id": id, "result": { "content": [] } }));
+        tokio::spawn(async move {
+            let mut events = vec![progress(1), notification("notifications/vendor")];
+            // One method is counted already; the last of these finds no room.
+            events
+                .extend((0..METHODS).map(|n| notification(&format!("notifications/allowed/{n}"))));
+            events.push(progress(2));
+            events.extend(answer);
+            // The exchange that it could belong to is over.
+            events.push(progress(3));
+            for message in events {
+                if writer.send_data(event(&message)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        response
+    })
+    .unwrap();
+    let rules = r#"rules: [{ id: calls, tools: ["*"], effect: allow }, { id: some, methods: ["notifications/allowed/*"], effect: allow }]"#;
+    let world = World::new(&lab, &[("far", FAR_URL)], rules).await.unwrap();
+    let talker = world.talker().await.unwrap();
+    for listens in [false, true] {
+        let sent = if listens {
+            let mut headers = SESSION.to_vec();
+            headers.extend([("accept", "text/event-stream"), ("content-type", "")]);
+            request("GET", FAR.path, &headers, "").unwrap()
+        } else {
+            request("POST", FAR.path, &SESSION, call(&json!(1), "says")).unwrap()
+        };
+        let before = said(&world).len();
+        let mut events = EventReader::new(talker.send(FAR, sent).await.unwrap());
+        let mut methods = Vec::new();
+        while let Some(message) = events.message().await.unwrap() {
+            methods.extend(message["method"].as_str().map(str::to_owned));
+        }
+        assert_eq!(methods.len(), 3 + METHODS, "{methods:?}");
+        assert!(
+            !methods
+                .iter()
+                .any(|method| method == "notifications/vendor")
+        );
+        let http = if listens { "GET" } else { "POST" };
+        let record = world
+            .daemon
+            .record("the exchange with the stream", |record| {
+                record["http"]["method"] == http
+            })
+            .await
+            .unwrap();
+        let counted = record["mcp"]["notifications"].as_object().unwrap();
+        assert_eq!(counted.len(), METHODS, "{record}");
+        // The stream that is listened to goes on after any answer.
+        let progressed = if listens { 3 } else { 2 };
+        assert_eq!(counted["notifications/progress"], progressed, "{record}");
+        assert_eq!(counted["notifications/allowed/0"], 1, "{record}");
+        assert_eq!(record["mcp"]["server"], "far", "{record}");
+        assert_eq!(record["outcome"]["status"], "done", "{record}");
+
+        let own = if listens { 2 } else { 3 };
+        wait_until("the others are recorded", LIMIT, || {
+            said(&world).len() == before + own
+        })
+        .await
+        .unwrap();
+        let own = said(&world).split_off(before);
+        let effect = |method: &str| {
+            let record = own.iter().find(|record| record["mcp"]["method"] == method);
+            record.map(|record| record["decision"]["effect"].clone())
+        };
+        assert_eq!(effect("notifications/vendor"), Some(json!("deny")));
+        assert_eq!(effect("notifications/allowed/15"), Some(json!("allow")));
+        let late = (!listens).then(|| json!("allow"));
+        assert_eq!(effect("notifications/progress"), late);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

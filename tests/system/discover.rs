@@ -80,14 +80,12 @@ async fn servers_are_found_wherever_they_are() {
     );
 
     // The same under Exeat is held.
-    let mut held = Session::start(
-        crate::place::command(
-            &lab,
-            &[reference.program.as_os_str(), &reference.arguments[0]],
-        ),
-        &lab.directory().join("held.err"),
-    )
-    .unwrap();
+    let mut command = lab.exeat(&["run", "demo"]).unwrap();
+    command
+        .arg("--")
+        .arg(&reference.program)
+        .arg(&reference.arguments[0]);
+    let mut held = Session::start(command, &lab.directory().join("held.err")).unwrap();
     held.initialize().await.unwrap();
     let inventory = discover(&daemon, &[]).await;
     let rows = inventory["found"].as_array().unwrap();
@@ -141,12 +139,12 @@ async fn listeners_are_asked_only_when_told_to() {
     let web = listening(&lab, "web", &web, 4104);
     let at = |inventory: &Value, port: u16| -> Option<Value> {
         let ending = format!(":{port}");
-        let found = inventory["found"].as_array().unwrap().iter();
+        let mut found = inventory["found"].as_array().unwrap().iter();
         let listens = |found: &&Value| {
             let mut listens = found["listens"].as_array().unwrap().iter();
             listens.any(|address| address.as_str().unwrap().ends_with(&ending))
         };
-        found.filter(listens).cloned().next()
+        found.find(listens).cloned()
     };
     let inventory = wait_for("every server answers", LIMIT, async || {
         let inventory = discover(&daemon, &["--probe"]).await;

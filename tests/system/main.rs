@@ -15,6 +15,8 @@ mod allowed;
 #[cfg(test)]
 mod cause;
 #[cfg(test)]
+mod disconnected;
+#[cfg(test)]
 mod discover;
 #[cfg(test)]
 mod hand;
@@ -22,6 +24,8 @@ mod hand;
 mod killed;
 #[cfg(test)]
 mod life;
+#[cfg(test)]
+mod listening;
 #[cfg(test)]
 mod names;
 #[cfg(test)]
@@ -34,6 +38,8 @@ mod refused;
 mod runtimes;
 #[cfg(test)]
 mod servers;
+#[cfg(test)]
+mod serving;
 #[cfg(test)]
 mod site;
 #[cfg(test)]

@@ -151,7 +151,7 @@ impl OpenRecord {
         }
     }
 
-    fn hand_over(&mut self, mut outcome: Outcome, place: OwnedSemaphorePermit) -> Receipt {
+    fn hand_over(&self, mut outcome: Outcome, place: OwnedSemaphorePermit) -> Receipt {
         let mut held = self.running.lock();
         let lasted = clock::monotonic().since(held.record.mono);
         outcome.latency_us = u64::try_from(lasted.as_micros()).unwrap_or(u64::MAX);

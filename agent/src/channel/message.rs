@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::control::Handover;
+use crate::telemetry::clock::Timestamp;
 
 /// A direction of the channel, with what its receiver is ready to take.
 pub trait Message: Serialize + for<'de> Deserialize<'de> {
@@ -75,6 +76,19 @@ pub enum ToGate {
     Session(Box<Session>),
     /// Something that the supervisor did or saw, for the audit log.
     Record(Box<Lifecycle>),
+    /// A server is disconnected: nothing new begins with it, and what is under way ends at once or, with
+    /// `drain_ms`, when its calls are answered or that time is over. To be recorded and answered with `Severed`.
+    Disconnect {
+        /// Which, by whom and why.
+        disconnection: Box<Disconnection>,
+        /// Milliseconds that calls in flight may take.
+        drain_ms: Option<u64>,
+    },
+    /// Takes that back; to be recorded.
+    Reconnect {
+        /// Which server, by whom and why it is connected again.
+        reconnection: Box<Disconnection>,
+    },
     /// Drain, then exit.
     Stop {
         /// How long live exchanges may go on.
@@ -110,6 +124,11 @@ pub enum ToSupervisor {
         request: u64,
         /// What was decided.
         verdict: RunVerdict,
+    },
+    /// Answers `Disconnect`, once no call of the server is in flight any more.
+    Severed {
+        /// The server's name.
+        server: String,
     },
     /// Answers `Settle` and `Session`.
     Settled {
@@ -162,6 +181,8 @@ pub struct Setup {
     pub workloads: Vec<Workload>,
     /// Their processes.
     pub processes: Vec<Process>,
+    /// The servers that are disconnected.
+    pub disconnected: Vec<Disconnection>,
     /// TCP port of the proxy on both loopback addresses.
     pub proxy_port: u16,
     /// UDP port of the resolver on both loopback addresses.
@@ -217,6 +238,9 @@ pub struct ProxyCredentials {
     /// Basic password.
     pub password: Secret,
 }
+
+/// Numbers from here on are the gate's own, for what is in no workload; the supervisor gives out smaller ones.
+pub const FIRST_USER: u32 = 1 << 31;
 
 /// Which half of the register a workload is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -345,6 +369,23 @@ pub struct Health {
     pub connections: u64,
     /// Policy in force.
     pub generation: u64,
+}
+
+/// An administrator's word on a server's connections.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disconnection {
+    /// The server's name in the register.
+    pub server: String,
+    /// When.
+    pub since: Timestamp,
+    /// The administrator's uid, as the kernel attests.
+    pub uid: u32,
+    /// The account's name; its number where it has none.
+    pub user: String,
+    /// Why, in the administrator's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Something that the supervisor did or saw.

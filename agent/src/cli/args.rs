@@ -78,7 +78,9 @@ Examples:
     #[command(after_help = "\
 Examples:
   exeat servers                    all of them
-  exeat servers show github        one, with what it may reach")]
+  exeat servers show github        one, with what it may reach
+  sudo exeat servers disconnect github --reason \"leaks tokens\"
+  sudo exeat servers reconnect github")]
     Servers(ServersArguments),
     /// Have the MCP hosts of this machine start their servers through Exeat
     #[command(
@@ -196,6 +198,38 @@ pub enum ServersCommand {
     Show {
         /// Its name in the register
         name: String,
+    },
+    /// Cut one server off: it reaches nothing, and nobody reaches it, until it is reconnected
+    #[command(after_help = "\
+Its callers are told; nothing hangs. It holds over restarts of the daemon and of the machine. Only for root.
+
+Examples:
+  sudo exeat servers disconnect github --reason \"leaks tokens\"
+  sudo exeat servers disconnect github --drain             calls in flight may take 30 seconds
+  sudo exeat servers disconnect github --drain --within 120")]
+    Disconnect {
+        /// Its name in the register
+        name: String,
+        /// Let calls in flight come to their end; new ones are refused at once
+        #[arg(long)]
+        drain: bool,
+        /// Seconds that calls in flight may take
+        #[arg(long, value_name = "SECONDS", requires = "drain", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
+        within: u32,
+        /// Why, for the record and for those who look
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Take a disconnection back: policy alone decides again
+    #[command(
+        after_help = "Example:\n  sudo exeat servers reconnect github --reason \"token was rotated\""
+    )]
+    Reconnect {
+        /// Its name in the register
+        name: String,
+        /// Why, for the record
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
     },
 }
 
@@ -429,7 +463,7 @@ pub struct TestArguments {
     /// Files, or directories whose *.yaml and *.test.yaml files are taken in name order
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
-    /// Write the result as JUnit XML to this file, too
+    /// Write the result to this file too, as the XML that CI servers read
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
 }

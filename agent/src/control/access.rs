@@ -6,6 +6,7 @@
 //! | `run` | as policy decides | as policy decides | as policy decides | supervisor |
 //! | `policy explain` | all | refused | refused | gate |
 //! | `canary`, `reload` | all | refused | refused | supervisor |
+//! | `servers disconnect`, `servers reconnect` | root alone | refused | refused | supervisor |
 //! | `ca export` | all | all | all | gate |
 //! | `doctor` | all | all | refused | gate |
 //!
@@ -23,7 +24,9 @@ use super::command::Command;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
-    /// Root, or a listed member of the administrators' group.
+    /// Root itself.
+    Root,
+    /// A listed member of the administrators' group.
     Administrator,
     /// Anybody else who has an account.
     Ordinary,
@@ -37,7 +40,8 @@ impl Standing {
     /// In the words of a refusal.
     pub const fn described(self) -> &'static str {
         match self {
-            Self::Administrator => "administrators",
+            Self::Root => "root",
+            Self::Administrator => "administrators: only root may do it",
             Self::Ordinary => "ordinary users: ask an administrator",
             Self::Managed => "processes under policy",
             Self::Gate => "the gate",
@@ -72,15 +76,24 @@ pub enum Place {
 pub const fn scope(standing: Standing, command: &Command) -> Scope {
     match standing {
         Standing::Gate => Scope::Refused,
+        Standing::Root => root(command),
         Standing::Administrator => administrator(command),
         Standing::Ordinary => ordinary(command),
         Standing::Managed => managed(command),
     }
 }
 
+const fn root(command: &Command) -> Scope {
+    match command {
+        Command::ServerDisconnect(_) | Command::ServerReconnect(_) => Scope::All,
+        command => administrator(command),
+    }
+}
+
 const fn administrator(command: &Command) -> Scope {
     match command {
         Command::Run(_) => Scope::Policy,
+        Command::ServerDisconnect(_) | Command::ServerReconnect(_) => Scope::Refused,
         Command::Status
         | Command::Canary
         | Command::Servers
@@ -103,7 +116,11 @@ const fn ordinary(command: &Command) -> Scope {
         | Command::ServerShow(_)
         | Command::AuditQuery(_)
         | Command::AuditTail(_) => Scope::Own,
-        Command::PolicyExplain(_) | Command::Canary | Command::Reload => Scope::Refused,
+        Command::PolicyExplain(_)
+        | Command::Canary
+        | Command::Reload
+        | Command::ServerDisconnect(_)
+        | Command::ServerReconnect(_) => Scope::Refused,
     }
 }
 
@@ -115,6 +132,8 @@ const fn managed(command: &Command) -> Scope {
         | Command::Canary
         | Command::Servers
         | Command::ServerShow(_)
+        | Command::ServerDisconnect(_)
+        | Command::ServerReconnect(_)
         | Command::AuditQuery(_)
         | Command::AuditTail(_)
         | Command::PolicyExplain(_)
@@ -127,7 +146,11 @@ impl Command {
     /// Which process answers it.
     pub const fn place(&self) -> Place {
         match self {
-            Self::Run(_) | Self::Reload | Self::Canary => Place::Supervisor,
+            Self::Run(_)
+            | Self::Reload
+            | Self::Canary
+            | Self::ServerDisconnect(_)
+            | Self::ServerReconnect(_) => Place::Supervisor,
             Self::Status
             | Self::Servers
             | Self::ServerShow(_)

@@ -17,6 +17,8 @@ use crate::telemetry::clock::Timestamp;
 pub const MAX_NAME: usize = 256;
 /// Most extra arguments that `run` may carry.
 pub const MAX_ARGUMENTS: usize = 256;
+/// Longest time that calls in flight may be given when their server is disconnected, in seconds.
+pub const MAX_DRAIN: u32 = 3600;
 /// Most records that one query may ask for; a longer answer is read in pages.
 pub const MAX_RECORDS: u32 = 100_000;
 
@@ -32,6 +34,10 @@ pub enum Command {
     Servers,
     /// One server of the register.
     ServerShow(ServerShow),
+    /// Cut a server off from everything, at once or when its calls are answered.
+    ServerDisconnect(ServerDisconnect),
+    /// Take that back.
+    ServerReconnect(ServerReconnect),
     /// Records that match, oldest first, then the end.
     AuditQuery(RecordFilter),
     /// Records that match as they are written, until the client goes away.
@@ -54,6 +60,31 @@ pub enum Command {
 pub struct ServerShow {
     /// The name in the register.
     pub name: String,
+}
+
+/// Cuts a server off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerDisconnect {
+    /// The name in the register.
+    pub name: String,
+    /// Why, for the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Seconds that calls in flight may take; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_seconds: Option<u32>,
+}
+
+/// Connects a server again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerReconnect {
+    /// The name in the register.
+    pub name: String,
+    /// Why, for the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Which records are wanted; what is absent does not restrict.
@@ -251,6 +282,8 @@ impl Command {
             Self::Canary => "canary",
             Self::Servers => "servers",
             Self::ServerShow(_) => "servers show",
+            Self::ServerDisconnect(_) => "servers disconnect",
+            Self::ServerReconnect(_) => "servers reconnect",
             Self::AuditQuery(_) => "audit query",
             Self::AuditTail(_) => "audit tail",
             Self::PolicyExplain(_) => "policy explain",
@@ -273,6 +306,24 @@ impl Command {
     pub fn check(&self) -> Result<(), InvalidCommand> {
         match self {
             Self::ServerShow(show) => name("server", &show.name),
+            Self::ServerDisconnect(order) => {
+                name("server", &order.name)?;
+                optional("reason", order.reason.as_deref())?;
+                if order
+                    .drain_seconds
+                    .is_some_and(|seconds| seconds > MAX_DRAIN)
+                {
+                    return Err(InvalidCommand::TooLarge {
+                        what: "drain_seconds",
+                        limit: MAX_DRAIN,
+                    });
+                }
+                Ok(())
+            }
+            Self::ServerReconnect(order) => {
+                name("server", &order.name)?;
+                optional("reason", order.reason.as_deref())
+            }
             Self::Run(run) => run.check(),
             Self::AuditQuery(filter) | Self::AuditTail(filter) => filter.check(),
             Self::PolicyExplain(question) => question.check(),

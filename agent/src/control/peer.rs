@@ -87,6 +87,7 @@ pub(super) fn look(credentials: &Credentials, cgroups: &dyn Cgroups) -> Result<P
     let (workload, standing) = match role {
         CgroupRole::Managed(workload) => (Some(workload), Standing::Managed),
         CgroupRole::Gate => (None, Standing::Gate),
+        CgroupRole::Other if credentials.uid == 0 => (None, Standing::Root),
         CgroupRole::Other if administrates(credentials.uid, &user)? => {
             (None, Standing::Administrator)
         }

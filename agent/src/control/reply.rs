@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::channel::Disconnection;
 use crate::telemetry::clock::Timestamp;
 
 /// One frame of an answer. `done` or `failed` is the last.
@@ -76,6 +77,8 @@ pub enum Reply {
     Exited(Exited),
     /// To `reload`.
     Reloaded(PolicyState),
+    /// To `servers disconnect` and `servers reconnect`.
+    Word(Word),
     /// To `ca export`.
     Certificate(Certificate),
     /// To `doctor`: one frame a fact.
@@ -94,6 +97,7 @@ impl Reply {
             Self::Started(_) => "started",
             Self::Exited(_) => "exited",
             Self::Reloaded(_) => "reloaded",
+            Self::Word(_) => "word",
             Self::Certificate(_) => "certificate",
             Self::Check(_) => "check",
         }
@@ -120,6 +124,8 @@ pub struct Status {
     pub audit: Option<AuditState>,
     /// The managed workloads, those of the client only where it is an ordinary user.
     pub workloads: Vec<Workload>,
+    /// The servers that are disconnected.
+    pub disconnected: Vec<Disconnected>,
     /// The newest findings, newest first.
     pub findings: Vec<Finding>,
 }
@@ -268,10 +274,51 @@ pub struct Server {
     pub mode: String,
     /// When its registration is to be reviewed: a date.
     pub review_by: Option<String>,
+    /// By whom and why it is disconnected, if it is.
+    pub disconnected: Option<Disconnected>,
     /// What its processes may reach, one line each; only for `servers show`.
     pub egress: Vec<String>,
     /// Classes of its tools by pattern; only for `servers show`.
     pub tools: BTreeMap<String, String>,
+}
+
+/// A server that nobody reaches and that reaches nobody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disconnected {
+    /// The server's name.
+    pub server: String,
+    /// When it was disconnected.
+    pub since: Timestamp,
+    /// The administrator who did it.
+    pub by: String,
+    /// Why, in that administrator's words.
+    pub reason: Option<String>,
+}
+
+impl From<&Disconnection> for Disconnected {
+    fn from(disconnection: &Disconnection) -> Self {
+        Self {
+            server: disconnection.server.clone(),
+            since: disconnection.since,
+            by: disconnection.user.clone(),
+            reason: disconnection.reason.clone(),
+        }
+    }
+}
+
+/// What became of an administrator's word on a server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Word {
+    /// The server's name.
+    pub server: String,
+    /// `disconnected`, `draining` or `connected`.
+    pub state: String,
+    /// Workloads that this was done to in the kernel.
+    pub workloads: u32,
+    /// What could not be done, one sentence each; the kernel holds the server to it all the same.
+    pub problems: Vec<String>,
 }
 
 /// One line of the audit log, byte for byte, so that its hash can be checked.

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::client::Answer;
-use super::command::ServerShow;
+use super::command::{ServerDisconnect, ServerReconnect, ServerShow};
 use super::peer::{CgroupRole, Cgroups};
 use super::reply::{Certificate, ExitStatus, Exited, KernelState, Process, Started};
 use super::server::Settings;
@@ -582,6 +582,27 @@ fn the_table_of_who_may_what() {
         ),
         (Command::Canary, All, Refused, Refused, Place::Supervisor),
         (Command::Reload, All, Refused, Refused, Place::Supervisor),
+        (
+            Command::ServerDisconnect(ServerDisconnect {
+                name: "x".to_owned(),
+                reason: None,
+                drain_seconds: None,
+            }),
+            Refused,
+            Refused,
+            Refused,
+            Place::Supervisor,
+        ),
+        (
+            Command::ServerReconnect(ServerReconnect {
+                name: "x".to_owned(),
+                reason: None,
+            }),
+            Refused,
+            Refused,
+            Refused,
+            Place::Supervisor,
+        ),
         (Command::CaExport, All, All, All, Place::Gate),
         (Command::Doctor, All, All, Refused, Place::Gate),
     ] {
@@ -599,6 +620,11 @@ fn the_table_of_who_may_what() {
             command.name()
         );
         assert_eq!(command.place(), place, "{}", command.name());
+        let roots = access::scope(Standing::Root, &command);
+        match command {
+            Command::ServerDisconnect(_) | Command::ServerReconnect(_) => assert_eq!(roots, All),
+            _ => assert_eq!(roots, administrator),
+        }
     }
 }
 

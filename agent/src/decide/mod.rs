@@ -3,6 +3,7 @@
 mod arguments;
 mod counters;
 mod permit;
+mod severed;
 
 use std::sync::Arc;
 
@@ -13,11 +14,15 @@ use exeat_policy::{
     ports_for, ranges,
 };
 
+use tokio_util::sync::CancellationToken;
+
 use self::counters::Counters;
 use self::permit::Judged;
 pub use self::permit::{Connect, Exchange, Message, Permit, Refused, Resolve, Run};
+use self::severed::Severed;
 use crate::audit::Text;
 use crate::audit::record::{Decision, Effect as RecordedEffect, Mode as RecordedMode};
+use crate::channel::Disconnection;
 use crate::decode::json::Object;
 use crate::identify::live::Unread;
 use crate::telemetry::clock;
@@ -46,6 +51,7 @@ pub struct Decider {
     counters: Counters,
     /// Why the newest policy was not taken.
     rejected: ArcSwapOption<String>,
+    severed: Severed,
 }
 
 /// An HTTP request, as far as policy judges it.
@@ -89,6 +95,7 @@ impl Decider {
             state: ArcSwap::from_pointee(InForce::new(set, generation)),
             counters: Counters::default(),
             rejected: ArcSwapOption::empty(),
+            severed: Severed::default(),
         }
     }
 
@@ -106,6 +113,42 @@ impl Decider {
     /// Why the newest policy was not taken, if it was not.
     pub fn rejected(&self) -> Option<String> {
         self.rejected.load_full().map(|why| (*why).clone())
+    }
+
+    /// From now on nothing new begins with `disconnection.server`, whatever policy says.
+    pub fn disconnect(&self, disconnection: Disconnection) {
+        self.severed.disconnect(disconnection);
+    }
+
+    /// Ends what is under way with a disconnected server: from now on every decision about it is a refusal, on
+    /// what is asked of it and on what it asks for.
+    pub fn cut(&self, server: &str) {
+        self.severed.cut(server);
+    }
+
+    /// Policy alone decides about `server` again.
+    pub fn reconnect(&self, server: &str) {
+        self.severed.reconnect(server);
+    }
+
+    /// The servers that are disconnected.
+    pub fn disconnected(&self) -> Vec<Arc<Disconnection>> {
+        self.severed.all()
+    }
+
+    /// Fires when what is under way with `server` is to end. To be taken before the decision on what it guards;
+    /// whoever holds a session of the server ends it then, and tells those who wait.
+    pub fn watch(&self, server: &str) -> CancellationToken {
+        self.severed.watch(server)
+    }
+
+    /// Is `server` connected, so that something new may begin with it: a call, a stream, a connection, a session?
+    /// To be asked beside the decision on that; while a server is drained, what is under way goes on.
+    pub fn connected(&self, server: &str) -> Result<(), Refused> {
+        match self.severed.of(server) {
+            None => Ok(()),
+            Some(_) => Err(Refused::new(self.state.load().disconnected())),
+        }
     }
 
     /// What the counter of `key` stands at, for explanations.
@@ -254,6 +297,12 @@ impl Decider {
 
     fn judge<A>(&self, caller: Caller<'_>, action: Action<'_>) -> Result<Permit<A>, Refused> {
         let state = self.state.load();
+        if let Action::Run { server } = action {
+            self.connected(server)?;
+        }
+        if concerned(&caller, &action).any(|server| self.severed.is_cut(server)) {
+            return Err(Refused::new(state.disconnected()));
+        }
         let now = now();
         let mut request = Request {
             caller,
@@ -285,6 +334,20 @@ impl Decider {
     }
 }
 
+/// The servers without which `action` means nothing: the one that acts, and the one that is acted upon. A
+/// connection to one may still be opened as far as it takes to answer the client: see [`Decider::connected`].
+fn concerned<'a>(caller: &Caller<'a>, action: &Action<'a>) -> impl Iterator<Item = &'a str> {
+    let acting = match caller.workload {
+        Some(Workload::Server(server)) => Some(server),
+        Some(Workload::Host(_)) | None => None,
+    };
+    let acted_upon = match action {
+        Action::Run { server } | Action::Mcp { server, .. } => Some(*server),
+        Action::Resolve { .. } | Action::Connect { .. } | Action::Http { .. } => None,
+    };
+    acting.into_iter().chain(acted_upon)
+}
+
 impl InForce {
     fn new(set: PolicySet, generation: u64) -> Self {
         let fingerprint = Text::new(set.fingerprint());
@@ -294,6 +357,21 @@ impl InForce {
             loaded: clock::wall(),
             fingerprint,
         }
+    }
+
+    /// The refusal that no policy made.
+    fn disconnected(&self) -> Judged {
+        self.judged(Verdict {
+            effect: Effect::Deny,
+            rule: None,
+            reason: Reason::Disconnected,
+            mode: Mode::Enforce,
+            would: None,
+            identities: Vec::new(),
+            class: None,
+            egress: None,
+            retry_after: None,
+        })
     }
 
     fn judged(&self, verdict: Verdict) -> Judged {

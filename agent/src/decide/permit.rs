@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use exeat_policy::{ClassSet, Egress, Reason};
 
-use crate::audit::record::Decision;
+use crate::audit::record::{Decision, Mode};
 
 /// What a decision was about: a workload's connection to a peer.
 #[derive(Debug)]
@@ -57,6 +57,12 @@ impl<A> Permit<A> {
     /// For the record.
     pub fn decision(&self) -> &Decision {
         &self.judged.decision
+    }
+
+    /// Whether the decision says no more than that it is allowed: no rule that is only observed says otherwise.
+    pub fn is_plain(&self) -> bool {
+        let Decision { mode, would, .. } = &self.judged.decision;
+        *mode == Mode::Enforce && would.is_none()
     }
 
     /// How the connection is to be treated; absent for what does not go over the network.

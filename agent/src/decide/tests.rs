@@ -1,11 +1,13 @@
 //! What a decision is, as its caller and the record see it.
 
-use exeat_policy::{Caller, Name, Source, Target, Tls, Wire, Workload, compile};
+use exeat_policy::{Caller, Name, Reason, Source, Target, Tls, Wire, Workload, compile};
 
 use super::{DRY_RUN, Decider, McpMessage, NEEDS_APPROVAL};
 use crate::audit::record::Effect;
+use crate::channel::Disconnection;
 use crate::decode::json::{Limits, parse};
 use crate::identify::live::Unread;
+use crate::telemetry::clock;
 
 fn decider(egress: &str) -> Decider {
     let text = format!(
@@ -113,4 +115,43 @@ fn what_goes_by_unread_is_cut_when_it_is_to_be_read() {
     let elsewhere = "{ host: a.example, upgrade: true, paths: [/other] }";
     assert!(!goes_on(elsewhere, &upgraded));
     assert!(decider(elsewhere).goes_on(caller, Target::Name(&name), 443, None));
+}
+
+#[test]
+fn a_disconnected_server_begins_nothing_and_then_does_nothing() {
+    let decider = decider("{ host: a.example }");
+    let caller = Caller {
+        workload: Some(Workload::Server("s")),
+        user: None,
+        fetching: false,
+    };
+    let name = Name::parse("a.example").expect("a name");
+    let reaches = || decider.connect(caller, Target::Name(&name), 443).is_ok();
+    let watch = decider.watch("s");
+    assert!(reaches() && decider.connected("s").is_ok());
+    decider.disconnect(Disconnection {
+        server: "s".to_owned(),
+        since: clock::wall(),
+        uid: 0,
+        user: "root".to_owned(),
+        reason: None,
+    });
+    let refused = decider.connected("s").expect_err("it is disconnected");
+    assert_eq!(refused.reason(), Reason::Disconnected);
+    assert!(decider.run(caller, "s").is_err(), "nothing begins");
+    assert!(
+        reaches() && !watch.is_cancelled(),
+        "what is under way goes on"
+    );
+    decider.cut("s");
+    assert!(!reaches() && watch.is_cancelled());
+    assert!(decider.watch("s").is_cancelled(), "and for who comes later");
+    decider.cut("another");
+    assert!(
+        !decider.watch("another").is_cancelled(),
+        "nobody else is cut"
+    );
+    decider.reconnect("s");
+    assert!(reaches() && decider.connected("s").is_ok());
+    assert!(!decider.watch("s").is_cancelled() && watch.is_cancelled());
 }

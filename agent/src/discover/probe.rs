@@ -185,8 +185,7 @@ async fn beginning(response: Response<Incoming>) -> String {
             if let Ok(data) = frame.into_data() {
                 bytes.extend_from_slice(&data);
             }
-            let message = bytes.windows(2).any(|end| end == b"\n\n")
-                || bytes.windows(4).any(|end| end == b"\r\n\r\n");
+            let message = holds_message(&bytes);
             if bytes.len() >= MAX_ANSWER || message {
                 break;
             }
@@ -196,6 +195,20 @@ async fn beginning(response: Response<Incoming>) -> String {
         tracing::debug!("an answer did not end in time");
     }
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Whether an event that says something is complete; the first one may only name a place to go on from
+/// (2025-11-25, "Resumability").
+fn holds_message(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes).replace('\r', "");
+    let mut events: Vec<&str> = text.split("\n\n").collect();
+    // What follows the last blank line is not complete.
+    events.pop();
+    let says = |line: &str| {
+        line.strip_prefix("data:")
+            .is_some_and(|data| !data.trim().is_empty())
+    };
+    events.iter().any(|event| event.lines().any(says))
 }
 
 enum Told {

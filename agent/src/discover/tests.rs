@@ -316,7 +316,7 @@ async fn answering(
 
 #[tokio::test]
 async fn a_listener_that_speaks_mcp_says_so_and_its_session_is_closed() {
-    const INITIALIZED: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nmcp-session-id: s1\r\n\r\nevent: message\ndata: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"protocolVersion\":\"2025-11-25\",\"serverInfo\":{\"name\":\"weather\"}}}\n\n";
+    const INITIALIZED: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nmcp-session-id: s1\r\n\r\nid: 1\ndata: \n\nevent: message\ndata: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"protocolVersion\":\"2025-11-25\",\"serverInfo\":{\"name\":\"weather\"}}}\n\n";
     const DONE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
     let (address, task) = answering(&[INITIALIZED, DONE]).await;
     let spoken = probe::ask(address).await.unwrap();

@@ -78,18 +78,19 @@ impl Connection {
     }
 
     /// Serves HTTP until either side ends, the gate stops or the connection is idle for too long.
-    pub(super) async fn serve<S>(self, stream: S)
+    pub(super) async fn serve<S>(self: Box<Self>, stream: S)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let this = Arc::new(self);
+        let this: Arc<Self> = Arc::from(self);
         let service = {
             let this = Arc::clone(&this);
             service_fn(move |request: Request<Incoming>| {
                 let this = Arc::clone(&this);
                 // In HTTP/2 hyper would send a body all the same (RFC 9110 section 9.3.2).
                 let bare = this.version == Version::Http2 && *request.method() == Method::HEAD;
-                async move {
+                // On the heap, so that an idle connection does not keep room for it.
+                Box::pin(async move {
                     let answer = exchange::serve(&this, request).await;
                     // Nothing is answered as done that could not be recorded.
                     let answer = match this.stages.log.release().await {
@@ -97,12 +98,13 @@ impl Connection {
                         Err(_) => Ok(exchange::refusal(Refusal::AuditUnavailable)),
                     };
                     answer.map(|answer| if bare { exchange::bare(answer) } else { answer })
-                }
+                })
             })
         };
         let io = TokioIo::new(stream);
         let bounds = this.stages.bounds;
-        let stopping = this.stages.stopping.clone();
+        // A child: connections that wait do not meet at one lock.
+        let stopping = this.stages.stopping.child_token();
         let ended = match this.version {
             Version::Http1 => {
                 let connection = http1::Builder::new()
@@ -259,6 +261,11 @@ impl Connection {
         }
     }
 
+    /// Ends the upstream connection, with whatever is under way on it.
+    pub(super) async fn hang_up(&self) {
+        drop(self.upstream.lock().await.take());
+    }
+
     async fn open(&self, peer: &Peer, intended: &Intended<'_>) -> Result<Sender, SendFault> {
         let Arrived {
             actor,
@@ -271,6 +278,10 @@ impl Connection {
             .decider
             .connect(actor.caller(), peer.target(), *port)
             .map_err(|refused| SendFault::Refused(Box::new(refused)))?;
+        if let Some(server) = permit.egress().and_then(|terms| terms.server.as_deref()) {
+            let connected = self.stages.decider.connected(server);
+            connected.map_err(|refused| SendFault::Refused(Box::new(refused)))?;
+        }
         let to = Destination {
             workload: actor.number(),
             peer,

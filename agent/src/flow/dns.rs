@@ -38,11 +38,7 @@ pub struct Names {
 impl Oracle for Names {
     fn may_resolve(&self, workload: u32, name: &Name) -> Option<NameGrant> {
         let known = self.workloads.get(workload)?;
-        let caller = exeat_policy::Caller {
-            workload: Some(known.judged()),
-            user: None,
-            fetching: false,
-        };
+        let caller = known.caller();
         let permit = self.decider.resolve(caller, name).ok()?;
         let terms = permit.egress();
         let bindings = self.decider.ports(caller, name);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
+use exeat_policy::Reason;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
@@ -73,7 +74,10 @@ pub(super) async fn serve(
             closing(refused(record, Refusal::NameDisagreement, &disagreement))
         }
         NotAdmitted::NotAgreed(NotAgreed::Refused(refused)) => {
-            let answer = refusal(Refusal::Denied);
+            let answer = refusal(match refused.reason() {
+                Reason::Disconnected => Refusal::Disconnected,
+                _ => Refusal::Denied,
+            });
             record.tell_status(answer.status());
             record.refuse(&refused);
             answer
@@ -468,6 +472,9 @@ pub(super) fn unanswered(mut record: OpenRecord, fault: &SendFault) -> Answer {
 pub(super) fn told(fault: &SendFault) -> Refusal<'static> {
     match fault {
         SendFault::Open(fault) => fault.refusal(),
+        SendFault::Refused(refused) if refused.reason() == Reason::Disconnected => {
+            Refusal::Disconnected
+        }
         SendFault::Refused(_) | SendFault::Mismatch => Refusal::Denied,
         SendFault::Unrecorded(_) => Refusal::AuditUnavailable,
         SendFault::Send(error) if error.is_parse() => Refusal::Upstream(Upstream::Protocol),

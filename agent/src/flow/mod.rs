@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,7 +27,7 @@ pub use self::mcp::{Observed, Offered, Sessions, serve_stdio};
 use crate::audit::record::{Kind, Stage};
 use crate::audit::{AuditUnavailable, Log, OpenRecord, Outcome, Start};
 use crate::decide::{Connect, Decider, Permit, Refused};
-use crate::forward::open::{Destination, Ways};
+use crate::forward::open::{Destination, OpenFault, Ways};
 use crate::forward::tunnel::{self, Ended, Traffic};
 use crate::forward::upstream::Version;
 use crate::identify::agree;
@@ -38,6 +39,7 @@ use crate::intake::{Actor, Arrived, Intake};
 use crate::resolve::Resolver;
 use crate::tls::hello::{self, Hello, Spoken};
 use crate::tls::leaf::{Alpn, Leaves};
+use crate::tls::tee::Tee;
 
 /// The port of DNS, by whatever address (RFC 1035 section 4.2).
 const DNS: u16 = 53;
@@ -100,31 +102,64 @@ struct Opening {
 
 /// Serves one accepted connection to its end.
 pub async fn serve_connection(stages: Arc<Stages>, stream: TcpStream) {
-    let arrived = match stages.intake.arrive(&stream).await {
-        Ok(arrived) => arrived,
-        Err(stranger) => return finding(&stages.log, "stranger", &stranger, None).await,
-    };
-    if arrived.port == DNS {
-        return dns::serve_stream(&stages, &arrived, stream).await;
-    }
-    let cut = arrived.registered.cut().clone();
-    let Ok(mut record) = open(&stages, &arrived.actor, Kind::Tcp).await else {
-        let answered = unrecorded::answer(&stages, &arrived, stream);
-        Box::pin(cut.run_until_cancelled(answered)).await;
+    // Each part of a connection's life is on the heap while it lasts, so that one that idles keeps no room for
+    // what is over.
+    let Some((opening, stream)) = Box::pin(begin(stages, stream)).await else {
         return;
     };
-    record.tell_arrival(&arrived);
-    let opening = Opening {
-        stages,
-        arrived,
-        record,
-    };
+    let cut = opening.arrived.registered.cut().clone();
     // What can say itself that it was cut comes first; anything else is dropped, and its records say where.
     tokio::select! {
         biased;
-        () = opening.serve(stream) => {}
+        () = go_on(opening, stream) => {}
         () = cut.cancelled() => {}
     }
+}
+
+/// Whose it is, and its record; `None` if that is all that becomes of it.
+async fn begin(stages: Arc<Stages>, stream: TcpStream) -> Option<(Box<Opening>, TcpStream)> {
+    let arrived = match stages.intake.arrive(&stream).await {
+        Ok(arrived) => arrived,
+        Err(stranger) => {
+            finding(&stages.log, "stranger", &stranger, None).await;
+            return None;
+        }
+    };
+    if arrived.port == DNS {
+        dns::serve_stream(&stages, &arrived, stream).await;
+        return None;
+    }
+    let Ok(mut record) = open(&stages, &arrived.actor, Kind::Tcp).await else {
+        let cut = arrived.registered.cut().clone();
+        let answered = Box::pin(unrecorded::answer(&stages, &arrived, stream));
+        cut.run_until_cancelled(answered).await;
+        return None;
+    };
+    record.tell_arrival(&arrived);
+    let opening = Box::new(Opening {
+        stages,
+        arrived,
+        record,
+    });
+    Some((opening, stream))
+}
+
+async fn go_on(opening: Box<Opening>, stream: TcpStream) {
+    match Box::pin(opening.serve(stream)).await {
+        Next::Over => {}
+        Next::Clear(connection, stream) => Box::pin(connection.serve(stream)).await,
+        Next::Tls(connection, stream) => Box::pin(connection.serve(stream)).await,
+    }
+}
+
+/// What follows the opening of a connection.
+enum Next {
+    /// Nothing.
+    Over,
+    /// HTTP in clear text.
+    Clear(Box<Connection>, TcpStream),
+    /// HTTP in TLS.
+    Tls(Box<Connection>, Box<TlsStream<Tee<TcpStream>>>),
 }
 
 /// How long an exchange may wait for a place in the log before it is refused.
@@ -173,14 +208,15 @@ fn agreed(
 
 impl Opening {
     /// Finds out what is spoken, and to whom.
-    async fn serve(mut self, stream: TcpStream) {
+    async fn serve(mut self: Box<Self>, stream: TcpStream) -> Next {
         if let Some((peer, permit)) = self.opaque() {
-            return self.pass(stream, &[], &peer, permit).await;
+            self.pass(stream, &[], &peer, permit).await;
+            return Next::Over;
         }
         match hello::peek(&stream, self.stages.bounds.greeting).await {
-            Ok(Spoken::Tls) => Box::pin(self.serve_tls(stream)).await,
-            Ok(Spoken::Http1) => self.serve_clear(stream, Version::Http1).await,
-            Ok(Spoken::Http2) => self.serve_clear(stream, Version::Http2).await,
+            Ok(Spoken::Tls) => return Box::pin(self.serve_tls(stream)).await,
+            Ok(Spoken::Http1) => return self.clear(stream, Version::Http1),
+            Ok(Spoken::Http2) => return self.clear(stream, Version::Http2),
             Ok(Spoken::Unknown) => {
                 self.record.stage(Stage::Decode);
                 self.record
@@ -191,6 +227,7 @@ impl Opening {
                 self.record.fail(&fault);
             }
         }
+        Next::Over
     }
 
     /// A destination whose bytes policy passes on unread: by synthetic address or by address range.
@@ -221,11 +258,14 @@ impl Opening {
         Some((peer, permit))
     }
 
-    async fn serve_tls(mut self, stream: TcpStream) {
+    async fn serve_tls(mut self, stream: TcpStream) -> Next {
         self.record.stage(Stage::Tls);
         let hello = match hello::read(stream, self.stages.bounds.greeting).await {
             Ok(hello) => hello,
-            Err(fault) => return self.record.refuse_with(&fault),
+            Err(fault) => {
+                self.record.refuse_with(&fault);
+                return Next::Over;
+            }
         };
         self.record.tell_server_name(hello.name.as_deref());
         let name = hello.name.as_deref();
@@ -233,11 +273,12 @@ impl Opening {
             Ok(agreed) => agreed,
             Err(refusal) => {
                 hello.deny().await;
-                return refusal.record(self.record);
+                refusal.record(self.record);
+                return Next::Over;
             }
         };
         match permit.egress().map(|terms| terms.tls) {
-            Some(exeat_policy::Tls::Intercept) => self.intercept(hello, peer, permit).await,
+            Some(exeat_policy::Tls::Intercept) => return self.intercept(hello, peer, permit).await,
             Some(exeat_policy::Tls::Passthrough) => {
                 let (stream, first) = hello.into_parts();
                 self.pass(stream, &first, &peer, permit).await;
@@ -249,13 +290,17 @@ impl Opening {
                     .refuse_with("TLS where the egress rule says `tls: off`");
             }
         }
+        Next::Over
     }
 
-    async fn intercept(mut self, hello: Hello, peer: Peer, permit: Permit<Connect>) {
+    async fn intercept(mut self, hello: Hello, peer: Peer, permit: Permit<Connect>) -> Next {
         self.record.tell_decision(permit.decision());
         let offers = hello.offers.clone();
         let to = self.destination(&peer);
+        let server = permit.egress().and_then(|terms| terms.server.as_deref());
+        let connected = server.is_none_or(|server| self.stages.decider.connected(server).is_ok());
         let opened = match self.record.intend().await {
+            Ok(_) if !connected => Err(OpenFault::Disconnected),
             Ok(intended) => self.stages.ways.tls(permit, &intended, to, &offers).await,
             Err(unavailable) => Err(unavailable.into()),
         };
@@ -268,13 +313,22 @@ impl Opening {
         };
         let config = match self.stages.leaves.config(&peer.to_string(), alpn).await {
             Ok(config) => config,
-            Err(fault) => return self.record.fail(&fault),
+            Err(fault) => {
+                self.record.fail(&fault);
+                return Next::Over;
+            }
         };
         let shaken = hello.into_handshake().into_stream(config);
         let stream = match timeout(self.stages.bounds.greeting, shaken).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return self.record.fail(&describe::Handshake(error)),
-            Err(_) => return self.record.refuse_with("the TLS handshake took too long"),
+            Ok(Err(error)) => {
+                self.record.fail(&describe::Handshake(error));
+                return Next::Over;
+            }
+            Err(_) => {
+                self.record.refuse_with("the TLS handshake took too long");
+                return Next::Over;
+            }
         };
         let version = if alpn == Alpn::Http2 {
             Version::Http2
@@ -287,21 +341,19 @@ impl Opening {
             arrived,
             record,
         } = self;
-        Connection::new(stages, arrived, version, agreed, record)
-            .serve(stream)
-            .await;
+        let connection = Connection::new(stages, arrived, version, agreed, record);
+        Next::Tls(Box::new(connection), Box::new(stream))
     }
 
     /// HTTP in clear text: the first request says whom it is for, so that agreement and decision wait for it.
-    async fn serve_clear(self, stream: TcpStream, version: Version) {
+    fn clear(self, stream: TcpStream, version: Version) -> Next {
         let Self {
             stages,
             arrived,
             record,
         } = self;
-        Connection::new(stages, arrived, version, None, record)
-            .serve(stream)
-            .await;
+        let connection = Connection::new(stages, arrived, version, None, record);
+        Next::Clear(Box::new(connection), stream)
     }
 
     /// Passes bytes on unread, and says so.
@@ -390,5 +442,27 @@ impl NotAgreed {
                 record.refuse(&refused);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of the future that `begin` makes.
+    fn size<A, B, F: Future>(_begin: fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_keeps_little() {
+        type Stream = Box<TlsStream<Tee<TcpStream>>>;
+        // What a connection's task is for its whole life, and what it keeps beside that while HTTP goes on.
+        let task = size(serve_connection);
+        let serving = size(|connection: Box<Connection>, stream: Stream| connection.serve(stream));
+        assert!(
+            task <= 2048 && serving <= 16_384,
+            "a connection's task takes {task} bytes, and serving HTTP {serving}"
+        );
     }
 }

@@ -56,6 +56,9 @@ pub enum OpenFault {
     /// The permit is not for the network.
     #[error("a permit without terms for the network")]
     Terms,
+    /// Nothing is dialled: an administrator has disconnected the server.
+    #[error("the server is disconnected")]
+    Disconnected,
     /// Dialling failed.
     #[error("reaching the upstream")]
     Dial(#[from] DialFault),
@@ -79,6 +82,7 @@ impl OpenFault {
         match self {
             Self::Resolve(_) => Refusal::Upstream(Upstream::Dns),
             Self::Terms => Refusal::Denied,
+            Self::Disconnected => Refusal::Disconnected,
             Self::Unrecorded(_) => Refusal::AuditUnavailable,
             Self::Tls(_) | Self::Name(_) => Refusal::Upstream(Upstream::Tls),
             Self::Http(_) => Refusal::Upstream(Upstream::Protocol),

@@ -62,6 +62,11 @@ pub(super) fn build(
 
     let set = compile(&setup.sources)?;
     let decider = Arc::new(Decider::new(set, setup.generation));
+    for disconnection in setup.disconnected.iter().cloned() {
+        let server = disconnection.server.clone();
+        decider.disconnect(disconnection);
+        decider.cut(&server);
+    }
     let workloads = Arc::new(Workloads::default());
     let bindings = Arc::new(Bindings::new(Arc::clone(&kernel)));
     let names = Names {

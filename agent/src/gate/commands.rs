@@ -13,7 +13,8 @@ use crate::audit::record::Kind;
 use crate::audit::{Filter, Segments};
 use crate::control::records::{self, Owner};
 use crate::control::reply::{
-    AuditState, Certificate, Finding, PolicyState, Reply, Server, Status, Workload, WorkloadKind,
+    AuditState, Certificate, Disconnected, Finding, PolicyState, Reply, Server, Status, Workload,
+    WorkloadKind,
 };
 use crate::control::{
     ClientLimits, Code, Command, ControlError, Facts, Handover, Question, Responder, Scope, Slots,
@@ -132,7 +133,11 @@ async fn reply(
         }
         // What is to be said of this machine, the client sees itself; the daemon adds what runs.
         Command::Doctor => responder.done().await,
-        Command::Run(_) | Command::Reload | Command::Canary => {
+        Command::Run(_)
+        | Command::Reload
+        | Command::Canary
+        | Command::ServerDisconnect(_)
+        | Command::ServerReconnect(_) => {
             responder
                 .fail(Code::Internal, "this command is for the supervisor")
                 .await
@@ -168,6 +173,12 @@ fn status(answering: &Answering, facts: Facts, owner: Owner) -> Status {
         policy: policy_state(stages, facts.rejected),
         audit: Some(audit_state(stages, &answering.directory)),
         workloads: workloads(stages, owner),
+        disconnected: stages
+            .decider
+            .disconnected()
+            .iter()
+            .map(|disconnection| Disconnected::from(&**disconnection))
+            .collect(),
         findings: findings(answering, owner),
     }
 }
@@ -279,6 +290,12 @@ fn shown(stages: &Stages, set: &PolicySet, server: &Registered, whole: bool) -> 
         running: u32::try_from(running).unwrap_or(u32::MAX),
         mode: if observed { "observe" } else { "enforce" }.to_owned(),
         review_by: server.review_by.map(|date| date.to_string()),
+        disconnected: stages
+            .decider
+            .disconnected()
+            .iter()
+            .find(|disconnection| *disconnection.server == *server.name)
+            .map(|disconnection| Disconnected::from(&**disconnection)),
         egress: if whole {
             server.egress.iter().map(describe::egress).collect()
         } else {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use exeat_ebpf::kind::{drop as dropped, refused};
 use exeat_ebpf::{Event, EventKind, KernelError};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -87,6 +88,7 @@ async fn record(stages: &Stages, event: &Event, count: Option<u64>) {
     let Some((kind, what, reason)) = meaning(event.kind) else {
         return;
     };
+    let reason = particular(event).unwrap_or(reason);
     let mut record: Record = stages.log.record(kind, clock::now());
     if let Some(known) = stages.intake.workloads.get(event.workload) {
         record.workload = Some(stages.intake.workloads.recorded(&known, event.tgid));
@@ -175,6 +177,23 @@ fn meaning(kind: EventKind) -> Option<(Kind, &'static str, &'static str)> {
         }
     };
     Some(row)
+}
+
+/// A reason that the event itself gives.
+fn particular(event: &Event) -> Option<&'static str> {
+    match (event.kind, event.detail) {
+        (EventKind::RefusedConnect | EventKind::RefusedSend, refused::NO_GATE) => {
+            Some("refused in the kernel: no gate was there to decide")
+        }
+        (EventKind::RefusedConnect | EventKind::RefusedSend, refused::CUT)
+        | (EventKind::EgressDrop | EventKind::IngressDrop, dropped::CUT) => {
+            Some("refused in the kernel: the server is disconnected")
+        }
+        (EventKind::IngressDrop, dropped::NOT_BY_GATE) => {
+            Some("dropped in the kernel: a connection past the gate")
+        }
+        _ => None,
+    }
 }
 
 fn protocol(number: u8) -> Text {

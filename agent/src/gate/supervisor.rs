@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use exeat_policy::Caller;
+use exeat_policy::{Caller, Reason};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
 use super::GateError;
 use super::build::compile;
@@ -17,14 +17,16 @@ use super::workloads::Openings;
 use crate::audit::record::{Decision, Finding, Identity, Kind, Lifecycle, PolicyChange};
 use crate::audit::{Outcome, Start, Text};
 use crate::channel::{
-    GateEnd, Hex, Lifecycle as Told, Process, Received, RunVerdict, Session, Setup, Source, ToGate,
-    ToSupervisor, Workload,
+    Disconnection, GateEnd, Hex, Lifecycle as Told, Process, Received, RunVerdict, Session, Setup,
+    Source, ToGate, ToSupervisor, Workload,
 };
 use crate::flow::{Offered, Stages, serve_stdio};
 use crate::identify::workloads::Known;
 use crate::telemetry::clock;
 use crate::tls::leaf::{Chain, SignRequest};
 
+/// How often calls in flight are counted while a server is drained.
+const DRAIN: Duration = Duration::from_millis(50);
 /// Certificates asked for and not yet answered.
 const WAITING: usize = 256;
 /// Ends of sessions that wait to be told.
@@ -166,6 +168,14 @@ impl Supervisor {
                     .await?;
             }
             ToGate::Record(told) => self.record(*told).await,
+            ToGate::Disconnect {
+                disconnection,
+                drain_ms,
+            } => self.disconnect(*disconnection, drain_ms).await,
+            ToGate::Reconnect { reconnection } => {
+                self.stages.decider.reconnect(&reconnection.server);
+                record_word(&self.stages, "server_reconnected", &reconnection).await;
+            }
         }
         Ok(())
     }
@@ -276,16 +286,38 @@ impl Supervisor {
                 // Not agreed on yet: it will be decided by the new policy.
                 return true;
             };
-            let caller = Caller {
-                workload: Some(known.judged()),
-                user: None,
-                fetching: false,
-            };
             let unread = connected.unread.as_ref();
             stages
                 .decider
-                .goes_on(caller, peer.target(), connected.port, unread)
+                .goes_on(known.caller(), peer.target(), connected.port, unread)
         })
+    }
+
+    /// Nothing new begins with the server from here on; what is under way ends now or when it is drained, and
+    /// then the supervisor is told.
+    async fn disconnect(&self, disconnection: Disconnection, drain_ms: Option<u64>) {
+        let server = disconnection.server.clone();
+        self.stages.decider.disconnect(disconnection.clone());
+        if drain_ms.is_none() {
+            cut(&self.stages, &server);
+        }
+        record_word(&self.stages, "server_disconnected", &disconnection).await;
+        let (stages, channel) = (Arc::clone(&self.stages), Arc::clone(&self.channel));
+        self.stages.tasks.spawn(async move {
+            if let Some(limit) = drain_ms.map(Duration::from_millis) {
+                let over = timeout(limit, drained(&stages, &server)).await.is_err();
+                // Connected again meanwhile, and so nobody's to cut.
+                if stages.decider.connected(&server).is_ok() {
+                    return;
+                }
+                tracing::info!(server, over, "the server was given time for its calls");
+                cut(&stages, &server);
+            }
+            let severed = ToSupervisor::Severed { server };
+            if let Err(error) = channel.send(&severed, &[]).await {
+                tracing::warn!(%error, "telling the supervisor that a server is cut off");
+            }
+        });
     }
 
     /// May this user start this server? The answer is recorded before it is given.
@@ -333,7 +365,7 @@ impl Supervisor {
             return refused(why);
         }
         let caller = Caller {
-            workload: known.as_deref().map(Known::judged),
+            workload: known.as_deref().and_then(Known::judged),
             user,
             fetching: false,
         };
@@ -341,7 +373,12 @@ impl Supervisor {
             match self.stages.decider.run(caller, server) {
                 Ok(permit) => (permit.decision().clone(), RunVerdict::Permitted),
                 Err(by) => {
-                    let reason = format!("`{server}` may not be started by this user");
+                    let reason = match by.reason() {
+                        Reason::Disconnected => {
+                            format!("`{server}` was disconnected by an administrator")
+                        }
+                        _ => format!("`{server}` may not be started by this user"),
+                    };
                     (by.decision().clone(), refused(&reason))
                 }
             };
@@ -390,5 +427,66 @@ impl Supervisor {
         if let Err(error) = self.stages.log.event(record).await {
             tracing::error!(%error, "an event of the supervisor could not be recorded");
         }
+    }
+}
+
+/// Ends what is under way with a disconnected server: its clients are answered, its own connections and what
+/// goes to it unread are cut.
+pub(super) fn cut(stages: &Stages, server: &str) {
+    stages.decider.cut(server);
+    let cut = stages.intake.live.recheck(|connected| {
+        let workloads = &stages.intake.workloads;
+        let Some(known) = workloads.get(connected.workload) else {
+            return true;
+        };
+        if known.server() == Some(server) {
+            return false;
+        }
+        let (Some(peer), Some(_unread)) = (&connected.peer, &connected.unread) else {
+            return true;
+        };
+        let permit = stages
+            .decider
+            .connect(known.caller(), peer.target(), connected.port);
+        permit.is_ok_and(|permit| {
+            permit.egress().and_then(|terms| terms.server.as_deref()) != Some(server)
+        })
+    });
+    tracing::info!(server, cut, "the server is cut off");
+}
+
+/// Ends when no call of the server is in flight, or it is connected again.
+async fn drained(stages: &Stages, server: &str) {
+    let mut tick = interval(DRAIN);
+    let is_its = |number| {
+        let known = stages.intake.workloads.get(number);
+        known.is_some_and(|known| known.server() == Some(server))
+    };
+    while stages.calls.in_flight(server, is_its) > 0 && stages.decider.connected(server).is_err() {
+        tick.tick().await;
+    }
+}
+
+/// Records an administrator's word on a server.
+async fn record_word(stages: &Stages, event: &'static str, word: &Disconnection) {
+    let mut record = stages.log.record(Kind::Lifecycle, clock::now());
+    let identity = Identity {
+        verified_by: Text::fixed("kernel"),
+        user: Some(Text::new(&word.user)),
+        uid: Some(word.uid),
+        ..Identity::default()
+    };
+    record.identity = Some(identity.into());
+    let detail = match &word.reason {
+        Some(reason) => format!("{}: {reason}", word.server),
+        None => word.server.clone(),
+    };
+    record.lifecycle = Some(Lifecycle {
+        event: Text::fixed(event),
+        detail: Some(Text::new(&detail)),
+        ..Lifecycle::default()
+    });
+    if let Err(error) = stages.log.event(record).await {
+        tracing::error!(%error, event, "an administrator's word could not be recorded");
     }
 }

@@ -27,11 +27,7 @@ impl Openings {
     /// The first [`KernelError`]; everything else was tried.
     pub(super) fn agree(&mut self, stages: &Stages, known: &Known) -> Result<(), KernelError> {
         let number = known.workload.number;
-        let caller = exeat_policy::Caller {
-            workload: Some(known.judged()),
-            user: None,
-            fetching: false,
-        };
+        let caller = known.caller();
         let (doors, spans) = wanted(stages, known);
         let fixed = stages.bindings.fix(number, doors);
         let spanned = self.span(stages, number, spans);
@@ -117,7 +113,10 @@ impl Openings {
 /// The single addresses and the ranges that policy names for `known`.
 fn wanted(stages: &Stages, known: &Known) -> (HashSet<Door>, HashSet<Span>) {
     let (mut doors, mut spans) = (HashSet::new(), HashSet::new());
-    for range in stages.decider.ranges(known.judged()) {
+    let ranges = known
+        .judged()
+        .map(|workload| stages.decider.ranges(workload));
+    for range in ranges.into_iter().flatten() {
         let (net, prefix) = (range.net.net(), range.net.prefix());
         let whole = prefix == if net.is_ipv4() { 32 } else { 128 };
         for port in range.ports {

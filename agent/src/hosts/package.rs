@@ -15,10 +15,11 @@ pub enum Package {
     Program(String),
 }
 
-/// From where packages of a kind are fetched, for `launch.fetch`; the public registries.
+/// What stands for the hosts that packages of a kind are fetched from, in a proposed `launch.fetch`: which they are is
+/// for the user to say (RFC 2606 reserves the domain).
 pub const REGISTRIES: &[(&str, &[&str])] = &[
-    ("npm", &["registry.npmjs.org"]),
-    ("python", &["pypi.org", "files.pythonhosted.org"]),
+    ("npm", &["fill-in.npm.example"]),
+    ("python", &["fill-in.python.example"]),
 ];
 
 /// A program that fetches or runs something else.

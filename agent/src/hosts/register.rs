@@ -320,7 +320,7 @@ fn launch(name: &str, stdio: &Stdio) -> String {
     text
 }
 
-/// The registries that the launcher fetches from: those that the environment names, else the public ones.
+/// The registries that the launcher fetches from: those that the environment names, else what is to be filled in.
 fn fetched(stdio: &Stdio) -> Vec<String> {
     const NAMED: &[(&str, &[&str])] = &[
         ("npm", &["npm_config_registry", "NPM_CONFIG_REGISTRY"]),

@@ -46,6 +46,16 @@ impl Calls {
         }
     }
 
+    /// How many calls of `server`, whose workloads `is_its` knows, are in flight.
+    pub fn in_flight(&self, server: &str, is_its: impl Fn(u32) -> bool) -> usize {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_it = table.iter().filter(|(callee, _)| match callee {
+            Callee::Server(name) => **name == *server,
+            Callee::Workload(number) => is_its(*number),
+        });
+        of_it.map(|(_, calls)| calls.len()).sum()
+    }
+
     /// What a request of a process of `server`, in this workload, was caused by, as things stand now.
     pub fn cause(&self, server: &str, workload: u32) -> Option<Cause> {
         let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);

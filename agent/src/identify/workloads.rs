@@ -1,14 +1,15 @@
 //! Workloads and their processes, as the supervisor attests them.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use exeat_policy::Workload as PolicyWorkload;
+use exeat_policy::{Caller, Workload as PolicyWorkload};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::audit::record::{Workload as Recorded, WorkloadKind};
 use crate::audit::{Shared, Text};
-use crate::channel::{Kind, Process, Workload};
+use crate::channel::{FIRST_USER, Kind, Process, Workload};
 use crate::telemetry::clock;
 
 /// Processes that are remembered; past it the oldest knowledge is not replaced, and records say less.
@@ -28,6 +29,8 @@ pub struct Known {
     /// The section of its records where the process is not known.
     recorded: Shared<Recorded>,
     exchanges: Arc<Semaphore>,
+    /// A user's processes that are in no workload.
+    unmanaged: bool,
 }
 
 impl Known {
@@ -36,23 +39,40 @@ impl Known {
         Arc::clone(&self.exchanges).try_acquire_owned().ok()
     }
 
-    /// The form that policy judges.
-    pub fn judged(&self) -> PolicyWorkload<'_> {
-        match self.workload.kind {
+    /// The form that policy judges; none for a user's processes.
+    pub fn judged(&self) -> Option<PolicyWorkload<'_>> {
+        (!self.unmanaged).then_some(match self.workload.kind {
             Kind::Server => PolicyWorkload::Server(&self.workload.name),
             Kind::Host => PolicyWorkload::Host(&self.workload.name),
+        })
+    }
+
+    /// The caller that policy judges where nothing is known of the process but its workload.
+    pub fn caller(&self) -> Caller<'_> {
+        let user = self.unmanaged.then_some(self.workload.name.as_str());
+        Caller {
+            workload: self.judged(),
+            user,
+            fetching: false,
         }
     }
 
     /// The server's name, if it is a server.
     pub fn server(&self) -> Option<&str> {
-        (self.workload.kind == Kind::Server).then_some(self.workload.name.as_str())
+        let server = self.workload.kind == Kind::Server && !self.unmanaged;
+        server.then_some(self.workload.name.as_str())
     }
 }
+
+/// Users whose processes outside every workload use servers that listen here.
+const USERS: usize = 4096;
 
 #[derive(Debug, Default)]
 struct State {
     workloads: HashMap<u32, Arc<Known>>,
+    /// By number; of users whose processes are in no workload.
+    users: HashMap<u32, Arc<Known>>,
+    numbers: HashMap<u32, u32>,
     processes: HashMap<u32, (u32, Shared<Recorded>)>,
 }
 
@@ -83,6 +103,7 @@ impl Workloads {
         let known = Arc::new(Known {
             recorded: recorded.into(),
             exchanges: Arc::new(Semaphore::new(EXCHANGES)),
+            unmanaged: false,
             since,
             workload,
         });
@@ -91,6 +112,56 @@ impl Workloads {
             .workloads
             .insert(known.workload.number, Arc::clone(&known));
         known
+    }
+
+    /// The processes of a user that are in no workload, as something that connections and counts belong to. `None`:
+    /// too many users did that already.
+    pub fn user(&self, uid: u32, name: Option<&str>) -> Option<Arc<Known>> {
+        let name = name.map_or_else(|| format!("uid {uid}"), str::to_owned);
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let number = match state.numbers.get(&uid) {
+            Some(number) => *number,
+            None if state.numbers.len() < USERS => {
+                let next = u32::try_from(state.numbers.len()).ok()?;
+                let number = FIRST_USER.checked_add(next)?;
+                state.numbers.insert(uid, number);
+                number
+            }
+            None => return None,
+        };
+        if let Some(known) = state.users.get(&number)
+            && known.workload.name == name
+        {
+            return Some(Arc::clone(known));
+        }
+        let workload = Workload {
+            number,
+            name,
+            // Without a meaning here.
+            kind: Kind::Host,
+            cgroup: PathBuf::new(),
+            cgroup_id: 0,
+            pid: None,
+            uid,
+            exe: PathBuf::new(),
+            args: Vec::new(),
+            started_by: None,
+            placeholders: Vec::new(),
+        };
+        let recorded = Recorded {
+            kind: WorkloadKind::Unmanaged,
+            uid: Some(uid),
+            ..Recorded::default()
+        };
+        let known = Arc::new(Known {
+            recorded: recorded.into(),
+            exchanges: Arc::new(Semaphore::new(EXCHANGES)),
+            unmanaged: true,
+            since: clock::wall(),
+            workload,
+        });
+        state.users.insert(number, Arc::clone(&known));
+        Some(known)
     }
 
     /// Forgets a workload and its processes.
@@ -152,7 +223,8 @@ impl Workloads {
     /// The workload of a number.
     pub fn get(&self, number: u32) -> Option<Arc<Known>> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        state.workloads.get(&number).cloned()
+        let known = state.workloads.get(&number);
+        known.or_else(|| state.users.get(&number)).cloned()
     }
 
     /// Every workload.

@@ -1,5 +1,6 @@
 //! Intake: whose connection was accepted, and what it was meant for, as the kernel says.
 
+use std::fs;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,12 +9,15 @@ use exeat_policy::Caller;
 use thiserror::Error;
 use tokio::net::TcpStream;
 
-use crate::audit::record::{Cause, Identity, Workload as RecordedWorkload};
+use crate::audit::record::{Cause, Identity, Workload as RecordedWorkload, WorkloadKind};
 use crate::audit::{Shared, Text};
 use crate::identify::calls::Calls;
 use crate::identify::live::{Live, Registered};
 use crate::identify::users::Users;
 use crate::identify::workloads::{Known, Workloads};
+
+/// Bytes of an unmanaged client's arguments that records show.
+const ARGUMENTS: usize = 4096;
 
 /// What intake asks.
 #[derive(Debug)]
@@ -39,12 +43,13 @@ pub enum Acts {
     User,
 }
 
-/// An actor that the kernel attests.
+/// An actor that the kernel attests: a process of a managed workload, or of a user.
 #[derive(Debug, Clone)]
 pub struct Actor {
     /// As whom it is judged.
     pub acts: Acts,
-    /// Its workload; of a process that nobody manages, the workload that it started.
+    /// Its workload; of a process that nobody manages, the workload that it started, or what stands for its user's
+    /// processes.
     pub known: Arc<Known>,
     /// Its user's name, where there is one.
     pub user: Option<Arc<str>>,
@@ -84,6 +89,9 @@ pub enum Stranger {
         /// The bound.
         most: usize,
     },
+    /// More users than are told apart.
+    #[error("a connection of one user more than are told apart")]
+    TooManyUsers,
     /// The kernel could not be asked.
     #[error("asking the kernel for the destination")]
     Kernel(#[source] KernelError),
@@ -101,29 +109,55 @@ impl Intake {
             uid,
             port,
             address,
+            cgroup,
             ..
         } = self
             .kernel
             .origin(stream)
             .map_err(Stranger::Kernel)?
             .ok_or(Stranger::NotRedirected)?;
-        let registered =
-            self.live
-                .register(workload, port, self.most)
-                .ok_or(Stranger::TooMany {
-                    workload,
-                    most: self.most,
-                })?;
-        let actor = self
-            .actor(workload, tgid, uid)
-            .await
-            .ok_or(Stranger::UnknownWorkload(workload))?;
+        let actor = if workload == 0 {
+            self.user(tgid, uid, cgroup)
+                .await
+                .ok_or(Stranger::TooManyUsers)?
+        } else {
+            self.actor(workload, tgid, uid)
+                .await
+                .ok_or(Stranger::UnknownWorkload(workload))?
+        };
+        let holder = actor.number();
+        let registered = self
+            .live
+            .register(holder, port, self.most)
+            .ok_or(Stranger::TooMany {
+                workload: holder,
+                most: self.most,
+            })?;
         let address = address.ip();
         Ok(Arrived {
             actor,
             address,
             port,
             registered,
+        })
+    }
+
+    /// The process `pid` of the user `uid`, in no workload and in this cgroup.
+    async fn user(&self, pid: u32, uid: u32, cgroup: u64) -> Option<Actor> {
+        let user = self.users.name(uid).await;
+        let known = self.workloads.user(uid, user.as_deref())?;
+        let identity = Identity {
+            verified_by: Text::fixed("kernel"),
+            user: user.as_deref().map(Text::new),
+            uid: Some(uid),
+            ..Identity::default()
+        };
+        Some(Actor {
+            acts: Acts::User,
+            known,
+            user,
+            process: client(pid, uid, cgroup).into(),
+            identity: identity.into(),
         })
     }
 
@@ -154,7 +188,7 @@ impl Actor {
     pub fn caller(&self) -> Caller<'_> {
         Caller {
             workload: match self.acts {
-                Acts::Workload => Some(self.known.judged()),
+                Acts::Workload => self.known.judged(),
                 Acts::User => None,
             },
             user: self.user.as_deref(),
@@ -174,5 +208,38 @@ impl Actor {
     /// The workload's number.
     pub fn number(&self) -> u32 {
         self.known.workload.number
+    }
+}
+
+/// What an unprivileged look tells of a process that may be gone by now, or another's. The kernel attests its
+/// number, user and cgroup; the rest is shown only while the process is that user's.
+fn client(pid: u32, uid: u32, cgroup: u64) -> RecordedWorkload {
+    let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let status = read("status");
+    let own = String::from_utf8_lossy(&status).lines().find_map(|line| {
+        line.strip_prefix("Uid:")?
+            .split_whitespace()
+            .next()?
+            .parse()
+            .ok()
+    }) == Some(uid);
+    let (name, arguments) = if own {
+        (read("comm"), read("cmdline"))
+    } else {
+        (Vec::new(), Vec::new())
+    };
+    let arguments = arguments.get(..ARGUMENTS).unwrap_or(&arguments);
+    RecordedWorkload {
+        name: Text::from(String::from_utf8_lossy(&name).trim_end()),
+        kind: WorkloadKind::Unmanaged,
+        cgroup: Some(cgroup),
+        pid: Some(pid),
+        args: arguments
+            .split(|byte| *byte == 0)
+            .filter(|argument| !argument.is_empty())
+            .map(|argument| Text::from(String::from_utf8_lossy(argument).as_ref()))
+            .collect(),
+        uid: Some(uid),
+        ..RecordedWorkload::default()
     }
 }

@@ -13,6 +13,8 @@ pub enum Refusal<'a> {
     BodyType,
     /// Policy does not allow it, or nothing allows it.
     Denied,
+    /// An administrator has disconnected the server.
+    Disconnected,
     /// Policy wants it run dry, which cannot be done.
     DryRun,
     /// A header that repeats the body says something else, or is missing.
@@ -139,6 +141,7 @@ impl Refusal<'_> {
             Refusal::AuditUnavailable => row("audit_unavailable", S::SERVICE_UNAVAILABLE, S::OK, UNAVAILABLE, "nothing can be recorded at present, so nothing is let through"),
             Refusal::BodyType => row("unsupported_body", S::UNSUPPORTED_MEDIA_TYPE, S::UNSUPPORTED_MEDIA_TYPE, BODY_TYPE, "the body must be application/json in UTF-8 without content coding"),
             Refusal::Denied => row("denied", S::FORBIDDEN, S::OK, DENIED, "not permitted"),
+            Refusal::Disconnected => row("server_disconnected", S::FORBIDDEN, S::OK, DENIED, "this server was disconnected by an administrator: do not retry"),
             Refusal::DryRun => row("dry_run_unavailable", S::FORBIDDEN, S::OK, DENIED, "is to be run dry, which this version cannot do"),
             Refusal::HeaderMismatch => row("header_mismatch", S::BAD_REQUEST, S::BAD_REQUEST, HEADER_MISMATCH, "a header disagrees with the message"),
             Refusal::Hidden(subject, _) => match subject {

@@ -18,6 +18,7 @@ fn all() -> Vec<Refusal<'static>> {
         Refusal::AuditUnavailable,
         Refusal::BodyType,
         Refusal::Denied,
+        Refusal::Disconnected,
         Refusal::DryRun,
         Refusal::HeaderMismatch,
         Refusal::Hidden(Subject::Method, "x/y"),
@@ -55,6 +56,7 @@ fn all() -> Vec<Refusal<'static>> {
             Refusal::AuditUnavailable
             | Refusal::BodyType
             | Refusal::Denied
+            | Refusal::Disconnected
             | Refusal::DryRun
             | Refusal::HeaderMismatch
             | Refusal::Hidden(..)

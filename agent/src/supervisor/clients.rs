@@ -20,6 +20,12 @@ impl Supervisor {
                     self.ask_run(client, run).await;
                 }
                 Command::Reload => self.reload(Some(client.responder)).await,
+                Command::ServerDisconnect(order) => {
+                    self.disconnect(client.responder, &client.peer, order).await;
+                }
+                Command::ServerReconnect(order) => {
+                    self.reconnect(client.responder, &client.peer, order).await;
+                }
                 Command::Canary => self.canary(client.responder).await,
                 _ => {
                     fail(

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::cgroups::Tree;
 use super::error::DaemonError;
 use super::gate_life::{Backoff, GateLife, GatePlan};
+use super::guarding::Guarding;
 use super::notify::notify;
 use super::placing::{Found, UnitWatch};
 use super::policy_files::{Policy, Watch};
@@ -24,6 +25,7 @@ use super::processes::{Hashes, Processes};
 use super::runs::Asked;
 use super::serving::{Offer, Over};
 use super::settle::Settling;
+use super::severing::Disconnections;
 use super::signing::Signing;
 use super::start::{Inheritance, Material};
 use super::workloads::Workloads;
@@ -88,6 +90,8 @@ pub(super) struct Supervisor {
     pub(super) started: Timestamp,
     restart_at: Option<Instant>,
     pub(super) missing_links: Vec<String>,
+    pub(super) disconnections: Disconnections,
+    pub(super) guarding: Guarding,
     process_messages: u32,
     gate_messages: u32,
     received: Option<mpsc::Receiver<Happening>>,
@@ -160,6 +164,7 @@ impl Supervisor {
             cause,
         })?;
         let mut supervisor = Self {
+            disconnections: Disconnections::load(&parts.config.state_dir)?,
             parts,
             generation: 1,
             loaded: clock::wall(),
@@ -181,6 +186,7 @@ impl Supervisor {
             started: clock::wall(),
             restart_at: None,
             missing_links: Vec::new(),
+            guarding: Guarding::default(),
             process_messages: PROCESS_MESSAGES,
             gate_messages: GATE_MESSAGES,
             hashing: Arc::new(Semaphore::new(HASHES)),
@@ -407,6 +413,7 @@ impl Supervisor {
             self.gate_ended("it was silent for too long").await;
         }
         self.refuse_overdue(now);
+        self.sever_overdue().await;
         self.find_cgroups().await;
         self.sweep().await;
         self.look_at_links().await;
@@ -459,6 +466,7 @@ impl Supervisor {
             proxy_credentials: parts.material.proxy_credentials.clone(),
             workloads: self.workloads.records(),
             processes: self.processes.all(),
+            disconnected: self.disconnections.all(),
             proxy_port: parts.inheritance.listening.proxy_port,
             dns_port: parts.inheritance.listening.dns_port,
         }
@@ -529,6 +537,7 @@ impl Supervisor {
             ToSupervisor::RunVerdict { request, verdict } => self.verdict(request, verdict).await,
             ToSupervisor::Settled { number, fault } => self.settled(number, fault),
             ToSupervisor::SessionOver { number } => self.session_over(number),
+            ToSupervisor::Severed { server } => self.severed(&server).await,
             ToSupervisor::Health(health) => gate.health = health,
             ToSupervisor::Stopped => self.gate_ended("it stopped of its own accord").await,
         }

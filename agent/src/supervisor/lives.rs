@@ -38,7 +38,7 @@ impl Supervisor {
             let live = self.describe(&cgroup, number, id)?;
             self.workloads.add(live);
         }
-        Ok(())
+        Ok(self.agree_on_cuts()?)
     }
 
     fn manage_new(&mut self, cgroup: &Path) -> Result<u32, DaemonError> {

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use exeat_ebpf::{Event, destroy_connections};
+use exeat_ebpf::{Event, Waiting, destroy_connections};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::process::Signal;
 use tokio::io::unix::AsyncFd;
@@ -78,8 +78,9 @@ impl Supervisor {
         });
     }
 
-    /// Manages the cgroups that policy names and that exist.
+    /// Guards the places and manages the cgroups that policy names and that exist.
     pub(super) async fn find_cgroups(&mut self) {
+        self.guard().await;
         let root = self.parts.tree.root.clone();
         let named: Vec<Subject> = subjects(&self.parts.policy.set)
             .into_iter()
@@ -104,7 +105,7 @@ impl Supervisor {
 
     async fn take_cgroup(&mut self, subject: &Subject, cgroup: &Path) {
         let taken = match cgroups::id(cgroup) {
-            Ok(id) => self.manage(cgroup, id).map(|number| (number, id)),
+            Ok(id) => self.manage(subject, cgroup, id).map(|number| (number, id)),
             Err(error) => Err(chain(&error)),
         };
         let (number, id) = match taken {
@@ -126,19 +127,22 @@ impl Supervisor {
             processes,
         )
         .await;
-        cut_old(number, cgroup);
+        // The programs of this cgroup judge what comes to the listeners that were created in it.
+        cut_old(number, cgroup, Waiting::Kept);
     }
 
     /// Manages a cgroup, under the number that it may have from an earlier daemon.
-    fn manage(&mut self, cgroup: &Path, id: u64) -> Result<u32, String> {
+    fn manage(&mut self, subject: &Subject, cgroup: &Path, id: u64) -> Result<u32, String> {
         let known = self.parts.kernel.managed().map_err(|e| chain(&e))?;
         if let Some((_, number)) = known.into_iter().find(|(of, _)| *of == id) {
+            self.cut_if_disconnected(&subject.name, subject.kind, number)?;
             return Ok(number);
         }
         let number = self
             .workloads
             .number()
             .ok_or("there are too many workloads")?;
+        self.cut_if_disconnected(&subject.name, subject.kind, number)?;
         self.parts
             .kernel
             .manage(cgroup, number)
@@ -204,7 +208,7 @@ impl Supervisor {
             Ok(Some((live, processes))) => {
                 let (number, cgroup) = (live.record.number, live.record.cgroup.clone());
                 self.announce(live, processes).await;
-                cut_old(number, &cgroup);
+                cut_old(number, &cgroup, Waiting::Destroyed);
                 Placed::In(self.settle(number).await)
             }
             Err(error) => {
@@ -227,6 +231,7 @@ impl Supervisor {
             .workloads
             .number()
             .ok_or("there are too many workloads")?;
+        self.cut_if_disconnected(&found.name, found.kind, number)?;
         let name = super::runs::file_name(&found.name);
         let cgroup = self.parts.tree.add(&name, number).map_err(|e| chain(&e))?;
         let id = cgroups::id(&cgroup).map_err(|e| chain(&e));
@@ -271,8 +276,8 @@ impl Supervisor {
 }
 
 /// Ends the connections that are older than management.
-fn cut_old(number: u32, cgroup: &Path) {
-    match destroy_connections(cgroup) {
+fn cut_old(number: u32, cgroup: &Path, waiting: Waiting) {
+    match destroy_connections(cgroup, waiting) {
         Ok(count) => tracing::info!(number, count, "older connections were closed"),
         // The kernel refuses their use anyway: they are nobody's.
         Err(error) => {

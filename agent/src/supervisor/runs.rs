@@ -182,6 +182,11 @@ impl Supervisor {
             .server(&run.server)
             .ok_or_else(not_found)?;
         let launch = server.launch().ok_or_else(not_found)?.clone();
+        // Policy was asked a moment ago.
+        if self.disconnections.has(&run.server) {
+            let text = format!("`{}` was disconnected by an administrator", run.server);
+            return Err(Refusal(Code::Refused, text));
+        }
         let invalid = |text: String| Refusal(Code::Invalid, text);
         let user = launch.user.clone().unwrap_or_else(|| uid.to_string());
         let user = accounts::find(&user).map_err(|e| invalid(chain(&e)))?;

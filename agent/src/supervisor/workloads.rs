@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::channel::Workload;
+use crate::channel::{FIRST_USER, Workload};
 use crate::control::peer::{CgroupRole, Cgroups};
 
 /// Workloads at once.
@@ -53,6 +53,9 @@ impl Workloads {
             return None;
         }
         let number = self.next;
+        if number >= FIRST_USER {
+            return None;
+        }
         self.next = number.checked_add(1)?;
         Some(number)
     }

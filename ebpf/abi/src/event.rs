@@ -40,6 +40,8 @@ pub mod kind {
     pub mod refused {
         /// The rules allow it, but no socket of the gate's waits for it.
         pub const NO_GATE: u32 = 1;
+        /// The workload is cut off.
+        pub const CUT: u32 = 2;
     }
 
     /// Values of [`Event::detail`](super::Event::detail) in drops.
@@ -54,6 +56,10 @@ pub mod kind {
         pub const PROTOCOL: u32 = 4;
         /// The socket's workload is not known.
         pub const UNKNOWN_WORKLOAD: u32 = 5;
+        /// The workload is cut off.
+        pub const CUT: u32 = 6;
+        /// A connection to a workload that the gate did not open.
+        pub const NOT_BY_GATE: u32 = 7;
     }
 }
 

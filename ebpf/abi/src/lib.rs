@@ -13,8 +13,8 @@ mod socket;
 pub use config::{Config, MAX_LEVEL, levels};
 pub use event::{ARGV_LENGTH, COMM_LENGTH, EXE_LENGTH, Event, Execution, kind};
 pub use socket::{
-    Address, Destination, DnsKey, DnsSource, Listener, Origin, Owner, Range, Tuple, action, family,
-    protocol,
+    Address, Destination, DnsKey, DnsSource, Endpoint, Listener, Origin, Owner, Range, Tuple,
+    action, family, guard, protocol,
 };
 
 /// Version of all layouts in this crate; part of the directory that maps and links are pinned in.
@@ -29,6 +29,8 @@ pub const MAX_DESTINATIONS: u32 = 262_144;
 pub const MAX_RANGES: u32 = 16_384;
 /// Largest number of permitted listeners, over all workloads.
 pub const MAX_LISTENERS: u32 = 1_024;
+/// Largest number of guarded addresses and ports.
+pub const MAX_GUARDED: u32 = 16_384;
 /// Largest number of managed cgroups.
 pub const MAX_MANAGED: u32 = 4_096;
 /// Largest number of watched executables.
@@ -73,6 +75,7 @@ pod!(
     Destination,
     DnsKey,
     DnsSource,
+    Endpoint,
     Event,
     Execution,
     File,
@@ -90,6 +93,7 @@ const _: () = {
     assert!(size_of::<Destination>() == 24);
     assert!(size_of::<DnsKey>() == 20);
     assert!(size_of::<DnsSource>() == 32);
+    assert!(size_of::<Endpoint>() == 20);
     assert!(size_of::<Event>() == 96);
     assert!(size_of::<Execution>() == 96 + 16 + 8 + EXE_LENGTH + ARGV_LENGTH);
     assert!(size_of::<File>() == 16);

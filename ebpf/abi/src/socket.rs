@@ -27,6 +27,17 @@ pub mod action {
     pub const DIRECT: u32 = 2;
 }
 
+/// Values of the map `GUARDED`.
+pub mod guard {
+    /// Under [`Endpoint::any`]: some address of this machine is guarded at the port.
+    pub const PORT: u32 = 1;
+    /// A server of the register listens here: whoever connects is sent to the gate.
+    pub const SERVER: u32 = 2;
+    /// An address of this machine: whoever connects is sent to the gate, if what listens there is a
+    /// workload's.
+    pub const LOCAL: u32 = 3;
+}
+
 /// An address in network byte order; IPv4 as `::ffff:a.b.c.d`.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -79,7 +90,8 @@ impl Origin {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
-    /// Number of the workload that owns the socket; never zero.
+    /// Number of the workload that owns the socket; 0 where a process that is not managed connects
+    /// to a guarded address.
     pub workload: u32,
     /// Thread group (process) that called connect or sendmsg.
     pub tgid: u32,
@@ -141,6 +153,27 @@ pub struct Listener {
     pub address: Address,
 }
 
+/// Key of the map `GUARDED`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// Address; `::` stands for the port itself.
+    pub address: Address,
+    /// Port.
+    pub port: u32,
+}
+
+impl Endpoint {
+    /// The key that says whether anything at a port is guarded.
+    #[must_use]
+    pub const fn any(port: u16) -> Self {
+        Self {
+            address: Address([0; 16]),
+            port: port as u32,
+        }
+    }
+}
+
 /// Value of the socket storage `OWNER`: who created a socket.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -155,7 +188,7 @@ pub struct Owner {
     pub pad: u32,
 }
 
-/// Key of the map `TUPLE`: the client's end of a redirected connection.
+/// Key of the map `TUPLE`: the client's end of a connection on its way to the gate.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tuple {

@@ -21,10 +21,10 @@ mod socket_diag;
 
 pub use error::KernelError;
 pub use event::{Event, EventKind, EventStream, Execution};
-pub use exeat_ebpf_abi::{Address, Origin};
+pub use exeat_ebpf_abi::{Address, Origin, kind};
 pub use gate::{Action, DnsSource, Gate, GateMap, Protocol};
 pub use kernel::{Kernel, Settings};
 pub use layout::Layout;
 pub use logs::Logs;
 pub use probe::{Features, Missing, probe};
-pub use socket_diag::destroy_connections;
+pub use socket_diag::{Waiting, destroy_connections};

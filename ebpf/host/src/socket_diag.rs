@@ -18,6 +18,9 @@ const ERROR: u16 = 2;
 const DONE: u16 = 3;
 const ATTRIBUTE_CGROUP: u16 = 21;
 const HEADER: usize = 16;
+// include/net/tcp_states.h; a UDP socket is established or closed.
+const TCP_CLOSE: u8 = 7;
+const TCP_LISTEN: u8 = 10;
 /// Length of `struct inet_diag_sockid`.
 const ID: usize = 48;
 /// Length of `struct inet_diag_msg`.
@@ -25,14 +28,23 @@ const ANSWER: usize = 72;
 /// Where the inode stands in it.
 const INODE: usize = 68;
 
-/// Destroys every TCP and UDP socket, listeners too, that was created in `cgroup` or below, or that
-/// a process there holds, in this network namespace. Returns how many.
+/// What becomes of sockets that wait for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// They are destroyed as well.
+    Destroyed,
+    /// Those that were created in the cgroup stay: its programs judge what comes to them.
+    Kept,
+}
+
+/// Destroys every TCP and UDP socket that was created in `cgroup` or below, or that a process there
+/// holds, in this network namespace. Returns how many.
 ///
 /// The processes keep the descriptors; what they do with them next meets the programs.
 ///
 /// # Errors
 /// The kernel cannot (`CONFIG_INET_DIAG_DESTROY`), or the caller may not.
-pub fn destroy_connections(cgroup: &Path) -> Result<usize, KernelError> {
+pub fn destroy_connections(cgroup: &Path, waiting: Waiting) -> Result<usize, KernelError> {
     let failed = |cause| KernelError::path("destroy the connections of", cgroup, cause);
     let members = Members::of(cgroup)?;
     let mut destroyed = 0;
@@ -40,7 +52,8 @@ pub fn destroy_connections(cgroup: &Path) -> Result<usize, KernelError> {
         for protocol in [libc::IPPROTO_TCP, libc::IPPROTO_UDP] {
             let kind = [byte(family), byte(protocol)];
             for socket in sockets(kind).map_err(|cause| explained(cause, failed))? {
-                let matters = members.have(&socket);
+                let kept = waiting == Waiting::Kept && socket.waits() && members.made(&socket);
+                let matters = !kept && members.have(&socket);
                 if matters && destroy(kind, &socket.id).map_err(|cause| explained(cause, failed))? {
                     destroyed += 1;
                 }
@@ -72,10 +85,18 @@ fn byte(constant: libc::c_int) -> u8 {
 
 /// What is known of a socket.
 struct Socket {
+    state: u8,
     id: Vec<u8>,
     inode: u32,
     /// Where it was created, if the kernel tells (Linux 5.8).
     cgroup: Option<u64>,
+}
+
+impl Socket {
+    /// A listener, or a UDP socket without a peer.
+    const fn waits(&self) -> bool {
+        matches!(self.state, TCP_LISTEN | TCP_CLOSE)
+    }
 }
 
 /// The cgroups concerned, and the sockets that processes there hold.
@@ -101,11 +122,15 @@ impl Members {
         Ok(members)
     }
 
-    fn have(&self, socket: &Socket) -> bool {
+    /// Created in one of the cgroups.
+    fn made(&self, socket: &Socket) -> bool {
         socket
             .cgroup
             .is_some_and(|cgroup| self.cgroups.contains(&cgroup))
-            || (socket.inode != 0 && self.inodes.contains(&socket.inode))
+    }
+
+    fn have(&self, socket: &Socket) -> bool {
+        self.made(socket) || (socket.inode != 0 && self.inodes.contains(&socket.inode))
     }
 }
 
@@ -221,6 +246,7 @@ fn status(body: &[u8]) -> io::Result<()> {
 }
 
 fn socket(body: &[u8]) -> Option<Socket> {
+    let state = *body.get(1)?;
     let id = body.get(4..4 + ID)?.to_vec();
     let inode = number(body, INODE)?;
     let mut attributes = body.get(ANSWER..).unwrap_or_default();
@@ -238,7 +264,12 @@ fn socket(body: &[u8]) -> Option<Socket> {
             .get(length.next_multiple_of(4)..)
             .unwrap_or_default();
     }
-    Some(Socket { id, inode, cgroup })
+    Some(Socket {
+        state,
+        id,
+        inode,
+        cgroup,
+    })
 }
 
 fn number(bytes: &[u8], at: usize) -> Option<u32> {

@@ -24,12 +24,14 @@ pub fn mapped(word: u32) -> Words {
 #[inline(always)]
 pub fn address(words: Words) -> Address {
     // Both are sixteen bytes without a rule on their values.
+    // SAFETY: both are sixteen bytes, and every value of them is valid.
     Address(unsafe { core::mem::transmute::<Words, [u8; 16]>(words) })
 }
 
 /// As the kernel's contexts hold it.
 #[inline(always)]
 pub fn words(address: Address) -> Words {
+    // SAFETY: both are sixteen bytes, and every value of them is valid.
     unsafe { core::mem::transmute::<[u8; 16], Words>(address.0) }
 }
 
@@ -81,6 +83,7 @@ impl Target {
     #[inline(always)]
     pub fn words<const V6: bool>(&self) -> Words {
         let sa = self.0;
+        // SAFETY: a field of the context that the kernel called this program with; the verifier checks place and width.
         unsafe {
             if V6 {
                 [
@@ -97,17 +100,20 @@ impl Target {
 
     #[inline(always)]
     pub fn port(&self) -> u16 {
+        // SAFETY: a field of the context that the kernel called this program with; the verifier checks place and width.
         u16::from_be(unsafe { ptr::read_volatile(&raw const (*self.0).user_port) } as u16)
     }
 
     #[inline(always)]
     pub fn set_port(&self, port: u16) {
+        // SAFETY: a field of the context that the kernel called this program with; the verifier checks place and width.
         unsafe { ptr::write_volatile(&raw mut (*self.0).user_port, u32::from(port.to_be())) }
     }
 
     #[inline(always)]
     pub fn set<const V6: bool>(&self, words: Words) {
         let sa = self.0;
+        // SAFETY: a field of the context that the kernel called this program with; the verifier checks place and width.
         unsafe {
             if V6 {
                 ptr::write_volatile(&raw mut (*sa).user_ip6[0], words[0]);
@@ -133,6 +139,7 @@ impl Target {
 
     #[inline(always)]
     pub fn protocol(&self) -> u32 {
+        // SAFETY: a field of the context that the kernel called this program with; the verifier checks place and width.
         unsafe { ptr::read_volatile(&raw const (*self.0).protocol) }
     }
 }

@@ -1,11 +1,12 @@
 //! `connect`: TCP goes to the gate or nowhere, DNS to the resolver, other UDP waits for its packets.
 
 use crate::address::{Target, Words, address, is_loopback, specific};
+use crate::guard;
 use crate::listener::is_the_gates;
 use crate::maps::{CLIENT, Storage, config, set_retval};
 use crate::report::{Refusal, by_process};
 use crate::rule::action_for;
-use crate::workload::{Subject, subject};
+use crate::workload::{Subject, is_cut, subject};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::{
     bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_ns,
@@ -35,6 +36,7 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
 #[inline(always)]
 pub fn refuse() -> i32 {
     if set_retval() != 0 {
+        // SAFETY: a helper that takes a number, allowed in this program type where `set_retval` says so.
         unsafe { generated::bpf_set_retval(-ECONNREFUSED) };
     }
     REFUSE
@@ -69,6 +71,7 @@ impl Call<'_> {
     /// The call is made where the gate listens.
     #[inline(always)]
     pub fn is_at_home(&self) -> bool {
+        // SAFETY: the context is the one that the kernel called this program with.
         let cookie = unsafe { generated::bpf_get_netns_cookie(self.ctx.as_ptr()) };
         self.config.netns != 0 && cookie == self.config.netns
     }
@@ -101,10 +104,12 @@ impl Call<'_> {
             };
             return self.refuse(kind, kind::refused::NO_GATE);
         }
+        // SAFETY: a field of the context that the kernel called this program with, of one type in every variant of the union.
         let sk = unsafe { (*self.ctx.sock_addr).__bindgen_anon_1.sk };
         if sk.is_null() {
             return refuse();
         }
+        // SAFETY: the socket is what the kernel gave this program, and not null.
         let origin = unsafe { Storage(&CLIENT).make(sk) };
         if origin.is_null() {
             aya_log_ebpf::warn!(self.ctx, "no memory for a socket's destination: refused");
@@ -118,10 +123,14 @@ impl Call<'_> {
             family: if V6 { family::V6 } else { family::V4 },
             protocol: self.protocol,
             address: address(self.words),
+            // SAFETY: a helper without arguments.
             cgroup: unsafe { bpf_get_current_cgroup_id() },
+            // SAFETY: the context is the one that the kernel called this program with.
             cookie: unsafe { generated::bpf_get_socket_cookie(self.ctx.as_ptr()) },
+            // SAFETY: a helper without arguments.
             at_ns: unsafe { bpf_ktime_get_ns() },
         };
+        // SAFETY: not null, and plain data that lives as long as the socket.
         unsafe { *origin = note };
         self.target.set_loopback::<V6>(self.words, port);
         PASS
@@ -146,12 +155,15 @@ fn connect<const V6: bool>(ctx: &SockAddrContext) -> i32 {
         protocol,
     };
     match subject(ctx.sock_addr) {
-        Subject::Nobody => return unmanaged(&call),
+        Subject::Nobody => return unmanaged::<V6>(&call),
         Subject::Workload(workload) => call.workload = workload,
         Subject::Foreign { workload, owner } => {
             call.workload = workload;
             return call.refuse(kind::FOREIGN_SOCKET, owner);
         }
+    }
+    if is_cut(call.workload) {
+        return call.refuse(kind::REFUSED_CONNECT, kind::refused::CUT);
     }
     match protocol {
         protocol::TCP => tcp::<V6>(&call),
@@ -163,15 +175,14 @@ fn connect<const V6: bool>(ctx: &SockAddrContext) -> i32 {
 /// The gate's port is for redirected connections. Nobody dials it, so that nobody can meet a note
 /// that another's connection left behind.
 #[inline(always)]
-fn unmanaged(call: &Call<'_>) -> i32 {
-    if call.protocol == protocol::TCP
-        && call.config.proxy_port != 0
-        && call.is_to(call.config.proxy_port)
-        && call.is_at_home()
-    {
+fn unmanaged<const V6: bool>(call: &Call<'_>) -> i32 {
+    if call.protocol != protocol::TCP {
+        return PASS;
+    }
+    if call.config.proxy_port != 0 && call.is_to(call.config.proxy_port) && call.is_at_home() {
         return call.refuse(kind::PROXY_DIALLED, 0);
     }
-    PASS
+    guard::unmanaged::<V6>(call)
 }
 
 #[inline(always)]

@@ -2,10 +2,10 @@
 
 use crate::address::{Words, address, is_loopback};
 use crate::maps::{CLIENT, DNS_SOURCE, LISTEN, Storage, config};
-use crate::packet::{Odd, Packet, is_on_loopback, parse};
+use crate::packet::{Odd, Packet, begins, is_on_loopback, parse};
 use crate::report::{Refusal, by_packet};
 use crate::rule::may_pass_directly;
-use crate::workload::of_socket;
+use crate::workload::{is_cut, of_socket};
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated;
 use aya_ebpf::macros::cgroup_skb;
@@ -15,16 +15,16 @@ use exeat_ebpf_abi::{Address, Config, DnsKey, DnsSource, Listener, Owner, protoc
 
 const PASS: i32 = 1;
 const DROP: i32 = 0;
-const SYN: u8 = 0x02;
-const ACK: u8 = 0x10;
 
 /// The full socket that a packet belongs to, null if there is none.
 #[inline(always)]
 pub fn socket(ctx: &SkBuffContext) -> *mut bpf_sock {
+    // SAFETY: a field of the context that the kernel called this program with, of one type in every variant of the union.
     let sk = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
     if sk.is_null() {
         return sk;
     }
+    // SAFETY: the socket is the packet's own and not null.
     unsafe { generated::bpf_sk_fullsock(sk) }
 }
 
@@ -40,6 +40,7 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
             pad: 0,
         }
     } else {
+        // SAFETY: a full socket that the kernel gave this program, and not null.
         unsafe { of_socket(config, sk) }
     };
     let packet = match parse(&ctx) {
@@ -55,6 +56,8 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
     };
     let reason = if owner.workload == 0 {
         drop::UNKNOWN_WORKLOAD
+    } else if is_cut(owner.workload) {
+        drop::CUT
     } else if may_leave(&ctx, config, sk, owner, &packet) {
         return PASS;
     } else {
@@ -122,11 +125,13 @@ fn note_query(ctx: &SkBuffContext, sk: *mut bpf_sock, owner: Owner, packet: &Pac
         pad: 0,
         address: Address([0; 16]),
     };
+    // SAFETY: the socket is what the kernel gave this program, and not null.
     let asked = unsafe { Storage(&CLIENT).get(sk) };
     if asked.is_null() {
         // Only a rewritten call has business with the resolver.
         return false;
     }
+    // SAFETY: not null, and plain data that lives as long as the socket.
     unsafe {
         source.tgid = (*asked).tgid;
         source.uid = (*asked).uid;
@@ -144,10 +149,7 @@ fn note_query(ctx: &SkBuffContext, sk: *mut bpf_sock, owner: Owner, packet: &Pac
 /// The packet answers a connection to a permitted listener: it cannot open one.
 #[inline(always)]
 fn is_reply(ctx: &SkBuffContext, workload: u32, packet: &Packet) -> bool {
-    let Ok(flags) = ctx.load::<u8>(packet.transport + 13) else {
-        return false;
-    };
-    if flags & SYN != 0 && flags & ACK == 0 {
+    if begins(ctx, packet) {
         return false;
     }
     let exact = Listener {
@@ -160,5 +162,6 @@ fn is_reply(ctx: &SkBuffContext, workload: u32, packet: &Packet) -> bool {
         address: Address([0; 16]),
         ..exact
     };
+    // SAFETY: the value is a `u32`, read whole at once; a writer in user space replaces it whole.
     unsafe { LISTEN.get(&exact).is_some() || LISTEN.get(&any).is_some() }
 }

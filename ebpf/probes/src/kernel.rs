@@ -9,6 +9,7 @@ pub fn field<T: Copy>(base: *const u8, offset: u32, otherwise: T) -> T {
         return otherwise;
     }
     let place = base.wrapping_add(offset as usize).cast::<T>();
+    // SAFETY: the helper fails instead of faulting, whatever the address; a `T: Copy` of integers has no invalid value.
     unsafe { bpf_probe_read_kernel(place) }.unwrap_or(otherwise)
 }
 

@@ -7,11 +7,14 @@
 #![no_main]
 
 mod address;
+mod arrival;
 mod connect;
 mod egress;
+mod guard;
 mod ingress;
 mod kernel;
 mod listener;
+mod lookup;
 mod maps;
 mod name;
 mod packet;

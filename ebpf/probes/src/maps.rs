@@ -8,8 +8,8 @@ use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use core::ffi::c_void;
 use core::ptr;
 use exeat_ebpf_abi::{
-    Config, Destination, DnsKey, DnsSource, File, Listener, MAX_DESTINATIONS, MAX_LISTENERS,
-    MAX_MANAGED, MAX_RANGES, MAX_WATCHED, Origin, Owner, Tuple,
+    Config, Destination, DnsKey, DnsSource, Endpoint, File, Listener, MAX_DESTINATIONS,
+    MAX_GUARDED, MAX_LISTENERS, MAX_MANAGED, MAX_RANGES, MAX_WATCHED, Origin, Owner, Tuple,
 };
 
 /// One value: what the supervisor says.
@@ -18,6 +18,13 @@ pub static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 /// Cgroup id to workload.
 #[map]
 pub static MANAGED: HashMap<u64, u32> = HashMap::with_max_entries(MAX_MANAGED, 0);
+/// Workloads that are cut off from everything.
+#[map]
+pub static CUT: HashMap<u32, u32> = HashMap::with_max_entries(MAX_MANAGED, 0);
+/// Where servers listen whose clients pass the gate, whoever they are.
+#[map]
+pub static GUARDED: HashMap<Endpoint, u32> =
+    HashMap::with_max_entries(MAX_GUARDED, BPF_F_NO_PREALLOC);
 /// Addresses that workloads may reach.
 #[map]
 pub static ALLOW: HashMap<Destination, u32> =
@@ -41,7 +48,7 @@ pub static CLIENT: SkStorage<Origin> = SkStorage::new();
 /// What the client of an accepted socket asked for.
 #[btf_map]
 pub static ACCEPTED: SkStorage<Origin> = SkStorage::new();
-/// Redirected connections between their first packet and the gate's side being established.
+/// Redirected connections between their first packet's arrival and the gate's side being established.
 #[map]
 pub static TUPLE: LruHashMap<Tuple, Origin> = LruHashMap::with_max_entries(65_536, 0);
 /// Queries between their egress and the gate's question.
@@ -70,6 +77,7 @@ macro_rules! constants {
         #[inline(always)]
         pub fn $read() -> u32 {
             // Volatile: the compiler sees a zero, the verifier sees what the loader wrote.
+            // SAFETY: a `u32` of this program's own read-only data, which nothing writes after the load.
             unsafe { ptr::read_volatile(&raw const $name) }
         }
     )* };
@@ -132,6 +140,7 @@ impl<T> Storage<T> {
     /// `sk` is what the kernel gave this program as a socket.
     #[inline(always)]
     pub unsafe fn get<S>(&self, sk: *mut S) -> *mut T {
+        // SAFETY: the map is one of this program's; `sk` is as the caller promises; the helper copes with a socket that has no value.
         unsafe {
             aya_ebpf::helpers::generated::bpf_sk_storage_get(
                 self.map(),
@@ -149,6 +158,7 @@ impl<T> Storage<T> {
     /// `sk` is what the kernel gave this program as a socket.
     #[inline(always)]
     pub unsafe fn make<S>(&self, sk: *mut S) -> *mut T {
+        // SAFETY: the map is one of this program's; `sk` is as the caller promises; the helper copes with a socket that has no value.
         unsafe {
             aya_ebpf::helpers::generated::bpf_sk_storage_get(
                 self.map(),

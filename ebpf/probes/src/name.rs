@@ -39,14 +39,17 @@ fn show_asked<const V6: bool>(ctx: &SockAddrContext) -> i32 {
     if !is_loopback(target.words::<V6>()) {
         return PASS;
     }
+    // SAFETY: a field of the context that the kernel called this program with, of one type in every variant of the union.
     let sk = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk };
     if sk.is_null() {
         return PASS;
     }
+    // SAFETY: the socket is what the kernel gave this program, and not null.
     let origin = unsafe { Storage(&CLIENT).get(sk) };
     if origin.is_null() {
         return PASS;
     }
+    // SAFETY: not null, and plain data that lives as long as the socket.
     let (asked, port) = unsafe { ((*origin).address, (*origin).port) };
     target.set::<V6>(words(asked));
     target.set_port(port);

@@ -7,6 +7,8 @@ use exeat_ebpf_abi::protocol;
 
 const LOOPBACK_INTERFACE: u32 = 1;
 const ROUTING: u8 = 43;
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
 
 /// What is needed of a TCP or UDP packet.
 pub struct Packet {
@@ -38,7 +40,17 @@ const NOTHING: Odd = Odd {
 /// 127.0.0.1 over the wire.
 #[inline(always)]
 pub fn is_on_loopback(ctx: &SkBuffContext) -> bool {
+    // SAFETY: a field of the context that the kernel called this program with.
     unsafe { (*ctx.skb.skb).ifindex == LOOPBACK_INTERFACE }
+}
+
+/// The TCP packet opens a connection: SYN without ACK. One that cannot be read counts as one.
+#[inline(always)]
+pub fn begins(ctx: &SkBuffContext, packet: &Packet) -> bool {
+    let Ok(flags) = ctx.load::<u8>(packet.transport + 13) else {
+        return true;
+    };
+    flags & SYN != 0 && flags & ACK == 0
 }
 
 #[inline(always)]

@@ -34,7 +34,9 @@ fn event(kind: u32, workload: u32, task: *const u8, detail: u32) -> Event {
         family: 0,
         detail,
         address: Address([0; 16]),
+        // SAFETY: a helper without arguments.
         cgroup: unsafe { bpf_get_current_cgroup_id() },
+        // SAFETY: a helper without arguments.
         at_ns: unsafe { bpf_ktime_get_ns() },
         comm: bpf_get_current_comm().unwrap_or([0; 16]),
         started_ns: field(leader, maps::task_start(), 0),
@@ -57,8 +59,10 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
     };
     match current() {
         Some(workload) => execution(kind::EXEC, workload, task, bprm, file),
+        // SAFETY: the value is a `u32`, read whole at once; a writer in user space replaces it whole.
         None if unsafe { WATCHED.get(&file) }.is_some() => {
             // Pending before the new image runs: it stops on its way to user space.
+            // SAFETY: a helper that takes a number; the signal goes to the running process.
             let stopped = unsafe { generated::bpf_send_signal(SIGSTOP) };
             if stopped != 0 {
                 aya_log_ebpf::warn!(&ctx, "a watched executable could not be stopped");
@@ -77,6 +81,8 @@ fn execution(kind: u32, workload: u32, task: *const u8, bprm: *const u8, file: F
         return;
     };
     let out = entry.as_mut_ptr();
+    // SAFETY: `out` is the reservation's own room, of this size, and nobody else sees it before `submit`; the helpers that fill it fail
+    // instead of faulting. `exe` and `argv` are arrays of bytes, valid whatever they hold.
     unsafe {
         (*out).event = event(kind, workload, task, 0);
         (*out).file = file;

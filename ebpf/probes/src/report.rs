@@ -22,6 +22,7 @@ pub struct Refusal {
 #[inline(always)]
 pub fn lost(ring: u32) {
     if let Some(count) = LOST.get_ptr_mut(ring) {
+        // SAFETY: a value of this CPU's own; the program is not preempted by itself.
         unsafe { *count += 1 };
     }
 }
@@ -45,6 +46,7 @@ fn event(refusal: &Refusal) -> Event {
         detail: refusal.detail,
         address: Address(address(refusal.words).0),
         cgroup: 0,
+        // SAFETY: a helper without arguments.
         at_ns: unsafe { bpf_ktime_get_ns() },
         comm: [0; 16],
         started_ns: 0,
@@ -64,6 +66,7 @@ pub fn by_process(refusal: Refusal) {
     event.tgid = (task >> 32) as u32;
     event.tid = task as u32;
     event.uid = bpf_get_current_uid_gid() as u32;
+    // SAFETY: a helper without arguments.
     event.cgroup = unsafe { bpf_get_current_cgroup_id() };
     event.comm = bpf_get_current_comm().unwrap_or([0; 16]);
     entry.write(event);

@@ -15,6 +15,7 @@ pub fn action_for(workload: u32, words: Words, port: u16, protocol: u8) -> u32 {
         family: family_of(words),
         address: address(words),
     };
+    // SAFETY: the value is a `u32`, read whole at once; a writer in user space replaces it whole.
     if let Some(action) = unsafe { ALLOW.get(&exact) } {
         return *action;
     }
@@ -38,6 +39,7 @@ fn gate_lives() -> bool {
     let Some(beat) = HEARTBEAT.get(0) else {
         return false;
     };
+    // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     *beat != 0 && now.wrapping_sub(*beat) < HEARTBEAT_NS
 }

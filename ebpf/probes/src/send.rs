@@ -4,7 +4,7 @@ use crate::address::{Target, specific};
 use crate::connect::{Call, PASS};
 use crate::maps::{CLIENT, Storage, config};
 use crate::rule::may_pass_directly;
-use crate::workload::{Subject, subject};
+use crate::workload::{Subject, is_cut, subject};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use exeat_ebpf_abi::{family, kind, protocol};
@@ -44,6 +44,9 @@ fn send<const V6: bool>(ctx: &SockAddrContext) -> i32 {
             return call.refuse(kind::FOREIGN_SOCKET, owner);
         }
     }
+    if is_cut(call.workload) {
+        return call.refuse(kind::REFUSED_SEND, kind::refused::CUT);
+    }
     if protocol != protocol::UDP {
         return call.refuse(kind::REFUSED_SEND, 0);
     }
@@ -69,10 +72,13 @@ fn send<const V6: bool>(ctx: &SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn asked_before(ctx: &SockAddrContext) -> bool {
+    // SAFETY: a field of the context that the kernel called this program with, of one type in every variant of the union.
     let sk = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk };
     if sk.is_null() {
         return false;
     }
+    // SAFETY: the socket is what the kernel gave this program, and not null.
     let origin = unsafe { Storage(&CLIENT).get(sk) };
+    // SAFETY: not null, and plain data that lives as long as the socket.
     !origin.is_null() && unsafe { (*origin).family } == family::V6
 }

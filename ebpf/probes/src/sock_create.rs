@@ -27,6 +27,7 @@ pub fn sock_create(ctx: SockContext) -> i32 {
     let Some(workload) = current() else {
         return PASS;
     };
+    // SAFETY: fields of the context that the kernel called this program with; the verifier checks place and width.
     let (family, kind, protocol) = unsafe {
         (
             ptr::read_volatile(&raw const (*sk).family),
@@ -48,10 +49,12 @@ pub fn sock_create(ctx: SockContext) -> i32 {
         });
         // What programs that try Multipath TCP first take as the sign to use plain TCP.
         if protocol == MPTCP && set_retval() != 0 {
+            // SAFETY: a helper that takes a number, allowed in this program type where `set_retval` says so.
             unsafe { generated::bpf_set_retval(-EPROTONOSUPPORT) };
         }
         return REFUSE;
     }
+    // SAFETY: the socket is what the kernel gave this program, and not null.
     let owner = unsafe { Storage(&OWNER).make(sk) };
     if owner.is_null() {
         aya_log_ebpf::warn!(&ctx, "no memory for a socket's owner: refused");
@@ -63,6 +66,7 @@ pub fn sock_create(ctx: SockContext) -> i32 {
         uid: bpf_get_current_uid_gid() as u32,
         pad: 0,
     };
+    // SAFETY: not null, and plain data that lives as long as the socket.
     unsafe { *owner = note };
     PASS
 }

@@ -88,7 +88,7 @@ fn decide(set: &PolicySet, request: &Request<'_>, watch: &mut impl Watch) -> Ver
                 tls,
                 upgrade,
             };
-            network::http(set, request, &http, watch)
+            network::http(set, request, &callers, &http, watch)
         }
     };
     Verdict {

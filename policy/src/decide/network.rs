@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::explain::{Outcome, Subject};
 use super::watch::Watch;
 use super::{
-    Caller, Egress, Origin, Reason, Request, Target, Verdict, Workload, deny, observed, plain,
+    Caller, Callers, Egress, Origin, Reason, Request, Target, Verdict, Workload, deny, observed,
+    plain,
 };
 use crate::fault::Place;
 use crate::index::{EgressTable, Entry, position};
@@ -16,6 +17,7 @@ use crate::model::{Cidr, Effect, Mode, Protocol, Tls, Wire};
 use crate::name::Name;
 use crate::path::normalise_path;
 use crate::set::PolicySet;
+use crate::time::Timestamp;
 
 /// One HTTP request.
 pub(super) struct Http<'a> {
@@ -30,7 +32,7 @@ pub(super) struct Http<'a> {
 /// The table of a workload, where its entries are written, and whether its HTTP denials are observed.
 struct Outbound<'a> {
     table: &'a EgressTable,
-    place: &'a Place,
+    place: Option<&'a Place>,
     fetching: bool,
     observes: bool,
 }
@@ -46,7 +48,7 @@ impl<'a> Outbound<'a> {
                 let observes = observes || server.mode == Mode::Observe;
                 (
                     index.server_egress.get(position(id))?,
-                    &server.place,
+                    Some(&server.place),
                     observes,
                 )
             }
@@ -54,7 +56,7 @@ impl<'a> Outbound<'a> {
                 let id = index.host(name)?;
                 (
                     index.host_egress.get(position(id))?,
-                    &set.host_at(id)?.place,
+                    Some(&set.host_at(id)?.place),
                     observes,
                 )
             }
@@ -64,6 +66,16 @@ impl<'a> Outbound<'a> {
             place,
             fetching: caller.fetching,
             observes,
+        })
+    }
+
+    /// Of a caller that is no workload: the servers that listen on this machine, to the processes of a user.
+    fn of_user(set: &'a PolicySet, caller: &Caller<'_>) -> Option<Self> {
+        (caller.workload.is_none() && caller.user.is_some()).then(|| Self {
+            table: &set.index().listening,
+            place: None,
+            fetching: false,
+            observes: set.mode() == Mode::Observe,
         })
     }
 
@@ -90,7 +102,7 @@ impl<'a> Outbound<'a> {
             (Origin::Fetch(index), None) => Subject::Fetch(index),
             (Origin::Egress(index) | Origin::Server(index), None) => Subject::Egress(index),
         };
-        watch.note(subject, Some(self.place), outcome);
+        watch.note(subject, self.place, outcome);
     }
 }
 
@@ -185,7 +197,9 @@ pub(super) fn connect(
     protocol: Protocol,
     watch: &mut impl Watch,
 ) -> Verdict {
-    let Some(outbound) = Outbound::of(set, &request.caller) else {
+    let caller = &request.caller;
+    let outbound = Outbound::of(set, caller).or_else(|| Outbound::of_user(set, caller));
+    let Some(outbound) = outbound else {
         return deny(Reason::UnknownWorkload);
     };
     let mut reason = not_allowed(target);
@@ -219,10 +233,13 @@ pub(super) fn connect(
 pub(super) fn http(
     set: &PolicySet,
     request: &Request<'_>,
+    callers: &Callers,
     http: &Http<'_>,
     watch: &mut impl Watch,
 ) -> Verdict {
-    let Some(outbound) = Outbound::of(set, &request.caller) else {
+    let caller = &request.caller;
+    let outbound = Outbound::of(set, caller).or_else(|| Outbound::of_user(set, caller));
+    let Some(outbound) = outbound else {
         return deny(Reason::UnknownWorkload);
     };
     let here = || {
@@ -262,6 +279,10 @@ pub(super) fn http(
         return deny(Reason::PathRefused(fault));
     }
     let server = server_at(here(), path.as_deref().unwrap_or_default());
+    // What a host reaches is written down; what a user does, follows from the rules.
+    if caller.workload.is_none() && !reaches(set, callers, server.as_deref(), request.now) {
+        return deny(Reason::NotReachable);
+    }
     let entry = granted.unwrap_or(first);
     let treated = Egress {
         upgrade: entry.upgrade,
@@ -283,6 +304,15 @@ pub(super) fn http(
     } else {
         verdict
     }
+}
+
+/// Whether some rule in force lets the caller use the server.
+fn reaches(set: &PolicySet, callers: &Callers, server: Option<&str>, now: Timestamp) -> bool {
+    let Some(id) = server.and_then(|name| set.index().server(name)) else {
+        return false;
+    };
+    let mut slots = set.index().rules.slots(id);
+    slots.any(|slots| slots.reaches(&callers.ids, now))
 }
 
 /// Whether an entry for the connection grants the request; if not, how near it came and why.

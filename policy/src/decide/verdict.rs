@@ -70,7 +70,7 @@ pub enum Origin {
     Egress(usize),
     /// The `fetch` entry of its `launch` with this index.
     Fetch(usize),
-    /// The entry with this index of the host's `servers` list.
+    /// The entry with this index of the host's `servers` list; for a user, of the register.
     Server(usize),
 }
 
@@ -105,6 +105,8 @@ pub enum Reason {
     NotRegistered,
     /// The server is not one that `exeat run` starts.
     NotLaunchable,
+    /// The server is disconnected: an administrator's word, not the policy's, and so never the evaluation's.
+    Disconnected,
     /// The server's review is overdue, and `strict_review` is set.
     ReviewOverdue,
     /// The request comes from no managed workload, or from one that the policy does not know.
@@ -164,6 +166,7 @@ impl Reason {
             Self::NotListed => "the host does not list the server",
             Self::NotRegistered => "the server is not registered",
             Self::NotLaunchable => "the server is not started by run",
+            Self::Disconnected => "the server is disconnected",
             Self::ReviewOverdue => "the server's review is overdue",
             Self::UnknownWorkload => "no managed workload",
             Self::HostNotAllowed => "the host is not allowed",

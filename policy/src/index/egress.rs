@@ -96,6 +96,39 @@ impl EgressTable {
         table
     }
 
+    /// A user of this machine: the servers that listen on it, at any address where one listens at all. Which of
+    /// them the user reaches, rules say.
+    pub(super) fn of_users(servers: &[Server]) -> Self {
+        let mut table = Self::default();
+        for (index, server) in servers.iter().enumerate() {
+            let Transport::Listen(endpoint) = &server.transport else {
+                continue;
+            };
+            let Some(reached) = reached(server) else {
+                continue;
+            };
+            let entry = Entry {
+                private: true,
+                server: Some((Arc::clone(&server.name), None)),
+                ..bare(Origin::Server(index), reached.port, reached.tls)
+            };
+            for name in reached.names {
+                table.add(&HostPattern::Exact(name), entry.clone());
+            }
+            let everywhere =
+                matches!(endpoint, Endpoint::Address(address, _) if address.is_unspecified());
+            let nets = reached.addresses.into_iter().map(|address| {
+                if everywhere {
+                    Cidr::all(address.is_ipv4())
+                } else {
+                    Cidr::single(address)
+                }
+            });
+            table.ranges.extend(nets.map(|net| (net, entry.clone())));
+        }
+        table
+    }
+
     fn add_list(&mut self, rules: &[EgressRule]) {
         for (index, rule) in rules.iter().enumerate() {
             let origin = Origin::Egress(index);

@@ -36,6 +36,8 @@ pub(crate) struct Index {
     pub(crate) server_egress: Vec<EgressTable>,
     /// For each host what its processes may reach.
     pub(crate) host_egress: Vec<EgressTable>,
+    /// The servers that listen on this machine, for users whose processes are no workload.
+    pub(crate) listening: EgressTable,
 }
 
 impl Index {
@@ -63,6 +65,7 @@ impl Index {
                 .map(|server| ToolTable::new(&server.tools))
                 .collect(),
             server_egress: draft.servers.iter().map(EgressTable::of_server).collect(),
+            listening: EgressTable::of_users(&draft.servers),
             host_egress: draft
                 .hosts
                 .iter()

@@ -248,12 +248,12 @@ fn contradiction(keys: bool, tests: &[Test]) -> Option<String> {
             "keys are texts: only `matches`, `glob`, `in` and `length` test them".to_owned(),
         );
     }
-    let texts = tests
+    let textual = tests
         .iter()
         .any(|test| matches!(test, Test::Matches(_) | Test::Glob(_)));
     let numbers = tests.iter().any(|test| matches!(test, Test::Bound(..)));
     let sized = tests.iter().any(|test| matches!(test, Test::Length(..)));
-    if texts && numbers {
+    if textual && numbers {
         return Some("no value is a text and a number".to_owned());
     }
     if numbers && sized {
@@ -264,7 +264,7 @@ fn contradiction(keys: bool, tests: &[Test]) -> Option<String> {
             Test::Type(kind) => {
                 let number = matches!(kind, Type::Number | Type::Integer);
                 let long = matches!(kind, Type::String | Type::Array | Type::Object);
-                if (texts && *kind != Type::String) || (numbers && !number) || (sized && !long) {
+                if (textual && *kind != Type::String) || (numbers && !number) || (sized && !long) {
                     return Some(format!(
                         "a value of type `{}` passes none of the other tests",
                         kind.word()

@@ -139,6 +139,16 @@ impl Cidr {
         }
     }
 
+    /// Every address of a family.
+    pub(crate) fn all(v4: bool) -> Self {
+        let net = if v4 {
+            IpAddr::from(Ipv4Addr::UNSPECIFIED)
+        } else {
+            IpAddr::from(Ipv6Addr::UNSPECIFIED)
+        };
+        Self { net, prefix: 0 }
+    }
+
     /// Reads `10.20.0.0/16` or `2001:db8::/32`.
     pub fn parse(text: &str) -> Result<Self, CidrFault> {
         let (address, prefix) = text.split_once('/').ok_or(CidrFault::NoPrefix)?;

@@ -154,7 +154,7 @@ fn the_network() {
         (
             user("dave"),
             connect(&github, 443),
-            "deny: no managed workload",
+            "deny: the host is not allowed",
         ),
         (
             server("github"),
@@ -268,4 +268,92 @@ fn localhost_needs_no_query() {
             ("::1/128".to_owned(), ports, Wire::Http)
         ]
     );
+}
+
+#[test]
+fn users_reach_the_servers_that_listen_here_as_rules_say() {
+    let set = policy(
+        "servers:
+  notes: { purpose: p, owner: o@example.com, listen: \"127.0.0.1:3001\", match: { unit: notes.service } }
+  wide: { purpose: p, owner: o@example.com, listen: \"0.0.0.0:3002\" }
+  remote: { purpose: p, owner: o@example.com, url: \"https://mcp.example.com/mcp\" }
+identities: { dave: { user: dave }, eve: { user: eve } }
+rules:
+  - { id: daves, who: [dave], servers: [notes, remote], tools: [\"*\"], effect: allow }
+  - { id: eves, who: [eve], servers: [wide], tools: [echo], effect: allow }
+",
+    );
+    let local = name("localhost");
+    let remote = name("mcp.example.com");
+    let http = |target, port, tls| Action::Http {
+        target,
+        port,
+        method: "POST",
+        path: "/mcp",
+        tls,
+        upgrade: false,
+    };
+    let at = |text: &str| Target::Address(text.parse().unwrap());
+    let (allowed, unreached) = (
+        "allow: the egress list allows it",
+        "deny: the caller may not reach the server",
+    );
+    for (who, action, expected) in [
+        (user("dave"), http(at("127.0.0.1"), 3001, false), allowed),
+        (
+            user("dave"),
+            http(Target::Name(&local), 3001, false),
+            allowed,
+        ),
+        (
+            user("dave"),
+            http(at("127.0.0.1"), 3001, true),
+            "deny: tls and plain http do not agree with the egress list",
+        ),
+        (
+            user("dave"),
+            http(at("10.0.0.5"), 3001, false),
+            "deny: the port is not allowed",
+        ),
+        (user("dave"), http(at("127.0.0.1"), 3002, false), unreached),
+        (user("eve"), http(at("127.0.0.1"), 3001, false), unreached),
+        (user("eve"), http(at("10.0.0.5"), 3002, false), allowed),
+        (user("eve"), http(at("fd00::5"), 3002, false), allowed),
+        // Nothing but these: a user's own connections are not the policy's business.
+        (
+            user("dave"),
+            http(Target::Name(&remote), 443, true),
+            "deny: the host is not allowed",
+        ),
+        (
+            user("dave"),
+            connect(&remote, 443),
+            "deny: the host is not allowed",
+        ),
+        (
+            user("dave"),
+            Action::Resolve { name: &local },
+            "deny: no managed workload",
+        ),
+        (
+            Caller::default(),
+            http(at("127.0.0.1"), 3001, false),
+            "deny: no managed workload",
+        ),
+        (
+            server("notes"),
+            http(at("127.0.0.1"), 3001, false),
+            "deny: the address is not allowed",
+        ),
+    ] {
+        assert_eq!(
+            said(&ask(&set, who, action)),
+            expected,
+            "{who:?} {action:?}"
+        );
+    }
+    let verdict = ask(&set, user("dave"), http(at("127.0.0.1"), 3001, false));
+    let egress = verdict.egress.unwrap();
+    assert_eq!(egress.server.as_deref(), Some("notes"));
+    assert_eq!(egress.tls, Tls::Off);
 }

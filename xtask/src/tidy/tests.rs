@@ -50,6 +50,13 @@ fn what_obeys_is_let_through() {
         )
         .is_empty()
     );
+    assert!(
+        with(
+            "ebpf/probes/src/a.rs",
+            "//! Reads.\n// SAFETY: it is never null, and\n// it lives on.\nlet a = unsafe { b() };\n"
+        )
+        .is_empty()
+    );
 }
 
 #[test]
@@ -87,6 +94,11 @@ fn what_breaks_a_rule_is_named() {
             "agent/src/flow/a.rs",
             "//! A.\nlet a = unsafe { b() };\n",
             "unsafe code",
+        ),
+        (
+            "ebpf/probes/src/a.rs",
+            "//! A.\n// It is fine.\nlet a = unsafe { b() };\n",
+            "without a `SAFETY` comment",
         ),
         (
             "agent/src/flow/a.rs",

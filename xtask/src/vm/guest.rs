@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// How long a guest may take, in seconds: several times what the slowest took.
-const LIMIT: &str = "1500";
+const LIMIT: &str = "2400";
 
 /// What the tests in a guest came to.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! What went over the wire, and what was executed.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,33 @@ pub struct Mcp {
     /// A tool's own statement that it failed.
     #[serde(rename = "isError", skip_serializing_if = "Option::is_none")]
     pub is_error: Option<bool>,
+    /// Notifications of the server that passed on the stream of this exchange, by method
+    /// ([`Mcp::notified`]).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub notifications: BTreeMap<Text, u64>,
+}
+
+/// How many methods of notifications one record counts.
+const NOTIFICATIONS: usize = 16;
+
+impl Mcp {
+    /// Counts a notification with `method` that passed. `false` if this record has no room for one more method:
+    /// then the notification needs a record of its own.
+    #[must_use]
+    pub fn notified(&mut self, method: &str) -> bool {
+        if let Some(count) = self.notifications.get_mut(method) {
+            *count = count.saturating_add(1);
+            return true;
+        }
+        let full = self.notifications.len() >= NOTIFICATIONS;
+        let masked = Text::new(method);
+        match self.notifications.get_mut(&masked) {
+            Some(count) => *count = count.saturating_add(1),
+            None if full => return false,
+            None => drop(self.notifications.insert(masked, 1)),
+        }
+        true
+    }
 }
 
 /// An end of an MCP session.

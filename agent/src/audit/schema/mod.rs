@@ -15,6 +15,8 @@ enum Holds {
     /// Pairs of texts.
     Pairs,
     Count,
+    /// A count for each of names that are not known beforehand.
+    Counts,
     Signed,
     Flag,
     Address,
@@ -36,8 +38,8 @@ enum Holds {
 type Member = (&'static str, Holds, &'static str);
 
 use Holds::{
-    Address, Any, Cause, Count, Flag, Hash, Id, Pairs, Section, Sections, Signed, Text, Texts,
-    Time, Word,
+    Address, Any, Cause, Count, Counts, Flag, Hash, Id, Pairs, Section, Sections, Signed, Text,
+    Texts, Time, Word,
 };
 
 const LINE: &[Member] = &[
@@ -128,7 +130,7 @@ const WORKLOAD: &[Member] = &[
     ("name!", Text, "the server's or host's name in the policy"),
     (
         "kind!",
-        Word(&["server", "host", "unknown"]),
+        Word(&["server", "host", "unmanaged", "unknown"]),
         "what it is in the policy",
     ),
     ("cgroup", Count, "the kernel's number of the cgroup"),
@@ -195,7 +197,7 @@ const MCP: &[Member] = &[
     (
         "method!",
         Text,
-        "the method; empty if the message could not be read",
+        "the method; empty if the message could not be read, or there is none as for a stream that was asked for",
     ),
     (
         "from",
@@ -218,6 +220,11 @@ const MCP: &[Member] = &[
     ),
     ("code", Signed, "the JSON-RPC error's code"),
     ("isError", Flag, "the tool's own statement that it failed"),
+    (
+        "notifications",
+        Counts,
+        "how many notifications of the server passed on the stream of this exchange, by method",
+    ),
 ];
 
 const HTTP: &[Member] = &[
@@ -454,6 +461,9 @@ impl Holds {
                 json!({"type": "array", "items": pair})
             }
             Count => json!({"type": "integer", "minimum": 0}),
+            Counts => json!({
+                "type": "object", "additionalProperties": {"type": "integer", "minimum": 0}
+            }),
             Signed => json!({"type": "integer"}),
             Flag => json!({"type": "boolean"}),
             Address => json!({

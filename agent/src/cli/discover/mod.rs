@@ -51,9 +51,10 @@ pub(super) async fn run(
         survey.note(note.clone());
     }
     files(&mut survey)?;
+    // First, so that a listener's process is among those that are looked at after it.
+    let mut sockets = discover::listening();
     let all = discover::running();
     survey.processes(&all, &config.cgroup);
-    let mut sockets = discover::listening();
     sockets.retain(|socket| !is_own(socket, &all));
     survey.listeners(&all, &sockets);
     if arguments.probe {

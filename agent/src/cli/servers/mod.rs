@@ -4,8 +4,8 @@ use super::args::{ServersArguments, ServersCommand};
 use super::ask::{Daemon, unexpected};
 use super::error::CliError;
 use super::output::{Cell, Output, Painter, Table, Tone};
-use crate::control::command::ServerShow;
-use crate::control::reply::Server;
+use crate::control::command::{ServerDisconnect, ServerReconnect, ServerShow};
+use crate::control::reply::{Disconnected, Server};
 use crate::control::{Command, Reply};
 
 /// Lists the register, or shows one server of it.
@@ -15,6 +15,26 @@ pub(super) async fn run(
     output: Output,
 ) -> Result<(), CliError> {
     let command = match &arguments.command {
+        Some(ServersCommand::Disconnect {
+            name,
+            drain,
+            within,
+            reason,
+        }) => {
+            let order = ServerDisconnect {
+                name: name.clone(),
+                reason: reason.clone(),
+                drain_seconds: drain.then_some(*within),
+            };
+            return word(&Command::ServerDisconnect(order), daemon, output).await;
+        }
+        Some(ServersCommand::Reconnect { name, reason }) => {
+            let order = ServerReconnect {
+                name: name.clone(),
+                reason: reason.clone(),
+            };
+            return word(&Command::ServerReconnect(order), daemon, output).await;
+        }
         None => Command::Servers,
         Some(ServersCommand::Show { name }) => {
             Command::ServerShow(ServerShow { name: name.clone() })
@@ -36,6 +56,36 @@ pub(super) async fn run(
     }
 }
 
+/// Gives the daemon an order about one server, and says what became of it.
+async fn word(command: &Command, daemon: &Daemon, output: Output) -> Result<(), CliError> {
+    let mut told = None;
+    daemon
+        .each(command, |reply| match reply {
+            Reply::Word(word) => {
+                told = Some(word);
+                Ok(())
+            }
+            other => Err(unexpected(command, other.name())),
+        })
+        .await?;
+    let Some(told) = told else {
+        return Err(unexpected(command, "nothing"));
+    };
+    output.document(&told, |painter| {
+        let tone = if told.state == "connected" {
+            Tone::Good
+        } else {
+            Tone::Doubtful
+        };
+        let mut text = format!("{} is {}\n", told.server, painter.paint(tone, &told.state));
+        for problem in &told.problems {
+            text.push_str(&painter.paint(Tone::Bad, problem));
+            text.push('\n');
+        }
+        text
+    })
+}
+
 fn list(servers: &[Server], painter: Painter) -> String {
     if servers.is_empty() {
         return "no server is registered\n".to_owned();
@@ -54,7 +104,7 @@ fn list(servers: &[Server], painter: Painter) -> String {
             Cell::new(Tone::Strong, &server.name),
             server.reached.as_str().into(),
             server.running.to_string().into(),
-            mode(&server.mode),
+            mode(server),
             server.review_by.as_deref().unwrap_or("-").into(),
             or_dash(&server.owner),
             or_dash(&server.purpose),
@@ -71,7 +121,7 @@ fn one(server: &Server, painter: Painter) -> String {
         ("owner", or_dash(&server.owner)),
         ("reached", server.reached.as_str().into()),
         ("running", server.running.to_string().into()),
-        ("mode", mode(&server.mode)),
+        ("mode", mode(server)),
         (
             "review by",
             server.review_by.as_deref().unwrap_or("-").into(),
@@ -79,6 +129,10 @@ fn one(server: &Server, painter: Painter) -> String {
     ];
     for (heading, cell) in rows {
         table.row([heading.into(), cell]);
+    }
+    if let Some(disconnected) = &server.disconnected {
+        let text = told(disconnected);
+        table.row(["disconnected".into(), Cell::new(Tone::Bad, &text)]);
     }
     let mut text = table.render(painter);
     section(&mut text, "may reach", &server.egress, painter);
@@ -105,15 +159,22 @@ fn section(text: &mut String, heading: &str, lines: &[String], painter: Painter)
     }
 }
 
-fn mode(mode: &str) -> Cell {
-    Cell::new(
-        if mode == "enforce" {
-            Tone::Good
-        } else {
-            Tone::Doubtful
-        },
-        mode,
-    )
+/// Since when, by whom and why a server is disconnected.
+pub(super) fn told(disconnected: &Disconnected) -> String {
+    let mut text = format!("since {} by {}", disconnected.since, disconnected.by);
+    if let Some(reason) = &disconnected.reason {
+        text.push_str(": ");
+        text.push_str(reason);
+    }
+    text
+}
+
+fn mode(server: &Server) -> Cell {
+    match (&server.disconnected, server.mode.as_str()) {
+        (Some(_), _) => Cell::new(Tone::Bad, "disconnected"),
+        (None, mode @ "enforce") => Cell::new(Tone::Good, mode),
+        (None, mode) => Cell::new(Tone::Doubtful, mode),
+    }
 }
 
 fn or_dash(text: &str) -> Cell {

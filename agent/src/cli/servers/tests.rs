@@ -13,6 +13,7 @@ fn server(name: &str) -> Server {
         running: 1,
         mode: "enforce".to_owned(),
         review_by: Some("2027-02-01".to_owned()),
+        disconnected: None,
         egress: vec!["https://api.github.com GET,POST /repos/acme/**".to_owned()],
         tools: BTreeMap::from([("get_*".to_owned(), "read".to_owned())]),
     }

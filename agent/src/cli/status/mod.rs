@@ -6,6 +6,7 @@ use super::args::StatusArguments;
 use super::ask::Daemon;
 use super::error::{CliError, Kind};
 use super::output::{Cell, Output, Painter, Table, Tone};
+use super::servers::told;
 use crate::control::reply::{AuditState, Canary, KernelState, PolicyState, Status, WorkloadKind};
 use crate::control::{Command, Reply};
 
@@ -95,6 +96,10 @@ impl Report {
             ]);
         }
         table.row(["audit".into(), audit(status.audit.as_ref())]);
+        for disconnected in &status.disconnected {
+            let text = format!("{} {}", disconnected.server, told(disconnected));
+            table.row(["disconnected".into(), Cell::new(Tone::Bad, text)]);
+        }
         self.proof(&mut table);
         let mut text = table.render(painter);
         text.push('\n');

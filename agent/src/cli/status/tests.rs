@@ -50,6 +50,7 @@ fn status() -> Status {
             connections: 4,
             started: at(60),
         }],
+        disconnected: Vec::new(),
         findings: vec![Finding {
             time: at(90),
             record: "0".to_owned(),

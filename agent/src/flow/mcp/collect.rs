@@ -20,6 +20,9 @@ pub(super) enum Uncollected {
     /// It did not end in time.
     #[error("a body that did not end within {}s", .0.as_secs())]
     Late(Duration),
+    /// The server was disconnected meanwhile.
+    #[error("the server was disconnected while it answered")]
+    Severed,
     /// Its sender failed.
     #[error("reading a body")]
     Read(#[source] Box<dyn Error + Send + Sync>),
@@ -31,6 +34,7 @@ impl Uncollected {
         match self {
             Self::TooLarge => Refusal::ResponseTooLarge,
             Self::Late(_) => Refusal::TimedOut(Timeout::Body),
+            Self::Severed => Refusal::Disconnected,
             Self::Read(_) => Refusal::Upstream(Upstream::Reset),
         }
     }

@@ -125,6 +125,14 @@ impl Talking {
             Ok(seen) => {
                 let seen = Seen::from(&seen);
                 self.describe(record, from, seen.method, Some(&seen));
+                if from == Side::Client && matches!(message, Message::Request(_)) {
+                    let connected = self.stages.decider.connected(&self.talk.server);
+                    connected.map_err(|refused| NotPassed {
+                        told: Told::Plain(Refusal::Disconnected),
+                        refused: Some(refused),
+                        why: "",
+                    })?;
+                }
                 self.decide(record, &seen)
             }
             Err(fault) => {
@@ -138,6 +146,18 @@ impl Talking {
     pub(super) fn consider(&self, message: &Message) -> Result<Permit<AboutMessage>, NotPassed> {
         let seen = view(message).map_err(unviewable)?;
         self.judge(&Seen::from(&seen))
+    }
+
+    /// Writes into `record` what the server said, and what was decided of it.
+    pub(super) fn tell_server(
+        &self,
+        record: &mut OpenRecord,
+        message: &Message,
+        judged: &Result<Permit<AboutMessage>, NotPassed>,
+    ) {
+        self.tell_call(record, Side::Server, message);
+        record.stage(Stage::Decide);
+        tell_judged(record, judged);
     }
 
     /// Writes into the record which call it is about.
@@ -193,19 +213,7 @@ impl Talking {
     ) -> Result<Permit<AboutMessage>, NotPassed> {
         record.stage(Stage::Decide);
         let judged = self.judge(seen);
-        let (decision, class) = match &judged {
-            Ok(permit) => (permit.decision(), permit.class()),
-            Err(NotPassed {
-                refused: Some(refused),
-                ..
-            }) => (refused.decision(), refused.class()),
-            Err(_) => return judged,
-        };
-        record.tell_decision(decision);
-        let mut record = record.record_mut();
-        if let Some(mcp) = &mut record.mcp {
-            mcp.class = class.map(|class| Text::new(&class.to_string()));
-        }
+        tell_judged(record, &judged);
         judged
     }
 
@@ -232,6 +240,7 @@ impl Talking {
                     (Reason::LimitReached(_) | Reason::CountMissing(_), _) => {
                         Told::Plain(Refusal::LimitReached(refused.retry_after()))
                     }
+                    (Reason::Disconnected, _) => Told::Plain(Refusal::Disconnected),
                     (Reason::AmountRefused(_), _) => Told::Plain(Refusal::InvalidParams),
                     (Reason::NeedsApproval, _) => Told::Plain(Refusal::NeedsApproval),
                     (Reason::DryRun, _) => Told::Plain(Refusal::DryRun),
@@ -266,6 +275,22 @@ impl Talking {
         let mut record = record.record_mut();
         record.kind = Kind::Mcp;
         record.mcp = Some(mcp);
+    }
+}
+
+fn tell_judged(record: &mut OpenRecord, judged: &Result<Permit<AboutMessage>, NotPassed>) {
+    let (decision, class) = match judged {
+        Ok(permit) => (permit.decision(), permit.class()),
+        Err(NotPassed {
+            refused: Some(refused),
+            ..
+        }) => (refused.decision(), refused.class()),
+        Err(_) => return,
+    };
+    record.tell_decision(decision);
+    let mut record = record.record_mut();
+    if let Some(mcp) = &mut record.mcp {
+        mcp.class = class.map(|class| Text::new(&class.to_string()));
     }
 }
 

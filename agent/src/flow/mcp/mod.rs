@@ -23,6 +23,7 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::http::response::Parts as Head;
 use hyper::{Method, Request, Response};
+use tokio_util::sync::CancellationToken;
 
 use self::collect::{Uncollected, collect};
 use self::judge::{Talking, Told, digest_of, recorded_session};
@@ -47,6 +48,7 @@ use crate::decode::mcp::{
 use crate::decode::rpc::{self, Incoming as Messages, Message, Response as RpcResponse};
 use crate::forward::body::Drained;
 use crate::forward::headers::{strip_hop_by_hop, strip_overrides};
+use crate::forward::upstream::Body as Sent;
 use crate::identify::calls::{Callee, InFlight};
 use crate::identify::peer::Peer;
 use crate::refuse::{Asked, Refusal, answer_batch, asked};
@@ -55,6 +57,7 @@ use crate::refuse::{Asked, Refusal, answer_batch, asked};
 const OTHER_BODY: usize = 1 << 20;
 
 /// Where an MCP exchange takes place.
+#[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) connection: &'a Arc<Connection>,
     pub(super) peer: &'a Peer,
@@ -87,11 +90,25 @@ pub(super) async fn serve(
         session: session.as_deref().map(digest_of),
     };
     let talking = Talking::new(Arc::clone(&place.connection.stages), actor, talk);
-    let exchange = Exchanging { place, talking };
+    // Before anything is decided: what is let through from here on ends with it.
+    let severed = talking.stages.decider.watch(place.server);
+    let exchange = Exchanging {
+        place,
+        talking,
+        severed,
+    };
     match *request.method() {
         Method::POST => exchange.post(record, request).await,
         Method::GET | Method::DELETE | Method::OPTIONS | Method::HEAD => {
-            exchange.without_message(permit, record, request).await
+            match exchange.talking.stages.decider.connected(place.server) {
+                Ok(()) => exchange.without_message(permit, record, request).await,
+                Err(refused) => {
+                    let answer = refusal(Refusal::Disconnected);
+                    record.tell_status(answer.status());
+                    record.refuse(&refused);
+                    answer
+                }
+            }
         }
         _ => {
             record.refuse_with("an HTTP method that MCP does not use");
@@ -103,6 +120,8 @@ pub(super) async fn serve(
 struct Exchanging<'a> {
     place: Place<'a>,
     talking: Talking,
+    /// Fires when the server is disconnected, and what is under way with it is to end.
+    severed: CancellationToken,
 }
 
 impl Exchanging<'_> {
@@ -260,11 +279,8 @@ impl Exchanging<'_> {
         let waiting: Vec<InFlight> = self.begin(&passed);
         let asked_at = tokio::time::Instant::now();
         let request = Request::from_parts(parts, full(Bytes::from(body)));
-        let Place {
-            connection, peer, ..
-        } = &self.place;
         let answered = match intend(&mut passed).await {
-            Ok(intended) => connection.send(peer, intended, request).await,
+            Ok(intended) => self.exchanged(intended, request).await,
             Err(unavailable) => Err(unavailable.into()),
         };
         let response = match answered {
@@ -281,6 +297,40 @@ impl Exchanging<'_> {
             upstream_us,
         };
         self.returned(came, response).await
+    }
+
+    /// Sends `request`, and waits for the head of its answer while the server is connected.
+    async fn exchanged(
+        &self,
+        intended: Intended<'_>,
+        request: Request<Sent>,
+    ) -> Result<Response<Incoming>, SendFault> {
+        let connection = self.place.connection;
+        tokio::select! {
+            biased;
+            () = self.severed.cancelled() => {}
+            answered = connection.send(self.place.peer, intended, request) => return answered,
+        }
+        connection.hang_up().await;
+        let decider = &self.talking.stages.decider;
+        Err(match decider.connected(self.place.server) {
+            Err(refused) => SendFault::Refused(Box::new(refused)),
+            // Connected again by now; what was cut stays cut.
+            Ok(()) => SendFault::Closed,
+        })
+    }
+
+    /// A whole answer, while the server is connected.
+    async fn collected(&self, body: Incoming, most: usize) -> Result<Bytes, Uncollected> {
+        let limit = self.talking.stages.bounds.answer;
+        tokio::select! {
+            biased;
+            () = self.severed.cancelled() => {
+                self.place.connection.hang_up().await;
+                Err(Uncollected::Severed)
+            }
+            collected = collect(body, most, limit) => collected,
+        }
     }
 
     /// What passed is on its way: calls are in flight, answers are waited for.
@@ -375,11 +425,8 @@ impl Exchanging<'_> {
         let path = parts.uri.path().to_owned();
         let listens = parts.method == Method::GET;
         let request = Request::from_parts(parts, full(Bytes::new()));
-        let Place {
-            connection, peer, ..
-        } = &self.place;
         let answered = match record.intend().await {
-            Ok(intended) => connection.send(peer, intended, request).await,
+            Ok(intended) => self.exchanged(intended, request).await,
             Err(unavailable) => Err(unavailable.into()),
         };
         let response = match answered {
@@ -400,6 +447,7 @@ impl Exchanging<'_> {
                 source,
                 Purpose::Listens(Box::new(record), self.talking.stages.observed.listen()),
                 cut,
+                self.severed.clone(),
             );
             head.headers.remove(CONTENT_LENGTH);
             return Response::from_parts(head, events.boxed_unsync());
@@ -415,8 +463,7 @@ impl Exchanging<'_> {
         body: Incoming,
         listens: bool,
     ) -> Answer {
-        let limit = self.talking.stages.bounds.answer;
-        let bytes = match collect(body, OTHER_BODY, limit).await {
+        let bytes = match self.collected(body, OTHER_BODY).await {
             Ok(bytes) => bytes,
             Err(fault) => {
                 let told = fault.refusal();

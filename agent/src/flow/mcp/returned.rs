@@ -9,7 +9,6 @@ use hyper::http::response::Parts as Head;
 
 use super::super::describe::{Story as _, partly, read};
 use super::super::exchange::{Answer, full};
-use super::collect::collect;
 use super::judge::{Talking, Told, digest_of, era};
 use super::observed::{From as Sender, Talk};
 use super::refusing::Refuser;
@@ -19,7 +18,7 @@ use crate::audit::record::ResponseKind;
 use crate::audit::{Outcome, RecordId};
 use crate::decode::http::{Body as Media, response_body};
 use crate::decode::json::Limits;
-use crate::decode::mcp::{Era, MCP_SESSION_ID};
+use crate::decode::mcp::MCP_SESSION_ID;
 use crate::decode::rpc::{self, Incoming as Messages, Message, Response as RpcResponse};
 use crate::forward::headers::strip_hop_by_hop;
 use crate::forward::upstream::Body;
@@ -95,9 +94,10 @@ impl Exchanging<'_> {
                     observed.wait(talk, Sender::Client, &request.id, &request.method);
                 }
                 let record_id = record.id();
+                let era = era(&message);
                 match message {
                     Message::Request(request) => Some(Answering {
-                        era: era_of(&request),
+                        era,
                         id: request.id,
                         method: request.method,
                         record,
@@ -113,7 +113,13 @@ impl Exchanging<'_> {
             .collect();
         let source = self.source(back, path);
         let cut = self.place.connection.arrived.registered.cut().clone();
-        let mut events = Events::new(body, source, Purpose::Answers(answering), cut);
+        let mut events = Events::new(
+            body,
+            source,
+            Purpose::Answers(answering),
+            cut,
+            self.severed.clone(),
+        );
         for (told, waits) in refused {
             events.say_first(crate::refuse::error(told.refusal(), &waits));
         }
@@ -132,8 +138,7 @@ impl Exchanging<'_> {
 
     /// One JSON text: an answer, or the answers to a batch.
     async fn message(&self, came: Came, mut head: Head, body: Incoming) -> Answer {
-        let limit = self.talking.stages.bounds.answer;
-        let bytes = match collect(body, Limits::RESPONSE.bytes, limit).await {
+        let bytes = match self.collected(body, Limits::RESPONSE.bytes).await {
             Ok(bytes) => bytes,
             Err(fault) => return self.withheld(came, fault.refusal()),
         };
@@ -227,8 +232,7 @@ impl Exchanging<'_> {
 
     /// Neither a message nor a stream: 202, 204, errors of HTTP.
     async fn other(&self, came: Came, head: Head, body: Incoming) -> Answer {
-        let limit = self.talking.stages.bounds.answer;
-        let bytes = match collect(body, OTHER_BODY, limit).await {
+        let bytes = match self.collected(body, OTHER_BODY).await {
             Ok(bytes) => bytes,
             Err(fault) => return self.withheld(came, fault.refusal()),
         };
@@ -278,9 +282,12 @@ impl Exchanging<'_> {
         let Came {
             passed, refused, ..
         } = came;
-        self.in_place(passed, refused, why, |record| {
-            record.refuse_with("the server's answer was not acceptable");
-        })
+        let reason = if why == Refusal::Disconnected {
+            "the server was disconnected while it answered"
+        } else {
+            "the server's answer was not acceptable"
+        };
+        self.in_place(passed, refused, why, |record| record.refuse_with(reason))
     }
 }
 
@@ -318,10 +325,6 @@ fn close(
 fn taken(waiting: &mut Vec<InFlight>, record: RecordId) -> Option<InFlight> {
     let index = waiting.iter().position(|call| call.record() == record)?;
     Some(waiting.swap_remove(index))
-}
-
-fn era_of(request: &rpc::Request) -> Era {
-    era(&Message::Request(request.clone()))
 }
 
 fn keep_session(from: &HeaderMap, to: &mut HeaderMap) {

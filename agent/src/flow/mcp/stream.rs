@@ -6,15 +6,15 @@ use std::task::{Context, Poll};
 use bytes::{Buf as _, Bytes};
 use hyper::Uri;
 use hyper::body::{Body as HttpBody, Frame, Incoming};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::super::describe::Story as _;
 use super::answer;
 use super::judge::Talking;
 use super::observed::{From, Listening};
 use super::refusing::Refuser;
-use crate::audit::record::{Kind, ResponseKind, Side, Stage};
-use crate::audit::{AuditUnavailable, OpenRecord, Outcome, Start};
+use crate::audit::record::{Kind, Mcp, ResponseKind, Stage};
+use crate::audit::{AuditUnavailable, OpenRecord, Outcome, Start, Text};
 use crate::decode::json::Limits as JsonLimits;
 use crate::decode::mcp::Era;
 use crate::decode::rpc::{Id, Message, Request, Response, parse_single};
@@ -55,6 +55,9 @@ pub(super) struct Source {
     pub(super) refuser: Refuser,
 }
 
+/// How much is gathered of what came together before it is sent on, in bytes: one TLS record's worth.
+const TOGETHER: usize = 16 * 1024;
+
 /// The stream as it is sent to the client.
 pub(super) struct Events {
     inner: Incoming,
@@ -62,9 +65,15 @@ pub(super) struct Events {
     source: Source,
     purpose: Purpose,
     cut: CancellationToken,
+    /// Ends when the server is disconnected.
+    severed: Pin<Box<WaitForCancellationFutureOwned>>,
     ended: bool,
-    /// What goes before the first event.
-    first: String,
+    /// What is to be sent next.
+    out: String,
+    /// Whether the connection that brings the events was given a turn since the last one came.
+    waited: bool,
+    /// What the client's connection is told after everything that came before it.
+    failed: Option<BodyFault>,
     /// What waits for its records to be as safe as is promised.
     held: Option<(Bytes, Released)>,
 }
@@ -80,6 +89,7 @@ impl Events {
         source: Source,
         purpose: Purpose,
         cut: CancellationToken,
+        severed: CancellationToken,
     ) -> Self {
         let parser = Parser::new(Limits::default());
         Self {
@@ -88,8 +98,11 @@ impl Events {
             source,
             purpose,
             cut,
+            severed: Box::pin(severed.cancelled_owned()),
             ended: false,
-            first: String::new(),
+            out: String::new(),
+            waited: false,
+            failed: None,
             held: None,
         }
     }
@@ -97,17 +110,31 @@ impl Events {
     /// Puts a message before everything that the server says.
     pub(super) fn say_first(&mut self, message: Option<Message>) {
         if let Some(message) = message {
-            Event::message(message.encode()).write(&mut self.first);
+            Event::message(message.encode()).write(&mut self.out);
         }
     }
 
     /// Reads on; a fault ends the stream, after what came before it.
-    fn read(&mut self, bytes: &[u8]) -> String {
-        let mut out = String::new();
+    fn read(&mut self, bytes: &[u8]) {
+        let mut out = std::mem::take(&mut self.out);
         if let Err(why) = self.read_events(bytes, &mut out) {
-            self.stop(why, &mut out);
+            self.stop(why, Refusal::ResponseRefused, &mut out);
         }
-        out
+        self.out = out;
+    }
+
+    /// What the upstream's connection gave out.
+    fn take(&mut self, came: Option<Result<Frame<Bytes>, hyper::Error>>) {
+        self.waited = false;
+        match came {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.read(data.chunk());
+                }
+            }
+            Some(Err(error)) => self.fail(error),
+            None => self.end(),
+        }
     }
 
     fn read_events(&mut self, bytes: &[u8], out: &mut String) -> Result<(), &'static str> {
@@ -126,12 +153,12 @@ impl Events {
     }
 
     /// Ends the stream for what must not go on: whoever waits is told, and the records say why.
-    fn stop(&mut self, why: &'static str, out: &mut String) {
+    fn stop(&mut self, why: &'static str, told: Refusal<'_>, out: &mut String) {
         self.ended = true;
         match self.take_purpose() {
             Purpose::Answers(waiting) => {
                 for answering in waiting {
-                    let told = error(Refusal::ResponseRefused, &Asked::Request(answering.id));
+                    let told = error(told, &Asked::Request(answering.id));
                     if let Some(told) = told {
                         Event::message(told.encode()).write(out);
                     }
@@ -143,16 +170,17 @@ impl Events {
     }
 
     /// The upstream failed in the middle of the stream.
-    fn fail(&mut self, error: &hyper::Error) {
+    fn fail(&mut self, error: hyper::Error) {
         self.ended = true;
         match self.take_purpose() {
             Purpose::Answers(waiting) => {
                 for answering in waiting {
-                    answering.record.fail(error);
+                    answering.record.fail(&error);
                 }
             }
-            Purpose::Listens(record, _) => record.fail(error),
+            Purpose::Listens(record, _) => record.fail(&error),
         }
+        self.failed = Some(BodyFault::Read(error));
     }
 
     /// Nothing is passed on that could not be recorded; with each record synced, it is on the disk before.
@@ -248,8 +276,16 @@ impl Events {
         Some(waiting.swap_remove(index))
     }
 
-    /// A request or notification of the server: an exchange of its own.
-    fn ask_client(&self, message: Message) -> Result<Option<Message>, &'static str> {
+    /// A request or notification of the server. An ordinary notification belongs to the exchange on whose stream
+    /// it comes; everything else is an exchange of its own.
+    fn ask_client(&mut self, message: Message) -> Result<Option<Message>, &'static str> {
+        let judged = self.source.talking.consider(&message);
+        if let (Message::Notification(notification), Ok(permit)) = (&message, &judged)
+            && permit.is_plain()
+            && self.counted(&notification.method)
+        {
+            return Ok(Some(message));
+        }
         let talking = &self.source.talking;
         let start = Start {
             workload: Some(talking.actor.process.clone()),
@@ -260,7 +296,8 @@ impl Events {
         // said to the server either: the stream ends, so that neither side waits for the other.
         let opened = talking.stages.log.try_open(Kind::Mcp, start);
         let mut record = opened.map_err(|_unavailable| UNRECORDED)?;
-        match talking.judge_call(&mut record, Side::Server, &message) {
+        talking.tell_server(&mut record, &message, &judged);
+        match judged {
             Ok(permit) => {
                 if let Message::Request(Request { id, method, .. }) = &message {
                     talking
@@ -278,6 +315,27 @@ impl Events {
                 Ok(None)
             }
         }
+    }
+
+    /// Counts a notification that passes in the record of this stream's exchange, if there is one that has room.
+    fn counted(&mut self, method: &str) -> bool {
+        let Talking { stages, talk, .. } = &self.source.talking;
+        // While nothing can be recorded, nothing passes.
+        if stages.log.available().is_err() {
+            return false;
+        }
+        let record = match &mut self.purpose {
+            Purpose::Answers(waiting) => waiting.first_mut().map(|one| &mut one.record),
+            Purpose::Listens(record, _) => Some(&mut **record),
+        };
+        record.is_some_and(|record| {
+            let mut record = record.record_mut();
+            let mcp = record.mcp.get_or_insert_with(|| Mcp {
+                server: Some(Text::new(&talk.server)),
+                ..Mcp::default()
+            });
+            mcp.notified(method)
+        })
     }
 
     /// 2024-11-05: where messages are to be posted. Only the same origin is taken, as the SDKs do.
@@ -361,36 +419,38 @@ impl HttpBody for Events {
         if this.cut.is_cancelled() {
             return Poll::Ready(Some(Err(BodyFault::Stopped("the policy changed"))));
         }
-        if !this.first.is_empty() {
-            let first = std::mem::take(&mut this.first);
-            return Poll::Ready(Some(Ok(Frame::data(Bytes::from(first)))));
-        }
         loop {
             if let Some(held) = std::task::ready!(this.poll_held(cx)) {
                 return Poll::Ready(Some(held.map(Frame::data)));
             }
-            if this.ended {
-                return Poll::Ready(None);
+            if !this.ended && this.severed.as_mut().poll(cx).is_ready() {
+                let mut out = std::mem::take(&mut this.out);
+                let why = "the server was disconnected while it answered";
+                this.stop(why, Refusal::Disconnected, &mut out);
+                this.out = out;
             }
-            let frame = match std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
-                Some(Ok(frame)) => frame,
-                Some(Err(error)) => {
-                    this.fail(&error);
-                    return Poll::Ready(Some(Err(BodyFault::Read(error))));
+            if !this.ended && this.out.len() < TOGETHER {
+                match Pin::new(&mut this.inner).poll_frame(cx) {
+                    Poll::Ready(came) => {
+                        this.take(came);
+                        continue;
+                    }
+                    Poll::Pending if this.out.is_empty() => return Poll::Pending,
+                    // The upstream's connection gives out one chunk at a time: it gets one turn to say whether
+                    // more came together with this. No event waits for one that has not come.
+                    Poll::Pending if !this.waited => {
+                        this.waited = true;
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    Poll::Pending => {}
                 }
-                None => {
-                    this.end();
-                    return Poll::Ready(None);
-                }
-            };
-            let Some(data) = frame.data_ref() else {
-                continue;
-            };
-            let out = this.read(data.chunk());
-            if out.is_empty() {
-                continue;
             }
-            if let Some(out) = this.release(Bytes::from(out)).transpose() {
+            if this.out.is_empty() {
+                return Poll::Ready(this.failed.take().map(Err));
+            }
+            let out = Bytes::from(std::mem::take(&mut this.out));
+            if let Some(out) = this.release(out).transpose() {
                 return Poll::Ready(Some(out.map(Frame::data)));
             }
         }

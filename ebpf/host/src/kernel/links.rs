@@ -11,12 +11,15 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// At the root of cgroup2: these judge the calling process as well as the socket.
+/// At the root of cgroup2: these judge the calling process as well as the socket, and show who was sent to the
+/// gate, managed or not, the peer that it asked for.
 pub(super) const ROOT: &[(&str, Hook)] = &[
     ("connect4", Hook::Connect4),
     ("connect6", Hook::Connect6),
     ("sendmsg4", Hook::Sendmsg4),
     ("sendmsg6", Hook::Sendmsg6),
+    ("getpeername4", Hook::Getpeername4),
+    ("getpeername6", Hook::Getpeername6),
 ];
 
 /// At workloads' parent, and at each workload outside it.
@@ -24,15 +27,12 @@ pub(super) const MANAGED: &[(&str, Hook)] = &[
     ("egress", Hook::Egress),
     ("ingress", Hook::Ingress),
     ("sock_create", Hook::SockCreate),
-    ("sock_ops", Hook::SockOps),
     ("recvmsg4", Hook::Recvmsg4),
     ("recvmsg6", Hook::Recvmsg6),
-    ("getpeername4", Hook::Getpeername4),
-    ("getpeername6", Hook::Getpeername6),
 ];
 
 /// At the gate's cgroup.
-pub(super) const GATE: &[(&str, Hook)] = &[("sock_ops", Hook::SockOps)];
+pub(super) const GATE: &[(&str, Hook)] = &[("sock_ops", Hook::SockOps), ("arrival", Hook::Ingress)];
 
 /// What stands for a cgroup's id in the names of tracepoints' pins.
 const EVERYWHERE: &str = "all";

@@ -15,6 +15,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ex
 pub(super) const PINNED: &[&str] = &[
     "CONFIG",
     "MANAGED",
+    "CUT",
+    "GUARDED",
     "ALLOW",
     "RANGES",
     "LISTEN",

@@ -10,10 +10,14 @@ use crate::layout::{Claim, ensure_bpffs, make_cgroup};
 use crate::logs::Logs;
 use crate::{EventStream, GateMap, KernelError, Layout, bpf, cgroup, gate, probe};
 use aya::Ebpf;
-use exeat_ebpf_abi::{Config, File, LOST_PROCESS, MAX_LEVEL, MAX_MANAGED, MAX_WATCHED, levels};
+use exeat_ebpf_abi::{
+    Config, Endpoint, File, LOST_PROCESS, MAX_GUARDED, MAX_LEVEL, MAX_MANAGED, MAX_WATCHED, guard,
+    levels,
+};
 use links::{GATE, Links, MANAGED, ROOT};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -35,6 +39,8 @@ pub struct Kernel {
     config: Table<u32, Config>,
     managed: Table<u64, u32>,
     watched: Table<File, u32>,
+    cut: Table<u32, u32>,
+    guarded: Table<Endpoint, u32>,
     adopted: bool,
     _claim: Claim,
 }
@@ -86,6 +92,8 @@ impl Kernel {
             config: state::open(layout, "CONFIG")?,
             managed: state::open(layout, "MANAGED")?,
             watched: state::open(layout, "WATCHED")?,
+            cut: state::open(layout, "CUT")?,
+            guarded: state::open(layout, "GUARDED")?,
             adopted,
             _claim: claim,
         };
@@ -245,6 +253,7 @@ impl Kernel {
         let workload = self.managed.get(&id).map_err(failed)?;
         self.managed.remove(&id).map_err(failed)?;
         if let Some(workload) = workload {
+            self.mend(workload)?;
             gate::forget(
                 &state::open(&self.layout, GateMap::Allow.name())?,
                 &state::open(&self.layout, GateMap::Ranges.name())?,
@@ -292,6 +301,95 @@ impl Kernel {
         wanted
             .iter()
             .try_for_each(|file| self.watched.set(file, &1))
+            .map_err(failed)
+    }
+
+    /// Cuts a workload off: from the return of this call on none of its processes sends or gets a packet, and
+    /// its connects and sends are refused. May come before [`Kernel::manage`].
+    ///
+    /// What is connected stays so, mute; see [`destroy_connections`](crate::destroy_connections).
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn cut(&self, workload: u32) -> Result<(), KernelError> {
+        self.cut
+            .set(&workload, &1)
+            .map_err(|cause| KernelError::map("write", "CUT", cause))
+    }
+
+    /// Takes that back; no error if there was nothing to take back.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn mend(&self, workload: u32) -> Result<(), KernelError> {
+        self.cut
+            .remove(&workload)
+            .map(drop)
+            .map_err(|cause| KernelError::map("remove from", "CUT", cause))
+    }
+
+    /// The workloads that are cut off.
+    ///
+    /// # Errors
+    /// The kernel refuses the question.
+    pub fn severed(&self) -> Result<Vec<u32>, KernelError> {
+        self.cut
+            .keys(MAX_MANAGED)
+            .map_err(|cause| KernelError::map("list", "CUT", cause))
+    }
+
+    /// Replaces the guarded places. At each of `servers` whoever connects is sent to the gate, managed or not,
+    /// whatever listens there; at `ports` of the addresses in `local`, and of all of loopback, whoever connects
+    /// to a socket of a managed workload. The ports of `servers` are among `ports`.
+    ///
+    /// # Errors
+    /// [`KernelError::Full`]: too many places; those of `servers` come first.
+    pub fn guard(
+        &self,
+        servers: &[SocketAddr],
+        ports: &[u16],
+        local: &[IpAddr],
+    ) -> Result<(), KernelError> {
+        let failed = |cause| KernelError::map("write", "GUARDED", cause);
+        let place = |address: IpAddr, port: u16| Endpoint {
+            address: address.into(),
+            port: port.into(),
+        };
+        let mut wanted: HashMap<Endpoint, u32> = HashMap::new();
+        let mut order = Vec::new();
+        let mut want = |key: Endpoint, value| {
+            if !wanted.contains_key(&key) {
+                wanted.insert(key, value);
+                order.push((key, value));
+            }
+        };
+        for server in servers {
+            want(place(server.ip(), server.port()), guard::SERVER);
+        }
+        for port in ports {
+            for address in local.iter().filter(|address| !address.is_unspecified()) {
+                want(place(*address, *port), guard::LOCAL);
+            }
+        }
+        // A port comes after its addresses and goes before them: without it they do not count.
+        for port in ports {
+            want(Endpoint::any(*port), guard::PORT);
+        }
+        let held = self.guarded.keys(MAX_GUARDED).map_err(failed)?;
+        let is_port = |key: &Endpoint| {
+            *key == Endpoint {
+                address: Endpoint::any(0).address,
+                ..*key
+            }
+        };
+        let gone = held.iter().filter(|key| !wanted.contains_key(key));
+        let (ports, places): (Vec<&Endpoint>, Vec<&Endpoint>) = gone.partition(|key| is_port(key));
+        for key in ports.into_iter().chain(places) {
+            self.guarded.remove(key).map_err(failed)?;
+        }
+        order
+            .iter()
+            .try_for_each(|(key, value)| self.guarded.set(key, value))
             .map_err(failed)
     }
 

@@ -4,8 +4,8 @@ use super::load::PINNED;
 use crate::bpf::{self, Table};
 use crate::{KernelError, Layout};
 use exeat_ebpf_abi::{
-    Config, Destination, DnsKey, DnsSource, File, LAYOUT_VERSION, Listener, MAX_MANAGED, Origin,
-    Owner, Pod, Range, Tuple,
+    Config, Destination, DnsKey, DnsSource, Endpoint, File, LAYOUT_VERSION, Listener, MAX_MANAGED,
+    Origin, Owner, Pod, Range, Tuple,
 };
 use std::fs;
 use std::io;
@@ -76,6 +76,8 @@ fn shape(map: &str) -> (usize, usize) {
     match map {
         "CONFIG" => pair::<u32, Config>(),
         "MANAGED" => pair::<u64, u32>(),
+        "CUT" => pair::<u32, u32>(),
+        "GUARDED" => pair::<Endpoint, u32>(),
         "ALLOW" => pair::<Destination, u32>(),
         "RANGES" => pair::<Range, u32>(),
         "LISTEN" => pair::<Listener, u32>(),

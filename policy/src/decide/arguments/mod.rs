@@ -168,12 +168,12 @@ impl Tally {
 
 /// Whether one value passes one test.
 fn passes(
-    test: &Test,
+    asked: &Test,
     value: Json<'_>,
     quantity: Quantity,
     work: &mut Work,
 ) -> Result<bool, Unevaluated> {
-    match (test, value) {
+    match (asked, value) {
         (Test::Type(kind), value) => Ok(is_of(*kind, value)),
         (Test::Absent(absent), _) => Ok(!absent),
         (Test::Matches(pattern) | Test::Glob(pattern), Json::Text(text)) => {
@@ -263,8 +263,8 @@ fn one_of(
 }
 
 /// A text as it came and as its receiver, or a person, may read it.
-fn in_forms(text: &str, quantity: Quantity, test: impl Fn(&str) -> bool) -> bool {
-    let raw = test(text);
+fn in_forms(text: &str, quantity: Quantity, holds: impl Fn(&str) -> bool) -> bool {
+    let raw = holds(text);
     if raw == (quantity == Quantity::Some) {
         return raw;
     }
@@ -274,6 +274,6 @@ fn in_forms(text: &str, quantity: Quantity, test: impl Fn(&str) -> bool) -> bool
     };
     match other {
         Cow::Borrowed(_) => raw,
-        Cow::Owned(other) => test(&other),
+        Cow::Owned(other) => holds(&other),
     }
 }

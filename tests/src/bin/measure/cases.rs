@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Map, Value, json};
 
 use crate::report::median;
-use crate::ways::{Open, Site};
+use crate::ways::{Open, Site, Way};
 use crate::{Arguments, say};
 
 /// What is asked for.
@@ -84,13 +84,21 @@ pub(crate) async fn measure(arguments: &Arguments, site: &Site) -> Result<Value>
     }
     let mut result = Map::new();
     for case in cases {
-        let mut ways = Map::new();
-        for way in arguments.ways() {
-            let of_way = rounds
+        let of = |way: Way| -> Vec<&Value> {
+            rounds
                 .iter()
                 .filter(|(name, of, _)| *name == case.name && *of == way.name())
-                .map(|(_, _, figures)| figures);
-            ways.insert(way.name().to_owned(), medians(of_way));
+                .map(|(_, _, figures)| figures)
+                .collect()
+        };
+        let mut ways = Map::new();
+        for way in arguments.ways() {
+            let mut figures = medians(of(way).into_iter());
+            let ratio = beside(&of(way), &of(Way::Haproxy));
+            if let Some((figures, ratio)) = figures.as_object_mut().zip(ratio) {
+                figures.insert("cpu_beside_haproxy".to_owned(), json!(ratio));
+            }
+            ways.insert(way.name().to_owned(), figures);
         }
         result.insert(
             case.name.to_owned(),
@@ -98,6 +106,17 @@ pub(crate) async fn measure(arguments: &Arguments, site: &Site) -> Result<Value>
         );
     }
     Ok(Value::Object(result))
+}
+
+/// The median of what one way took beside the other in the same round: what else the machine did meanwhile is in both.
+fn beside(own: &[&Value], other: &[&Value]) -> Option<f64> {
+    let cpu = |figures: &Value| figures.get("cpu_us")?.as_f64();
+    let mut ratios = own
+        .iter()
+        .zip(other)
+        .map(|(own, other)| Some(cpu(own)? / cpu(other)?))
+        .collect::<Option<Vec<f64>>>()?;
+    (!ratios.is_empty()).then(|| median(&mut ratios))
 }
 
 async fn one(arguments: &Arguments, open: &Open<'_>, case: &Case) -> Result<Value> {

@@ -95,14 +95,13 @@ impl Figures<'_> {
                 let Some(rate) = of("requests_per_second") else {
                     continue;
                 };
-                let ratio = of("cpu_us").zip(self.of(case.name, Way::Haproxy, "cpu_us"));
                 let row = format!(
                     "| {what} | {} | {rate:.0} | {} | {} | {} | {} |",
                     way.name(),
                     time(of("p50_us")),
                     time(of("p99_us")),
                     time(of("cpu_us")),
-                    times(ratio.map(|(own, other)| own / other)).unwrap_or_default(),
+                    times(of("cpu_beside_haproxy")).unwrap_or_default(),
                 );
                 line(out, &row);
                 what = "";
@@ -134,7 +133,7 @@ impl Figures<'_> {
             Some(other) => format!("{own:.1} KiB (HAProxy {other:.1} KiB)"),
             None => format!("{own:.1} KiB"),
         });
-        let cpu = |case: &str| times(self.ratio(case, Way::Haproxy, "cpu_us"));
+        let cpu = |case: &str| times(self.of(case, Way::Exeat, "cpu_beside_haproxy"));
         let rate = |case: &str, other: Way| times(self.ratio(case, other, "requests_per_second"));
         [
             (

@@ -1,4 +1,4 @@
-//! What came of the cases: for people, for scripts, and as JUnit XML for CI.
+//! What came of the cases: for people, for scripts, and as the XML that CI servers read.
 
 use std::fmt::Write as _;
 

@@ -86,7 +86,7 @@ fn cases_that_test_nothing_are_faults() {
     let faults = cases::read(
         &source(
             "p.test.yaml",
-            r#"version: 1
+            r"version: 1
 cases:
   - { user: dave, server: bnak, tool: x, expect: deny }
   - { host: claud, server: bank, tool: x, expect: { effect: deny, rule: smal } }
@@ -100,7 +100,7 @@ cases:
   - { user: dave, expect: deny }
   - { server: bank, tool: x }
   - { server: bank, tool: x, today: tomorrow, expect: deny }
-"#,
+",
         ),
         &set(),
     )

@@ -79,6 +79,8 @@ struct Serving {
     session: Session,
     ends: Ends,
     registered: Registered,
+    /// Fires when the server is disconnected, and what is under way with it is to end.
+    severed: CancellationToken,
 }
 
 /// The six streams.
@@ -110,6 +112,8 @@ enum End {
     Cut,
     /// The gate stops, and nothing is in flight.
     Stopped,
+    /// An administrator disconnected the server.
+    Severed,
     /// The server closed its output.
     Server,
     /// The host closed its side, or reads no more.
@@ -150,7 +154,8 @@ impl Offered {
             server,
             session: None,
         };
-        // Registered before it is checked, so that no change of policy falls in between.
+        // Watched and registered before it is checked, so that no disconnection or change of policy falls in between.
+        let severed = stages.decider.watch(&talk.server);
         let registered = stages.sessions.register(told.number, &actor, &talk.server);
         if stages.decider.run(actor.caller(), &talk.server).is_err() {
             return Err(format!("`{}` may not be started by this user", talk.server));
@@ -169,6 +174,7 @@ impl Offered {
             },
             ends,
             registered,
+            severed,
         })
     }
 }
@@ -237,6 +243,7 @@ impl Serving {
             session,
             ends,
             registered,
+            severed,
         } = self;
         let Ends {
             host_input,
@@ -268,6 +275,7 @@ impl Serving {
                 tokio::select! {
                     biased;
                     () = registered.cut().cancelled() => break End::Cut,
+                    () = severed.cancelled() => break End::Severed,
                     () = session.stopped(&stages.stopping) => break End::Stopped,
                     () = &mut upward => break End::Host,
                     () = &mut downward => break End::Server,
@@ -314,6 +322,7 @@ fn reason(end: End, stopping: bool) -> &'static str {
     match end {
         End::Cut | End::Stopped if stopping => "the daemon stops",
         End::Cut | End::Stopped => "the policy does not allow it any more",
+        End::Severed => "the server was disconnected",
         End::Server => "the server ended",
         End::Host => "the host ended it",
     }
@@ -362,6 +371,7 @@ impl Session {
         let refusal = match end {
             End::Cut | End::Stopped if stopping => Refusal::ShuttingDown,
             End::Cut | End::Stopped => Refusal::Denied,
+            End::Severed => Refusal::Disconnected,
             End::Server | End::Host => Refusal::Upstream(Upstream::Reset),
         };
         let (of_server, of_host) = self.tables.empty();

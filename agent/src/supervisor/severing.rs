@@ -1,0 +1,368 @@
+//! Servers that an administrator disconnects: held to it in the kernel, told to the gate, kept on disk.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use exeat_ebpf::{Waiting, destroy_connections};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::clients::fail;
+use super::core::Supervisor;
+use super::error::DaemonError;
+use crate::channel::{Disconnection, Kind, ToGate};
+use crate::control::command::{ServerDisconnect, ServerReconnect};
+use crate::control::peer::Peer;
+use crate::control::reply::Word;
+use crate::control::{Code, Reply, Responder};
+use crate::launch::stage::chain;
+use crate::telemetry::clock;
+
+/// Time for the gate to answer the clients of a server that is cut off at once.
+const GATE: Duration = Duration::from_secs(2);
+
+/// The file's form.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    version: u32,
+    disconnected: Vec<Disconnection>,
+}
+
+/// The version of [`Stored`] that this daemon reads and writes.
+const VERSION: u32 = 1;
+
+/// A server that is disconnected.
+#[derive(Debug)]
+struct Held {
+    disconnection: Disconnection,
+    /// Until when the gate may take to end what is under way; then it is cut off all the same.
+    pending: Option<Instant>,
+    /// Who waits for that, and for what answer.
+    client: Option<(Responder, Word)>,
+}
+
+/// The servers that are disconnected.
+#[derive(Debug)]
+pub(super) struct Disconnections {
+    path: PathBuf,
+    held: BTreeMap<String, Held>,
+}
+
+impl Disconnections {
+    /// Reads what an earlier daemon was told. What cannot be read is an error: to begin without it would connect
+    /// what somebody has disconnected.
+    pub(super) fn load(state: &Path) -> Result<Self, DaemonError> {
+        let path = state.join("disconnected.json");
+        let stored = match read(&path) {
+            Ok(stored) => stored,
+            Err(cause) => {
+                let attempt = "reading which servers are disconnected, from";
+                return Err(DaemonError::Path {
+                    attempt,
+                    path,
+                    cause,
+                });
+            }
+        };
+        let held = stored.disconnected.into_iter().map(|disconnection| {
+            let held = Held {
+                disconnection: disconnection.clone(),
+                pending: None,
+                client: None,
+            };
+            (disconnection.server, held)
+        });
+        Ok(Self {
+            path,
+            held: held.collect(),
+        })
+    }
+
+    /// Whether a server is disconnected, or about to be.
+    pub(super) fn has(&self, server: &str) -> bool {
+        self.held.contains_key(server)
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Disconnection> {
+        let all = self.held.values();
+        all.map(|held| held.disconnection.clone()).collect()
+    }
+
+    /// Whole or not at all, and on the disk when this returns.
+    fn save(&self) -> io::Result<()> {
+        let stored = Stored {
+            version: VERSION,
+            disconnected: self.all(),
+        };
+        let text = serde_json::to_vec_pretty(&stored)?;
+        let aside = self.path.with_extension("new");
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&aside)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&aside, &self.path)?;
+        match self.path.parent() {
+            Some(directory) => File::open(directory)?.sync_all(),
+            None => Ok(()),
+        }
+    }
+}
+
+fn read(path: &Path) -> io::Result<Stored> {
+    let stored = match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice::<Stored>(&bytes)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Stored {
+            version: VERSION,
+            disconnected: Vec::new(),
+        },
+        Err(error) => return Err(error),
+    };
+    if stored.version != VERSION {
+        let text = format!("version {} is not {VERSION}", stored.version);
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    Ok(stored)
+}
+
+impl Supervisor {
+    /// `servers disconnect`: nothing new begins with the server, and what is under way ends, now or when its calls
+    /// are answered.
+    pub(super) async fn disconnect(
+        &mut self,
+        client: Responder,
+        peer: &Peer,
+        order: ServerDisconnect,
+    ) {
+        let ServerDisconnect {
+            name,
+            reason,
+            drain_seconds,
+        } = order;
+        if self.parts.policy.set.server(&name).is_none() {
+            let text = format!("there is no server `{name}` in the register");
+            return fail(client, Code::NotFound, text).await;
+        }
+        let drain = drain_seconds.map(|seconds| Duration::from_secs(seconds.into()));
+        let mut problems = Vec::new();
+        let cut = match drain {
+            None => self.cut_workloads(&name, &mut problems),
+            Some(_) => 0,
+        };
+        let disconnection = Disconnection {
+            server: name.clone(),
+            since: clock::wall(),
+            uid: peer.uid,
+            user: peer.user.clone(),
+            reason,
+        };
+        let limit = drain.unwrap_or_default() + GATE;
+        let held = Held {
+            disconnection: disconnection.clone(),
+            pending: Some(Instant::now() + limit),
+            client: None,
+        };
+        self.disconnections.held.insert(name.clone(), held);
+        // It is in force whether it can be kept or not; who ordered it is told.
+        if let Err(error) = self.disconnections.save() {
+            let path = self.disconnections.path.display();
+            problems.push(format!(
+                "`{path}` could not be written ({error}): a restart of the daemon would connect the server again"
+            ));
+        }
+        let gate = self.gate.as_ref().is_some_and(|gate| gate.ready);
+        self.tell(ToGate::Disconnect {
+            disconnection: Box::new(disconnection),
+            drain_ms: drain.and_then(|drain| u64::try_from(drain.as_millis()).ok()),
+        })
+        .await;
+        let state = if drain.is_some() {
+            "draining"
+        } else {
+            "disconnected"
+        };
+        let word = Word {
+            server: name.clone(),
+            state: state.to_owned(),
+            workloads: cut,
+            problems,
+        };
+        match self.disconnections.held.get_mut(&name) {
+            Some(held) if drain.is_none() => held.client = Some((client, word)),
+            // A drain ends without the client.
+            _ => answer(client, word).await,
+        }
+        if !gate {
+            self.severed(&name).await;
+        }
+    }
+
+    /// `servers reconnect`: policy alone decides again.
+    pub(super) async fn reconnect(
+        &mut self,
+        client: Responder,
+        peer: &Peer,
+        order: ServerReconnect,
+    ) {
+        let ServerReconnect { name, reason } = order;
+        let Some(held) = self.disconnections.held.remove(&name) else {
+            let text = format!("the server `{name}` is not disconnected");
+            return fail(client, Code::NotFound, text).await;
+        };
+        if let Err(error) = self.disconnections.save() {
+            self.disconnections.held.insert(name.clone(), held);
+            let path = self.disconnections.path.display();
+            let text =
+                format!("`{name}` stays disconnected: `{path}` could not be written: {error}");
+            return fail(client, Code::Internal, text).await;
+        }
+        let mut problems = Vec::new();
+        let mut mended = 0_u32;
+        for number in self.workloads_of(&name) {
+            match self.parts.kernel.mend(number) {
+                Ok(()) => mended = mended.saturating_add(1),
+                Err(error) => problems.push(chain(&error)),
+            }
+        }
+        self.tell(ToGate::Reconnect {
+            reconnection: Box::new(Disconnection {
+                server: name.clone(),
+                since: clock::wall(),
+                uid: peer.uid,
+                user: peer.user.clone(),
+                reason,
+            }),
+        })
+        .await;
+        let word = Word {
+            server: name,
+            state: "connected".to_owned(),
+            workloads: mended,
+            problems,
+        };
+        answer(client, word).await;
+    }
+
+    /// What was under way with a server has ended, as the gate says, or there is no gate. A gate that lies cuts
+    /// off what an administrator has ordered to be cut off, a little early.
+    pub(super) async fn severed(&mut self, server: &str) {
+        let Some(held) = self.disconnections.held.get_mut(server) else {
+            return;
+        };
+        if held.pending.take().is_none() {
+            return;
+        }
+        let client = held.client.take();
+        let mut problems = Vec::new();
+        let cut = self.cut_workloads(server, &mut problems);
+        for problem in &problems {
+            tracing::error!(server, problem, "a workload is not cut off");
+        }
+        let cgroups: Vec<(u32, PathBuf)> = self
+            .workloads
+            .iter()
+            .filter(|live| live.record.kind == Kind::Server && live.record.name == server)
+            .map(|live| (live.record.number, live.record.cgroup.clone()))
+            .collect();
+        // Its listeners stay: reconnected, it is to serve again.
+        self.tasks.spawn_blocking(move || {
+            for (number, cgroup) in cgroups {
+                match destroy_connections(&cgroup, Waiting::Kept) {
+                    Ok(count) => tracing::info!(number, count, "connections were closed"),
+                    // They are mute all the same.
+                    Err(error) => {
+                        tracing::warn!(
+                            number,
+                            error = chain(&error),
+                            "connections were not closed"
+                        );
+                    }
+                }
+            }
+        });
+        if let Some((client, mut word)) = client {
+            word.workloads = word.workloads.max(cut);
+            word.problems.extend(problems);
+            answer(client, word).await;
+        }
+    }
+
+    /// Cuts off what the gate had its time for.
+    pub(super) async fn sever_overdue(&mut self) {
+        let now = Instant::now();
+        let overdue: Vec<String> = self
+            .disconnections
+            .held
+            .iter()
+            .filter(|(_, held)| held.pending.is_some_and(|until| until <= now))
+            .map(|(server, _)| server.clone())
+            .collect();
+        for server in overdue {
+            self.severed(&server).await;
+        }
+    }
+
+    fn cut_workloads(&self, server: &str, problems: &mut Vec<String>) -> u32 {
+        let mut cut = 0_u32;
+        for number in self.workloads_of(server) {
+            match self.parts.kernel.cut(number) {
+                Ok(()) => cut = cut.saturating_add(1),
+                Err(error) => problems.push(chain(&error)),
+            }
+        }
+        cut
+    }
+
+    fn workloads_of(&self, server: &str) -> Vec<u32> {
+        self.workloads
+            .iter()
+            .filter(|live| live.record.kind == Kind::Server && live.record.name == server)
+            .map(|live| live.record.number)
+            .collect()
+    }
+
+    /// To be called before a workload of this name is managed: it is never connected, not even for a moment.
+    pub(super) fn cut_if_disconnected(
+        &self,
+        name: &str,
+        kind: Kind,
+        number: u32,
+    ) -> Result<(), String> {
+        if kind == Kind::Server && self.disconnections.has(name) {
+            return self.parts.kernel.cut(number).map_err(|e| chain(&e));
+        }
+        Ok(())
+    }
+
+    /// Makes the kernel say of the workloads that were taken over what the disconnections say.
+    pub(super) fn agree_on_cuts(&self) -> Result<(), exeat_ebpf::KernelError> {
+        for live in self.workloads.iter() {
+            let record = &live.record;
+            if record.kind == Kind::Server && self.disconnections.has(&record.name) {
+                self.parts.kernel.cut(record.number)?;
+            } else {
+                self.parts.kernel.mend(record.number)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn answer(mut client: Responder, word: Word) {
+    let answered = match client.reply(Reply::Word(word)).await {
+        Ok(()) => client.done().await,
+        failed => failed,
+    };
+    if let Err(error) = answered {
+        tracing::debug!(%error, "a client did not wait for its answer");
+    }
+}
