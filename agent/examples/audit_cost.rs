@@ -35,13 +35,7 @@ async fn measure(directory: &PathBuf, records: u32) -> Result<(), Box<dyn Error>
     let (log, writer) = Log::start(File::open(directory)?.into(), Options::default())?;
     let start = start();
     let arguments = json!({"repository": "acme/site", "title": "a title", "labels": ["bug", "ui"]});
-    let before = cpu()?;
-    for _ in 0..records {
-        let mut record = log.record(Kind::Mcp, clock::now());
-        fill(&mut record, &arguments);
-        black_box(record);
-    }
-    let built = cpu()?.saturating_sub(before);
+    let built = building(&log, records, &arguments)?;
     let (cpu, began) = (cpu()?, clock::monotonic());
     let (mut own, mut told) = (Duration::ZERO, Duration::ZERO);
     for _ in 0..records {
@@ -63,11 +57,8 @@ async fn measure(directory: &PathBuf, records: u32) -> Result<(), Box<dyn Error>
     let began = clock::monotonic();
     let verification = Segments::open(directory)?.verify(&[])?;
     let verified = clock::monotonic().since(began);
-    let bytes = std::fs::read_dir(directory)?
-        .filter_map(|entry| entry.ok()?.metadata().ok())
-        .map(|metadata| metadata.len())
-        .sum::<u64>();
-    let (bytes, proved) = (u32::try_from(bytes)?, u32::try_from(verification.records)?);
+    let bytes = u32::try_from(size(directory)?)?;
+    let proved = u32::try_from(verification.records)?;
     report(&[
         ("records", f64::from(records)),
         ("bytes per record", f64::from(bytes) / f64::from(records)),
@@ -97,6 +88,24 @@ async fn measure(directory: &PathBuf, records: u32) -> Result<(), Box<dyn Error>
         ),
     ])?;
     Ok(())
+}
+
+/// CPU that it takes to build the records and to mask what they hold.
+fn building(log: &Log, records: u32, arguments: &Value) -> Result<Duration, Box<dyn Error>> {
+    let before = cpu()?;
+    for _ in 0..records {
+        let mut record = log.record(Kind::Mcp, clock::now());
+        fill(&mut record, arguments);
+        black_box(record);
+    }
+    Ok(cpu()?.saturating_sub(before))
+}
+
+/// Bytes of all files in a directory.
+fn size(directory: &PathBuf) -> io::Result<u64> {
+    let entries = std::fs::read_dir(directory)?;
+    let sizes = entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()));
+    Ok(sizes.sum())
 }
 
 fn start() -> Start {

@@ -403,13 +403,13 @@ rules:
         let inventory: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let mine = place.path().to_str().unwrap();
         let found = |inventory: &serde_json::Value, name: &str| {
-            let found = inventory["found"].as_array().unwrap().iter();
+            let mut found = inventory["found"].as_array().unwrap().iter();
             let mine = |found: &&serde_json::Value| {
                 found["name"] == name && found["seen"].to_string().contains(mine)
             };
             found
+                .find(mine)
                 .cloned()
-                .find(|found| mine(&found))
                 .unwrap_or_else(|| panic!("{inventory}"))
         };
         let github = found(&inventory, "github");

@@ -1,16 +1,16 @@
 //! Disconnecting a server: cut off in the kernel at once, its callers told, until it is reconnected.
 
 use std::net::SocketAddr;
-use std::time::Instant;
 
 use exeat_tests::Lab;
 use exeat_tests::lab::WORLD;
 use exeat_tests::process::run;
 use exeat_tests::wait::wait_until;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::place::LIMIT;
-use crate::serving::{Serving, Told, call, curl};
+use crate::serving::{Serving, Told, call, curl, user};
 
 const URL: &str = "http://127.0.0.1:3001/mcp";
 const RULES: &str =
@@ -51,7 +51,7 @@ async fn a_disconnected_server_reaches_nobody_and_nobody_reaches_it() {
 
     // Not for anybody but root.
     let other = lab.exeat(&["servers", "disconnect", "notes"]).unwrap();
-    let mut as_guest = serving.user(&lab, "bin");
+    let mut as_guest = user(&lab, "bin");
     as_guest.arg(exeat_tests::daemon::binary().unwrap());
     as_guest.args(
         other
@@ -68,7 +68,7 @@ async fn a_disconnected_server_reaches_nobody_and_nobody_reaches_it() {
 
     // A call is in flight, of the host and of a user.
     let hosted = call(serving.hosted(&lab), URL, json!({ "seconds": 15 }));
-    let users = call(serving.user(&lab, "root"), URL, json!({ "seconds": 15 }));
+    let users = call(user(&lab, "root"), URL, json!({ "seconds": 15 }));
     let reached = serving.requests().len();
     let cut = async {
         wait_until("both calls are at the server", LIMIT, || {
@@ -96,7 +96,7 @@ async fn a_disconnected_server_reaches_nobody_and_nobody_reaches_it() {
         let begun = Instant::now();
         let later = [
             call(serving.hosted(&lab), URL, json!({})).await,
-            call(serving.user(&lab, "root"), URL, json!({})).await,
+            call(user(&lab, "root"), URL, json!({})).await,
         ];
         assert!(later.iter().all(is_told), "{later:?}");
         let stream = curl(serving.hosted(&lab), &[URL]).await;
@@ -238,7 +238,7 @@ async fn a_drain_lets_calls_in_flight_end_and_no_others_begin() {
             .await
             .unwrap();
         assert_eq!(done.json().unwrap()["state"], "draining", "{done:?}");
-        call(serving.user(&lab, "root"), URL, json!({})).await
+        call(user(&lab, "root"), URL, json!({})).await
     };
     let (long, refused) = tokio::join!(long, drain);
     assert_eq!(dialled(&long), "OK", "{long:?}");

@@ -12,7 +12,7 @@ use exeat_tests::wait::wait_until;
 use serde_json::{Value, json};
 
 use crate::place::LIMIT;
-use crate::serving::{Serving, Told, call, curl};
+use crate::serving::{Serving, Told, call, curl, user};
 
 const NAME: &str = "api.lab.example";
 const URL: &str = "http://127.0.0.1:3001/mcp";
@@ -117,8 +117,8 @@ async fn nobody_gets_around_the_gate() {
         .unwrap();
     // It listens on more than it says.
     serving.start(&lab, "::", 3001).await;
-    let staff = || serving.user(&lab, "root");
-    let guest = || serving.user(&lab, "bin");
+    let staff = || user(&lab, "root");
+    let guest = || user(&lab, "bin");
 
     let answer = call(staff(), URL, json!({})).await;
     assert_eq!(
@@ -197,7 +197,7 @@ async fn with_the_gate_or_the_daemon_dead_the_server_is_unreachable() {
     let policy = serving.policy("127.0.0.1:3001", RULES, "");
     let mut daemon = lab.daemon(&policy).await.unwrap();
     serving.start(&lab, "127.0.0.1", 3001).await;
-    let ask = async |user: &str| call(serving.user(&lab, user), URL, json!({})).await;
+    let ask = async |name: &str| call(user(&lab, name), URL, json!({})).await;
     assert_eq!(ask("root").await.status, "200");
 
     // The guest meets a refusal or nothing, in every moment of a gate's death and its successor's birth.
@@ -250,7 +250,7 @@ async fn a_reload_adds_and_removes_a_server_and_uninstall_leaves_nothing() {
     serving.start(&lab, "127.0.0.1", 3001).await;
     let none = "version: 1\nidentities: { staff: { user: root } }\n";
     let mut daemon = lab.daemon(none).await.unwrap();
-    let ask = async |user: &str| curl(serving.user(&lab, user), &[URL]).await;
+    let ask = async |name: &str| curl(user(&lab, name), &[URL]).await;
     let open = |told: &Told| told.status == "200" && told.body == "open";
     assert!(open(&ask("bin").await));
 
@@ -262,17 +262,14 @@ async fn a_reload_adds_and_removes_a_server_and_uninstall_leaves_nothing() {
     })
     .await;
     until("staff is served", async || {
-        call(serving.user(&lab, "root"), URL, json!({}))
-            .await
-            .status
-            == "200"
+        call(user(&lab, "root"), URL, json!({})).await.status == "200"
     })
     .await;
 
     // What is not in the register is refused, and its processes stay under control.
     daemon.replace_policy(none).unwrap();
     until("nobody is served", async || {
-        let told = call(serving.user(&lab, "root"), URL, json!({})).await;
+        let told = call(user(&lab, "root"), URL, json!({})).await;
         told.exit == 0 && told.status == "403"
     })
     .await;
@@ -281,10 +278,7 @@ async fn a_reload_adds_and_removes_a_server_and_uninstall_leaves_nothing() {
         .replace_policy(&serving.policy("127.0.0.1:3001", RULES, ""))
         .unwrap();
     until("staff is served again", async || {
-        call(serving.user(&lab, "root"), URL, json!({}))
-            .await
-            .status
-            == "200"
+        call(user(&lab, "root"), URL, json!({})).await.status == "200"
     })
     .await;
 

@@ -97,17 +97,17 @@ rules: [{rules}]
         text.lines().map(str::to_owned).collect()
     }
 
-    /// A process in no workload, of this user.
-    pub(crate) fn user(&self, lab: &Lab, user: &str) -> Command {
-        let mut command = lab.inside.command("setpriv");
-        command.args(["--reuid", user, "--clear-groups", "--", "env"]);
-        command
-    }
-
     /// A process of the host.
     pub(crate) fn hosted(&self, lab: &Lab) -> Command {
         self.host.launcher(lab.inside.command("env"))
     }
+}
+
+/// A process in no workload, of this user.
+pub(crate) fn user(lab: &Lab, user: &str) -> Command {
+    let mut command = lab.inside.command("setpriv");
+    command.args(["--reuid", user, "--clear-groups", "--", "env"]);
+    command
 }
 
 /// curl with these arguments.

@@ -583,38 +583,18 @@ fn the_table_of_who_may_what() {
         (Command::Canary, All, Refused, Refused, Place::Supervisor),
         (Command::Reload, All, Refused, Refused, Place::Supervisor),
         (
-            Command::ServerDisconnect(ServerDisconnect {
-                name: "x".to_owned(),
-                reason: None,
-                drain_seconds: None,
-            }),
+            disconnect("x"),
             Refused,
             Refused,
             Refused,
             Place::Supervisor,
         ),
-        (
-            Command::ServerReconnect(ServerReconnect {
-                name: "x".to_owned(),
-                reason: None,
-            }),
-            Refused,
-            Refused,
-            Refused,
-            Place::Supervisor,
-        ),
+        (reconnect("x"), Refused, Refused, Refused, Place::Supervisor),
         (Command::CaExport, All, All, All, Place::Gate),
         (Command::Doctor, All, All, Refused, Place::Gate),
     ] {
-        let got = [
-            Standing::Administrator,
-            Standing::Ordinary,
-            Standing::Managed,
-            Standing::Gate,
-        ]
-        .map(|standing| access::scope(standing, &command));
         assert_eq!(
-            got,
+            scopes(&command),
             [administrator, ordinary, managed, Refused],
             "{}",
             command.name()
@@ -626,6 +606,32 @@ fn the_table_of_who_may_what() {
             _ => assert_eq!(roots, administrator),
         }
     }
+}
+
+/// For an administrator, an ordinary user, a managed process and the gate.
+fn scopes(command: &Command) -> [Scope; 4] {
+    [
+        Standing::Administrator,
+        Standing::Ordinary,
+        Standing::Managed,
+        Standing::Gate,
+    ]
+    .map(|standing| access::scope(standing, command))
+}
+
+fn disconnect(name: &str) -> Command {
+    Command::ServerDisconnect(ServerDisconnect {
+        name: name.to_owned(),
+        reason: None,
+        drain_seconds: None,
+    })
+}
+
+fn reconnect(name: &str) -> Command {
+    Command::ServerReconnect(ServerReconnect {
+        name: name.to_owned(),
+        reason: None,
+    })
 }
 
 proptest! {

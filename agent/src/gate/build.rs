@@ -60,13 +60,7 @@ pub(super) fn build(
         .map_err(descriptor("the audit directory"))?;
     let (log, writer) = Log::start(directory, options(&setup.config))?;
 
-    let set = compile(&setup.sources)?;
-    let decider = Arc::new(Decider::new(set, setup.generation));
-    for disconnection in setup.disconnected.iter().cloned() {
-        let server = disconnection.server.clone();
-        decider.disconnect(disconnection);
-        decider.cut(&server);
-    }
+    let decider = decider(&setup)?;
     let workloads = Arc::new(Workloads::default());
     let bindings = Arc::new(Bindings::new(Arc::clone(&kernel)));
     let names = Names {
@@ -117,6 +111,17 @@ pub(super) fn build(
         supervisor,
         writer,
     })
+}
+
+/// Policy as it was offered, and the servers that were disconnected before this gate began.
+fn decider(setup: &Setup) -> Result<Arc<Decider>, GateError> {
+    let decider = Decider::new(compile(&setup.sources)?, setup.generation);
+    for disconnection in setup.disconnected.iter().cloned() {
+        let server = disconnection.server.clone();
+        decider.disconnect(disconnection);
+        decider.cut(&server);
+    }
+    Ok(Arc::new(decider))
 }
 
 fn bounds(limits: &Limits) -> Bounds {

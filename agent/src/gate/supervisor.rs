@@ -140,13 +140,7 @@ impl Supervisor {
                 let fault = self.session(*told, descriptors).await.err();
                 self.settled(number, fault).await?;
             }
-            ToGate::Certificate { request, chain } => {
-                if let Some(waiting) = self.waiting.remove(&request) {
-                    let chain = chain.map(|chain| chain.into_iter().map(|Hex(der)| der).collect());
-                    // Who asked may have given up.
-                    drop(waiting.send(chain));
-                }
-            }
+            ToGate::Certificate { request, chain } => self.certificate(request, chain),
             ToGate::Client(handover) => {
                 if let Some(socket) = descriptors.into_iter().next() {
                     let answering = Arc::clone(&self.answering);
@@ -178,6 +172,14 @@ impl Supervisor {
             }
         }
         Ok(())
+    }
+
+    fn certificate(&mut self, request: u64, chain: Result<Vec<Hex>, String>) {
+        if let Some(waiting) = self.waiting.remove(&request) {
+            let chain = chain.map(|chain| chain.into_iter().map(|Hex(der)| der).collect());
+            // Who asked may have given up.
+            drop(waiting.send(chain));
+        }
     }
 
     fn workload(&mut self, workload: Workload) {
@@ -369,19 +371,7 @@ impl Supervisor {
             user,
             fetching: false,
         };
-        let (decision, verdict): (Decision, RunVerdict) =
-            match self.stages.decider.run(caller, server) {
-                Ok(permit) => (permit.decision().clone(), RunVerdict::Permitted),
-                Err(by) => {
-                    let reason = match by.reason() {
-                        Reason::Disconnected => {
-                            format!("`{server}` was disconnected by an administrator")
-                        }
-                        _ => format!("`{server}` may not be started by this user"),
-                    };
-                    (by.decision().clone(), refused(&reason))
-                }
-            };
+        let (decision, verdict) = self.decide_run(caller, server);
         record.record_mut().decision = Some(decision);
         let outcome = match verdict {
             RunVerdict::Permitted => Outcome::done(),
@@ -390,6 +380,21 @@ impl Supervisor {
         match record.close(outcome).recorded().await {
             Ok(()) => verdict,
             Err(_) => unavailable(),
+        }
+    }
+
+    fn decide_run(&self, caller: Caller<'_>, server: &str) -> (Decision, RunVerdict) {
+        match self.stages.decider.run(caller, server) {
+            Ok(permit) => (permit.decision().clone(), RunVerdict::Permitted),
+            Err(by) => {
+                let reason = match by.reason() {
+                    Reason::Disconnected => {
+                        format!("`{server}` was disconnected by an administrator")
+                    }
+                    _ => format!("`{server}` may not be started by this user"),
+                };
+                (by.decision().clone(), RunVerdict::Refused { reason })
+            }
         }
     }
 

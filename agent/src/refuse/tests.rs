@@ -12,7 +12,7 @@ use crate::decode::json::{Limits, Object, Value, parse};
 use crate::decode::mcp::{Era, HeaderFault, MCP_NAME, ViewFault};
 use crate::decode::rpc::{self, Id, Message, Outcome, Response, parse_single};
 
-/// Every refusal; the match below makes a new variant break this file until it is listed.
+/// Every refusal; `known` makes a new variant break this file until it is listed.
 fn all() -> Vec<Refusal<'static>> {
     let listed = vec![
         Refusal::AuditUnavailable,
@@ -51,33 +51,36 @@ fn all() -> Vec<Refusal<'static>> {
         Refusal::Upstream(Upstream::Reset),
         Refusal::Upstream(Upstream::Protocol),
     ];
-    for refusal in &listed {
-        match refusal {
-            Refusal::AuditUnavailable
-            | Refusal::BodyType
-            | Refusal::Denied
-            | Refusal::Disconnected
-            | Refusal::DryRun
-            | Refusal::HeaderMismatch
-            | Refusal::Hidden(..)
-            | Refusal::HttpForm
-            | Refusal::InvalidParams
-            | Refusal::InvalidRequest
-            | Refusal::LimitReached(_)
-            | Refusal::MissingEnvelope
-            | Refusal::NeedsApproval
-            | Refusal::NameDisagreement
-            | Refusal::ParseError
-            | Refusal::ResponseRefused
-            | Refusal::ResponseTooLarge
-            | Refusal::ShuttingDown
-            | Refusal::TimedOut(_)
-            | Refusal::TooLarge
-            | Refusal::Unregistered
-            | Refusal::Upstream(_) => {}
-        }
-    }
+    listed.iter().for_each(known);
     listed
+}
+
+/// Does nothing, but for not compiling when a refusal is new.
+fn known(refusal: &Refusal<'_>) {
+    match refusal {
+        Refusal::AuditUnavailable
+        | Refusal::BodyType
+        | Refusal::Denied
+        | Refusal::Disconnected
+        | Refusal::DryRun
+        | Refusal::HeaderMismatch
+        | Refusal::Hidden(..)
+        | Refusal::HttpForm
+        | Refusal::InvalidParams
+        | Refusal::InvalidRequest
+        | Refusal::LimitReached(_)
+        | Refusal::MissingEnvelope
+        | Refusal::NeedsApproval
+        | Refusal::NameDisagreement
+        | Refusal::ParseError
+        | Refusal::ResponseRefused
+        | Refusal::ResponseTooLarge
+        | Refusal::ShuttingDown
+        | Refusal::TimedOut(_)
+        | Refusal::TooLarge
+        | Refusal::Unregistered
+        | Refusal::Upstream(_) => {}
+    }
 }
 
 #[test]

@@ -175,13 +175,9 @@ impl Supervisor {
 
     fn prepare(&mut self, run: &Run, uid: u32) -> Result<(Live, Start), Refusal> {
         let not_found = || Refusal(Code::NotFound, format!("no server `{}`", run.server));
-        let server = self
-            .parts
-            .policy
-            .set
-            .server(&run.server)
-            .ok_or_else(not_found)?;
-        let launch = server.launch().ok_or_else(not_found)?.clone();
+        let server = self.parts.policy.set.server(&run.server);
+        let launch = server.and_then(|server| server.launch());
+        let launch = launch.ok_or_else(not_found)?.clone();
         // Policy was asked a moment ago.
         if self.disconnections.has(&run.server) {
             let text = format!("`{}` was disconnected by an administrator", run.server);

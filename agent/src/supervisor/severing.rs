@@ -185,11 +185,7 @@ impl Supervisor {
             drain_ms: drain.and_then(|drain| u64::try_from(drain.as_millis()).ok()),
         })
         .await;
-        let state = if drain.is_some() {
-            "draining"
-        } else {
-            "disconnected"
-        };
+        let state = drain.map_or("disconnected", |_time| "draining");
         let word = Word {
             server: name.clone(),
             state: state.to_owned(),

@@ -250,13 +250,8 @@ pub(super) fn http(
     let Some(first) = here().next() else {
         return connect(set, request, http.target, http.port, Protocol::Tcp, watch);
     };
-    match (first.wire, first.tls) {
-        (Wire::Tcp | Wire::Udp, _) | (Wire::Http, Tls::Passthrough) => {
-            return deny(Reason::NotDecoded);
-        }
-        (Wire::Http, Tls::Intercept) if !http.tls => return deny(Reason::TlsMismatch),
-        (Wire::Http, Tls::Off) if http.tls => return deny(Reason::TlsMismatch),
-        (Wire::Http, Tls::Intercept | Tls::Off) => {}
+    if let Some(mismatch) = mismatch(first, http.tls) {
+        return deny(mismatch);
     }
     let path = normalise_path(http.path);
     let mut granted = None;
@@ -303,6 +298,15 @@ pub(super) fn http(
         }
     } else {
         verdict
+    }
+}
+
+/// Why a request that came over TLS or in the clear is not one of the form that `entry` is about.
+fn mismatch(entry: &Entry, tls: bool) -> Option<Reason> {
+    match (entry.wire, entry.tls) {
+        (Wire::Tcp | Wire::Udp, _) | (Wire::Http, Tls::Passthrough) => Some(Reason::NotDecoded),
+        (Wire::Http, Tls::Intercept) => (!tls).then_some(Reason::TlsMismatch),
+        (Wire::Http, Tls::Off) => tls.then_some(Reason::TlsMismatch),
     }
 }
 

@@ -15,6 +15,7 @@ use exeat_ebpf_abi::{
     levels,
 };
 use links::{GATE, Links, MANAGED, ROOT};
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -358,8 +359,8 @@ impl Kernel {
         let mut wanted: HashMap<Endpoint, u32> = HashMap::new();
         let mut order = Vec::new();
         let mut want = |key: Endpoint, value| {
-            if !wanted.contains_key(&key) {
-                wanted.insert(key, value);
+            if let Entry::Vacant(place) = wanted.entry(key) {
+                place.insert(value);
                 order.push((key, value));
             }
         };

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::{message, object};
 use crate::decode::mcp::HeaderFault as F;
 use crate::decode::mcp::{HeaderFault, Mirrors, check_params};
+use crate::decode::rpc::Message;
 
 const ANY: &str = "mcp-param-*";
 
@@ -17,7 +18,7 @@ const TOOL: &str = r#"{"name":"t","inputSchema":{"type":"object","properties":{
     "where":{"type":"object","properties":{"shelf":{"type":"string","x-mcp-header":"shelf.Of"}}},
     "text":{"type":"string"}}}}"#;
 
-fn call(arguments: &str, modern: bool) -> crate::decode::rpc::Message {
+fn call(arguments: &str, modern: bool) -> Message {
     let meta = if modern {
         r#","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#
     } else {
@@ -251,7 +252,7 @@ proptest! {
     fn numbers_are_equal_when_they_are(number: i32, zeros in 0_usize..4, power in 0_u32..3) {
         let mirrors = Mirrors::of(&object(TOOL));
         let arguments = format!(r#"{{"count":{number}e{power}}}"#);
-        let value = i64::from(number) * 10_i64.pow(power);
+        let value = i64::from(number).saturating_mul(10_i64.pow(power));
         let stated = format!("{value}.0{}", "0".repeat(zeros));
         let lines = headers(&[("mcp-param-count", &stated)]);
         prop_assert_eq!(check_params(&lines, &call(&arguments, true), Some(&mirrors)), Ok(()));
