@@ -38,10 +38,14 @@ pub(super) fn recover(directory: &Directory) -> io::Result<Found> {
     let mut at_end = AtEnd::default();
     // Where older segments end, as newer ones say.
     let mut limits = BTreeMap::new();
+    // The first record of what follows: an older segment counts up to the one before it.
+    let mut next = None;
     for number in numbers.into_iter().rev() {
-        let segment = scan(directory, number, limits.get(&number).copied())?;
+        let segment = scan(directory, number, limits.get(&number).copied(), next)?;
+        // Also of an older segment: the line that said where it ends may itself be lost.
+        found.cuts.extend(segment.cut);
+        next = segment.first.or(next);
         if found.head.seq == 0 {
-            found.cuts.extend(segment.cut);
             found.head = segment.head.unwrap_or_default();
             found.ended = segment.ended && found.cuts.is_empty();
         }
@@ -86,6 +90,8 @@ pub(super) fn outlived(id: RecordId, intent: &[u8]) -> Record {
 /// What one segment holds.
 #[derive(Default)]
 struct Scanned {
+    /// Number of its first record.
+    first: Option<u64>,
     head: Option<Head>,
     cut: Option<Cut>,
     /// Its newest record says that the log was ended in order.
@@ -93,7 +99,13 @@ struct Scanned {
     exchanges: Exchanges<Vec<u8>>,
 }
 
-fn scan(directory: &Directory, number: u64, limit: Option<u64>) -> io::Result<Scanned> {
+/// Reads a segment up to `limit`, in bytes, and up to the record with the number `before`.
+fn scan(
+    directory: &Directory,
+    number: u64,
+    limit: Option<u64>,
+    before: Option<u64>,
+) -> io::Result<Scanned> {
     let file = directory.read(number)?;
     // What is sealed must not come out differently after the next crash.
     file.sync_data()?;
@@ -116,7 +128,10 @@ fn scan(directory: &Directory, number: u64, limit: Option<u64>) -> io::Result<Sc
         let next = line
             .strip_suffix(b"\n")
             .and_then(|line| Some((Link::read(line).ok()?, line)));
-        let follows = |next: &Link| scanned.head.is_none_or(|head| head.precedes(next));
+        let follows = |next: &Link| {
+            scanned.head.is_none_or(|head| head.precedes(next))
+                && before.is_none_or(|before| next.seq < before)
+        };
         let Some((next, whole)) = next.filter(|(next, _)| follows(next)) else {
             break;
         };
@@ -125,6 +140,7 @@ fn scan(directory: &Directory, number: u64, limit: Option<u64>) -> io::Result<Sc
             let body = || chain::body(whole).unwrap_or_default();
             scanned.exchanges.take(&standing, body);
         }
+        scanned.first = scanned.first.or(Some(next.seq));
         scanned.head = Some(next.head());
         scanned.ended = is_ending(&line);
         offset = offset.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));

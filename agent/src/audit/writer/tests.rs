@@ -204,6 +204,8 @@ impl Played {
                 self.open.clear();
                 self.added.clear();
                 self.journal = taken_up(path, &self.log, &self.tricks);
+                // What it found it forced to the disk, so that the next crash cannot change it.
+                self.sizes = sizes(path);
             }
         }
     }
