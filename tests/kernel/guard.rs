@@ -133,6 +133,20 @@ say(r)",
     assert_eq!(server.by_gate(), "server");
 }
 
+/// Its first packet cannot be read as one with a note, and must not find the note of somebody else's.
+#[test]
+fn a_connection_with_options_does_not_arrive() {
+    let world = world("options");
+    let server = Serving::new(&world, "options", "127.0.0.1");
+    server.guard("127.0.0.1", &[]);
+    // A route to be recorded (RFC 791, section 3.1), which no privilege is needed for.
+    let said = server.outside(
+        "s = socket(); s.setsockopt(IPPROTO_IP, IP_OPTIONS, bytes([7, 7, 4, 0, 0, 0, 0, 0])); s.settimeout(0.4)
+say(name(lambda: s.connect(('127.0.0.1', P))).split()[0])",
+    );
+    assert_eq!(said, "ETIMEDOUT");
+}
+
 #[test]
 fn other_addresses_of_the_same_server_are_no_way_around() {
     let world = world("around");

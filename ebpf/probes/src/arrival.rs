@@ -19,8 +19,10 @@ const DROP: i32 = 0;
 pub fn arrival(ctx: SkBuffContext) -> i32 {
     let Some(config) = config() else { return DROP };
     let Ok(packet) = parse(&ctx) else {
-        // Answers of servers of the outside, with options or in fragments: only a beginning matters here.
-        return PASS;
+        // Answers of servers of the outside, with options or in fragments: only a beginning matters here. What
+        // comes to the gate comes over loopback, and must not arrive without a note: it would find the one that
+        // another client's unfinished attempt from the same port left behind.
+        return if is_on_loopback(&ctx) { DROP } else { PASS };
     };
     if packet.protocol != protocol::TCP
         || packet.destination_port != config.proxy_port
