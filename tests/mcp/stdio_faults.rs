@@ -604,6 +604,38 @@ async fn a_changed_policy_ends_sessions_and_changes_the_next_message() {
     ended(&daemon, "the policy does not allow it any more").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disconnected_server_ends_its_sessions() {
+    let lab = Lab::new().unwrap();
+    let mut wire = Wire::new(&lab, "wire");
+    let daemon = lab.daemon(&policy(&lab, ALL)).await.unwrap();
+    let mut session = wired(&daemon, &mut wire).await;
+    ask(&mut session, 1).await;
+    wire.hears("\"id\":1").await;
+    let drain = ["servers", "disconnect", "wire", "--drain", "--within", "60"];
+    let done = daemon.cli(&drain).await.unwrap();
+    assert!(done.status.success(), "{done:?}");
+    // Nothing new begins; what is in flight is answered, and then the session ends.
+    ask(&mut session, 2).await;
+    let answer = session.receive().await.unwrap();
+    assert_eq!(answer["id"], 2, "{answer}");
+    assert_eq!(
+        answer["error"]["data"]["reason"], "server_disconnected",
+        "{answer}"
+    );
+    wire.answers(&json!(1));
+    let answer = session.receive().await.unwrap();
+    assert_eq!(answer["id"], 1, "{answer}");
+    assert!(answer["result"].is_object(), "{answer}");
+    assert_eq!(session.line().await.unwrap(), None);
+    session.close().await.unwrap();
+    ended(&daemon, "the server was disconnected").await;
+    assert!(!wire.heard().contains("\"id\":2"), "{}", wire.heard());
+    let mut again = daemon.run("wire").unwrap();
+    assert_eq!(again.line().await.unwrap(), None);
+    assert!(!again.close().await.unwrap().success());
+}
+
 /// Files and terminals are copied by `exeat run` itself: the end of one is the end of the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_that_are_files_work_too() {
