@@ -45,6 +45,9 @@ impl Programs {
     /// This executable in other roles: `exeat internal stage` and `exeat gate`.
     pub fn this() -> Self {
         let mut gate = Program::this(&["gate"]);
+        // The gate's memory is many small things: a huge page stays whole for the one of them that is left.
+        let small_pages = ("MIMALLOC_ALLOW_THP".into(), "0".into());
+        gate.environment.push(small_pages);
         gate.environment.extend(
             env::var(LEVEL_VARIABLE)
                 .ok()
