@@ -230,3 +230,16 @@ mod tests {
         assert!(error.to_string().contains("no such thing"), "{error:#}");
     }
 }
+
+/// Resident memory of the process `pid`, in bytes (proc(5), `VmRSS`).
+pub fn resident(pid: u32) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))
+        .with_context(|| format!("read the memory of {pid}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_ascii_whitespace().next());
+    let kibibytes: u64 = number
+        .context("find VmRSS")?
+        .parse()
+        .context("read VmRSS")?;
+    Ok(kibibytes * 1024)
+}

@@ -22,9 +22,9 @@ pub(crate) struct Dial {
     /// The address to connect to
     #[arg(long)]
     connect: SocketAddr,
-    /// How many times
-    #[arg(long, default_value_t = 2000)]
-    times: u32,
+    /// How many batches of connections
+    #[arg(long, default_value_t = 100)]
+    batches: u32,
 }
 
 /// Accept connections and close them.
@@ -36,22 +36,31 @@ pub(crate) struct Accept {
 }
 
 pub(crate) fn dial(dial: &Dial) -> Result<Value> {
-    let mut nanoseconds = Vec::new();
-    for turn in 0..dial.times {
-        if turn % BATCH == 0 {
-            park_timeout(PAUSE);
+    let mut batches = Vec::new();
+    for _ in 0..dial.batches {
+        park_timeout(PAUSE);
+        let mut nanoseconds = Vec::new();
+        for _ in 0..BATCH {
+            nanoseconds.push(once(dial.connect)?.as_nanos());
         }
-        let began = Instant::now();
-        let stream = TcpStream::connect(dial.connect)
-            .with_context(|| format!("connect {}", dial.connect))?;
-        // Without the wait after closing, ports would run out.
-        set_socket_linger(&stream, Some(Duration::ZERO)).context("set SO_LINGER")?;
-        drop(stream);
-        nanoseconds.push(began.elapsed().as_nanos());
+        batches.extend(at(&mut nanoseconds, 50));
     }
-    nanoseconds.sort_unstable();
-    let at = |per_cent: usize| nanoseconds.get(nanoseconds.len() * per_cent / 100);
-    Ok(json!({ "times": dial.times, "ns": { "p10": at(10), "p50": at(50), "p90": at(90) } }))
+    let batch = json!({ "p10": at(&mut batches, 10), "p50": at(&mut batches, 50) });
+    Ok(json!({ "batches": dial.batches, "median_of_batch_ns": batch }))
+}
+
+fn once(address: SocketAddr) -> Result<Duration> {
+    let began = Instant::now();
+    let stream = TcpStream::connect(address).with_context(|| format!("connect {address}"))?;
+    // Without the wait after closing, ports would run out.
+    set_socket_linger(&stream, Some(Duration::ZERO)).context("set SO_LINGER")?;
+    drop(stream);
+    Ok(began.elapsed())
+}
+
+fn at(values: &mut [u128], per_cent: usize) -> Option<u128> {
+    values.sort_unstable();
+    values.get(values.len() * per_cent / 100).copied()
 }
 
 pub(crate) fn accept(accept: &Accept) -> Result<()> {

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod converse;
 mod dial;
 mod report;
 mod upstream;
@@ -41,6 +42,10 @@ enum Command {
     Dial(dial::Dial),
     /// Accept connections and close them
     Accept(dial::Accept),
+    /// Start an MCP server, make calls over its standard streams, and say how it went
+    Converse(converse::Converse),
+    /// Be that server
+    Speak,
 }
 
 fn main() -> Result<()> {
@@ -61,6 +66,11 @@ fn main() -> Result<()> {
             writeln!(stdout(), "{report}").context("print the report")
         }
         Command::Accept(accept) => dial::accept(&accept),
+        Command::Converse(converse) => {
+            let report = converse::converse(&converse)?;
+            writeln!(stdout(), "{report}").context("print the report")
+        }
+        Command::Speak => converse::speak(),
         Command::Upstream(serve) => runtime.block_on(upstream::serve(serve)),
     }
 }

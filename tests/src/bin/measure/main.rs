@@ -11,6 +11,7 @@ mod dialling;
 mod machine;
 mod memory;
 mod report;
+mod stdio;
 mod ways;
 
 use std::io::{Write as _, stderr, stdout};
@@ -72,6 +73,10 @@ impl Arguments {
             .collect()
     }
 
+    fn quick(&self) -> bool {
+        self.quick
+    }
+
     fn wants(&self, case: &str) -> bool {
         self.cases.is_empty() || self.cases.iter().any(|wanted| wanted == case)
     }
@@ -123,6 +128,9 @@ async fn measure(arguments: &Arguments) -> Result<Value> {
     add("cases", cases::measure(arguments, &site).await?);
     if arguments.wants("memory") {
         add("memory", memory::measure(arguments, &site).await?);
+    }
+    if arguments.wants("stdio") {
+        add("stdio", stdio::measure(arguments, &site).await?);
     }
     add("load_after", machine::load());
     Ok(figures)

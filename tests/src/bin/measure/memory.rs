@@ -1,9 +1,9 @@
 //! Memory of an idle intercepted connection: what a proxy holds for many, divided by how many.
 
-use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use exeat_tests::process;
 use serde_json::{Map, Value, json};
 
 use crate::ways::{Site, Way};
@@ -50,16 +50,6 @@ pub(crate) async fn measure(arguments: &Arguments, site: &Site) -> Result<Value>
 fn resident(processes: &[u32]) -> Result<u64> {
     processes
         .iter()
-        .map(|process| {
-            let text = fs::read_to_string(format!("/proc/{process}/status"))
-                .with_context(|| format!("read the memory of {process}"))?;
-            let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-            let number = line.and_then(|line| line.split_ascii_whitespace().next());
-            let kibibytes: u64 = number
-                .context("find VmRSS")?
-                .parse()
-                .context("read VmRSS")?;
-            Ok(kibibytes * 1024)
-        })
+        .map(|process| process::resident(*process))
         .sum()
 }

@@ -111,7 +111,8 @@ impl Figures<'_> {
 
     fn goals(&self, out: &mut String) {
         line(out, "\n| goal | | reached |\n|---|---|---|");
-        for (what, goal, reached) in self.proxied().into_iter().chain(self.beside()) {
+        let all = self.proxied().into_iter().chain(self.beside());
+        for (what, goal, reached) in all.chain(self.stdio()) {
             if let Some(reached) = reached {
                 // Writing to a String cannot fail.
                 let _infallible = writeln!(out, "| {what} | {goal} | {reached} |");
@@ -192,6 +193,39 @@ impl Figures<'_> {
                 "decision with 1,000 rules",
                 "under 1 µs",
                 decision.map(|ns| format!("{:.2} µs", ns / 1000.0)),
+            ),
+        ]
+    }
+}
+
+impl Figures<'_> {
+    /// Over standard streams.
+    fn stdio(&self) -> [Goal; 3] {
+        let of = |way: Way, figure: &str| self.number(&format!("/stdio/{}/{figure}", way.name()));
+        let pair = |figure: &str| Some((of(Way::Exeat, figure)?, of(Way::Direct, figure)?));
+        [
+            (
+                "stdio call, added median (99th percentile)",
+                "at most 60 µs",
+                pair("p50_us").zip(pair("p99_us")).map(|(median, last)| {
+                    format!(
+                        "{:.0} µs ({:.0} µs); {:.1} x ({:.1} x) of a bare server's",
+                        median.0 - median.1,
+                        last.0 - last.1,
+                        median.0 / median.1,
+                        last.0 / last.1
+                    )
+                }),
+            ),
+            (
+                "stdio messages/s through one session",
+                "at least 50,000",
+                pair("messages_per_second").map(|(own, bare)| format!("{own:.0} (bare {bare:.0})")),
+            ),
+            (
+                "gate's memory after a million messages",
+                "flat",
+                of(Way::Exeat, "grown_kib").map(|grown| format!("{grown:+.0} KiB")),
             ),
         ]
     }

@@ -184,6 +184,11 @@ impl Site {
         Ok(())
     }
 
+    /// Where `load` is.
+    pub(crate) fn program(&self) -> &Path {
+        &self.load
+    }
+
     /// `load ARGUMENTS` inside, where `cgroup` says.
     pub(crate) fn load(&self, cgroup: Option<&Cgroup>) -> Command {
         let mut command = self.lab.inside.command("env");
