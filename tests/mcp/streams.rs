@@ -144,6 +144,68 @@ async fn a_stream_is_delivered_event_by_event_and_resumed_by_its_id() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_on_a_stream_taken_up_again_has_a_record_that_names_its_call() {
+    let lab = Lab::new().unwrap();
+    let writers = Writers::default();
+    let theirs = writers.clone();
+    let _server = Scripted::far(&lab, FAR.host, at(), move |asked| {
+        if asked.json()["method"] == "initialize" {
+            return plain(asked);
+        }
+        let (writer, response) = stream();
+        theirs.put(writer);
+        response
+    })
+    .unwrap();
+    let world = World::new(&lab, &[("far", FAR_URL)], ALL).await.unwrap();
+    let talker = world.talker().await.unwrap();
+    for (id, answer, status) in [
+        (1, json!({ "content": [] }), "done"),
+        (2, json!({ "tools": "not a list" }), "refused"),
+    ] {
+        let asked = talker.post(FAR, &SESSION, call(&json!(id), "slow"));
+        let writer = async {
+            let mut writer = writers.take().await;
+            writer.send_data("id: cut\ndata:\n\n".into()).await.unwrap();
+        };
+        let (response, ()) = tokio::join!(asked, writer);
+        let mut cut = EventReader::new(response.unwrap());
+        while cut.next().await.unwrap().is_some() {}
+        let mut headers = SESSION.to_vec();
+        headers.extend([
+            ("last-event-id", "cut"),
+            ("accept", "text/event-stream"),
+            ("content-type", ""),
+        ]);
+        let get = request("GET", FAR.path, &headers, "").unwrap();
+        let mut events = EventReader::new(talker.send(FAR, get).await.unwrap());
+        let mut writer = writers.take().await;
+        let answer = json!({ "jsonrpc": "2.0", "id": id, "result": answer });
+        writer.send_data(event(&answer)).await.unwrap();
+        let came = events.message().await.unwrap().unwrap();
+        assert_eq!(came.get("error").is_some(), status == "refused", "{came}");
+        let text = id.to_string();
+        let about = |from: Option<&'static str>| {
+            let text = text.clone();
+            move |record: &Value| {
+                record["mcp"]["id"] == text.as_str() && record["mcp"]["from"].as_str() == from
+            }
+        };
+        let call = world.daemon.record("the call", about(None)).await.unwrap();
+        let late = world
+            .daemon
+            .record("its answer", about(Some("server")))
+            .await
+            .unwrap();
+        assert_eq!(call["outcome"]["status"], "done", "{call}");
+        assert_eq!(late["outcome"]["status"], status, "{late}");
+        assert_eq!(late["mcp"]["method"], "tools/call", "{late}");
+        assert_eq!(late["cause"]["id"], call["id"], "{late}");
+        assert_eq!(late["inspected"]["response"]["extent"], "full", "{late}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_streams_and_large_answers_arrive_whole() {
     let lab = Lab::new().unwrap();
     let _server = Scripted::far(&lab, FAR.host, at(), |asked| {

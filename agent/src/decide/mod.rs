@@ -430,15 +430,14 @@ pub fn overruled(decided: Option<Decision>, why: Text) -> Decision {
     };
     match decided {
         None => refused,
+        // It is refused whatever a rule in observation said.
         Some(Decision {
-            mode,
             would,
             policy,
             generation,
             counters,
             ..
         }) => Decision {
-            mode,
             would,
             policy,
             generation,

@@ -461,7 +461,7 @@ mod tests {
         let task = size(serve_connection);
         let serving = size(|connection: Box<Connection>, stream: Stream| connection.serve(stream));
         assert!(
-            task <= 2048 && serving <= 16_384,
+            task <= 512 && serving <= 8192,
             "a connection's task takes {task} bytes, and serving HTTP {serving}"
         );
     }

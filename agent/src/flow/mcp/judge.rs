@@ -98,13 +98,13 @@ impl Talking {
             .as_ref()
             .and_then(|id| self.stages.observed.answered(&self.talk, From::Server, id));
         record.stage(Stage::Decode);
-        let Some(method) = waiting else {
+        let Some(waiting) = waiting else {
             self.tell_unread(record, Side::Client);
             return Err(answers_nothing());
         };
         // The answer to what the server asked for: decided as what was asked.
         let seen = Seen {
-            method: &method,
+            method: &waiting.method,
             name: None,
             id: response.id.as_ref(),
             arguments: None,
@@ -165,6 +165,17 @@ impl Talking {
         let seen = view(message).ok();
         let seen = seen.as_ref().map(Seen::from);
         self.describe(record, from, message.method().unwrap_or(""), seen.as_ref());
+    }
+
+    /// Writes into the record that the server answers a request with `method`.
+    pub(super) fn tell_answer(&self, record: &mut OpenRecord, method: &str, id: Option<&Id>) {
+        let seen = Seen {
+            method,
+            name: None,
+            id,
+            arguments: None,
+        };
+        self.describe(record, Side::Server, method, Some(&seen));
     }
 
     /// Writes into the record that `from` sent something that is no message.
@@ -300,21 +311,18 @@ pub(super) fn digest_of(session: &str) -> String {
     crate::channel::encode_hex(digest.as_ref())
 }
 
-/// Names the session in a record without giving away its id, which some servers take for a credential.
+/// Names the session in a record without giving away its id, which some servers take for a credential: by the
+/// beginning of its digest ([`digest_of`]).
 pub(super) fn recorded_session(
-    session: Option<&str>,
+    digest: Option<&str>,
     revision: Option<&str>,
 ) -> Option<RecordedSession> {
-    if session.is_none() && revision.is_none() {
+    if digest.is_none() && revision.is_none() {
         return None;
     }
-    let id = session.map(|session| {
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, session.as_bytes());
-        let short = digest.as_ref().get(..8).unwrap_or_default();
-        crate::channel::encode_hex(short)
-    });
+    let short = digest.map(|digest| digest.get(..16).unwrap_or(digest));
     Some(RecordedSession {
-        id: Text::new(id.as_deref().unwrap_or_default()),
+        id: Text::new(short.unwrap_or_default()),
         revision: revision.map(Text::new),
         ..RecordedSession::default()
     })

@@ -80,6 +80,7 @@ pub(super) async fn serve(
 ) -> Answer {
     record.stage(Stage::Decode);
     let session = single(request.headers(), MCP_SESSION_ID);
+    let session = session.as_deref().map(digest_of);
     let revision = single(request.headers(), MCP_PROTOCOL_VERSION);
     record.record_mut().session =
         recorded_session(session.as_deref(), revision.as_deref()).map(Into::into);
@@ -87,7 +88,7 @@ pub(super) async fn serve(
     let talk = Talk {
         workload: actor.number(),
         server: Arc::clone(place.server),
-        session: session.as_deref().map(digest_of),
+        session,
     };
     let talking = Talking::new(Arc::clone(&place.connection.stages), actor, talk);
     // Before anything is decided: what is let through from here on ends with it.
@@ -346,6 +347,7 @@ impl Exchanging<'_> {
                         Sender::Client,
                         &request.id,
                         &request.method,
+                        one.record.id(),
                     );
                 }
                 if request.method == "tools/call" {

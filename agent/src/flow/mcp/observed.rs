@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use exeat_policy::Hints;
 
+use crate::audit::RecordId;
 use crate::bounded::Bounded;
 use crate::decode::mcp::Mirrors;
 use crate::decode::rpc::Id;
@@ -46,6 +47,15 @@ pub(super) enum From {
     Server,
 }
 
+/// A request that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Waiting {
+    /// Its method.
+    pub method: String,
+    /// The record of its exchange.
+    pub record: RecordId,
+}
+
 /// Where an old HTTP+SSE server wants messages posted.
 #[derive(Debug, Clone)]
 pub(in crate::flow) struct Endpoint {
@@ -61,7 +71,7 @@ struct State {
     hints: Bounded<(Arc<str>, String), Hints>,
     /// Of tools of which something is repeated.
     mirrors: Bounded<(Arc<str>, String), Arc<Mirrors>>,
-    waiting: Bounded<(Talk, From, String), String>,
+    waiting: Bounded<(Talk, From, String), Waiting>,
     sessions: Bounded<Talk, ()>,
 }
 
@@ -209,14 +219,18 @@ impl Observed {
     }
 
     /// A request was sent on and waits for its answer.
-    pub(super) fn wait(&self, talk: &Talk, from: From, id: &Id, method: &str) {
+    pub(super) fn wait(&self, talk: &Talk, from: From, id: &Id, method: &str, record: RecordId) {
+        let waiting = Waiting {
+            method: method.to_owned(),
+            record,
+        };
         self.lock()
             .waiting
-            .insert((talk.clone(), from, slot(id)), method.to_owned());
+            .insert((talk.clone(), from, slot(id)), waiting);
     }
 
-    /// The method of the request that an answer with `id` answers; it waits no longer.
-    pub(super) fn answered(&self, talk: &Talk, from: From, id: &Id) -> Option<String> {
+    /// The request that an answer with `id` answers; it waits no longer.
+    pub(super) fn answered(&self, talk: &Talk, from: From, id: &Id) -> Option<Waiting> {
         let mut state = self.lock();
         if state.waiting.is_empty() {
             return None;

@@ -19,7 +19,7 @@ use crate::audit::{Outcome, RecordId};
 use crate::decode::http::{Body as Media, response_body};
 use crate::decode::json::Limits;
 use crate::decode::mcp::MCP_SESSION_ID;
-use crate::decode::rpc::{self, Incoming as Messages, Message, Response as RpcResponse};
+use crate::decode::rpc::{self, Incoming as Messages, Message, Request, Response as RpcResponse};
 use crate::forward::headers::strip_hop_by_hop;
 use crate::forward::upstream::Body;
 use crate::identify::calls::InFlight;
@@ -91,7 +91,8 @@ impl Exchanging<'_> {
                     // A stream may be cut, and taken up again by a GET.
                     let Talking { stages, talk, .. } = &self.talking;
                     let observed = &stages.observed;
-                    observed.wait(talk, Sender::Client, &request.id, &request.method);
+                    let Request { id, method, .. } = request;
+                    observed.wait(talk, Sender::Client, id, method, record.id());
                 }
                 let record_id = record.id();
                 let era = era(&message);

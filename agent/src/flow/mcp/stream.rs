@@ -8,12 +8,12 @@ use hyper::Uri;
 use hyper::body::{Body as HttpBody, Frame, Incoming};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::super::describe::Story as _;
+use super::super::describe::{Story as _, read, unread};
 use super::answer;
 use super::judge::Talking;
-use super::observed::{From, Listening};
+use super::observed::{From, Listening, Waiting};
 use super::refusing::Refuser;
-use crate::audit::record::{Kind, Mcp, ResponseKind, Stage};
+use crate::audit::record::{Cause, Kind, Mcp, ResponseKind, Stage};
 use crate::audit::{AuditUnavailable, OpenRecord, Outcome, Start, Text};
 use crate::decode::json::Limits as JsonLimits;
 use crate::decode::mcp::Era;
@@ -80,6 +80,8 @@ pub(super) struct Events {
 
 type Released = Pin<Box<dyn Future<Output = Result<(), AuditUnavailable>> + Send>>;
 
+/// Why an answer is not delivered.
+const UNACCEPTABLE: &str = "the server's answer was not acceptable";
 /// Why a stream ends whose records cannot be written.
 const UNRECORDED: &str = "what could not be recorded";
 
@@ -236,34 +238,75 @@ impl Events {
 
     /// What of `message` reaches the client; nothing if it is refused and only the server has to be told.
     fn message(&mut self, message: Message) -> Result<Option<Message>, &'static str> {
-        let passed = match message {
-            Message::Response(mut response) => {
-                let answering = self.take_answering(response.id.as_ref());
-                let talking = &self.source.talking;
-                let observed = &talking.stages.observed;
-                let waiting = response
-                    .id
-                    .as_ref()
-                    .and_then(|id| observed.answered(&talking.talk, From::Client, id));
-                let method = answering
-                    .as_ref()
-                    .map(|found| found.method.clone())
-                    .or(waiting);
-                let era = answering.as_ref().map_or(Era::Legacy, |found| found.era);
-                let judged = answer::judge(talking, method.as_deref(), era, &mut response);
+        match message {
+            Message::Response(response) => self.answer(response),
+            Message::Request(_) | Message::Notification(_) => self.ask_client(message),
+        }
+    }
+
+    /// An answer: to a request of this exchange, or, on a stream of its own or one taken up again, to another's.
+    fn answer(&mut self, mut response: Response) -> Result<Option<Message>, &'static str> {
+        let answering = self.take_answering(response.id.as_ref());
+        let talking = &self.source.talking;
+        let waiting = response.id.as_ref().and_then(|id| {
+            let observed = &talking.stages.observed;
+            observed.answered(&talking.talk, From::Client, id)
+        });
+        let refused = match answering {
+            Some(answering) => {
+                let method = Some(answering.method.as_str());
+                let judged = answer::judge(talking, method, answering.era, &mut response);
                 let refused = judged.err();
-                if let Some(answering) = answering {
-                    close(answering, refused, &response);
-                }
-                match (refused, response.id.clone()) {
-                    (None, _) => Some(Message::Response(response)),
-                    (Some(refusal), Some(id)) => error(refusal, &Asked::Request(id)),
-                    (Some(_), None) => None,
-                }
+                close(answering, refused, &response);
+                refused
             }
-            Message::Request(_) | Message::Notification(_) => return self.ask_client(message),
+            None => self.answer_elsewhere(waiting, &mut response)?,
         };
-        Ok(passed)
+        Ok(match (refused, response.id.clone()) {
+            (None, _) => Some(Message::Response(response)),
+            (Some(refusal), Some(id)) => error(refusal, &Asked::Request(id)),
+            (Some(_), None) => None,
+        })
+    }
+
+    /// Judges an answer on another stream than its request's, whose record has ended: it has one of its own.
+    fn answer_elsewhere(
+        &self,
+        waiting: Option<Waiting>,
+        response: &mut Response,
+    ) -> Result<Option<Refusal<'static>>, &'static str> {
+        let mut record = self.open()?;
+        let talking = &self.source.talking;
+        let method = waiting.as_ref().map(|waiting| waiting.method.as_str());
+        talking.tell_answer(&mut record, method.unwrap_or(""), response.id.as_ref());
+        record.record_mut().cause = waiting.as_ref().map(|waiting| Cause::Id(waiting.record));
+        record.stage(Stage::Forward);
+        let judged = answer::judge(talking, method, Era::Legacy, response);
+        answer::tell(&mut record, ResponseKind::Stream, Some(response));
+        let request =
+            waiting.map_or_else(|| unread("it answers no request that is known"), |_| read());
+        record.tell_inspected(request, read());
+        let refused = judged.err();
+        match refused {
+            Some(_) => record.refuse_with(UNACCEPTABLE),
+            // In the writer's queue before it is passed on.
+            None => drop(record.close(Outcome::done())),
+        }
+        Ok(refused)
+    }
+
+    /// The record of what the server says. A stream must not wait inside a poll; without a place for the record
+    /// nothing passes, and nothing can be said to the server either: the stream ends, so that neither side waits
+    /// for the other.
+    fn open(&self) -> Result<OpenRecord, &'static str> {
+        let Talking { stages, actor, .. } = &self.source.talking;
+        let start = Start {
+            workload: Some(actor.process.clone()),
+            identity: Some(actor.identity.clone()),
+            ..Start::default()
+        };
+        let opened = stages.log.try_open(Kind::Mcp, start);
+        opened.map_err(|_unavailable| UNRECORDED)
     }
 
     fn take_answering(&mut self, id: Option<&Id>) -> Option<Answering> {
@@ -286,24 +329,14 @@ impl Events {
         {
             return Ok(Some(message));
         }
+        let mut record = self.open()?;
         let talking = &self.source.talking;
-        let start = Start {
-            workload: Some(talking.actor.process.clone()),
-            identity: Some(talking.actor.identity.clone()),
-            ..Start::default()
-        };
-        // A stream must not wait inside a poll; without a place for the record nothing passes, and nothing can be
-        // said to the server either: the stream ends, so that neither side waits for the other.
-        let opened = talking.stages.log.try_open(Kind::Mcp, start);
-        let mut record = opened.map_err(|_unavailable| UNRECORDED)?;
         talking.tell_server(&mut record, &message, &judged);
         match judged {
             Ok(permit) => {
                 if let Message::Request(Request { id, method, .. }) = &message {
-                    talking
-                        .stages
-                        .observed
-                        .wait(&talking.talk, From::Server, id, method);
+                    let observed = &talking.stages.observed;
+                    observed.wait(&talking.talk, From::Server, id, method, record.id());
                 }
                 drop(permit);
                 // In the writer's queue before it is passed on.
@@ -396,9 +429,7 @@ fn close(mut answering: Answering, refused: Option<Refusal<'static>>, response: 
     answer::tell(&mut answering.record, ResponseKind::Stream, Some(response));
     drop(answering.in_flight.take());
     if refused.is_some() {
-        return answering
-            .record
-            .refuse_with("the server's answer was not acceptable");
+        return answering.record.refuse_with(UNACCEPTABLE);
     }
     let upstream_us = Some(answering.upstream_us);
     drop(answering.record.close(Outcome {
