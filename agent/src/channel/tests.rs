@@ -147,8 +147,8 @@ async fn descriptors_from_the_gate_are_never_taken() {
     let before = std::fs::read_dir("/proc/self/fd").unwrap().count();
     let file = File::open("/dev/null").unwrap();
     let (_supervisor, gate) = hostile();
-    for body in [&b"\"ready\""[..], &[b' '; 1 << 20]] {
-        let refused = send_frame(gate.as_fd(), body, &[file.as_fd()]);
+    for body in [b"\"ready\"".to_vec(), vec![b' '; 1 << 20]] {
+        let refused = send_frame(gate.as_fd(), &body, &[file.as_fd()]);
         assert!(
             matches!(&refused, Err(ChannelError::Send(e)) if e.raw_os_error() == Some(1)),
             "EPERM is due: {refused:?}"
