@@ -29,6 +29,8 @@ mod stdio_bytes;
 #[cfg(test)]
 mod stdio_faults;
 #[cfg(test)]
+mod stdio_leaks;
+#[cfg(test)]
 mod stdio_real;
 #[cfg(test)]
 mod streams;

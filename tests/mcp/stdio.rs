@@ -1,6 +1,7 @@
 //! Servers under `exeat run`: a server whose every byte the test reads and writes, and what policy, records and
 //! causes say of what passes.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -431,4 +432,42 @@ async fn what_the_server_asks_is_decided() {
         })
         .await
         .unwrap();
+}
+
+/// The sockets that a process holds, as `/proc` names them.
+fn sockets(process: &Path) -> BTreeSet<String> {
+    // Processes end at any time.
+    let open = fs::read_dir(process.join("fd"));
+    open.into_iter()
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+        .filter_map(|target| target.into_os_string().into_string().ok())
+        .filter(|target| target.starts_with("socket:"))
+        .collect()
+}
+
+/// Who holds a socket as well can make every reader of it wait, by reading it into memory that never comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_gate_reads_is_held_by_nobody_else() {
+    let lab = Lab::new().unwrap();
+    let mut wire = Wire::new(&lab, "wire");
+    let daemon = lab.daemon(&policy(&lab, ALL)).await.unwrap();
+    let gate = daemon.status().await.unwrap()["gate"]["pid"].to_string();
+    let gate = PathBuf::from(format!("/proc/{gate}"));
+    let before = sockets(&gate);
+    let mut session = wired(&daemon, &mut wire).await;
+    let gained: Vec<String> = sockets(&gate).difference(&before).cloned().collect();
+    // Three of the caller, three of the server.
+    assert!(gained.len() >= 6, "{gained:?}");
+    for entry in fs::read_dir("/proc").unwrap() {
+        let process = entry.unwrap().path();
+        let name = process.file_name().unwrap().to_string_lossy().into_owned();
+        if process == gate || !name.bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        let held = sockets(&process);
+        let shared: Vec<&String> = gained.iter().filter(|one| held.contains(*one)).collect();
+        assert!(shared.is_empty(), "{process:?} has {shared:?} of the gate");
+    }
+    session.close().await.unwrap();
 }

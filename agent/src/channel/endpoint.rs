@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use exeat_ebpf::refuse_descriptors;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
@@ -45,13 +46,16 @@ pub struct Received<In> {
 
 /// Two connected sockets, both close-on-exec and non-blocking: the supervisor's and the gate's.
 pub fn pair() -> Result<(OwnedFd, OwnedFd), ChannelError> {
-    rustix::net::socketpair(
+    let (supervisor, gate) = rustix::net::socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
         SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
         None,
     )
-    .map_err(|e| ChannelError::Create(e.into()))
+    .map_err(|e| ChannelError::Create(e.into()))?;
+    // To close what the gate sends could make the supervisor wait.
+    refuse_descriptors(&supervisor).map_err(ChannelError::Create)?;
+    Ok((supervisor, gate))
 }
 
 /// Makes a descriptor wait-able by tasks. It has to be non-blocking. Needs a tokio runtime.

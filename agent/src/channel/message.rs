@@ -315,8 +315,8 @@ pub struct Process {
 /// A stdio session, as the supervisor attests it.
 ///
 /// Its descriptors: what the caller's standard input, output and error are read from and written to, then the
-/// gate's ends of the server's standard input, output and error. Each is a pipe's end that was opened for the
-/// gate alone, or a Unix socket.
+/// gate's ends of the server's standard input, output and error. Each is an end of a Unix socket pair, which the
+/// gate alone holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Session {

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use proptest::prelude::*;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::*;
 
@@ -144,8 +145,24 @@ async fn what_a_hostile_gate_sends_is_an_error_and_nothing_else() {
 #[tokio::test]
 async fn descriptors_from_the_gate_are_never_taken() {
     let before = std::fs::read_dir("/proc/self/fd").unwrap().count();
-    let (supervisor, gate) = hostile();
     let file = File::open("/dev/null").unwrap();
+    let (_supervisor, gate) = hostile();
+    for body in [b"\"ready\"".to_vec(), vec![b' '; 1 << 20]] {
+        let refused = send_frame(gate.as_fd(), &body, &[file.as_fd()]);
+        assert!(
+            matches!(&refused, Err(ChannelError::Send(e)) if e.raw_os_error() == Some(1)),
+            "EPERM is due: {refused:?}"
+        );
+    }
+    // Where the kernel refuses none.
+    let (supervisor, gate) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )
+    .unwrap();
+    let supervisor = SupervisorEnd::new(supervisor).unwrap();
     send_frame(gate.as_fd(), b"\"ready\"", &[file.as_fd()]).unwrap();
     assert!(matches!(
         supervisor.receive().await,

@@ -82,7 +82,7 @@ impl Daemon {
     }
 
     async fn open(&self, command: &Command) -> Result<Connection, CliError> {
-        Ok(patient(Connection::open(&self.socket, command, &[])).await?)
+        Ok(patient(Connection::open(&self.socket, command)).await?)
     }
 }
 

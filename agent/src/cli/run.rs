@@ -22,9 +22,11 @@ pub(super) async fn run(arguments: &RunArguments, socket: &Path) -> Result<u8, C
     client::run(socket, run).await.map_err(|error| match error {
         RunError::Control(error) => error.into(),
         RunError::Failed(failure) => failure.into(),
-        RunError::Streams(_) | RunError::Deserted | RunError::Signals(_) | RunError::Unknown(_) => {
-            CliError::from_error(Kind::Refused, &error)
-        }
+        RunError::NoStreams
+        | RunError::Streams(_)
+        | RunError::Deserted
+        | RunError::Signals(_)
+        | RunError::Unknown(_) => CliError::from_error(Kind::Refused, &error),
     })
 }
 

@@ -1,6 +1,6 @@
 //! The client's side: one connection, one command, its answer.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const SIGNAL_DEADLINE: Duration = Duration::from_secs(5);
 /// A command that was sent, whose answer is read from here.
 #[derive(Debug)]
 pub struct Connection {
-    stream: UnixStream,
+    pub(super) stream: UnixStream,
     incoming: Incoming,
     ended: bool,
 }
@@ -35,19 +35,8 @@ pub enum Answer {
 }
 
 impl Connection {
-    /// Connects to the daemon at `path` and sends `command` with the descriptors that belong to it.
-    pub async fn open(
-        path: &Path,
-        command: &Command,
-        descriptors: &[BorrowedFd<'_>],
-    ) -> Result<Self, ControlError> {
-        if descriptors.len() != command.descriptors() {
-            return Err(ControlError::Descriptors {
-                command: command.name(),
-                found: descriptors.len(),
-                expected: command.descriptors(),
-            });
-        }
+    /// Connects to the daemon at `path` and sends `command`.
+    pub async fn open(path: &Path, command: &Command) -> Result<Self, ControlError> {
         command
             .check()
             .map_err(|source| ControlError::Invalid { source })?;
@@ -59,7 +48,11 @@ impl Connection {
                     path: path.to_owned(),
                     source,
                 })?;
-        descriptors::send(&stream, &frame, descriptors).await?;
+        let sent = frame::write_all(&stream, &frame).await;
+        sent.map_err(|source| ControlError::Io {
+            attempt: "write a command",
+            source,
+        })?;
         Ok(Self {
             stream,
             incoming: Incoming::new(MAX_REPLY),
@@ -67,25 +60,44 @@ impl Connection {
         })
     }
 
+    /// The first part of the answer to a `run`, with the descriptors that came along: three with
+    /// [`Reply::Streams`], else none. To be called once, before [`Connection::next`]; not cancel-safe.
+    pub async fn first(&mut self) -> Result<(Answer, Vec<OwnedFd>), ControlError> {
+        let (body, descriptors) =
+            descriptors::receive(&self.stream, MAX_REPLY, descriptors::STREAMS).await?;
+        let answer = self.read(frame::decode(&body)?);
+        let allowed = match answer {
+            Answer::Reply(Reply::Streams) => descriptors::STREAMS,
+            _ => 0,
+        };
+        let found = descriptors.len();
+        if found != allowed {
+            return Err(ControlError::Descriptors { found, allowed });
+        }
+        Ok((answer, descriptors))
+    }
+
     /// The next part of the answer; after its end, `Done` for ever. Cancel-safe.
     pub async fn next(&mut self) -> Result<Answer, ControlError> {
         if self.ended {
             return Ok(Answer::Done);
         }
+        // Without its last frame an answer is not known to be whole.
         let message = self.incoming.next::<Message>(&self.stream).await?;
+        let message = message.ok_or(ControlError::Closed {
+            attempt: "read the answer",
+        })?;
+        Ok(self.read(message))
+    }
+
+    fn read(&mut self, message: Message) -> Answer {
         let answer = match message {
-            Some(Message::Reply(reply)) => return Ok(Answer::Reply(reply)),
-            Some(Message::Done) => Answer::Done,
-            Some(Message::Failed(failure)) => Answer::Failed(failure),
-            // Without its last frame an answer is not known to be whole.
-            None => {
-                return Err(ControlError::Closed {
-                    attempt: "read the answer",
-                });
-            }
+            Message::Reply(reply) => return Answer::Reply(reply),
+            Message::Done => Answer::Done,
+            Message::Failed(failure) => Answer::Failed(failure),
         };
         self.ended = true;
-        Ok(answer)
+        answer
     }
 
     /// Passes a signal on to the server that this connection's `run` started.

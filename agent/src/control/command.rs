@@ -44,7 +44,7 @@ pub enum Command {
     AuditTail(RecordFilter),
     /// Why a given call is decided as it is, by the policy that is in force.
     PolicyExplain(Box<Question>),
-    /// Start a registered server on the client's standard streams; brings three descriptors.
+    /// Start a registered server; its standard streams come with the first answer.
     Run(Run),
     /// Read the policy again, all or nothing.
     Reload,
@@ -223,7 +223,7 @@ pub enum Transport {
     Udp,
 }
 
-/// Starts a registered server; the frame brings stdin, stdout and stderr, in that order.
+/// Starts a registered server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Run {
@@ -291,14 +291,6 @@ impl Command {
             Self::Reload => "reload",
             Self::CaExport => "ca export",
             Self::Doctor => "doctor",
-        }
-    }
-
-    /// How many descriptors come with it; any other number is refused.
-    pub const fn descriptors(&self) -> usize {
-        match self {
-            Self::Run(_) => 3,
-            _ => 0,
         }
     }
 

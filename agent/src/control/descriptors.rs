@@ -1,11 +1,10 @@
-//! Commands with the descriptors that ride along (`SCM_RIGHTS`, unix(7)).
+//! Frames with the descriptors that ride along (`SCM_RIGHTS`, unix(7)).
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::mem::{self, MaybeUninit};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::thread;
 
-use rustix::fs::{FileType, fstat};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -16,65 +15,63 @@ use tokio::net::UnixStream;
 use super::error::ControlError;
 use super::frame::{self, PREFIX};
 
-/// Most descriptors that any command has.
-pub(super) const MAX: usize = 3;
+/// Descriptors that come with the first reply to a `run`.
+pub(super) const STREAMS: usize = 3;
+/// Most that one message can bring (`SCM_MAX_FD`): with room for all, the kernel closes none in the reader's thread.
+const MOST: usize = 253;
 
 const READ: &str = "read a command";
-const WRITE: &str = "write a command";
+const WRITE: &str = "write the streams";
 
 /// Reads one frame's body of up to `limit` bytes, and the descriptors that came with it.
 ///
-/// Takes no byte beyond the frame. Descriptors beyond [`MAX`] are closed, by the kernel where they do
-/// not fit and by their drop here where they do, and the command is refused.
+/// Takes no byte beyond the frame. With more than `allowed` descriptors it is refused, and they are closed.
 pub(super) async fn receive(
     stream: &UnixStream,
     limit: usize,
+    allowed: usize,
 ) -> Result<(Vec<u8>, Vec<OwnedFd>), ControlError> {
-    let mut descriptors = Vec::new();
-    let read = read(stream, limit, &mut descriptors).await;
-    let sockets = descriptors.iter().all(is_socket);
-    match read {
-        Ok(body) if sockets => Ok((body, descriptors)),
-        other => {
-            discard(descriptors);
-            Err(other.err().unwrap_or(ControlError::ForeignDescriptor))
+    let mut came = Came {
+        descriptors: Vec::new(),
+        allowed,
+    };
+    let body = read(stream, limit, &mut came).await?;
+    Ok((body, mem::take(&mut came.descriptors)))
+}
+
+/// What came so far; closed with it, also where the reader is cancelled.
+struct Came {
+    descriptors: Vec<OwnedFd>,
+    allowed: usize,
+}
+
+/// In a thread of its own: who holds another end of a pipe can make its close wait.
+impl Drop for Came {
+    fn drop(&mut self) {
+        let descriptors = mem::take(&mut self.descriptors);
+        if descriptors.is_empty() {
+            return;
+        }
+        let closed = thread::Builder::new().spawn(move || drop(descriptors));
+        if let Err(error) = closed {
+            tracing::warn!(%error, "descriptors were closed where their sender can make the daemon wait");
         }
     }
 }
 
-async fn read(
-    stream: &UnixStream,
-    limit: usize,
-    descriptors: &mut Vec<OwnedFd>,
-) -> Result<Vec<u8>, ControlError> {
+async fn read(stream: &UnixStream, limit: usize, came: &mut Came) -> Result<Vec<u8>, ControlError> {
     let mut prefix = [0; PREFIX];
-    fill(stream, &mut prefix, descriptors).await?;
+    fill(stream, &mut prefix, came).await?;
     // The limit is small, so the announced length may be taken at its word.
     let mut body = vec![0; frame::length(prefix, limit)?];
-    fill(stream, &mut body, descriptors).await?;
+    fill(stream, &mut body, came).await?;
     Ok(body)
-}
-
-fn is_socket(descriptor: &OwnedFd) -> bool {
-    fstat(descriptor)
-        .is_ok_and(|status| FileType::from_raw_mode(status.st_mode) == FileType::Socket)
-}
-
-/// Closes what a client sent. In a thread of its own: who holds another end of a pipe can make its close wait.
-fn discard(descriptors: Vec<OwnedFd>) {
-    if descriptors.is_empty() {
-        return;
-    }
-    let closed = thread::Builder::new().spawn(move || drop(descriptors));
-    if let Err(error) = closed {
-        tracing::warn!(%error, "a client's descriptors were closed where it can make the daemon wait");
-    }
 }
 
 async fn fill(
     stream: &UnixStream,
     mut buffer: &mut [u8],
-    descriptors: &mut Vec<OwnedFd>,
+    came: &mut Came,
 ) -> Result<(), ControlError> {
     while !buffer.is_empty() {
         let part = stream
@@ -84,9 +81,13 @@ async fn fill(
                 attempt: READ,
                 source,
             })?;
-        descriptors.extend(part.descriptors);
-        if part.truncated || descriptors.len() > MAX {
-            return Err(ControlError::TooManyDescriptors);
+        came.descriptors.extend(part.descriptors);
+        let found = came.descriptors.len();
+        if part.truncated || found > came.allowed {
+            return Err(ControlError::Descriptors {
+                found,
+                allowed: came.allowed,
+            });
         }
         if part.bytes == 0 {
             return Err(ControlError::Closed { attempt: READ });
@@ -103,7 +104,7 @@ struct Part {
 }
 
 fn receive_some(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<Part> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
     let got = recvmsg(
@@ -148,7 +149,7 @@ fn send_some(
     frame: &[u8],
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<usize> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(STREAMS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::Error::from(io::ErrorKind::ArgumentListTooLong));

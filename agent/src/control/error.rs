@@ -101,22 +101,17 @@ pub enum ControlError {
         #[source]
         source: InvalidCommand,
     },
-    /// Not the descriptors that the command comes with.
-    #[error("read a command: {found} descriptors came with `{command}`, {expected} belong to it")]
+    /// Other descriptors than belong to a frame.
+    #[error(
+        "read a frame: {found} descriptors came along, {allowed} belong there; client and daemon have to be of \
+         the same version"
+    )]
     Descriptors {
-        /// The command's word.
-        command: &'static str,
-        /// Came.
+        /// Came, so far.
         found: usize,
         /// Belong.
-        expected: usize,
+        allowed: usize,
     },
-    /// A descriptor that is no socket: its other end could make the daemon wait.
-    #[error("read a command: a descriptor that is not a socket came along")]
-    ForeignDescriptor,
-    /// More descriptors than any command has.
-    #[error("read a command: more descriptors came than any command has")]
-    TooManyDescriptors,
     /// The kernel's word on the peer could not be had.
     #[error("learn who is asking: {attempt}")]
     Peer {

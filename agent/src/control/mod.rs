@@ -1,9 +1,10 @@
 //! The local interface on a Unix socket: one [`Command`] type in, typed [`Reply`] frames out.
 //!
-//! A connection carries one command. The client writes one length-prefixed JSON [`Command`] (a
-//! `run` brings its three standard streams along as descriptors); the daemon answers with frames
-//! ([`Message`]): any number of replies, then `done` or `failed`. During a `run` the client may send
-//! [`Signal`] frames; closing the connection ends what the command started.
+//! A connection carries one command. The client writes one length-prefixed JSON [`Command`]; the
+//! daemon answers with frames ([`Message`]): any number of replies, then `done` or `failed`. The
+//! first reply to a `run` brings its three standard streams along as descriptors; none else comes
+//! with any, and the daemon takes none. During a `run` the client may send [`Signal`] frames;
+//! closing the connection ends what the command started.
 //!
 //! Who asks is what the kernel says (`SO_PEERCRED`); the socket's file mode decides nothing. What
 //! they may ask stands in one table ([`access`]).

@@ -71,6 +71,9 @@ pub enum Reply {
     Record(Record),
     /// To `policy explain`.
     Explanation(Explanation),
+    /// To `run`, first: the server may be started. Brings the client's ends of its standard input, output and
+    /// error.
+    Streams,
     /// To `run`: the server's process exists.
     Started(Started),
     /// To `run`: the server's process has ended.
@@ -94,6 +97,7 @@ impl Reply {
             Self::Server(_) => "server",
             Self::Record(_) => "record",
             Self::Explanation(_) => "explanation",
+            Self::Streams => "streams",
             Self::Started(_) => "started",
             Self::Exited(_) => "exited",
             Self::Reloaded(_) => "reloaded",

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -80,7 +81,7 @@ impl Daemon {
     }
 
     async fn open(&self, command: &Command) -> Connection {
-        Connection::open(&self.path(), command, &[]).await.unwrap()
+        Connection::open(&self.path(), command).await.unwrap()
     }
 }
 
@@ -206,19 +207,21 @@ async fn an_answer_that_breaks_off_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_run_brings_its_streams_and_takes_signals() {
+async fn a_run_gets_its_streams_and_takes_signals() {
     let mut daemon = Daemon::start().await;
-    let (reader, writer) = witness();
-    let (input, _) = StdUnixStream::pair().unwrap();
-    let streams = [input.as_fd(), writer.as_fd(), writer.as_fd()];
-    let mut connection = Connection::open(&daemon.path(), &run("github"), &streams)
-        .await
-        .unwrap();
-    drop(writer);
-
+    let mut connection = daemon.open(&run("github")).await;
     let mut client = daemon.client().await;
     assert_eq!(client.scope, Scope::Policy);
-    let [_, output, _]: [OwnedFd; 3] = std::mem::take(&mut client.descriptors).try_into().unwrap();
+    let (mut reader, writer) = witness();
+    let ends = [writer.as_fd(); 3];
+    client.responder.streams(&ends).await.unwrap();
+    drop(writer);
+    let (answer, ends) = connection.first().await.unwrap();
+    assert!(
+        matches!(answer, Answer::Reply(Reply::Streams)),
+        "{answer:?}"
+    );
+    let [_, output, _]: [OwnedFd; 3] = ends.try_into().unwrap();
     assert!(
         rustix::io::fcntl_getfd(&output)
             .unwrap()
@@ -226,10 +229,10 @@ async fn a_run_brings_its_streams_and_takes_signals() {
     );
     rustix::io::write(&output, b"hello").unwrap();
     drop(output);
-    let mut reader = reader;
     let mut hello = [0; 5];
     reader.read_exact(&mut hello).unwrap();
     assert_eq!(&hello, b"hello");
+    released(reader).await;
 
     client
         .responder
@@ -349,35 +352,66 @@ fn no_commands() -> Vec<(Vec<u8>, &'static str)> {
             "Invalid: read a command: server: 1 to 256 bytes are allowed",
         ),
         (
-            framed(r#"{"run":{"server":"a"}}"#),
-            "Invalid: read a command: 0 descriptors came with `run`, 3 belong to it",
-        ),
-        (
             framed(r#"{"run":{"server":"a","arguments":["\u0000"]}}"#),
             "Invalid: read a command: argument: control characters are not allowed",
         ),
     ]
 }
 
+/// To close what is dropped unread can take for ever: a pipe whose lock somebody keeps.
+#[tokio::test]
+async fn nobody_can_send_the_daemon_descriptors() {
+    let mut daemon = Daemon::start().await;
+    let (reader, writer) = witness();
+    let stream = daemon.raw();
+    let mut connection = daemon.open(&run("a")).await;
+    // Before and after it was accepted.
+    let client = daemon.client().await;
+    let status = frame::encode(&Command::Status, frame::MAX_REQUEST).unwrap();
+    for socket in [stream.as_fd(), connection.stream.as_fd()] {
+        assert_eq!(
+            pass(socket, &status, &writer, 1),
+            Err(rustix::io::Errno::PERM)
+        );
+    }
+    drop(writer);
+    released(reader).await;
+    client.responder.done().await.unwrap();
+    assert!(matches!(connection.next().await.unwrap(), Answer::Done));
+}
+
+/// Where the kernel refuses none.
 #[tokio::test]
 async fn descriptors_that_do_not_belong_are_closed_and_refused() {
     let status = frame::encode(&Command::Status, frame::MAX_REQUEST).unwrap();
-    for count in [1, 2, 3, 4, 8, 200] {
-        let daemon = Daemon::start().await;
+    for (count, allowed) in [(1, 0), (3, 0), (4, 3), (8, 3), (200, 0)] {
         let (reader, writer) = witness();
-        let stream = daemon.raw();
-        let descriptors: Vec<BorrowedFd<'_>> = vec![writer.as_fd(); count];
-        rustix::net::sendmsg(
-            &stream,
-            &[std::io::IoSlice::new(&status)],
-            &mut ancillary(&descriptors, &mut Vec::new()),
-            rustix::net::SendFlags::empty(),
-        )
-        .unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        pass(ours.as_fd(), &status, &writer, count).unwrap();
         drop(writer);
-        assert!(said(stream).await.contains("descriptors came"), "{count}");
+        let received = descriptors::receive(&theirs, frame::MAX_REQUEST, allowed).await;
+        let error = received.unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("{count} descriptors came along")),
+            "{error}"
+        );
         released(reader).await;
     }
+}
+
+fn pass(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    passed: &OwnedFd,
+    count: usize,
+) -> rustix::io::Result<usize> {
+    let descriptors: Vec<BorrowedFd<'_>> = vec![passed.as_fd(); count];
+    rustix::net::sendmsg(
+        socket,
+        &[std::io::IoSlice::new(bytes)],
+        &mut ancillary(&descriptors, &mut Vec::new()),
+        rustix::net::SendFlags::empty(),
+    )
 }
 
 /// Any number of descriptors, beyond what the product itself ever sends.
@@ -394,29 +428,15 @@ fn ancillary<'buffer, 'slice, 'fd>(
 
 #[tokio::test]
 async fn descriptors_one_by_one_are_counted_together() {
-    let daemon = Daemon::start().await;
     let (reader, writer) = witness();
-    let stream = daemon.raw();
-    for byte in frame::encode(&run("a"), frame::MAX_REQUEST)
-        .unwrap()
-        .iter()
-        .take(4)
-    {
-        let descriptors = [writer.as_fd()];
-        rustix::net::sendmsg(
-            &stream,
-            &[std::io::IoSlice::new(&[*byte])],
-            &mut ancillary(&descriptors, &mut Vec::new()),
-            rustix::net::SendFlags::empty(),
-        )
-        .unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    for byte in 0_u8..4 {
+        pass(ours.as_fd(), &[byte], &writer, 1).unwrap();
     }
     drop(writer);
-    assert!(
-        said(stream)
-            .await
-            .contains("more descriptors came than any command has")
-    );
+    let received = descriptors::receive(&theirs, frame::MAX_REQUEST, 3).await;
+    let error = received.unwrap_err().to_string();
+    assert!(error.contains("4 descriptors came along"), "{error}");
     released(reader).await;
 }
 
@@ -470,11 +490,7 @@ async fn a_managed_process_may_only_run_whoever_its_user_is() {
         failure,
         Failure::new(Code::Refused, "`status` is not for processes under policy")
     );
-    let (_, writer) = witness();
-    let streams = [writer.as_fd(); 3];
-    let _run = Connection::open(&daemon.path(), &run("github"), &streams)
-        .await
-        .unwrap();
+    let _run = daemon.open(&run("github")).await;
     let client = daemon.client().await;
     assert_eq!(
         (client.scope, client.peer.workload),
@@ -541,9 +557,7 @@ async fn a_stale_socket_is_replaced_and_anything_else_is_left_alone() {
 async fn nobody_listening_is_unreachable() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("nothing.sock");
-    let error = Connection::open(&path, &Command::Status, &[])
-        .await
-        .unwrap_err();
+    let error = Connection::open(&path, &Command::Status).await.unwrap_err();
     assert!(matches!(error, ControlError::Unreachable { .. }), "{error}");
 }
 

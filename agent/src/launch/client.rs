@@ -1,13 +1,14 @@
-//! The caller's side of `exeat run`: its streams go to the daemon, signals after them, and the
-//! server's end becomes its own.
+//! The caller's side of `exeat run`: its streams are copied to and from those that the daemon gives, signals are
+//! passed on, and the server's end becomes its own.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal as Incoming, SignalKind, signal};
 
-use super::streams::Streams;
+use super::streams::Words;
 use crate::control::client::Answer;
 use crate::control::{Command, Connection, ControlError, Failure, Reply, Run, Signal};
 
@@ -26,6 +27,12 @@ pub enum RunError {
     /// The streams could not be prepared.
     #[error("preparing the standard streams")]
     Streams(#[source] io::Error),
+    /// The daemon gave no streams.
+    #[error(
+        "the daemon gave no streams for the server; client and daemon have to be of the same version: restart the \
+         daemon after an upgrade"
+    )]
+    NoStreams,
     /// The caller is gone.
     #[error("nobody is at the other end of the standard streams")]
     Deserted,
@@ -78,9 +85,19 @@ impl Signals {
 pub async fn run(socket: &Path, run: Run) -> Result<u8, RunError> {
     let mut signals = Signals::new().map_err(RunError::Signals)?;
     let server = run.server.clone();
-    let streams = Streams::prepare().map_err(RunError::Streams)?;
-    let mut connection = Connection::open(socket, &Command::Run(run), &streams.handed()).await?;
-    let words = streams.let_go();
+    let mut connection = Connection::open(socket, &Command::Run(run)).await?;
+    let first = tokio::select! {
+        first = connection.first() => first?,
+        // The signal means this process: going away ends the start.
+        _signal = signals.next() => return Err(RunError::Unknown(server)),
+    };
+    let ends = match first {
+        (Answer::Reply(Reply::Streams), ends) => <[OwnedFd; 3]>::try_from(ends).ok(),
+        (Answer::Failed(failure), _none) => return Err(RunError::Failed(failure)),
+        (Answer::Reply(_) | Answer::Done, _none) => None,
+    };
+    let ends = ends.ok_or(RunError::NoStreams)?;
+    let words = Words::begin(ends).map_err(RunError::Streams)?;
     let ended = tokio::select! {
         ended = converse(&mut connection, &mut signals, server) => ended,
         () = words.deserted() => return Err(RunError::Deserted),

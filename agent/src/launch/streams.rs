@@ -1,5 +1,4 @@
-//! What the daemon gets in the place of the caller's standard streams: sockets, to and from which this process
-//! copies. Whatever the caller's streams are, they can make this process wait and never the daemon.
+//! What the daemon gives for the caller's standard streams: sockets, to and from which this process copies. Whatever the caller's streams are, they can make this process wait and never the daemon.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -20,13 +19,6 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Bytes that are copied at once.
 const PART: usize = 64 << 10;
 
-/// The streams, before they are handed over.
-#[derive(Debug)]
-pub(super) struct Streams {
-    handed: [OwnedFd; 3],
-    words: Words,
-}
-
 /// What is still being copied.
 #[derive(Debug)]
 pub(super) struct Words {
@@ -35,51 +27,27 @@ pub(super) struct Words {
     fed: Arc<AtomicBool>,
 }
 
-impl Streams {
-    pub(super) fn prepare() -> io::Result<Self> {
+impl Words {
+    /// Copies between the caller's standard streams and these, in the order of their numbers.
+    pub(super) fn begin(ends: [OwnedFd; 3]) -> io::Result<Self> {
+        let [input, output, errors] = ends.map(UnixStream::from);
         let fed = Arc::new(AtomicBool::new(false));
-        let (input, own) = UnixStream::pair()?;
-        let ended = Arc::clone(&fed);
         let mut from = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+        let ended = Arc::clone(&fed);
         copier("stdin", move || {
-            copy(&mut from, &mut &own);
+            copy(&mut from, &mut &input);
             ended.store(true, Ordering::Release);
-            if let Err(error) = own.shutdown(Shutdown::Write) {
+            if let Err(error) = input.shutdown(Shutdown::Write) {
                 tracing::debug!(%error, "the daemon is gone");
             }
         })?;
-        let mut said = Vec::new();
-        let mut out = |stream: BorrowedFd<'_>| -> io::Result<OwnedFd> {
-            let (theirs, mut own) = UnixStream::pair()?;
-            let mut to = File::from(stream.try_clone_to_owned()?);
-            let (done, waiting) = oneshot::channel::<()>();
-            copier("copy", move || {
-                copy(&mut own, &mut to);
-                drop(done);
-            })?;
-            said.push(waiting);
-            Ok(theirs.into())
-        };
-        let output = out(io::stdout().as_fd())?;
-        let errors = out(io::stderr().as_fd())?;
-        Ok(Self {
-            handed: [input.into(), output, errors],
-            words: Words { said, fed },
-        })
+        let said = vec![
+            out(output, io::stdout().as_fd())?,
+            out(errors, io::stderr().as_fd())?,
+        ];
+        Ok(Self { said, fed })
     }
 
-    /// What is sent along with the command.
-    pub(super) fn handed(&self) -> [BorrowedFd<'_>; 3] {
-        self.handed.each_ref().map(AsFd::as_fd)
-    }
-
-    /// Lets go of what the daemon has now.
-    pub(super) fn let_go(self) -> Words {
-        self.words
-    }
-}
-
-impl Words {
     /// Waits until everything was copied.
     pub(super) async fn said(self) {
         for one in self.said {
@@ -97,6 +65,16 @@ impl Words {
             }
         }
     }
+}
+
+fn out(mut from: UnixStream, to: BorrowedFd<'_>) -> io::Result<oneshot::Receiver<()>> {
+    let mut to = File::from(to.try_clone_to_owned()?);
+    let (done, waiting) = oneshot::channel::<()>();
+    copier("copy", move || {
+        copy(&mut from, &mut to);
+        drop(done);
+    })?;
+    Ok(waiting)
 }
 
 fn is_unread(stream: impl AsFd) -> bool {

@@ -55,6 +55,19 @@ pub enum DaemonError {
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// The file of the disconnected servers: nothing is served that it may be about.
+    #[error(
+        "reading which servers are disconnected; no server is served before `{}` is put right, or moved away, and what \
+         it held is ordered anew with `exeat servers disconnect`",
+        path.display()
+    )]
+    Disconnected {
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        cause: io::Error,
+    },
     /// A directory or file of the daemon.
     #[error("{attempt} `{}`", path.display())]
     Path {

@@ -14,7 +14,6 @@ use super::clients::fail;
 use super::core::Supervisor;
 use super::lives::discard;
 use super::serving::{Order, Over, serve};
-use super::streams::Streams;
 use super::workloads::{Live, Origin};
 use crate::channel::{Kind, Placeholder, RunVerdict, Session, ToGate, Workload, encode_hex};
 use crate::control::{Client, Code, Run};
@@ -132,15 +131,8 @@ impl Supervisor {
     async fn start(&mut self, asked: Asked) {
         let Asked { run, client, .. } = asked;
         let Client {
-            peer,
-            descriptors,
-            responder,
-            ..
+            peer, responder, ..
         } = client;
-        let streams = match Streams::own(descriptors) {
-            Ok(streams) => streams,
-            Err(fault) => return fail(responder, Code::Invalid, chain(&fault)).await,
-        };
         let (live, start) = match self.prepare(&run, peer.uid) {
             Ok(prepared) => prepared,
             Err(Refusal(code, text)) => return fail(responder, code, text).await,
@@ -163,7 +155,6 @@ impl Supervisor {
             caller: peer.pid,
             program: self.parts.plan.stage.clone(),
             start,
-            streams,
             happenings: self.happenings.clone(),
             hashes: Arc::clone(&self.hashes),
             hashing: Arc::clone(&self.hashing),

@@ -1,5 +1,6 @@
 //! A started server's task: offers its session to the gate, starts it, and stays until nothing of it is left.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
@@ -39,7 +40,6 @@ pub(super) struct Order {
     pub(super) caller: u32,
     pub(super) program: Program,
     pub(super) start: Start,
-    pub(super) streams: Streams,
     pub(super) happenings: mpsc::Sender<Happening>,
     pub(super) hashes: Arc<Mutex<Hashes>>,
     pub(super) hashing: Arc<Semaphore>,
@@ -114,7 +114,6 @@ pub(super) async fn serve(order: Order, mut client: Responder) {
         caller,
         program,
         start,
-        streams,
         happenings,
         hashes,
         hashing,
@@ -124,7 +123,7 @@ pub(super) async fn serve(order: Order, mut client: Responder) {
     let number = session.number;
     let cgroup = start.cgroup.clone();
     session.host = callers::host(caller, &client, hashes, hashing).await;
-    match offered(session, streams, &happenings).await {
+    match offered(session, &mut client, &happenings).await {
         Ok(ends) => {
             let stage = Stage::Start(start);
             let own = ends.each_ref().map(AsFd::as_fd);
@@ -156,14 +155,20 @@ pub(super) async fn serve(order: Order, mut client: Responder) {
     send(&happenings, Happening::Ended { number }).await;
 }
 
-/// Offers the session to the gate and waits until it has taken it over; the server's ends of its pipes.
+/// Gives the client its ends, offers the session to the gate and waits until it has taken it over; the server's
+/// ends of its pipes.
 async fn offered(
     session: Session,
-    streams: Streams,
+    client: &mut Responder,
     happenings: &mpsc::Sender<Happening>,
 ) -> Result<[OwnedFd; 3], (Code, String)> {
-    let (pipes, ends) =
-        Pipes::make().map_err(|error| (Code::Internal, format!("making its pipes: {error}")))?;
+    let failed = |error: io::Error| (Code::Internal, format!("making its pipes: {error}"));
+    let (streams, theirs) = Streams::make().map_err(failed)?;
+    let (pipes, ends) = Pipes::make().map_err(failed)?;
+    let handed = client.streams(&theirs.each_ref().map(AsFd::as_fd)).await;
+    handed.map_err(|error| (Code::Invalid, chain(&error)))?;
+    // With them the client's end could never be seen.
+    drop(theirs);
     let (taken, answer) = oneshot::channel();
     let offer = Offer {
         session,

@@ -23,7 +23,8 @@ use crate::launch::stage::chain;
 use crate::telemetry::clock;
 
 /// Time for the gate to answer the clients of a server that is cut off at once.
-const GATE: Duration = Duration::from_secs(2);
+/// A test that needs one to wait is not to hurry.
+const GATE: Duration = Duration::from_secs(if cfg!(test) { 60 } else { 2 });
 
 /// The file's form.
 #[derive(Debug, Serialize, Deserialize)]
@@ -60,14 +61,7 @@ impl Disconnections {
         let path = state.join("disconnected.json");
         let stored = match read(&path) {
             Ok(stored) => stored,
-            Err(cause) => {
-                let attempt = "reading which servers are disconnected, from";
-                return Err(DaemonError::Path {
-                    attempt,
-                    path,
-                    cause,
-                });
-            }
+            Err(cause) => return Err(DaemonError::Disconnected { path, cause }),
         };
         let held = stored.disconnected.into_iter().map(|disconnection| {
             let held = Held {
@@ -171,7 +165,8 @@ impl Supervisor {
             pending: Some(Instant::now() + limit),
             client: None,
         };
-        self.disconnections.held.insert(name.clone(), held);
+        let before = self.disconnections.held.insert(name.clone(), held);
+        self.supersede(before, peer);
         // It is in force whether it can be kept or not; who ordered it is told.
         if let Err(error) = self.disconnections.save() {
             let path = self.disconnections.path.display();
@@ -221,6 +216,7 @@ impl Supervisor {
                 format!("`{name}` stays disconnected: `{path}` could not be written: {error}");
             return fail(client, Code::Internal, text).await;
         }
+        self.supersede(Some(held), peer);
         let mut problems = Vec::new();
         let mut mended = 0_u32;
         for number in self.workloads_of(&name) {
@@ -307,6 +303,17 @@ impl Supervisor {
         }
     }
 
+    /// Answers who waits for what an earlier order began: the later one decides from here on.
+    fn supersede(&self, before: Option<Held>, by: &Peer) {
+        if let Some((client, mut word)) = before.and_then(|held| held.client) {
+            word.problems.push(format!(
+                "an order of `{}` for `{}` took over before it was known that nothing is under way any more",
+                by.user, word.server
+            ));
+            self.tasks.spawn(answer(client, word));
+        }
+    }
+
     fn cut_workloads(&self, server: &str, problems: &mut Vec<String>) -> u32 {
         let mut cut = 0_u32;
         for number in self.workloads_of(server) {
@@ -360,5 +367,40 @@ async fn answer(mut client: Responder, word: Word) {
     };
     if let Err(error) = answered {
         tracing::debug!(%error, "a client did not wait for its answer");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// To begin without it would connect what somebody has disconnected.
+    #[test]
+    fn what_cannot_be_read_ends_the_start_with_the_file_and_what_to_do() {
+        let state = tempfile::tempdir().unwrap();
+        assert!(Disconnections::load(state.path()).unwrap().all().is_empty());
+        let path = state.path().join("disconnected.json");
+        for text in [
+            "",
+            "{",
+            "[]",
+            "\0\0\0\0",
+            r#"{"version":1}"#,
+            r#"{"version":2,"disconnected":[]}"#,
+            r#"{"version":1,"disconnected":[],"more":1}"#,
+            r#"{"version":1,"disconnected":[{"server":"a"}]}"#,
+        ] {
+            fs::write(&path, text).unwrap();
+            let error = Disconnections::load(state.path()).unwrap_err();
+            let said = chain(&error);
+            let named = format!("`{}`", path.display());
+            assert!(
+                said.contains(&named) && said.contains("servers disconnect"),
+                "{said}"
+            );
+        }
+        fs::remove_file(&path).unwrap();
+        fs::create_dir_all(&path).unwrap();
+        Disconnections::load(state.path()).unwrap_err();
     }
 }

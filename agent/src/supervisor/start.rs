@@ -5,9 +5,10 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, chown, lchown};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use exeat_ebpf::{Features, Kernel, Layout, Settings, probe};
+use exeat_ebpf::{Features, Kernel, Layout, Settings, probe, refuse_descriptors};
 use rustix::fs::{Mode, OFlags};
 use tokio::time::Instant;
 
@@ -126,7 +127,7 @@ pub(super) async fn prepare(
         account: gate_user.account,
     };
     let signing = Signing::new(authority, Instant::now());
-    let degraded = degraded(&features);
+    let degraded = degraded(&features, takes_descriptors()?);
     let parts = Parts {
         config,
         tree,
@@ -151,8 +152,24 @@ fn layout(config: &Config, tree: &Tree) -> Layout {
     }
 }
 
-fn degraded(features: &Features) -> Vec<String> {
+/// Whether descriptors can be sent to the daemon's sockets, because this kernel cannot be told to refuse them.
+fn takes_descriptors() -> Result<bool, DaemonError> {
+    let probing_failed = |cause| DaemonError::System {
+        attempt: "trying whether the kernel refuses descriptors",
+        cause,
+    };
+    let (one, _other) = UnixStream::pair().map_err(probing_failed)?;
+    let refused = refuse_descriptors(&one).map_err(probing_failed)?;
+    Ok(!refused)
+}
+
+fn degraded(features: &Features, takes_descriptors: bool) -> Vec<String> {
     let mut found = Vec::new();
+    if takes_descriptors {
+        found.push(
+            "a local user can hold up a thread of the daemon by a descriptor sent to it; Linux 6.16 refuses them".into(),
+        );
+    }
     if !features.refusal_errno {
         found.push(
             "refused connections fail with EPERM instead of ECONNREFUSED on this kernel".into(),

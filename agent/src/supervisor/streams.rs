@@ -1,67 +1,32 @@
-//! The streams of `exeat run`: those that a client hands in, and the server's. All are Unix sockets: who holds
-//! another end of a pipe can keep its lock for as long as it likes (splice from a socket that has nothing to say
-//! waits with the lock held), and whoever then reads, writes or closes the pipe waits as well, whatever its flags.
+//! The streams of `exeat run`: the client's and the server's, made here. All are Unix sockets: who holds another
+//! end of a pipe can keep its lock for as long as it likes (splice from a socket that has nothing to say waits with
+//! the lock held), and whoever then reads, writes or closes the pipe waits as well, whatever its flags. The gate's
+//! ends go to nobody else: who holds a socket as well can read from it into memory that never comes, and the other
+//! readers wait, whatever their flags. And none takes descriptors: a read that drops one closes it.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::FileType;
-use rustix::net::{
-    AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair, sockopt,
-};
+use exeat_ebpf::refuse_descriptors;
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 
-/// Why a stream is not taken.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum StreamFault {
-    /// There are other than three.
-    #[error("a server is started with three streams")]
-    Number,
-    /// It is something that could make the daemon wait.
-    #[error("{stream} is not a Unix stream socket")]
-    Kind { stream: &'static str },
-    /// It could not be looked at.
-    #[error("examining {stream}")]
-    Look {
-        stream: &'static str,
-        #[source]
-        cause: io::Error,
-    },
-}
-
-/// A client's input, output and error.
+/// The gate's ends of a client's input, output and error.
 #[derive(Debug)]
 pub(super) struct Streams([OwnedFd; 3]);
 
 impl Streams {
-    /// Takes what a client handed in.
-    pub(super) fn own(descriptors: Vec<OwnedFd>) -> Result<Self, StreamFault> {
-        let [input, output, errors] =
-            <[OwnedFd; 3]>::try_from(descriptors).map_err(|_other| StreamFault::Number)?;
-        check("standard input", &input)?;
-        check("standard output", &output)?;
-        check("standard error", &errors)?;
-        Ok(Self([input, output, errors]))
+    /// The gate's ends, and the client's in the order of their numbers; each carries bytes one way.
+    pub(super) fn make() -> io::Result<(Self, [OwnedFd; 3])> {
+        let (stdin, input) = one_way()?;
+        let (output, stdout) = one_way()?;
+        let (errors, stderr) = one_way()?;
+        Ok((Self([input, output, errors]), [stdin, stdout, stderr]))
     }
 
     /// In the order of their numbers.
     pub(super) const fn all(&self) -> &[OwnedFd; 3] {
         &self.0
     }
-}
-
-fn check(stream: &'static str, descriptor: &OwnedFd) -> Result<(), StreamFault> {
-    let failed = |cause: rustix::io::Errno| StreamFault::Look {
-        stream,
-        cause: cause.into(),
-    };
-    let mode = rustix::fs::fstat(descriptor).map_err(failed)?.st_mode;
-    if FileType::from_raw_mode(mode) == FileType::Socket
-        && sockopt::socket_domain(descriptor).map_err(failed)? == AddressFamily::UNIX
-        && sockopt::socket_type(descriptor).map_err(failed)? == SocketType::STREAM
-    {
-        return Ok(());
-    }
-    Err(StreamFault::Kind { stream })
 }
 
 /// The gate's ends of a server's streams.
@@ -96,35 +61,42 @@ fn one_way() -> io::Result<(OwnedFd, OwnedFd)> {
         None,
     )?;
     shutdown(&reads, Shutdown::Write)?;
+    refuse_descriptors(&reads)?;
+    refuse_descriptors(&writes)?;
     Ok((writes, reads))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-    use std::os::unix::net::{UnixDatagram, UnixStream};
+    use std::mem::MaybeUninit;
+    use std::os::fd::AsFd as _;
+
+    use rustix::io::Errno;
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
     use super::*;
 
     #[test]
-    fn only_stream_sockets_of_this_machine_are_taken() {
-        let three = |input: OwnedFd| {
-            let (output, errors) = UnixStream::pair().unwrap();
-            Streams::own(vec![input, output.into(), errors.into()])
-        };
-        let (socket, _other) = UnixStream::pair().unwrap();
-        three(socket.into()).unwrap();
-        let (reader, _writer) = io::pipe().unwrap();
-        for other in [
-            reader.into(),
-            OwnedFd::from(File::open("/dev/null").unwrap()),
-            UnixDatagram::pair().unwrap().0.into(),
-            std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into(),
-        ] {
-            let wrong = three(other);
-            assert!(matches!(wrong, Err(StreamFault::Kind { .. })), "{wrong:?}");
+    fn no_end_takes_descriptors() {
+        let (streams, clients) = Streams::make().unwrap();
+        let (pipes, servers) = Pipes::make().unwrap();
+        let gates = [pipes.input, pipes.output, pipes.errors];
+        for end in streams
+            .all()
+            .iter()
+            .chain(&clients)
+            .chain(&gates)
+            .chain(&servers)
+        {
+            let passed = [end.as_fd()];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            assert!(ancillary.push(SendAncillaryMessage::ScmRights(&passed)));
+            let part = [io::IoSlice::new(b"x")];
+            let sent = sendmsg(end, &part, &mut ancillary, SendFlags::NOSIGNAL);
+            // PIPE: what only reads has nobody who would take anything.
+            assert!(matches!(sent, Err(Errno::PERM | Errno::PIPE)), "{sent:?}");
         }
-        assert!(matches!(Streams::own(Vec::new()), Err(StreamFault::Number)));
     }
 
     #[test]

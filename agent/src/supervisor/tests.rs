@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -18,6 +18,7 @@ use super::cgroups::{destroy, find_root};
 use super::*;
 use crate::channel::{GateEnd, RunVerdict, ToGate, ToSupervisor};
 use crate::control::client::Answer;
+use crate::control::command::{ServerDisconnect, ServerReconnect};
 use crate::control::reply::ExitStatus;
 use crate::control::{Code, Command, Connection, Reply, Responder, Run, Signal};
 use crate::launch::stage::Program;
@@ -120,6 +121,15 @@ fn join(descriptors: Vec<OwnedFd>) {
             }
         });
     }
+}
+
+fn run_command(server: &str) -> Command {
+    Command::Run(Run {
+        server: server.into(),
+        arguments: Vec::new(),
+        directory: None,
+        terminal: None,
+    })
 }
 
 fn this_test(name: &str, variable: &str) -> Program {
@@ -230,26 +240,23 @@ impl Daemon {
             .collect()
     }
 
-    async fn ask(&self, command: Command, descriptors: &[OwnedFd]) -> Connection {
-        let descriptors: Vec<_> = descriptors.iter().map(OwnedFd::as_fd).collect();
-        Connection::open(&self.at("run/control.sock"), &command, &descriptors)
+    async fn ask(&self, command: Command) -> Connection {
+        Connection::open(&self.at("run/control.sock"), &command)
             .await
             .unwrap()
     }
 
     async fn run(&self, server: &str) -> (Connection, UnixStream) {
-        let run = Run {
-            server: server.into(),
-            arguments: Vec::new(),
-            directory: None,
-            terminal: None,
-        };
-        let (reader, writer) = UnixStream::pair().unwrap();
-        let (input, held) = UnixStream::pair().unwrap();
-        let (errors, unread) = UnixStream::pair().unwrap();
-        self.held.lock().unwrap().extend([held, unread]);
-        let streams = [input.into(), writer.into(), errors.into()];
-        (self.ask(Command::Run(run), &streams).await, reader)
+        let mut connection = self.ask(run_command(server)).await;
+        let (answer, ends) = connection.first().await.unwrap();
+        assert!(
+            matches!(answer, Answer::Reply(Reply::Streams)),
+            "{answer:?}"
+        );
+        let [input, output, errors] = <[OwnedFd; 3]>::try_from(ends).unwrap();
+        let held = [input, errors].map(UnixStream::from);
+        self.held.lock().unwrap().extend(held);
+        (connection, output.into())
     }
 
     async fn stop(self) {
@@ -316,18 +323,59 @@ async fn a_server_is_asked_for_started_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn who_waits_for_a_disconnection_is_answered_when_another_order_takes_over() {
+    let daemon = Daemon::start("supersede").await;
+    let name = || "sleeper".to_owned();
+    let disconnect = || {
+        Command::ServerDisconnect(ServerDisconnect {
+            name: name(),
+            reason: None,
+            drain_seconds: None,
+        })
+    };
+    // This gate never says that nothing is under way any more.
+    let mut first = daemon.ask(disconnect()).await;
+    until(|| daemon.heard_of("disconnect").len() == 1).await;
+    let mut second = daemon.ask(disconnect()).await;
+    superseded(&mut first).await;
+    until(|| daemon.heard_of("disconnect").len() == 2).await;
+    let reconnect = ServerReconnect {
+        name: name(),
+        reason: None,
+    };
+    let mut third = daemon.ask(Command::ServerReconnect(reconnect)).await;
+    superseded(&mut second).await;
+    let (told, failure) = replies(&mut third).await;
+    assert_eq!(failure, None);
+    assert!(
+        matches!(&told[..], [Reply::Word(word)] if word.state == "connected" && word.problems.is_empty()),
+        "{told:?}"
+    );
+    daemon.stop().await;
+}
+
+async fn superseded(connection: &mut Connection) {
+    let (told, failure) = replies(connection).await;
+    assert_eq!(failure, None);
+    assert!(
+        matches!(&told[..], [Reply::Word(word)] if word.problems.iter().any(|text| text.contains("took over"))),
+        "{told:?}"
+    );
+}
+
+#[tokio::test]
 async fn the_gate_refuses_a_start_and_answers_clients_itself() {
     let daemon = Daemon::start("refuse").await;
-    let (mut connection, _output) = daemon.run("forbidden").await;
+    let mut connection = daemon.ask(run_command("forbidden")).await;
     assert_eq!(
         replies(&mut connection).await.1.as_deref(),
         Some("not for you")
     );
-    let (mut connection, _output) = daemon.run("unknown").await;
+    let mut connection = daemon.ask(run_command("unknown")).await;
     let (_, failure) = replies(&mut connection).await;
     assert!(failure.unwrap().contains("`unknown`"));
     assert!(daemon.heard_of("workload").is_empty() && daemon.workloads().is_empty());
-    let mut connection = daemon.ask(Command::Status, &[]).await;
+    let mut connection = daemon.ask(Command::Status).await;
     assert_eq!(
         replies(&mut connection).await.1.as_deref(),
         Some("said by the gate")
@@ -388,7 +436,7 @@ async fn a_good_policy_reaches_the_gate_at_once_and_a_bad_one_never() {
     println!("from rename to the gate: {:?}", began.elapsed());
     assert_eq!(daemon.heard_of("policy")[0]["generation"], 2);
 
-    let mut connection = daemon.ask(Command::Reload, &[]).await;
+    let mut connection = daemon.ask(Command::Reload).await;
     let (answers, failure) = replies(&mut connection).await;
     assert_eq!(failure, None);
     let [Reply::Reloaded(state)] = &answers[..] else {

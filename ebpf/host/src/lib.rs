@@ -17,6 +17,7 @@ mod kernel;
 mod layout;
 mod logs;
 mod probe;
+mod rights;
 mod socket_diag;
 
 pub use error::KernelError;
@@ -27,4 +28,5 @@ pub use kernel::{Kernel, Settings};
 pub use layout::Layout;
 pub use logs::Logs;
 pub use probe::{Features, Missing, probe};
+pub use rights::refuse_descriptors;
 pub use socket_diag::{Waiting, destroy_connections};

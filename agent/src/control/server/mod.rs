@@ -71,8 +71,6 @@ pub struct Client {
     pub scope: Scope,
     /// What they ask.
     pub command: Command,
-    /// What came along: for `run`, its standard streams.
-    pub descriptors: Vec<OwnedFd>,
     /// Where the answer goes.
     pub responder: Responder,
 }
@@ -196,7 +194,7 @@ async fn greet(
             })
         }
     };
-    let (peer, command, descriptors) = match request {
+    let (peer, command) = match request {
         Ok(request) => request,
         Err(error) => return tell(&stream, &error, Some(uid)).await,
     };
@@ -218,7 +216,6 @@ async fn greet(
         peer,
         scope,
         command,
-        descriptors,
         responder,
     };
     if let Err(
@@ -235,7 +232,7 @@ async fn request(
     stream: &UnixStream,
     credentials: Credentials,
     settings: &Arc<Settings>,
-) -> Result<(Peer, Command, Vec<OwnedFd>), ControlError> {
+) -> Result<(Peer, Command), ControlError> {
     // At once, while the process that connected most surely lives.
     let cgroups = Arc::clone(&settings.cgroups);
     let looked = tokio::task::spawn_blocking(move || peer::look(&credentials, &*cgroups)).await;
@@ -243,19 +240,12 @@ async fn request(
         attempt: "complete the look-up",
         source: source.into(),
     })??;
-    let (body, descriptors) = descriptors::receive(stream, MAX_REQUEST).await?;
+    let (body, _none) = descriptors::receive(stream, MAX_REQUEST, 0).await?;
     let command: Command = frame::decode(&body)?;
     command
         .check()
         .map_err(|source| ControlError::Invalid { source })?;
-    if descriptors.len() != command.descriptors() {
-        return Err(ControlError::Descriptors {
-            command: command.name(),
-            found: descriptors.len(),
-            expected: command.descriptors(),
-        });
-    }
-    Ok((peer, command, descriptors))
+    Ok((peer, command))
 }
 
 /// Tells the client what was wrong with its request, where that is its own doing.
@@ -286,7 +276,6 @@ impl Client {
             peer,
             scope,
             command,
-            descriptors: _,
             responder,
         } = self;
         let socket = responder
@@ -323,6 +312,19 @@ impl Responder {
             incoming: Incoming::new(MAX_REQUEST),
             _slot: slot,
         })
+    }
+
+    /// Sends [`Reply::Streams`] with the client's ends of its standard streams.
+    pub async fn streams(&mut self, ends: &[BorrowedFd<'_>; 3]) -> Result<(), ControlError> {
+        let frame = frame::encode(&Message::Reply(Reply::Streams), MAX_REPLY)?;
+        let sent = timeout(
+            REPLY_DEADLINE,
+            descriptors::send(&self.stream, &frame, ends),
+        );
+        sent.await.unwrap_or(Err(ControlError::TooSlow {
+            attempt: "write the streams",
+            seconds: REPLY_DEADLINE.as_secs(),
+        }))
     }
 
     /// Sends a part of the answer.

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use exeat_ebpf::refuse_descriptors;
 use rustix::fs::{FlockOperation, Mode, chmod, flock};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -49,6 +50,8 @@ pub(super) async fn make(path: &Path) -> Result<(UnixListener, Place), ControlEr
     let fresh = beside(path, ".new");
     remove(&fresh).map_err(error)?;
     let socket = UnixListener::bind(&fresh).map_err(error)?;
+    // Before anybody can connect: no command brings descriptors.
+    refuse_descriptors(&socket).map_err(error)?;
     chmod(&fresh, Mode::from_raw_mode(0o666)).map_err(|errno| error(errno.into()))?;
     let made = fs::symlink_metadata(&fresh).map_err(error)?;
     fs::rename(&fresh, path).map_err(error)?;

@@ -1,0 +1,116 @@
+//! What many servers leave behind when they have ended: nothing.
+
+use std::fs;
+use std::path::Path;
+
+use exeat_tests::Lab;
+use exeat_tests::cgroup::mount;
+use exeat_tests::daemon::Daemon;
+use exeat_tests::wait::wait_for;
+
+use crate::stdio::{ALL, policy};
+use crate::world::LIMIT;
+
+/// Servers at once, and how often.
+const SERVERS: usize = 40;
+const GENERATIONS: usize = 3;
+
+/// What may grow: descriptors of the supervisor and of the gate, and directories below cgroup2 that are named as
+/// this server's workloads are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Held {
+    supervisor: usize,
+    gate: usize,
+    cgroups: usize,
+}
+
+impl Held {
+    fn now(daemon: &Daemon<'_>, gate: u64) -> Self {
+        let descriptors = |pid: u64| fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+        Self {
+            supervisor: descriptors(daemon.pid().into()),
+            gate: descriptors(gate),
+            cgroups: cgroups(&mount().unwrap()),
+        }
+    }
+}
+
+/// Those of the server `quiet-leaks` below `directory`.
+fn cgroups(directory: &Path) -> usize {
+    // Other tests' cgroups come and go.
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| {
+            let own = entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with("quiet-leaks-");
+            usize::from(own) + cgroups(&entry.path())
+        })
+        .sum()
+}
+
+async fn workloads(daemon: &Daemon<'_>, count: usize) {
+    wait_for(&format!("{count} workloads"), LIMIT, async || {
+        let status = daemon.status().await.ok()?;
+        (status["workloads"].as_array()?.len() == count).then_some(())
+    })
+    .await
+    .unwrap();
+}
+
+async fn generation(daemon: &Daemon<'_>, count: usize) {
+    let mut sessions = Vec::new();
+    for _ in 0..count {
+        sessions.push(daemon.run("quiet-leaks").unwrap());
+    }
+    workloads(daemon, count).await;
+    for session in &mut sessions {
+        let status = session.close().await.unwrap();
+        assert!(status.success(), "{status}");
+    }
+    workloads(daemon, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_leave_no_descriptor_cgroup_or_open_record() {
+    let lab = Lab::new().unwrap();
+    let server = format!(
+        "  quiet-leaks:
+    purpose: reads to its end and says nothing
+    owner: tests@lab.example
+    launch: {{ command: /bin/sh, args: [-c, 'while read -r line; do :; done'], user: nobody }}
+{ALL}"
+    );
+    let daemon = lab.daemon(&policy(&lab, &server)).await.unwrap();
+    let gate = daemon.status().await.unwrap()["gate"]["pid"]
+        .as_u64()
+        .unwrap();
+    // What is opened once and kept is open then.
+    generation(&daemon, 1).await;
+    let before = Held::now(&daemon, gate);
+    assert_eq!(before.cgroups, 0, "{before:?}");
+    for _ in 0..GENERATIONS {
+        generation(&daemon, SERVERS).await;
+    }
+    // The last connection of `status` may still be being closed.
+    let same = wait_for("as much is held as before", LIMIT, async || {
+        (Held::now(&daemon, gate) == before).then_some(())
+    });
+    if let Err(error) = same.await {
+        panic!("{error:#}: {before:?}, then {:?}", Held::now(&daemon, gate));
+    }
+    // Whatever was told as open has its end.
+    let lines = daemon.audit_lines().unwrap();
+    let ended: Vec<&str> = lines
+        .iter()
+        .filter(|line| line.get("open").is_none())
+        .filter_map(|line| line["id"].as_str())
+        .collect();
+    for line in lines.iter().filter(|line| line.get("open").is_some()) {
+        let id = line["id"].as_str().unwrap();
+        assert!(ended.contains(&id), "{line}");
+    }
+    assert!(ended.len() >= SERVERS * GENERATIONS, "{}", ended.len());
+}
