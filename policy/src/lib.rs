@@ -32,10 +32,11 @@ pub use self::glob::{Glob, GlobFault};
 pub use self::json::{AsJson, Json, List, Members};
 pub use self::methods::{Governance, governance, methods};
 pub use self::model::{
-    ArgumentPlace, ArgumentTest, Bound, Cap, Cidr, CidrFault, Class, ClassSet, Data, Effect,
-    EgressRule, Endpoint, EnvValue, Grant, Host, HostRule, Identity, Kind, Launch, Limit, Matcher,
-    Mode, Pattern, PatternFault, Per, Pointer, PointerFault, Process, Protocol, RangeRule, Role,
-    Rule, Scalar, Selector, Server, Test, Tls, Transport, Type, Url, UrlFault, Wire, Written,
+    ArgumentPlace, ArgumentTest, Bound, Cap, Cidr, CidrFault, Class, ClassSet, Data, DryRun,
+    Effect, EgressRule, Endpoint, EnvValue, Grant, Host, HostRule, Identity, Kind, Launch, Limit,
+    Matcher, Mode, Pattern, PatternFault, Per, Pointer, PointerFault, Process, Protocol, RangeRule,
+    Role, Rule, Scalar, Selector, Server, Test, Tls, Tool, Transport, Type, Url, UrlFault, Wire,
+    Written,
 };
 pub use self::name::{HostFault, HostPattern, Name, NameFault};
 pub use self::number::Amount;

@@ -172,6 +172,7 @@ fn plain(effect: Effect, reason: Reason) -> Verdict {
         identities: Vec::new(),
         class: None,
         egress: None,
+        dry_run: None,
         retry_after: None,
     }
 }
@@ -194,6 +195,7 @@ fn observed(verdict: Verdict) -> Verdict {
         effect: Effect::Allow,
         mode: Mode::Observe,
         would: Some(would),
+        dry_run: None,
         ..verdict
     }
 }

@@ -9,7 +9,7 @@ use hyper::http::HeaderMap;
 use hyper::http::header::HeaderName;
 
 use super::era::{Era, claim};
-use super::headers::{HeaderFault, decode_value, single};
+use super::headers::{HeaderFault, decode_value, encode_value, single};
 use crate::decode::json::{Object, Value};
 use crate::decode::rpc::Message;
 
@@ -49,6 +49,28 @@ impl Mirrors {
         match schema.map(|schema| gather(schema, &mut Vec::new(), &mut found)) {
             Some(Some(())) => Self(found),
             Some(None) | None => Self::default(),
+        }
+    }
+
+    /// Has the header that repeats the argument at `path` say `value`, if `headers` holds it or it is due.
+    pub fn repeat<'a>(
+        &self,
+        headers: &mut HeaderMap,
+        path: impl Iterator<Item = &'a str>,
+        value: &Value,
+    ) {
+        let path: Vec<&str> = path.collect();
+        let Some(mirror) = self.0.iter().find(|mirror| mirror.path == path) else {
+            return;
+        };
+        let text = match value {
+            Value::String(text) => encode_value(text),
+            Value::Bool(_) | Value::Number(_) => encode_value(&value.to_text()),
+            Value::Null | Value::Array(_) | Value::Object(_) => None,
+        };
+        match text {
+            Some(text) => drop(headers.insert(mirror.header.clone(), text)),
+            None => drop(headers.remove(&mirror.header)),
         }
     }
 
