@@ -184,12 +184,10 @@ async fn forward(
         (hyper::upgrade::on(&mut request), unread)
     });
     let sent = Arc::new(Sent::default());
+    let interim = request.version() == HttpVersion::HTTP_11;
     let request = outgoing(request, connection, upgrade, &sent);
     let asked = tokio::time::Instant::now();
-    let answered = match record.intend().await {
-        Ok(intended) => connection.send(peer, intended, request).await,
-        Err(unavailable) => Err(unavailable.into()),
-    };
+    let answered = answered(connection, peer, &mut record, request, interim).await;
     let waited = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
     record.tell_request_bytes(sent.bytes.load(Ordering::Relaxed));
     if sent.recognised() {
@@ -225,6 +223,22 @@ async fn forward(
     // Another way to the same name would not pass the gate.
     response.headers_mut().remove(ALT_SVC);
     response.map(|body| Watched::new(body, Closing::new(record, sent, waited)).boxed_unsync())
+}
+
+/// Sends `request` and waits for the head of its answer; with `interim`, what comes before that is passed on.
+async fn answered(
+    connection: &Connection,
+    peer: &Peer,
+    record: &mut OpenRecord,
+    mut request: Request<Body>,
+    interim: bool,
+) -> Result<Response<Incoming>, SendFault> {
+    let turn = connection.interim.turn().await;
+    if interim {
+        turn.pass_on(&mut request);
+    }
+    let intended = record.intend().await?;
+    connection.send(peer, intended, request).await
 }
 
 /// Why a request is not one of ordinary HTTP, as far as its head shows.

@@ -8,6 +8,7 @@ mod connection;
 mod describe;
 mod dns;
 mod exchange;
+mod interim;
 mod mcp;
 mod unrecorded;
 
