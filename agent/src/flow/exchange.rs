@@ -17,6 +17,7 @@ use hyper_util::rt::TokioIo;
 
 use super::connection::{Connection, SendFault};
 use super::describe::{Cut, Story as _, Why, partly, read, unread};
+use super::fetched::{Asked, Fetch};
 use super::{NotAgreed, mcp};
 use crate::audit::record::Stage;
 use crate::audit::{OpenRecord, Outcome};
@@ -183,6 +184,7 @@ async fn forward(
         let unread = upgraded(&request, connection.tls);
         (hyper::upgrade::on(&mut request), unread)
     });
+    let fetch = Asked::of(&permit, &request);
     let sent = Arc::new(Sent::default());
     let request = outgoing(request, connection, upgrade, &sent);
     let asked = tokio::time::Instant::now();
@@ -224,7 +226,10 @@ async fn forward(
     strip_hop_by_hop(response.headers_mut());
     // Another way to the same name would not pass the gate.
     response.headers_mut().remove(ALT_SVC);
-    response.map(|body| Watched::new(body, Closing::new(record, sent, waited)).boxed_unsync())
+    let known = &connection.arrived.actor.known;
+    let fetch = fetch.and_then(|asked| asked.answered(known, peer, &response));
+    let closing = Closing::new(record, sent, waited, fetch);
+    response.map(|body| Watched::new(body, closing).boxed_unsync())
 }
 
 /// Why a request is not one of ordinary HTTP, as far as its head shows.
@@ -393,15 +398,24 @@ struct Closing {
     sent: Arc<Sent>,
     upstream_us: u64,
     bytes: u64,
+    /// What it is a part of, where the server fetches.
+    fetch: Option<Fetch>,
 }
 
 impl Closing {
-    fn new(record: OpenRecord, sent: Arc<Sent>, upstream_us: u64) -> Self {
+    fn new(record: OpenRecord, sent: Arc<Sent>, upstream_us: u64, fetch: Option<Fetch>) -> Self {
         Self {
             record: Some(record),
             sent,
             upstream_us,
             bytes: 0,
+            fetch,
+        }
+    }
+
+    fn fetched(&mut self, ended: bool) {
+        if let Some(fetch) = self.fetch.take() {
+            fetch.over(ended);
         }
     }
 
@@ -416,6 +430,7 @@ impl Closing {
 impl Drop for Closing {
     /// A response that did not get to its end: the record says how far it came, and closes as abandoned.
     fn drop(&mut self) {
+        self.fetched(false);
         if let Some(record) = self.take()
             && self.sent.recognised()
         {
@@ -428,6 +443,9 @@ impl Drop for Closing {
 impl Watch for Closing {
     fn data(&mut self, bytes: &[u8]) -> Result<(), &'static str> {
         self.bytes = self.bytes.saturating_add(bytes.len() as u64);
+        if let Some(fetch) = &mut self.fetch {
+            fetch.data(bytes);
+        }
         Ok(())
     }
 
@@ -441,6 +459,7 @@ impl Watch for Closing {
     }
 
     fn end(&mut self) {
+        self.fetched(true);
         if let Some(record) = self.take() {
             if self.sent.recognised() {
                 return record.refuse_with("MCP spoken to a server that is not registered");

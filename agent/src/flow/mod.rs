@@ -8,7 +8,9 @@ mod connection;
 mod describe;
 mod dns;
 mod exchange;
+mod fetched;
 mod mcp;
+mod recheck;
 mod unrecorded;
 
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use self::connection::Connection;
 use self::describe::{Story as _, finding};
 pub use self::dns::{Names, serve_datagrams};
-pub use self::mcp::{Observed, Offered, Sessions, serve_stdio};
+pub use self::mcp::{Observed, Offered, Sessions, Word, serve_stdio};
 use crate::audit::record::{Kind, Stage};
 use crate::audit::{AuditUnavailable, Log, OpenRecord, Outcome, Start};
 use crate::decide::{Connect, Decider, Permit, Refused};
@@ -56,6 +58,8 @@ pub struct Bounds {
     pub idle: Duration,
     /// Time for an upstream to begin its answer.
     pub answer: Duration,
+    /// Time for a server to fetch before it speaks.
+    pub fetch: Duration,
     /// Largest message that is held for inspection, in bytes.
     pub body: usize,
     /// Largest header section, in bytes.

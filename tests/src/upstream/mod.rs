@@ -3,6 +3,7 @@
 mod answers;
 mod broken;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -82,11 +83,17 @@ pub(crate) struct Memory {
     seen: Mutex<Vec<Seen>>,
     connections: AtomicU64,
     failed: Mutex<Vec<String>>,
+    files: Mutex<HashMap<String, Bytes>>,
 }
 
 impl Memory {
     pub(crate) fn requests(&self) -> MutexGuard<'_, Vec<Seen>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn file(&self, path: &str) -> Option<Bytes> {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.get(path).cloned()
     }
 
     fn fail(&self, what: String) {
@@ -154,6 +161,16 @@ impl Upstream {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// From now on it answers `path` with these bytes.
+    pub fn put(&self, path: &str, bytes: impl Into<Bytes>) {
+        let mut files = self
+            .memory
+            .files
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        files.insert(path.to_owned(), bytes.into());
     }
 
     /// Forgets the requests and failures so far; connections go on being counted.

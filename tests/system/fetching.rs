@@ -1,0 +1,341 @@
+//! Launchers that fetch before they speak: what they reach until then, what they reach after, what is said of it.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use exeat_tests::Lab;
+use exeat_tests::daemon::Daemon;
+use exeat_tests::fixtures::Fixtures;
+use exeat_tests::lab::WORLD;
+use exeat_tests::stdio::Session;
+use exeat_tests::upstream::Upstream;
+use serde_json::{Value, json};
+
+const HOST: &str = "packages.lab.example";
+const FIRST: &str = "/demo/-/demo-1.0.0.tgz";
+const SECOND: &str = "/demo/-/demo-2.0.0.tgz";
+const SCRIPT: &str = "/install.sh";
+const HUGE: &str = "/big";
+/// Of `first`, and of `other`: by `sha256sum`.
+const DIGEST_FIRST: &str = "a7937b64b8caa58f03721bb6bacf5c78cb235febe0e70b1b84cd99541461a08e";
+const DIGEST_OTHER: &str = "d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa";
+
+/// A lab with a registry, and the launcher's program.
+struct Place {
+    lab: Lab,
+    registry: Upstream,
+}
+
+impl Place {
+    fn new() -> Self {
+        let lab = Lab::new().unwrap();
+        let names = [HOST, "elsewhere.lab.example"];
+        let registry = lab.https(&names, SocketAddr::new(WORLD, 443)).unwrap();
+        registry.put(FIRST, "first");
+        registry.put(SECOND, "second");
+        registry.put(SCRIPT, "echo hello");
+        let program = include_str!("clients/launcher.py");
+        fs::write(lab.directory().join("launcher.py"), program).unwrap();
+        Self { lab, registry }
+    }
+
+    fn go(&self, server: &str) -> PathBuf {
+        self.lab.directory().join(format!("{server}.go"))
+    }
+
+    /// Lets a server speak.
+    fn release(&self, server: &str) {
+        fs::write(self.go(server), "").unwrap();
+    }
+
+    /// A server that fetches these paths; `fetch` is what it may.
+    fn server(&self, name: &str, fetch: &str, paths: &[&str]) -> String {
+        let python = Fixtures::find().unwrap().python(2);
+        let program = self.lab.directory().join("launcher.py");
+        let go = self.go(name);
+        let mut arguments = vec![program.to_str().unwrap(), HOST, go.to_str().unwrap()];
+        arguments.extend(paths);
+        format!(
+            "  {name}:
+    purpose: fetches itself
+    owner: tests@lab.example
+    launch: {{ command: {}, args: {arguments:?}, user: nobody, fetch: {fetch} }}
+",
+            python.display()
+        )
+    }
+
+    fn policy(&self, servers: &[String]) -> String {
+        format!(
+            "version: 1
+identities: {{ tester: {{ user: root }} }}
+rules: [{{ id: all, who: [tester], servers: [\"*\"], tools: [\"*\"], effect: allow }}]
+servers:
+{}",
+            servers.concat()
+        )
+    }
+}
+
+async fn asked(session: &mut Session, tool: &str) -> Value {
+    let answer = session.call(tool, json!({})).await.unwrap();
+    let text = answer["result"]["content"][0]["text"].as_str();
+    let text = text.unwrap_or_else(|| panic!("{tool}: {answer}"));
+    serde_json::from_str(text).unwrap()
+}
+
+/// What the last sessions of `server` fetched: the nth record of it.
+async fn fetched(daemon: &Daemon<'_>, server: &str) -> Value {
+    daemon
+        .record(&format!("what {server} fetched"), |record| {
+            record["lifecycle"]["event"] == "session_fetched"
+                && record["workload"]["name"] == server
+        })
+        .await
+        .unwrap()
+}
+
+fn findings(daemon: &Daemon<'_>, what: &str) -> Vec<String> {
+    let records = daemon.audit().unwrap();
+    let of = records
+        .iter()
+        .filter(|record| record["finding"]["what"] == what);
+    of.map(|record| record["finding"]["detail"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_launcher_fetches_until_it_speaks_and_then_no_more() {
+    let place = Place::new();
+    let huge = format!("~{HUGE}?bytes=80000000");
+    let allowed = format!("[{HOST}]");
+    let policy = place.policy(&[
+        place.server("launcher", &allowed, &[FIRST, SCRIPT, &huge]),
+        place.server("other", "[]", &[FIRST]),
+        place.server("elsewhere", "[elsewhere.lab.example]", &[FIRST]),
+    ]);
+    let daemon = place.lab.daemon(&policy).await.unwrap();
+    for other in ["other", "elsewhere"] {
+        place.release(other);
+    }
+    let mut session = daemon.run("launcher").unwrap();
+    let line_said = |record: &Value| {
+        record["finding"]["what"] == "stdio_violation" && record["workload"]["name"] == "launcher"
+    };
+    // By then it has fetched, and what it said was no message.
+    daemon.record("the line", line_said).await.unwrap();
+
+    // While it may fetch, no other may: not one without the word, and not one with another.
+    for other in ["other", "elsewhere"] {
+        let mut session = daemon.run(other).unwrap();
+        session.initialize().await.unwrap();
+        let before = asked(&mut session, "before").await;
+        assert_eq!(before["error"], "gaierror", "{other}: {before}");
+        session.close().await.unwrap();
+    }
+
+    place.release("launcher");
+    session.initialize().await.unwrap();
+    let before = asked(&mut session, "before").await;
+    for path in [FIRST, SCRIPT, "HEAD"] {
+        assert_eq!(before[path]["status"], 200, "{path}: {before}");
+    }
+    assert_eq!(before["POST"]["status"], 403, "{before}");
+    assert_eq!(before["MCP"]["status"], 403, "{before}");
+    assert!(
+        before["MCP"]["text"]
+            .as_str()
+            .unwrap()
+            .contains("unregistered"),
+        "{before}"
+    );
+    assert_eq!(before["clear"]["error"], "ConnectionRefusedError");
+
+    // Neither on what was open, nor by its name, nor by its address.
+    place.registry.forget();
+    let wire = place.lab.wire().unwrap();
+    for (tool, expected) in [
+        ("kept", None),
+        ("half", None),
+        ("name", Some("gaierror")),
+        ("address", Some("ConnectionRefusedError")),
+    ] {
+        let said = asked(&mut session, tool).await;
+        assert!(said["status"].is_null(), "{tool}: {said}");
+        assert!(said["error"].is_string(), "{tool}: {said}");
+        if let Some(expected) = expected {
+            assert_eq!(said["error"], expected, "{tool}: {said}");
+        }
+    }
+    assert_eq!(place.registry.seen().len(), 0);
+    let mut left = wire.packets();
+    left.retain(|packet| {
+        packet.destination == WORLD && packet.flags.is_some_and(|flags| flags & 2 != 0)
+    });
+    assert_eq!(left, [], "nothing new leaves");
+    daemon
+        .record("the look-up is refused", |record| {
+            record["workload"]["name"] == "launcher"
+                && record["dns"]["name"] == HOST
+                && record["decision"]["effect"] == "deny"
+        })
+        .await
+        .unwrap();
+    daemon
+        .record("the dial is refused", |record| {
+            record["workload"]["name"] == "launcher"
+                && record["tcp"]["address"] == WORLD.to_string()
+                && record["tcp"]["port"] == 443
+                && record["decision"]["effect"] == "deny"
+        })
+        .await
+        .unwrap();
+
+    let record = fetched(&daemon, "launcher").await;
+    assert_eq!(
+        record["lifecycle"]["detail"], "the server's first message",
+        "{record}"
+    );
+    assert!(record["session"]["id"].is_string(), "{record}");
+    let things = record["lifecycle"]["fetched"].as_array().unwrap();
+    let shown: Vec<_> = things
+        .iter()
+        .map(|thing| {
+            (
+                thing["path"].as_str().unwrap(),
+                &thing["package"],
+                &thing["version"],
+            )
+        })
+        .collect();
+    let null = Value::Null;
+    assert_eq!(
+        shown,
+        [
+            (FIRST, &json!("npm:demo"), &json!("1.0.0")),
+            (SCRIPT, &null, &null),
+            (HUGE, &null, &null)
+        ],
+        "{record}"
+    );
+    assert_eq!(things[0]["host"], HOST);
+    assert_eq!(things[0]["bytes"], 5);
+    assert_eq!(things[0]["sha256"], DIGEST_FIRST);
+    assert!(things[2]["sha256"].is_null(), "it did not come by whole");
+    assert!(session.close().await.unwrap().success());
+    let all = daemon.audit().unwrap();
+    let of = |name: &str| {
+        let records = all.iter().filter(|record| {
+            record["lifecycle"]["event"] == "session_fetched" && record["workload"]["name"] == name
+        });
+        records.count()
+    };
+    assert_eq!((of("launcher"), of("other")), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_fetched_otherwise_than_last_time_is_a_finding() {
+    let place = Place::new();
+    let allowed = format!("[{HOST}]");
+    let first = place.policy(&[place.server("launcher", &allowed, &[FIRST, SCRIPT])]);
+    place.release("launcher");
+    let mut daemon = place.lab.daemon(&first).await.unwrap();
+    let start = async |daemon: &Daemon<'_>| {
+        let mut session = daemon.run("launcher").unwrap();
+        session.initialize().await.unwrap();
+        assert!(session.close().await.unwrap().success());
+    };
+    let ended = async |daemon: &Daemon<'_>, starts: usize| {
+        let what = format!("{starts} sessions are over");
+        exeat_tests::wait::wait_until(&what, crate::place::LIMIT, || {
+            let records = daemon.audit().unwrap();
+            let over = records
+                .iter()
+                .filter(|record| record["lifecycle"]["event"] == "session_ended");
+            over.count() == starts
+        })
+        .await
+        .unwrap();
+    };
+    start(&daemon).await;
+    start(&daemon).await;
+    ended(&daemon, 2).await;
+    assert!(findings(&daemon, "fetched_changed").is_empty());
+
+    // The same version has other bytes, also after the daemon's restart.
+    daemon.restart().await.unwrap();
+    place.registry.put(FIRST, "other");
+    start(&daemon).await;
+    let changed = daemon
+        .record("a change", |record| {
+            record["finding"]["what"] == "fetched_changed"
+        })
+        .await
+        .unwrap();
+    assert_eq!(changed["kind"], "finding");
+    assert_eq!(changed["workload"]["name"], "launcher", "{changed}");
+    assert_eq!(
+        changed["finding"]["detail"],
+        format!(
+            "`npm:demo 1.0.0 demo-1.0.0.tgz` has other bytes: sha256 {DIGEST_OTHER}, before {DIGEST_FIRST}"
+        )
+    );
+    start(&daemon).await;
+    ended(&daemon, 4).await;
+    assert_eq!(findings(&daemon, "fetched_changed").len(), 1, "said once");
+
+    // Another version.
+    let second = place.policy(&[place.server("launcher", &allowed, &[SECOND, SCRIPT])]);
+    daemon.replace_policy(&second).unwrap();
+    daemon
+        .record("the policy is in force", |record| {
+            record["policy"]["action"] == "reloaded"
+        })
+        .await
+        .unwrap();
+    start(&daemon).await;
+    daemon
+        .record("another version", |record| {
+            record["finding"]["what"] == "fetched_changed"
+                && record["finding"]["detail"]
+                    == "`npm:demo 2.0.0 demo-2.0.0.tgz` was not fetched before; before it was 1.0.0"
+        })
+        .await
+        .unwrap();
+
+    // What was kept cannot be read: said, and left as it is.
+    let kept = place.lab.directory().join("state/fetched/launcher.json");
+    fs::write(&kept, "{").unwrap();
+    start(&daemon).await;
+    let unknown = daemon
+        .record("it cannot be compared", |record| {
+            record["finding"]["what"] == "fetched_unknown"
+        })
+        .await
+        .unwrap();
+    let detail = unknown["finding"]["detail"].as_str().unwrap();
+    assert!(detail.contains(kept.to_str().unwrap()), "{detail}");
+    assert_eq!(fs::read_to_string(&kept).unwrap(), "{");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_launcher_that_does_not_speak_has_its_time() {
+    let place = Place::new();
+    let allowed = format!("[{HOST}]");
+    let policy = place.policy(&[place.server("launcher", &allowed, &[FIRST])]);
+    let settings = "limits: { fetch_deadline: 8s }";
+    let daemon = place.lab.daemon_with(&policy, settings).await.unwrap();
+    let mut session = daemon.run("launcher").unwrap();
+    let record = fetched(&daemon, "launcher").await;
+    assert_eq!(record["lifecycle"]["detail"], "its time was up", "{record}");
+    let things = record["lifecycle"]["fetched"].as_array().unwrap();
+    assert_eq!(things.len(), 1, "{record}");
+    place.release("launcher");
+    session.initialize().await.unwrap();
+    for tool in ["kept", "name", "address"] {
+        let said = asked(&mut session, tool).await;
+        assert!(said["error"].is_string(), "{tool}: {said}");
+    }
+    assert!(session.close().await.unwrap().success());
+}
