@@ -140,6 +140,16 @@ fn egress(entry: &Entry, server: Option<Arc<str>>) -> Egress {
     }
 }
 
+/// How a request is treated that `granted` grants, on a connection whose first entry is `first`.
+fn treated(first: &Entry, granted: Option<&Entry>, server: Option<Arc<str>>) -> Egress {
+    let entry = granted.unwrap_or(first);
+    Egress {
+        upgrade: entry.upgrade,
+        origin: entry.origin,
+        ..egress(first, server)
+    }
+}
+
 /// The only server there: what is meant before a path is known.
 fn only_server<'a>(entries: impl Iterator<Item = &'a Entry>) -> Option<Arc<str>> {
     let mut servers = entries.filter_map(|entry| entry.server.as_ref());
@@ -301,12 +311,7 @@ pub(super) fn http(
     if caller.workload.is_none() && !reaches(set, callers, server.as_deref(), request.now) {
         return deny(Reason::NotReachable);
     }
-    let entry = granted.unwrap_or(first);
-    let treated = Egress {
-        upgrade: entry.upgrade,
-        origin: entry.origin,
-        ..egress(first, server)
-    };
+    let treated = treated(first, granted, server);
     if granted.is_some() {
         return Verdict {
             egress: Some(treated),
