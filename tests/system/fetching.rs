@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use exeat_tests::Lab;
 use exeat_tests::daemon::Daemon;
 use exeat_tests::fixtures::Fixtures;
 use exeat_tests::lab::WORLD;
+use exeat_tests::process::must;
 use exeat_tests::stdio::Session;
 use exeat_tests::upstream::Upstream;
 use serde_json::{Value, json};
@@ -16,6 +17,7 @@ const HOST: &str = "packages.lab.example";
 const FIRST: &str = "/demo/-/demo-1.0.0.tgz";
 const SECOND: &str = "/demo/-/demo-2.0.0.tgz";
 const SCRIPT: &str = "/install.sh";
+const BYTES: &str = "application/octet-stream";
 const HUGE: &str = "/big";
 /// Of `first`, and of `other`: by `sha256sum`.
 const DIGEST_FIRST: &str = "a7937b64b8caa58f03721bb6bacf5c78cb235febe0e70b1b84cd99541461a08e";
@@ -32,9 +34,9 @@ impl Place {
         let lab = Lab::new().unwrap();
         let names = [HOST, "elsewhere.lab.example"];
         let registry = lab.https(&names, SocketAddr::new(WORLD, 443)).unwrap();
-        registry.put(FIRST, "first");
-        registry.put(SECOND, "second");
-        registry.put(SCRIPT, "echo hello");
+        registry.put(FIRST, BYTES, "first");
+        registry.put(SECOND, BYTES, "second");
+        registry.put(SCRIPT, BYTES, "echo hello");
         let program = include_str!("clients/launcher.py");
         fs::write(lab.directory().join("launcher.py"), program).unwrap();
         Self { lab, registry }
@@ -266,7 +268,7 @@ async fn what_is_fetched_otherwise_than_last_time_is_a_finding() {
 
     // The same version has other bytes, also after the daemon's restart.
     daemon.restart().await.unwrap();
-    place.registry.put(FIRST, "other");
+    place.registry.put(FIRST, BYTES, "other");
     start(&daemon).await;
     let changed = daemon
         .record("a change", |record| {
@@ -339,4 +341,93 @@ async fn a_launcher_that_does_not_speak_has_its_time() {
         assert!(said["error"].is_string(), "{tool}: {said}");
     }
     assert!(session.close().await.unwrap().success());
+}
+
+/// A server in a package, for npx: its one tool says what became of fetching again.
+const PACKAGED: &str = r#"#!/usr/bin/env node
+const lines = require("readline").createInterface({ input: process.stdin });
+lines.on("line", async (line) => {
+  const { id, method, params } = JSON.parse(line);
+  if (id === undefined) return;
+  let result = { protocolVersion: params.protocolVersion, capabilities: { tools: {} }, serverInfo: { name: "demo", version: "1.0.0" } };
+  if (method !== "initialize") {
+    const again = await fetch("https://packages.lab.example/demo").then((answer) => `status ${answer.status}`, (error) => `${error.cause?.code}`);
+    result = { content: [{ type: "text", text: JSON.stringify(again) }] };
+  }
+  console.log(JSON.stringify({ jsonrpc: "2.0", id, result }));
+});
+"#;
+
+/// The package of [`PACKAGED`] as npm's registry has it.
+fn publish(place: &Place) -> Vec<u8> {
+    let directory = place.lab.directory().join("npm");
+    let package = directory.join("package");
+    fs::create_dir_all(&package).unwrap();
+    let manifest = json!({ "name": "demo", "version": "1.0.0", "bin": { "demo": "demo.js" } });
+    fs::write(package.join("package.json"), manifest.to_string()).unwrap();
+    fs::write(package.join("demo.js"), PACKAGED).unwrap();
+    let tarball = directory.join("demo.tgz");
+    let of = [
+        Path::new("-czf"),
+        &tarball,
+        Path::new("-C"),
+        &directory,
+        Path::new("package"),
+    ];
+    must("tar", &of).unwrap();
+    let bytes = fs::read(&tarball).unwrap();
+    let mut version = manifest;
+    version["dist"] = json!({ "tarball": format!("https://{HOST}{FIRST}") });
+    let list = json!({
+        "name": "demo",
+        "dist-tags": { "latest": "1.0.0" },
+        "versions": { "1.0.0": version },
+    });
+    let kind = "application/vnd.npm.install-v1+json";
+    place.registry.put("/demo", kind, list.to_string());
+    place.registry.put(FIRST, BYTES, bytes.clone());
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn npx_starts_a_server_from_its_registry() {
+    let place = Place::new();
+    let bytes = publish(&place);
+    let home = place.lab.directory().join("home");
+    fs::create_dir(&home).unwrap();
+    must("chmod", &[Path::new("777"), &home]).unwrap();
+    let server = format!(
+        "  npx:
+    purpose: a package
+    owner: tests@lab.example
+    launch:
+      command: npx
+      args: [--yes, --registry, \"https://{HOST}\", demo@1.0.0]
+      user: nobody
+      env: {{ HOME: {} }}
+      fetch: [{HOST}]
+",
+        home.display()
+    );
+    let daemon = place.lab.daemon(&policy(&[server])).await.unwrap();
+    let mut session = daemon.run("npx").unwrap();
+    session.initialize().await.unwrap();
+    let record = fetched(&daemon, "npx").await;
+    let things = record["lifecycle"]["fetched"].as_array().unwrap();
+    let of = |path: &str| {
+        let found = things.iter().find(|thing| thing["path"] == path);
+        found.unwrap_or_else(|| panic!("{path}: {record}"))
+    };
+    let list = of("/demo");
+    assert_eq!(list["package"], "npm:demo", "{record}");
+    assert!(list["version"].is_null(), "{record}");
+    let tarball = of(FIRST);
+    assert_eq!(tarball["version"], "1.0.0", "{record}");
+    assert_eq!(tarball["bytes"], bytes.len(), "{record}");
+    let sum = must("sha256sum", &[place.lab.directory().join("npm/demo.tgz")]).unwrap();
+    let sha256 = tarball["sha256"].as_str().unwrap();
+    assert!(sum.starts_with(sha256), "{sum}: {record}");
+    place.registry.forget();
+    assert_eq!(asked(&mut session, "again").await, "ENOTFOUND");
+    assert_eq!(place.registry.seen().len(), 0);
 }

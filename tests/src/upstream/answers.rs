@@ -72,7 +72,12 @@ pub(super) async fn answer(
         "/upgrade" => switch(upgrade),
         "/mcp" => mcp(seen.as_ref()),
         path => match memory.file(path) {
-            Some(bytes) => Response::new(full(bytes)),
+            Some((kind, bytes)) => {
+                let mut response = Response::new(full(bytes));
+                let kind = HeaderValue::from_static(kind);
+                response.headers_mut().insert(CONTENT_TYPE, kind);
+                response
+            }
             None => with(
                 of(json!({ "error": "no such path" })),
                 StatusCode::NOT_FOUND,

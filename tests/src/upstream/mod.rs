@@ -77,13 +77,16 @@ fn lossy<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error>
     serializer.serialize_str(&String::from_utf8_lossy(bytes))
 }
 
+/// A media type and the bytes.
+type File = (&'static str, Bytes);
+
 /// What a server remembers.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     seen: Mutex<Vec<Seen>>,
     connections: AtomicU64,
     failed: Mutex<Vec<String>>,
-    files: Mutex<HashMap<String, Bytes>>,
+    files: Mutex<HashMap<String, File>>,
 }
 
 impl Memory {
@@ -91,7 +94,7 @@ impl Memory {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn file(&self, path: &str) -> Option<Bytes> {
+    pub(crate) fn file(&self, path: &str) -> Option<File> {
         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         files.get(path).cloned()
     }
@@ -163,14 +166,14 @@ impl Upstream {
             .clone()
     }
 
-    /// From now on it answers `path` with these bytes.
-    pub fn put(&self, path: &str, bytes: impl Into<Bytes>) {
+    /// From now on it answers `path` with these bytes, as this media type.
+    pub fn put(&self, path: &str, kind: &'static str, bytes: impl Into<Bytes>) {
         let mut files = self
             .memory
             .files
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        files.insert(path.to_owned(), bytes.into());
+        files.insert(path.to_owned(), (kind, bytes.into()));
     }
 
     /// Forgets the requests and failures so far; connections go on being counted.
