@@ -15,9 +15,9 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode, Version as HttpVersion};
 use hyper_util::rt::TokioIo;
 
+use super::artefacts::{Asked, Fetch};
 use super::connection::{Connection, SendFault};
 use super::describe::{Cut, Story as _, Why, partly, read, unread};
-use super::fetched::{Asked, Fetch};
 use super::{NotAgreed, mcp};
 use crate::audit::record::Stage;
 use crate::audit::{OpenRecord, Outcome};

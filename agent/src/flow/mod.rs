@@ -4,11 +4,11 @@
 //! read; `decide` makes a permit or a refusal; `forward` takes the permit, `refuse` the refusal; the record is
 //! closed exactly once, by whoever ends the exchange, or by being dropped.
 
+mod artefacts;
 mod connection;
 mod describe;
 mod dns;
 mod exchange;
-mod fetched;
 mod mcp;
 mod recheck;
 mod unrecorded;
