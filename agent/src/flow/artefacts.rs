@@ -8,6 +8,7 @@ use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request, Response, StatusCode};
 use sha2::{Digest as _, Sha256};
 
+use super::connection::Connection;
 use crate::channel::{Artefact, encode_hex};
 use crate::decide::{Exchange, Permit};
 use crate::identify::fetching::Place;
@@ -42,7 +43,7 @@ impl Asked {
     /// It is answered with something.
     pub(super) fn answered<B>(
         self,
-        known: &Arc<Known>,
+        connection: &Connection,
         peer: &Peer,
         response: &Response<B>,
     ) -> Option<Fetch> {
@@ -50,6 +51,7 @@ impl Asked {
         if !status.is_success() {
             return None;
         }
+        let known = &connection.arrived.actor.known;
         let kind = response.headers().get(CONTENT_TYPE);
         let kind = kind.and_then(|kind| kind.to_str().ok());
         let artefact = Artefact::new(&peer.to_string(), &self.path, kind);

@@ -223,12 +223,15 @@ async fn forward(
         tunnel_upgraded(connection, record, client, server);
         return response.map(|_| empty());
     }
+    let fetch = fetch.and_then(|asked| asked.answered(connection, peer, &response));
+    passed(response, Closing::new(record, sent, waited, fetch))
+}
+
+/// An answer as it is passed on.
+fn passed(mut response: Response<Incoming>, closing: Closing) -> Answer {
     strip_hop_by_hop(response.headers_mut());
     // Another way to the same name would not pass the gate.
     response.headers_mut().remove(ALT_SVC);
-    let known = &connection.arrived.actor.known;
-    let fetch = fetch.and_then(|asked| asked.answered(known, peer, &response));
-    let closing = Closing::new(record, sent, waited, fetch);
     response.map(|body| Watched::new(body, closing).boxed_unsync())
 }
 

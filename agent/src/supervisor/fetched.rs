@@ -306,11 +306,11 @@ mod tests {
         assert_eq!(memory.compare(&[a1.clone(), script.clone(), list]), none);
         // The same, in another order, with a list that has grown; and nothing at all, from a cache.
         let list = one("/simple/x/", Some("bb"));
-        assert_eq!(memory.compare(&[list, script.clone(), a1.clone()]), none);
+        assert_eq!(memory.compare(&[list, script, a1.clone()]), none);
         assert_eq!(memory.compare(&[]), none);
         let a2 = one("/a/-/a-2.0.0.tgz", Some("22"));
         assert_eq!(
-            memory.compare(&[a2.clone(), one("/install.sh", Some("5d"))]),
+            memory.compare(&[a2, one("/install.sh", Some("5d"))]),
             [
                 "`https://packages.example.com/install.sh` has other bytes: sha256 5d, before 5c",
                 "`npm:a 2.0.0 a-2.0.0.tgz` was not fetched before; before it was 1.0.0",
@@ -377,7 +377,7 @@ mod tests {
         first.compare(&[one("/x", Some("11"))]);
         first.save(&path).unwrap();
         assert_eq!(Memory::load(&path, "demo").unwrap(), first);
-        assert!(Memory::load(&path, "other").is_err(), "another's");
+        Memory::load(&path, "other").unwrap_err();
         let text = fs::read_to_string(&path).unwrap();
         for bad in [
             String::new(),
@@ -387,7 +387,7 @@ mod tests {
         ] {
             assert_ne!(bad, text);
             fs::write(&path, bad).unwrap();
-            assert!(Memory::load(&path, "demo").is_err());
+            Memory::load(&path, "demo").unwrap_err();
         }
     }
 

@@ -275,7 +275,7 @@ impl Serving {
             let downward = pin!(session.down(server_output));
             let (mut upward, mut to_server, mut downward) = (upward, to_server, downward);
             let mut fetched = pin!(session.fetched_long_enough());
-            let (mut server_reads, mut fetches) = (true, true);
+            let (mut server_reads, mut has_time) = (true, true);
             loop {
                 tokio::select! {
                     biased;
@@ -290,7 +290,7 @@ impl Serving {
                         break End::Host;
                     }
                     () = &mut errors, if server_speaks => server_speaks = false,
-                    () = &mut fetched, if fetches => fetches = false,
+                    () = &mut fetched, if has_time => has_time = false,
                 }
             }
         };
