@@ -168,6 +168,20 @@ async fn a_header_that_repeats_the_argument_says_what_is_sent() {
         message["params"]["_meta"] = meta.clone();
         message.to_string()
     };
+    let told = with(call(2, "told", json!({ "options": { "dryRun": false } })));
+    let called = [
+        ("mcp-protocol-version", MODERN),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", "told"),
+        ("mcp-param-dry", "false"),
+    ];
+    // Which argument a header repeats is known from the list alone.
+    let answer = talker.post(FAR, &called, told.clone()).await.unwrap();
+    assert_eq!(
+        answer.json()["error"]["data"]["reason"],
+        "dry_run_unavailable"
+    );
+    assert!(server.take().is_empty());
     let list = with(request(&json!(1), "tools/list", json!({})));
     let headers = [
         ("mcp-protocol-version", MODERN),
@@ -175,14 +189,7 @@ async fn a_header_that_repeats_the_argument_says_what_is_sent() {
     ];
     talker.post(FAR, &headers, list).await.unwrap();
     server.take();
-    let told = with(call(2, "told", json!({ "options": { "dryRun": false } })));
-    let headers = [
-        ("mcp-protocol-version", MODERN),
-        ("mcp-method", "tools/call"),
-        ("mcp-name", "told"),
-        ("mcp-param-dry", "false"),
-    ];
-    let answer = talker.post(FAR, &headers, told).await.unwrap();
+    let answer = talker.post(FAR, &called, told).await.unwrap();
     assert!(answer.json()["result"].is_object(), "{}", answer.json());
     let seen = server.take();
     assert_eq!(seen.len(), 1);

@@ -80,6 +80,11 @@ impl Mirrors {
     }
 }
 
+/// Whether `headers` hold any that repeats an argument.
+pub fn repeats_params(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with(PREFIX))
+}
+
 /// Finds the marks below `schema`, which stands at `path`; `None` when one of them is not allowed, or there are too many.
 fn gather(schema: &Object, path: &mut Vec<String>, found: &mut Vec<Mirror>) -> Option<()> {
     if let Some(mark) = schema.get(MARK) {

@@ -8,7 +8,7 @@ use crate::audit::record::{DryRun, ResponseKind, Side};
 use crate::audit::{OpenRecord, Text};
 use crate::decide::{Message as AboutMessage, Permit, Rehearsal};
 use crate::decode::json::{Object, Value};
-use crate::decode::mcp::check_params;
+use crate::decode::mcp::{check_params, repeats_params};
 use crate::decode::rpc::{Id, Message, Outcome, Response};
 use crate::flow::describe::{Story as _, read, unread};
 use crate::refuse::{Refusal, tool_error};
@@ -109,6 +109,10 @@ impl Talking {
         let tool = message.params().and_then(|params| params.get("name"));
         let tool = tool.and_then(Value::as_str).unwrap_or_default();
         let mirrors = self.stages.observed.mirrors(&self.talk.server, tool);
+        if mirrors.is_none() && repeats_params(headers) {
+            // Which of them repeats the argument is not known.
+            return Err(UNCLEAR);
+        }
         if let Some(mirrors) = &mirrors {
             let arguments = message.params().and_then(|params| params.get("arguments"));
             let set = dry_run
