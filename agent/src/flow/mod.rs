@@ -29,6 +29,7 @@ pub use self::dns::{Names, serve_datagrams};
 pub use self::mcp::{Observed, Offered, Sessions, Word, serve_stdio};
 use crate::audit::record::{Kind, Stage};
 use crate::audit::{AuditUnavailable, Log, OpenRecord, Outcome, Start};
+use crate::decide::approvals::Approvals;
 use crate::decide::{Connect, Decider, Permit, Refused};
 use crate::forward::open::{Destination, OpenFault, Ways};
 use crate::forward::tunnel::{self, Ended, Traffic};
@@ -82,6 +83,8 @@ pub struct Stages {
     pub sessions: Sessions,
     /// The decision.
     pub decider: Arc<Decider>,
+    /// Calls that wait for a person.
+    pub approvals: Arc<Approvals>,
     /// The log.
     pub log: Log,
     /// Names.

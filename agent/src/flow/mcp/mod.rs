@@ -4,6 +4,7 @@
 //! What is forwarded is what was judged: messages are parsed strictly and written anew, in both directions.
 
 mod answer;
+mod approving;
 mod collect;
 mod effects;
 mod judge;
@@ -12,6 +13,7 @@ mod refusing;
 mod returned;
 mod stdio;
 mod stream;
+mod vigil;
 
 use std::sync::Arc;
 
@@ -23,7 +25,7 @@ use hyper::header::{
 };
 use hyper::http::request::Parts;
 use hyper::http::response::Parts as Head;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response};
 use tokio_util::sync::CancellationToken;
 
 use self::collect::{Uncollected, collect};
@@ -35,6 +37,7 @@ use self::refusing::Refuser;
 use self::returned::Came;
 pub use self::stdio::{Offered, Sessions, Word, serve_stdio};
 use self::stream::{Events, Purpose};
+use self::vigil::Call;
 use super::connection::{Connection, SendFault};
 use super::describe::{Story as _, partly, read};
 use super::exchange::{Answer, full, json, refusal, told};
@@ -179,31 +182,16 @@ impl Exchanging<'_> {
             return answered(Refusal::from(fault), &waits);
         }
         let headers = Some(&mut parts.headers);
-        match self.talking.settle(&mut record, &mut message, headers) {
-            Settled::Passes(permit) => {
-                let body = message.encode();
-                self.send(
-                    parts,
-                    body,
-                    vec![Passed {
-                        permit,
-                        message,
-                        record,
-                    }],
-                    Vec::new(),
-                )
-                .await
-            }
-            Settled::Answered(response) => {
-                record.tell_status(StatusCode::OK);
-                drop(record.close(Outcome::done()));
-                json(StatusCode::OK, Message::Response(response).encode())
-            }
-            Settled::Refused(not_passed) => {
-                let told = not_passed.told.clone();
-                not_passed.record(record);
-                answered(told.refusal(), &waits)
-            }
+        let settled = self.talking.settle(&mut record, &mut message, headers);
+        let call = Call {
+            record,
+            parts,
+            message,
+        };
+        match settled {
+            // Rare, and no room is kept for it elsewhere.
+            Settled::Waits(ticket) => Box::pin(self.waits(call, *ticket)).await,
+            settled => self.settled(call, settled).await,
         }
     }
 
@@ -243,17 +231,14 @@ impl Exchanging<'_> {
                     continue;
                 }
             };
-            match self.talking.settle(&mut record, &mut message, None) {
-                Settled::Passes(permit) => passed.push(Passed {
+            let settled = self.talking.settle(&mut record, &mut message, None);
+            match settled.within_batch() {
+                Ok(permit) => passed.push(Passed {
                     permit,
                     message,
                     record,
                 }),
-                Settled::Answered(_) => {
-                    record.refuse_with("a dry run that cannot be answered within a batch");
-                    refused.push((Told::Plain(Refusal::DryRun), waits));
-                }
-                Settled::Refused(not_passed) => {
+                Err(not_passed) => {
                     refused.push((not_passed.told.clone(), waits));
                     not_passed.record(record);
                 }
