@@ -54,6 +54,7 @@ impl Known {
             workload: self.judged(),
             user,
             fetching: false,
+            token: None,
         }
     }
 

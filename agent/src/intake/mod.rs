@@ -193,6 +193,7 @@ impl Actor {
             },
             user: self.user.as_deref(),
             fetching: false,
+            token: None,
         }
     }
 
