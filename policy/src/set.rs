@@ -144,6 +144,12 @@ impl PolicySet {
         self.index.names_issuer(issuer)
     }
 
+    /// Whether any identity asks for tokens.
+    #[must_use]
+    pub fn names_issuers(&self) -> bool {
+        self.index.names_issuers()
+    }
+
     /// The names of the identities that a token shows, ascending.
     #[must_use]
     pub fn identities_of(&self, token: &Token<'_>) -> Vec<&Arc<str>> {

@@ -37,6 +37,24 @@ pub fn decode(text: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// The bytes of a text in the alphabet for URLs without padding (RFC 4648 section 5, RFC 7515 section 2); `None`
+/// unless encoding them gives `text` again.
+pub fn decode_url(text: &str) -> Option<Vec<u8>> {
+    let mut standard = String::with_capacity(text.len().saturating_add(3));
+    for letter in text.chars() {
+        standard.push(match letter {
+            '-' => '+',
+            '_' => '/',
+            '+' | '/' | '=' => return None,
+            other => other,
+        });
+    }
+    while !standard.len().is_multiple_of(4) {
+        standard.push('=');
+    }
+    decode(&standard)
+}
+
 /// Appends the text of `bytes`.
 pub fn encode(bytes: &[u8], out: &mut String) {
     for group in bytes.chunks(3) {

@@ -5,5 +5,6 @@ pub mod bindings;
 pub mod calls;
 pub mod live;
 pub mod peer;
+pub mod token;
 pub mod users;
 pub mod workloads;

@@ -73,6 +73,10 @@ impl Tokens {
         );
     }
 
+    pub(super) fn any(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     pub(super) fn names(&self, issuer: &str) -> bool {
         self.0.contains_key(issuer)
     }

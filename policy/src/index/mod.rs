@@ -101,6 +101,11 @@ impl Index {
         self.tokens.find(token, out);
     }
 
+    /// Whether any identity asks for tokens.
+    pub(crate) fn names_issuers(&self) -> bool {
+        self.tokens.any()
+    }
+
     /// Whether an identity asks for tokens of this issuer.
     pub(crate) fn names_issuer(&self, issuer: &str) -> bool {
         self.tokens.names(issuer)
