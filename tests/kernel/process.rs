@@ -1,11 +1,13 @@
 //! Process events, and executables that are stopped before they run.
 
 use crate::world::SHARED;
-use exeat_ebpf::EventKind;
+use exeat_ebpf::{EventKind, File, identify};
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::process::Command;
+use std::thread;
 
 #[test]
 fn processes_are_followed() {
@@ -29,11 +31,7 @@ fn processes_are_followed() {
     let argv: Vec<&[u8]> = vec![b"/bin/sh", b"-c", b"exit 3", b"an argument", b""];
     assert_eq!(execution.argv, argv);
     assert!(!execution.argv_cut);
-    let file = fs::metadata("/bin/sh").unwrap();
-    assert_eq!(
-        (execution.device, execution.inode),
-        (file.dev(), file.ino())
-    );
+    assert_eq!(execution.file, identify(Path::new("/bin/sh")).unwrap());
     let exit = events.wait("exit", |event| {
         event.kind == EventKind::Exit && event.tgid == child
     });
@@ -70,33 +68,73 @@ fn long_arguments_are_cut_and_scripts_show_their_interpreter() {
         execution.argv.iter().map(Vec::len).sum::<usize>() + execution.argv.len(),
         512
     );
-    let shell = fs::metadata("/bin/sh").unwrap();
-    assert_eq!(execution.inode, shell.ino());
+    assert_eq!(execution.file, identify(Path::new("/bin/sh")).unwrap());
 }
 
 #[test]
 fn watched_files_are_stopped_before_their_first_instruction() {
     let directory = std::env::temp_dir().join(format!("exeat-kernel-{}", std::process::id()));
-    fs::create_dir_all(&directory).unwrap();
+    let (plain, memory, overlay) = (
+        directory.join("plain"),
+        directory.join("memory"),
+        directory.join("overlay"),
+    );
+    for made in [&plain, &memory, &overlay] {
+        fs::create_dir_all(made).unwrap();
+    }
+    fs::copy("/usr/bin/touch", plain.join("touch")).unwrap();
+    is_stopped(&plain);
+    // Layers of two filesystems: what stat(2) says of the device is made up there.
+    let tmpfs = Mount::new("tmpfs", "", &memory);
+    let (upper, work) = (memory.join("upper"), memory.join("work"));
+    fs::create_dir(&upper).unwrap();
+    fs::create_dir(&work).unwrap();
+    let layers = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        plain.display(),
+        upper.display(),
+        work.display()
+    );
+    let mount = Mount::new("overlay", &layers, &overlay);
+    is_stopped(&overlay);
+    drop(mount);
+    drop(tmpfs);
+    fs::remove_dir_all(&directory).unwrap();
+}
+
+/// A mount that ends with this.
+struct Mount<'a>(&'a Path);
+
+impl<'a> Mount<'a> {
+    fn new(kind: &str, options: &str, at: &'a Path) -> Self {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", kind, kind]).arg(at);
+        if !options.is_empty() {
+            mount.args(["-o", options]);
+        }
+        assert!(mount.status().unwrap().success());
+        Self(at)
+    }
+}
+
+impl Drop for Mount<'_> {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("-l").arg(self.0).status();
+        assert!(unmounted.unwrap().success() || thread::panicking());
+    }
+}
+
+/// `touch` in `directory` is stopped when it is executed, and goes on managed.
+fn is_stopped(directory: &Path) {
     let (watched, trace) = (directory.join("touch"), directory.join("trace"));
-    fs::copy("/usr/bin/touch", &watched).unwrap();
-    let file = fs::metadata(&watched).unwrap();
-    SHARED
-        .kernel
-        .lock()
-        .unwrap()
-        .watch_executables(&[(file.dev(), file.ino())])
-        .unwrap();
+    let file = identify(&watched).unwrap();
+    watch(&[file]);
     let mut child = Command::new(&watched).arg(&trace).spawn().unwrap();
     let event = SHARED
         .processes
         .wait("watched exec", |event| event.tgid == child.id());
     assert_eq!(event.kind, EventKind::WatchedExec);
-    let execution = event.execution.unwrap();
-    assert_eq!(
-        (execution.device, execution.inode),
-        (file.dev(), file.ino())
-    );
+    assert_eq!(event.execution.unwrap().file, file);
     // State T: stopped, and nothing was done.
     let stopped = (0..1_000_000).any(|_| {
         let status = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
@@ -107,28 +145,20 @@ fn watched_files_are_stopped_before_their_first_instruction() {
     });
     assert!(stopped && !trace.exists());
     // What the supervisor does: place it, let it go on. Its sockets are born managed.
-    let workload = SHARED.workload("watched");
+    let workload = SHARED.workload(&format!("watched-{}", file.device));
     fs::write(workload.cgroup.join("cgroup.procs"), child.id().to_string()).unwrap();
-    assert!(
-        Command::new("kill")
-            .args(["-CONT", &child.id().to_string()])
-            .status()
-            .unwrap()
-            .success()
-    );
+    let go_on = Command::new("kill")
+        .args(["-CONT", &child.id().to_string()])
+        .status();
+    assert!(go_on.unwrap().success());
     assert!(child.wait().unwrap().success() && trace.exists());
-    SHARED
-        .kernel
-        .lock()
-        .unwrap()
-        .watch_executables(&[])
-        .unwrap();
-    assert!(
-        Command::new(&watched)
-            .arg(&trace)
-            .status()
-            .unwrap()
-            .success()
-    );
-    fs::remove_dir_all(&directory).unwrap();
+    watch(&[]);
+    let again = Command::new(&watched).arg(&trace).status();
+    assert!(again.unwrap().success());
+    fs::remove_file(&trace).unwrap();
+}
+
+fn watch(files: &[File]) {
+    let mut kernel = SHARED.kernel.lock().unwrap();
+    kernel.watch_executables(files).unwrap();
 }

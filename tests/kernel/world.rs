@@ -216,6 +216,15 @@ pub(crate) fn said(script: Child) -> Value {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
+/// The error that a packet's refusal gives: EPERM, as a firewall's, in the words of the scripts' `name`.
+pub(crate) fn dropped() -> &'static str {
+    if probe().unwrap().refusal_errno {
+        "EPERM"
+    } else {
+        "ECONNREFUSED"
+    }
+}
+
 pub(crate) fn spawn_in(cgroup: &Path, settings: Settings, script: &str) -> Child {
     let Settings {
         proxy_port,
@@ -262,7 +271,8 @@ def name(f):
     except TimeoutError: n = 'ETIMEDOUT'
     except OSError as e:
         n = errno.errorcode.get(e.errno, str(e))
-        # Kernels without a choice of errors say EPERM of an address too; a socket that is refused is never made.
+        # Kernels without a choice of errors say EPERM of an address too: where EPERM is meant, see `dropped`. A
+        # socket that is refused is never made.
         made = e.__traceback__
         while made.tb_next: made = made.tb_next
         if OLD and n == 'EPERM' and made.tb_frame.f_code.co_name != '__init__': n = 'ECONNREFUSED'

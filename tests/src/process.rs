@@ -205,6 +205,19 @@ pub fn must(program: &str, arguments: &[impl AsRef<OsStr>]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Resident memory of the process `pid`, in bytes (proc(5), `VmRSS`).
+pub fn resident(pid: u32) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))
+        .with_context(|| format!("read the memory of {pid}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_ascii_whitespace().next());
+    let kibibytes: u64 = number
+        .context("find VmRSS")?
+        .parse()
+        .context("read VmRSS")?;
+    Ok(kibibytes * 1024)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,17 +242,4 @@ mod tests {
         let error = process.ready(Duration::from_secs(5)).await.unwrap_err();
         assert!(error.to_string().contains("no such thing"), "{error:#}");
     }
-}
-
-/// Resident memory of the process `pid`, in bytes (proc(5), `VmRSS`).
-pub fn resident(pid: u32) -> Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status"))
-        .with_context(|| format!("read the memory of {pid}"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.split_ascii_whitespace().next());
-    let kibibytes: u64 = number
-        .context("find VmRSS")?
-        .parse()
-        .context("read VmRSS")?;
-    Ok(kibibytes * 1024)
 }

@@ -281,7 +281,8 @@ async fn expectations_hints_and_slow_bodies() {
     ];
     let post = [
         &expect[..],
-        &["--data", &body, "https://api.lab.example/expect"],
+        &["--verbose", "--data", &body],
+        &["https://api.lab.example/expect"],
     ]
     .concat();
     let client = start(&lab, "expect", &post);
@@ -292,7 +293,14 @@ async fn expectations_hints_and_slow_bodies() {
         held.read_until("xxx").await;
     }
     // Hints come before the answer, and are no answer.
-    held.say("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsl").await;
+    held.say("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\nconnection: x-hop\r\nx-hop: 1\r\n\r\n")
+        .await;
+    let hinted = || client.stderr().contains("< HTTP/1.1 103 Early Hints");
+    wait_until("the hint", LIMIT, hinted).await.unwrap();
+    assert!(client.stderr().contains("< link: </a>"));
+    assert!(!client.stderr().contains("x-hop"));
+    held.say("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsl")
+        .await;
     wait_until("the first half", LIMIT, || client.stdout() == "sl")
         .await
         .unwrap();

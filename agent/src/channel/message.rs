@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::artefact::Artefact;
 use crate::config::Config;
 use crate::control::Handover;
 use crate::telemetry::clock::Timestamp;
@@ -142,6 +143,15 @@ pub enum ToSupervisor {
     SessionOver {
         /// The number of the server's workload.
         number: u32,
+    },
+    /// What a server that `exeat run` started fetched before it spoke, in pieces.
+    Fetched {
+        /// The number of its workload.
+        number: u32,
+        /// At most [`super::ARTEFACTS_AT_ONCE`].
+        artefacts: Vec<Artefact>,
+        /// Whether this is the last piece.
+        last: bool,
     },
     /// Sent every second while the gate's executor turns.
     Health(Health),

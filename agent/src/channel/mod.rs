@@ -3,12 +3,14 @@
 //! The gate holds strangers' bytes, so the supervisor takes everything on its end as hostile:
 //! bounded size, no descriptors, nothing but the messages of [`ToSupervisor`].
 
+mod artefact;
 mod endpoint;
 mod frame;
 mod message;
 #[cfg(test)]
 mod tests;
 
+pub use artefact::{ARTEFACTS_AT_ONCE, Artefact, MOST_ARTEFACTS, Package, Registry};
 pub(crate) use endpoint::watch;
 pub use endpoint::{Channel, GateEnd, Received, SupervisorEnd, pair};
 pub use frame::{ChannelError, Frame, MAX_DESCRIPTORS, receive_frame, send_frame};

@@ -197,6 +197,8 @@ pub struct Limits {
     pub idle_deadline: Duration,
     /// Time for an upstream to begin its answer. A tool may take long.
     pub answer_deadline: Duration,
+    /// Time for a server with `launch.fetch` to fetch before it writes its first message.
+    pub fetch_deadline: Duration,
     /// Connections that one workload may hold through the gate.
     pub connections_per_workload: u32,
 }
@@ -233,6 +235,7 @@ impl Default for Config {
                 connect_deadline: Duration::from_secs(10),
                 idle_deadline: Duration::from_mins(10),
                 answer_deadline: Duration::from_mins(10),
+                fetch_deadline: Duration::from_mins(5),
                 connections_per_workload: 256,
             },
             shutdown: Duration::from_secs(10),

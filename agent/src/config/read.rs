@@ -62,6 +62,7 @@ const LIMITS: Keys = keys(
         "connect_deadline",
         "idle_deadline",
         "answer_deadline",
+        "fetch_deadline",
         "connections_per_workload",
     ],
 );
@@ -196,6 +197,10 @@ fn read_limits(reader: &mut Reader, fields: Fields<'_>, config: &mut Config) {
     set(
         &mut limits.answer_deadline,
         duration(reader, fields, "answer_deadline", 100..=24 * hour),
+    );
+    set(
+        &mut limits.fetch_deadline,
+        duration(reader, fields, "fetch_deadline", SECOND..=hour),
     );
     let connections = number(
         reader,

@@ -140,6 +140,11 @@ const SETTINGS: &[Setting] = &[
         "time for an upstream to begin its answer",
     ),
     (
+        "limits.fetch_deadline",
+        "`5m`",
+        "time in which a server with `launch.fetch` reaches those hosts, if it writes no message before; 1 s to 1 h",
+    ),
+    (
         "limits.connections_per_workload",
         "`256`",
         "connections that one workload may hold",

@@ -28,6 +28,7 @@ limits:
   header_deadline: 5s
   connect_deadline: 500ms
   idle_deadline: 1h
+  fetch_deadline: 90s
   connections_per_workload: 8
 shutdown: 2m
 "#;

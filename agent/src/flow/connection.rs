@@ -12,6 +12,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::timeout;
 
 use super::describe::{Story as _, finding};
+use super::interim::Interim;
 use super::{NotAgreed, Stages, exchange, open};
 use crate::audit::record::Kind;
 use crate::audit::{AuditUnavailable, Intended, OpenRecord, Outcome, Text};
@@ -45,6 +46,8 @@ pub(super) struct Connection {
     /// The peer as records name it.
     name: OnceLock<Text>,
     upstream: AsyncMutex<Option<Opened>>,
+    /// Interim answers on their way to the client, over HTTP/1.1.
+    pub(super) interim: Interim,
     /// The connection's record, until its first exchange takes it over.
     record: Mutex<Option<OpenRecord>>,
 }
@@ -73,6 +76,7 @@ impl Connection {
             peer,
             name: OnceLock::new(),
             upstream: AsyncMutex::new(upstream),
+            interim: Interim::default(),
             record: Mutex::new(Some(record)),
         }
     }
@@ -101,12 +105,12 @@ impl Connection {
                 })
             })
         };
-        let io = TokioIo::new(stream);
         let bounds = this.stages.bounds;
         // A child: connections that wait do not meet at one lock.
         let stopping = this.stages.stopping.child_token();
         let ended = match this.version {
             Version::Http1 => {
+                let io = TokioIo::new(this.interim.beneath(stream));
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(bounds.idle)
@@ -123,6 +127,7 @@ impl Connection {
                 }
             }
             Version::Http2 => {
+                let io = TokioIo::new(stream);
                 let connection = http2::Builder::new(TokioExecutor::new())
                     .timer(TokioTimer::new())
                     .keep_alive_interval(bounds.idle / 2)

@@ -15,6 +15,7 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode, Version as HttpVersion};
 use hyper_util::rt::TokioIo;
 
+use super::artefacts::{Asked, Fetch};
 use super::connection::{Connection, SendFault};
 use super::describe::{Cut, Story as _, Why, partly, read, unread};
 use super::{NotAgreed, Stages, mcp};
@@ -232,13 +233,12 @@ async fn forward(
         let unread = upgraded(&request, connection.tls);
         (hyper::upgrade::on(&mut request), unread)
     });
+    let fetch = Asked::of(&permit, &request);
     let sent = Arc::new(Sent::default());
+    let interim = request.version() == HttpVersion::HTTP_11;
     let request = outgoing(request, connection, upgrade, &sent);
     let asked = tokio::time::Instant::now();
-    let answered = match record.intend().await {
-        Ok(intended) => connection.send(peer, intended, request).await,
-        Err(unavailable) => Err(unavailable.into()),
-    };
+    let answered = answered(connection, peer, &mut record, request, interim).await;
     let waited = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
     record.tell_request_bytes(sent.bytes.load(Ordering::Relaxed));
     if sent.recognised() {
@@ -270,10 +270,32 @@ async fn forward(
         tunnel_upgraded(connection, record, client, server);
         return response.map(|_| empty());
     }
+    let fetch = fetch.and_then(|asked| asked.answered(connection, peer, &response));
+    passed(response, Closing::new(record, sent, waited, fetch))
+}
+
+/// An answer as it is passed on.
+fn passed(mut response: Response<Incoming>, closing: Closing) -> Answer {
     strip_hop_by_hop(response.headers_mut());
     // Another way to the same name would not pass the gate.
     response.headers_mut().remove(ALT_SVC);
-    response.map(|body| Watched::new(body, Closing::new(record, sent, waited)).boxed_unsync())
+    response.map(|body| Watched::new(body, closing).boxed_unsync())
+}
+
+/// Sends `request` and waits for the head of its answer; with `interim`, what comes before that is passed on.
+async fn answered(
+    connection: &Connection,
+    peer: &Peer,
+    record: &mut OpenRecord,
+    mut request: Request<Body>,
+    interim: bool,
+) -> Result<Response<Incoming>, SendFault> {
+    let turn = connection.interim.turn().await;
+    if interim {
+        turn.pass_on(&mut request);
+    }
+    let intended = record.intend().await?;
+    connection.send(peer, intended, request).await
 }
 
 /// Why a request is not one of ordinary HTTP, as far as its head shows.
@@ -442,15 +464,24 @@ struct Closing {
     sent: Arc<Sent>,
     upstream_us: u64,
     bytes: u64,
+    /// What it is a part of, where the server fetches.
+    fetch: Option<Fetch>,
 }
 
 impl Closing {
-    fn new(record: OpenRecord, sent: Arc<Sent>, upstream_us: u64) -> Self {
+    fn new(record: OpenRecord, sent: Arc<Sent>, upstream_us: u64, fetch: Option<Fetch>) -> Self {
         Self {
             record: Some(record),
             sent,
             upstream_us,
             bytes: 0,
+            fetch,
+        }
+    }
+
+    fn fetched(&mut self, ended: bool) {
+        if let Some(fetch) = self.fetch.take() {
+            fetch.over(ended);
         }
     }
 
@@ -465,6 +496,7 @@ impl Closing {
 impl Drop for Closing {
     /// A response that did not get to its end: the record says how far it came, and closes as abandoned.
     fn drop(&mut self) {
+        self.fetched(false);
         if let Some(record) = self.take()
             && self.sent.recognised()
         {
@@ -477,6 +509,9 @@ impl Drop for Closing {
 impl Watch for Closing {
     fn data(&mut self, bytes: &[u8]) -> Result<(), &'static str> {
         self.bytes = self.bytes.saturating_add(bytes.len() as u64);
+        if let Some(fetch) = &mut self.fetch {
+            fetch.data(bytes);
+        }
         Ok(())
     }
 
@@ -490,6 +525,7 @@ impl Watch for Closing {
     }
 
     fn end(&mut self) {
+        self.fetched(true);
         if let Some(record) = self.take() {
             if self.sent.recognised() {
                 return record.refuse_with("MCP spoken to a server that is not registered");

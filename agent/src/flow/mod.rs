@@ -4,11 +4,14 @@
 //! read; `decide` makes a permit or a refusal; `forward` takes the permit, `refuse` the refusal; the record is
 //! closed exactly once, by whoever ends the exchange, or by being dropped.
 
+mod artefacts;
 mod connection;
 mod describe;
 mod dns;
 mod exchange;
+mod interim;
 mod mcp;
+mod recheck;
 mod unrecorded;
 
 use std::sync::Arc;
@@ -23,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use self::connection::Connection;
 use self::describe::{Story as _, finding};
 pub use self::dns::{Names, serve_datagrams};
-pub use self::mcp::{Observed, Offered, Sessions, serve_stdio};
+pub use self::mcp::{Observed, Offered, Sessions, Word, serve_stdio};
 use crate::audit::record::{Kind, Stage};
 use crate::audit::{AuditUnavailable, Log, OpenRecord, Outcome, Start};
 use crate::decide::{Connect, Decider, Permit, Refused};
@@ -57,6 +60,8 @@ pub struct Bounds {
     pub idle: Duration,
     /// Time for an upstream to begin its answer.
     pub answer: Duration,
+    /// Time for a server to fetch before it speaks.
+    pub fetch: Duration,
     /// Largest message that is held for inspection, in bytes.
     pub body: usize,
     /// Largest header section, in bytes.

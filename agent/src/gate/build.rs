@@ -131,6 +131,7 @@ fn bounds(limits: &Limits) -> Bounds {
         greeting: limits.header_deadline,
         idle: limits.idle_deadline,
         answer: limits.answer_deadline,
+        fetch: limits.fetch_deadline,
         body: size(limits.body_bytes),
         headers: size(limits.header_bytes.into()),
     }

@@ -17,10 +17,10 @@ use super::workloads::Openings;
 use crate::audit::record::{Decision, Finding, Identity, Kind, Lifecycle, PolicyChange};
 use crate::audit::{Outcome, Start, Text};
 use crate::channel::{
-    Disconnection, GateEnd, Hex, Lifecycle as Told, Process, Received, RunVerdict, Session, Setup,
-    Source, ToGate, ToSupervisor, Workload,
+    ARTEFACTS_AT_ONCE, Disconnection, GateEnd, Hex, Lifecycle as Told, Process, Received,
+    RunVerdict, Session, Setup, Source, ToGate, ToSupervisor, Workload,
 };
-use crate::flow::{Offered, Stages, serve_stdio};
+use crate::flow::{Offered, Stages, Word, serve_stdio};
 use crate::identify::workloads::Known;
 use crate::telemetry::clock;
 use crate::tls::leaf::{Chain, SignRequest};
@@ -29,8 +29,8 @@ use crate::tls::leaf::{Chain, SignRequest};
 const DRAIN: Duration = Duration::from_millis(50);
 /// Certificates asked for and not yet answered.
 const WAITING: usize = 256;
-/// Ends of sessions that wait to be told.
-const OVER: usize = 1024;
+/// Words of sessions that wait to be told.
+const WORDS: usize = 1024;
 /// Time for a session's beginning to be recorded.
 const ACCEPTED: Duration = Duration::from_secs(5);
 /// What is told where nothing can be recorded.
@@ -45,8 +45,8 @@ pub(super) struct Supervisor {
     next: u64,
     openings: Openings,
     answering: Arc<Answering>,
-    /// Sessions of which nothing more is served.
-    over: (mpsc::Sender<u32>, mpsc::Receiver<u32>),
+    /// What sessions say.
+    words: (mpsc::Sender<Word>, mpsc::Receiver<Word>),
 }
 
 impl Supervisor {
@@ -72,7 +72,7 @@ impl Supervisor {
             next: 0,
             openings: Openings::default(),
             answering,
-            over: mpsc::channel(OVER),
+            words: mpsc::channel(WORDS),
         }
     }
 
@@ -106,10 +106,7 @@ impl Supervisor {
                     self.heed(received).await?;
                 }
                 Some(request) = self.requests.recv() => self.sign(request).await?,
-                Some(number) = self.over.1.recv() => {
-                    let over = ToSupervisor::SessionOver { number };
-                    self.channel.send(&over, &[]).await?;
-                }
+                Some(word) = self.words.1.recv() => self.pass_on(word).await?,
             }
         }
     }
@@ -200,6 +197,27 @@ impl Supervisor {
         }
     }
 
+    /// Tells the supervisor what a session says.
+    async fn pass_on(&self, word: Word) -> Result<(), GateError> {
+        let (number, artefacts) = match word {
+            Word::Over(number) => {
+                let over = ToSupervisor::SessionOver { number };
+                return Ok(self.channel.send(&over, &[]).await?);
+            }
+            Word::Fetched(number, artefacts) => (number, artefacts),
+        };
+        let mut pieces = artefacts.chunks(ARTEFACTS_AT_ONCE).peekable();
+        while let Some(piece) = pieces.next() {
+            let fetched = ToSupervisor::Fetched {
+                number,
+                artefacts: piece.to_vec(),
+                last: pieces.peek().is_none(),
+            };
+            self.channel.send(&fetched, &[]).await?;
+        }
+        Ok(())
+    }
+
     async fn settled(&self, number: u32, fault: Option<String>) -> Result<(), GateError> {
         let settled = ToSupervisor::Settled { number, fault };
         Ok(self.channel.send(&settled, &[]).await?)
@@ -209,8 +227,8 @@ impl Supervisor {
     async fn session(&self, told: Session, descriptors: Vec<OwnedFd>) -> Result<(), String> {
         let offered = Offered { told, descriptors };
         // Everything else waits meanwhile.
-        let over = self.over.0.clone();
-        let served = timeout(ACCEPTED, serve_stdio(&self.stages, offered, over)).await;
+        let words = self.words.0.clone();
+        let served = timeout(ACCEPTED, serve_stdio(&self.stages, offered, words)).await;
         served.map_err(|_late| UNRECORDED.to_owned())?
     }
 
@@ -252,7 +270,7 @@ impl Supervisor {
                         tracing::error!(%error, "bringing the kernel in step with the policy");
                     }
                 }
-                let cut = self.cut_disallowed();
+                let cut = self.stages.cut_disallowed(|_any| true);
                 let sessions = self.stages.sessions.recheck(&self.stages.decider);
                 tracing::info!(generation, cut, sessions, "the policy is in force");
             }
@@ -276,23 +294,6 @@ impl Supervisor {
             faults,
         };
         Ok(self.channel.send(&reloaded, &[]).await?)
-    }
-
-    fn cut_disallowed(&self) -> usize {
-        let stages = &self.stages;
-        stages.intake.live.recheck(|connected| {
-            let (Some(known), Some(peer)) = (
-                stages.intake.workloads.get(connected.workload),
-                &connected.peer,
-            ) else {
-                // Not agreed on yet: it will be decided by the new policy.
-                return true;
-            };
-            let unread = connected.unread.as_ref();
-            stages
-                .decider
-                .goes_on(known.caller(), peer.target(), connected.port, unread)
-        })
     }
 
     /// Nothing new begins with the server from here on; what is under way ends now or when it is drained, and

@@ -27,18 +27,11 @@ impl Openings {
     /// The first [`KernelError`]; everything else was tried.
     pub(super) fn agree(&mut self, stages: &Stages, known: &Known) -> Result<(), KernelError> {
         let number = known.workload.number;
-        let caller = known.caller();
         let (doors, spans) = wanted(stages, known);
         let fixed = stages.bindings.fix(number, doors);
         let spanned = self.span(stages, number, spans);
         let listening = self.listen(stages, known);
-        let names = stages.bindings.recheck(number, |name| {
-            let ports = stages.decider.ports(caller, name);
-            ports
-                .iter()
-                .map(|binding| (binding.port, Protocol::Tcp))
-                .collect()
-        });
+        let names = stages.agree_names(known);
         fixed.and(spanned).and(listening).and(names)
     }
 

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::audit::record::{Workload as Recorded, WorkloadKind};
 use crate::audit::{Shared, Text};
 use crate::channel::{FIRST_USER, Kind, Process, Workload};
+use crate::identify::fetching::Fetching;
 use crate::telemetry::clock;
 
 /// Processes that are remembered; past it the oldest knowledge is not replaced, and records say less.
@@ -26,6 +27,8 @@ pub struct Known {
     pub workload: Workload,
     /// Since when the gate knows it.
     pub since: clock::Timestamp,
+    /// Whether it may fetch its own code now.
+    pub fetching: Fetching,
     /// The section of its records where the process is not known.
     recorded: Shared<Recorded>,
     exchanges: Arc<Semaphore>,
@@ -53,7 +56,7 @@ impl Known {
         Caller {
             workload: self.judged(),
             user,
-            fetching: false,
+            fetching: self.fetching.is_open(),
             token: None,
         }
     }
@@ -106,6 +109,7 @@ impl Workloads {
             exchanges: Arc::new(Semaphore::new(EXCHANGES)),
             unmanaged: false,
             since,
+            fetching: Fetching::default(),
             workload,
         });
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
@@ -159,6 +163,7 @@ impl Workloads {
             exchanges: Arc::new(Semaphore::new(EXCHANGES)),
             unmanaged: true,
             since: clock::wall(),
+            fetching: Fetching::default(),
             workload,
         });
         state.users.insert(number, Arc::clone(&known));

@@ -191,13 +191,14 @@ impl Intake {
 impl Actor {
     /// The form that policy judges.
     pub fn caller(&self) -> Caller<'_> {
+        let workload = match self.acts {
+            Acts::Workload => self.known.judged(),
+            Acts::User => None,
+        };
         Caller {
-            workload: match self.acts {
-                Acts::Workload => self.known.judged(),
-                Acts::User => None,
-            },
+            workload,
             user: self.user.as_deref(),
-            fetching: false,
+            fetching: workload.is_some() && self.known.fetching.is_open(),
             token: self.token.as_deref().map(Verified::judged),
         }
     }

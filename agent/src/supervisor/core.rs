@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::cgroups::Tree;
 use super::error::DaemonError;
+use super::fetched::Arriving;
 use super::gate_life::{Backoff, GateLife, GatePlan};
 use super::guarding::Guarding;
 use super::notify::notify;
@@ -29,7 +30,7 @@ use super::severing::Disconnections;
 use super::signing::Signing;
 use super::start::{Inheritance, Material};
 use super::workloads::Workloads;
-use crate::channel::{ChannelError, Lifecycle, Setup, ToGate, ToSupervisor};
+use crate::channel::{ChannelError, Setup, ToGate, ToSupervisor};
 use crate::config::Config;
 use crate::control::server::Settings;
 use crate::control::slots::Limits;
@@ -91,6 +92,7 @@ pub(super) struct Supervisor {
     restart_at: Option<Instant>,
     pub(super) missing_links: Vec<String>,
     pub(super) disconnections: Disconnections,
+    pub(super) arriving: Arriving,
     pub(super) guarding: Guarding,
     process_messages: u32,
     gate_messages: u32,
@@ -165,6 +167,7 @@ impl Supervisor {
         })?;
         let mut supervisor = Self {
             disconnections: Disconnections::load(&parts.config.state_dir)?,
+            arriving: Arriving::new(&parts.config.state_dir),
             parts,
             generation: 1,
             loaded: clock::wall(),
@@ -538,6 +541,11 @@ impl Supervisor {
             ToSupervisor::RunVerdict { request, verdict } => self.verdict(request, verdict).await,
             ToSupervisor::Settled { number, fault } => self.settled(number, fault),
             ToSupervisor::SessionOver { number } => self.session_over(number),
+            ToSupervisor::Fetched {
+                number,
+                artefacts,
+                last,
+            } => self.fetched(number, artefacts, last).await,
             ToSupervisor::Severed { server } => self.severed(&server).await,
             ToSupervisor::Health(health) => gate.health = health,
             ToSupervisor::Stopped => self.gate_ended("it stopped of its own accord").await,
@@ -568,42 +576,6 @@ impl Supervisor {
     /// Whether the gate still takes process messages in this second.
     pub(super) const fn may_tell_process(&self) -> bool {
         self.process_messages > 0
-    }
-
-    /// Has something recorded as the course of things.
-    pub(super) async fn record(
-        &mut self,
-        event: &str,
-        workload: Option<u32>,
-        details: Vec<String>,
-    ) {
-        tracing::info!(event, workload, ?details);
-        let event = event.to_owned();
-        self.tell(ToGate::Record(Box::new(Lifecycle {
-            finding: false,
-            event,
-            workload,
-            details,
-        })))
-        .await;
-    }
-
-    /// Has something recorded that somebody should look at.
-    pub(super) async fn finding(
-        &mut self,
-        event: &str,
-        workload: Option<u32>,
-        details: Vec<String>,
-    ) {
-        tracing::warn!(event, workload, ?details);
-        let event = event.to_owned();
-        self.tell(ToGate::Record(Box::new(Lifecycle {
-            finding: true,
-            event,
-            workload,
-            details,
-        })))
-        .await;
     }
 
     /// Lets the gate finish what is under way and record the rest, then ends what `exeat run` started: a

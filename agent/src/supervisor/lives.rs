@@ -102,6 +102,7 @@ impl Supervisor {
         }
         self.processes.forget(number);
         self.running.remove(&number);
+        self.arriving.forget(number);
         self.tell(ToGate::WorkloadGone { number }).await;
     }
 

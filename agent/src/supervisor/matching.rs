@@ -1,8 +1,8 @@
 //! Which processes, started by others, belong to a server or a host.
 
 use std::fs::{self, File};
+use std::io;
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use exeat_policy::{Matcher, PolicySet, Process as Known};
@@ -69,18 +69,21 @@ impl Subject {
         }
     }
 
-    /// The files whose execution has to be looked at: the executable, or what runs it.
-    pub(super) fn executables(&self) -> Vec<(u64, u64)> {
-        let exe = self.matcher.exe.as_deref().map(Path::new);
-        let files = exe.map(|exe| match interpreter(exe) {
-            Some(interpreter) => interpreter,
-            None => exe.to_owned(),
-        });
-        let found = files.and_then(|file| fs::metadata(file).ok());
-        found
-            .map(|metadata| (metadata.dev(), metadata.ino()))
-            .into_iter()
-            .collect()
+    /// The file whose execution has to be looked at: the executable, or what runs it. None where none is named, and
+    /// while it is not there.
+    ///
+    /// # Errors
+    /// It is there and cannot be identified: its execution would not be seen.
+    pub(super) fn executable(&self) -> io::Result<Option<exeat_ebpf::File>> {
+        let Some(exe) = self.matcher.exe.as_deref().map(Path::new) else {
+            return Ok(None);
+        };
+        let interpreter = interpreter(exe);
+        match exeat_ebpf::identify(interpreter.as_deref().unwrap_or(exe)) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether a process is meant. `hash` is called only where the policy asks for a hash.
@@ -239,8 +242,8 @@ mod tests {
             &process("/usr/bin/env", &["/bin/sh"]),
             None
         ));
-        let metadata = fs::metadata(&shell).unwrap();
-        assert_eq!(subject.executables(), [(metadata.dev(), metadata.ino())]);
+        let file = exeat_ebpf::identify(&shell).unwrap();
+        assert_eq!(subject.executable().unwrap(), Some(file));
     }
 
     #[test]
@@ -266,7 +269,7 @@ mod tests {
             &process("/usr/bin/env", &["sh", &exe]),
             None
         ));
-        assert_eq!(subject.executables().len(), 1);
+        assert!(subject.executable().unwrap().is_some());
     }
 
     #[test]

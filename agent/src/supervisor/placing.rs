@@ -60,7 +60,16 @@ impl Supervisor {
                 self.finding("match_incomplete", None, vec![text]).await;
             }
         }
-        let mut files: Vec<_> = subjects.iter().flat_map(Subject::executables).collect();
+        let mut files = Vec::new();
+        for subject in &subjects {
+            match subject.executable() {
+                Ok(file) => files.extend(file),
+                Err(error) => {
+                    let text = format!("the executable of `{}`: {error}", subject.name);
+                    self.finding("match_incomplete", None, vec![text]).await;
+                }
+            }
+        }
         files.sort_unstable();
         files.dedup();
         if let Err(error) = self.parts.kernel.watch_executables(&files) {

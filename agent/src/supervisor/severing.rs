@@ -1,9 +1,8 @@
 //! Servers that an administrator disconnects: held to it in the kernel, told to the gate, kept on disk.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use tokio::time::Instant;
 use super::clients::fail;
 use super::core::Supervisor;
 use super::error::DaemonError;
+use super::kept;
 use crate::channel::{Disconnection, Kind, ToGate};
 use crate::control::command::{ServerDisconnect, ServerReconnect};
 use crate::control::peer::Peer;
@@ -95,20 +95,7 @@ impl Disconnections {
             disconnected: self.all(),
         };
         let text = serde_json::to_vec_pretty(&stored)?;
-        let aside = self.path.with_extension("new");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&aside)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&aside, &self.path)?;
-        match self.path.parent() {
-            Some(directory) => File::open(directory)?.sync_all(),
-            None => Ok(()),
-        }
+        kept::write(&self.path, &text)
     }
 }
 

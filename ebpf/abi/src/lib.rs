@@ -43,7 +43,7 @@ pub const LOST_PROCESS: u32 = 1;
 
 /// A watched executable's place in the filesystem.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct File {
     /// Device in the kernel's own form: major << 20 | minor.
     pub device: u64,

@@ -2,7 +2,7 @@
 
 use crate::KernelError;
 use aya::maps::{Map, MapData, RingBuf};
-use exeat_ebpf_abi::{Event as RawEvent, Execution as RawExecution, Pod, kind};
+use exeat_ebpf_abi::{Event as RawEvent, Execution as RawExecution, File, Pod, kind};
 use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -84,10 +84,8 @@ pub struct Event {
 /// What a process executed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Execution {
-    /// Device of the file that runs, as in `st_dev`; for a script, its interpreter's.
-    pub device: u64,
-    /// Inode of that file.
-    pub inode: u64,
+    /// The file that runs, as [`identify`](crate::identify) names it; for a script, its interpreter.
+    pub file: File,
     /// Path as the caller gave it: of the script, where there is one.
     pub path: PathBuf,
     /// Arguments as bytes, at most 512 in all.
@@ -204,24 +202,11 @@ fn execution(raw: &RawExecution) -> Execution {
     // The last zero ends the last argument; without it, an empty one would seem to follow.
     let argv = argv.strip_suffix(&[0]).unwrap_or(argv);
     Execution {
-        device: user_device(raw.file.device),
-        inode: raw.file.inode,
+        file: raw.file,
         path: PathBuf::from(OsStr::from_bytes(until_zero(&raw.exe))),
         argv: argv.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect(),
         argv_cut,
     }
-}
-
-/// `st_dev` from the kernel's own form, which has twenty bits for the minor number.
-fn user_device(device: u64) -> u64 {
-    let major = u32::try_from(device >> 20).unwrap_or(0);
-    let minor = u32::try_from(device & 0xf_ffff).unwrap_or(0);
-    libc::makedev(major, minor)
-}
-
-/// The kernel's own form from `st_dev`.
-pub(crate) fn kernel_device(device: u64) -> u64 {
-    u64::from(libc::major(device)) << 20 | u64::from(libc::minor(device))
 }
 
 fn until_zero(bytes: &[u8]) -> &[u8] {
@@ -259,7 +244,7 @@ impl EventKind {
 
 #[cfg(test)]
 mod tests {
-    use super::{decode, kernel_device, user_device};
+    use super::decode;
     use crate::KernelError;
 
     #[test]
@@ -274,13 +259,5 @@ mod tests {
         let mut short_exec = [0; 96];
         short_exec[0] = 16;
         decode(&short_exec).unwrap_err();
-    }
-
-    #[test]
-    fn devices_survive_the_round_trip() {
-        for (major, minor) in [(0, 27), (8, 1), (259, 300), (0, 0xf_ffff)] {
-            let device = libc::makedev(major, minor);
-            assert_eq!(user_device(kernel_device(device)), device);
-        }
     }
 }

@@ -12,6 +12,7 @@ mod btf;
 mod cgroup;
 mod error;
 mod event;
+mod file;
 mod gate;
 mod kernel;
 mod layout;
@@ -22,7 +23,8 @@ mod socket_diag;
 
 pub use error::KernelError;
 pub use event::{Event, EventKind, EventStream, Execution};
-pub use exeat_ebpf_abi::{Address, Origin, kind};
+pub use exeat_ebpf_abi::{Address, File, Origin, kind};
+pub use file::identify;
 pub use gate::{Action, DnsSource, Gate, GateMap, Protocol};
 pub use kernel::{Kernel, Settings};
 pub use layout::Layout;

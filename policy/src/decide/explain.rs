@@ -103,6 +103,8 @@ pub enum Outcome {
     OtherPath,
     /// It does not allow an upgrade.
     NoUpgrade,
+    /// It is in force only until the server's first protocol message.
+    FetchOver,
     /// The limit lets the call pass.
     Within,
     /// The limit is used up.
@@ -134,6 +136,7 @@ impl fmt::Display for Outcome {
             Self::OtherProtocol => "is about another protocol",
             Self::OtherPath => "is about other paths",
             Self::NoUpgrade => "does not allow an upgrade",
+            Self::FetchOver => "is in force only until the server's first protocol message",
             Self::Within => "not reached",
             Self::UsedUp => "reached",
             Self::NoAmount => "sums an argument that cannot be summed",

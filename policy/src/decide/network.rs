@@ -79,13 +79,19 @@ impl<'a> Outbound<'a> {
         })
     }
 
-    /// Every entry about the target, the most specific first.
+    /// Every entry about the target that is in force, the most specific first.
     fn entries(&self, target: Target<'a>) -> impl Iterator<Item = &'a Entry> {
+        let fetching = self.fetching;
+        self.written(target)
+            .filter(move |entry| fetching || !entry.is_fetch())
+    }
+
+    /// Every entry about the target, fetch hosts of a server that has spoken included.
+    fn written(&self, target: Target<'a>) -> impl Iterator<Item = &'a Entry> {
         let (name, address) = match target {
             Target::Name(name) => (Some(name), None),
             Target::Address(address) => (None, Some(address)),
         };
-        let fetching = self.fetching;
         name.into_iter()
             .flat_map(|name| self.table.named(name))
             .chain(
@@ -93,7 +99,21 @@ impl<'a> Outbound<'a> {
                     .into_iter()
                     .flat_map(|address| self.table.covering(address)),
             )
-            .filter(move |entry| fetching || !matches!(entry.origin, Origin::Fetch(_)))
+    }
+
+    /// Notes the fetch hosts that are not in force, and returns why a target without another entry is refused.
+    fn absent(&self, target: Target<'a>, watch: &mut impl Watch) -> Reason {
+        let mut reason = match target {
+            Target::Name(_) => Reason::HostNotAllowed,
+            Target::Address(_) => Reason::AddressNotAllowed,
+        };
+        if !self.fetching {
+            for entry in self.written(target).filter(|entry| entry.is_fetch()) {
+                self.note(watch, entry, Outcome::FetchOver);
+                reason = Reason::FetchOver;
+            }
+        }
+        reason
     }
 
     fn note(&self, watch: &mut impl Watch, entry: &Entry, outcome: Outcome) {
@@ -117,6 +137,16 @@ fn egress(entry: &Entry, server: Option<Arc<str>>) -> Egress {
         kind: entry.kind,
         origin: entry.origin,
         server,
+    }
+}
+
+/// How a request is treated that `granted` grants, on a connection whose first entry is `first`.
+fn treated(first: &Entry, granted: Option<&Entry>, server: Option<Arc<str>>) -> Egress {
+    let entry = granted.unwrap_or(first);
+    Egress {
+        upgrade: entry.upgrade,
+        origin: entry.origin,
+        ..egress(first, server)
     }
 }
 
@@ -167,8 +197,9 @@ pub(super) fn resolve(
     outbound
         .entries(target)
         .for_each(|entry| outbound.note(watch, entry, Outcome::Matched));
+    let absent = outbound.absent(target, watch);
     let Some(first) = outbound.entries(target).next() else {
-        return deny(Reason::HostNotAllowed);
+        return deny(absent);
     };
     // One answer serves all ports, so it is as wide, and as opaque, as any of them needs.
     let private = bindings(&outbound, name)
@@ -202,7 +233,7 @@ pub(super) fn connect(
     let Some(outbound) = outbound else {
         return deny(Reason::UnknownWorkload);
     };
-    let mut reason = not_allowed(target);
+    let mut reason = outbound.absent(target, watch);
     let mut found = None;
     for entry in outbound.entries(target) {
         let outcome = fits(entry, port, protocol);
@@ -250,6 +281,7 @@ pub(super) fn http(
     let Some(first) = here().next() else {
         return connect(set, request, http.target, http.port, Protocol::Tcp, watch);
     };
+    outbound.absent(http.target, watch);
     if let Some(mismatch) = mismatch(first, http.tls) {
         return deny(mismatch);
     }
@@ -262,8 +294,9 @@ pub(super) fn http(
             other => (other, None),
         };
         outbound.note(watch, entry, outcome);
-        if outcome == Outcome::Matched {
-            granted = granted.or(Some(entry));
+        // What a fetch host grants is a fetch, whatever else grants it: it is to be told apart.
+        if outcome == Outcome::Matched && (granted.is_none() || entry.is_fetch()) {
+            granted = Some(entry);
         }
         nearest = near.filter(|near| near.0 > nearest.0).unwrap_or(nearest);
     }
@@ -278,12 +311,7 @@ pub(super) fn http(
     if caller.workload.is_none() && !reaches(set, callers, server.as_deref(), request.now) {
         return deny(Reason::NotReachable);
     }
-    let entry = granted.unwrap_or(first);
-    let treated = Egress {
-        upgrade: entry.upgrade,
-        origin: entry.origin,
-        ..egress(first, server)
-    };
+    let treated = treated(first, granted, server);
     if granted.is_some() {
         return Verdict {
             egress: Some(treated),
@@ -370,13 +398,6 @@ fn fits(entry: &Entry, port: u16, protocol: Protocol) -> Outcome {
         Outcome::OtherProtocol
     } else {
         Outcome::Matched
-    }
-}
-
-const fn not_allowed(target: Target<'_>) -> Reason {
-    match target {
-        Target::Name(_) => Reason::HostNotAllowed,
-        Target::Address(_) => Reason::AddressNotAllowed,
     }
 }
 

@@ -113,6 +113,8 @@ pub enum Reason {
     UnknownWorkload,
     /// No entry names the host.
     HostNotAllowed,
+    /// Only a fetch host names it, and the server has spoken, or was not started to fetch.
+    FetchOver,
     /// No entry covers the address.
     AddressNotAllowed,
     /// The host or address is allowed on other ports only.
@@ -170,6 +172,9 @@ impl Reason {
             Self::ReviewOverdue => "the server's review is overdue",
             Self::UnknownWorkload => "no managed workload",
             Self::HostNotAllowed => "the host is not allowed",
+            Self::FetchOver => {
+                "the host may be fetched from only until the server's first protocol message"
+            }
             Self::AddressNotAllowed => "the address is not allowed",
             Self::PortNotAllowed => "the port is not allowed",
             Self::ProtocolNotAllowed => "the protocol is not allowed",

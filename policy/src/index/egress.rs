@@ -35,6 +35,11 @@ impl Entry {
     pub(crate) const fn is_at_path(&self) -> bool {
         matches!(self.server, Some((_, Some(_))))
     }
+
+    /// Whether it is a host of `launch.fetch`.
+    pub(crate) const fn is_fetch(&self) -> bool {
+        matches!(self.origin, Origin::Fetch(_))
+    }
 }
 
 /// What one workload may reach.
@@ -47,7 +52,7 @@ pub(crate) struct EgressTable {
 }
 
 impl EgressTable {
-    /// A server: its egress list, and its fetch hosts.
+    /// A server: its egress list, and its fetch hosts, which are read from only.
     pub(super) fn of_server(server: &Server) -> Self {
         let mut table = Self::default();
         table.add_list(&server.egress);
@@ -57,10 +62,11 @@ impl EgressTable {
             .flat_map(|launch| launch.fetch.iter())
             .enumerate()
         {
-            table.add(
-                &HostPattern::Exact(name.clone()),
-                bare(Origin::Fetch(index), 443, Tls::Intercept),
-            );
+            let entry = Entry {
+                methods: ["GET".into(), "HEAD".into()].into(),
+                ..bare(Origin::Fetch(index), 443, Tls::Intercept)
+            };
+            table.add(&HostPattern::Exact(name.clone()), entry);
         }
         table
     }

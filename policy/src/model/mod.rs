@@ -105,7 +105,7 @@ pub struct Launch {
     pub user: Option<String>,
     /// Its environment.
     pub env: Vec<(String, EnvValue)>,
-    /// Hosts reachable (port 443) until the server's first protocol message.
+    /// Hosts that may be read from (HTTPS, port 443, GET and HEAD) until the server's first protocol message.
     pub fetch: Vec<Name>,
 }
 

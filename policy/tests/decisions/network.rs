@@ -1,11 +1,12 @@
 //! Names, connections and what the kernel is told.
 
 use exeat_policy::{
-    Action, Caller, Origin, Protocol, Target, Tls, Wire, Workload, ports_for, ranges,
+    Action, Caller, Origin, Protocol, Request, Target, Timestamp, Tls, Wire, Workload, explain,
+    ports_for, ranges,
 };
 
 use super::BASE;
-use crate::support::{ask, connect, host, name, policy, said, server, user};
+use crate::support::{ask, connect, host, http, name, policy, said, server, user};
 
 #[test]
 fn the_network() {
@@ -76,15 +77,41 @@ fn the_network() {
             connect(&db, 5432),
             "allow: the egress list allows it",
         ),
-        (
-            server("github"),
-            connect(&packages, 443),
-            "deny: the host is not allowed",
-        ),
+        (server("github"), connect(&packages, 443), OVER),
+        (server("github"), Action::Resolve { name: &packages }, OVER),
+        (server("github"), http(&packages, "GET", "/x"), OVER),
         (
             fetching,
             connect(&packages, 443),
             "allow: the egress list allows it",
+        ),
+        (
+            fetching,
+            http(&packages, "GET", "/x"),
+            "allow: the egress list allows it",
+        ),
+        (
+            fetching,
+            http(&packages, "HEAD", "/x"),
+            "allow: the egress list allows it",
+        ),
+        (
+            fetching,
+            http(&packages, "POST", "/x"),
+            "deny: the http method is not allowed",
+        ),
+        (
+            fetching,
+            connect(&packages, 80),
+            "deny: the port is not allowed",
+        ),
+        (
+            Caller {
+                fetching: true,
+                ..server("trial")
+            },
+            connect(&packages, 443),
+            "deny: the host is not allowed",
         ),
         (
             server("github"),
@@ -356,4 +383,61 @@ rules:
     let egress = verdict.egress.unwrap();
     assert_eq!(egress.server.as_deref(), Some("notes"));
     assert_eq!(egress.tls, Tls::Off);
+}
+
+const OVER: &str =
+    "deny: the host may be fetched from only until the server's first protocol message";
+
+/// What egress allows as well stays so, is a fetch while the server fetches, and keeps what egress says of it.
+#[test]
+fn a_host_that_egress_names_too() {
+    let set = policy(
+        "
+servers:
+  both:
+    launch: { command: npx, fetch: [a.example.com, b.example.com] }
+    egress:
+      - { host: a.example.com, methods: [POST], private: true }
+      - { host: b.example.com, methods: [GET] }
+",
+    );
+    let [a, b] = ["a.example.com", "b.example.com"].map(name);
+    let fetching = Caller {
+        fetching: true,
+        ..server("both")
+    };
+    let origin = |caller, name, method| {
+        let verdict = ask(&set, caller, http(name, method, "/x"));
+        verdict.egress.map(|egress| egress.origin)
+    };
+    assert_eq!(origin(fetching, &a, "GET"), Some(Origin::Fetch(0)));
+    assert_eq!(origin(fetching, &a, "POST"), Some(Origin::Egress(0)));
+    assert_eq!(origin(fetching, &b, "GET"), Some(Origin::Fetch(1)));
+    assert_eq!(origin(server("both"), &a, "GET"), None);
+    assert_eq!(origin(server("both"), &a, "POST"), Some(Origin::Egress(0)));
+    assert_eq!(origin(server("both"), &b, "GET"), Some(Origin::Egress(1)));
+    assert!(
+        ask(&set, fetching, connect(&a, 443))
+            .egress
+            .unwrap()
+            .private
+    );
+    let request = Request {
+        caller: server("both"),
+        action: http(&a, "GET", "/x"),
+        now: Timestamp::default(),
+        counts: &[],
+    };
+    let shown: Vec<_> = explain(&set, &request)
+        .considered
+        .into_iter()
+        .map(|item| format!("{} {}", item.subject, item.outcome))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "fetch host 1 is in force only until the server's first protocol message",
+            "egress entry 1 is about other methods"
+        ]
+    );
 }

@@ -12,7 +12,7 @@
 //! | `/redirect?to=URL` | 307 to URL |
 //! | `/upgrade` | 101, then sends back what it gets (HTTP/1.1) |
 //! | `/mcp` | a minimal MCP server: any request gets a result of 200 bytes |
-//! | others | 404 |
+//! | others | the bytes that a test has put there, or else 404 |
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -71,10 +71,18 @@ pub(super) async fn answer(
         "/redirect" => redirect(&query),
         "/upgrade" => switch(upgrade),
         "/mcp" => mcp(seen.as_ref()),
-        _ => with(
-            of(json!({ "error": "no such path" })),
-            StatusCode::NOT_FOUND,
-        ),
+        path => match memory.file(path) {
+            Some((kind, bytes)) => {
+                let mut response = Response::new(full(bytes));
+                let kind = HeaderValue::from_static(kind);
+                response.headers_mut().insert(CONTENT_TYPE, kind);
+                response
+            }
+            None => with(
+                of(json!({ "error": "no such path" })),
+                StatusCode::NOT_FOUND,
+            ),
+        },
     };
     Ok(if head.method == Method::HEAD {
         bare(response)

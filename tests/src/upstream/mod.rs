@@ -3,6 +3,7 @@
 mod answers;
 mod broken;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -76,17 +77,26 @@ fn lossy<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error>
     serializer.serialize_str(&String::from_utf8_lossy(bytes))
 }
 
+/// A media type and the bytes.
+type File = (&'static str, Bytes);
+
 /// What a server remembers.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     seen: Mutex<Vec<Seen>>,
     connections: AtomicU64,
     failed: Mutex<Vec<String>>,
+    files: Mutex<HashMap<String, File>>,
 }
 
 impl Memory {
     pub(crate) fn requests(&self) -> MutexGuard<'_, Vec<Seen>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn file(&self, path: &str) -> Option<File> {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.get(path).cloned()
     }
 
     fn fail(&self, what: String) {
@@ -154,6 +164,16 @@ impl Upstream {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// From now on it answers `path` with these bytes, as this media type.
+    pub fn put(&self, path: &str, kind: &'static str, bytes: impl Into<Bytes>) {
+        let mut files = self
+            .memory
+            .files
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        files.insert(path.to_owned(), (kind, bytes.into()));
     }
 
     /// Forgets the requests and failures so far; connections go on being counted.

@@ -61,6 +61,30 @@ pub struct Lifecycle {
     /// How much of what there was, for `session_ended`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub counts: Vec<Counted>,
+    /// What the server fetched before it spoke, for `session_fetched`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fetched: Vec<Fetched>,
+}
+
+/// Something that was fetched.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Fetched {
+    /// The host.
+    pub host: Text,
+    /// The path.
+    pub path: Text,
+    /// The registry and the package, `npm:express`, where they are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub package: Option<Text>,
+    /// The package's version; absent of what a registry says about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<Text>,
+    /// How many bytes of the body came by.
+    pub bytes: u64,
+    /// SHA-256 of the body as it was sent, hexadecimal; absent where not all of it came by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Text>,
 }
 
 /// How often something happened.

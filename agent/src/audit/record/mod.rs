@@ -8,7 +8,7 @@ mod traffic;
 use serde::{Deserialize, Serialize};
 
 pub use actor::{HostProcess, Identity, Session, Workload, WorkloadKind};
-pub use event::{Cause, Counted, Cut, Finding, Lifecycle, PolicyChange};
+pub use event::{Cause, Counted, Cut, Fetched, Finding, Lifecycle, PolicyChange};
 pub use result::{
     Counter, Decision, Effect, Extent, Inspected, Inspection, Mode, Open, Outcome, Stage, Status,
 };

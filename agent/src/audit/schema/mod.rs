@@ -342,7 +342,7 @@ const LIFECYCLE: &[Member] = &[
     (
         "event!",
         Text,
-        "a short name that stays; of the log: `log_started`, `log_cut`, `log_stopped`; of stdio sessions: `session_started`, `session_ended`, `session_lost`",
+        "a short name that stays; of the log: `log_started`, `log_cut`, `log_stopped`; of stdio sessions: `session_started`, `session_fetched`, `session_ended`, `session_lost`",
     ),
     ("detail", Text, "the particulars, for people"),
     (
@@ -354,6 +354,32 @@ const LIFECYCLE: &[Member] = &[
         "counts",
         Sections(COUNTED),
         "how much of what there was, for `session_ended`",
+    ),
+    (
+        "fetched",
+        Sections(FETCHED),
+        "what the server fetched before it spoke, for `session_fetched`",
+    ),
+];
+
+const FETCHED: &[Member] = &[
+    ("host!", Text, "the host"),
+    ("path!", Text, "the path, without its query"),
+    (
+        "package",
+        Text,
+        "the registry and the package, `npm:express`, where they are known",
+    ),
+    (
+        "version",
+        Text,
+        "the package's version; absent of what a registry says about it",
+    ),
+    ("bytes!", Count, "how many bytes of the body came by"),
+    (
+        "sha256",
+        Text,
+        "SHA-256 of the body as it was sent, hexadecimal; absent where not all of it came by",
     ),
 ];
 

@@ -299,6 +299,14 @@ fn full() -> Record {
                 what: text(),
                 count: 1,
             }],
+            fetched: vec![record::Fetched {
+                host: text(),
+                path: text(),
+                package: some(),
+                version: some(),
+                bytes: 1,
+                sha256: some(),
+            }],
         }),
         outcome: Some(outcome),
     }

@@ -33,7 +33,7 @@ pub use self::observed::Observed;
 use self::observed::{From as Sender, Talk};
 use self::refusing::Refuser;
 use self::returned::Came;
-pub use self::stdio::{Offered, Sessions, serve_stdio};
+pub use self::stdio::{Offered, Sessions, Word, serve_stdio};
 use self::stream::{Events, Purpose};
 use super::connection::{Connection, SendFault};
 use super::describe::{Story as _, partly, read};

@@ -5,7 +5,6 @@ mod load;
 mod state;
 
 use crate::bpf::{Table, per_cpu_sum};
-use crate::event::kernel_device;
 use crate::layout::{Claim, ensure_bpffs, make_cgroup};
 use crate::logs::Logs;
 use crate::{EventStream, GateMap, KernelError, Layout, bpf, cgroup, gate, probe};
@@ -277,23 +276,17 @@ impl Kernel {
             .map_err(|cause| KernelError::map("list", "MANAGED", cause))
     }
 
-    /// Replaces the watched files, as (`st_dev`, `st_ino`). An unmanaged process that executes one
-    /// is stopped (SIGSTOP) before its first instruction, and an event tells of it.
+    /// Replaces the watched files, as [`identify`](crate::identify) names them. An unmanaged process that executes
+    /// one is stopped (SIGSTOP) before its first instruction, and an event tells of it.
     ///
-    /// The file that counts is the one that the kernel maps: for a script, its interpreter. On
-    /// filesystems whose `st_dev` is made up per subvolume (btrfs), files are not recognised.
+    /// The file that counts is the one that the kernel maps: for a script, its interpreter. btrfs numbers its files
+    /// in each subvolume anew: of two with one number, both are watched.
     ///
     /// # Errors
     /// [`KernelError::Full`]: too many files; the first ones are watched.
-    pub fn watch_executables(&mut self, files: &[(u64, u64)]) -> Result<(), KernelError> {
+    pub fn watch_executables(&mut self, files: &[File]) -> Result<(), KernelError> {
         let failed = |cause| KernelError::map("write", "WATCHED", cause);
-        let wanted: HashSet<File> = files
-            .iter()
-            .map(|(device, inode)| File {
-                device: kernel_device(*device),
-                inode: *inode,
-            })
-            .collect();
+        let wanted: HashSet<File> = files.iter().copied().collect();
         for key in self.watched.keys(MAX_WATCHED).map_err(failed)? {
             if !wanted.contains(&key) {
                 self.watched.remove(&key).map_err(failed)?;

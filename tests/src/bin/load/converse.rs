@@ -2,12 +2,13 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _, stdin, stdout};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use exeat_tests::process::resident;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 /// Bytes of a pipe's worth of answers.
 const BUFFER: usize = 64 * 1024;

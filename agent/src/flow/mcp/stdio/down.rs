@@ -50,9 +50,16 @@ impl Session {
             Frame::CarriageReturn => {
                 return self.violation("a carriage return inside a line").await;
             }
-            Frame::TooLong(skimmed) => return self.too_long(skimmed).await,
+            Frame::TooLong(skimmed) => {
+                self.spoke().await;
+                return self.too_long(skimmed).await;
+            }
         };
-        match parse_single(line, &FRAME) {
+        let message = parse_single(line, &FRAME);
+        if message.is_ok() {
+            self.spoke().await;
+        }
+        match message {
             Ok(Message::Response(response)) => self.server_answers(response, line.len()).await,
             Ok(Message::Request(request)) => self.server_asks(request).await,
             Ok(notification @ Message::Notification(_)) => self.server_tells(&notification).await,

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::audit::record::{
-    Counted, Finding, HostProcess, Identity, Kind, Lifecycle, Record, Session as Section, Workload,
+    Counted, Fetched as Recorded, Finding, HostProcess, Identity, Kind, Lifecycle, Record,
+    Session as Section, Workload,
 };
 use crate::audit::{AuditUnavailable, Shared, Text};
-use crate::channel::HostProcess as ToldHost;
+use crate::channel::{ARTEFACTS_AT_ONCE, Artefact, HostProcess as ToldHost};
 use crate::decode::mcp::{Client, Revision, greeting};
 use crate::decode::mcp::{Era, spoken, view};
 use crate::decode::rpc::{Message, Outcome, Response};
 use crate::flow::Stages;
 use crate::flow::describe::Why;
+use crate::identify::fetching::Fetched;
 use crate::intake::Actor;
 use crate::telemetry::clock;
 
@@ -179,6 +181,36 @@ impl Ledger {
         }
     }
 
+    /// Records what the server fetched, now that it may fetch no more: in as many records as it takes, and in one if it
+    /// was nothing.
+    pub(super) async fn fetched(&self, stages: &Stages, why: &'static str, fetched: &Fetched) {
+        let Fetched {
+            artefacts,
+            left_out,
+        } = fetched;
+        let mut pieces = artefacts.chunks(ARTEFACTS_AT_ONCE).peekable();
+        let mut first = true;
+        while first || pieces.peek().is_some() {
+            first = false;
+            let piece = pieces.next().unwrap_or_default();
+            let detail = match (pieces.peek(), left_out) {
+                (Some(_), _) => "more in the next record".to_owned(),
+                (None, 0) => why.to_owned(),
+                (None, more) => format!("{why}; {more} more are not listed"),
+            };
+            let mut record = self.about(stages, Kind::Lifecycle);
+            record.lifecycle = Some(Lifecycle {
+                event: Text::fixed("session_fetched"),
+                detail: Some(Text::new(&detail)),
+                fetched: piece.iter().map(recorded).collect(),
+                ..Lifecycle::default()
+            });
+            if let Err(error) = stages.log.event(record).await {
+                tracing::error!(%error, "what a server fetched could not be recorded");
+            }
+        }
+    }
+
     /// Records the session's end.
     pub(super) async fn ended(&self, stages: &Stages, why: &'static str) {
         let mut record = self.about(stages, Kind::Lifecycle);
@@ -222,6 +254,20 @@ impl State {
             .filter(|(_, count)| *count > 0)
             .map(|(what, count)| Counted { what, count })
             .collect()
+    }
+}
+
+fn recorded(artefact: &Artefact) -> Recorded {
+    let package = artefact.package.as_ref();
+    Recorded {
+        host: Text::new(&artefact.host),
+        path: Text::path(&artefact.path),
+        package: package.map(|package| Text::new(&package.to_string())),
+        version: package
+            .and_then(|package| package.version.as_deref())
+            .map(Text::new),
+        bytes: artefact.bytes,
+        sha256: artefact.sha256.as_deref().map(Text::new),
     }
 }
 

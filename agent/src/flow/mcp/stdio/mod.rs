@@ -8,6 +8,7 @@
 mod asked;
 mod down;
 mod errors;
+mod fetch;
 mod ledger;
 mod sessions;
 mod up;
@@ -23,6 +24,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::asked::{Asked, Tables};
+pub use self::fetch::Word;
 use self::ledger::Ledger;
 use self::sessions::Registered;
 pub use self::sessions::Sessions;
@@ -38,6 +40,7 @@ use crate::flow::Stages;
 use crate::flow::describe::{Story as _, read};
 use crate::forward::outlet::Outlet;
 use crate::forward::stream::{Peer, Stream};
+use crate::identify::workloads::Known;
 use crate::intake::{Actor, Acts};
 use crate::refuse::{Asked as Waits, Refusal, Upstream, error};
 
@@ -103,6 +106,10 @@ struct Session {
     ledger: Ledger,
     /// Something that was in flight is no more.
     settled: Notify,
+    /// The server's workload.
+    own: Arc<Known>,
+    /// Where the supervisor is told.
+    words: mpsc::Sender<Word>,
 }
 
 /// What ended a session.
@@ -120,35 +127,36 @@ enum End {
     Host,
 }
 
-/// Takes a session over, records its beginning, and serves it in a task of its own; its number goes to `over`
-/// when nothing more is served of it. The server may run when this has returned.
+/// Takes a session over, records its beginning, and serves it in a task of its own; `words` hears what its server
+/// fetched, and when nothing more is served of it. The server may run when this has returned.
 ///
 /// # Errors
 /// Why the session cannot be served, for the caller.
 pub async fn serve_stdio(
     stages: &Arc<Stages>,
     offered: Offered,
-    over: mpsc::Sender<u32>,
+    words: mpsc::Sender<Word>,
 ) -> Result<(), String> {
-    let serving = offered.accept(stages).await?;
-    stages.tasks.spawn(serving.serve(over));
+    let serving = offered.accept(stages, words).await?;
+    stages.tasks.spawn(serving.serve());
     Ok(())
 }
 
 impl Offered {
-    async fn accept(self, stages: &Arc<Stages>) -> Result<Serving, String> {
+    async fn accept(
+        self,
+        stages: &Arc<Stages>,
+        words: mpsc::Sender<Word>,
+    ) -> Result<Serving, String> {
         let Self { told, descriptors } = self;
         let unavailable = |_full: AuditUnavailable| {
             "nothing can be recorded at present, so nothing is started".to_owned()
         };
         let ends = Ends::new(descriptors)?;
         let actor = actor(stages, &told).ok_or("its workload is gone")?;
-        let server = stages
-            .intake
-            .workloads
-            .get(told.number)
-            .and_then(|known| known.server().map(Arc::from))
-            .ok_or("its workload is gone")?;
+        let own = stages.intake.workloads.get(told.number);
+        let own = own.ok_or("its workload is gone")?;
+        let server = own.server().map(Arc::from).ok_or("its workload is gone")?;
         let talk = Talk {
             workload: told.number,
             server,
@@ -162,6 +170,7 @@ impl Offered {
         }
         let begun = Ledger::begin(stages, &actor, told.host);
         let ledger = begun.await.map_err(unavailable)?;
+        fetch::begin(stages, &own);
         let talking = Talking::new(Arc::clone(stages), actor, talk);
         Ok(Serving {
             session: Session {
@@ -171,6 +180,8 @@ impl Offered {
                 tables: Tables::default(),
                 ledger,
                 settled: Notify::new(),
+                own,
+                words,
             },
             ends,
             registered,
@@ -239,7 +250,7 @@ impl Serving {
         clippy::too_many_lines,
         reason = "what runs beside what, and in which order it ends, is read in one piece"
     )]
-    async fn serve(self, over: mpsc::Sender<u32>) {
+    async fn serve(self) {
         let Self {
             session,
             ends,
@@ -255,23 +266,17 @@ impl Serving {
             server_errors,
         } = ends;
         let stages = Arc::clone(&session.talking.stages);
-        let number = session.talking.talk.workload;
-        let tell_over = || {
-            // With a full queue the supervisor is told by the server's closed streams alone.
-            if over.try_send(number).is_err() {
-                tracing::debug!(number, "a session's end is not told");
-            }
-        };
         let host = host_output.peer().ok();
         let mut to_host = pin!(session.to_host.run(host_output));
         let mut errors = pin!(errors::forward(server_errors, host_errors));
         let (mut host_reads, mut server_speaks) = (true, true);
         let end = {
-            let upward = session.upward(host_input, host.as_ref(), &tell_over);
+            let upward = session.upward(host_input, host.as_ref());
             let (upward, to_server) = (pin!(upward), pin!(session.to_server.run(server_input)));
             let downward = pin!(session.down(server_output));
             let (mut upward, mut to_server, mut downward) = (upward, to_server, downward);
-            let mut server_reads = true;
+            let mut fetched = pin!(session.fetched_long_enough());
+            let (mut server_reads, mut has_time) = (true, true);
             loop {
                 tokio::select! {
                     biased;
@@ -286,12 +291,13 @@ impl Serving {
                         break End::Host;
                     }
                     () = &mut errors, if server_speaks => server_speaks = false,
+                    () = &mut fetched, if has_time => has_time = false,
                 }
             }
         };
         // The server's input is closed with what was above, and the host's output when all is written.
         drop(host);
-        tell_over();
+        session.tell_over().await;
         let stopping = stages.stopping.is_cancelled();
         let limit = if stopping { FLUSH_STOPPING } else { FLUSH };
         let last = async {
@@ -332,7 +338,7 @@ fn reason(end: End, stopping: bool) -> &'static str {
 impl Session {
     /// The host's frames until its end, then the wait for the server to end in its turn. Returns if the host is
     /// gone altogether.
-    async fn upward(&self, input: Stream, host: Option<&Peer>, tell_over: &impl Fn()) {
+    async fn upward(&self, input: Stream, host: Option<&Peer>) {
         self.up(input).await;
         self.to_server.finish();
         loop {
@@ -345,7 +351,7 @@ impl Session {
             }
         }
         // Every answer was given: the server, which has been told, is given its time.
-        tell_over();
+        self.tell_over().await;
         pending::<()>().await;
     }
 

@@ -1,0 +1,433 @@
+//! Launchers that fetch before they speak: what they reach until then, what they reach after, what is said of it.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use exeat_tests::Lab;
+use exeat_tests::daemon::Daemon;
+use exeat_tests::fixtures::Fixtures;
+use exeat_tests::lab::WORLD;
+use exeat_tests::process::must;
+use exeat_tests::stdio::Session;
+use exeat_tests::upstream::Upstream;
+use serde_json::{Value, json};
+
+const HOST: &str = "packages.lab.example";
+const FIRST: &str = "/demo/-/demo-1.0.0.tgz";
+const SECOND: &str = "/demo/-/demo-2.0.0.tgz";
+const SCRIPT: &str = "/install.sh";
+const BYTES: &str = "application/octet-stream";
+const HUGE: &str = "/big";
+/// Of `first`, and of `other`: by `sha256sum`.
+const DIGEST_FIRST: &str = "a7937b64b8caa58f03721bb6bacf5c78cb235febe0e70b1b84cd99541461a08e";
+const DIGEST_OTHER: &str = "d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa";
+
+/// A lab with a registry, and the launcher's program.
+struct Place {
+    lab: Lab,
+    registry: Upstream,
+}
+
+impl Place {
+    fn new() -> Self {
+        let lab = Lab::new().unwrap();
+        let names = [HOST, "elsewhere.lab.example"];
+        let registry = lab.https(&names, SocketAddr::new(WORLD, 443)).unwrap();
+        registry.put(FIRST, BYTES, "first");
+        registry.put(SECOND, BYTES, "second");
+        registry.put(SCRIPT, BYTES, "echo hello");
+        let program = include_str!("clients/launcher.py");
+        fs::write(lab.directory().join("launcher.py"), program).unwrap();
+        Self { lab, registry }
+    }
+
+    fn go(&self, server: &str) -> PathBuf {
+        self.lab.directory().join(format!("{server}.go"))
+    }
+
+    /// Lets a server speak.
+    fn release(&self, server: &str) {
+        fs::write(self.go(server), "").unwrap();
+    }
+
+    /// A server that fetches these paths; `fetch` is what it may.
+    fn server(&self, name: &str, fetch: &str, paths: &[&str]) -> String {
+        let python = Fixtures::find().unwrap().python(2);
+        let program = self.lab.directory().join("launcher.py");
+        let go = self.go(name);
+        let mut arguments = vec![program.to_str().unwrap(), HOST, go.to_str().unwrap()];
+        arguments.extend(paths);
+        format!(
+            "  {name}:
+    purpose: fetches itself
+    owner: tests@lab.example
+    launch: {{ command: {}, args: {arguments:?}, user: nobody, fetch: {fetch} }}
+",
+            python.display()
+        )
+    }
+}
+
+fn policy(servers: &[String]) -> String {
+    format!(
+        "version: 1
+identities: {{ tester: {{ user: root }} }}
+rules: [{{ id: all, who: [tester], tools: [\"*\"], effect: allow }}]
+servers:
+{}",
+        servers.concat()
+    )
+}
+
+async fn asked(session: &mut Session, tool: &str) -> Value {
+    let answer = session.call(tool, json!({})).await.unwrap();
+    let text = answer["result"]["content"][0]["text"].as_str();
+    let text = text.unwrap_or_else(|| panic!("{tool}: {answer}"));
+    serde_json::from_str(text).unwrap()
+}
+
+/// The record of what a session of `server` fetched.
+async fn fetched(daemon: &Daemon<'_>, server: &str) -> Value {
+    daemon
+        .record(&format!("what {server} fetched"), |record| {
+            record["lifecycle"]["event"] == "session_fetched"
+                && record["workload"]["name"] == server
+        })
+        .await
+        .unwrap()
+}
+
+fn findings(daemon: &Daemon<'_>, what: &str) -> Vec<String> {
+    let records = daemon.audit().unwrap();
+    let of = records
+        .iter()
+        .filter(|record| record["finding"]["what"] == what);
+    of.map(|record| record["finding"]["detail"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_launcher_fetches_until_it_speaks_and_then_no_more() {
+    let place = Place::new();
+    let huge = format!("~{HUGE}?bytes=80000000");
+    let allowed = format!("[{HOST}]");
+    let text = policy(&[
+        place.server("launcher", &allowed, &[FIRST, SCRIPT, &huge]),
+        place.server("other", "[]", &[FIRST]),
+        place.server("elsewhere", "[elsewhere.lab.example]", &[FIRST]),
+    ]);
+    let daemon = place.lab.daemon(&text).await.unwrap();
+    for other in ["other", "elsewhere"] {
+        place.release(other);
+    }
+    let mut session = daemon.run("launcher").unwrap();
+    let line_said = |record: &Value| {
+        record["finding"]["what"] == "stdio_violation" && record["workload"]["name"] == "launcher"
+    };
+    // By then it has fetched, and what it said was no message.
+    daemon.record("the line", line_said).await.unwrap();
+
+    // While it may fetch, no other may: not one without the word, and not one with another.
+    for other in ["other", "elsewhere"] {
+        let mut session = daemon.run(other).unwrap();
+        session.initialize().await.unwrap();
+        let before = asked(&mut session, "before").await;
+        assert_eq!(before["error"], "gaierror", "{other}: {before}");
+        session.close().await.unwrap();
+    }
+
+    place.release("launcher");
+    session.initialize().await.unwrap();
+    let before = asked(&mut session, "before").await;
+    for path in [FIRST, SCRIPT, "HEAD"] {
+        assert_eq!(before[path]["status"], 200, "{path}: {before}");
+    }
+    assert_eq!(before["POST"]["status"], 403, "{before}");
+    assert_eq!(before["MCP"]["status"], 403, "{before}");
+    assert!(
+        before["MCP"]["text"]
+            .as_str()
+            .unwrap()
+            .contains("unregistered"),
+        "{before}"
+    );
+    assert_eq!(before["clear"]["error"], "ConnectionRefusedError");
+
+    // Neither on what was open, nor by its name, nor by its address.
+    place.registry.forget();
+    let wire = place.lab.wire().unwrap();
+    for (tool, expected) in [
+        ("kept", None),
+        ("half", None),
+        ("name", Some("gaierror")),
+        ("address", Some("ConnectionRefusedError")),
+    ] {
+        let said = asked(&mut session, tool).await;
+        assert!(said["status"].is_null(), "{tool}: {said}");
+        let error = said["error"].as_str().unwrap();
+        assert_ne!(error, "TimeoutError", "{tool}: it is told");
+        if let Some(expected) = expected {
+            assert_eq!(said["error"], expected, "{tool}: {said}");
+        }
+    }
+    assert_eq!(place.registry.seen().len(), 0);
+    let mut left = wire.packets();
+    left.retain(|packet| {
+        packet.destination == WORLD && packet.flags.is_some_and(|flags| flags & 2 != 0)
+    });
+    assert_eq!(left, [], "nothing new leaves");
+    daemon
+        .record("the look-up is refused", |record| {
+            record["workload"]["name"] == "launcher"
+                && record["dns"]["name"] == HOST
+                && record["decision"]["effect"] == "deny"
+        })
+        .await
+        .unwrap();
+    daemon
+        .record("the dial is refused", |record| {
+            record["workload"]["name"] == "launcher"
+                && record["tcp"]["address"] == WORLD.to_string()
+                && record["tcp"]["port"] == 443
+                && record["decision"]["effect"] == "deny"
+        })
+        .await
+        .unwrap();
+
+    let record = fetched(&daemon, "launcher").await;
+    assert_eq!(
+        record["lifecycle"]["detail"], "the server's first message",
+        "{record}"
+    );
+    assert!(record["session"]["id"].is_string(), "{record}");
+    let things = record["lifecycle"]["fetched"].as_array().unwrap();
+    let shown: Vec<_> = things
+        .iter()
+        .map(|thing| {
+            (
+                thing["path"].as_str().unwrap(),
+                &thing["package"],
+                &thing["version"],
+            )
+        })
+        .collect();
+    let null = Value::Null;
+    assert_eq!(
+        shown,
+        [
+            (FIRST, &json!("npm:demo"), &json!("1.0.0")),
+            (SCRIPT, &null, &null),
+            (HUGE, &null, &null)
+        ],
+        "{record}"
+    );
+    assert_eq!(things[0]["host"], HOST);
+    assert_eq!(things[0]["bytes"], 5);
+    assert_eq!(things[0]["sha256"], DIGEST_FIRST);
+    assert!(things[2]["sha256"].is_null(), "it did not come by whole");
+    assert!(session.close().await.unwrap().success());
+    let all = daemon.audit().unwrap();
+    let of = |name: &str| {
+        let records = all.iter().filter(|record| {
+            record["lifecycle"]["event"] == "session_fetched" && record["workload"]["name"] == name
+        });
+        records.count()
+    };
+    assert_eq!((of("launcher"), of("other")), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_fetched_otherwise_than_last_time_is_a_finding() {
+    let place = Place::new();
+    let allowed = format!("[{HOST}]");
+    let first = policy(&[place.server("launcher", &allowed, &[FIRST, SCRIPT])]);
+    place.release("launcher");
+    let mut daemon = place.lab.daemon(&first).await.unwrap();
+    let start = async |daemon: &Daemon<'_>| {
+        let mut session = daemon.run("launcher").unwrap();
+        session.initialize().await.unwrap();
+        assert!(session.close().await.unwrap().success());
+    };
+    let ended = async |daemon: &Daemon<'_>, starts: usize| {
+        let what = format!("{starts} sessions are over");
+        exeat_tests::wait::wait_until(&what, crate::place::LIMIT, || {
+            let records = daemon.audit().unwrap();
+            let over = records
+                .iter()
+                .filter(|record| record["lifecycle"]["event"] == "session_ended");
+            over.count() == starts
+        })
+        .await
+        .unwrap();
+    };
+    start(&daemon).await;
+    start(&daemon).await;
+    ended(&daemon, 2).await;
+    assert!(findings(&daemon, "fetched_changed").is_empty());
+
+    // The same version has other bytes, also after the daemon's restart.
+    daemon.restart().await.unwrap();
+    place.registry.put(FIRST, BYTES, "other");
+    start(&daemon).await;
+    let changed = daemon
+        .record("a change", |record| {
+            record["finding"]["what"] == "fetched_changed"
+        })
+        .await
+        .unwrap();
+    assert_eq!(changed["kind"], "finding");
+    assert_eq!(changed["workload"]["name"], "launcher", "{changed}");
+    assert_eq!(
+        changed["finding"]["detail"],
+        format!(
+            "`npm:demo 1.0.0 demo-1.0.0.tgz` has other bytes: sha256 {DIGEST_OTHER}, before {DIGEST_FIRST}"
+        )
+    );
+    start(&daemon).await;
+    ended(&daemon, 4).await;
+    assert_eq!(findings(&daemon, "fetched_changed").len(), 1, "said once");
+
+    // Another version.
+    let second = policy(&[place.server("launcher", &allowed, &[SECOND, SCRIPT])]);
+    daemon.replace_policy(&second).unwrap();
+    daemon
+        .record("the policy is in force", |record| {
+            record["policy"]["action"] == "reloaded"
+        })
+        .await
+        .unwrap();
+    start(&daemon).await;
+    daemon
+        .record("another version", |record| {
+            record["finding"]["what"] == "fetched_changed"
+                && record["finding"]["detail"]
+                    == "`npm:demo 2.0.0 demo-2.0.0.tgz` was not fetched before; before it was 1.0.0"
+        })
+        .await
+        .unwrap();
+
+    // What was kept cannot be read: said, and left as it is.
+    let kept = place.lab.directory().join("state/fetched/launcher.json");
+    fs::write(&kept, "{").unwrap();
+    start(&daemon).await;
+    let unknown = daemon
+        .record("it cannot be compared", |record| {
+            record["finding"]["what"] == "fetched_unknown"
+        })
+        .await
+        .unwrap();
+    let detail = unknown["finding"]["detail"].as_str().unwrap();
+    assert!(detail.contains(kept.to_str().unwrap()), "{detail}");
+    assert_eq!(fs::read_to_string(&kept).unwrap(), "{");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_launcher_that_does_not_speak_has_its_time() {
+    let place = Place::new();
+    let allowed = format!("[{HOST}]");
+    let text = policy(&[place.server("launcher", &allowed, &[FIRST])]);
+    let settings = "limits: { fetch_deadline: 8s }";
+    let daemon = place.lab.daemon_with(&text, settings).await.unwrap();
+    let mut session = daemon.run("launcher").unwrap();
+    let record = fetched(&daemon, "launcher").await;
+    assert_eq!(record["lifecycle"]["detail"], "its time was up", "{record}");
+    let things = record["lifecycle"]["fetched"].as_array().unwrap();
+    assert_eq!(things.len(), 1, "{record}");
+    place.release("launcher");
+    session.initialize().await.unwrap();
+    for tool in ["kept", "name", "address"] {
+        let said = asked(&mut session, tool).await;
+        assert!(said["error"].is_string(), "{tool}: {said}");
+    }
+    assert!(session.close().await.unwrap().success());
+}
+
+/// A server in a package, for npx: its one tool says what became of fetching again.
+const PACKAGED: &str = r#"#!/usr/bin/env node
+const lines = require("readline").createInterface({ input: process.stdin });
+lines.on("line", async (line) => {
+  const { id, method, params } = JSON.parse(line);
+  if (id === undefined) return;
+  let result = { protocolVersion: params.protocolVersion, capabilities: { tools: {} }, serverInfo: { name: "demo", version: "1.0.0" } };
+  if (method !== "initialize") {
+    const again = await fetch("https://packages.lab.example/demo").then((answer) => `status ${answer.status}`, (error) => `${error.cause?.code}`);
+    result = { content: [{ type: "text", text: JSON.stringify(again) }] };
+  }
+  console.log(JSON.stringify({ jsonrpc: "2.0", id, result }));
+});
+"#;
+
+/// The package of [`PACKAGED`] as npm's registry has it.
+fn publish(place: &Place) -> Vec<u8> {
+    let directory = place.lab.directory().join("npm");
+    let package = directory.join("package");
+    fs::create_dir_all(&package).unwrap();
+    let manifest = json!({ "name": "demo", "version": "1.0.0", "bin": { "demo": "demo.js" } });
+    fs::write(package.join("package.json"), manifest.to_string()).unwrap();
+    fs::write(package.join("demo.js"), PACKAGED).unwrap();
+    let tarball = directory.join("demo.tgz");
+    let of = [
+        Path::new("-czf"),
+        &tarball,
+        Path::new("-C"),
+        &directory,
+        Path::new("package"),
+    ];
+    must("tar", &of).unwrap();
+    let bytes = fs::read(&tarball).unwrap();
+    let mut version = manifest;
+    version["dist"] = json!({ "tarball": format!("https://{HOST}{FIRST}") });
+    let list = json!({
+        "name": "demo",
+        "dist-tags": { "latest": "1.0.0" },
+        "versions": { "1.0.0": version },
+    });
+    let kind = "application/vnd.npm.install-v1+json";
+    place.registry.put("/demo", kind, list.to_string());
+    place.registry.put(FIRST, BYTES, bytes.clone());
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn npx_starts_a_server_from_its_registry() {
+    let place = Place::new();
+    let bytes = publish(&place);
+    let home = place.lab.directory().join("home");
+    fs::create_dir(&home).unwrap();
+    must("chmod", &[Path::new("777"), &home]).unwrap();
+    let server = format!(
+        "  npx:
+    purpose: a package
+    owner: tests@lab.example
+    launch:
+      command: npx
+      args: [--yes, --registry, \"https://{HOST}\", demo@1.0.0]
+      user: nobody
+      env: {{ HOME: {} }}
+      fetch: [{HOST}]
+",
+        home.display()
+    );
+    let daemon = place.lab.daemon(&policy(&[server])).await.unwrap();
+    let mut session = daemon.run("npx").unwrap();
+    session.initialize().await.unwrap();
+    let record = fetched(&daemon, "npx").await;
+    let things = record["lifecycle"]["fetched"].as_array().unwrap();
+    let of = |path: &str| {
+        let found = things.iter().find(|thing| thing["path"] == path);
+        found.unwrap_or_else(|| panic!("{path}: {record}"))
+    };
+    let list = of("/demo");
+    assert_eq!(list["package"], "npm:demo", "{record}");
+    assert!(list["version"].is_null(), "{record}");
+    let tarball = of(FIRST);
+    assert_eq!(tarball["version"], "1.0.0", "{record}");
+    assert_eq!(tarball["bytes"], bytes.len(), "{record}");
+    let sum = must("sha256sum", &[place.lab.directory().join("npm/demo.tgz")]).unwrap();
+    let sha256 = tarball["sha256"].as_str().unwrap();
+    assert!(sum.starts_with(sha256), "{sum}: {record}");
+    place.registry.forget();
+    assert_eq!(asked(&mut session, "again").await, "ENOTFOUND");
+    assert_eq!(place.registry.seen().len(), 0);
+}
