@@ -178,15 +178,17 @@ const TOKENS: &str = "
 ## Tokens
 
 A request to a registered MCP server may carry `Authorization: Bearer` with a JSON Web Token. What has three parts,
-of which the first or the second holds JSON, is one. It is Exeat's to verify if its `iss` is one of `issuers`, or one
-that an identity of the policy names; it is verified on every request then, and a token that fails is a refusal,
-never anonymity: 401 with `WWW-Authenticate`. So is one that has no single reading (unreadable JSON, a duplicated
-claim, two `Authorization` headers, more than 16 KiB), as long as there is an issuer in the configuration or in the
-policy. Every other bearer value is the server's own, and opaque to Exeat.
+of which the first or the second holds an object of JSON, however it is written, is one. It is Exeat's to verify if its
+`iss` is one of `issuers`, or one that an identity of the policy names; it is verified on every request then, and a token
+that fails is a refusal, never anonymity: 401 with `WWW-Authenticate`. So is one that has no single reading (base64 that
+is not exact, unreadable JSON, a member that stands there twice, a part too many, two `Authorization` headers, more than
+16 KiB), as long as there is an issuer in the configuration or in the policy. Every other bearer value is the server's
+own, and opaque to Exeat; so is a token in five parts, which only its receiver can decrypt.
 
 A token needs `exp`, `aud`, `iss` and `sub`; `nbf` counts where it stands. `crit` is refused, `typ` is `JWT` or
 `at+jwt` if it stands there. `kid` only looks up a key, and keys that a token brings or points to are not used.
 
-A verified token adds its identities to those of the process's user and workload. The header goes on to the server
-unless the policy says `authorization: strip` of it.
+A verified token adds its identities to those of the process's user and workload, for this request alone. The header goes
+on to the server unless the policy says `authorization: strip` of it. Records name issuer, subject and identity; no part
+of a token is in a record or in a log.
 ";

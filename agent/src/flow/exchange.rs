@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use exeat_policy::Reason;
+use exeat_policy::{Origin, Reason};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
@@ -233,6 +233,13 @@ async fn forward(
         let unread = upgraded(&request, connection.tls);
         (hyper::upgrade::on(&mut request), unread)
     });
+    // Beside a registered server, where clients learn how to log in: nobody needs to show a token there.
+    if permit
+        .egress()
+        .is_some_and(|terms| matches!(terms.origin, Origin::Server(_)))
+    {
+        request.headers_mut().remove(AUTHORIZATION);
+    }
     let fetch = Asked::of(&permit, &request);
     let sent = Arc::new(Sent::default());
     let interim = request.version() == HttpVersion::HTTP_11;

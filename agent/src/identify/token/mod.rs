@@ -107,25 +107,37 @@ impl Tokens {
         let Some(text) = bearer(value.as_bytes()) else {
             return Ok(None);
         };
-        let Some(token) = parse::read(text)? else {
+        let Some(token) = parse::read(&text)? else {
             return Ok(None);
         };
         let Some(named) = token.issuer()? else {
             return Ok(None);
         };
         match self.issuers.get(named) {
-            Some(issuer) => issuer.verify(text, token).map(Arc::new).map(Some),
+            Some(issuer) => issuer.verify(&text, token).map(Arc::new).map(Some),
             None if policy.names_issuer(named) => Err(TokenFault::Unconfigured),
             None => Ok(None),
         }
     }
 }
 
-/// The value of a header of the scheme `Bearer`, whose name knows no case (RFC 9110 section 11.1).
-fn bearer(value: &[u8]) -> Option<&str> {
-    let text = std::str::from_utf8(value).ok()?;
-    let (scheme, rest) = text.trim().split_once([' ', '\t'])?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| rest.trim())
+/// The value of a header of the scheme `Bearer`, whose name knows no case (RFC 9110 section 11.1). What stands
+/// between them, and bytes that are no text, hide no value from the verification.
+fn bearer(value: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(value);
+    let (scheme, rest) = text.trim().split_at_checked("bearer".len())?;
+    if !scheme.eq_ignore_ascii_case("bearer") || rest.starts_with(is_token68) {
+        return None;
+    }
+    Some(
+        rest.trim_start_matches(|letter| !is_token68(letter))
+            .to_owned(),
+    )
+}
+
+/// Whether a letter is one of a bearer value (RFC 9110 section 11.2).
+fn is_token68(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || "-._~+/=".contains(letter)
 }
 
 fn asked(issuer: &config::Issuer) -> Validation {

@@ -328,6 +328,46 @@ fn attackers_claims() {
     }
 }
 
+/// What a lenient reader takes for a token is none that the upstream alone has to judge.
+#[test]
+fn no_other_writing_of_a_token_passes_as_opaque() {
+    let tokens = tokens();
+    let good = ours("EdDSA", "ed", &claims(A));
+    let parts: Vec<&str> = good.split('.').collect();
+    let [header, payload, signature] = parts.as_slice() else {
+        panic!("three parts");
+    };
+    assert_eq!(look(&tokens, &good), Ok(Some("s".to_owned())));
+    let broken = format!("{}!{}", &payload[..2], &payload[2..]);
+    let marked = url(&[b"\xef\xbb\xbf", &base64::decode_url(header).unwrap()[..]].concat());
+    // One more letter holds bits that no byte takes: the last of them may be anything.
+    let (header_bits, payload_bits) = (format!("{header}B"), format!("{payload}B"));
+    for text in [
+        format!("{header}=.{payload}=.{signature}"),
+        format!("{header}.{payload}.{signature}="),
+        format!("{header}.{payload}.{signature}."),
+        format!("{header}.{payload}.{signature}.{signature}"),
+        format!("{header}.{payload}"),
+        format!("{header}.{payload}.{signature}, Basic YTpi"),
+        format!("{header}.{payload}.{signature} {signature}"),
+        format!("{header}.{broken}.{signature}"),
+        format!("{header_bits}.{payload_bits}.{signature}"),
+        format!("{marked}.{broken}.{signature}"),
+        format!("{header}..{signature}"),
+        format!(".{payload}.{signature}"),
+        format!("{header}.{payload}."),
+        format!("{header}.{payload}.{}", signature.to_uppercase()),
+    ] {
+        let found = look(&tokens, &text);
+        assert!(found.is_err(), "{text}: {found:?}");
+    }
+    let mut value = format!("Bearer {good}").into_bytes();
+    value.push(0xff);
+    let mut headers = HeaderMap::new();
+    headers.append(AUTHORIZATION, HeaderValue::from_bytes(&value).unwrap());
+    assert!(tokens.look(&headers, &policy("")).is_err());
+}
+
 #[test]
 fn what_is_opaque_and_what_is_not() {
     let tokens = tokens();
@@ -346,11 +386,14 @@ fn what_is_opaque_and_what_is_not() {
         "Bearer gho_abcdefgh",
         "Bearer a.b.c",
         "Bearer a.b.c.d.e",
+        "Bearerx",
+        "Bearer eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIn0..aaaa.bbbb.cccc",
     ] {
         assert_eq!(look(&[opaque.to_owned()]), Ok(false), "{opaque}");
     }
     assert_eq!(look(&[format!("Bearer {foreign}")]), Ok(false));
     assert_eq!(look(&[format!("bEARER \t {good} ")]), Ok(true));
+    assert_eq!(look(&[format!("Bearer,\"{good}")]), Ok(true));
     let both = [format!("Bearer {good}"), "Basic YTpi".to_owned()];
     assert_eq!(look(&both), Err(TokenFault::Several));
     let huge = format!("Bearer {}", "a".repeat(16 * 1024 + 1));
