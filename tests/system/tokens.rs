@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use exeat_tests::Lab;
 use exeat_tests::wait::wait_until;
 use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData as _, SigningKey as _};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 use crate::place::LIMIT;
@@ -50,8 +50,7 @@ impl Issuer {
 
     /// A token of this key under the key id `file`, good for `seconds`.
     fn token(&self, issuer: &str, file: &str, seconds: i64, claims: Value) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let exp = i64::try_from(now.as_secs()).unwrap() + seconds;
+        let exp = clock_gettime(ClockId::Realtime).tv_sec + seconds;
         let mut all = json!({ "iss": issuer, "aud": "mcp", "sub": "somebody", "exp": exp });
         for (name, value) in claims.as_object().unwrap() {
             all[name] = value.clone();

@@ -233,13 +233,7 @@ async fn forward(
         let unread = upgraded(&request, connection.tls);
         (hyper::upgrade::on(&mut request), unread)
     });
-    // Beside a registered server, where clients learn how to log in: nobody needs to show a token there.
-    if permit
-        .egress()
-        .is_some_and(|terms| matches!(terms.origin, Origin::Server(_)))
-    {
-        request.headers_mut().remove(AUTHORIZATION);
-    }
+    withhold_token(&permit, &mut request);
     let fetch = Asked::of(&permit, &request);
     let sent = Arc::new(Sent::default());
     let interim = request.version() == HttpVersion::HTTP_11;
@@ -279,6 +273,14 @@ async fn forward(
     }
     let fetch = fetch.and_then(|asked| asked.answered(connection, peer, &response));
     passed(response, Closing::new(record, sent, waited, fetch))
+}
+
+/// Beside a registered server, where clients learn how to log in, nobody needs to show a token.
+fn withhold_token(permit: &Permit<Exchange>, request: &mut Request<Incoming>) {
+    let origin = permit.egress().map(|terms| terms.origin);
+    if matches!(origin, Some(Origin::Server(_))) {
+        request.headers_mut().remove(AUTHORIZATION);
+    }
 }
 
 /// An answer as it is passed on.
