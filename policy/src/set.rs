@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use crate::check::check;
+use crate::decide::Token;
 use crate::fault::{Fault, Place, Source};
 use crate::index::{Id, Index, position};
 use crate::load::{Draft, load, settle};
@@ -135,6 +136,27 @@ impl PolicySet {
     /// The identities, by name.
     pub fn identities(&self) -> impl Iterator<Item = &Identity> {
         self.identities.iter()
+    }
+
+    /// Whether an identity asks for tokens of this issuer.
+    #[must_use]
+    pub fn names_issuer(&self, issuer: &str) -> bool {
+        self.index.names_issuer(issuer)
+    }
+
+    /// Whether any identity asks for tokens.
+    #[must_use]
+    pub fn names_issuers(&self) -> bool {
+        self.index.names_issuers()
+    }
+
+    /// The names of the identities that a token shows, ascending.
+    #[must_use]
+    pub fn identities_of(&self, token: &Token<'_>) -> Vec<&Arc<str>> {
+        let mut ids = Vec::new();
+        self.index.of_token(token, &mut ids);
+        ids.sort_unstable();
+        ids.iter().filter_map(|id| self.identity_at(*id)).collect()
     }
 
     /// The identity of this name.

@@ -38,6 +38,7 @@ use crate::identify::bindings::Bindings;
 use crate::identify::calls::Calls;
 use crate::identify::live::Unread;
 use crate::identify::peer::Peer;
+use crate::identify::token::Tokens;
 use crate::intake::{Actor, Arrived, Intake};
 use crate::resolve::Resolver;
 use crate::tls::hello::{self, Hello, Spoken};
@@ -82,6 +83,8 @@ pub struct Stages {
     pub sessions: Sessions,
     /// The decision.
     pub decider: Arc<Decider>,
+    /// The issuers whose tokens are verified.
+    pub tokens: Tokens,
     /// The log.
     pub log: Log,
     /// Names.

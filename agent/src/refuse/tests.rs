@@ -30,6 +30,7 @@ fn all() -> Vec<Refusal<'static>> {
         Refusal::HttpForm,
         Refusal::InvalidParams,
         Refusal::InvalidRequest,
+        Refusal::InvalidToken,
         Refusal::LimitReached(None),
         Refusal::LimitReached(Some(1_500)),
         Refusal::MissingEnvelope,
@@ -68,6 +69,7 @@ fn known(refusal: &Refusal<'_>) {
         | Refusal::HttpForm
         | Refusal::InvalidParams
         | Refusal::InvalidRequest
+        | Refusal::InvalidToken
         | Refusal::LimitReached(_)
         | Refusal::MissingEnvelope
         | Refusal::NeedsApproval

@@ -138,6 +138,14 @@ impl Pointer {
         })
     }
 
+    /// To the member with this name.
+    pub(crate) fn to_member(name: &str) -> Self {
+        Self {
+            text: name.into(),
+            segments: vec![Segment::Key(name.into())],
+        }
+    }
+
     /// Whether it may lead to several values.
     #[must_use]
     pub fn is_wide(&self) -> bool {

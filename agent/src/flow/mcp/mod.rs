@@ -15,10 +15,12 @@ mod stream;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use exeat_policy::{Authorization, PolicySet};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT_ENCODING, ALT_SVC, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue,
+    ACCEPT_ENCODING, ALT_SVC, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap,
+    HeaderValue,
 };
 use hyper::http::request::Parts;
 use hyper::http::response::Parts as Head;
@@ -51,6 +53,7 @@ use crate::forward::headers::{strip_hop_by_hop, strip_overrides};
 use crate::forward::upstream::Body as Sent;
 use crate::identify::calls::{Callee, InFlight};
 use crate::identify::peer::Peer;
+use crate::intake::Actor;
 use crate::refuse::{Asked, Refusal, answer_batch, asked};
 
 /// Bytes of an answer that is no message (an error page) that are sent on.
@@ -74,9 +77,10 @@ struct Passed {
 /// Serves one request to a registered MCP server.
 pub(super) async fn serve(
     place: Place<'_>,
+    shown: Option<Actor>,
     permit: Permit<Exchange>,
     mut record: OpenRecord,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Answer {
     record.stage(Stage::Decode);
     let session = single(request.headers(), MCP_SESSION_ID);
@@ -84,13 +88,16 @@ pub(super) async fn serve(
     let revision = single(request.headers(), MCP_PROTOCOL_VERSION);
     record.record_mut().session =
         recorded_session(session.as_deref(), revision.as_deref()).map(Into::into);
-    let actor = place.connection.arrived.actor.clone();
+    let actor = shown.unwrap_or_else(|| place.connection.arrived.actor.clone());
     let talk = Talk {
         workload: actor.number(),
         server: Arc::clone(place.server),
         session,
     };
     let talking = Talking::new(Arc::clone(&place.connection.stages), actor, talk);
+    if strips(&talking.stages.decider.in_force().set, place.server) {
+        request.headers_mut().remove(AUTHORIZATION);
+    }
     // Before anything is decided: what is let through from here on ends with it.
     let severed = talking.stages.decider.watch(place.server);
     let exchange = Exchanging {
@@ -116,6 +123,12 @@ pub(super) async fn serve(
             refusal(Refusal::HttpForm)
         }
     }
+}
+
+/// Whether the server is not to get the caller's `Authorization`.
+fn strips(policy: &PolicySet, server: &str) -> bool {
+    let server = policy.server(server);
+    server.is_none_or(|server| server.authorization == Authorization::Strip)
 }
 
 struct Exchanging<'a> {
