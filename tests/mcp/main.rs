@@ -15,6 +15,8 @@ mod bounds;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod effects;
+#[cfg(test)]
 mod headers;
 #[cfg(test)]
 mod refusals;
