@@ -80,6 +80,7 @@ const fn user(user: &str) -> Caller<'_> {
         workload: None,
         user: Some(user),
         fetching: false,
+        token: None,
     }
 }
 
@@ -174,6 +175,7 @@ fn http_request(bencher: Bencher<'_, '_>, rules: usize) {
         workload: Some(Workload::Server("s0")),
         user: None,
         fetching: false,
+        token: None,
     };
     let action = Action::Http {
         target: Target::Name(&name),

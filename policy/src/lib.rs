@@ -24,19 +24,19 @@ pub mod yaml;
 
 pub use self::decide::{
     Action, Binding, Caller, Considered, Count, Counter, Egress, Explanation, Hints, LimitKey,
-    Origin, Outcome, Range, Reason, Request, Subject, Target, Tested, Unevaluated, Used, Verdict,
-    Workload, Would, evaluate, explain, limit_keys, listable, ports_for, ranges,
+    Origin, Outcome, Range, Reason, Request, Subject, Target, Tested, Token, Unevaluated, Used,
+    Verdict, Workload, Would, evaluate, explain, limit_keys, listable, ports_for, ranges,
 };
 pub use self::fault::{Fault, Place, Source, Span};
 pub use self::glob::{Glob, GlobFault};
 pub use self::json::{AsJson, Json, List, Members};
 pub use self::methods::{Governance, governance, methods};
 pub use self::model::{
-    ArgumentPlace, ArgumentTest, Bound, Cap, Cidr, CidrFault, Class, ClassSet, Data, DryRun,
-    Effect, EgressRule, Endpoint, EnvValue, Grant, Host, HostRule, Identity, Kind, Launch, Limit,
-    Matcher, Mode, Pattern, PatternFault, Per, Pointer, PointerFault, Process, Protocol, RangeRule,
-    Role, Rule, Scalar, Selector, Server, Test, Tls, Tool, Transport, Type, Url, UrlFault, Wire,
-    Written,
+    ArgumentPlace, ArgumentTest, Authorization, Bound, Cap, Cidr, CidrFault, Claim, ClaimTest,
+    Class, ClassSet, Data, DryRun, Effect, EgressRule, Endpoint, EnvValue, Grant, Host, HostRule,
+    Identity, Kind, Launch, Limit, Matcher, Mode, Pattern, PatternFault, Per, Pointer,
+    PointerFault, Process, Proof, Protocol, RangeRule, Role, Rule, Scalar, Selector, Server, Test,
+    Tls, TokenTest, Tool, Transport, Type, Url, UrlFault, Wire, Written,
 };
 pub use self::name::{HostFault, HostPattern, Name, NameFault};
 pub use self::number::Amount;

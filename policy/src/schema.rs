@@ -38,7 +38,7 @@ pub fn schema() -> Value {
             json!({
                 "server": server(),
                 "host": host(),
-                "identity": object(&tables::IDENTITY, &[("user", one_or_more(glob()))], &["user"]),
+                "identity": identity(),
                 "match": matcher(),
                 "egress": egress(),
                 "role": role(),
@@ -89,6 +89,7 @@ fn server() -> Value {
                 "tools",
                 json!({ "type": "object", "additionalProperties": tool() }),
             ),
+            ("authorization", words(&tables::AUTHORIZATION)),
             ("mode", words(&tables::MODES)),
         ],
         &[],
@@ -127,6 +128,26 @@ fn host() -> Value {
         ("egress", list(item_ref("egress"))),
     ];
     object(&tables::HOST, &fields, &[])
+}
+
+fn identity() -> Value {
+    let claims = json!({
+        "type": "object",
+        "additionalProperties": one_or_more(text()),
+        "minProperties": 1,
+    });
+    let jwt = object(
+        &tables::JWT,
+        &[("issuer", text()), ("claims", claims)],
+        &["issuer"],
+    );
+    let fields = [("user", one_or_more(glob())), ("jwt", jwt)];
+    let mut identity = object(&tables::IDENTITY, &fields, &[]);
+    if let Value::Object(map) = &mut identity {
+        let one = |key: &str| json!({ "required": [key] });
+        map.insert("oneOf".into(), json!([one("user"), one("jwt")]));
+    }
+    identity
 }
 
 fn matcher() -> Value {
@@ -364,6 +385,7 @@ mod tests {
             ("/$defs/server/properties/launch", tables::LAUNCH),
             ("/$defs/host", tables::HOST),
             ("/$defs/identity", tables::IDENTITY),
+            ("/$defs/identity/properties/jwt", tables::JWT),
             ("/$defs/match", tables::MATCH),
             ("/$defs/egress", tables::EGRESS),
             ("/$defs/role", tables::ROLE),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use crate::check::check;
+use crate::decide::Token;
 use crate::fault::{Fault, Place, Source};
 use crate::index::{Id, Index, position};
 use crate::load::{Draft, load, settle};
@@ -137,6 +138,27 @@ impl PolicySet {
         self.identities.iter()
     }
 
+    /// Whether an identity asks for tokens of this issuer.
+    #[must_use]
+    pub fn names_issuer(&self, issuer: &str) -> bool {
+        self.index.names_issuer(issuer)
+    }
+
+    /// Whether any identity asks for tokens.
+    #[must_use]
+    pub fn names_issuers(&self) -> bool {
+        self.index.names_issuers()
+    }
+
+    /// The names of the identities that a token shows, ascending.
+    #[must_use]
+    pub fn identities_of(&self, token: &Token<'_>) -> Vec<&Arc<str>> {
+        let mut ids = Vec::new();
+        self.index.of_token(token, &mut ids);
+        ids.sort_unstable();
+        ids.iter().filter_map(|id| self.identity_at(*id)).collect()
+    }
+
     /// The identity of this name.
     #[must_use]
     pub fn identity(&self, name: &str) -> Option<&Identity> {
@@ -179,7 +201,7 @@ impl PolicySet {
             return false;
         };
         let mut identities = Vec::new();
-        self.index.identities(user, &mut identities);
+        self.index.of_user(user, &mut identities);
         let mut names = identities.iter().filter_map(|id| self.identity_at(*id));
         names.any(|name| rule.approvers.contains(name))
     }

@@ -252,3 +252,19 @@ rules:
 "#;
     assert_eq!(faults(text), "");
 }
+
+#[test]
+fn identities() {
+    insta::assert_snapshot!(faults(
+        r#"version: 1
+servers: { s: { launch: { command: a }, authorization: strip }, t: { url: "https://t.example/", authorization: drop } }
+identities:
+  both: { user: dave, jwt: { issuer: "https://a.example" } }
+  none: {}
+  no-issuer: { jwt: { claims: { a: b } } }
+  odd: { jwt: { issuer: 7, audience: x, claims: { a: 7, b: [], /c~: d, "": e, f: [g, null] } } }
+  empty: { jwt: { issuer: x, claims: {} } }
+  listed: { jwt: [x] }
+"#
+    ));
+}

@@ -40,6 +40,7 @@ impl Question {
             workload,
             user: self.user,
             fetching: false,
+            token: None,
         };
         let hints = self
             .hints

@@ -37,6 +37,8 @@ mod stdio_leaks;
 #[cfg(test)]
 mod stdio_real;
 #[cfg(test)]
+mod stdio_suite;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod suite;

@@ -52,6 +52,9 @@ pub struct ApprovalCaller {
     pub user: Option<String>,
     /// The process's user.
     pub uid: u32,
+    /// The beginning of a digest of its token's issuer and subject, where it showed one: 16 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
     /// Every user who has a part in it, ascending; none of them may approve.
     pub uids: Vec<u32>,
 }
@@ -84,6 +87,7 @@ impl Approval {
                 workload: None,
                 user: Some("alice".to_owned()),
                 uid: 1000,
+                token: None,
                 uids: vec![1000],
             },
             record: String::new(),

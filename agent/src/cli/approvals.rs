@@ -92,6 +92,10 @@ fn lines(one: &Waiting) -> Vec<(&'static str, String)> {
         Some(arguments) => arguments.to_string(),
         None => format!("SHA-256 {}", one.arguments_sha256),
     };
+    let caller = match &one.subject {
+        Some(subject) => format!("{caller}, with a token of {subject}"),
+        None => caller,
+    };
     let mut lines = vec![
         ("caller", caller),
         ("rule", one.rule.clone()),
@@ -128,6 +132,7 @@ mod tests {
             host: Some("agent".into()),
             user: Some("dave".into()),
             uids: vec![1000, 1001],
+            subject: Some("agent-7".into()),
             asked: Timestamp::from_microseconds(0),
             until: Timestamp::from_microseconds(600_000_000),
             connected: true,
@@ -141,7 +146,7 @@ mod tests {
         assert_eq!(
             live,
             "0123456789ab  pay of bank
-  caller     agent, dave (1000, 1001)
+  caller     agent, dave (1000, 1001), with a token of agent-7
   rule       ask
   asked      1970-01-01T00:00:00.000000Z
   until      1970-01-01T00:10:00.000000Z

@@ -44,6 +44,8 @@ pub struct Config {
     pub dns: Dns,
     /// Trust towards upstream servers.
     pub tls: Tls,
+    /// Whose tokens are verified.
+    pub issuers: Vec<Issuer>,
     /// A proxy that every upstream connection has to pass, where the site has one.
     pub upstream_proxy: Option<UpstreamProxy>,
     /// The audit log.
@@ -112,6 +114,51 @@ pub struct ClientCertificate {
     pub key: PathBuf,
 }
 
+/// Who issues tokens, and by what they are verified.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Issuer {
+    /// As `iss` names it, exactly.
+    pub issuer: String,
+    /// The values of `aud` that are accepted, one of which a token must name; never empty.
+    pub audience: Vec<String>,
+    /// File with the JSON Web Key Set, read when the daemon starts.
+    pub jwks: PathBuf,
+    /// What its keys may be for; never empty.
+    pub algorithms: Vec<TokenAlgorithm>,
+    /// By how much clocks may differ.
+    pub leeway: Duration,
+}
+
+/// How a token may be signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenAlgorithm {
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    Rs256,
+    /// RSASSA-PSS with SHA-256.
+    Ps256,
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+    /// Ed25519.
+    EdDsa,
+}
+
+impl TokenAlgorithm {
+    /// All of them; of two for one kind of key, the first is what a key that does not say is for.
+    pub const ALL: [Self; 4] = [Self::Rs256, Self::Ps256, Self::Es256, Self::EdDsa];
+
+    /// As `alg` names it (RFC 7518, RFC 8037).
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rs256 => "RS256",
+            Self::Ps256 => "PS256",
+            Self::Es256 => "ES256",
+            Self::EdDsa => "EdDSA",
+        }
+    }
+}
+
 /// A proxy between this host and the rest of the network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -175,6 +222,7 @@ impl Default for Config {
                 upstream: DnsUpstream::ResolvConf("/etc/resolv.conf".into()),
             },
             tls: Tls::default(),
+            issuers: Vec::new(),
             upstream_proxy: None,
             audit: Audit {
                 sync: Duration::from_millis(20),

@@ -8,7 +8,10 @@ use std::time::Duration;
 use exeat_policy::yaml::{Fields, Keys, Node, Reader, read};
 use exeat_policy::{Fault, Source};
 
-use super::{ClientCertificate, Config, DnsUpstream, UpstreamProxy};
+use super::{ClientCertificate, Config, DnsUpstream, Issuer, TokenAlgorithm, UpstreamProxy};
+
+/// By how much clocks may differ where the file does not say.
+const LEEWAY: Duration = Duration::from_secs(30);
 
 const fn keys(what: &'static str, known: &'static [&'static str]) -> Keys {
     Keys {
@@ -31,6 +34,7 @@ const TOP: Keys = keys(
         "listeners",
         "dns",
         "tls",
+        "issuers",
         "upstream_proxy",
         "audit",
         "limits",
@@ -43,6 +47,11 @@ const DNS: Keys = keys("`dns`", &["upstream"]);
 const TLS: Keys = keys("`tls`", &["extra_roots", "client_certificates"]);
 const CLIENT_CERTIFICATE: Keys = keys("a client certificate", &["host", "cert", "key"]);
 const UPSTREAM_PROXY: Keys = keys("`upstream_proxy`", &["url", "username", "password_file"]);
+const ISSUER: Keys = keys(
+    "an issuer",
+    &["issuer", "audience", "jwks", "algorithms", "leeway"],
+);
+const JWKS: Keys = keys("`jwks`", &["file"]);
 const AUDIT: Keys = keys("`audit`", &["sync", "segment_bytes"]);
 const LIMITS: Keys = keys(
     "`limits`",
@@ -138,6 +147,7 @@ fn sections(reader: &mut Reader, fields: Fields<'_>, config: &mut Config) {
         );
         set(&mut config.tls.client_certificates, certificates);
     }
+    set(&mut config.issuers, issuers(reader, fields));
     if let Some(proxy) = section(reader, "upstream_proxy", &UPSTREAM_PROXY) {
         config.upstream_proxy = upstream_proxy(reader, proxy);
     }
@@ -313,6 +323,71 @@ fn client_certificate(reader: &mut Reader, node: &Node) -> Option<ClientCertific
         host: host?,
         cert: cert?,
         key: key?,
+    })
+}
+
+fn issuers(reader: &mut Reader, fields: Fields<'_>) -> Option<Vec<Issuer>> {
+    let issuers = list(reader, fields, "issuers", "issuers", issuer)?;
+    let node = fields.get("issuers")?;
+    for (place, one) in issuers.iter().enumerate() {
+        if issuers
+            .iter()
+            .take(place)
+            .any(|other| other.issuer == one.issuer)
+        {
+            let shown = one.issuer.escape_debug();
+            reader.fault(node.span, format!("issuer `{shown}` stands here twice"));
+        }
+    }
+    Some(issuers)
+}
+
+fn issuer(reader: &mut Reader, node: &Node) -> Option<Issuer> {
+    let fields = reader.fields(node, &ISSUER)?;
+    let name = reader
+        .required(fields, "issuer", ISSUER.what)
+        .and_then(|node| reader.text(node, "the issuer as its tokens name it"));
+    let audience = reader
+        .required(fields, "audience", ISSUER.what)
+        .and_then(|node| {
+            let items = reader.one_or_list(node);
+            if items.is_empty() {
+                reader.expected(node, "at least one audience");
+                return None;
+            }
+            let texts = items.iter().map(|node| {
+                reader
+                    .text(node, "an audience as tokens name it")
+                    .map(str::to_owned)
+            });
+            texts.collect::<Option<Vec<_>>>()
+        });
+    let jwks = reader
+        .required(fields, "jwks", ISSUER.what)
+        .and_then(|node| {
+            let fields = reader.fields(node, &JWKS)?;
+            let file = reader.required(fields, "file", JWKS.what)?;
+            path(reader, file)
+        });
+    let words = TokenAlgorithm::ALL.map(|algorithm| (algorithm.name(), algorithm));
+    let algorithms = match fields.get("algorithms") {
+        None => Some(TokenAlgorithm::ALL.to_vec()),
+        Some(node) => {
+            let items = reader.list(node, "algorithms").unwrap_or_default();
+            if items.is_empty() {
+                reader.expected(node, "at least one algorithm");
+            }
+            let read = items.iter().map(|node| reader.choice(node, &words, &[]));
+            read.collect::<Option<Vec<_>>>()
+        }
+    };
+    let leeway = duration(reader, fields, "leeway", 0..=5 * MINUTE);
+    Some(Issuer {
+        issuer: name?.to_owned(),
+        audience: audience?,
+        jwks: jwks?,
+        algorithms: algorithms?,
+        leeway: leeway.unwrap_or(LEEWAY),
     })
 }
 

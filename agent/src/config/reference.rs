@@ -59,6 +59,36 @@ const SETTINGS: &[Setting] = &[
         "`{host, cert, key}`: certificates for hosts that ask for one; PEM files that the supervisor alone reads",
     ),
     (
+        "issuers",
+        "`[]`",
+        "whose tokens are verified: a list of `{issuer, audience, jwks, algorithms, leeway}`; see below",
+    ),
+    (
+        "issuers[].issuer",
+        "required",
+        "as `iss` names it, exactly; each issuer once",
+    ),
+    (
+        "issuers[].audience",
+        "required",
+        "the `aud` that a token must name: a text, or a list of which one must be named",
+    ),
+    (
+        "issuers[].jwks",
+        "required",
+        "`{file: PATH}`: the issuer's JSON Web Key Set, at most 512 KiB, read when the daemon starts; its first 64 usable keys count",
+    ),
+    (
+        "issuers[].algorithms",
+        "all",
+        "of `RS256`, `PS256`, `ES256`, `EdDSA`; a key is for what its `alg` says, and an RSA key without `alg` for `RS256`, or for `PS256` where that alone is listed",
+    ),
+    (
+        "issuers[].leeway",
+        "`30s`",
+        "by how much clocks may differ at `exp` and `nbf`; whole seconds count, at most `5m`",
+    ),
+    (
         "upstream_proxy.url",
         "none",
         "`http://HOST:PORT` of a proxy that every upstream connection passes by CONNECT",
@@ -139,5 +169,26 @@ pub fn page() -> String {
         // Writing to a string cannot fail.
         writeln!(page, "| `{name}` | {default} | {meaning} |").unwrap_or_default();
     }
+    page.push_str(TOKENS);
     page
 }
+
+/// What `issuers` comes to.
+const TOKENS: &str = "
+## Tokens
+
+A request to a registered MCP server may carry `Authorization: Bearer` with a JSON Web Token. What has three parts,
+of which the first or the second holds an object of JSON, however it is written, is one. It is Exeat's to verify if its
+`iss` is one of `issuers`, or one that an identity of the policy names; it is verified on every request then, and a token
+that fails is a refusal, never anonymity: 401 with `WWW-Authenticate`. So is one that has no single reading (base64 that
+is not exact, unreadable JSON, a member that stands there twice, a part too many, two `Authorization` headers, more than
+16 KiB), as long as there is an issuer in the configuration or in the policy. Every other bearer value is the server's
+own, and opaque to Exeat; so is a token in five parts, which only its receiver can decrypt.
+
+A token needs `exp`, `aud`, `iss` and `sub`; `nbf` counts where it stands. `crit` is refused, `typ` is `JWT` or
+`at+jwt` if it stands there. `kid` only looks up a key, and keys that a token brings or points to are not used.
+
+A verified token adds its identities to those of the process's user and workload, for this request alone. The header goes
+on to the server unless the policy says `authorization: strip` of it. Records name issuer, subject and identity; no part
+of a token is in a record or in a log.
+";

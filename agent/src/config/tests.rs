@@ -20,6 +20,7 @@ dns: { upstream: [9.9.9.9, "[2620:fe::fe]:5353", "10.0.0.1:53"] }
 tls:
   extra_roots: [/etc/ssl/corp.pem]
   client_certificates: [{ host: api.example.com, cert: /c.pem, key: /k.pem }]
+issuers: [{ issuer: "https://a.example", audience: mcp, jwks: { file: /a.json }, algorithms: [ES256], leeway: 0s }]
 upstream_proxy: { url: "http://proxy.example:3128/", username: exeat, password_file: /p }
 audit: { sync: 0ms, segment_bytes: 1048576 }
 limits:
@@ -97,6 +98,41 @@ fn every_fault_is_told_at_once_with_its_place() {
 }
 
 #[test]
+fn issuers_are_read_strictly() {
+    let with = |issuers: &str| from(&format!("version: 1\nissuers: {issuers}\n"));
+    let one = r#"{ issuer: "https://a.example", audience: [mcp, other], jwks: { file: /a.json } }"#;
+    let config = with(&format!("[{one}]")).unwrap();
+    assert_eq!(config.issuers[0].audience, ["mcp", "other"]);
+    assert_eq!(config.issuers[0].algorithms, TokenAlgorithm::ALL);
+    for (issuers, fault) in [
+        (format!("[{one}, {one}]"), "stands here twice"),
+        (one.replace("[mcp, other]", "[]"), "at least one audience"),
+        (one.replace("audience: [mcp, other], ", ""), "audience"),
+        (one.replace("/a.json", "a.json"), "an absolute path"),
+        (one.replace("mcp, other", "mcp, 7"), "an audience"),
+        (
+            one.replace("jwks", "algorithms: [], jwks"),
+            "at least one algorithm",
+        ),
+        (one.replace("jwks", "algorithms: [HS256], jwks"), "HS256"),
+        (one.replace("jwks", "algorithms: [none], jwks"), "none"),
+        (one.replace("jwks", "leeway: 10m, jwks"), "300000 ms"),
+        (one.replace("issuer:", "isuer:"), "isuer"),
+    ] {
+        let text = if issuers.starts_with('[') {
+            issuers
+        } else {
+            format!("[{issuers}]")
+        };
+        let faults = with(&text).unwrap_err();
+        assert!(
+            faults.iter().any(|found| found.contains(fault)),
+            "{text}: {faults:#?}"
+        );
+    }
+}
+
+#[test]
 fn what_is_no_configuration_is_refused() {
     for text in [
         "",
@@ -138,6 +174,10 @@ fn the_reference_names_every_setting() {
     let mut expected = vec!["version".to_owned()];
     let value = serde_json::to_value(&config).unwrap();
     for (key, value) in value.as_object().unwrap() {
+        if let Some(first) = value.get(0).filter(|_| key == "issuers") {
+            let fields = first.as_object().unwrap().keys();
+            expected.extend(fields.map(|name| format!("{key}[].{name}")));
+        }
         match value.as_object().filter(|_| key != "shutdown") {
             Some(section) => expected.extend(section.keys().map(|name| format!("{key}.{name}"))),
             None => expected.push(key.clone()),

@@ -350,6 +350,8 @@ pub struct Waiting {
     pub user: Option<String>,
     /// Every user who has a part in the call; none of them may approve it.
     pub uids: Vec<u32>,
+    /// Whom the call's token is about, where it shows one and the caller is there.
+    pub subject: Option<String>,
     /// Since when it waits.
     pub asked: Timestamp,
     /// Until when it may be approved, and used.

@@ -37,6 +37,49 @@ pub fn decode(text: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// The bytes of a text in the alphabet for URLs without padding (RFC 4648 section 5, RFC 7515 section 2); `None`
+/// unless encoding them gives `text` again.
+pub fn decode_url(text: &str) -> Option<Vec<u8>> {
+    let mut standard = String::with_capacity(text.len().saturating_add(3));
+    for letter in text.chars() {
+        standard.push(match letter {
+            '-' => '+',
+            '_' => '/',
+            '+' | '/' | '=' => return None,
+            other => other,
+        });
+    }
+    while !standard.len().is_multiple_of(4) {
+        standard.push('=');
+    }
+    decode(&standard)
+}
+
+/// What lenient readers make of a text, in part: letters of both alphabets count, and whatever else stands there is
+/// passed over. For telling what a text is meant to be, never for what it says.
+pub fn decode_leniently(text: &str) -> Vec<u8> {
+    let digit = |letter: u8| {
+        let standard = match letter {
+            b'-' => b'+',
+            b'_' => b'/',
+            other => other,
+        };
+        let place = ALPHABET.iter().position(|known| *known == standard)?;
+        u32::try_from(place).ok()
+    };
+    let mut out = Vec::with_capacity(text.len());
+    let (mut word, mut bits) = (0_u32, 0_u32);
+    for digit in text.bytes().filter_map(digit) {
+        word = word.wrapping_shl(6) | digit;
+        bits = bits.wrapping_add(6);
+        if bits >= 8 {
+            bits = bits.wrapping_sub(8);
+            out.extend(u8::try_from(word.wrapping_shr(bits) & 0xff));
+        }
+    }
+    out
+}
+
 /// Appends the text of `bytes`.
 pub fn encode(bytes: &[u8], out: &mut String) {
     for group in bytes.chunks(3) {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use exeat_policy::Reason;
+use exeat_policy::{Origin, Reason};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
-    ACCEPT, ALT_SVC, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT,
-    HeaderValue, TRANSFER_ENCODING, UPGRADE,
+    ACCEPT, ALT_SVC, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
+    EXPECT, HeaderValue, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode, Version as HttpVersion};
 use hyper_util::rt::TokioIo;
@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use super::artefacts::{Asked, Fetch};
 use super::connection::{Connection, SendFault};
 use super::describe::{Cut, Story as _, Why, partly, read, unread};
-use super::{NotAgreed, mcp};
+use super::{NotAgreed, Stages, mcp};
 use crate::audit::record::Stage;
 use crate::audit::{OpenRecord, Outcome};
 use crate::decide::{Exchange, HttpRequest, Permit};
@@ -31,7 +31,8 @@ use crate::forward::upstream::{Body, Version};
 use crate::identify::agree;
 use crate::identify::live::Unread;
 use crate::identify::peer::Peer;
-use crate::intake::Arrived;
+use crate::identify::token::TokenFault;
+use crate::intake::{Actor, Acts, Arrived};
 use crate::refuse::{HttpRefusal, Refusal, Timeout, Upstream};
 
 /// What a workload is answered.
@@ -46,19 +47,29 @@ pub(super) async fn serve(
         return Ok(refusal(Refusal::AuditUnavailable));
     };
     record.tell_request(&request);
-    let admitted = admit(connection, &mut record, &request);
+    let shown = shown(connection, &request);
+    let actor = shown.as_ref().map_or(None, Option::as_ref);
+    let actor = actor.unwrap_or(&connection.arrived.actor);
+    let admitted = admit(connection, actor, &mut record, &request);
     let not_admitted = match admitted {
         Ok(Admitted {
             peer,
             permit,
             server: Some(server),
         }) => {
+            let actor = match shown {
+                Ok(actor) => actor,
+                Err(fault) => return Ok(unverified(connection, record, request, fault)),
+            };
+            if let Some(actor) = &actor {
+                record.record_mut().identity = Some(actor.identity.clone());
+            }
             let place = mcp::Place {
                 connection,
                 peer: &peer,
                 server: &server,
             };
-            return Ok(mcp::serve(place, permit, record, request).await);
+            return Ok(mcp::serve(place, actor, permit, record, request).await);
         }
         Ok(Admitted {
             peer,
@@ -67,6 +78,12 @@ pub(super) async fn serve(
         }) => return Ok(forward(connection, &peer, permit, record, request).await),
         Err(not_admitted) => not_admitted,
     };
+    // A user reaches nothing but registered servers: what is refused may well have been allowed by the token.
+    if let (Err(fault), NotAdmitted::NotAgreed(NotAgreed::Refused(_)), Acts::User) =
+        (&shown, &not_admitted, actor.acts)
+    {
+        return Ok(unverified(connection, record, request, *fault));
+    }
     unread_rest(connection, request);
     Ok(match not_admitted {
         NotAdmitted::Form(form) => closing(refused(record, Refusal::HttpForm, &form)),
@@ -84,6 +101,37 @@ pub(super) async fn serve(
             answer
         }
     })
+}
+
+/// Who asks, where the request shows a token: only a registered server's requests are judged by it, and refused for it.
+fn shown(
+    connection: &Connection,
+    request: &Request<Incoming>,
+) -> Result<Option<Actor>, TokenFault> {
+    let Stages {
+        tokens, decider, ..
+    } = &*connection.stages;
+    if !request.headers().contains_key(AUTHORIZATION) {
+        return Ok(None);
+    }
+    let policy = decider.in_force();
+    let token = tokens.look(request.headers(), &policy.set)?;
+    Ok(token.map(|token| connection.arrived.actor.with_token(token, &policy.set)))
+}
+
+/// Refuses a request whose token is not acceptable, as RFC 6750 section 3 has it.
+fn unverified(
+    connection: &Connection,
+    mut record: OpenRecord,
+    request: Request<Incoming>,
+    fault: TokenFault,
+) -> Answer {
+    unread_rest(connection, request);
+    record.stage(Stage::Identify);
+    let mut answer = refused(record, Refusal::InvalidToken, &fault);
+    let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+    answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    answer
 }
 
 /// Reads on, for a while, what nobody wants, unless its sender waits to be asked for it.
@@ -110,6 +158,7 @@ enum NotAdmitted {
 
 fn admit(
     connection: &Connection,
+    actor: &Actor,
     record: &mut OpenRecord,
     request: &Request<Incoming>,
 ) -> Result<Admitted, NotAdmitted> {
@@ -141,7 +190,7 @@ fn admit(
         upgrade: request.headers().contains_key(UPGRADE),
     };
     let decide = |asked| {
-        let caller = connection.arrived.actor.caller();
+        let caller = actor.caller();
         let decided = connection.stages.decider.exchange(caller, asked);
         decided.map_err(|refused| NotAdmitted::NotAgreed(NotAgreed::Refused(refused)))
     };
@@ -184,6 +233,7 @@ async fn forward(
         let unread = upgraded(&request, connection.tls);
         (hyper::upgrade::on(&mut request), unread)
     });
+    withhold_token(&permit, &mut request);
     let fetch = Asked::of(&permit, &request);
     let sent = Arc::new(Sent::default());
     let interim = request.version() == HttpVersion::HTTP_11;
@@ -223,6 +273,14 @@ async fn forward(
     }
     let fetch = fetch.and_then(|asked| asked.answered(connection, peer, &response));
     passed(response, Closing::new(record, sent, waited, fetch))
+}
+
+/// Beside a registered server, where clients learn how to log in, nobody needs to show a token.
+fn withhold_token(permit: &Permit<Exchange>, request: &mut Request<Incoming>) {
+    let origin = permit.egress().map(|terms| terms.origin);
+    if matches!(origin, Some(Origin::Server(_))) {
+        request.headers_mut().remove(AUTHORIZATION);
+    }
 }
 
 /// An answer as it is passed on.

@@ -39,6 +39,7 @@ use crate::identify::bindings::Bindings;
 use crate::identify::calls::Calls;
 use crate::identify::live::Unread;
 use crate::identify::peer::Peer;
+use crate::identify::token::Tokens;
 use crate::intake::{Actor, Arrived, Intake};
 use crate::resolve::Resolver;
 use crate::tls::hello::{self, Hello, Spoken};
@@ -85,6 +86,8 @@ pub struct Stages {
     pub decider: Arc<Decider>,
     /// Calls that wait for a person.
     pub approvals: Arc<Approvals>,
+    /// The issuers whose tokens are verified.
+    pub tokens: Tokens,
     /// The log.
     pub log: Log,
     /// Names.

@@ -48,8 +48,8 @@ fn told(approval: Approval, shown: Option<Shown>) -> Waiting {
         ..
     } = approval;
     let connected = shown.is_some();
-    let (shown, further) = shown.map_or_else(Default::default, |shown| {
-        (Some(shown.arguments), shown.further)
+    let (shown, further, subject) = shown.map_or_else(Default::default, |shown| {
+        (Some(shown.arguments), shown.further, shown.subject)
     });
     Waiting {
         id,
@@ -59,6 +59,7 @@ fn told(approval: Approval, shown: Option<Shown>) -> Waiting {
         host: caller.workload,
         user: caller.user,
         uids: caller.uids,
+        subject,
         asked,
         until,
         connected,

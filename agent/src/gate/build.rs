@@ -28,6 +28,7 @@ use crate::forward::open::Ways;
 use crate::identify::bindings::{Bindings, synthetic_prefix};
 use crate::identify::calls::Calls;
 use crate::identify::live::Live;
+use crate::identify::token::Tokens;
 use crate::identify::users::Users;
 use crate::identify::workloads::Workloads;
 use crate::intake::Intake;
@@ -91,6 +92,7 @@ pub(super) fn build(
         sessions: Sessions::default(),
         decider,
         approvals,
+        tokens: tokens(&setup)?,
         log,
         resolver,
         leaves: Leaves::new(signer)?,
@@ -237,6 +239,12 @@ fn upstreams(setup: &Setup) -> Result<Upstreams, GateError> {
         })
         .collect();
     Ok(Upstreams::new(&extra, certificates)?)
+}
+
+fn tokens(setup: &Setup) -> Result<Tokens, GateError> {
+    let sets = setup.key_sets.iter().map(String::as_str);
+    let issuers = setup.config.issuers.iter().zip(sets);
+    Tokens::new(issuers).map_err(|(issuer, source)| GateError::KeySet { issuer, source })
 }
 
 fn site_proxy(

@@ -20,6 +20,7 @@ use self::build::Built;
 use crate::audit::{AuditUnavailable, Finished, StartError};
 use crate::channel::{ChannelError, GateEnd, ToGate, ToSupervisor};
 use crate::flow::{Stages, serve_connection, serve_datagrams};
+use crate::identify::token::KeysFault;
 use crate::resolve::SettingsFault;
 use crate::tls::leaf::LeafFault;
 use crate::tls::upstream::UpstreamTlsFault;
@@ -71,6 +72,17 @@ pub enum GateError {
     /// TLS towards workloads.
     #[error("setting up leaf certificates")]
     Leaves(#[from] LeafFault),
+    /// The keys of an issuer.
+    #[error(
+        "reading the key set of the issuer `{issuer}`, which `issuers` names in the configuration"
+    )]
+    KeySet {
+        /// Whose.
+        issuer: String,
+        /// What is wrong with it.
+        #[source]
+        source: KeysFault,
+    },
     /// TLS towards upstreams.
     #[error("setting up TLS towards upstream servers")]
     Upstream(#[from] UpstreamTlsFault),

@@ -398,6 +398,7 @@ impl Supervisor {
             workload: known.as_deref().and_then(Known::judged),
             user,
             fetching: false,
+            token: None,
         };
         let (decision, verdict) = self.decide_run(caller, server);
         record.record_mut().decision = Some(decision);

@@ -6,5 +6,6 @@ pub mod calls;
 pub mod fetching;
 pub mod live;
 pub mod peer;
+pub mod token;
 pub mod users;
 pub mod workloads;

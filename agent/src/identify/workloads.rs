@@ -57,6 +57,7 @@ impl Known {
             workload: self.judged(),
             user,
             fetching: self.fetching.is_open(),
+            token: None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use exeat_ebpf::{Gate as Kernel, KernelError, Origin};
-use exeat_policy::Caller;
+use exeat_policy::{Caller, PolicySet};
 use thiserror::Error;
 use tokio::net::TcpStream;
 
@@ -13,6 +13,7 @@ use crate::audit::record::{Cause, Identity, Workload as RecordedWorkload, Worklo
 use crate::audit::{Shared, Text};
 use crate::identify::calls::Calls;
 use crate::identify::live::{Live, Registered};
+use crate::identify::token::Verified;
 use crate::identify::users::Users;
 use crate::identify::workloads::{Known, Workloads};
 
@@ -55,8 +56,10 @@ pub struct Actor {
     pub user: Option<Arc<str>>,
     /// For records: the process.
     pub process: Shared<RecordedWorkload>,
-    /// For records: the user.
+    /// For records: the user, and whom the token is about.
     pub identity: Shared<Identity>,
+    /// The verified token of the request.
+    pub token: Option<Arc<Verified>>,
 }
 
 /// A connection that may be looked at.
@@ -158,6 +161,7 @@ impl Intake {
             user,
             process: client(pid, uid, cgroup).into(),
             identity: identity.into(),
+            token: None,
         })
     }
 
@@ -179,6 +183,7 @@ impl Intake {
             user,
             process,
             identity: identity.into(),
+            token: None,
         })
     }
 }
@@ -194,6 +199,35 @@ impl Actor {
             workload,
             user: self.user.as_deref(),
             fetching: workload.is_some() && self.known.fetching.is_open(),
+            token: self.token.as_deref().map(Verified::judged),
+        }
+    }
+
+    /// The same with the token of one request. Its identities add to what the kernel attests; records name the first
+    /// of them.
+    #[must_use]
+    pub fn with_token(&self, token: Arc<Verified>, policy: &PolicySet) -> Self {
+        let judged = token.judged();
+        let names = policy.identities_of(&judged);
+        let roles = policy
+            .roles()
+            .iter()
+            .filter(|role| role.members.iter().any(|member| names.contains(&member)));
+        let identity = Identity {
+            name: names
+                .first()
+                .map(|name| Text::new(name))
+                .unwrap_or_default(),
+            verified_by: Text::fixed("jwt"),
+            issuer: Some(Text::new(judged.issuer)),
+            subject: Some(Text::new(judged.subject)),
+            roles: roles.map(|role| Text::new(&role.name)).collect(),
+            ..(*self.identity).clone()
+        };
+        Self {
+            identity: identity.into(),
+            token: Some(token),
+            ..self.clone()
         }
     }
 

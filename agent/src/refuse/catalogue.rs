@@ -34,6 +34,8 @@ pub enum Refusal<'a> {
     /// A limit on calls, their rate or what they add up to is used up; the milliseconds until this call passes,
     /// where waiting helps.
     LimitReached(Option<u64>),
+    /// The token of the request is not one that can be verified.
+    InvalidToken,
     /// A modern message that lacks what every modern message carries.
     MissingEnvelope,
     /// Policy wants it approved by a person, which no tool call in a message of its own is, or which failed.
@@ -126,6 +128,7 @@ const RESOURCE_NOT_FOUND: i64 = -32002;
 const HEADER_MISMATCH: i64 = -32020;
 
 /// Codes of our own: -31000 less the HTTP status that says the same.
+const UNAUTHORIZED: i64 = -31401;
 const DENIED: i64 = -31403;
 const TOO_LARGE: i64 = -31413;
 const BODY_TYPE: i64 = -31415;
@@ -161,6 +164,7 @@ impl Refusal<'_> {
             Refusal::HttpForm => row("malformed_request", S::BAD_REQUEST, S::FORBIDDEN, INVALID_REQUEST, "a form of HTTP request that is not let through"),
             Refusal::InvalidParams => row("invalid_params", S::BAD_REQUEST, S::OK, INVALID_PARAMS, "a parameter is missing or of the wrong type"),
             Refusal::InvalidRequest => row("invalid_request", S::BAD_REQUEST, S::BAD_REQUEST, INVALID_REQUEST, "not an acceptable JSON-RPC message"),
+            Refusal::InvalidToken => row("invalid_token", S::UNAUTHORIZED, S::UNAUTHORIZED, UNAUTHORIZED, "the bearer token is not acceptable"),
             Refusal::LimitReached(_) => row("limit_reached", S::TOO_MANY_REQUESTS, S::OK, LIMIT, "a limit on calls is reached"),
             Refusal::MissingEnvelope => row("missing_envelope", S::BAD_REQUEST, S::BAD_REQUEST, INVALID_PARAMS, "the message does not name its protocol revision"),
             Refusal::NeedsApproval => row("approval_unavailable", S::FORBIDDEN, S::OK, DENIED, "needs an approval, which is asked for tool calls that are sent alone and can be shown to a person"),

@@ -32,6 +32,7 @@ fn all() -> Vec<Refusal<'static>> {
         Refusal::HttpForm,
         Refusal::InvalidParams,
         Refusal::InvalidRequest,
+        Refusal::InvalidToken,
         Refusal::LimitReached(None),
         Refusal::LimitReached(Some(1_500)),
         Refusal::MissingEnvelope,
@@ -72,6 +73,7 @@ fn known(refusal: &Refusal<'_>) {
         | Refusal::HttpForm
         | Refusal::InvalidParams
         | Refusal::InvalidRequest
+        | Refusal::InvalidToken
         | Refusal::LimitReached(_)
         | Refusal::MissingEnvelope
         | Refusal::NeedsApproval

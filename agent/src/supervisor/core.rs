@@ -473,6 +473,7 @@ impl Supervisor {
             ca_certificate: parts.signing.certificate().to_owned(),
             extra_roots: parts.material.extra_roots.clone(),
             client_identities: parts.material.client_identities.clone(),
+            key_sets: parts.material.key_sets.clone(),
             proxy_credentials: parts.material.proxy_credentials.clone(),
             workloads: self.workloads.records(),
             processes: self.processes.all(),

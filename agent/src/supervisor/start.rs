@@ -73,6 +73,7 @@ pub(super) struct Inheritance {
 pub(super) struct Material {
     pub(super) extra_roots: Vec<String>,
     pub(super) client_identities: Vec<ClientIdentity>,
+    pub(super) key_sets: Vec<String>,
     pub(super) proxy_credentials: Option<ProxyCredentials>,
 }
 
@@ -201,6 +202,7 @@ fn material(config: &Config) -> Result<Material, DaemonError> {
             key: Secret::new(read_text(&of.key)?),
         })
     });
+    let key_sets = config.issuers.iter().map(|issuer| read_text(&issuer.jwks));
     let proxy = config.upstream_proxy.as_ref();
     let username = proxy.and_then(|proxy| proxy.username.clone());
     let file = proxy.and_then(|proxy| proxy.password_file.as_deref());
@@ -208,6 +210,7 @@ fn material(config: &Config) -> Result<Material, DaemonError> {
     Ok(Material {
         extra_roots: extra_roots.collect::<Result<_, _>>()?,
         client_identities: identities.collect::<Result<_, _>>()?,
+        key_sets: key_sets.collect::<Result<_, _>>()?,
         proxy_credentials: username.map(|username| ProxyCredentials {
             username,
             password: Secret::new(password.lines().next().unwrap_or_default().to_owned()),

@@ -343,6 +343,10 @@ fn key(limit: &Limit, caller: &Caller<'_>, server: &Server, message: &Message<'_
                 part("tool", message.name.unwrap_or_default());
             }
             Per::Server => part("server", &server.name),
+            Per::Identity if let Some(token) = &caller.token => {
+                part("issuer", token.issuer);
+                part("subject", token.subject);
+            }
             Per::Identity => match (caller.user, caller.workload) {
                 (Some(user), _) => part("user", user),
                 (None, Some(Workload::Host(host))) => part("host", host),

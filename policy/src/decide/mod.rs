@@ -16,10 +16,11 @@ mod verdict;
 mod watch;
 
 pub use self::arguments::Unevaluated;
+pub(crate) use self::arguments::claims;
 pub use self::explain::{Considered, Explanation, Outcome, Subject, Tested};
 pub use self::limits::{Count, Counter, LimitKey, Used, limit_keys};
 pub use self::network::{Binding, Range, ports_for, ranges};
-pub use self::request::{Action, Caller, Hints, Request, Target, Workload};
+pub use self::request::{Action, Caller, Hints, Request, Target, Token, Workload};
 pub use self::verdict::{Egress, Origin, Reason, Verdict, Would};
 use self::watch::{Blind, Notes, Watch};
 use crate::index::Id;
@@ -121,7 +122,7 @@ pub fn listable(
     mcp::by_rules(set, &callers, &message, now, &mut Blind).effect != Effect::Deny
 }
 
-/// The caller as numbers: the host that it is, and the identities that its user has.
+/// The caller as numbers: the host that it is, and the identities that its user and its token have.
 struct Callers {
     /// Ascending.
     ids: Vec<Id>,
@@ -144,7 +145,12 @@ impl Callers {
         let mut ids = Vec::new();
         ids.extend(host);
         if let Some(user) = caller.user {
-            set.index().identities(user, &mut ids);
+            set.index().of_user(user, &mut ids);
+        }
+        if let Some(token) = &caller.token {
+            set.index().of_token(token, &mut ids);
+            // Hosts are numbered before identities, so the host stays first.
+            ids.sort_unstable();
         }
         Self { ids, host, unknown }
     }

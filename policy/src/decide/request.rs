@@ -21,7 +21,7 @@ pub struct Request<'a> {
     pub counts: &'a [Count],
 }
 
-/// Who asks, as attested by the kernel; nothing that the process says of itself.
+/// Who asks, as attested by the kernel and by an issuer; nothing that the process says of itself.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Caller<'a> {
     /// The workload that the process belongs to.
@@ -30,6 +30,30 @@ pub struct Caller<'a> {
     pub user: Option<&'a str>,
     /// A launched server before its first protocol message: its `fetch` hosts are reachable.
     pub fetching: bool,
+    /// What the token of the request says, once it is verified.
+    pub token: Option<Token<'a>>,
+}
+
+/// A token whose signature, time and audience are verified. It adds to what the kernel attests and replaces
+/// nothing of it.
+#[derive(Clone, Copy)]
+pub struct Token<'a> {
+    /// Who issued it, as configured.
+    pub issuer: &'a str,
+    /// Whom it is about: with the issuer, what limits per identity count by.
+    pub subject: &'a str,
+    /// All that it claims.
+    pub claims: Json<'a>,
+}
+
+// Claims say who people are: they are not for logs.
+impl std::fmt::Debug for Token<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Token")
+            .field("issuer", &self.issuer)
+            .field("claims", &self.claims)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A managed workload, by its name in the policy.

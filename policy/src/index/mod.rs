@@ -1,5 +1,6 @@
 //! Look-up tables over a checked policy, so that a decision costs the same with ten rules and ten thousand.
 
+mod callers;
 mod egress;
 mod rules;
 mod tools;
@@ -9,11 +10,13 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
+use self::callers::{Tokens, Users};
 pub(crate) use self::egress::{EgressTable, Entry, reached};
 pub(crate) use self::rules::RuleTable;
 pub(crate) use self::tools::ToolTable;
+use crate::decide::Token;
 use crate::load::Draft;
-use crate::model::{Identity, Server};
+use crate::model::Server;
 
 /// A hash map without a random key: the crate draws no randomness, and its keys are the policy's own.
 pub(crate) type Map<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
@@ -27,6 +30,7 @@ pub(crate) struct Index {
     servers: Map<Arc<str>, Id>,
     hosts: Map<Arc<str>, Id>,
     users: Users,
+    tokens: Tokens,
     pub(crate) rules: RuleTable,
     /// For each server its limits, in the order of the files.
     pub(crate) limits: Vec<Vec<Id>>,
@@ -56,7 +60,8 @@ impl Index {
             .map(|server| limits_of(draft, server))
             .collect();
         Self {
-            users: Users::new(&draft.identities, &hosts),
+            users: Users::new(&draft.identities, hosts.len()),
+            tokens: Tokens::new(&draft.identities, hosts.len()),
             rules: RuleTable::new(draft, &servers, &hosts),
             limits,
             tools: draft
@@ -87,8 +92,23 @@ impl Index {
     }
 
     /// The identities of a user, ascending, as numbers among those that `who` may name.
-    pub(crate) fn identities(&self, user: &str, out: &mut Vec<Id>) {
+    pub(crate) fn of_user(&self, user: &str, out: &mut Vec<Id>) {
         self.users.find(user, out);
+    }
+
+    /// The identities of a token, in the same numbers.
+    pub(crate) fn of_token(&self, token: &Token<'_>, out: &mut Vec<Id>) {
+        self.tokens.find(token, out);
+    }
+
+    /// Whether any identity asks for tokens.
+    pub(crate) fn names_issuers(&self) -> bool {
+        self.tokens.any()
+    }
+
+    /// Whether an identity asks for tokens of this issuer.
+    pub(crate) fn names_issuer(&self, issuer: &str) -> bool {
+        self.tokens.names(issuer)
     }
 }
 
@@ -113,40 +133,4 @@ fn numbered<'a>(names: impl Iterator<Item = &'a Arc<str>>) -> Map<Arc<str>, Id> 
 /// A position as an index.
 pub(crate) fn position(id: Id) -> usize {
     usize::try_from(id).unwrap_or(usize::MAX)
-}
-
-/// From a Unix user to identities.
-#[derive(Debug, Default)]
-struct Users {
-    exact: Map<Box<str>, Vec<Id>>,
-    patterns: Vec<(crate::glob::Glob, Id)>,
-}
-
-impl Users {
-    /// Identities are numbered after the hosts.
-    fn new(identities: &[Identity], hosts: &Map<Arc<str>, Id>) -> Self {
-        let first = Id::try_from(hosts.len()).unwrap_or(Id::MAX);
-        let mut users = Self::default();
-        for (id, identity) in (first..).zip(identities) {
-            for glob in &identity.users {
-                match glob.literal() {
-                    Some(user) => users.exact.entry(user.into()).or_default().push(id),
-                    None => users.patterns.push((glob.clone(), id)),
-                }
-            }
-        }
-        users
-    }
-
-    fn find(&self, user: &str, out: &mut Vec<Id>) {
-        out.extend(self.exact.get(user).into_iter().flatten());
-        out.extend(
-            self.patterns
-                .iter()
-                .filter(|(glob, _)| glob.matches(user))
-                .map(|(_, id)| id),
-        );
-        out.sort_unstable();
-        out.dedup();
-    }
 }

@@ -2,6 +2,7 @@
 
 mod argument;
 mod egress;
+mod identity;
 mod role;
 mod rule;
 mod server;

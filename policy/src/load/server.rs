@@ -47,6 +47,10 @@ impl Loader<'_> {
             matcher,
             egress,
             tools: self.tools(fields),
+            authorization: fields
+                .get("authorization")
+                .and_then(|node| self.reader.choice(node, &tables::AUTHORIZATION, &[]))
+                .unwrap_or_default(),
             mode: fields
                 .get("mode")
                 .and_then(|node| self.reader.choice(node, &tables::MODES, &[]))
@@ -71,6 +75,11 @@ impl Loader<'_> {
                 "egress",
                 is_url,
                 "`egress` has no meaning beside `url`: the server's processes are not here",
+            ),
+            (
+                "authorization",
+                server.launch().is_some(),
+                "`authorization` has no meaning beside `launch`: no HTTP is spoken with the server",
             ),
             (
                 "egress",
@@ -302,17 +311,10 @@ impl Loader<'_> {
         let Some(fields) = self.reader.fields(node, &tables::IDENTITY) else {
             return;
         };
-        let users = match fields.get("user") {
-            Some(node) => self.one_or_more_globs(node, "a user"),
-            None if fields.get("jwt").is_some() => return,
-            None => {
-                self.reader
-                    .fault(fields.span, "`user` is missing in an identity");
-                return;
-            }
-        };
         let place = self.reader.place(span);
-        self.draft.identities.push(Identity { name, users, place });
+        if let Some(proof) = self.proof(fields) {
+            self.draft.identities.push(Identity { name, proof, place });
+        }
     }
 
     fn egress_list(&mut self, fields: Fields<'_>) -> Vec<EgressRule> {
@@ -367,7 +369,7 @@ impl Loader<'_> {
             .collect()
     }
 
-    fn one_or_more_globs(&mut self, node: &Node, what: &str) -> Vec<Glob> {
+    pub(super) fn one_or_more_globs(&mut self, node: &Node, what: &str) -> Vec<Glob> {
         let items = self.reader.one_or_list(node);
         if items.is_empty() {
             self.reader.fault(

@@ -1,6 +1,6 @@
 //! The words of the policy language: keys and values, and those that are documented for later versions.
 
-use crate::model::{Class, Data, Effect, Mode, Per, Tls, Type};
+use crate::model::{Authorization, Class, Data, Effect, Mode, Per, Tls, Type};
 use crate::yaml::Keys;
 
 pub(crate) const FILE: Keys = Keys {
@@ -40,6 +40,7 @@ pub(crate) const SERVER: Keys = Keys {
         "match",
         "egress",
         "tools",
+        "authorization",
         "mode",
     ],
     later: &["labels", "detect"],
@@ -93,8 +94,13 @@ pub(crate) const HOST: Keys = Keys {
 };
 pub(crate) const IDENTITY: Keys = Keys {
     what: "an identity",
-    known: &["user"],
-    later: &["jwt"],
+    known: &["user", "jwt"],
+    later: &[],
+};
+pub(crate) const JWT: Keys = Keys {
+    what: "what a token must show",
+    known: &["issuer", "claims"],
+    later: &[],
 };
 pub(crate) const RULE: Keys = Keys {
     what: "a rule",
@@ -152,6 +158,10 @@ pub(crate) const LIMIT: Keys = Keys {
 
 pub(crate) const MODES: [(&str, Mode); 2] =
     [("enforce", Mode::Enforce), ("observe", Mode::Observe)];
+pub(crate) const AUTHORIZATION: [(&str, Authorization); 2] = [
+    ("forward", Authorization::Forward),
+    ("strip", Authorization::Strip),
+];
 pub(crate) const EFFECTS: [(&str, Effect); 4] = [
     ("allow", Effect::Allow),
     ("deny", Effect::Deny),

@@ -138,6 +138,14 @@ impl Pointer {
         })
     }
 
+    /// To the member with this name.
+    pub(crate) fn to_member(name: &str) -> Self {
+        Self {
+            text: name.into(),
+            segments: vec![Segment::Key(name.into())],
+        }
+    }
+
     /// The members that it leads through, the one that it means last; those that stand for all left out.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.segments.iter().filter_map(|segment| match segment {

@@ -2,6 +2,7 @@
 
 mod argument;
 mod egress;
+mod identity;
 mod role;
 mod rule;
 mod url;
@@ -17,6 +18,7 @@ pub use self::argument::{
 pub use self::egress::{
     Cidr, CidrFault, EgressRule, HostRule, Kind, Protocol, RangeRule, Tls, Wire,
 };
+pub use self::identity::{Claim, ClaimTest, Proof, TokenTest};
 pub use self::role::{Grant, Role};
 pub use self::rule::{Cap, Class, ClassSet, Effect, Limit, Mode, Per, Rule, Selector, Written};
 pub use self::url::{Endpoint, Url, UrlFault};
@@ -46,6 +48,8 @@ pub struct Server {
     pub egress: Vec<EgressRule>,
     /// What is said of its tools, in the order written.
     pub tools: Vec<(Glob, Tool)>,
+    /// What becomes of the `Authorization` header of requests to it.
+    pub authorization: Authorization,
     /// Whether denials of calls are enforced.
     pub mode: Mode,
     /// Where it is defined.
@@ -85,6 +89,16 @@ impl Server {
     pub fn is_overdue(&self, now: Timestamp) -> bool {
         self.review_by.is_some_and(|date| date.is_past(now))
     }
+}
+
+/// What becomes of the `Authorization` header of requests to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Authorization {
+    /// The server gets it.
+    #[default]
+    Forward,
+    /// The server does not get it, whatever it is.
+    Strip,
 }
 
 /// How a server is reached.
@@ -243,8 +257,8 @@ pub struct Host {
 pub struct Identity {
     /// Its name, unique over all files and apart from the hosts' names.
     pub name: Arc<str>,
-    /// Patterns over the Unix user's name; any of them.
-    pub users: Vec<Glob>,
+    /// How a caller shows that it is this one.
+    pub proof: Proof,
     /// Where it is defined.
     pub place: Place,
 }

@@ -4,6 +4,7 @@ mod arguments;
 mod calls;
 mod effects;
 mod http;
+mod identities;
 mod limits;
 mod network;
 

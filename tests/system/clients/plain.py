@@ -1,5 +1,6 @@
 """A fake MCP server for tests of who gets through: answers any POST, after the argument `seconds` of a call, with an
-empty result, and any GET with the text `open`. Arguments: ADDRESS PORT LOG; a line of LOG for each request."""
+empty result, and any GET with the text `open`. Arguments: ADDRESS PORT LOG; a line of LOG for each request,
+ending in `authorized` where it had that header."""
 
 import http.server
 import json
@@ -14,6 +15,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def note(self, what):
+        if "authorization" in self.headers:
+            what += " authorized"
         with open(log, "a") as file:
             file.write(what + "\n")
 

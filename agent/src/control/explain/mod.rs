@@ -60,6 +60,7 @@ pub fn answer(
             }),
             user: question.user.as_deref(),
             fetching: false,
+            token: None,
         },
         action: parsed.action(),
         now,

@@ -21,6 +21,8 @@ pub struct Shown {
     pub arguments: serde_json::Value,
     /// Names of further parameters, which are not shown and bound all the same.
     pub further: Vec<String>,
+    /// Whom the token of the call is about, as the record has it.
+    pub subject: Option<String>,
 }
 
 /// A call that needs an approval.
@@ -32,8 +34,10 @@ pub struct Asking<'a> {
     pub tool: &'a str,
     /// The rule that asks.
     pub rule: &'a str,
-    /// Who calls.
+    /// Who calls, as the kernel attests.
     pub caller: ApprovalCaller,
+    /// Issuer and subject of the token that the call shows.
+    pub token: Option<(&'a str, &'a str)>,
     /// The record of the call.
     pub record: String,
     /// The arguments as they are sent.
@@ -88,6 +92,7 @@ impl Asking<'_> {
             user,
             uid,
             uids,
+            ..
         } = &self.caller;
         let callers = [workload.as_deref(), user.as_deref()];
         let mut names = [self.server, self.rule]
@@ -105,6 +110,18 @@ impl Asking<'_> {
             && uids.contains(uid)
     }
 
+    /// The caller as it is kept.
+    pub(super) fn told(&self) -> ApprovalCaller {
+        let token = self.token.map(|(issuer, subject)| {
+            let whole = digest(&[issuer, subject]);
+            whole.get(..16).unwrap_or_default().to_owned()
+        });
+        ApprovalCaller {
+            token,
+            ..self.caller.clone()
+        }
+    }
+
     pub(super) fn digest(&self) -> String {
         // Not who else has a part in it, which a daemon may learn late.
         let ApprovalCaller {
@@ -113,11 +130,14 @@ impl Asking<'_> {
             uid,
             ..
         } = &self.caller;
+        let (issuer, subject) = self.token.unwrap_or_default();
         digest(&[
             // A name is never empty.
             workload.as_deref().unwrap_or_default(),
             user.as_deref().unwrap_or_default(),
             &uid.to_string(),
+            issuer,
+            subject,
             self.server,
             self.tool,
             self.bound,
@@ -136,7 +156,7 @@ impl Asking<'_> {
             server: self.server.to_owned(),
             tool: self.tool.to_owned(),
             rule: self.rule.to_owned(),
-            caller: self.caller.clone(),
+            caller: self.told(),
             record: self.record.clone(),
             asked,
             until: Timestamp::from_microseconds(asked.microseconds().saturating_add(wait)),

@@ -141,7 +141,7 @@ impl Approvals {
             }
             entry.approval.clone()
         } else {
-            state.room(&asking.caller)?;
+            state.room(&asking.told())?;
             let approval = asking.approval(call, now)?;
             let entry = Entry {
                 approval: approval.clone(),
@@ -226,10 +226,10 @@ impl State {
         if self.entries.len() >= MOST_APPROVALS {
             return Err(NotWaiting::TooMany);
         }
-        let entries = self.entries.values();
-        let same =
-            |one: &ApprovalCaller| (&one.workload, one.uid) == (&caller.workload, caller.uid);
-        let own = entries.filter(|entry| same(&entry.approval.caller));
+        let own = self.entries.values().filter(|entry| {
+            let one = &entry.approval.caller;
+            (&one.workload, one.uid, &one.token) == (&caller.workload, caller.uid, &caller.token)
+        });
         if own.count() >= OF_ONE {
             return Err(NotWaiting::TooManyOfCaller);
         }

@@ -29,14 +29,17 @@ fn asking(bound: &str, uid: u32) -> Asking<'_> {
             workload: None,
             user: Some(format!("user{uid}")),
             uid,
+            token: None,
             uids: vec![uid],
         },
+        token: None,
         record: String::new(),
         arguments: bound,
         bound,
         shown: Shown {
             arguments: serde_json::Value::Null,
             further: Vec::new(),
+            subject: None,
         },
         wait: Duration::from_mins(10),
     }
@@ -138,8 +141,10 @@ async fn who_goes_away_waits_no_more_and_what_a_gate_leaves_is_taken_up() {
     assert_eq!(left.len(), 1);
 
     let (approvals, _stopping, disk) = kept(left);
-    // Another's call, and another call, are not it.
-    for other in [asking("{\"a\":1}", 2), asking("{\"a\":2}", 1)] {
+    // Another's call, another call, and the same user's with a token are not it.
+    let mut shows = asking("{\"a\":1}", 1);
+    shows.token = Some(("https://issuer.example", "mallory"));
+    for other in [asking("{\"a\":1}", 2), asking("{\"a\":2}", 1), shows] {
         assert_ne!(approvals.ask(other).unwrap().approval().id, id);
     }
     let reserved = approvals.reserve(&id, &user("bob", 3), &set()).unwrap();
@@ -242,6 +247,7 @@ fn all_that_may_wait_fits_into_one_packet() {
         workload: Some(name.clone()),
         user: Some(name.clone()),
         uid: u32::MAX,
+        token: Some("0123456789abcdef".into()),
         uids: vec![u32::MAX; USERS],
     };
     one.granted = Some(Granted {

@@ -9,6 +9,7 @@ use crate::decide::approvals::{Asking, NotWaiting, Shown, Ticket, Word, recorded
 use crate::decode::json::{Limits, Object, Value, parse};
 use crate::decode::rpc::{Id, Message, Notification, Outcome as Answered, Response};
 use crate::flow::describe::{Story as _, read, unread};
+use crate::identify::token::Verified;
 use crate::intake::{Actor, Acts};
 use crate::refuse::{Refusal, tool_error};
 
@@ -54,16 +55,19 @@ impl Talking {
                 mask::arguments::<&str>(&arguments.to_serde(), &[]).0
             }),
             further,
+            subject: self.actor.identity.subject.as_ref().map(Text::to_string),
         };
         let Some(caller) = caller(&self.actor) else {
             return Settled::Refused(NotPassed::plain(Refusal::NeedsApproval, UNSHOWABLE));
         };
+        let token = self.actor.token.as_deref().map(Verified::judged);
         let bound = Value::Object(bound).to_text();
         let asked = self.stages.approvals.ask(Asking {
             server: &self.talk.server,
             tool,
             rule: &asks.rule,
             caller,
+            token: token.map(|token| (token.issuer, token.subject)),
             record: record.id().to_string(),
             arguments: &arguments.map(Value::to_text).unwrap_or_default(),
             bound: &bound,
@@ -188,6 +192,7 @@ fn caller(actor: &Actor) -> Option<ApprovalCaller> {
         workload: name,
         user: actor.user.as_deref().map(str::to_owned),
         uid,
+        token: None,
         uids,
     })
 }

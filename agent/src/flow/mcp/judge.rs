@@ -1,6 +1,7 @@
 //! The decision on one MCP message, and what its sender is told when it is refused.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use exeat_policy::{Endpoint, Hints as PolicyHints, Reason, Transport};
 
@@ -17,6 +18,7 @@ use crate::flow::Stages;
 use crate::identify::peer::Peer;
 use crate::intake::Actor;
 use crate::refuse::{Refusal, Subject};
+use crate::telemetry::clock;
 
 /// Who talks with whom.
 #[derive(Clone)]
@@ -148,6 +150,17 @@ impl Talking {
     ) -> Result<Permit<AboutMessage>, NotPassed> {
         let connected = self.stages.decider.connected(&self.talk.server);
         connected.map_err(disconnected)?;
+        let now = u64::try_from(clock::wall().microseconds()).map(Duration::from_micros);
+        let now = now.unwrap_or(Duration::MAX);
+        if self
+            .actor
+            .token
+            .as_deref()
+            .is_some_and(|token| token.is_over(now))
+        {
+            let why = "its token expired while it waited for an approval";
+            return Err(NotPassed::plain(Refusal::InvalidToken, why));
+        }
         let seen = view(message).map_err(unviewable)?;
         let judged = self.judge(&Seen::from(&seen), Some(approved));
         tell_judged(record, &judged);

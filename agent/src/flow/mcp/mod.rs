@@ -18,10 +18,12 @@ mod vigil;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use exeat_policy::{Authorization, PolicySet};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT_ENCODING, ALT_SVC, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue,
+    ACCEPT_ENCODING, ALT_SVC, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap,
+    HeaderValue,
 };
 use hyper::http::request::Parts;
 use hyper::http::response::Parts as Head;
@@ -37,7 +39,7 @@ use self::refusing::Refuser;
 use self::returned::Came;
 pub use self::stdio::{Offered, Sessions, Word, serve_stdio};
 use self::stream::{Events, Purpose};
-use self::vigil::Call;
+use self::vigil::{Call, unsent};
 use super::connection::{Connection, SendFault};
 use super::describe::{Story as _, partly, read};
 use super::exchange::{Answer, full, json, refusal, told};
@@ -57,6 +59,7 @@ use crate::forward::headers::{strip_hop_by_hop, strip_overrides};
 use crate::forward::upstream::Body as Sent;
 use crate::identify::calls::{Callee, InFlight};
 use crate::identify::peer::Peer;
+use crate::intake::Actor;
 use crate::refuse::{Asked, Refusal, answer_batch, asked};
 
 /// Bytes of an answer that is no message (an error page) that are sent on.
@@ -80,9 +83,10 @@ struct Passed {
 /// Serves one request to a registered MCP server.
 pub(super) async fn serve(
     place: Place<'_>,
+    shown: Option<Actor>,
     permit: Permit<Exchange>,
     mut record: OpenRecord,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Answer {
     record.stage(Stage::Decode);
     let session = single(request.headers(), MCP_SESSION_ID);
@@ -90,13 +94,16 @@ pub(super) async fn serve(
     let revision = single(request.headers(), MCP_PROTOCOL_VERSION);
     record.record_mut().session =
         recorded_session(session.as_deref(), revision.as_deref()).map(Into::into);
-    let actor = place.connection.arrived.actor.clone();
+    let actor = shown.unwrap_or_else(|| place.connection.arrived.actor.clone());
     let talk = Talk {
         workload: actor.number(),
         server: Arc::clone(place.server),
         session,
     };
     let talking = Talking::new(Arc::clone(&place.connection.stages), actor, talk);
+    if strips(&talking.stages.decider.in_force().set, place.server) {
+        request.headers_mut().remove(AUTHORIZATION);
+    }
     // Before anything is decided: what is let through from here on ends with it.
     let severed = talking.stages.decider.watch(place.server);
     let exchange = Exchanging {
@@ -122,6 +129,12 @@ pub(super) async fn serve(
             refusal(Refusal::HttpForm)
         }
     }
+}
+
+/// Whether the server is not to get the caller's `Authorization`.
+fn strips(policy: &PolicySet, server: &str) -> bool {
+    let server = policy.server(server);
+    server.is_none_or(|server| server.authorization == Authorization::Strip)
 }
 
 struct Exchanging<'a> {
@@ -155,7 +168,8 @@ impl Exchanging<'_> {
         };
         match rpc::parse(&bytes, &limits) {
             Ok(Messages::Single(message)) => self.single(record, parts, message).await,
-            Ok(Messages::Batch(entries)) => self.batch(record, parts, entries).await,
+            // Rare, and no room is kept for it elsewhere.
+            Ok(Messages::Batch(entries)) => Box::pin(self.batch(record, parts, entries)).await,
             Err(fault) => {
                 record.refuse_with(&fault);
                 answered(Refusal::from(&fault), &Asked::from(&fault))
@@ -169,7 +183,6 @@ impl Exchanging<'_> {
         mut parts: Parts,
         mut message: Message,
     ) -> Answer {
-        let waits = asked(&message);
         let agreed = check_headers(&parts.headers, &message).and_then(|()| {
             let tool = message.params().and_then(|params| params.get("name"));
             let tool = tool.and_then(Value::as_str).unwrap_or_default();
@@ -179,19 +192,30 @@ impl Exchanging<'_> {
         });
         if let Err(fault) = agreed {
             record.refuse_with(&fault);
-            return answered(Refusal::from(fault), &waits);
+            return answered(Refusal::from(fault), &asked(&message));
         }
         let headers = Some(&mut parts.headers);
         let settled = self.talking.settle(&mut record, &mut message, headers);
-        let call = Call {
-            record,
-            parts,
-            message,
-        };
         match settled {
+            Settled::Passes(permit) => {
+                let body = message.encode();
+                let passed = Passed {
+                    permit,
+                    message,
+                    record,
+                };
+                self.send(parts, body, vec![passed], Vec::new()).await
+            }
             // Rare, and no room is kept for it elsewhere.
-            Settled::Waits(ticket) => Box::pin(self.waits(call, *ticket)).await,
-            settled => self.settled(call, settled).await,
+            Settled::Waits(ticket) => {
+                let call = Call {
+                    record,
+                    parts,
+                    message,
+                };
+                Box::pin(self.waits(call, *ticket)).await
+            }
+            settled => unsent(record, &message, settled),
         }
     }
 

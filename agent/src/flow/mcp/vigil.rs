@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use hyper::Response;
 use hyper::body::{Body as HttpBody, Frame};
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
+use hyper::{Response, StatusCode};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::approving::progress;
@@ -41,38 +41,25 @@ pub(super) struct Call {
     pub(super) message: Message,
 }
 
-impl Exchanging<'_> {
-    /// Carries out what was decided.
-    pub(super) async fn settled(&self, call: Call, settled: Settled) -> Answer {
-        let Call {
-            mut record,
-            parts,
-            message,
-        } = call;
-        let not_passed = match settled {
-            Settled::Passes(permit) => {
-                let body = message.encode();
-                let passed = Passed {
-                    permit,
-                    message,
-                    record,
-                };
-                return self.send(parts, body, vec![passed], Vec::new()).await;
-            }
-            Settled::Answered(response, outcome) => {
-                record.tell_status(hyper::StatusCode::OK);
-                drop(record.close(outcome));
-                let text = Message::Response(response).encode();
-                return json(hyper::StatusCode::OK, text);
-            }
-            Settled::Waits(_) => NotPassed::plain(Refusal::NeedsApproval, "it waits already"),
-            Settled::Refused(not_passed) => not_passed,
-        };
-        let told = not_passed.told.clone();
-        not_passed.record(record);
-        answered(told.refusal(), &asked(&message))
-    }
+/// Answers, and records, what is not sent on.
+pub(super) fn unsent(mut record: OpenRecord, message: &Message, settled: Settled) -> Answer {
+    let not_passed = match settled {
+        Settled::Answered(response, outcome) => {
+            record.tell_status(StatusCode::OK);
+            drop(record.close(outcome));
+            return json(StatusCode::OK, Message::Response(response).encode());
+        }
+        Settled::Passes(_) | Settled::Waits(_) => {
+            NotPassed::plain(Refusal::NeedsApproval, "it was not sent on")
+        }
+        Settled::Refused(not_passed) => not_passed,
+    };
+    let told = not_passed.told.clone();
+    not_passed.record(record);
+    answered(told.refusal(), &asked(message))
+}
 
+impl Exchanging<'_> {
     /// Has a call wait for a person: with a stream of events where the client takes one, else silently.
     pub(super) async fn waits(&self, call: Call, ticket: Ticket) -> Answer {
         if !takes_events(&call.parts.headers) {
@@ -131,7 +118,22 @@ impl Exchanging<'_> {
             }
         };
         over.store(true, Ordering::Relaxed);
-        self.settled(call, settled).await
+        let Call {
+            record,
+            parts,
+            message,
+        } = call;
+        let permit = match settled {
+            Settled::Passes(permit) => permit,
+            settled => return unsent(record, &message, settled),
+        };
+        let body = message.encode();
+        let passed = Passed {
+            permit,
+            message,
+            record,
+        };
+        self.send(parts, body, vec![passed], Vec::new()).await
     }
 }
 

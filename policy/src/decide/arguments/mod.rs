@@ -11,7 +11,7 @@ use std::fmt;
 
 use self::visit::{Go, Work, find, follow};
 use crate::json::Json;
-use crate::model::{ArgumentPlace, ArgumentTest, Pointer, Scalar, Test, Type};
+use crate::model::{ArgumentPlace, ArgumentTest, ClaimTest, Pointer, Scalar, Test, Type};
 use crate::number::{Amount, Decimal};
 use crate::text::{compatible, readable};
 
@@ -276,4 +276,26 @@ fn in_forms(text: &str, quantity: Quantity, holds: impl Fn(&str) -> bool) -> boo
         Cow::Borrowed(_) => raw,
         Cow::Owned(other) => holds(&other),
     }
+}
+
+/// Whether a token claims what an identity asks for. Byte by byte: a name that only reads like another is another.
+pub(crate) fn claims(test: &ClaimTest, claims: Json<'_>) -> bool {
+    let is_one = |value: Json<'_>| match value {
+        Json::Text(shown) => test.any.iter().any(|one| **one == *shown),
+        _ => false,
+    };
+    let mut found = false;
+    let mut look = |value: Json<'_>, _: &mut Work| {
+        found = match value {
+            Json::List(list) => (0..list.count()).filter_map(|at| list.at(at)).any(is_one),
+            one => is_one(one),
+        };
+        Ok(if found {
+            Go::Break(())
+        } else {
+            Go::Continue(())
+        })
+    };
+    let segments = &test.claim.0.segments;
+    follow(segments, claims, &mut Work::default(), &mut look).is_ok() && found
 }

@@ -73,6 +73,7 @@ fn nanoseconds(count: usize) -> Result<f64> {
             workload: None,
             user: Some("u0"),
             fetching: false,
+            token: None,
         },
         action: Action::Mcp {
             server: "s0",

@@ -226,6 +226,7 @@ fn actor(stages: &Stages, told: &Told) -> Option<Actor> {
         user: told.user.as_deref().map(Arc::from),
         process,
         identity: identity.into(),
+        token: None,
     })
 }
 

@@ -1,0 +1,47 @@
+//! Why a token is refused: for the record in full, for the caller without a word about policy.
+
+use thiserror::Error;
+
+/// Why a token that is Exeat's to verify is refused. No variant holds a part of the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum TokenFault {
+    /// More than one `Authorization` header: receivers would choose differently.
+    #[error("more than one Authorization header")]
+    Several,
+    /// Larger than anything that is looked into.
+    #[error("a bearer token of more than 16 KiB")]
+    TooLarge,
+    /// It is a token by its form and cannot be read in one way only.
+    #[error("a token whose {0} cannot be read")]
+    Malformed(&'static str),
+    /// It demands an extension that is not understood (RFC 7515 section 4.1.11).
+    #[error("a token with a critical extension")]
+    Critical,
+    /// Its type is one of a token for something else.
+    #[error("a token that is not for access")]
+    Type,
+    /// Policy names the issuer, and the configuration has no keys for it.
+    #[error("a token of an issuer that `issuers` does not configure")]
+    Unconfigured,
+    /// None of the issuer's keys has its key id, or one of that algorithm.
+    #[error("a token by a key that its issuer does not publish")]
+    UnknownKey,
+    /// The key is for another algorithm than the token names.
+    #[error("a token by another algorithm than its key is for")]
+    Algorithm,
+    /// The signature is not the key's.
+    #[error("a token with a wrong signature")]
+    Signature,
+    /// Its time is over.
+    #[error("a token that has expired")]
+    Expired,
+    /// Its time has not begun.
+    #[error("a token that is not valid yet")]
+    Early,
+    /// It is for another audience.
+    #[error("a token for another audience")]
+    Audience,
+    /// It lacks what a token must claim, or claims it in another type.
+    #[error("a token whose claim `{0}` is missing or malformed")]
+    Claim(&'static str),
+}

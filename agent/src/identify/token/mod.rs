@@ -1,0 +1,223 @@
+//! Who calls, by the token of the request: read strictly, verified by its issuer's keys on every request.
+
+mod fault;
+mod keys;
+mod parse;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use exeat_policy::{Json, PolicySet, Token};
+use hyper::header::{AUTHORIZATION, HeaderMap};
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Validation, decode};
+use serde::de::IgnoredAny;
+
+pub use self::fault::TokenFault;
+use self::keys::Keys;
+pub use self::keys::KeysFault;
+use self::parse::Unverified;
+use crate::config;
+use crate::decode::json::{Number, Object, Value};
+
+/// A token whose signature, issuer, audience and time are verified.
+pub struct Verified {
+    issuer: Arc<str>,
+    subject: String,
+    claims: Object,
+}
+
+// Claims say who people are.
+impl std::fmt::Debug for Verified {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verified")
+            .field("issuer", &self.issuer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Verified {
+    /// Whether its time is over at `now`, counted from 1970: for what waited since it was verified. No leeway is given,
+    /// and one that does not say is over.
+    pub fn is_over(&self, now: Duration) -> bool {
+        let until = self.claims.get("exp").and_then(Value::as_number);
+        let until = until.and_then(Number::as_f64);
+        let until = until.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        until.is_none_or(|until| until <= now)
+    }
+
+    /// The form that policy judges.
+    pub fn judged(&self) -> Token<'_> {
+        Token {
+            issuer: &self.issuer,
+            subject: &self.subject,
+            claims: Json::Map(&self.claims),
+        }
+    }
+}
+
+/// An issuer and its keys.
+#[derive(Debug)]
+struct Issuer {
+    name: Arc<str>,
+    /// What is asked of tokens, but for the algorithm.
+    asked: Validation,
+    keys: Keys,
+}
+
+/// The issuers whose tokens are verified.
+#[derive(Debug, Default)]
+pub struct Tokens {
+    issuers: HashMap<Arc<str>, Issuer>,
+}
+
+impl Tokens {
+    /// The configured issuers, each with the text of its key set.
+    ///
+    /// # Errors
+    /// The issuer whose key set cannot be used, and why.
+    pub fn new<'a>(
+        issuers: impl IntoIterator<Item = (&'a config::Issuer, &'a str)>,
+    ) -> Result<Self, (String, KeysFault)> {
+        let built = issuers.into_iter().map(|(issuer, set)| {
+            let keys = Keys::read(set.as_bytes(), &issuer.algorithms)
+                .map_err(|fault| (issuer.issuer.clone(), fault))?;
+            let name: Arc<str> = issuer.issuer.as_str().into();
+            let asked = asked(issuer);
+            Ok((Arc::clone(&name), Issuer { name, asked, keys }))
+        });
+        Ok(Self {
+            issuers: built.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The verified token of a request. `None`: it has none, or one of the upstream's own: a bearer value that is no
+    /// JSON Web Token, or one of an issuer that neither the configuration nor `policy` names.
+    ///
+    /// # Errors
+    /// Whatever is wrong with a token that is not the upstream's own.
+    pub fn look(
+        &self,
+        headers: &HeaderMap,
+        policy: &PolicySet,
+    ) -> Result<Option<Arc<Verified>>, TokenFault> {
+        let mut given = headers.get_all(AUTHORIZATION).iter();
+        let Some(value) = given.next() else {
+            return Ok(None);
+        };
+        if self.issuers.is_empty() && !policy.names_issuers() {
+            return Ok(None);
+        }
+        if given.next().is_some() {
+            return Err(TokenFault::Several);
+        }
+        let Some(text) = bearer(value.as_bytes()) else {
+            return Ok(None);
+        };
+        let Some(token) = parse::read(&text)? else {
+            return Ok(None);
+        };
+        let Some(named) = token.issuer()? else {
+            return Ok(None);
+        };
+        match self.issuers.get(named) {
+            Some(issuer) => issuer.verify(&text, token).map(Arc::new).map(Some),
+            None if policy.names_issuer(named) => Err(TokenFault::Unconfigured),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The value of a header of the scheme `Bearer`, whose name knows no case (RFC 9110 section 11.1). What stands
+/// between them, and bytes that are no text, hide no value from the verification.
+fn bearer(value: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(value);
+    let (scheme, rest) = text.trim().split_at_checked("bearer".len())?;
+    if !scheme.eq_ignore_ascii_case("bearer") || rest.starts_with(is_token68) {
+        return None;
+    }
+    Some(
+        rest.trim_start_matches(|letter| !is_token68(letter))
+            .to_owned(),
+    )
+}
+
+/// Whether a letter is one of a bearer value (RFC 9110 section 11.2).
+fn is_token68(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || "-._~+/=".contains(letter)
+}
+
+fn asked(issuer: &config::Issuer) -> Validation {
+    let mut asked = Validation {
+        algorithms: Vec::new(),
+        leeway: issuer.leeway.as_secs(),
+        validate_nbf: true,
+        ..Validation::default()
+    };
+    asked.set_issuer(&[&issuer.issuer]);
+    asked.set_audience(&issuer.audience);
+    asked.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+    asked
+}
+
+impl Issuer {
+    fn verify(&self, text: &str, token: Unverified) -> Result<Verified, TokenFault> {
+        self.check(text, &token)?;
+        Ok(Verified {
+            issuer: Arc::clone(&self.name),
+            subject: token.subject()?.to_owned(),
+            claims: token.claims,
+        })
+    }
+
+    /// Whether one of the keys that the token may mean signed it, and all holds that is asked of it.
+    fn check(&self, text: &str, token: &Unverified) -> Result<(), TokenFault> {
+        let header = token.header()?;
+        let mut wrong = TokenFault::UnknownKey;
+        for key in self.keys.meant(header.key_id) {
+            if key.algorithm.name() != header.algorithm {
+                wrong = TokenFault::Algorithm;
+                continue;
+            }
+            let mut asked = self.asked.clone();
+            asked.algorithms = vec![key.algorithm.into()];
+            match decode::<IgnoredAny>(text, &key.material, &asked) {
+                Ok(_) => return Ok(()),
+                Err(error) => wrong = fault(error.kind()),
+            }
+            // Another key can mend nothing else.
+            if wrong != TokenFault::Signature {
+                break;
+            }
+        }
+        Err(wrong)
+    }
+}
+
+fn fault(kind: &ErrorKind) -> TokenFault {
+    match kind {
+        ErrorKind::ExpiredSignature => TokenFault::Expired,
+        ErrorKind::ImmatureSignature => TokenFault::Early,
+        ErrorKind::InvalidAudience => TokenFault::Audience,
+        ErrorKind::InvalidIssuer => TokenFault::Claim("iss"),
+        ErrorKind::InvalidAlgorithm | ErrorKind::UnsupportedAlgorithm => TokenFault::Algorithm,
+        ErrorKind::MissingRequiredClaim(claim) | ErrorKind::InvalidClaimFormat(claim) => {
+            TokenFault::Claim(match claim.as_str() {
+                "exp" => "exp",
+                "nbf" => "nbf",
+                "aud" => "aud",
+                "sub" => "sub",
+                _ => "iss",
+            })
+        }
+        ErrorKind::Base64(_)
+        | ErrorKind::Json(_)
+        | ErrorKind::Utf8(_)
+        | ErrorKind::InvalidToken => TokenFault::Malformed("form"),
+        // Whatever else the library finds, the signature is not shown to be the key's.
+        _ => TokenFault::Signature,
+    }
+}

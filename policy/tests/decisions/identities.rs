@@ -1,0 +1,164 @@
+//! Who a caller is: by its Unix user, by its token, by both at once.
+
+use exeat_policy::{AsJson as _, Caller, Token, limit_keys};
+
+use crate::arguments::Tree::{self, List, Map, Number, Text};
+use crate::support::{NOW, ask, call, policy, said};
+
+const POLICY: &str = r#"
+servers: { s: { url: "https://s.example/mcp" } }
+identities:
+  agent: { jwt: { issuer: "https://a.example", claims: { appid: 7f3c0a } } }
+  analysts: { jwt: { issuer: "https://a.example", claims: { groups: [analysts, auditors], tenant: t1 } } }
+  nested: { jwt: { issuer: "https://a.example", claims: { /realm/roles: admin, "https://a.example/kind": k } } }
+  anyone: { jwt: { issuer: "https://b.example" } }
+  dave: { user: dave }
+rules:
+  - { id: by-agent, who: [agent], tools: [t1], effect: allow }
+  - { id: by-analysts, who: [analysts], tools: [t2], effect: allow }
+  - { id: by-nested, who: [nested], tools: [t3], effect: allow }
+  - { id: by-anyone, who: [anyone], tools: [t4], effect: allow }
+  - { id: by-dave, who: [dave], tools: [t5], effect: allow }
+  - { id: not-dave, who: [dave], tools: [t6], effect: deny }
+  - { id: all-t6, tools: [t6], effect: allow }
+"#;
+
+fn text(text: &'static str) -> Tree {
+    Text(text)
+}
+
+fn caller<'a>(user: Option<&'a str>, issuer: &'a str, claims: &'a Tree) -> Caller<'a> {
+    Caller {
+        user,
+        token: Some(Token {
+            issuer,
+            subject: "sub",
+            claims: claims.as_json(),
+        }),
+        ..Caller::default()
+    }
+}
+
+#[test]
+fn claims_are_matched_whole_and_byte_by_byte() {
+    let set = policy(POLICY);
+    let one = |claim, value| Map(vec![(claim, value)]);
+    let groups = |groups: Tree| Map(vec![("groups", groups), ("tenant", text("t1"))]);
+    let nested = |roles: Tree| {
+        Map(vec![
+            ("realm", Map(vec![("roles", roles)])),
+            ("https://a.example/kind", text("k")),
+        ])
+    };
+    let a = "https://a.example";
+    let table = [
+        ("t1", a, one("appid", text("7f3c0a")), true),
+        ("t1", a, one("appid", text("7f3c0a ")), false),
+        ("t1", a, one("appid", text("7F3C0A")), false),
+        (
+            "t1",
+            a,
+            one("appid", List(vec![text("x"), text("7f3c0a")])),
+            true,
+        ),
+        (
+            "t1",
+            a,
+            one("appid", List(vec![List(vec![text("7f3c0a")])])),
+            false,
+        ),
+        ("t1", a, one("appid", Number("7")), false),
+        ("t1", a, one("appid", one("7f3c0a", text("7f3c0a"))), false),
+        ("t1", a, one("azp", text("7f3c0a")), false),
+        (
+            "t1",
+            "https://b.example",
+            one("appid", text("7f3c0a")),
+            false,
+        ),
+        (
+            "t1",
+            "https://a.example/",
+            one("appid", text("7f3c0a")),
+            false,
+        ),
+        ("t2", a, groups(text("auditors")), true),
+        ("t2", a, groups(List(vec![text("analysts")])), true),
+        ("t2", a, groups(List(vec![text("analyst")])), false),
+        ("t2", a, one("groups", text("analysts")), false),
+        (
+            "t3",
+            a,
+            nested(List(vec![text("user"), text("admin")])),
+            true,
+        ),
+        ("t3", a, one("realm", text("admin")), false),
+        ("t3", a, one("/realm/roles", text("admin")), false),
+        ("t4", "https://b.example", Map(vec![]), true),
+        ("t4", a, Map(vec![]), false),
+        // A token adds no Unix user, whatever it claims.
+        ("t5", a, one("user", text("dave")), false),
+    ];
+    for (tool, issuer, claims, allowed) in table {
+        let told = said(&ask(&set, caller(None, issuer, &claims), call("s", tool)));
+        assert_eq!(
+            told.starts_with("allow"),
+            allowed,
+            "{tool} {issuer} {claims:?}: {told}"
+        );
+    }
+}
+
+#[test]
+fn a_caller_is_everything_that_is_attested() {
+    let set = policy(POLICY);
+    let claims = Map(vec![("appid", text("7f3c0a"))]);
+    let both = caller(Some("dave"), "https://a.example", &claims);
+    for tool in ["t1", "t5"] {
+        let verdict = ask(&set, both, call("s", tool));
+        assert!(said(&verdict).starts_with("allow"), "{tool}");
+        assert_eq!(
+            verdict
+                .identities
+                .iter()
+                .map(|name| &**name)
+                .collect::<Vec<_>>(),
+            ["agent", "dave"]
+        );
+    }
+    // A token lifts nothing that holds of its bearer's user.
+    let told = said(&ask(&set, both, call("s", "t6")));
+    assert_eq!(told, "deny: a rule denies it (not-dave)");
+}
+
+#[test]
+fn a_tokens_subject_is_counted_by_its_issuer() {
+    let set = policy(&format!(
+        "{POLICY}limits: [{{ per: [identity], rate: 60/min }}]\n"
+    ));
+    let claims = Map(vec![("appid", text("7f3c0a"))]);
+    let key = |caller| {
+        let request = exeat_policy::Request {
+            caller,
+            action: call("s", "t1"),
+            now: NOW,
+            counts: &[],
+        };
+        limit_keys(&set, &request).remove(0).key
+    };
+    let of = |user, issuer, subject| {
+        let mut caller = caller(user, issuer, &claims);
+        if let Some(token) = &mut caller.token {
+            token.subject = subject;
+        }
+        key(caller)
+    };
+    let a = of(None, "https://a.example", "x");
+    assert_eq!(a, of(Some("dave"), "https://a.example", "x"));
+    assert_ne!(a, of(None, "https://a.example", "y"));
+    assert_ne!(a, of(None, "https://b.example", "x"));
+    assert_ne!(
+        of(None, "a", "b subject=1:c"),
+        of(None, "a subject=1:b", "c")
+    );
+}

@@ -1,0 +1,259 @@
+//! Callers that are known by their tokens: two issuers side by side, and everything that is wrong with a token.
+
+use std::fs;
+use std::process::Command;
+
+use exeat_tests::Lab;
+use exeat_tests::wait::wait_until;
+use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData as _, SigningKey as _};
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::{Value, json};
+
+use crate::place::LIMIT;
+use crate::serving::{Serving, Told, curl, user};
+
+const URL: &str = "http://127.0.0.1:3001/mcp";
+const A: &str = "https://a.example";
+const B: &str = "https://b.example";
+const IDENTITIES: &str = "identities: {
+  research-agent: { jwt: { issuer: \"https://a.example\", claims: { appid: 7f3c0a } } },
+  analysts: { jwt: { issuer: \"https://b.example\", claims: { groups: analysts } } },";
+const RULES: &str = "
+  { id: by-agent, who: [research-agent], servers: [notes], tools: [work, counted], effect: allow },
+  { id: by-staff, who: [staff], servers: [notes], effect: allow }";
+const MORE: &str =
+    "roles: { reader: { members: [analysts], grants: [{ servers: [notes], tools: [work, counted] }] } }
+limits: [{ per: [identity], tools: [counted], calls: 1 }]
+";
+
+/// An issuer with one key.
+struct Issuer {
+    name: &'static str,
+    key: KeyPair,
+}
+
+impl Issuer {
+    fn new(name: &'static str) -> Self {
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        Self { name, key }
+    }
+
+    /// The setting that names it, its key set in a file.
+    fn setting(&self, lab: &Lab, file: &str) -> String {
+        let path = lab.directory().join(file);
+        let x = url(self.key.der_bytes());
+        let key = json!({ "kty": "OKP", "crv": "Ed25519", "kid": file, "x": x });
+        fs::write(&path, json!({ "keys": [key] }).to_string()).unwrap();
+        let (name, path) = (self.name, path.display());
+        format!("  - {{ issuer: \"{name}\", audience: mcp, jwks: {{ file: {path} }} }}\n")
+    }
+
+    /// A token of this key under the key id `file`, good for `seconds`.
+    fn token(&self, issuer: &str, file: &str, seconds: i64, claims: Value) -> String {
+        let exp = clock_gettime(ClockId::Realtime).tv_sec + seconds;
+        let mut all = json!({ "iss": issuer, "aud": "mcp", "sub": "somebody", "exp": exp });
+        for (name, value) in claims.as_object().unwrap() {
+            all[name] = value.clone();
+        }
+        let header = json!({ "alg": "EdDSA", "kid": file }).to_string();
+        let message = format!(
+            "{}.{}",
+            url(header.as_bytes()),
+            url(all.to_string().as_bytes())
+        );
+        let signature = self.key.sign(message.as_bytes()).unwrap();
+        format!("{message}.{}", url(&signature))
+    }
+}
+
+/// Base64 for URLs, without padding.
+fn url(bytes: &[u8]) -> String {
+    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::new();
+    for group in bytes.chunks(3) {
+        let mut word = [0_u8; 4];
+        word[1..=group.len()].copy_from_slice(group);
+        let word = u32::from_be_bytes(word);
+        for shift in [18, 12, 6, 0].iter().take(group.len() + 1) {
+            let digit = usize::try_from(word >> shift & 63).unwrap();
+            text.push(char::from(LETTERS[digit]));
+        }
+    }
+    text
+}
+
+/// A call of `tool` with these `Authorization` headers.
+async fn ask(launcher: Command, tool: &str, authorizations: &[&str]) -> Told {
+    let params = json!({ "name": tool, "arguments": {} });
+    let message = json!({ "jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params });
+    let text = message.to_string();
+    let headers: Vec<String> = authorizations
+        .iter()
+        .map(|value| format!("authorization: {value}"))
+        .collect();
+    let mut arguments = vec![
+        "--include",
+        "--header",
+        "content-type: application/json",
+        "--header",
+        "accept: application/json, text/event-stream",
+        "--data",
+        &text,
+    ];
+    for header in &headers {
+        arguments.extend(["--header", header]);
+    }
+    arguments.push(URL);
+    curl(launcher, &arguments).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_of_two_issuers_are_verified_decided_and_recorded() {
+    let lab = Lab::new().unwrap();
+    let mut serving = Serving::new(&lab);
+    let (a, b) = (Issuer::new(A), Issuer::new(B));
+    let settings = format!("issuers:\n{}{}", a.setting(&lab, "a"), b.setting(&lab, "b"));
+    let policy = serving.policy("127.0.0.1:3001", RULES, "") + MORE;
+    let policy = policy.replace("identities: {", IDENTITIES);
+    let daemon = lab.daemon_with(&policy, &settings).await.unwrap();
+    serving.start(&lab, "127.0.0.1", 3001).await;
+    let as_user = async |name: &str, tool: &str, token: &str| {
+        ask(user(&lab, name), tool, &[&format!("Bearer {token}")]).await
+    };
+
+    // The user alone may nothing; with the agent's token it may what the agent may.
+    let agent = a.token(A, "a", 300, json!({ "appid": "7f3c0a" }));
+    let analyst = b.token(
+        B,
+        "b",
+        300,
+        json!({ "groups": ["x", "analysts"], "sub": "ann" }),
+    );
+    assert_eq!(ask(user(&lab, "bin"), "work", &[]).await.status, "403");
+    let answer = as_user("bin", "work", &agent).await;
+    assert!(answer.body.contains("result"), "{answer:?}");
+    let answer = as_user("bin", "work", &analyst).await;
+    assert!(answer.body.contains("result"), "{answer:?}");
+    assert_eq!(
+        serving.requests(),
+        ["POST tools/call authorized", "POST tools/call authorized"]
+    );
+    let of = async |subject: &str| {
+        let by = |record: &Value| record["identity"]["subject"] == subject;
+        daemon.record("a call by token", by).await.unwrap()
+    };
+    let called = of("somebody").await;
+    assert_eq!(called["identity"]["name"], "research-agent", "{called}");
+    assert_eq!(called["identity"]["verified_by"], "jwt", "{called}");
+    assert_eq!(called["identity"]["issuer"], A, "{called}");
+    assert_eq!(called["identity"]["user"], "bin", "{called}");
+    assert_eq!(called["decision"]["rule"], "by-agent", "{called}");
+    let called = of("ann").await;
+    assert_eq!(called["identity"]["name"], "analysts", "{called}");
+    assert_eq!(called["identity"]["roles"], json!(["reader"]), "{called}");
+
+    // Each subject has its own count, and neither is its user's.
+    for token in [&agent, &analyst] {
+        let first = as_user("bin", "counted", token).await;
+        assert!(first.body.contains("result"), "{first:?}");
+        let second = as_user("bin", "counted", token).await;
+        assert!(second.body.contains("limit_reached"), "{second:?}");
+    }
+
+    // A good token of nobody whom policy knows is not enough.
+    let nobody = a.token(A, "a", 300, json!({ "appid": "other" }));
+    assert_eq!(as_user("bin", "work", &nobody).await.status, "403");
+
+    // What is wrong with a token is a refusal, even of what its bearer may without one.
+    let reached = serving.requests().len();
+    let expired = a.token(A, "a", -60, json!({ "appid": "7f3c0a" }));
+    let forged = b.token(A, "a", 300, json!({ "appid": "7f3c0a" }));
+    let elsewhere = a.token(A, "a", 300, json!({ "aud": "other", "appid": "7f3c0a" }));
+    let confused = a.token(B, "a", 300, json!({ "groups": "analysts" }));
+    for (token, why) in [
+        (&expired, "a token that has expired"),
+        (&forged, "a token with a wrong signature"),
+        (&elsewhere, "a token for another audience"),
+        (
+            &confused,
+            "a token by a key that its issuer does not publish",
+        ),
+    ] {
+        for name in ["bin", "root"] {
+            let answer = as_user(name, "work", token).await;
+            assert_eq!(answer.status, "401", "{why}: {answer:?}");
+            let challenge = "www-authenticate: Bearer error=\"invalid_token\"";
+            assert!(answer.body.contains(challenge), "{answer:?}");
+            assert!(
+                answer.body.contains(r#""code":"invalid_token""#),
+                "{answer:?}"
+            );
+        }
+        let refused = daemon
+            .record(why, |record| record["decision"]["reason"] == why)
+            .await
+            .unwrap();
+        assert_eq!(refused["decision"]["effect"], "deny", "{refused}");
+        assert_eq!(refused["identity"]["verified_by"], "kernel", "{refused}");
+    }
+    let bearer = format!("Bearer {agent}");
+    let twice = ask(user(&lab, "bin"), "work", &[&bearer, &bearer]).await;
+    assert_eq!(twice.status, "401", "{twice:?}");
+    assert_eq!(serving.requests().len(), reached);
+
+    // A bearer value that is no token is the server's own.
+    let own = as_user("root", "work", "gho_0123456789").await;
+    assert!(own.body.contains("result"), "{own:?}");
+    let last = serving.requests().last().cloned();
+    assert_eq!(last.as_deref(), Some("POST tools/call authorized"));
+
+    // Where policy says so, the server does not get it.
+    let strips = policy.replace("listen:", "authorization: strip\n    listen:");
+    daemon.replace_policy(&strips).unwrap();
+    let mut stripped = false;
+    for _ in 0..100 {
+        let answer = as_user("bin", "work", &agent).await;
+        assert!(answer.body.contains("result"), "{answer:?}");
+        stripped = serving
+            .requests()
+            .last()
+            .is_some_and(|line| line == "POST tools/call");
+        if stripped {
+            break;
+        }
+    }
+    assert!(stripped, "{:?}", serving.requests());
+
+    // No part of any token is in the log.
+    let secret = |token: &str| token.rsplit('.').next().unwrap().to_owned();
+    let records = serde_json::to_string(&daemon.audit().unwrap()).unwrap();
+    for token in [&agent, &analyst, &expired, &forged, &elsewhere, &confused] {
+        assert!(!records.contains(&secret(token)) && !daemon.log().contains(&secret(token)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_issuer_without_keys_refuses() {
+    let lab = Lab::new().unwrap();
+    let mut serving = Serving::new(&lab);
+    let a = Issuer::new(A);
+    let policy = serving.policy("127.0.0.1:3001", RULES, "") + MORE;
+    let daemon = lab
+        .daemon(&policy.replace("identities: {", IDENTITIES))
+        .await
+        .unwrap();
+    serving.start(&lab, "127.0.0.1", 3001).await;
+    let token = a.token(A, "a", 300, json!({ "appid": "7f3c0a" }));
+    let answer = ask(user(&lab, "root"), "work", &[&format!("Bearer {token}")]).await;
+    assert_eq!(answer.status, "401", "{answer:?}");
+    let why = "a token of an issuer that `issuers` does not configure";
+    wait_until("the refusal's record", LIMIT, || {
+        let records = daemon.audit().unwrap();
+        records
+            .iter()
+            .any(|record| record["decision"]["reason"] == why)
+    })
+    .await
+    .unwrap();
+    assert_eq!(serving.requests(), [""; 0]);
+}
