@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use self::build::Built;
 use crate::audit::{AuditUnavailable, Finished, StartError};
 use crate::channel::{ChannelError, GateEnd, ToGate, ToSupervisor};
-use crate::flow::{Stages, serve_connection, serve_datagrams};
+use crate::flow::{Stages, serve_connection, serve_datagrams, serve_keys};
 use crate::identify::token::KeysFault;
 use crate::resolve::SettingsFault;
 use crate::tls::leaf::LeafFault;
@@ -126,6 +126,13 @@ async fn run() -> Result<(), GateError> {
     }
     for socket in datagrams {
         let serving = serve_datagrams(Arc::clone(&stages), Arc::new(socket));
+        let stopping = stages.stopping.clone();
+        stages
+            .tasks
+            .spawn(async move { stopping.run_until_cancelled(serving).await });
+    }
+    for supply in stages.tokens.supplies() {
+        let serving = serve_keys(Arc::clone(&stages), Arc::clone(supply));
         let stopping = stages.stopping.clone();
         stages
             .tasks
