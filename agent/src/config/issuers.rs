@@ -127,7 +127,7 @@ fn issuer(reader: &mut Reader, node: &Node) -> Option<Issuer> {
     let day = 24 * 60 * MINUTE;
     let refresh = duration(reader, fields, "refresh", SECOND..=day).unwrap_or(REFRESH);
     let max_age = duration(reader, fields, "max_age", SECOND..=30 * day);
-    let max_age = max_age.unwrap_or(MAX_AGE.max(refresh));
+    let max_age = max_age.unwrap_or_else(|| MAX_AGE.max(refresh));
     fetched_alone(reader, fields, jwks.as_ref());
     if max_age < refresh
         && let Some(node) = fields.get("max_age")

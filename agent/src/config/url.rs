@@ -106,7 +106,7 @@ impl HttpsUrl {
         }
     }
 
-    /// Where an issuer of this URL says where its keys are: OpenID Connect Discovery 1.0 section 4.1, then RFC 8414
+    /// Where an issuer of this URL says where its keys are: `OpenID` Connect Discovery 1.0 section 4.1, then RFC 8414
     /// section 3.1. `None`: no issuer's URL has a query.
     pub fn metadata(&self) -> Option<[Self; 2]> {
         if self.text.contains('?') {

@@ -42,7 +42,7 @@ enum FetchFault {
     Unrecorded(#[from] AuditUnavailable),
     /// No connection.
     #[error("opening a connection to `{0}`")]
-    Open(HttpsUrl, #[source] OpenFault),
+    Open(HttpsUrl, #[source] Box<OpenFault>),
     /// HTTP failed.
     #[error("asking for `{0}`")]
     Ask(HttpsUrl, #[source] hyper::Error),
@@ -71,13 +71,15 @@ enum FetchFault {
 
 /// Keeps the keys of one issuer fresh, until the gate stops.
 pub async fn serve_keys(stages: Arc<Stages>, supply: Arc<Supply>) {
-    loop {
-        supply.due().await;
-        match fetch(&stages, &supply).await {
-            Ok(keys) => {
+    let stopping = &stages.stopping;
+    while stopping.run_until_cancelled(supply.due()).await.is_some() {
+        let fetching = Box::pin(fetch(&stages, &supply));
+        match stopping.run_until_cancelled(fetching).await {
+            None => return,
+            Some(Ok(keys)) => {
                 supply.settle(Ok(keys));
             }
-            Err(fault) => {
+            Some(Err(fault)) => {
                 let fault = Unavailable(Arc::clone(&supply.issuer), fault);
                 let text = Text::error(&fault).to_string();
                 if supply.settle(Err(text)) {
@@ -180,7 +182,7 @@ impl Getting<'_> {
             let opened = self.stages.ways.tls(permit, &intended, to, &[Alpn::Http1]);
             let (mut sender, _alpn) = opened
                 .await
-                .map_err(|fault| FetchFault::Open(url.clone(), fault))?;
+                .map_err(|fault| FetchFault::Open(url.clone(), Box::new(fault)))?;
             sender.ready().await.map_err(asking)?;
             sender.send(intended, request).await.map_err(asking)?
         };
@@ -221,7 +223,7 @@ fn located(metadata: &[u8], issuer: &str, at: HttpsUrl) -> Result<HttpsUrl, Fetc
         return Err(FetchFault::Metadata(at, "it is not JSON in one reading"));
     };
     let text = |name: &str| metadata.get(name).and_then(Value::as_str);
-    // Or another issuer's keys would verify this one's tokens (OpenID Connect Discovery 1.0 section 4.3).
+    // Or another issuer's keys would verify this one's tokens (`OpenID` Connect Discovery 1.0 section 4.3).
     if text("issuer") != Some(issuer) {
         return Err(FetchFault::Metadata(at, "`issuer` in it is another"));
     }

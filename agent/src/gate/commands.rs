@@ -132,13 +132,7 @@ async fn reply(
                 .await?;
             responder.done().await
         }
-        // What is to be said of this machine, the client sees itself; the daemon adds what runs.
-        Command::Doctor => {
-            for issuer in issuers(stages) {
-                responder.reply(Reply::Check(issuer.check())).await?;
-            }
-            responder.done().await
-        }
+        Command::Doctor => doctor(stages, responder).await,
         Command::Run(_)
         | Command::Reload
         | Command::Canary
@@ -149,6 +143,14 @@ async fn reply(
                 .await
         }
     }
+}
+
+/// What is to be said of this machine, the client sees itself; the daemon adds what runs.
+async fn doctor(stages: &Stages, mut responder: Responder) -> Result<(), ControlError> {
+    for issuer in issuers(stages) {
+        responder.reply(Reply::Check(issuer.check())).await?;
+    }
+    responder.done().await
 }
 
 async fn explained(

@@ -132,11 +132,9 @@ async fn run() -> Result<(), GateError> {
             .spawn(async move { stopping.run_until_cancelled(serving).await });
     }
     for supply in stages.tokens.supplies() {
-        let serving = serve_keys(Arc::clone(&stages), Arc::clone(supply));
-        let stopping = stages.stopping.clone();
         stages
             .tasks
-            .spawn(async move { stopping.run_until_cancelled(serving).await });
+            .spawn(serve_keys(Arc::clone(&stages), Arc::clone(supply)));
     }
     let pulse = kernel::pulse(Arc::clone(&stages), Arc::clone(&channel), config);
     let pulse = tokio::spawn(pulse);

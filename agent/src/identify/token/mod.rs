@@ -2,6 +2,8 @@
 
 mod fault;
 mod keys;
+#[cfg(any(test, fuzzing))]
+pub mod oracle;
 mod parse;
 mod supply;
 #[cfg(test)]

@@ -18,9 +18,9 @@ use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{KeysFault, TokenFault, Tokens, Verified};
+use super::{KeysFault, TokenFault, Tokens, Verified, oracle};
 use crate::config::{Issuer, KeySource, TokenAlgorithm};
-use crate::decode::base64;
+use crate::decode::{base64, corpus};
 use crate::telemetry::clock;
 
 const A: &str = "https://a.example";
@@ -417,6 +417,16 @@ fn what_is_opaque_and_what_is_not() {
         !shown.contains("appid") && !shown.contains(&good),
         "{shown}"
     );
+}
+
+#[test]
+fn the_corpus_of_tokens_and_keys() {
+    corpus::run("token", oracle::token);
+    corpus::run("keys", oracle::keys);
+    let (a, b) = sets();
+    oracle::keys(a.to_string().as_bytes());
+    oracle::keys(b.to_string().as_bytes());
+    oracle::token(ours("RS256", "rs", &claims(A)).as_bytes());
 }
 
 #[test]
