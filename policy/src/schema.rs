@@ -70,8 +70,6 @@ fn server() -> Value {
         ],
         &["command"],
     );
-    let class = words(&tables::CLASSES);
-    let tool = json!({ "anyOf": [class, object(&tables::TOOL, &[("class", class)], &["class"])] });
     let mut server = object(
         &tables::SERVER,
         &[
@@ -89,7 +87,7 @@ fn server() -> Value {
             ("egress", list(item_ref("egress"))),
             (
                 "tools",
-                json!({ "type": "object", "additionalProperties": tool }),
+                json!({ "type": "object", "additionalProperties": tool() }),
             ),
             ("authorization", words(&tables::AUTHORIZATION)),
             ("mode", words(&tables::MODES)),
@@ -104,6 +102,23 @@ fn server() -> Value {
         );
     }
     server
+}
+
+fn tool() -> Value {
+    let class = words(&tables::CLASSES);
+    let dry_run = object(
+        &tables::DRY_RUN,
+        &[
+            ("argument", json!({ "type": "string", "pattern": "^/" })),
+            (
+                "value",
+                json!({ "type": ["string", "number", "boolean", "null"] }),
+            ),
+        ],
+        &["argument", "value"],
+    );
+    let keys = [("class", class.clone()), ("dry_run", dry_run)];
+    json!({ "anyOf": [class, object(&tables::TOOL, &keys, &["class"])] })
 }
 
 fn host() -> Value {

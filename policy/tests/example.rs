@@ -119,7 +119,7 @@ servers:
     egress:
       - { host: api.github.com, credential: github-read }
     tools:
-      create_issue: { class: write, dry_run: { argument: /dryRun, value: true }, labels: [x] }
+      create_issue: { class: write, labels: [x] }
     labels: { returns: [untrusted], reads: [private] }
   inventory:
     listen: 127.0.0.1:3001
@@ -157,5 +157,5 @@ fn documented_examples_compile() {
             }
         }
     }
-    assert_eq!(found, 5);
+    assert_eq!(found, 6);
 }

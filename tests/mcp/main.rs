@@ -15,6 +15,8 @@ mod bounds;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod effects;
+#[cfg(test)]
 mod headers;
 #[cfg(test)]
 mod refusals;
@@ -32,6 +34,8 @@ mod stdio_faults;
 mod stdio_leaks;
 #[cfg(test)]
 mod stdio_real;
+#[cfg(test)]
+mod stdio_suite;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]

@@ -17,14 +17,19 @@ use crate::world::LIMIT;
 const NOBODY: u32 = 65534;
 
 /// A server, and a call whose answer does not change from run to run.
-struct Row {
-    name: &'static str,
-    server: Invocation,
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) server: Invocation,
     tool: &'static str,
     arguments: Value,
 }
 
-fn row(name: &'static str, server: Invocation, tool: &'static str, arguments: Value) -> Row {
+pub(crate) fn row(
+    name: &'static str,
+    server: Invocation,
+    tool: &'static str,
+    arguments: Value,
+) -> Row {
     Row {
         name,
         server,
@@ -33,7 +38,7 @@ fn row(name: &'static str, server: Invocation, tool: &'static str, arguments: Va
     }
 }
 
-fn policy(rows: &[Row]) -> String {
+pub(crate) fn policy(rows: &[Row]) -> String {
     let server = |row: &Row| {
         let texts = |values: Vec<String>| serde_json::to_string(&values).unwrap();
         let arguments = row.server.arguments.iter();
@@ -59,7 +64,7 @@ fn policy(rows: &[Row]) -> String {
 }
 
 /// The command that starts a server without Exeat, as the user that it has with it.
-fn bare(server: &Invocation) -> Vec<String> {
+pub(crate) fn bare(server: &Invocation) -> Vec<String> {
     let mut command: Vec<String> = [
         "/usr/bin/setpriv",
         "--reuid=65534",
@@ -78,7 +83,7 @@ fn bare(server: &Invocation) -> Vec<String> {
     command
 }
 
-fn through(lab: &Lab, name: &str) -> Vec<String> {
+pub(crate) fn through(lab: &Lab, name: &str) -> Vec<String> {
     let config = lab.directory().join("exeat.yaml");
     vec![
         binary().unwrap().display().to_string(),

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod counters;
+mod dry_run;
 mod permit;
 mod severed;
 
@@ -17,6 +18,7 @@ use exeat_policy::{
 use tokio_util::sync::CancellationToken;
 
 use self::counters::Counters;
+pub use self::dry_run::Rehearsal;
 use self::permit::Judged;
 pub use self::permit::{Connect, Exchange, Message, Permit, Refused, Resolve, Run};
 use self::severed::Severed;
@@ -29,8 +31,8 @@ use crate::telemetry::clock;
 
 /// Why what a rule wants approved is refused.
 const NEEDS_APPROVAL: &str = "needs an approval, which this version cannot give";
-/// Why what a rule wants run dry is refused.
-const DRY_RUN: &str = "is to be run dry, which this version cannot do";
+/// Why what a rule wants run dry does not pass as it is.
+const DRY_RUN: &str = "is run dry";
 
 /// Why the gate itself asks an issuer for its keys.
 const KEYS: &str = "the configuration names the issuer";
@@ -355,14 +357,14 @@ impl Decider {
         let verdict = evaluate(&state.set, &request);
         let effect = verdict.effect;
         let judged = state.judged(verdict);
+        // What its tool is told to run dry reaches the server, and counts.
+        let reaches = effect == Effect::Allow || judged.dry_run.is_some();
+        if let Some(held) = held.filter(|_| reaches) {
+            held.charge();
+        }
         match effect {
-            Effect::Allow => {
-                if let Some(held) = held {
-                    held.charge();
-                }
-                Ok(Permit::new(judged))
-            }
-            // Nothing here can wait for a person or answer in a server's place, so neither is let through.
+            Effect::Allow => Ok(Permit::new(judged)),
+            // Not as it is: a dry run passes changed (`Refused::rehearse`), and nothing here waits for a person.
             Effect::Deny | Effect::Approve | Effect::DryRun => Err(Refused::new(judged)),
         }
     }
@@ -404,6 +406,7 @@ impl InForce {
             identities: Vec::new(),
             class: None,
             egress: None,
+            dry_run: None,
             retry_after: None,
         })
     }
@@ -418,6 +421,7 @@ impl InForce {
             identities,
             class,
             egress,
+            dry_run,
             retry_after,
         } = verdict;
         let decision = Decision {
@@ -444,6 +448,7 @@ impl InForce {
             egress,
             class,
             identities,
+            dry_run,
             retry_after,
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use exeat_policy::{ClassSet, Egress, Reason};
+use exeat_policy::{ClassSet, DryRun, Egress, Reason};
 
 use crate::audit::record::{Decision, Mode};
 
@@ -26,14 +26,14 @@ pub struct Run;
 /// Proof that policy allowed one thing, once. Not `Clone`; whatever forwards takes it by value.
 #[must_use = "a permit that is not used was asked for in vain"]
 pub struct Permit<A> {
-    judged: Judged,
+    pub(super) judged: Judged,
     about: std::marker::PhantomData<A>,
 }
 
 /// Proof that policy refused.
 #[must_use = "a refusal has to be answered and recorded"]
 pub struct Refused {
-    judged: Box<Judged>,
+    pub(super) judged: Box<Judged>,
 }
 
 /// What both hold.
@@ -43,6 +43,7 @@ pub(super) struct Judged {
     pub(super) egress: Option<Egress>,
     pub(super) class: Option<ClassSet>,
     pub(super) identities: Vec<Arc<str>>,
+    pub(super) dry_run: Option<Arc<DryRun>>,
     pub(super) retry_after: Option<u64>,
 }
 

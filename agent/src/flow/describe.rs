@@ -80,6 +80,12 @@ impl Why for &'static str {
     }
 }
 
+impl Why for Text {
+    fn text(&self) -> Text {
+        self.clone()
+    }
+}
+
 impl<E: Error> Why for &E {
     fn text(&self) -> Text {
         Text::error(self)

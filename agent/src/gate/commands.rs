@@ -328,8 +328,8 @@ fn shown(stages: &Stages, set: &PolicySet, server: &Registered, whole: bool) -> 
             Vec::new()
         },
         tools: if whole {
-            let row = |(glob, class): &(exeat_policy::Glob, exeat_policy::Class)| {
-                (glob.to_string(), class.to_string())
+            let row = |(glob, tool): &(exeat_policy::Glob, exeat_policy::Tool)| {
+                (glob.to_string(), tool.class.to_string())
             };
             server.tools.iter().map(row).collect()
         } else {

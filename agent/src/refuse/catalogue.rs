@@ -15,7 +15,7 @@ pub enum Refusal<'a> {
     Denied,
     /// An administrator has disconnected the server.
     Disconnected,
-    /// Policy wants it run dry, which cannot be done.
+    /// Policy wants it run dry, which no tool call in a message of its own is.
     DryRun,
     /// A header that repeats the body says something else, or is missing.
     HeaderMismatch,
@@ -147,7 +147,7 @@ impl Refusal<'_> {
             Refusal::BodyType => row("unsupported_body", S::UNSUPPORTED_MEDIA_TYPE, S::UNSUPPORTED_MEDIA_TYPE, BODY_TYPE, "the body must be application/json in UTF-8 without content coding"),
             Refusal::Denied => row("denied", S::FORBIDDEN, S::OK, DENIED, "not permitted"),
             Refusal::Disconnected => row("server_disconnected", S::FORBIDDEN, S::OK, DENIED, "this server was disconnected by an administrator: do not retry"),
-            Refusal::DryRun => row("dry_run_unavailable", S::FORBIDDEN, S::OK, DENIED, "is to be run dry, which this version cannot do"),
+            Refusal::DryRun => row("dry_run_unavailable", S::FORBIDDEN, S::OK, DENIED, "is to be run dry, which is done for tool calls that are sent alone, with arguments that leave a place for it"),
             Refusal::HeaderMismatch => row("header_mismatch", S::BAD_REQUEST, S::BAD_REQUEST, HEADER_MISMATCH, "a header disagrees with the message"),
             Refusal::Hidden(subject, _) => match subject {
                 Subject::Method => row("unknown_method", S::FORBIDDEN, S::OK, METHOD_NOT_FOUND, "Method not found"),

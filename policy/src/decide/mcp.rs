@@ -61,10 +61,10 @@ pub(super) fn by_rules(
     };
     let governance = governance(message.method);
     let name = named(message);
-    let classes = (message.method == TOOLS_CALL)
+    let tools = (message.method == TOOLS_CALL)
         .then(|| set.index().tools.get(position(id)))
-        .flatten()
-        .map(|tools| tools.classes(name, message.hints));
+        .flatten();
+    let classes = tools.map(|tools| tools.classes(name, message.hints));
     let question = Question {
         server: id,
         method: Some(message.method),
@@ -86,8 +86,12 @@ pub(super) fn by_rules(
             None => deny(Reason::UnknownMethod),
         },
     );
+    let dry_run = tools
+        .filter(|_| verdict.effect == Effect::DryRun)
+        .and_then(|tools| tools.named(name)?.dry_run.clone());
     let verdict = Verdict {
         class: classes,
+        dry_run,
         ..verdict
     };
     if observes(set, set.server_at(id)) {

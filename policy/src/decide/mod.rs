@@ -178,6 +178,7 @@ fn plain(effect: Effect, reason: Reason) -> Verdict {
         identities: Vec::new(),
         class: None,
         egress: None,
+        dry_run: None,
         retry_after: None,
     }
 }
@@ -200,6 +201,7 @@ fn observed(verdict: Verdict) -> Verdict {
         effect: Effect::Allow,
         mode: Mode::Observe,
         would: Some(would),
+        dry_run: None,
         ..verdict
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::arguments::Unevaluated;
-use crate::model::{ClassSet, Effect, Kind, Mode, Tls, Wire};
+use crate::model::{ClassSet, DryRun, Effect, Kind, Mode, Tls, Wire};
 use crate::path::PathFault;
 
 /// The answer to a request.
@@ -27,6 +27,8 @@ pub struct Verdict {
     pub class: Option<ClassSet>,
     /// How the connection is to be treated, for what goes over the network and is allowed.
     pub egress: Option<Egress>,
+    /// For [`Effect::DryRun`]: the argument by which the tool does nothing, where the register names one.
+    pub dry_run: Option<Arc<DryRun>>,
     /// Milliseconds until the limit that refused lets a call pass again; `None`: not by waiting.
     pub retry_after: Option<u64>,
 }

@@ -1,26 +1,26 @@
-//! The classes of a server's tools.
+//! What the register says of a server's tools.
 
 use super::Map;
 use crate::decide::Hints;
 use crate::glob::Glob;
-use crate::model::{Class, ClassSet};
+use crate::model::{Class, ClassSet, Tool};
 
 /// The `tools` of one server.
 #[derive(Debug)]
 pub(crate) struct ToolTable {
-    exact: Map<Box<str>, Class>,
+    exact: Map<Box<str>, Tool>,
     /// The most specific pattern first.
-    patterns: Vec<(Glob, Class)>,
+    patterns: Vec<(Glob, Tool)>,
 }
 
 impl ToolTable {
-    pub(super) fn new(tools: &[(Glob, Class)]) -> Self {
+    pub(super) fn new(tools: &[(Glob, Tool)]) -> Self {
         let mut exact = Map::default();
         let mut patterns = Vec::new();
-        for (glob, class) in tools {
+        for (glob, tool) in tools {
             match glob.literal() {
-                Some(name) => drop(exact.insert(name.into(), *class)),
-                None => patterns.push((glob.clone(), *class)),
+                Some(name) => drop(exact.insert(name.into(), tool.clone())),
+                None => patterns.push((glob.clone(), tool.clone())),
             }
         }
         // The longest literal beginning, then the longest pattern, then the first written (stable).
@@ -31,16 +31,18 @@ impl ToolTable {
 
     /// The classes of a tool: as the policy says, else as its hints say.
     pub(crate) fn classes(&self, tool: &str, hints: Option<Hints>) -> ClassSet {
-        let named = self.exact.get(tool).copied().or_else(|| {
-            self.patterns
-                .iter()
-                .find(|(glob, _)| glob.matches(tool))
-                .map(|(_, class)| *class)
-        });
-        named.map_or_else(
+        self.named(tool).map_or_else(
             || classify(hints.unwrap_or_default()),
-            |class| ClassSet::of(&[class]),
+            |tool| ClassSet::of(&[tool.class]),
         )
+    }
+
+    /// What the policy says of a tool.
+    pub(crate) fn named(&self, tool: &str) -> Option<&Tool> {
+        self.exact.get(tool).or_else(|| {
+            let of = self.patterns.iter().find(|(glob, _)| glob.matches(tool));
+            of.map(|(_, tool)| tool)
+        })
     }
 }
 
@@ -85,7 +87,13 @@ mod tests {
 
     #[test]
     fn the_most_specific_pattern_names_the_class() {
-        let tool = |pattern: &str, class| (Glob::parse(pattern).unwrap(), class);
+        let tool = |pattern: &str, class| {
+            let tool = Tool {
+                class,
+                dry_run: None,
+            };
+            (Glob::parse(pattern).unwrap(), tool)
+        };
         let table = ToolTable::new(&[
             tool("*", Class::External),
             tool("get_*", Class::Read),

@@ -189,7 +189,7 @@ impl Loader<'_> {
         items.iter().filter_map(|item| self.scalar(item)).collect()
     }
 
-    fn scalar(&mut self, node: &Node) -> Option<Scalar> {
+    pub(super) fn scalar(&mut self, node: &Node) -> Option<Scalar> {
         let Value::Scalar { text, plain } = &node.value else {
             self.reader
                 .expected(node, "a text, a number, `true`, `false` or `null`");

@@ -4,7 +4,8 @@ use super::words::{absolute, check_name, date, sha256, unit, user, variable};
 use super::{Kind, Loader, tables};
 use crate::glob::Glob;
 use crate::model::{
-    Class, EgressRule, Endpoint, EnvValue, Host, Identity, Launch, Matcher, Server, Transport, Url,
+    DryRun, EgressRule, Endpoint, EnvValue, Host, Identity, Launch, Matcher, Pointer, Server, Tool,
+    Transport, Url,
 };
 use crate::name::Name;
 use crate::yaml::{Fields, Node, Span, Value};
@@ -186,24 +187,15 @@ impl Loader<'_> {
         })
     }
 
-    fn tools(&mut self, fields: Fields<'_>) -> Vec<(Glob, Class)> {
+    fn tools(&mut self, fields: Fields<'_>) -> Vec<(Glob, Tool)> {
         let Some(node) = fields.get("tools") else {
             return Vec::new();
         };
         let mut tools = Vec::new();
         for entry in self.reader.entries(node, "`tools`").unwrap_or_default() {
-            let class = match &entry.value.value {
-                Value::Map(_) => self
-                    .reader
-                    .fields(&entry.value, &tables::TOOL)
-                    .and_then(|fields| self.reader.required(fields, "class", "a tool"))
-                    .and_then(|node| self.reader.choice(node, &tables::CLASSES, &[])),
-                Value::Scalar { .. } | Value::List(_) => {
-                    self.reader.choice(&entry.value, &tables::CLASSES, &[])
-                }
-            };
+            let tool = self.tool(&entry.value);
             match Glob::parse(&entry.key) {
-                Ok(glob) => tools.extend(class.map(|class| (glob, class))),
+                Ok(glob) => tools.extend(tool.map(|tool| (glob, tool))),
                 Err(why) => {
                     self.reader
                         .fault(entry.span, format!("`{}`: {why}", entry.key.escape_debug()));
@@ -211,6 +203,45 @@ impl Loader<'_> {
             }
         }
         tools
+    }
+
+    /// `read`, or `{ class: read, dry_run: {...} }`.
+    fn tool(&mut self, node: &Node) -> Option<Tool> {
+        let Value::Map(_) = &node.value else {
+            let class = self.reader.choice(node, &tables::CLASSES, &[])?;
+            return Some(Tool {
+                class,
+                dry_run: None,
+            });
+        };
+        let fields = self.reader.fields(node, &tables::TOOL)?;
+        let dry_run = fields.get("dry_run").map(|node| self.dry_run(node));
+        let class = self.reader.required(fields, "class", "a tool")?;
+        let class = self.reader.choice(class, &tables::CLASSES, &[])?;
+        // What is written and could not be read is no tool without a dry run.
+        let dry_run = match dry_run {
+            Some(read) => Some(read?.into()),
+            None => None,
+        };
+        Some(Tool { class, dry_run })
+    }
+
+    fn dry_run(&mut self, node: &Node) -> Option<DryRun> {
+        let fields = self.reader.fields(node, &tables::DRY_RUN)?;
+        let argument = self.reader.required(fields, "argument", "`dry_run`");
+        let value = self.reader.required(fields, "value", "`dry_run`");
+        let pointer = argument.and_then(|node| {
+            let read = |text: &str| match Pointer::parse(text) {
+                Ok(pointer) if pointer.is_wide() => Err("`*` stands for no argument".to_owned()),
+                read => read.map_err(|fault| fault.to_string()),
+            };
+            self.reader.parsed(node, "a pointer as `/dryRun`", read)
+        });
+        let value = value.and_then(|node| self.scalar(node));
+        Some(DryRun {
+            argument: pointer?,
+            value: value?,
+        })
     }
 
     fn matcher(&mut self, node: &Node) -> Option<Matcher> {

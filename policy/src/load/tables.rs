@@ -62,8 +62,13 @@ pub(crate) const MATCH: Keys = Keys {
 };
 pub(crate) const TOOL: Keys = Keys {
     what: "a tool",
-    known: &["class"],
-    later: &["dry_run", "labels"],
+    known: &["class", "dry_run"],
+    later: &["labels"],
+};
+pub(crate) const DRY_RUN: Keys = Keys {
+    what: "`dry_run`",
+    known: &["argument", "value"],
+    later: &[],
 };
 pub(crate) const EGRESS: Keys = Keys {
     what: "an egress entry",

@@ -146,6 +146,14 @@ impl Pointer {
         }
     }
 
+    /// The members that it leads through, the one that it means last; those that stand for all left out.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.segments.iter().filter_map(|segment| match segment {
+            Segment::Key(key) => Some(&**key),
+            Segment::Each => None,
+        })
+    }
+
     /// Whether it may lead to several values.
     #[must_use]
     pub fn is_wide(&self) -> bool {

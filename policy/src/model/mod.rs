@@ -46,14 +46,32 @@ pub struct Server {
     pub matcher: Option<Matcher>,
     /// What its processes may reach; nothing else leaves.
     pub egress: Vec<EgressRule>,
-    /// Capability classes of its tools, in the order written.
-    pub tools: Vec<(Glob, Class)>,
+    /// What is said of its tools, in the order written.
+    pub tools: Vec<(Glob, Tool)>,
     /// What becomes of the `Authorization` header of requests to it.
     pub authorization: Authorization,
     /// Whether denials of calls are enforced.
     pub mode: Mode,
     /// Where it is defined.
     pub place: Place,
+}
+
+/// What the register says of a tool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tool {
+    /// Its capability class.
+    pub class: Class,
+    /// How it is told to do nothing; `None`: it cannot be told.
+    pub dry_run: Option<Arc<DryRun>>,
+}
+
+/// The argument by which a tool is run dry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DryRun {
+    /// Where it stands; never [wide](Pointer::is_wide).
+    pub argument: Pointer,
+    /// What is put there.
+    pub value: Scalar,
 }
 
 impl Server {

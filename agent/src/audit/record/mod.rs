@@ -12,7 +12,7 @@ pub use event::{Cause, Counted, Cut, Fetched, Finding, Lifecycle, PolicyChange};
 pub use result::{
     Counter, Decision, Effect, Extent, Inspected, Inspection, Mode, Open, Outcome, Stage, Status,
 };
-pub use traffic::{Dns, Exec, Http, Mcp, ResponseKind, Side, Tcp};
+pub use traffic::{Dns, DryRun, Exec, Http, Mcp, ResponseKind, Side, Tcp};
 
 use super::id::RecordId;
 use super::shared::Shared;

@@ -44,10 +44,24 @@ pub struct Mcp {
     /// A tool's own statement that it failed.
     #[serde(rename = "isError", skip_serializing_if = "Option::is_none")]
     pub is_error: Option<bool>,
+    /// That the call was run dry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dry_run: Option<DryRun>,
     /// Notifications of the server that passed on the stream of this exchange, by method
     /// ([`Mcp::notified`]).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub notifications: BTreeMap<Text, u64>,
+}
+
+/// How a call was run dry.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DryRun {
+    /// Whether it was sent, with `argument` set; else it was answered in the server's place.
+    pub sent: bool,
+    /// The argument that was set, as a pointer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub argument: Option<Text>,
 }
 
 /// How many methods of notifications one record counts.

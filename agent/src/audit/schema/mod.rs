@@ -220,11 +220,21 @@ const MCP: &[Member] = &[
     ),
     ("code", Signed, "the JSON-RPC error's code"),
     ("isError", Flag, "the tool's own statement that it failed"),
+    ("dry_run", Section(DRY_RUN), "how the call was run dry"),
     (
         "notifications",
         Counts,
         "how many notifications of the server passed on the stream of this exchange, by method",
     ),
+];
+
+const DRY_RUN: &[Member] = &[
+    (
+        "sent!",
+        Flag,
+        "whether it was sent, with the argument set; else it was answered in the server's place",
+    ),
+    ("argument", Text, "the argument that was set, as a pointer"),
 ];
 
 const HTTP: &[Member] = &[

@@ -186,6 +186,10 @@ fn full() -> Record {
         response: Some(record::ResponseKind::Result),
         code: Some(-1),
         is_error: Some(true),
+        dry_run: Some(record::DryRun {
+            sent: true,
+            argument: some(),
+        }),
         notifications: [(text(), 1)].into(),
     };
     let http = record::Http {

@@ -25,6 +25,6 @@ pub use headers::{HeaderFault, MCP_METHOD, MCP_NAME, MCP_PROTOCOL_VERSION, MCP_S
 pub use headers::{check_batch_headers, check_headers, decode_value, encode_value};
 pub use list::{Filtered, Hints, List, Listed, filter, listed};
 pub use methods::{Direction, Eras, Kind, METHODS, Method, Subject, method};
-pub use params::{Mirrors, check_params};
+pub use params::{Mirrors, check_params, repeats_params};
 pub use result::{Greeting, ResultFault, ResultKind, greeting, is_error, result_kind};
 pub use view::{Client, Name, View, ViewFault, view};

@@ -9,7 +9,7 @@ use hyper::http::HeaderMap;
 use hyper::http::header::HeaderName;
 
 use super::era::{Era, claim};
-use super::headers::{HeaderFault, decode_value, single};
+use super::headers::{HeaderFault, decode_value, encode_value, single};
 use crate::decode::json::{Object, Value};
 use crate::decode::rpc::Message;
 
@@ -52,10 +52,37 @@ impl Mirrors {
         }
     }
 
+    /// Has the header that repeats the argument at `path` say `value`, if `headers` holds it or it is due.
+    pub fn repeat<'a>(
+        &self,
+        headers: &mut HeaderMap,
+        path: impl Iterator<Item = &'a str>,
+        value: &Value,
+    ) {
+        let path: Vec<&str> = path.collect();
+        let Some(mirror) = self.0.iter().find(|mirror| mirror.path == path) else {
+            return;
+        };
+        let text = match value {
+            Value::String(text) => encode_value(text),
+            Value::Bool(_) | Value::Number(_) => encode_value(&value.to_text()),
+            Value::Null | Value::Array(_) | Value::Object(_) => None,
+        };
+        match text {
+            Some(text) => drop(headers.insert(mirror.header.clone(), text)),
+            None => drop(headers.remove(&mirror.header)),
+        }
+    }
+
     /// Whether nothing is repeated.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
+
+/// Whether `headers` hold any that repeats an argument.
+pub fn repeats_params(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with(PREFIX))
 }
 
 /// Finds the marks below `schema`, which stands at `path`; `None` when one of them is not allowed, or there are too many.

@@ -5,6 +5,7 @@
 
 mod answer;
 mod collect;
+mod effects;
 mod judge;
 mod observed;
 mod refusing;
@@ -24,10 +25,11 @@ use hyper::header::{
 };
 use hyper::http::request::Parts;
 use hyper::http::response::Parts as Head;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 
 use self::collect::{Uncollected, collect};
+use self::effects::Settled;
 use self::judge::{Talking, Told, digest_of, recorded_session};
 pub use self::observed::Observed;
 use self::observed::{From as Sender, Talk};
@@ -40,12 +42,13 @@ use super::describe::{Story as _, partly, read};
 use super::exchange::{Answer, full, json, refusal, told};
 use super::open;
 use crate::audit::record::{Kind, Stage};
-use crate::audit::{AuditUnavailable, Intended, OpenRecord, Outcome};
+use crate::audit::{AuditUnavailable, Intended, OpenRecord, Outcome, Text};
 use crate::decide::{Exchange, Message as AboutMessage, Permit};
 use crate::decode::http::{Body as Media, check_request, response_body};
 use crate::decode::json::{Limits, Value};
 use crate::decode::mcp::{
-    MCP_PROTOCOL_VERSION, MCP_SESSION_ID, check_batch_headers, check_headers, check_params,
+    HeaderFault, MCP_PROTOCOL_VERSION, MCP_SESSION_ID, check_batch_headers, check_headers,
+    check_params,
 };
 use crate::decode::rpc::{self, Incoming as Messages, Message, Response as RpcResponse};
 use crate::forward::body::Drained;
@@ -170,7 +173,12 @@ impl Exchanging<'_> {
         }
     }
 
-    async fn single(&self, mut record: OpenRecord, parts: Parts, message: Message) -> Answer {
+    async fn single(
+        &self,
+        mut record: OpenRecord,
+        mut parts: Parts,
+        mut message: Message,
+    ) -> Answer {
         let waits = asked(&message);
         let agreed = check_headers(&parts.headers, &message).and_then(|()| {
             let tool = message.params().and_then(|params| params.get("name"));
@@ -183,8 +191,9 @@ impl Exchanging<'_> {
             record.refuse_with(&fault);
             return answered(Refusal::from(fault), &waits);
         }
-        match self.talking.judge_client(&mut record, &message) {
-            Ok(permit) => {
+        let headers = Some(&mut parts.headers);
+        match self.talking.settle(&mut record, &mut message, headers) {
+            Settled::Passes(permit) => {
                 let body = message.encode();
                 self.send(
                     parts,
@@ -198,7 +207,12 @@ impl Exchanging<'_> {
                 )
                 .await
             }
-            Err(not_passed) => {
+            Settled::Answered(response) => {
+                record.tell_status(StatusCode::OK);
+                drop(record.close(Outcome::done()));
+                json(StatusCode::OK, Message::Response(response).encode())
+            }
+            Settled::Refused(not_passed) => {
                 let told = not_passed.told.clone();
                 not_passed.record(record);
                 answered(told.refusal(), &waits)
@@ -234,30 +248,28 @@ impl Exchanging<'_> {
                 refused.push((Told::Plain(Refusal::AuditUnavailable), waits));
                 continue;
             };
-            let judged = match (&headers, &entry) {
-                (Err(fault), _) => {
-                    record.refuse_with(fault);
-                    refused.push((Told::Plain(Refusal::InvalidRequest), waits));
+            let mut message = match readable(&headers, entry) {
+                Ok(message) => message,
+                Err((refusal, why)) => {
+                    record.refuse_with(why);
+                    refused.push((Told::Plain(refusal), waits));
                     continue;
                 }
-                (Ok(()), Err(fault)) => {
-                    record.refuse_with(fault);
-                    refused.push((Told::Plain(Refusal::from(fault)), waits));
-                    continue;
-                }
-                (Ok(()), Ok(message)) => self.talking.judge_client(&mut record, message),
             };
-            match (judged, entry) {
-                (Ok(permit), Ok(message)) => passed.push(Passed {
+            match self.talking.settle(&mut record, &mut message, None) {
+                Settled::Passes(permit) => passed.push(Passed {
                     permit,
                     message,
                     record,
                 }),
-                (Err(not_passed), _) => {
+                Settled::Answered(_) => {
+                    record.refuse_with("a dry run that cannot be answered within a batch");
+                    refused.push((Told::Plain(Refusal::DryRun), waits));
+                }
+                Settled::Refused(not_passed) => {
                     refused.push((not_passed.told.clone(), waits));
                     not_passed.record(record);
                 }
-                (Ok(_), Err(_)) => {}
             }
         }
         if passed.is_empty() {
@@ -511,6 +523,18 @@ fn too_large(record: OpenRecord) -> Answer {
     record.tell_inspected(partly("larger than the limit"), partly("not sent"));
     record.refuse_with("a message larger than the limit");
     answered(Refusal::TooLarge, &Asked::Unreadable)
+}
+
+/// An entry of a batch, if it can be judged.
+fn readable(
+    headers: &Result<(), HeaderFault>,
+    entry: Result<Message, rpc::Fault>,
+) -> Result<Message, (Refusal<'static>, Text)> {
+    match (headers, entry) {
+        (Ok(()), Ok(message)) => Ok(message),
+        (Ok(()), Err(fault)) => Err((Refusal::from(&fault), Text::error(&fault))),
+        (Err(fault), _) => Err((Refusal::InvalidRequest, Text::error(fault))),
+    }
 }
 
 /// The only value of a header, as text.

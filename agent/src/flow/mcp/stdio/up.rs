@@ -3,6 +3,7 @@
 use tokio::io::AsyncReadExt as _;
 use tokio::time::Instant;
 
+use super::super::effects::Settled;
 use super::super::judge::{NotPassed, answers_nothing, era};
 use super::asked::{Asked, For, NotAsked, Of};
 use super::{FRAME, Over, Session, answered, outgrows};
@@ -88,7 +89,7 @@ impl Session {
         };
         let id = request.id.clone();
         let method = request.method.clone();
-        let message = Message::Request(request);
+        let mut message = Message::Request(request);
         self.ledger.request();
         self.ledger.learn(&message);
         record.record_mut().session = Some(self.ledger.section());
@@ -98,9 +99,13 @@ impl Session {
             record.refuse_with(why);
             return self.tell_host(refusal, &waits).await;
         }
-        let permit = match self.talking.judge_call(&mut record, Side::Client, &message) {
-            Ok(permit) => permit,
-            Err(refused) => return self.refuse_call(record, refused, &message).await,
+        let permit = match self.talking.settle(&mut record, &mut message, None) {
+            Settled::Passes(permit) => permit,
+            Settled::Answered(response) => {
+                drop(record.close(Outcome::done()));
+                return self.answer_host(&Message::Response(response)).await;
+            }
+            Settled::Refused(refused) => return self.refuse_call(record, refused, &message).await,
         };
         record.stage(Stage::Forward);
         let in_flight = (method == "tools/call").then(|| {

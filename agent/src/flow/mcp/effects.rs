@@ -1,0 +1,164 @@
+//! What a rule's effect asks for beyond yes and no: a dry run.
+
+use hyper::header::HeaderMap;
+
+use super::answer;
+use super::judge::{NotPassed, Talking, Told, era};
+use crate::audit::record::{DryRun, ResponseKind, Side};
+use crate::audit::{OpenRecord, Text};
+use crate::decide::{Message as AboutMessage, Permit, Rehearsal};
+use crate::decode::json::{Object, Value};
+use crate::decode::mcp::{check_params, repeats_params};
+use crate::decode::rpc::{Id, Message, Outcome, Response};
+use crate::flow::describe::{Story as _, read, unread};
+use crate::refuse::{Refusal, tool_error};
+
+/// Parameters longer than this, in bytes, are not repeated to who sent them.
+const REPEATED: usize = 64 << 10;
+
+/// What becomes of a client's message.
+pub(super) enum Settled {
+    /// It may be sent, as it is now.
+    Passes(Permit<AboutMessage>),
+    /// It is answered in the server's place; the record says so and waits to be closed.
+    Answered(Response),
+    /// It is refused.
+    Refused(NotPassed),
+}
+
+impl Talking {
+    /// Judges `message` of the client, and carries out what is asked for where it does not pass as it is. `headers`: of
+    /// the request that it came in alone; they may repeat arguments.
+    pub(super) fn settle(
+        &self,
+        record: &mut OpenRecord,
+        message: &mut Message,
+        headers: Option<&mut HeaderMap>,
+    ) -> Settled {
+        match self.judge_client(record, message) {
+            Ok(permit) => Settled::Passes(permit),
+            Err(not_passed) if not_passed.told == Told::Plain(Refusal::DryRun) => {
+                self.rehearse(record, message, headers, not_passed)
+            }
+            Err(not_passed) => Settled::Refused(not_passed),
+        }
+    }
+
+    fn rehearse(
+        &self,
+        record: &mut OpenRecord,
+        message: &mut Message,
+        headers: Option<&mut HeaderMap>,
+        mut not_passed: NotPassed,
+    ) -> Settled {
+        let Some(refused) = not_passed.refused.take() else {
+            return Settled::Refused(not_passed);
+        };
+        match (refused.rehearse(message), &*message) {
+            (Rehearsal::Told(permit), _) => {
+                let Err(why) = self.tell_told(record, message, headers, &permit) else {
+                    return Settled::Passes(*permit);
+                };
+                Settled::Refused(NotPassed { why, ..not_passed })
+            }
+            (Rehearsal::Untold(_), Message::Request(request)) if request.method == "tools/call" => {
+                let response = self.not_sent(message, request.id.clone());
+                record.tell_inspected(read(), unread("answered in the server's place"));
+                answer::tell(record, ResponseKind::Result, Some(&response));
+                tell_dry_run(record, DryRun::default());
+                Settled::Answered(response)
+            }
+            (Rehearsal::Untold(by) | Rehearsal::NoPlace(by), _) => {
+                not_passed.refused = Some(by);
+                Settled::Refused(not_passed)
+            }
+        }
+    }
+
+    /// Writes what is sent now into the record, and into the header that repeats the argument that was set.
+    fn tell_told(
+        &self,
+        record: &mut OpenRecord,
+        message: &Message,
+        headers: Option<&mut HeaderMap>,
+        permit: &Permit<AboutMessage>,
+    ) -> Result<(), &'static str> {
+        const UNCLEAR: &str = "a header repeats the argument by which the call is run dry";
+        let Some(dry_run) = permit.dry_run() else {
+            return Ok(());
+        };
+        let class = record
+            .record_mut()
+            .mcp
+            .as_ref()
+            .and_then(|mcp| mcp.class.clone());
+        self.tell_call(record, Side::Client, message);
+        if let Some(mcp) = &mut record.record_mut().mcp {
+            mcp.class = class;
+            // The client is the side that is meant where none is named.
+            mcp.from = None;
+        }
+        let told = DryRun {
+            sent: true,
+            argument: Some(Text::new(&dry_run.argument.to_string())),
+        };
+        tell_dry_run(record, told);
+        let Some(headers) = headers else {
+            return Ok(());
+        };
+        let tool = message.params().and_then(|params| params.get("name"));
+        let tool = tool.and_then(Value::as_str).unwrap_or_default();
+        let mirrors = self.stages.observed.mirrors(&self.talk.server, tool);
+        if mirrors.is_none() && repeats_params(headers) {
+            // Which of them repeats the argument is not known.
+            return Err(UNCLEAR);
+        }
+        if let Some(mirrors) = &mirrors {
+            let arguments = message.params().and_then(|params| params.get("arguments"));
+            let set = dry_run
+                .argument
+                .keys()
+                .try_fold(arguments.ok_or(UNCLEAR)?, |value, key| value.get(key))
+                .ok_or(UNCLEAR)?;
+            mirrors.repeat(headers, dry_run.argument.keys(), set);
+        }
+        check_params(headers, message, mirrors.as_deref()).map_err(|_fault| UNCLEAR)
+    }
+
+    /// The answer to a call that is not sent: what would have been.
+    fn not_sent(&self, message: &Message, id: Id) -> Response {
+        let params = message.params();
+        let tool = params.and_then(|params| params.get("name"));
+        let tool = tool.and_then(Value::as_str).unwrap_or_default();
+        let mut told = Object::new();
+        told.insert("dryRun", true);
+        told.insert("sent", false);
+        told.insert("server", &*self.talk.server);
+        told.insert("tool", tool);
+        let text = params
+            .cloned()
+            .map(|params| Value::Object(params).to_text());
+        let text = text.unwrap_or_default();
+        let would = if text.len() <= REPEATED {
+            let arguments = params.and_then(|params| params.get("arguments"));
+            let none = || Value::Object(Object::new());
+            told.insert("arguments", arguments.cloned().unwrap_or_else(none));
+            format!("Would have been sent: {text}")
+        } else {
+            format!("Its {} bytes are too many to be repeated.", text.len())
+        };
+        let text = format!("Not sent: calls of `{tool}` are run dry, so nothing was done. {would}");
+        // As a failure: nothing was done, and clients hold a success against the schema that the tool states.
+        let mut response = tool_error(id, era(message), &text);
+        if let Outcome::Result(result) = &mut response.outcome {
+            result.insert("structuredContent", told);
+        }
+        response
+    }
+}
+
+fn tell_dry_run(record: &mut OpenRecord, dry_run: DryRun) {
+    if let Some(mcp) = &mut record.record_mut().mcp {
+        mcp.dry_run = Some(dry_run);
+    }
+}

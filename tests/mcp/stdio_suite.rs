@@ -1,0 +1,97 @@
+//! The conformance suite at servers over stdio: the checks and their results are those of a run without Exeat.
+//!
+//! The suite tests HTTP. A bridge makes one of the other, and knows nothing of either side; what it cannot do fails both ways alike.
+
+use exeat_tests::Lab;
+use exeat_tests::conformance::{Outcome, Requirements, conformance};
+use exeat_tests::fixtures::{Fixtures, Server};
+
+use crate::stdio_real::{bare, policy, row, through};
+use crate::world::near;
+
+/// What differs from a direct run, each with its reason. The list may only shrink.
+const DIFFERENCES: [(Server, &str, &str); 2] = [
+    (
+        Server::Reference,
+        "- caching sep-2549-cache-scope-valid FAILURE x1",
+        SCOPE_REASON,
+    ),
+    (
+        Server::Reference,
+        "+ caching sep-2549-cache-scope-valid SUCCESS x1",
+        SCOPE_REASON,
+    ),
+];
+
+const SCOPE_REASON: &str = "the server knows no modern revision and states no scope; \
+    Exeat says of a list that it filters for each caller that it is private";
+
+async fn same(server: Server, passed: [usize; 2]) {
+    let fixtures = Fixtures::find().unwrap();
+    let lab = Lab::new().unwrap();
+    let command = match server {
+        Server::Reference => fixtures.server(server),
+        _ => fixtures.server(server).arg("--stdio"),
+    };
+    let row = row("suite", command, "", serde_json::Value::Null);
+    let daemon = lab
+        .daemon(&policy(std::slice::from_ref(&row)))
+        .await
+        .unwrap();
+    let run = async |command: Vec<String>, port: u16, requirements| -> Outcome {
+        let _bridge = near(&lab, fixtures.bridge(&command), port).await.unwrap();
+        let url = format!("http://localhost:{port}/mcp");
+        conformance(
+            &fixtures.conformance(),
+            || lab.inside.command("env"),
+            &url,
+            requirements,
+        )
+        .await
+        .unwrap()
+    };
+    for (requirements, passed) in [Requirements::Legacy, Requirements::Modern]
+        .into_iter()
+        .zip(passed)
+    {
+        let direct = run(bare(&row.server), 3921, requirements).await;
+        let under = run(through(&lab, row.name), 3922, requirements).await;
+        let found = direct.difference(&under);
+        let listed = DIFFERENCES
+            .iter()
+            .filter(|(of, line, _)| *of == server && found.contains(line))
+            .fold(String::new(), |all, (_, line, _)| all + line + "\n");
+        assert_eq!(found, listed, "{server:?} {requirements:?}");
+        // The bridge does serve the suite.
+        assert!(
+            under.passed() >= passed,
+            "{server:?} {requirements:?}: {under}"
+        );
+    }
+    // It did go through Exeat.
+    let seen = daemon.audit().unwrap();
+    let calls = seen
+        .iter()
+        .filter(|record| record["mcp"]["method"] == "tools/call");
+    assert!(calls.count() > 3, "{seen:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything() {
+    same(Server::Everything, [80, 132]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn server_everything() {
+    same(Server::Reference, [47, 1]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_typescript_server() {
+    same(Server::Ts2, [40, 74]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_python_server() {
+    same(Server::Py2, [43, 90]).await;
+}
