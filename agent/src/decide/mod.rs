@@ -221,6 +221,7 @@ impl Decider {
             class: None,
             identities: Vec::new(),
             retry_after: None,
+            dry_run: None,
         })
     }
 
