@@ -17,6 +17,8 @@ pub enum Json<'a> {
     List(&'a dyn List),
     /// An object with distinct keys.
     Map(&'a dyn Members),
+    /// A value that is not known, as records leave out secrets: no test on it can be evaluated.
+    Unknown,
 }
 
 /// A decoder's value, as policy looks at it.
@@ -63,6 +65,7 @@ impl fmt::Debug for Json<'_> {
             Self::Text(text) => write!(f, "string of {} bytes", text.len()),
             Self::List(list) => write!(f, "array of {}", list.count()),
             Self::Map(map) => write!(f, "object of {}", map.count()),
+            Self::Unknown => f.write_str("unknown"),
         }
     }
 }

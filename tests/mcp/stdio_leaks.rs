@@ -1,33 +1,48 @@
 //! What many servers leave behind when they have ended: nothing.
+//!
+//! `EXEAT_SOAK=SECONDS` has 200 at once come and go for that long.
 
+use std::collections::BTreeMap;
+use std::env;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use exeat_tests::Lab;
 use exeat_tests::cgroup::mount;
 use exeat_tests::daemon::Daemon;
 use exeat_tests::wait::wait_for;
 
+use tokio::time::Instant;
+
 use crate::stdio::{ALL, policy};
 use crate::world::LIMIT;
 
-/// Servers at once, and how often.
+/// Servers at once, and how often at least.
 const SERVERS: usize = 40;
 const GENERATIONS: usize = 3;
+/// Servers at once in a soak.
+const SOAKED: usize = 200;
 
-/// What may grow: descriptors of the supervisor and of the gate, and directories below cgroup2 that are named as
-/// this server's workloads are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What may grow: descriptors of the supervisor and of the gate, entries of the kernel's tables, and directories
+/// below cgroup2 that are named as this server's workloads are.
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Held {
     supervisor: usize,
     gate: usize,
+    tables: BTreeMap<&'static str, usize>,
     cgroups: usize,
 }
 
 impl Held {
     fn now(daemon: &Daemon<'_>, gate: u64) -> Self {
         let descriptors = |pid: u64| fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+        let tables = exeat_ebpf::fill(daemon.pins()).unwrap();
         Self {
+            tables: tables
+                .iter()
+                .map(|fill| (fill.what, fill.entries))
+                .collect(),
             supervisor: descriptors(daemon.pid().into()),
             gate: descriptors(gate),
             cgroups: cgroups(&mount().unwrap()),
@@ -74,7 +89,7 @@ async fn generation(daemon: &Daemon<'_>, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn servers_leave_no_descriptor_cgroup_or_open_record() {
+async fn servers_leave_no_descriptor_cgroup_table_entry_or_open_record() {
     let lab = Lab::new().unwrap();
     let server = format!(
         "  quiet-leaks:
@@ -91,8 +106,13 @@ async fn servers_leave_no_descriptor_cgroup_or_open_record() {
     generation(&daemon, 1).await;
     let before = Held::now(&daemon, gate);
     assert_eq!(before.cgroups, 0, "{before:?}");
-    for _ in 0..GENERATIONS {
-        generation(&daemon, SERVERS).await;
+    let soak = env::var("EXEAT_SOAK").ok();
+    let soak = soak.map(|seconds| Duration::from_secs(seconds.parse().unwrap()));
+    let (servers, began) = (soak.map_or(SERVERS, |_| SOAKED), Instant::now());
+    let mut started = 0;
+    while started < servers * GENERATIONS || soak.is_some_and(|soak| began.elapsed() < soak) {
+        generation(&daemon, servers).await;
+        started += servers;
     }
     // The last connection of `status` may still be being closed.
     let same = wait_for("as much is held as before", LIMIT, async || {
@@ -112,5 +132,6 @@ async fn servers_leave_no_descriptor_cgroup_or_open_record() {
         let id = line["id"].as_str().unwrap();
         assert!(ended.contains(&id), "{line}");
     }
-    assert!(ended.len() >= SERVERS * GENERATIONS, "{}", ended.len());
+    assert!(ended.len() >= started, "{}", ended.len());
+    println!("{started} servers in {:?}: {before:?}", began.elapsed());
 }

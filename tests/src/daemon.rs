@@ -31,7 +31,7 @@ pub struct Daemon<'lab> {
     process: Process,
     lab: &'lab Lab,
     starts: u32,
-    _remains: Remains,
+    remains: Remains,
 }
 
 /// Removes what outlives the process, after it has gone.
@@ -88,7 +88,7 @@ impl Lab {
             process: launch(self, 1)?,
             lab: self,
             starts: 1,
-            _remains: Remains { pins, cgroup },
+            remains: Remains { pins, cgroup },
         };
         daemon.ready().await?;
         Ok(daemon)
@@ -106,6 +106,11 @@ impl Lab {
 }
 
 impl Daemon<'_> {
+    /// Its directory of pins.
+    pub fn pins(&self) -> &Path {
+        &self.remains.pins
+    }
+
     /// The supervisor's pid.
     pub fn pid(&self) -> u32 {
         self.process.pid()

@@ -23,6 +23,8 @@ mod fetching;
 #[cfg(test)]
 mod hand;
 #[cfg(test)]
+mod issuers;
+#[cfg(test)]
 mod killed;
 #[cfg(test)]
 mod life;

@@ -27,13 +27,13 @@ limits: [{ per: [identity], tools: [counted], calls: 1 }]
 ";
 
 /// An issuer with one key.
-struct Issuer {
+pub(crate) struct Issuer {
     name: &'static str,
     key: KeyPair,
 }
 
 impl Issuer {
-    fn new(name: &'static str) -> Self {
+    pub(crate) fn new(name: &'static str) -> Self {
         let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
         Self { name, key }
     }
@@ -41,15 +41,20 @@ impl Issuer {
     /// The setting that names it, its key set in a file.
     fn setting(&self, lab: &Lab, file: &str) -> String {
         let path = lab.directory().join(file);
-        let x = url(self.key.der_bytes());
-        let key = json!({ "kty": "OKP", "crv": "Ed25519", "kid": file, "x": x });
-        fs::write(&path, json!({ "keys": [key] }).to_string()).unwrap();
+        fs::write(&path, self.keys(file)).unwrap();
         let (name, path) = (self.name, path.display());
         format!("  - {{ issuer: \"{name}\", audience: mcp, jwks: {{ file: {path} }} }}\n")
     }
 
+    /// Its key set, with the key under this id.
+    pub(crate) fn keys(&self, kid: &str) -> String {
+        let x = url(self.key.der_bytes());
+        let key = json!({ "kty": "OKP", "crv": "Ed25519", "kid": kid, "x": x });
+        json!({ "keys": [key] }).to_string()
+    }
+
     /// A token of this key under the key id `file`, good for `seconds`.
-    fn token(&self, issuer: &str, file: &str, seconds: i64, claims: Value) -> String {
+    pub(crate) fn token(&self, issuer: &str, file: &str, seconds: i64, claims: Value) -> String {
         let exp = clock_gettime(ClockId::Realtime).tv_sec + seconds;
         let mut all = json!({ "iss": issuer, "aud": "mcp", "sub": "somebody", "exp": exp });
         for (name, value) in claims.as_object().unwrap() {
@@ -83,7 +88,7 @@ fn url(bytes: &[u8]) -> String {
 }
 
 /// A call of `tool` with these `Authorization` headers.
-async fn ask(launcher: Command, tool: &str, authorizations: &[&str]) -> Told {
+pub(crate) async fn ask(launcher: Command, tool: &str, authorizations: &[&str]) -> Told {
     let params = json!({ "name": tool, "arguments": {} });
     let message = json!({ "jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params });
     let text = message.to_string();

@@ -29,5 +29,5 @@ pub use read::{
 pub use record::{Kind, Outcome, Record, Stage, Status};
 pub use schema::schema;
 pub use shared::Shared;
-pub use text::{MAX_TEXT, Text};
+pub use text::{MAX_TEXT, Text, is_whole};
 pub use writer::{Finished, StartError, Writer};

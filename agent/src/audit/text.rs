@@ -94,6 +94,15 @@ impl Text {
     }
 }
 
+/// Whether a recorded text is all that was said: nothing in it was masked, and nothing cut.
+pub fn is_whole(text: &str) -> bool {
+    let cut = text
+        .strip_suffix(" bytes]")
+        .and_then(|text| text.rsplit_once("[+"));
+    let cut = cut.is_some_and(|(_, count)| count.bytes().all(|byte| byte.is_ascii_digit()));
+    !cut && !text.contains(mask::MASK)
+}
+
 /// The longest beginning of at most `limit` bytes.
 pub(super) fn prefix(text: &str, limit: usize) -> &str {
     text.get(..text.floor_char_boundary(limit))

@@ -201,8 +201,8 @@ pub struct Setup {
     pub extra_roots: Vec<String>,
     /// Contents of `tls.client_certificates`, in order.
     pub client_identities: Vec<ClientIdentity>,
-    /// Contents of the key sets of `issuers`, in order.
-    pub key_sets: Vec<String>,
+    /// Contents of the key sets of `issuers`, in order; none of an issuer whose keys are fetched.
+    pub key_sets: Vec<Option<String>>,
     /// For `upstream_proxy`, where it wants a password.
     pub proxy_credentials: Option<ProxyCredentials>,
     /// The workloads alive now.

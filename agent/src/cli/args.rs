@@ -483,6 +483,16 @@ Examples:
   exeat policy explain --server github --request GET https://api.github.com/user
   exeat policy explain --server github --connect 10.20.0.7:5432 --policy ./policy.d")]
     Explain(Box<ExplainArguments>),
+    /// Say what another policy would decide otherwise, of what was recorded
+    #[command(after_help = "\
+Examples:
+  exeat policy diff /etc/exeat/policy.d ./policy.d
+  exeat policy diff /etc/exeat/policy.d ./policy.d --since 7d --server github
+  exeat policy diff old.yaml new.yaml --dir ./audit --json
+
+Each recorded exchange is put to both policies. Limits count nothing in this, and what a token says of its bearer is not
+recorded: such exchanges are counted and left out. Where a value that the record masks or cuts would decide, it says so.")]
+    Diff(Box<DiffArguments>),
     /// Print the JSON Schema of policy files, for editors
     #[command(after_help = "Example:\n  exeat policy schema > exeat-policy.schema.json")]
     Schema,
@@ -508,6 +518,20 @@ pub struct TestArguments {
     /// Write the result to this file too, as the XML that CI servers read
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
+}
+
+/// Of `policy diff`.
+#[derive(Debug, Args)]
+pub struct DiffArguments {
+    /// The policy to compare with: a file, or a directory whose *.yaml files are taken in name order
+    #[arg(value_name = "OLD")]
+    pub old: PathBuf,
+    /// The policy that is compared
+    #[arg(value_name = "NEW")]
+    pub new: PathBuf,
+    /// Which records.
+    #[command(flatten)]
+    pub records: QueryArguments,
 }
 
 /// Of `policy explain`.

@@ -106,7 +106,7 @@ async fn client(
         Command::Servers(arguments) => servers::run(arguments, daemon, output).await,
         Command::Approvals(arguments) => approvals::run(arguments, daemon, output).await,
         Command::Audit(command) => audit::run(command, config, daemon, &now(), output).await,
-        Command::Policy(command) => policy::run(command, config, daemon, output).await,
+        Command::Policy(command) => policy::run(command, config, daemon, &now(), output).await,
         Command::Ca(command) => ca::run(command, daemon, output).await,
         Command::Hosts(command) => hosts::run(command, config, daemon, output).await,
         Command::Discover(arguments) => {

@@ -3,11 +3,13 @@
 //! Every field has a default, so that an absent file is a working configuration. The types are
 //! also the form in which the supervisor hands the configuration to the gate.
 
+mod issuers;
 mod load;
 mod read;
 mod reference;
 #[cfg(test)]
 mod tests;
+mod url;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,9 +17,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use issuers::{Issuer, KeySource, TokenAlgorithm};
 pub use load::{ConfigError, load, read_text};
 pub use read::parse;
 pub use reference::page;
+pub use url::{HttpsUrl, HttpsUrlFault};
 
 /// Where the configuration is looked for when `--config` does not say.
 pub const DEFAULT_FILE: &str = "/etc/exeat/exeat.yaml";
@@ -112,51 +116,6 @@ pub struct ClientCertificate {
     pub cert: PathBuf,
     /// PEM file with the private key; read by the supervisor alone.
     pub key: PathBuf,
-}
-
-/// Who issues tokens, and by what they are verified.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Issuer {
-    /// As `iss` names it, exactly.
-    pub issuer: String,
-    /// The values of `aud` that are accepted, one of which a token must name; never empty.
-    pub audience: Vec<String>,
-    /// File with the JSON Web Key Set, read when the daemon starts.
-    pub jwks: PathBuf,
-    /// What its keys may be for; never empty.
-    pub algorithms: Vec<TokenAlgorithm>,
-    /// By how much clocks may differ.
-    pub leeway: Duration,
-}
-
-/// How a token may be signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TokenAlgorithm {
-    /// RSASSA-PKCS1-v1_5 with SHA-256.
-    Rs256,
-    /// RSASSA-PSS with SHA-256.
-    Ps256,
-    /// ECDSA on P-256 with SHA-256.
-    Es256,
-    /// Ed25519.
-    EdDsa,
-}
-
-impl TokenAlgorithm {
-    /// All of them; of two for one kind of key, the first is what a key that does not say is for.
-    pub const ALL: [Self; 4] = [Self::Rs256, Self::Ps256, Self::Es256, Self::EdDsa];
-
-    /// As `alg` names it (RFC 7518, RFC 8037).
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Rs256 => "RS256",
-            Self::Ps256 => "PS256",
-            Self::Es256 => "ES256",
-            Self::EdDsa => "EdDSA",
-        }
-    }
 }
 
 /// A proxy between this host and the rest of the network.

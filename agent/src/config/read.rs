@@ -8,12 +8,10 @@ use std::time::Duration;
 use exeat_policy::yaml::{Fields, Keys, Node, Reader, read};
 use exeat_policy::{Fault, Source};
 
-use super::{ClientCertificate, Config, DnsUpstream, Issuer, TokenAlgorithm, UpstreamProxy};
+use super::issuers::issuers;
+use super::{ClientCertificate, Config, DnsUpstream, UpstreamProxy};
 
-/// By how much clocks may differ where the file does not say.
-const LEEWAY: Duration = Duration::from_secs(30);
-
-const fn keys(what: &'static str, known: &'static [&'static str]) -> Keys {
+pub(super) const fn keys(what: &'static str, known: &'static [&'static str]) -> Keys {
     Keys {
         what,
         known,
@@ -47,11 +45,6 @@ const DNS: Keys = keys("`dns`", &["upstream"]);
 const TLS: Keys = keys("`tls`", &["extra_roots", "client_certificates"]);
 const CLIENT_CERTIFICATE: Keys = keys("a client certificate", &["host", "cert", "key"]);
 const UPSTREAM_PROXY: Keys = keys("`upstream_proxy`", &["url", "username", "password_file"]);
-const ISSUER: Keys = keys(
-    "an issuer",
-    &["issuer", "audience", "jwks", "algorithms", "leeway"],
-);
-const JWKS: Keys = keys("`jwks`", &["file"]);
 const AUDIT: Keys = keys("`audit`", &["sync", "segment_bytes"]);
 const LIMITS: Keys = keys(
     "`limits`",
@@ -216,8 +209,8 @@ fn read_limits(reader: &mut Reader, fields: Fields<'_>, config: &mut Config) {
 }
 
 /// Milliseconds.
-const SECOND: u64 = 1000;
-const MINUTE: u64 = 60 * SECOND;
+pub(super) const SECOND: u64 = 1000;
+pub(super) const MINUTE: u64 = 60 * SECOND;
 
 fn set<T>(place: &mut T, value: Option<T>) {
     if let Some(value) = value {
@@ -225,7 +218,7 @@ fn set<T>(place: &mut T, value: Option<T>) {
     }
 }
 
-fn path(reader: &mut Reader, node: &Node) -> Option<PathBuf> {
+pub(super) fn path(reader: &mut Reader, node: &Node) -> Option<PathBuf> {
     reader.parsed(node, "an absolute path", |text| {
         let path = PathBuf::from(text);
         if path.is_absolute() && !text.contains('\0') {
@@ -295,7 +288,7 @@ fn upstream(reader: &mut Reader, node: &Node) -> Option<DnsUpstream> {
     servers.collect::<Option<_>>().map(DnsUpstream::Servers)
 }
 
-fn list<T>(
+pub(super) fn list<T>(
     reader: &mut Reader,
     fields: Fields<'_>,
     key: &str,
@@ -323,71 +316,6 @@ fn client_certificate(reader: &mut Reader, node: &Node) -> Option<ClientCertific
         host: host?,
         cert: cert?,
         key: key?,
-    })
-}
-
-fn issuers(reader: &mut Reader, fields: Fields<'_>) -> Option<Vec<Issuer>> {
-    let issuers = list(reader, fields, "issuers", "issuers", issuer)?;
-    let node = fields.get("issuers")?;
-    for (place, one) in issuers.iter().enumerate() {
-        if issuers
-            .iter()
-            .take(place)
-            .any(|other| other.issuer == one.issuer)
-        {
-            let shown = one.issuer.escape_debug();
-            reader.fault(node.span, format!("issuer `{shown}` stands here twice"));
-        }
-    }
-    Some(issuers)
-}
-
-fn issuer(reader: &mut Reader, node: &Node) -> Option<Issuer> {
-    let fields = reader.fields(node, &ISSUER)?;
-    let name = reader
-        .required(fields, "issuer", ISSUER.what)
-        .and_then(|node| reader.text(node, "the issuer as its tokens name it"));
-    let audience = reader
-        .required(fields, "audience", ISSUER.what)
-        .and_then(|node| {
-            let items = reader.one_or_list(node);
-            if items.is_empty() {
-                reader.expected(node, "at least one audience");
-                return None;
-            }
-            let texts = items.iter().map(|node| {
-                reader
-                    .text(node, "an audience as tokens name it")
-                    .map(str::to_owned)
-            });
-            texts.collect::<Option<Vec<_>>>()
-        });
-    let jwks = reader
-        .required(fields, "jwks", ISSUER.what)
-        .and_then(|node| {
-            let fields = reader.fields(node, &JWKS)?;
-            let file = reader.required(fields, "file", JWKS.what)?;
-            path(reader, file)
-        });
-    let words = TokenAlgorithm::ALL.map(|algorithm| (algorithm.name(), algorithm));
-    let algorithms = match fields.get("algorithms") {
-        None => Some(TokenAlgorithm::ALL.to_vec()),
-        Some(node) => {
-            let items = reader.list(node, "algorithms").unwrap_or_default();
-            if items.is_empty() {
-                reader.expected(node, "at least one algorithm");
-            }
-            let read = items.iter().map(|node| reader.choice(node, &words, &[]));
-            read.collect::<Option<Vec<_>>>()
-        }
-    };
-    let leeway = duration(reader, fields, "leeway", 0..=5 * MINUTE);
-    Some(Issuer {
-        issuer: name?.to_owned(),
-        audience: audience?,
-        jwks: jwks?,
-        algorithms: algorithms?,
-        leeway: leeway.unwrap_or(LEEWAY),
     })
 }
 
@@ -431,7 +359,7 @@ fn upstream_proxy(reader: &mut Reader, fields: Fields<'_>) -> Option<UpstreamPro
 }
 
 /// A text such as `20ms`, `10s`, `5m`, `1h`; `range` in milliseconds.
-fn duration(
+pub(super) fn duration(
     reader: &mut Reader,
     fields: Fields<'_>,
     key: &str,

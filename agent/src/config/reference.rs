@@ -61,7 +61,7 @@ const SETTINGS: &[Setting] = &[
     (
         "issuers",
         "`[]`",
-        "whose tokens are verified: a list of `{issuer, audience, jwks, algorithms, leeway}`; see below",
+        "whose tokens are verified: a list of what follows; see below",
     ),
     (
         "issuers[].issuer",
@@ -75,8 +75,23 @@ const SETTINGS: &[Setting] = &[
     ),
     (
         "issuers[].jwks",
-        "required",
-        "`{file: PATH}`: the issuer's JSON Web Key Set, at most 512 KiB, read when the daemon starts; its first 64 usable keys count",
+        "discovered",
+        "where the issuer's JSON Web Key Set is, of at most 512 KiB, whose first 64 usable keys count: `{file: PATH}`, read when the daemon starts, or `{url: URL}`; without it the issuer is a URL that says so itself",
+    ),
+    (
+        "issuers[].private",
+        "`false`",
+        "whether the hosts that keys are fetched from may have private addresses",
+    ),
+    (
+        "issuers[].refresh",
+        "`5m`",
+        "how often keys are fetched; a key that the issuer removed is refused from then on; `1s` to `24h`",
+    ),
+    (
+        "issuers[].max_age",
+        "`1h`, or `refresh` if that is longer",
+        "how long keys count that cannot be fetched anew",
     ),
     (
         "issuers[].algorithms",
@@ -187,6 +202,14 @@ own, and opaque to Exeat; so is a token in five parts, which only its receiver c
 
 A token needs `exp`, `aud`, `iss` and `sub`; `nbf` counts where it stands. `crit` is refused, `typ` is `JWT` or
 `at+jwt` if it stands there. `kid` only looks up a key, and keys that a token brings or points to are not used.
+
+Keys that are not in a file are fetched by the gate over HTTPS, verified by the roots of `tls`, through `upstream_proxy` where there is one: when
+it starts, every `refresh`, and when a token names a key that is not known, at most once in ten seconds (or `refresh`, if that is shorter),
+whoever asks. Without `jwks`, the issuer's `/.well-known/openid-configuration` says where they are, or where that answers 4xx its
+`/.well-known/oauth-authorization-server` (RFC 8414); `issuer` in it must be the configured one, exactly. No redirect is followed, only hosts by
+name are asked, and each round ends within `limits.connect_deadline`; that long a request waits for it, at most. Each such request of the gate has a
+record. Keys that cannot be fetched count until `max_age`; from then on tokens of the issuer are answered 503 (`issuer_unavailable`).
+`exeat status` and `exeat doctor` say why, and so does a finding, `issuer_unavailable`.
 
 A verified token adds its identities to those of the process's user and workload, for this request alone. The header goes
 on to the server unless the policy says `authorization: strip` of it. Records name issuer, subject and identity; no part

@@ -133,6 +133,49 @@ fn issuers_are_read_strictly() {
 }
 
 #[test]
+fn keys_are_fetched_where_no_file_has_them() {
+    let with = |issuer: &str| from(&format!("version: 1\nissuers: [{{ {issuer} }}]\n"));
+    let found = with(r#"issuer: "https://a.example/t", audience: mcp, refresh: 2h"#).unwrap();
+    let issuer = &found.issuers[0];
+    assert!(matches!(&issuer.jwks, KeySource::Discovered(url) if url.path() == "/t"));
+    assert_eq!(issuer.max_age, Duration::from_hours(2));
+    let url = r#"issuer: a, audience: mcp, jwks: { url: "https://a.example/k" }, private: true, max_age: 5m"#;
+    let found = with(url).unwrap();
+    assert!(matches!(&found.issuers[0].jwks, KeySource::Url(url) if url.path() == "/k"));
+    assert!(found.issuers[0].private);
+    let again = serde_json::to_string(&found).unwrap();
+    assert_eq!(serde_json::from_str::<Config>(&again).unwrap(), found);
+    for (issuer, fault) in [
+        ("issuer: a, audience: mcp".to_owned(), "no `jwks` says"),
+        (
+            r#"issuer: "https://a.example/?x", audience: mcp"#.to_owned(),
+            "without a query",
+        ),
+        (url.replace("https:", "http:"), "https://"),
+        (url.replace("a.example", "127.0.0.1"), "addresses"),
+        (
+            url.replace("{ url", "{ file: /k, url"),
+            "either `file` or `url`",
+        ),
+        (
+            url.replace("url: \"https://a.example", "file: \""),
+            "no meaning",
+        ),
+        (url.replace("5m", "4m"), "shorter than `refresh`"),
+        (
+            url.replace("private: true", "private: yes"),
+            "`true` or `false`",
+        ),
+    ] {
+        let faults = with(&issuer).unwrap_err();
+        assert!(
+            faults.iter().any(|found| found.contains(fault)),
+            "{issuer}: {faults:#?}"
+        );
+    }
+}
+
+#[test]
 fn what_is_no_configuration_is_refused() {
     for text in [
         "",

@@ -133,6 +133,9 @@ pub struct Status {
     pub policy: PolicyState,
     /// The audit log; absent while the gate, which writes it, is being started anew.
     pub audit: Option<AuditState>,
+    /// The issuers whose keys are fetched.
+    #[serde(default)]
+    pub issuers: Vec<IssuerState>,
     /// The managed workloads, those of the client only where it is an ordinary user.
     pub workloads: Vec<Workload>,
     /// The servers that are disconnected.
@@ -195,6 +198,61 @@ pub struct AuditState {
     pub queued: u64,
     /// Why not, where it is not healthy.
     pub problem: Option<String>,
+}
+
+/// An issuer whose keys are fetched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerState {
+    /// As tokens name it.
+    pub issuer: String,
+    /// How many of its keys count; with none, its tokens are refused.
+    pub keys: usize,
+    /// When they were fetched.
+    pub fetched: Option<Timestamp>,
+    /// Why they could not be fetched last, where they could not.
+    pub problem: Option<String>,
+}
+
+impl IssuerState {
+    /// How it stands, for people.
+    pub fn check(&self) -> Check {
+        let Self {
+            issuer,
+            keys,
+            fetched,
+            problem,
+        } = self;
+        let (standing, found) = match (keys, fetched, problem) {
+            (0, None, None) => (
+                Health::Warn,
+                format!("{issuer}: its keys are being fetched"),
+            ),
+            (0, _, Some(why)) => (
+                Health::Fail,
+                format!("{issuer}: NO KEYS, so its tokens are refused: {why}"),
+            ),
+            (0, Some(since), None) => (
+                Health::Fail,
+                format!("{issuer}: NO KEYS, so its tokens are refused; the last are of {since}"),
+            ),
+            (_, since, problem) => {
+                let since = since.map_or_else(String::new, |since| format!(" since {since}"));
+                let found = format!("{issuer}: {keys} keys{since}");
+                match problem {
+                    None => (Health::Ok, found),
+                    Some(why) => (Health::Warn, format!("{found}, not renewed: {why}")),
+                }
+            }
+        };
+        let remedy = "see that this machine reaches the issuer over HTTPS, that `tls.extra_roots` holds its root where it has one of its own, and `issuers` in exeat.yaml";
+        Check {
+            subject: "issuer".to_owned(),
+            standing,
+            found,
+            remedy: (standing != Health::Ok).then(|| remedy.to_owned()),
+        }
+    }
 }
 
 /// A managed workload.

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use exeat_policy::{
-    Action, Binding, Caller, Count, Effect, Hints, Json, LimitKey, Mode, Name, PolicySet, Protocol,
-    Range, Reason, Request, Target, Timestamp, Verdict, Workload, evaluate, limit_keys, listable,
-    ports_for, ranges,
+    Action, Binding, Caller, Count, Effect, Egress, Hints, Json, LimitKey, Mode, Name, Origin,
+    PolicySet, Protocol, Range, Reason, Request, Target, Timestamp, Tls, Verdict, Wire, Workload,
+    evaluate, limit_keys, listable, ports_for, ranges,
 };
 
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,9 @@ const NEEDS_APPROVAL: &str = "needs an approval";
 const WAIT: Duration = Duration::from_mins(10);
 /// Why what a rule wants run dry does not pass as it is.
 const DRY_RUN: &str = "is run dry";
+
+/// Why the gate itself asks an issuer for its keys.
+const KEYS: &str = "the configuration names the issuer";
 
 /// A policy in force.
 #[derive(Debug)]
@@ -194,6 +197,39 @@ impl Decider {
                 protocol: Protocol::Tcp,
             },
         )
+    }
+
+    /// The gate's own way to the keys of an issuer. The configuration permits it by naming the issuer, which no policy
+    /// can refuse: without keys nobody's token is judged.
+    pub fn keys(&self, private: bool) -> Permit<Connect> {
+        Permit::new(Judged {
+            decision: Decision {
+                effect: RecordedEffect::Allow,
+                rule: None,
+                reason: Some(Text::fixed(KEYS)),
+                mode: RecordedMode::Enforce,
+                would: None,
+                policy: None,
+                generation: None,
+                counters: Vec::new(),
+            },
+            reason: Reason::EgressAllowed,
+            egress: Some(Egress {
+                tls: Tls::Intercept,
+                wire: Wire::Http,
+                private,
+                synthetic: false,
+                upgrade: false,
+                kind: None,
+                origin: Origin::Egress(0),
+                server: None,
+            }),
+            class: None,
+            identities: Vec::new(),
+            retry_after: None,
+            asks: None,
+            dry_run: None,
+        })
     }
 
     /// May `caller` send this HTTP request?

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::oracle;
 
 /// Runs `property` over every file of `agent/fuzz/corpus/{target}`, and over each with one bit turned.
-fn run(target: &str, property: fn(&[u8])) {
+pub(crate) fn run(target: &str, property: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fuzz/corpus")
         .join(target);

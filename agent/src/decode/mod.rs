@@ -17,4 +17,4 @@ pub mod scan;
 pub mod sse;
 
 #[cfg(test)]
-mod corpus;
+pub(crate) mod corpus;

@@ -47,7 +47,7 @@ pub(super) async fn serve(
         return Ok(refusal(Refusal::AuditUnavailable));
     };
     record.tell_request(&request);
-    let shown = shown(connection, &request);
+    let shown = shown(connection, &request).await;
     let actor = shown.as_ref().map_or(None, Option::as_ref);
     let actor = actor.unwrap_or(&connection.arrived.actor);
     let admitted = admit(connection, actor, &mut record, &request);
@@ -104,7 +104,7 @@ pub(super) async fn serve(
 }
 
 /// Who asks, where the request shows a token: only a registered server's requests are judged by it, and refused for it.
-fn shown(
+async fn shown(
     connection: &Connection,
     request: &Request<Incoming>,
 ) -> Result<Option<Actor>, TokenFault> {
@@ -115,11 +115,11 @@ fn shown(
         return Ok(None);
     }
     let policy = decider.in_force();
-    let token = tokens.look(request.headers(), &policy.set)?;
+    let token = tokens.look(request.headers(), &policy.set).await?;
     Ok(token.map(|token| connection.arrived.actor.with_token(token, &policy.set)))
 }
 
-/// Refuses a request whose token is not acceptable, as RFC 6750 section 3 has it.
+/// Refuses a request whose token is not acceptable or cannot be verified at present, as RFC 6750 section 3 has it.
 fn unverified(
     connection: &Connection,
     mut record: OpenRecord,
@@ -128,6 +128,9 @@ fn unverified(
 ) -> Answer {
     unread_rest(connection, request);
     record.stage(Stage::Identify);
+    if fault == TokenFault::Unavailable {
+        return refused(record, Refusal::IssuerUnavailable, &fault);
+    }
     let mut answer = refused(record, Refusal::InvalidToken, &fault);
     let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
     answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);

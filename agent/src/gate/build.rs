@@ -242,9 +242,10 @@ fn upstreams(setup: &Setup) -> Result<Upstreams, GateError> {
 }
 
 fn tokens(setup: &Setup) -> Result<Tokens, GateError> {
-    let sets = setup.key_sets.iter().map(String::as_str);
+    let sets = setup.key_sets.iter().map(Option::as_deref);
     let issuers = setup.config.issuers.iter().zip(sets);
-    Tokens::new(issuers).map_err(|(issuer, source)| GateError::KeySet { issuer, source })
+    Tokens::new(issuers, setup.config.limits.connect_deadline)
+        .map_err(|(issuer, source)| GateError::KeySet { issuer, source })
 }
 
 fn site_proxy(

@@ -14,8 +14,8 @@ use crate::audit::record::Kind;
 use crate::audit::{Filter, Segments};
 use crate::control::records::{self, Owner};
 use crate::control::reply::{
-    AuditState, Certificate, Disconnected, Finding, PolicyState, Reply, Server, Status, Workload,
-    WorkloadKind,
+    AuditState, Certificate, Disconnected, Finding, IssuerState, PolicyState, Reply, Server,
+    Status, Workload, WorkloadKind,
 };
 use crate::control::{
     ClientLimits, Code, Command, ControlError, Facts, Handover, Question, Responder, Scope, Slots,
@@ -23,6 +23,7 @@ use crate::control::{
 };
 use crate::control::{describe, explain};
 use crate::flow::Stages;
+use crate::identify::token::{Standing, Supply};
 use crate::identify::workloads::Known;
 use crate::telemetry::clock;
 
@@ -127,8 +128,7 @@ async fn reply(
         Command::ApprovalDecide(decision) => {
             approvals::decide(stages, &peer, decision, responder).await
         }
-        // What is to be said of this machine, the client sees itself; the daemon adds what runs.
-        Command::Doctor => responder.done().await,
+        Command::Doctor => doctor(stages, responder).await,
         Command::Run(_)
         | Command::Reload
         | Command::Canary
@@ -154,6 +154,14 @@ async fn one(
     };
     let shown = shown(stages, &state.set, server, scope == Scope::All);
     responder.reply(Reply::Server(Box::new(shown))).await?;
+    responder.done().await
+}
+
+/// What is to be said of this machine, the client sees itself; the daemon adds what runs.
+async fn doctor(stages: &Stages, mut responder: Responder) -> Result<(), ControlError> {
+    for issuer in issuers(stages) {
+        responder.reply(Reply::Check(issuer.check())).await?;
+    }
     responder.done().await
 }
 
@@ -184,6 +192,7 @@ fn status(answering: &Answering, facts: Facts, owner: Owner) -> Status {
         kernel: facts.kernel,
         policy: policy_state(stages, facts.rejected),
         audit: Some(audit_state(stages, &answering.directory)),
+        issuers: issuers(stages),
         workloads: workloads(stages, owner),
         disconnected: stages
             .decider
@@ -216,6 +225,23 @@ fn audit_state(stages: &Stages, directory: &Path) -> AuditState {
         queued: stages.log.queued(),
         problem: available.err().map(|error| error.to_string()),
     }
+}
+
+fn issuers(stages: &Stages) -> Vec<IssuerState> {
+    let shown = |supply: &Arc<Supply>| {
+        let Standing {
+            keys,
+            fetched,
+            fault,
+        } = supply.standing();
+        IssuerState {
+            issuer: supply.issuer.to_string(),
+            keys,
+            fetched,
+            problem: fault,
+        }
+    };
+    stages.tokens.supplies().into_iter().map(shown).collect()
 }
 
 fn workloads(stages: &Stages, owner: Owner) -> Vec<Workload> {

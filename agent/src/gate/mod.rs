@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use self::build::Built;
 use crate::audit::{AuditUnavailable, Finished, StartError};
 use crate::channel::{ChannelError, GateEnd, ToGate, ToSupervisor};
-use crate::flow::{Stages, serve_connection, serve_datagrams};
+use crate::flow::{Stages, serve_connection, serve_datagrams, serve_keys};
 use crate::identify::token::KeysFault;
 use crate::resolve::SettingsFault;
 use crate::tls::leaf::LeafFault;
@@ -131,6 +131,11 @@ async fn run() -> Result<(), GateError> {
         stages
             .tasks
             .spawn(async move { stopping.run_until_cancelled(serving).await });
+    }
+    for supply in stages.tokens.supplies() {
+        stages
+            .tasks
+            .spawn(serve_keys(Arc::clone(&stages), Arc::clone(supply)));
     }
     let pulse = kernel::pulse(Arc::clone(&stages), Arc::clone(&channel), config);
     let pulse = tokio::spawn(pulse);

@@ -36,6 +36,8 @@ pub enum Refusal<'a> {
     LimitReached(Option<u64>),
     /// The token of the request is not one that can be verified.
     InvalidToken,
+    /// The keys of the token's issuer cannot be fetched.
+    IssuerUnavailable,
     /// A modern message that lacks what every modern message carries.
     MissingEnvelope,
     /// Policy wants it approved by a person, which no tool call in a message of its own is, or which failed.
@@ -165,6 +167,7 @@ impl Refusal<'_> {
             Refusal::InvalidParams => row("invalid_params", S::BAD_REQUEST, S::OK, INVALID_PARAMS, "a parameter is missing or of the wrong type"),
             Refusal::InvalidRequest => row("invalid_request", S::BAD_REQUEST, S::BAD_REQUEST, INVALID_REQUEST, "not an acceptable JSON-RPC message"),
             Refusal::InvalidToken => row("invalid_token", S::UNAUTHORIZED, S::UNAUTHORIZED, UNAUTHORIZED, "the bearer token is not acceptable"),
+            Refusal::IssuerUnavailable => row("issuer_unavailable", S::SERVICE_UNAVAILABLE, S::SERVICE_UNAVAILABLE, UNAVAILABLE, "the bearer token cannot be verified at present: its issuer is not reached"),
             Refusal::LimitReached(_) => row("limit_reached", S::TOO_MANY_REQUESTS, S::OK, LIMIT, "a limit on calls is reached"),
             Refusal::MissingEnvelope => row("missing_envelope", S::BAD_REQUEST, S::BAD_REQUEST, INVALID_PARAMS, "the message does not name its protocol revision"),
             Refusal::NeedsApproval => row("approval_unavailable", S::FORBIDDEN, S::OK, DENIED, "needs an approval, which is asked for tool calls that are sent alone and can be shown to a person"),

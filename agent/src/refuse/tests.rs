@@ -33,6 +33,7 @@ fn all() -> Vec<Refusal<'static>> {
         Refusal::InvalidParams,
         Refusal::InvalidRequest,
         Refusal::InvalidToken,
+        Refusal::IssuerUnavailable,
         Refusal::LimitReached(None),
         Refusal::LimitReached(Some(1_500)),
         Refusal::MissingEnvelope,
@@ -74,6 +75,7 @@ fn known(refusal: &Refusal<'_>) {
         | Refusal::InvalidParams
         | Refusal::InvalidRequest
         | Refusal::InvalidToken
+        | Refusal::IssuerUnavailable
         | Refusal::LimitReached(_)
         | Refusal::MissingEnvelope
         | Refusal::NeedsApproval

@@ -20,7 +20,7 @@ use super::gate_life::GatePlan;
 use super::signing::{Signing, today};
 use super::{accounts, policy_files, trust};
 use crate::channel::{ClientIdentity, ProxyCredentials, Role, Secret};
-use crate::config::{Config, load, read_text};
+use crate::config::{Config, KeySource, load, read_text};
 use crate::launch::stage::{Account, Listen, Listening, Program, listen};
 use crate::telemetry::logging::LEVEL_VARIABLE;
 
@@ -73,7 +73,7 @@ pub(super) struct Inheritance {
 pub(super) struct Material {
     pub(super) extra_roots: Vec<String>,
     pub(super) client_identities: Vec<ClientIdentity>,
-    pub(super) key_sets: Vec<String>,
+    pub(super) key_sets: Vec<Option<String>>,
     pub(super) proxy_credentials: Option<ProxyCredentials>,
 }
 
@@ -202,7 +202,10 @@ fn material(config: &Config) -> Result<Material, DaemonError> {
             key: Secret::new(read_text(&of.key)?),
         })
     });
-    let key_sets = config.issuers.iter().map(|issuer| read_text(&issuer.jwks));
+    let key_sets = config.issuers.iter().map(|issuer| match &issuer.jwks {
+        KeySource::File(path) => read_text(path).map(Some),
+        KeySource::Url(_) | KeySource::Discovered(_) => Ok(None),
+    });
     let proxy = config.upstream_proxy.as_ref();
     let username = proxy.and_then(|proxy| proxy.username.clone());
     let file = proxy.and_then(|proxy| proxy.password_file.as_deref());

@@ -26,7 +26,7 @@ pub use event::{Event, EventKind, EventStream, Execution};
 pub use exeat_ebpf_abi::{Address, File, Origin, kind};
 pub use file::identify;
 pub use gate::{Action, DnsSource, Gate, GateMap, Protocol};
-pub use kernel::{Kernel, Settings};
+pub use kernel::{Fill, Kernel, Settings, fill};
 pub use layout::Layout;
 pub use logs::Logs;
 pub use probe::{Features, Missing, probe};

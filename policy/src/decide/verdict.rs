@@ -164,6 +164,9 @@ impl Reason {
             Self::RuleFailed(Unevaluated::OtherType) => {
                 "a rule could not be evaluated: an argument is of another type than its test is for"
             }
+            Self::RuleFailed(Unevaluated::Unknown) => {
+                "a rule could not be evaluated: the record leaves out an argument"
+            }
             Self::NoRule => "no rule matched",
             Self::UnknownMethod => "unknown method that no rule names",
             Self::NotReachable => "the caller may not reach the server",

@@ -46,58 +46,56 @@ async fn query(
     now: &Zoned,
     output: Output,
 ) -> Result<(), CliError> {
+    let mut view = view::View::new(now.time_zone().clone());
+    each(arguments, config, daemon, now, |line| {
+        view.show(line, output)
+    })
+    .await?;
+    view.end(output)
+}
+
+/// Hands the lines of the records that `arguments` ask for to `each`, oldest first: from the daemon, or from the
+/// segments where they say so, or where root asks and the daemon does not answer.
+pub(super) async fn each(
+    arguments: &QueryArguments,
+    config: &Config,
+    daemon: &Daemon,
+    now: &Zoned,
+    mut each: impl FnMut(&str) -> Result<(), CliError>,
+) -> Result<(), CliError> {
     let filter = filter(arguments, now)?;
+    let directory = directory(&arguments.directory, config);
     if arguments.directory.dir.is_some() {
-        return read(
-            &directory(&arguments.directory, config),
-            &filter,
-            now,
-            output,
-        );
+        return read(&directory, &filter, each);
     }
-    match ask(&filter, daemon, now, output).await {
+    let command = Command::AuditQuery(filter.clone());
+    let asked = daemon.each(&command, |reply| match reply {
+        Reply::Record(record) => each(&record.line),
+        other => Err(unexpected(&command, other.name())),
+    });
+    match asked.await {
         Err(error) if error.kind == Kind::Unreachable && geteuid().is_root() => {
-            let directory = directory(&arguments.directory, config);
             let place = directory.display();
             output::note(&format!(
                 "the daemon does not answer, so `{place}` is read directly"
             ));
-            read(&directory, &filter, now, output)
+            read(&directory, &filter, each)
         }
         asked => asked,
     }
-}
-
-async fn ask(
-    filter: &RecordFilter,
-    daemon: &Daemon,
-    now: &Zoned,
-    output: Output,
-) -> Result<(), CliError> {
-    let command = Command::AuditQuery(filter.clone());
-    let mut view = view::View::new(now.time_zone().clone());
-    daemon
-        .each(&command, |reply| match reply {
-            Reply::Record(record) => view.show(&record.line, output),
-            other => Err(unexpected(&command, other.name())),
-        })
-        .await?;
-    view.end(output)
 }
 
 /// Reads the segments themselves; the file system says whether this user may.
 fn read(
     directory: &Path,
     filter: &RecordFilter,
-    now: &Zoned,
-    output: Output,
+    mut each: impl FnMut(&str) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
     let failed = |error: ReadError| CliError::from_error(Kind::Usage, &error);
     let segments = Segments::open(directory).map_err(failed)?;
-    let mut view = view::View::new(now.time_zone().clone());
     let mut shown = Ok(());
     records::select(&segments, filter, Owner::Anybody, |line| {
-        shown = view.show(&line, output);
+        shown = each(&line);
         if shown.is_ok() {
             ControlFlow::Continue(())
         } else {
@@ -105,8 +103,7 @@ fn read(
         }
     })
     .map_err(failed)?;
-    shown?;
-    view.end(output)
+    shown
 }
 
 fn directory(arguments: &DirectoryArguments, config: &Config) -> PathBuf {

@@ -10,6 +10,7 @@ use rustix::system::uname;
 
 use super::{Check, fail, ok, warn};
 use crate::config::Config;
+use crate::control::chain;
 use crate::supervisor::cgroups;
 
 /// The oldest kernel that the programs load on.
@@ -28,6 +29,7 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
         account(&config.gate.user),
     ];
     checks.extend(programs());
+    checks.extend(tables(config));
     checks.push(authority(config));
     checks
 }
@@ -52,7 +54,7 @@ fn cgroup2() -> Check {
         Ok(root) => ok("cgroup2", format!("mounted at {}", root.display())),
         Err(error) => fail(
             "cgroup2",
-            crate::control::chain(&error),
+            chain(&error),
             "mount it: `mount -t cgroup2 none /sys/fs/cgroup`, or boot with \
              `systemd.unified_cgroup_hierarchy=1`",
         ),
@@ -146,6 +148,33 @@ fn programs() -> Vec<Check> {
             })
             .collect(),
     }
+}
+
+/// How full the tables in the kernel are; nothing where no daemon has made them.
+fn tables(config: &Config) -> Option<Check> {
+    let subject = "tables";
+    if !geteuid().is_root() || !config.bpffs.exists() {
+        return None;
+    }
+    let fills = match exeat_ebpf::fill(&config.bpffs) {
+        Ok(fills) => fills,
+        Err(error) => {
+            let remedy = "start the daemon, which makes them";
+            return Some(warn(subject, chain(&error), remedy));
+        }
+    };
+    let shown: Vec<String> = fills
+        .iter()
+        .map(|fill| format!("{} {} of {}", fill.entries, fill.what, fill.limit))
+        .collect();
+    let shown = shown.join(", ");
+    let scarce = |fill: &exeat_ebpf::Fill| fill.entries >= fill.limit as usize / 10 * 9;
+    Some(if fills.iter().any(scarce) {
+        let remedy = "what finds no place is refused: end workloads, or name fewer places";
+        warn(subject, shown, remedy)
+    } else {
+        ok(subject, shown)
+    })
 }
 
 fn authority(config: &Config) -> Check {

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use exeat_policy::Source;
+use exeat_policy::{PolicySet, Source};
 
 use crate::cli::error::{CliError, Kind};
 
@@ -39,6 +39,23 @@ pub(super) fn read_with_cases(paths: &[PathBuf]) -> Result<(Vec<Source>, Vec<Sou
         }
     }
     Ok((policy, cases))
+}
+
+/// The policy that `path` names, for what needs one without faults.
+pub(super) fn compile(path: &Path) -> Result<PolicySet, CliError> {
+    let sources = read(&[path.to_owned()])?;
+    exeat_policy::compile(&sources).map_err(|faults| {
+        let first = faults.first().map(ToString::to_string).unwrap_or_default();
+        let message = format!(
+            "load `{}`: {} faults, the first: {first}",
+            path.display(),
+            faults.len()
+        );
+        CliError::new(Kind::Usage, message).with_next(format_args!(
+            "see all of them with `exeat policy check {}`",
+            path.display()
+        ))
+    })
 }
 
 fn source(file: &Path) -> Result<Source, CliError> {

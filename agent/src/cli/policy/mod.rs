@@ -1,9 +1,12 @@
-//! `exeat policy`: is it right, does it decide as expected, and why as it does?
+//! `exeat policy`: is it right, does it decide as expected, why as it does, and what would another?
 
 mod check;
+mod diff;
 mod explain;
 pub(super) mod files;
 mod test;
+
+use jiff::Zoned;
 
 use super::args::PolicyCommand;
 use super::ask::Daemon;
@@ -11,16 +14,18 @@ use super::error::CliError;
 use super::output::Output;
 use crate::config::Config;
 
-/// Checks, tests or explains.
+/// Checks, tests, explains or compares.
 pub(super) async fn run(
     command: &PolicyCommand,
     config: &Config,
     daemon: &Daemon,
+    now: &Zoned,
     output: Output,
 ) -> Result<(), CliError> {
     match command {
         PolicyCommand::Check(arguments) => check::run(arguments, config, output),
         PolicyCommand::Test(arguments) => test::run(arguments, config, output),
+        PolicyCommand::Diff(arguments) => diff::run(arguments, config, daemon, now, output).await,
         PolicyCommand::Schema => output.schema(&exeat_policy::schema()),
         PolicyCommand::Explain(arguments) => explain::run(arguments, daemon, output).await,
     }

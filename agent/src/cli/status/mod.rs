@@ -7,7 +7,9 @@ use super::ask::Daemon;
 use super::error::{CliError, Kind};
 use super::output::{Cell, Output, Painter, Table, Tone};
 use super::servers::told;
-use crate::control::reply::{AuditState, Canary, KernelState, PolicyState, Status, WorkloadKind};
+use crate::control::reply::{
+    AuditState, Canary, Health, IssuerState, KernelState, PolicyState, Status, WorkloadKind,
+};
 use crate::control::{Command, Reply};
 
 /// What was learnt.
@@ -77,7 +79,12 @@ impl Report {
             Some(Proof::NotMade(_)) | None => true,
         };
         let audited = self.status.audit.as_ref().is_none_or(|audit| audit.healthy);
-        proved && audited && self.status.gate.is_some() && self.status.policy.rejected.is_none()
+        let verifies = self.status.issuers.iter().all(|issuer| issuer.keys > 0);
+        proved
+            && audited
+            && verifies
+            && self.status.gate.is_some()
+            && self.status.policy.rejected.is_none()
     }
 
     fn text(&self, painter: Painter) -> String {
@@ -96,6 +103,9 @@ impl Report {
             ]);
         }
         table.row(["audit".into(), audit(status.audit.as_ref())]);
+        for issuer in &status.issuers {
+            table.row(["issuer".into(), self::issuer(issuer)]);
+        }
         for disconnected in &status.disconnected {
             let text = format!("{} {}", disconnected.server, told(disconnected));
             table.row(["disconnected".into(), Cell::new(Tone::Bad, text)]);
@@ -222,6 +232,16 @@ fn audit(audit: Option<&AuditState>) -> Cell {
         Tone::Bad,
         format!("NOT RECORDING, so nothing new is let through: {problem}"),
     )
+}
+
+fn issuer(issuer: &IssuerState) -> Cell {
+    let check = issuer.check();
+    let tone = match check.standing {
+        Health::Ok => Tone::Plain,
+        Health::Warn => Tone::Doubtful,
+        Health::Fail => Tone::Bad,
+    };
+    Cell::new(tone, check.found)
 }
 
 fn workloads(status: &Status, painter: Painter) -> String {

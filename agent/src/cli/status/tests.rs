@@ -50,6 +50,12 @@ fn status() -> Status {
             connections: 4,
             started: at(60),
         }],
+        issuers: vec![IssuerState {
+            issuer: "https://login.example".to_owned(),
+            keys: 2,
+            fetched: Some(at(7)),
+            problem: None,
+        }],
         disconnected: Vec::new(),
         findings: vec![Finding {
             time: at(90),
@@ -100,6 +106,14 @@ fn nothing_is_well() {
     status.kernel.degraded = vec!["a refused connection fails with EPERM here".to_owned()];
     status.kernel.lost_events = 12;
     status.workloads.clear();
+    let problem = Some("fetching the keys of the issuer `https://login.example`: late".to_owned());
+    status.issuers[0].problem = problem.clone();
+    status.issuers.push(IssuerState {
+        issuer: "https://other.example".to_owned(),
+        keys: 0,
+        fetched: None,
+        problem,
+    });
     let report = Report {
         status,
         canary: Some(proof(false)),
@@ -119,6 +133,7 @@ fn any_one_fault_is_a_finding() {
     assert!(report(|_| {}, Some(Proof::NotMade("refused".to_owned()))));
     assert!(!report(|_| {}, Some(proof(false))));
     assert!(!report(|status| status.gate = None, None));
+    assert!(!report(|status| status.issuers[0].keys = 0, None));
     assert!(!report(
         |status| status.policy.rejected = Some(String::new()),
         None

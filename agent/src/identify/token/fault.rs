@@ -23,6 +23,9 @@ pub enum TokenFault {
     /// Policy names the issuer, and the configuration has no keys for it.
     #[error("a token of an issuer that `issuers` does not configure")]
     Unconfigured,
+    /// The issuer's keys could not be fetched, or not for too long.
+    #[error("a token of an issuer whose keys cannot be fetched")]
+    Unavailable,
     /// None of the issuer's keys has its key id, or one of that algorithm.
     #[error("a token by a key that its issuer does not publish")]
     UnknownKey,

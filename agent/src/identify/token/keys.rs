@@ -80,6 +80,11 @@ impl Keys {
         Ok(Self(keys))
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// The keys that a token may mean, at most [`TRIED`]; without an id, any.
     pub(super) fn meant(&self, id: Option<&str>) -> impl Iterator<Item = &Key> {
         let fits = move |key: &&Key| id.is_none() || key.id.as_deref() == id;

@@ -2,7 +2,10 @@
 
 mod fault;
 mod keys;
+#[cfg(any(test, fuzzing))]
+pub mod oracle;
 mod parse;
+mod supply;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +23,7 @@ pub use self::fault::TokenFault;
 use self::keys::Keys;
 pub use self::keys::KeysFault;
 use self::parse::Unverified;
+pub use self::supply::{Fresh, Standing, Supply};
 use crate::config;
 use crate::decode::json::{Number, Object, Value};
 
@@ -65,7 +69,16 @@ struct Issuer {
     name: Arc<str>,
     /// What is asked of tokens, but for the algorithm.
     asked: Validation,
-    keys: Keys,
+    keys: Source,
+}
+
+/// Where its keys are.
+#[derive(Debug)]
+enum Source {
+    /// They came with the setup.
+    Fixed(Keys),
+    /// They are fetched.
+    Fetched(Arc<Supply>),
 }
 
 /// The issuers whose tokens are verified.
@@ -75,16 +88,21 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// The configured issuers, each with the text of its key set.
+    /// The configured issuers, each with the text of its key set or `None`, where it is fetched within `limit`.
     ///
     /// # Errors
     /// The issuer whose key set cannot be used, and why.
     pub fn new<'a>(
-        issuers: impl IntoIterator<Item = (&'a config::Issuer, &'a str)>,
+        issuers: impl IntoIterator<Item = (&'a config::Issuer, Option<&'a str>)>,
+        limit: Duration,
     ) -> Result<Self, (String, KeysFault)> {
         let built = issuers.into_iter().map(|(issuer, set)| {
-            let keys = Keys::read(set.as_bytes(), &issuer.algorithms)
-                .map_err(|fault| (issuer.issuer.clone(), fault))?;
+            let keys = match set {
+                None => Source::Fetched(Arc::new(Supply::new(issuer, limit))),
+                Some(set) => Keys::read(set.as_bytes(), &issuer.algorithms)
+                    .map(Source::Fixed)
+                    .map_err(|fault| (issuer.issuer.clone(), fault))?,
+            };
             let name: Arc<str> = issuer.issuer.as_str().into();
             let asked = asked(issuer);
             Ok((Arc::clone(&name), Issuer { name, asked, keys }))
@@ -94,12 +112,26 @@ impl Tokens {
         })
     }
 
+    /// The keys that are to be fetched, in the order of the issuers' names.
+    pub fn supplies(&self) -> Vec<&Arc<Supply>> {
+        let supplies = self
+            .issuers
+            .values()
+            .filter_map(|issuer| match &issuer.keys {
+                Source::Fetched(supply) => Some(supply),
+                Source::Fixed(_) => None,
+            });
+        let mut supplies: Vec<_> = supplies.collect();
+        supplies.sort_by(|one, other| one.issuer.cmp(&other.issuer));
+        supplies
+    }
+
     /// The verified token of a request. `None`: it has none, or one of the upstream's own: a bearer value that is no
     /// JSON Web Token, or one of an issuer that neither the configuration nor `policy` names.
     ///
     /// # Errors
     /// Whatever is wrong with a token that is not the upstream's own.
-    pub fn look(
+    pub async fn look(
         &self,
         headers: &HeaderMap,
         policy: &PolicySet,
@@ -124,7 +156,10 @@ impl Tokens {
             return Ok(None);
         };
         match self.issuers.get(named) {
-            Some(issuer) => issuer.verify(&text, token).map(Arc::new).map(Some),
+            Some(issuer) => {
+                issuer.check(&text, &token).await?;
+                issuer.verified(token).map(Arc::new).map(Some)
+            }
             None if policy.names_issuer(named) => Err(TokenFault::Unconfigured),
             None => Ok(None),
         }
@@ -164,8 +199,8 @@ fn asked(issuer: &config::Issuer) -> Validation {
 }
 
 impl Issuer {
-    fn verify(&self, text: &str, token: Unverified) -> Result<Verified, TokenFault> {
-        self.check(text, &token)?;
+    /// What a token says that was checked.
+    fn verified(&self, token: Unverified) -> Result<Verified, TokenFault> {
         Ok(Verified {
             issuer: Arc::clone(&self.name),
             subject: token.subject()?.to_owned(),
@@ -173,11 +208,29 @@ impl Issuer {
         })
     }
 
-    /// Whether one of the keys that the token may mean signed it, and all holds that is asked of it.
-    fn check(&self, text: &str, token: &Unverified) -> Result<(), TokenFault> {
+    /// Whether one of the keys that the token may mean signed it, and all holds that is asked of it. A key that is not
+    /// known may have been published since.
+    async fn check(&self, text: &str, token: &Unverified) -> Result<(), TokenFault> {
+        let supply = match &self.keys {
+            Source::Fixed(keys) => return self.holds(keys, text, token),
+            Source::Fetched(supply) => supply,
+        };
+        let now = || match supply.keys() {
+            Some(keys) => self.holds(&keys, text, token),
+            None => Err(TokenFault::Unavailable),
+        };
+        match now() {
+            Err(TokenFault::UnknownKey | TokenFault::Unavailable) if supply.renewed().await => {
+                now()
+            }
+            checked => checked,
+        }
+    }
+
+    fn holds(&self, keys: &Keys, text: &str, token: &Unverified) -> Result<(), TokenFault> {
         let header = token.header()?;
         let mut wrong = TokenFault::UnknownKey;
-        for key in self.keys.meant(header.key_id) {
+        for key in keys.meant(header.key_id) {
             if key.algorithm.name() != header.algorithm {
                 wrong = TokenFault::Algorithm;
                 continue;

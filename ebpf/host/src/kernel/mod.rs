@@ -1,5 +1,6 @@
 //! The supervisor's side: load, attach, pin, adopt; and say which cgroups are workloads.
 
+mod fill;
 mod links;
 mod load;
 mod state;
@@ -13,6 +14,7 @@ use exeat_ebpf_abi::{
     Config, Endpoint, File, LOST_PROCESS, MAX_GUARDED, MAX_LEVEL, MAX_MANAGED, MAX_WATCHED, guard,
     levels,
 };
+pub use fill::{Fill, fill};
 use links::{GATE, Links, MANAGED, ROOT};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};

@@ -25,6 +25,8 @@ pub enum Unevaluated {
     /// A value is of another type than the tests on it are for: a list where a text is tested, or a text where
     /// a number is. Its receiver may well convert it, so it does not pass for something that failed the test.
     OtherType,
+    /// A value is not known: it stands in a record that left it out ([`Json::Unknown`]).
+    Unknown,
 }
 
 impl Unevaluated {
@@ -35,6 +37,7 @@ impl Unevaluated {
             Self::TooDeep => "the arguments are nested too deeply to be tested",
             Self::TooLarge => "the arguments are too large to be tested",
             Self::OtherType => "an argument is of another type than the test is for",
+            Self::Unknown => "an argument is not known, since the record leaves it out",
         }
     }
 }
@@ -174,6 +177,7 @@ fn passes(
     work: &mut Work,
 ) -> Result<bool, Unevaluated> {
     match (asked, value) {
+        (_, Json::Unknown) => Err(Unevaluated::Unknown),
         (Test::Type(kind), value) => Ok(is_of(*kind, value)),
         (Test::Absent(absent), _) => Ok(!absent),
         (Test::Matches(pattern) | Test::Glob(pattern), Json::Text(text)) => {
@@ -198,7 +202,7 @@ fn passes(
                 }
                 Json::List(list) => list.count(),
                 Json::Map(map) => map.count(),
-                Json::Null | Json::Bool(_) | Json::Number(_) => return Err(Unevaluated::OtherType),
+                _ => return Err(Unevaluated::OtherType),
             };
             Ok((*least..=*most).contains(&length))
         }

@@ -104,6 +104,7 @@ pub(super) fn follow(
             Ok(Go::Continue(()))
         }
         (_, Json::Null | Json::Bool(_) | Json::Number(_) | Json::Text(_)) => Ok(Go::Continue(())),
+        (_, Json::Unknown) => Err(Unevaluated::Unknown),
     }
 }
 
@@ -152,7 +153,9 @@ fn descend(
                 }
             }
         }
-        Json::Null | Json::Bool(_) | Json::Number(_) | Json::Text(_) => {}
+        // Whatever lies below it. Where it was shown, that is noted.
+        Json::Unknown if keys || depth == 0 => return Err(Unevaluated::Unknown),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::Text(_) | Json::Unknown => {}
     }
     Ok(Go::Continue(()))
 }

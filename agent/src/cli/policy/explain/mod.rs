@@ -43,19 +43,7 @@ async fn ask(question: Question, daemon: &Daemon) -> Result<Explanation, CliErro
 }
 
 fn judge(question: &Question, path: &Path) -> Result<Explanation, CliError> {
-    let sources = files::read(&[path.to_owned()])?;
-    let set = exeat_policy::compile(&sources).map_err(|faults| {
-        let first = faults.first().map(ToString::to_string).unwrap_or_default();
-        let message = format!(
-            "load `{}`: {} faults, the first: {first}",
-            path.display(),
-            faults.len()
-        );
-        CliError::new(Kind::Usage, message).with_next(format_args!(
-            "see all of them with `exeat policy check {}`",
-            path.display()
-        ))
-    })?;
+    let set = files::compile(path)?;
     let now = exeat_policy::Timestamp::from_millis(clock::wall().microseconds().div_euclid(1000));
     explain::answer(&set, question, now, explain::unused)
         .map_err(|error| CliError::from_error(Kind::Usage, &error))

@@ -1,6 +1,10 @@
 //! Tokens of attackers, and those of issuers.
 
-use std::sync::LazyLock;
+mod fetched;
+
+use std::pin::pin;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use aws_lc_rs::rand::SystemRandom;
@@ -14,14 +18,15 @@ use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{KeysFault, TokenFault, Tokens, Verified};
-use crate::config::{Issuer, TokenAlgorithm};
-use crate::decode::base64;
+use super::{KeysFault, TokenFault, Tokens, Verified, oracle};
+use crate::config::{Issuer, KeySource, TokenAlgorithm};
 use crate::decode::json::{Limits, parse};
+use crate::decode::{base64, corpus};
 use crate::telemetry::clock;
 
 const A: &str = "https://a.example";
 const B: &str = "https://b.example";
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// A signer for each algorithm; `other` is another issuer's.
 struct Signers {
@@ -72,7 +77,10 @@ fn issuer(name: &str) -> Issuer {
     Issuer {
         issuer: name.to_owned(),
         audience: vec!["mcp".to_owned(), "https://mcp.example".to_owned()],
-        jwks: "/none".into(),
+        jwks: KeySource::File("/none".into()),
+        private: false,
+        refresh: Duration::from_mins(5),
+        max_age: Duration::from_hours(1),
         algorithms: TokenAlgorithm::ALL.to_vec(),
         leeway: Duration::from_secs(30),
     }
@@ -81,7 +89,11 @@ fn issuer(name: &str) -> Issuer {
 fn tokens() -> Tokens {
     let (a, b) = sets();
     let (a, b) = (a.to_string(), b.to_string());
-    Tokens::new([(&issuer(A), a.as_str()), (&issuer(B), b.as_str())]).unwrap()
+    let issuers = [
+        (&issuer(A), Some(a.as_str())),
+        (&issuer(B), Some(b.as_str())),
+    ];
+    Tokens::new(issuers, LIMIT).unwrap()
 }
 
 fn policy(text: &str) -> PolicySet {
@@ -143,10 +155,23 @@ fn headers(values: &[String]) -> HeaderMap {
     headers
 }
 
+/// The keys of none of these issuers are fetched, so that there is nothing to wait for.
+fn look_at(
+    tokens: &Tokens,
+    headers: &HeaderMap,
+    policy: &PolicySet,
+) -> Result<Option<Arc<Verified>>, TokenFault> {
+    let looking = pin!(tokens.look(headers, policy));
+    match looking.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(found) => found,
+        Poll::Pending => panic!("nothing to wait for"),
+    }
+}
+
 /// `None`: opaque; the subject of what is verified.
 fn look(tokens: &Tokens, text: &str) -> Result<Option<String>, TokenFault> {
     let headers = headers(&[format!("Bearer {text}")]);
-    let found = tokens.look(&headers, &policy(""))?;
+    let found = look_at(tokens, &headers, &policy(""))?;
     Ok(found.map(|token| token.judged().subject.to_owned()))
 }
 
@@ -342,7 +367,7 @@ fn no_other_writing_of_a_token_passes_as_opaque() {
     value.push(0xff);
     let mut headers = HeaderMap::new();
     headers.append(AUTHORIZATION, HeaderValue::from_bytes(&value).unwrap());
-    tokens.look(&headers, &policy("")).unwrap_err();
+    look_at(&tokens, &headers, &policy("")).unwrap_err();
 }
 
 #[test]
@@ -350,7 +375,7 @@ fn what_is_opaque_and_what_is_not() {
     let tokens = tokens();
     let policy = policy("identities: { c: { jwt: { issuer: 'https://c.example' } } }");
     let look = |values: &[String]| {
-        let found = tokens.look(&headers(values), &policy);
+        let found = look_at(&tokens, &headers(values), &policy);
         found.map(|token| token.is_some())
     };
     let good = ours("EdDSA", "ed", &claims(A));
@@ -382,17 +407,27 @@ fn what_is_opaque_and_what_is_not() {
         Err(TokenFault::Unconfigured)
     );
     // Where no issuer is named, nothing is looked into.
-    let nothing = Tokens::default().look(&headers(&both), &self::policy(""));
+    let nothing = look_at(&Tokens::default(), &headers(&both), &self::policy(""));
     assert!(matches!(nothing, Ok(None)));
     // No token is shown in a debugging text.
     let shown = format!(
         "{:?}",
-        tokens.look(&headers(&[format!("Bearer {good}")]), &policy)
+        look_at(&tokens, &headers(&[format!("Bearer {good}")]), &policy)
     );
     assert!(
         !shown.contains("appid") && !shown.contains(&good),
         "{shown}"
     );
+}
+
+#[test]
+fn the_corpus_of_tokens_and_keys() {
+    corpus::run("token", oracle::token);
+    corpus::run("keys", oracle::keys);
+    let (a, b) = sets();
+    oracle::keys(a.to_string().as_bytes());
+    oracle::keys(b.to_string().as_bytes());
+    oracle::token(ours("RS256", "rs", &claims(A)).as_bytes());
 }
 
 #[test]
@@ -403,7 +438,7 @@ fn key_sets() {
             algorithms: algorithms.to_vec(),
             ..issuer(A)
         };
-        Tokens::new([(&issuer, set.to_string().as_str())]).map_err(|(_, fault)| fault)
+        Tokens::new([(&issuer, Some(set.to_string().as_str()))], LIMIT).map_err(|(_, fault)| fault)
     };
     let all = TokenAlgorithm::ALL;
     let one = |key: Value| read(&json!({ "keys": [key] }), &all).err();
@@ -474,7 +509,7 @@ proptest! {
         if let Ok(value) = HeaderValue::from_bytes(&value) {
             let mut headers = HeaderMap::new();
             headers.append(AUTHORIZATION, value);
-            prop_assert!(!matches!(tokens.look(&headers, &policy("")), Ok(Some(_))));
+            prop_assert!(!matches!(look_at(tokens, &headers, &policy("")), Ok(Some(_))));
         }
     }
 }

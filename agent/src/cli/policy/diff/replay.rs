@@ -1,0 +1,401 @@
+//! A record of the log as the question that it was to the policy.
+
+use exeat_policy::{
+    Action, AsJson, Caller, Effect, Explanation, Hints, Json, List, Members, Name, Outcome,
+    PolicySet, Protocol, Request, Subject, Target, Timestamp, Unevaluated, Workload, explain,
+};
+use serde_json::{Map, Value};
+
+use crate::audit::is_whole;
+use crate::audit::record::{Http, Mcp, Record, Tcp, WorkloadKind};
+use crate::control::explain::unused;
+
+/// Why a record cannot be put to a policy again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum NotReplayed {
+    /// Nothing was decided.
+    Undecided,
+    /// What was asked could not be read, or is not in the record.
+    Unreadable,
+    /// A token spoke for the caller, whose claims are not recorded.
+    Token,
+}
+
+/// What became of a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It is decided.
+    Decided {
+        effect: Effect,
+        /// By this rule, or for this reason.
+        by: String,
+    },
+    /// A value that the record leaves out decides, in this rule.
+    Untold(String),
+}
+
+/// A record's question.
+#[derive(Debug)]
+pub(super) struct Question<'a> {
+    record: &'a Record,
+    arguments: Kept,
+    asked: Asked<'a>,
+}
+
+#[derive(Debug)]
+enum Asked<'a> {
+    Mcp {
+        server: &'a str,
+        mcp: &'a Mcp,
+    },
+    Http {
+        peer: Peer,
+        port: u16,
+        http: &'a Http,
+    },
+    Connect {
+        peer: Peer,
+        port: u16,
+        protocol: Protocol,
+    },
+    Resolve(Name),
+}
+
+#[derive(Debug)]
+enum Peer {
+    Name(Name),
+    Address(std::net::IpAddr),
+}
+
+/// Arguments as a record has them: without its secrets and what was too long.
+#[derive(Debug)]
+enum Kept {
+    None,
+    All(Recorded),
+    Nothing,
+}
+
+/// Recorded JSON, lent to the policy; what was masked or cut is unknown.
+#[derive(Debug)]
+enum Recorded {
+    Null,
+    Bool(bool),
+    Number(String),
+    Text(String),
+    List(Vec<Self>),
+    Map(Vec<(String, Self)>),
+    Unknown,
+}
+
+impl<'a> Question<'a> {
+    /// What `record` asked.
+    pub(super) fn of(record: &'a Record) -> Result<Self, NotReplayed> {
+        if record.open.is_some() || record.decision.is_none() {
+            return Err(NotReplayed::Undecided);
+        }
+        if record
+            .identity
+            .as_ref()
+            .is_some_and(|who| &*who.verified_by == "jwt")
+        {
+            return Err(NotReplayed::Token);
+        }
+        let asked = Self::asked(record).ok_or(NotReplayed::Unreadable)?;
+        let arguments = match &asked {
+            Asked::Mcp { mcp, .. } if mcp.arguments_cut => Kept::Nothing,
+            Asked::Mcp { mcp, .. } => match &mcp.arguments {
+                None => Kept::None,
+                Some(value) => Kept::All(Recorded::of(value)),
+            },
+            _ => Kept::None,
+        };
+        Ok(Self {
+            record,
+            arguments,
+            asked,
+        })
+    }
+
+    fn asked(record: &'a Record) -> Option<Asked<'a>> {
+        if let Some(mcp) = &record.mcp {
+            let server = mcp.server.as_deref()?;
+            return (!mcp.method.is_empty()).then_some(Asked::Mcp { server, mcp });
+        }
+        if let Some(http) = &record.http {
+            http.method.as_ref()?;
+            let peer = peer(http.name.as_deref(), http.address)?;
+            let port = http.port?;
+            return Some(Asked::Http { peer, port, http });
+        }
+        if let Some(dns) = &record.dns {
+            return Name::parse(&dns.name).ok().map(Asked::Resolve);
+        }
+        let Tcp {
+            protocol,
+            name,
+            address,
+            port,
+            ..
+        } = record.tcp.as_ref()?;
+        let protocol = match &**protocol {
+            "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            _ => return None,
+        };
+        Some(Asked::Connect {
+            peer: peer(name.as_deref(), *address)?,
+            port: (*port)?,
+            protocol,
+        })
+    }
+
+    /// Puts it to a policy. Limits count nothing here.
+    pub(super) fn put(&self, set: &PolicySet, now: Timestamp) -> Answer {
+        let request = Request {
+            caller: self.caller(),
+            action: self.action(),
+            now,
+            counts: &[],
+        };
+        let counts: Vec<_> = exeat_policy::limit_keys(set, &request)
+            .iter()
+            .map(unused)
+            .collect();
+        answer(
+            set,
+            &explain(
+                set,
+                &Request {
+                    counts: &counts,
+                    ..request
+                },
+            ),
+        )
+    }
+
+    fn caller(&self) -> Caller<'_> {
+        let workload = self.record.workload.as_ref();
+        let identity = self.record.identity.as_ref();
+        // A user who is no managed workload's acts without a name of the policy's.
+        let acts = |name: &str| identity.is_none_or(|who| &*who.name == name);
+        Caller {
+            workload: workload
+                .filter(|workload| !workload.name.is_empty() && acts(&workload.name))
+                .and_then(|workload| match workload.kind {
+                    WorkloadKind::Server => Some(Workload::Server(&workload.name)),
+                    WorkloadKind::Host => Some(Workload::Host(&workload.name)),
+                    WorkloadKind::Unmanaged | WorkloadKind::Unknown => None,
+                }),
+            user: identity.and_then(|who| who.user.as_deref()),
+            fetching: false,
+            token: None,
+        }
+    }
+
+    fn action(&self) -> Action<'_> {
+        match &self.asked {
+            Asked::Mcp { server, mcp } => Action::Mcp {
+                server,
+                method: &mcp.method,
+                name: mcp.name.as_deref(),
+                arguments: match &self.arguments {
+                    Kept::None => None,
+                    Kept::All(value) => Some(value.as_json()),
+                    Kept::Nothing => Some(Json::Unknown),
+                },
+                hints: mcp.class.as_deref().and_then(hints),
+                session: None,
+            },
+            Asked::Http { peer, port, http } => Action::Http {
+                target: peer.target(),
+                port: *port,
+                method: http.method.as_deref().unwrap_or_default(),
+                path: http
+                    .path
+                    .as_deref()
+                    .and_then(|path| path.split('?').next())
+                    .unwrap_or_default(),
+                tls: http.sni.is_some(),
+                upgrade: false,
+            },
+            Asked::Connect {
+                peer,
+                port,
+                protocol,
+            } => Action::Connect {
+                target: peer.target(),
+                port: *port,
+                protocol: *protocol,
+            },
+            Asked::Resolve(name) => Action::Resolve { name },
+        }
+    }
+
+    /// Who asked, in words.
+    pub(super) fn who(&self) -> String {
+        let caller = self.caller();
+        let workload = caller.workload.map(|workload| match workload {
+            Workload::Server(name) => format!("server {name}"),
+            Workload::Host(name) => format!("host {name}"),
+        });
+        let user = caller.user.map(|user| format!("user {user}"));
+        match (workload, user) {
+            (Some(workload), _) => workload,
+            (None, Some(user)) => user,
+            (None, None) => "nobody known".to_owned(),
+        }
+    }
+
+    /// What for, in words; paths are left out, so that like stands with like.
+    pub(super) fn what(&self) -> String {
+        match &self.asked {
+            Asked::Mcp { server, mcp } => match &mcp.name {
+                Some(name) => format!("{} {name} of {server}", &*mcp.method),
+                None => format!("{} of {server}", &*mcp.method),
+            },
+            Asked::Http { peer, port, http } => {
+                let method = http.method.as_deref().unwrap_or_default();
+                format!("{method} {peer}:{port}")
+            }
+            Asked::Connect {
+                peer,
+                port,
+                protocol,
+            } => format!("{protocol} {peer}:{port}"),
+            Asked::Resolve(name) => format!("lookup of {name}"),
+        }
+    }
+}
+
+fn answer(set: &PolicySet, explanation: &Explanation) -> Answer {
+    let Explanation {
+        verdict,
+        considered,
+    } = explanation;
+    let denied = considered.iter().find_map(|item| match &item.subject {
+        Subject::Rule(id) if item.outcome == Outcome::Matched => {
+            let mut rules = set.rules().iter();
+            rules.find(|rule| rule.id == *id && rule.effect == Effect::Deny)
+        }
+        _ => None,
+    });
+    let unknown = considered.iter().find(|item| {
+        matches!(
+            item.outcome,
+            Outcome::Failed(Unevaluated::Unknown) | Outcome::FailedObserved(Unevaluated::Unknown)
+        )
+    });
+    match (denied, unknown) {
+        (None, Some(item)) => Answer::Untold(item.subject.to_string()),
+        // Deny beats all: what another rule denies is denied whatever the value was.
+        (Some(rule), Some(_)) => Answer::Decided {
+            effect: Effect::Deny,
+            by: format!("rule `{}`", rule.id),
+        },
+        (_, None) => Answer::Decided {
+            effect: verdict.effect,
+            by: match &verdict.rule {
+                Some(rule) => format!("rule `{rule}`"),
+                None => verdict.reason.to_string(),
+            },
+        },
+    }
+}
+
+/// What a server must have said of a tool that was taken for `class`, where the register says nothing.
+fn hints(class: &str) -> Option<Hints> {
+    let has = |word: &str| class.split([',', ' ', '+']).any(|part| part == word);
+    (!class.is_empty()).then(|| Hints {
+        read_only: Some(has("read")),
+        destructive: Some(has("destructive")),
+        open_world: Some(has("external")),
+    })
+}
+
+fn peer(name: Option<&str>, address: Option<std::net::IpAddr>) -> Option<Peer> {
+    match name {
+        Some(name) => match name.parse() {
+            Ok(address) => Some(Peer::Address(address)),
+            Err(_) => Name::parse(name).ok().map(Peer::Name),
+        },
+        None => address.map(Peer::Address),
+    }
+}
+
+impl Peer {
+    fn target(&self) -> Target<'_> {
+        match self {
+            Self::Name(name) => Target::Name(name),
+            Self::Address(address) => Target::Address(*address),
+        }
+    }
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Name(name) => name.fmt(f),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+impl Recorded {
+    fn of(value: &Value) -> Self {
+        match value {
+            Value::Null => Self::Null,
+            Value::Bool(truth) => Self::Bool(*truth),
+            Value::Number(number) => Self::Number(number.to_string()),
+            Value::String(text) if !is_whole(text) => Self::Unknown,
+            Value::String(text) => Self::Text(text.clone()),
+            Value::Array(elements) => Self::List(elements.iter().map(Self::of).collect()),
+            Value::Object(members) => Self::Map(Self::members(members)),
+        }
+    }
+
+    fn members(members: &Map<String, Value>) -> Vec<(String, Self)> {
+        members
+            .iter()
+            .map(|(name, value)| (name.clone(), Self::of(value)))
+            .collect()
+    }
+}
+
+impl AsJson for Recorded {
+    fn as_json(&self) -> Json<'_> {
+        match self {
+            Self::Null => Json::Null,
+            Self::Bool(truth) => Json::Bool(*truth),
+            Self::Number(text) => Json::Number(text),
+            Self::Text(text) => Json::Text(text),
+            Self::List(elements) => Json::List(elements as &dyn List),
+            Self::Map(_) => Json::Map(self as &dyn Members),
+            Self::Unknown => Json::Unknown,
+        }
+    }
+}
+
+impl Members for Recorded {
+    fn count(&self) -> usize {
+        self.pairs().len()
+    }
+
+    fn at(&self, index: usize) -> Option<(&str, Json<'_>)> {
+        let (name, value) = self.pairs().get(index)?;
+        Some((name, value.as_json()))
+    }
+
+    fn get(&self, key: &str) -> Option<Json<'_>> {
+        let found = self.pairs().iter().find(|(name, _)| name == key);
+        found.map(|(_, value)| value.as_json())
+    }
+}
+
+impl Recorded {
+    fn pairs(&self) -> &[(String, Self)] {
+        match self {
+            Self::Map(members) => members,
+            _ => &[],
+        }
+    }
+}
