@@ -9,7 +9,7 @@ use crate::decide::Token;
 use crate::fault::{Fault, Place, Source};
 use crate::index::{Id, Index, position};
 use crate::load::{Draft, load, settle};
-use crate::model::{Host, Identity, Limit, Mode, Role, Rule, Server, Written};
+use crate::model::{Effect, Host, Identity, Limit, Mode, Role, Rule, Server, Written};
 use crate::time::Timestamp;
 
 /// A policy set: all files, checked as a whole. Made only by [`compile`].
@@ -185,6 +185,25 @@ impl PolicySet {
         self.rules
             .iter()
             .filter(|rule| rule.written == Written::Rule)
+    }
+
+    /// The rule of this name.
+    #[must_use]
+    pub fn rule(&self, id: &str) -> Option<&Rule> {
+        self.rules.iter().find(|rule| *rule.id == *id)
+    }
+
+    /// Whether this Unix user is among the approvers of the rule of this name.
+    #[must_use]
+    pub fn approves(&self, rule: &str, user: &str) -> bool {
+        let asks = |rule: &&Rule| rule.effect == Effect::Approve;
+        let Some(rule) = self.rule(rule).filter(asks) else {
+            return false;
+        };
+        let mut identities = Vec::new();
+        self.index.of_user(user, &mut identities);
+        let mut names = identities.iter().filter_map(|id| self.identity_at(*id));
+        names.any(|name| rule.approvers.contains(name))
     }
 
     /// The limits, in the order of the files; [`Reason::LimitReached`](crate::Reason) counts along it.

@@ -11,6 +11,8 @@
 )]
 
 #[cfg(test)]
+mod approvals;
+#[cfg(test)]
 mod bounds;
 #[cfg(test)]
 mod clients;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::approval::Approval;
 use super::artefact::Artefact;
 use crate::config::Config;
 use crate::control::Handover;
@@ -90,6 +91,13 @@ pub enum ToGate {
         /// Which server, by whom and why it is connected again.
         reconnection: Box<Disconnection>,
     },
+    /// Answers `Approvals`.
+    ApprovalsKept {
+        /// The number that `Approvals` gave.
+        request: u64,
+        /// Why they are not on the disk, if they are not.
+        fault: Option<String>,
+    },
     /// Drain, then exit.
     Stop {
         /// How long live exchanges may go on.
@@ -153,6 +161,14 @@ pub enum ToSupervisor {
         /// Whether this is the last piece.
         last: bool,
     },
+    /// The calls that wait for a person, to be kept in the place of those before; to be answered with
+    /// `ApprovalsKept`.
+    Approvals {
+        /// Repeated in the answer.
+        request: u64,
+        /// At most [`super::MOST_APPROVALS`].
+        waiting: Vec<Approval>,
+    },
     /// Sent every second while the gate's executor turns.
     Health(Health),
     /// Everything is drained and recorded; the process ends next.
@@ -195,6 +211,8 @@ pub struct Setup {
     pub processes: Vec<Process>,
     /// The servers that are disconnected.
     pub disconnected: Vec<Disconnection>,
+    /// The calls that waited for a person when the gate before this one ended.
+    pub approvals: Vec<Approval>,
     /// TCP port of the proxy on both loopback addresses.
     pub proxy_port: u16,
     /// UDP port of the resolver on both loopback addresses.

@@ -3,6 +3,7 @@
 //! The gate holds strangers' bytes, so the supervisor takes everything on its end as hostile:
 //! bounded size, no descriptors, nothing but the messages of [`ToSupervisor`].
 
+mod approval;
 mod artefact;
 mod endpoint;
 mod frame;
@@ -10,6 +11,7 @@ mod message;
 #[cfg(test)]
 mod tests;
 
+pub use approval::{APPROVAL_NAME, Approval, ApprovalCaller, Granted, MOST_APPROVALS};
 pub use artefact::{ARTEFACTS_AT_ONCE, Artefact, MOST_ARTEFACTS, Package, Registry};
 pub(crate) use endpoint::watch;
 pub use endpoint::{Channel, GateEnd, Received, SupervisorEnd, pair};

@@ -82,6 +82,15 @@ Examples:
   sudo exeat servers disconnect github --reason \"leaks tokens\"
   sudo exeat servers reconnect github")]
     Servers(ServersArguments),
+    /// Show the calls that wait for a person, and decide on them
+    #[command(after_help = "\
+Listed is what you called and what you may approve; to administrators, everything. Who calls cannot approve.
+
+Examples:
+  exeat approvals                  what waits
+  exeat approvals approve 3f9c02a7b1d4
+  exeat approvals deny 3f9c02a7b1d4 --reason \"not before the audit\"")]
+    Approvals(ApprovalsArguments),
     /// Have the MCP hosts of this machine start their servers through Exeat
     #[command(
         subcommand,
@@ -180,6 +189,39 @@ pub struct StatusArguments {
     /// Do not start the process that proves enforcement
     #[arg(long)]
     pub no_canary: bool,
+}
+
+/// Of `approvals`.
+#[derive(Debug, Args)]
+pub struct ApprovalsArguments {
+    /// What to do with them; absent: list.
+    #[command(subcommand)]
+    pub command: Option<ApprovalsCommand>,
+}
+
+/// What to do with a call that waits.
+#[derive(Debug, Subcommand)]
+pub enum ApprovalsCommand {
+    /// Let one call pass, once, exactly as it is
+    #[command(after_help = "Example:\n  exeat approvals approve 3f9c02a7b1d4")]
+    Approve {
+        /// Its id, as `exeat approvals` lists it
+        id: String,
+        /// Why, for the record
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Refuse one call
+    #[command(
+        after_help = "Example:\n  exeat approvals deny 3f9c02a7b1d4 --reason \"not before the audit\""
+    )]
+    Deny {
+        /// Its id, as `exeat approvals` lists it
+        id: String,
+        /// Why, for the record and for the caller
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
 }
 
 /// Of `servers`.

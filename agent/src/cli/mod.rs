@@ -1,5 +1,6 @@
 //! The command line: a thin client of [`control`](crate::control), and what needs no daemon.
 
+mod approvals;
 pub mod args;
 mod ask;
 mod audit;
@@ -103,6 +104,7 @@ async fn client(
     match command {
         Command::Status(arguments) => status::run(arguments, daemon, output).await,
         Command::Servers(arguments) => servers::run(arguments, daemon, output).await,
+        Command::Approvals(arguments) => approvals::run(arguments, daemon, output).await,
         Command::Audit(command) => audit::run(command, config, daemon, &now(), output).await,
         Command::Policy(command) => policy::run(command, config, daemon, &now(), output).await,
         Command::Ca(command) => ca::run(command, daemon, output).await,

@@ -5,6 +5,8 @@
 //! | `status`, `servers`, `servers show`, `audit query`, `audit tail` | all | own | refused | gate |
 //! | `run` | as policy decides | as policy decides | as policy decides | supervisor |
 //! | `policy explain` | all | refused | refused | gate |
+//! | `approvals` | all | own, and what they may approve | refused | gate |
+//! | `approvals approve`, `approvals deny` | as policy decides | as policy decides | refused | gate |
 //! | `canary`, `reload` | all | refused | refused | supervisor |
 //! | `servers disconnect`, `servers reconnect` | root alone | refused | refused | supervisor |
 //! | `ca export` | all | all | all | gate |
@@ -92,9 +94,10 @@ const fn root(command: &Command) -> Scope {
 
 const fn administrator(command: &Command) -> Scope {
     match command {
-        Command::Run(_) => Scope::Policy,
+        Command::Run(_) | Command::ApprovalDecide(_) => Scope::Policy,
         Command::ServerDisconnect(_) | Command::ServerReconnect(_) => Scope::Refused,
         Command::Status
+        | Command::Approvals
         | Command::Canary
         | Command::Servers
         | Command::ServerShow(_)
@@ -109,9 +112,10 @@ const fn administrator(command: &Command) -> Scope {
 
 const fn ordinary(command: &Command) -> Scope {
     match command {
-        Command::Run(_) => Scope::Policy,
+        Command::Run(_) | Command::ApprovalDecide(_) => Scope::Policy,
         Command::CaExport | Command::Doctor => Scope::All,
         Command::Status
+        | Command::Approvals
         | Command::Servers
         | Command::ServerShow(_)
         | Command::AuditQuery(_)
@@ -129,6 +133,8 @@ const fn managed(command: &Command) -> Scope {
         Command::Run(_) => Scope::Policy,
         Command::CaExport => Scope::All,
         Command::Status
+        | Command::Approvals
+        | Command::ApprovalDecide(_)
         | Command::Canary
         | Command::Servers
         | Command::ServerShow(_)
@@ -154,6 +160,8 @@ impl Command {
             Self::Status
             | Self::Servers
             | Self::ServerShow(_)
+            | Self::Approvals
+            | Self::ApprovalDecide(_)
             | Self::AuditQuery(_)
             | Self::AuditTail(_)
             | Self::PolicyExplain(_)

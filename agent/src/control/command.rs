@@ -38,6 +38,10 @@ pub enum Command {
     ServerDisconnect(ServerDisconnect),
     /// Take that back.
     ServerReconnect(ServerReconnect),
+    /// Calls that wait for a person, those that the client may decide on or made.
+    Approvals,
+    /// A person's decision on one of them.
+    ApprovalDecide(ApprovalDecision),
     /// Records that match, oldest first, then the end.
     AuditQuery(RecordFilter),
     /// Records that match as they are written, until the client goes away.
@@ -85,6 +89,29 @@ pub struct ServerReconnect {
     /// Why, for the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// A person's decision on a call that waits for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApprovalDecision {
+    /// As `approvals` lists it.
+    pub id: String,
+    /// What is decided.
+    pub verdict: Verdict,
+    /// Why, for the record; of a denial, the caller is told as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What a person decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The call may be made, once.
+    Approve,
+    /// It may not.
+    Deny,
 }
 
 /// Which records are wanted; what is absent does not restrict.
@@ -284,6 +311,12 @@ impl Command {
             Self::ServerShow(_) => "servers show",
             Self::ServerDisconnect(_) => "servers disconnect",
             Self::ServerReconnect(_) => "servers reconnect",
+            Self::Approvals => "approvals",
+            Self::ApprovalDecide(ApprovalDecision {
+                verdict: Verdict::Approve,
+                ..
+            }) => "approvals approve",
+            Self::ApprovalDecide(_) => "approvals deny",
             Self::AuditQuery(_) => "audit query",
             Self::AuditTail(_) => "audit tail",
             Self::PolicyExplain(_) => "policy explain",
@@ -316,12 +349,17 @@ impl Command {
                 name("server", &order.name)?;
                 optional("reason", order.reason.as_deref())
             }
+            Self::ApprovalDecide(decision) => {
+                name("id", &decision.id)?;
+                optional("reason", decision.reason.as_deref())
+            }
             Self::Run(run) => run.check(),
             Self::AuditQuery(filter) | Self::AuditTail(filter) => filter.check(),
             Self::PolicyExplain(question) => question.check(),
             Self::Status
             | Self::Canary
             | Self::Servers
+            | Self::Approvals
             | Self::Reload
             | Self::CaExport
             | Self::Doctor => Ok(()),

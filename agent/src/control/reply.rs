@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::command::Verdict;
 use crate::channel::Disconnection;
 use crate::telemetry::clock::Timestamp;
 
@@ -82,6 +83,10 @@ pub enum Reply {
     Reloaded(PolicyState),
     /// To `servers disconnect` and `servers reconnect`.
     Word(Word),
+    /// To `approvals`: one frame a call.
+    Waiting(Box<Waiting>),
+    /// To `approvals approve` and `approvals deny`.
+    Decided(Decided),
     /// To `ca export`.
     Certificate(Certificate),
     /// To `doctor`: one frame a fact.
@@ -102,6 +107,8 @@ impl Reply {
             Self::Exited(_) => "exited",
             Self::Reloaded(_) => "reloaded",
             Self::Word(_) => "word",
+            Self::Waiting(_) => "waiting",
+            Self::Decided(_) => "decided",
             Self::Certificate(_) => "certificate",
             Self::Check(_) => "check",
         }
@@ -381,6 +388,58 @@ pub struct Word {
     pub workloads: u32,
     /// What could not be done, one sentence each; the kernel holds the server to it all the same.
     pub problems: Vec<String>,
+}
+
+/// A tool call that waits for a person.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Waiting {
+    /// By which it is approved or denied.
+    pub id: String,
+    /// The server.
+    pub server: String,
+    /// The tool.
+    pub tool: String,
+    /// The rule that asks for the approval.
+    pub rule: String,
+    /// The host or server that calls; absent where a user alone does.
+    pub host: Option<String>,
+    /// The calling user's name.
+    pub user: Option<String>,
+    /// Every user who has a part in the call; none of them may approve it.
+    pub uids: Vec<u32>,
+    /// Whom the call's token is about, where it shows one and the caller is there.
+    pub subject: Option<String>,
+    /// Since when it waits.
+    pub asked: Timestamp,
+    /// Until when it may be approved, and used.
+    pub until: Timestamp,
+    /// Whether the caller is there; else the daemon was started anew since, and the caller has to repeat the call.
+    pub connected: bool,
+    /// The arguments as the record has them: masked, long texts cut; absent where the caller is not there.
+    pub arguments: Option<serde_json::Value>,
+    /// Names of further parameters of the call, which are not shown.
+    pub further: Vec<String>,
+    /// SHA-256 of the arguments as they are sent.
+    pub arguments_sha256: String,
+    /// The record of the call.
+    pub record: String,
+    /// Who approved it, where it waits for nothing but its caller.
+    pub approved_by: Option<String>,
+}
+
+/// What was decided on a call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Decided {
+    /// The id.
+    pub id: String,
+    /// What.
+    pub decision: Verdict,
+    /// The server.
+    pub server: String,
+    /// The tool.
+    pub tool: String,
 }
 
 /// One line of the audit log, byte for byte, so that its hash can be checked.

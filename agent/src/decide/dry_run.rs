@@ -115,7 +115,7 @@ rules: [{ id: dry, servers: [bank], tools: [pay], effect: dry_run }]
             hints: None,
             session: None,
         };
-        let refused = decider.message(Caller::default(), asked).unwrap_err();
+        let refused = decider.message(Caller::default(), asked, None).unwrap_err();
         let before = message.encode();
         let what = match refused.rehearse(&mut message) {
             Rehearsal::Told(permit) => {

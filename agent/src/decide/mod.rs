@@ -1,5 +1,6 @@
 //! The decision: the one caller of `exeat_policy::evaluate`, and the only maker of permits and refusals.
 
+pub mod approvals;
 mod arguments;
 mod counters;
 mod dry_run;
@@ -7,6 +8,7 @@ mod permit;
 mod severed;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use exeat_policy::{
@@ -17,10 +19,11 @@ use exeat_policy::{
 
 use tokio_util::sync::CancellationToken;
 
+use self::approvals::Approved;
 use self::counters::Counters;
 pub use self::dry_run::Rehearsal;
 use self::permit::Judged;
-pub use self::permit::{Connect, Exchange, Message, Permit, Refused, Resolve, Run};
+pub use self::permit::{Asks, Connect, Exchange, Message, Permit, Refused, Resolve, Run};
 use self::severed::Severed;
 use crate::audit::Text;
 use crate::audit::record::{Decision, Effect as RecordedEffect, Mode as RecordedMode};
@@ -29,8 +32,10 @@ use crate::decode::json::Object;
 use crate::identify::live::Unread;
 use crate::telemetry::clock;
 
-/// Why what a rule wants approved is refused.
-const NEEDS_APPROVAL: &str = "needs an approval, which this version cannot give";
+/// Why what a rule wants approved does not pass as it is.
+const NEEDS_APPROVAL: &str = "needs an approval";
+/// How long an approval is waited for where the rule does not say.
+const WAIT: Duration = Duration::from_mins(10);
 /// Why what a rule wants run dry does not pass as it is.
 const DRY_RUN: &str = "is run dry";
 
@@ -168,12 +173,12 @@ impl Decider {
 
     /// May `caller` start `server`?
     pub fn run(&self, caller: Caller<'_>, server: &str) -> Result<Permit<Run>, Refused> {
-        self.judge(caller, Action::Run { server })
+        self.judge(caller, None, Action::Run { server })
     }
 
     /// May `caller` know the addresses of `name`?
     pub fn resolve(&self, caller: Caller<'_>, name: &Name) -> Result<Permit<Resolve>, Refused> {
-        self.judge(caller, Action::Resolve { name })
+        self.judge(caller, None, Action::Resolve { name })
     }
 
     /// May `caller` connect to `target` by TCP?
@@ -185,6 +190,7 @@ impl Decider {
     ) -> Result<Permit<Connect>, Refused> {
         self.judge(
             caller,
+            None,
             Action::Connect {
                 target,
                 port,
@@ -221,6 +227,7 @@ impl Decider {
             class: None,
             identities: Vec::new(),
             retry_after: None,
+            asks: None,
             dry_run: None,
         })
     }
@@ -241,6 +248,7 @@ impl Decider {
         } = request;
         self.judge(
             caller,
+            None,
             Action::Http {
                 target,
                 port,
@@ -283,11 +291,12 @@ impl Decider {
         }
     }
 
-    /// May this MCP message pass?
+    /// May this MCP message pass? `approved`: a person's approval of this very message, which is used up.
     pub fn message(
         &self,
         caller: Caller<'_>,
         message: McpMessage<'_>,
+        approved: Option<Approved>,
     ) -> Result<Permit<Message>, Refused> {
         let McpMessage {
             server,
@@ -299,6 +308,7 @@ impl Decider {
         } = message;
         self.judge(
             caller,
+            approved.as_ref(),
             Action::Mcp {
                 server,
                 method,
@@ -332,7 +342,12 @@ impl Decider {
         ranges(&self.state.load().set, workload)
     }
 
-    fn judge<A>(&self, caller: Caller<'_>, action: Action<'_>) -> Result<Permit<A>, Refused> {
+    fn judge<A>(
+        &self,
+        caller: Caller<'_>,
+        approved: Option<&Approved>,
+        action: Action<'_>,
+    ) -> Result<Permit<A>, Refused> {
         let state = self.state.load();
         if let Action::Run { server } = action {
             self.connected(server)?;
@@ -357,17 +372,21 @@ impl Decider {
         // INVARIANT: the one call of `evaluate`; `cargo xtask tidy` counts them.
         let verdict = evaluate(&state.set, &request);
         let effect = verdict.effect;
+        let rule = verdict.rule.clone();
+        let approved = effect == Effect::Approve
+            && approved.is_some_and(|approved| approved.suits(&state.set, rule.as_deref()));
         let judged = state.judged(verdict);
+        let passes = effect == Effect::Allow || approved;
         // What its tool is told to run dry reaches the server, and counts.
-        let reaches = effect == Effect::Allow || judged.dry_run.is_some();
+        let reaches = passes || judged.dry_run.is_some();
         if let Some(held) = held.filter(|_| reaches) {
             held.charge();
         }
-        match effect {
-            Effect::Allow => Ok(Permit::new(judged)),
-            // Not as it is: a dry run passes changed (`Refused::rehearse`), and nothing here waits for a person.
-            Effect::Deny | Effect::Approve | Effect::DryRun => Err(Refused::new(judged)),
+        if passes {
+            return Ok(Permit::new(judged));
         }
+        // Not as it is: a dry run passes changed (`Refused::rehearse`), and what is to be approved is judged anew then.
+        Err(Refused::new(judged))
     }
 }
 
@@ -425,6 +444,16 @@ impl InForce {
             dry_run,
             retry_after,
         } = verdict;
+        let asks = rule
+            .as_ref()
+            .filter(|_| effect == Effect::Approve)
+            .map(|rule| {
+                let wait = self.set.rule(rule).and_then(|rule| rule.timeout_ms);
+                Asks {
+                    rule: Arc::clone(rule),
+                    wait: wait.map_or(WAIT, Duration::from_millis),
+                }
+            });
         let decision = Decision {
             effect: recorded(effect),
             rule: rule.as_deref().map(Text::new),
@@ -451,6 +480,7 @@ impl InForce {
             identities,
             dry_run,
             retry_after,
+            asks,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use exeat_policy::{ClassSet, DryRun, Egress, Reason};
 
@@ -45,6 +46,16 @@ pub(super) struct Judged {
     pub(super) identities: Vec<Arc<str>>,
     pub(super) dry_run: Option<Arc<DryRun>>,
     pub(super) retry_after: Option<u64>,
+    pub(super) asks: Option<Asks>,
+}
+
+/// What a rule asks a person for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asks {
+    /// The rule.
+    pub rule: Arc<str>,
+    /// How long it is waited.
+    pub wait: Duration,
 }
 
 impl<A> Permit<A> {
@@ -107,6 +118,11 @@ impl Refused {
     /// The identities that the caller matched.
     pub fn identities(&self) -> &[Arc<str>] {
         &self.judged.identities
+    }
+
+    /// What a person is to be asked, where an approval would let it pass.
+    pub fn asks(&self) -> Option<&Asks> {
+        self.judged.asks.as_ref()
     }
 
     /// Milliseconds after which the limit that refused lets a call pass.

@@ -41,7 +41,7 @@ fn called(decider: &Decider, tool: &str, arguments: &str) -> (Effect, Option<Str
         hints: None,
         session: None,
     };
-    let judged = decider.message(Caller::default(), message);
+    let judged = decider.message(Caller::default(), message, None);
     let decision = match &judged {
         Ok(permit) => permit.decision(),
         Err(refused) => refused.decision(),

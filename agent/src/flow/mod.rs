@@ -31,6 +31,7 @@ pub use self::keys::serve_keys;
 pub use self::mcp::{Observed, Offered, Sessions, Word, serve_stdio};
 use crate::audit::record::{Kind, Stage};
 use crate::audit::{AuditUnavailable, Log, OpenRecord, Outcome, Start};
+use crate::decide::approvals::Approvals;
 use crate::decide::{Connect, Decider, Permit, Refused};
 use crate::forward::open::{Destination, OpenFault, Ways};
 use crate::forward::tunnel::{self, Ended, Traffic};
@@ -85,6 +86,8 @@ pub struct Stages {
     pub sessions: Sessions,
     /// The decision.
     pub decider: Arc<Decider>,
+    /// Calls that wait for a person.
+    pub approvals: Arc<Approvals>,
     /// The issuers whose tokens are verified.
     pub tokens: Tokens,
     /// The log.

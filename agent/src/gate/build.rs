@@ -20,6 +20,7 @@ use crate::audit::{Log, Options, SyncPolicy, Writer};
 use crate::channel::{GateEnd, ProxyCredentials, Role, Setup, Source};
 use crate::config::{Config, DnsUpstream, Limits};
 use crate::decide::Decider;
+use crate::decide::approvals::Approvals;
 use crate::decode::base64;
 use crate::flow::{Bounds, Names, Observed, Sessions, Stages};
 use crate::forward::dial::SiteProxy;
@@ -78,14 +79,10 @@ pub(super) fn build(
         limit: setup.config.limits.connect_deadline,
         tasks: tasks.clone(),
     };
+    let stopping = CancellationToken::new();
+    let approvals = Approvals::new(setup.approvals.clone(), stopping.clone());
     let (signer, requests) = mpsc::channel(SIGNATURES);
-    let intake = Intake {
-        kernel,
-        workloads,
-        users: Arc::new(Users::default()),
-        live: Arc::new(Live::default()),
-        most: size(setup.config.limits.connections_per_workload.into()),
-    };
+    let intake = intake(kernel, workloads, &setup.config.limits);
     let bounds = bounds(&setup.config.limits);
     let stages = Arc::new(Stages {
         intake,
@@ -94,6 +91,7 @@ pub(super) fn build(
         observed: Observed::default(),
         sessions: Sessions::default(),
         decider,
+        approvals,
         tokens: tokens(&setup)?,
         log,
         resolver,
@@ -101,7 +99,7 @@ pub(super) fn build(
         ways,
         bounds,
         tasks,
-        stopping: CancellationToken::new(),
+        stopping,
     });
     let (listeners, datagrams) = given.sockets()?;
     let mut supervisor = Supervisor::new(channel, Arc::clone(&stages), requests, audit, &setup);
@@ -124,6 +122,16 @@ fn decider(setup: &Setup) -> Result<Arc<Decider>, GateError> {
         decider.cut(&server);
     }
     Ok(Arc::new(decider))
+}
+
+fn intake(kernel: Arc<Kernel>, workloads: Arc<Workloads>, limits: &Limits) -> Intake {
+    Intake {
+        kernel,
+        workloads,
+        users: Arc::new(Users::default()),
+        live: Arc::new(Live::default()),
+        most: size(limits.connections_per_workload.into()),
+    }
 }
 
 fn bounds(limits: &Limits) -> Bounds {

@@ -9,6 +9,7 @@ use exeat_policy::{Mode, PolicySet, Server as Registered, Timestamp, Transport};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
+use super::approvals;
 use crate::audit::record::Kind;
 use crate::audit::{Filter, Segments};
 use crate::control::records::{self, Owner};
@@ -107,16 +108,7 @@ async fn reply(
             }
             responder.done().await
         }
-        Command::ServerShow(show) => {
-            let state = stages.decider.in_force();
-            let Some(server) = state.set.server(&show.name) else {
-                let text = format!("there is no server `{}` in the register", show.name);
-                return responder.fail(Code::NotFound, text).await;
-            };
-            let shown = shown(stages, &state.set, server, scope == Scope::All);
-            responder.reply(Reply::Server(Box::new(shown))).await?;
-            responder.done().await
-        }
+        Command::ServerShow(show) => one(stages, &show.name, scope, responder).await,
         Command::AuditQuery(filter) => match answering.segments() {
             Ok(segments) => records::query(responder, segments, filter, owner).await,
             Err(error) => responder.fail(Code::Internal, chain(&error)).await,
@@ -133,6 +125,10 @@ async fn reply(
             responder.done().await
         }
         Command::Doctor => doctor(stages, responder).await,
+        Command::Approvals => approvals::list(stages, &peer, scope, responder).await,
+        Command::ApprovalDecide(decision) => {
+            approvals::decide(stages, &peer, decision, responder).await
+        }
         Command::Run(_)
         | Command::Reload
         | Command::Canary
@@ -150,6 +146,22 @@ async fn doctor(stages: &Stages, mut responder: Responder) -> Result<(), Control
     for issuer in issuers(stages) {
         responder.reply(Reply::Check(issuer.check())).await?;
     }
+    responder.done().await
+}
+
+async fn one(
+    stages: &Stages,
+    name: &str,
+    scope: Scope,
+    mut responder: Responder,
+) -> Result<(), ControlError> {
+    let state = stages.decider.in_force();
+    let Some(server) = state.set.server(name) else {
+        let text = format!("there is no server `{name}` in the register");
+        return responder.fail(Code::NotFound, text).await;
+    };
+    let shown = shown(stages, &state.set, server, scope == Scope::All);
+    responder.reply(Reply::Server(Box::new(shown))).await?;
     responder.done().await
 }
 

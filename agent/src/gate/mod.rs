@@ -1,5 +1,6 @@
 //! The unprivileged process: builds every stage from what the supervisor hands over, then serves.
 
+mod approvals;
 mod build;
 mod commands;
 mod kernel;

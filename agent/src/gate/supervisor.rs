@@ -20,6 +20,7 @@ use crate::channel::{
     ARTEFACTS_AT_ONCE, Disconnection, GateEnd, Hex, Lifecycle as Told, Process, Received,
     RunVerdict, Session, Setup, Source, ToGate, ToSupervisor, Workload,
 };
+use crate::decide::approvals::KeepRequest;
 use crate::flow::{Offered, Stages, Word, serve_stdio};
 use crate::identify::workloads::Known;
 use crate::telemetry::clock;
@@ -41,6 +42,10 @@ pub(super) struct Supervisor {
     channel: Arc<GateEnd>,
     stages: Arc<Stages>,
     requests: mpsc::Receiver<SignRequest>,
+    /// Calls that wait for a person, to be kept.
+    keeping: mpsc::Receiver<KeepRequest>,
+    /// The number of what is being kept, and who waits for that.
+    keeps: Option<(u64, oneshot::Sender<Result<(), String>>)>,
     waiting: HashMap<u64, oneshot::Sender<Result<Chain, String>>>,
     next: u64,
     openings: Openings,
@@ -64,10 +69,14 @@ impl Supervisor {
             directory,
             commands::certificate(&setup.ca_certificate),
         ));
+        let (keeper, keeping) = mpsc::channel(1);
+        tokio::spawn(Arc::clone(&stages.approvals).keep(keeper));
         Self {
             channel,
             stages,
             requests,
+            keeping,
+            keeps: None,
             waiting: HashMap::new(),
             next: 0,
             openings: Openings::default(),
@@ -106,6 +115,7 @@ impl Supervisor {
                     self.heed(received).await?;
                 }
                 Some(request) = self.requests.recv() => self.sign(request).await?,
+                Some(request) = self.keeping.recv() => self.keep(request).await?,
                 Some(word) = self.words.1.recv() => self.pass_on(word).await?,
             }
         }
@@ -138,6 +148,7 @@ impl Supervisor {
                 self.settled(number, fault).await?;
             }
             ToGate::Certificate { request, chain } => self.certificate(request, chain),
+            ToGate::ApprovalsKept { request, fault } => self.kept(request, fault),
             ToGate::Client(handover) => {
                 if let Some(socket) = descriptors.into_iter().next() {
                     let answering = Arc::clone(&self.answering);
@@ -230,6 +241,22 @@ impl Supervisor {
         let words = self.words.0.clone();
         let served = timeout(ACCEPTED, serve_stdio(&self.stages, offered, words)).await;
         served.map_err(|_late| UNRECORDED.to_owned())?
+    }
+
+    async fn keep(&mut self, request: KeepRequest) -> Result<(), GateError> {
+        let KeepRequest { waiting, reply } = request;
+        self.next = self.next.wrapping_add(1);
+        let request = self.next;
+        self.keeps = Some((request, reply));
+        let keep = ToSupervisor::Approvals { request, waiting };
+        Ok(self.channel.send(&keep, &[]).await?)
+    }
+
+    fn kept(&mut self, request: u64, fault: Option<String>) {
+        if let Some((_, waiting)) = self.keeps.take_if(|(kept, _)| *kept == request) {
+            // Who asked may have given up.
+            drop(waiting.send(fault.map_or(Ok(()), Err)));
+        }
     }
 
     async fn sign(&mut self, request: SignRequest) -> Result<(), GateError> {

@@ -7,6 +7,10 @@ use crate::decode::{http::BodyFault, mcp, rpc};
 /// Why a caller gets no answer from where it asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal<'a> {
+    /// Nobody approved it in time.
+    ApprovalTimedOut,
+    /// Too many calls wait for an approval.
+    ApprovalsFull,
     /// The log cannot take a record, so nothing may happen.
     AuditUnavailable,
     /// The body stands in another charset, coding or media type than is due.
@@ -36,7 +40,7 @@ pub enum Refusal<'a> {
     IssuerUnavailable,
     /// A modern message that lacks what every modern message carries.
     MissingEnvelope,
-    /// Policy wants it approved by a person, which cannot be done.
+    /// Policy wants it approved by a person, which no tool call in a message of its own is, or which failed.
     NeedsApproval,
     /// Host, `:authority` and the name of the TLS connection are not one name.
     NameDisagreement,
@@ -143,6 +147,8 @@ impl Refusal<'_> {
         use StatusCode as S;
         let row = |code, status, rpc_status, rpc, message| Entry { code, status, rpc_status, rpc, message };
         match self {
+            Refusal::ApprovalTimedOut => row("approval_timed_out", S::FORBIDDEN, S::OK, TIMED_OUT, "needs an approval, which nobody gave in time"),
+            Refusal::ApprovalsFull => row("approvals_full", S::TOO_MANY_REQUESTS, S::OK, LIMIT, "needs an approval, and too many calls wait for one"),
             Refusal::AuditUnavailable => row("audit_unavailable", S::SERVICE_UNAVAILABLE, S::OK, UNAVAILABLE, "nothing can be recorded at present, so nothing is let through"),
             Refusal::BodyType => row("unsupported_body", S::UNSUPPORTED_MEDIA_TYPE, S::UNSUPPORTED_MEDIA_TYPE, BODY_TYPE, "the body must be application/json in UTF-8 without content coding"),
             Refusal::Denied => row("denied", S::FORBIDDEN, S::OK, DENIED, "not permitted"),
@@ -164,7 +170,7 @@ impl Refusal<'_> {
             Refusal::IssuerUnavailable => row("issuer_unavailable", S::SERVICE_UNAVAILABLE, S::SERVICE_UNAVAILABLE, UNAVAILABLE, "the bearer token cannot be verified at present: its issuer is not reached"),
             Refusal::LimitReached(_) => row("limit_reached", S::TOO_MANY_REQUESTS, S::OK, LIMIT, "a limit on calls is reached"),
             Refusal::MissingEnvelope => row("missing_envelope", S::BAD_REQUEST, S::BAD_REQUEST, INVALID_PARAMS, "the message does not name its protocol revision"),
-            Refusal::NeedsApproval => row("approval_unavailable", S::FORBIDDEN, S::OK, DENIED, "needs an approval, which this version cannot give"),
+            Refusal::NeedsApproval => row("approval_unavailable", S::FORBIDDEN, S::OK, DENIED, "needs an approval, which is asked for tool calls that are sent alone and can be shown to a person"),
             Refusal::NameDisagreement => row("name_disagreement", S::MISDIRECTED_REQUEST, S::MISDIRECTED_REQUEST, DISAGREEMENT, "the request names another host than its connection"),
             Refusal::ParseError => row("parse_error", S::BAD_REQUEST, S::BAD_REQUEST, PARSE_ERROR, "not acceptable JSON"),
             Refusal::ResponseRefused => row("response_refused", S::BAD_GATEWAY, S::OK, UPSTREAM, "the answer was not acceptable and is not delivered"),

@@ -15,6 +15,8 @@ use crate::decode::rpc::{self, Id, Message, Outcome, Response, parse_single};
 /// Every refusal; `known` makes a new variant break this file until it is listed.
 fn all() -> Vec<Refusal<'static>> {
     let listed = vec![
+        Refusal::ApprovalTimedOut,
+        Refusal::ApprovalsFull,
         Refusal::AuditUnavailable,
         Refusal::BodyType,
         Refusal::Denied,
@@ -60,7 +62,9 @@ fn all() -> Vec<Refusal<'static>> {
 /// Does nothing, but for not compiling when a refusal is new.
 fn known(refusal: &Refusal<'_>) {
     match refusal {
-        Refusal::AuditUnavailable
+        Refusal::ApprovalTimedOut
+        | Refusal::ApprovalsFull
+        | Refusal::AuditUnavailable
         | Refusal::BodyType
         | Refusal::Denied
         | Refusal::Disconnected

@@ -14,6 +14,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::approvals::Approvals;
 use super::cgroups::Tree;
 use super::error::DaemonError;
 use super::fetched::Arriving;
@@ -92,6 +93,7 @@ pub(super) struct Supervisor {
     restart_at: Option<Instant>,
     pub(super) missing_links: Vec<String>,
     pub(super) disconnections: Disconnections,
+    pub(super) approvals: Approvals,
     pub(super) arriving: Arriving,
     pub(super) guarding: Guarding,
     process_messages: u32,
@@ -166,6 +168,7 @@ impl Supervisor {
             cause,
         })?;
         let mut supervisor = Self {
+            approvals: Approvals::load(&parts.config.state_dir),
             disconnections: Disconnections::load(&parts.config.state_dir)?,
             arriving: Arriving::new(&parts.config.state_dir),
             parts,
@@ -333,6 +336,10 @@ impl Supervisor {
         }
         details.extend(self.parts.degraded.iter().cloned());
         self.record("daemon_started", None, details).await;
+        if let Some(forgotten) = self.approvals.forgotten.take() {
+            self.finding("approvals_forgotten", None, vec![forgotten])
+                .await;
+        }
         self.end_orphans().await;
         self.rewatch().await;
     }
@@ -471,6 +478,7 @@ impl Supervisor {
             workloads: self.workloads.records(),
             processes: self.processes.all(),
             disconnected: self.disconnections.all(),
+            approvals: self.approvals.all(),
             proxy_port: parts.inheritance.listening.proxy_port,
             dns_port: parts.inheritance.listening.dns_port,
         }
@@ -547,6 +555,9 @@ impl Supervisor {
                 last,
             } => self.fetched(number, artefacts, last).await,
             ToSupervisor::Severed { server } => self.severed(&server).await,
+            ToSupervisor::Approvals { request, waiting } => {
+                self.keep_approvals(request, waiting).await;
+            }
             ToSupervisor::Health(health) => gate.health = health,
             ToSupervisor::Stopped => self.gate_ended("it stopped of its own accord").await,
         }

@@ -4,6 +4,7 @@
 //! files handles one kind of happening.
 
 pub(crate) mod accounts;
+mod approvals;
 pub mod ca;
 mod callers;
 mod canary;

@@ -1,6 +1,7 @@
 //! What a record holds. The published form is `docs/audit-format.md`.
 
 mod actor;
+mod approval;
 mod event;
 mod result;
 mod traffic;
@@ -8,6 +9,7 @@ mod traffic;
 use serde::{Deserialize, Serialize};
 
 pub use actor::{HostProcess, Identity, Session, Workload, WorkloadKind};
+pub use approval::Approval;
 pub use event::{Cause, Counted, Cut, Fetched, Finding, Lifecycle, PolicyChange};
 pub use result::{
     Counter, Decision, Effect, Extent, Inspected, Inspection, Mode, Open, Outcome, Stage, Status,
@@ -68,6 +70,9 @@ pub struct Record {
     /// What was decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
+    /// What a person was asked, and decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
     /// How much of the exchange was looked into.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inspected: Option<Inspected>,
@@ -105,6 +110,7 @@ impl Record {
             dns: None,
             exec: None,
             decision: None,
+            approval: None,
             inspected: None,
             cause: None,
             policy: None,

@@ -90,6 +90,11 @@ const LINE: &[Member] = &[
     ("exec", Section(EXEC), "the program that was executed"),
     ("decision", Section(DECISION), "what was decided"),
     (
+        "approval",
+        Section(APPROVAL),
+        "what a person was asked, and decided; of `kind` `approval`, the decision itself, caused by the call",
+    ),
+    (
         "inspected",
         Section(INSPECTED),
         "how much of the exchange was looked into",
@@ -312,6 +317,24 @@ const DECISION: &[Member] = &[
         "counters",
         Sections(COUNTER),
         "what the limits' counters stood at",
+    ),
+];
+
+const APPROVAL: &[Member] = &[
+    ("id!", Text, "its id, as the approver names it"),
+    (
+        "decision",
+        Word(&["approved", "denied"]),
+        "what was decided; absent: nobody decided",
+    ),
+    ("approver", Text, "the Unix user who decided"),
+    ("approver_uid", Count, "that user's number"),
+    ("decided", Time, "when"),
+    ("reason", Text, "why, in the approver's words"),
+    (
+        "arguments_sha256!",
+        Hash,
+        "SHA-256 of the arguments as they are sent",
     ),
 ];
 

@@ -243,6 +243,17 @@ fn full() -> Record {
             limit: 1,
         }],
     };
+    let approval = record::Approval {
+        id: text(),
+        decision: Some(Recorded::fixed("approved")),
+        approver: some(),
+        approver_uid: Some(1),
+        decided: Some(clock::wall()),
+        reason: some(),
+        arguments_sha256: Recorded::fixed(
+            "0000000000000000000000000000000000000000000000000000000000000000",
+        ),
+    };
     let inspection = record::Inspection {
         extent: record::Extent::Partial,
         why: some(),
@@ -284,6 +295,7 @@ fn full() -> Record {
         dns: Some(dns),
         exec: Some(exec),
         decision: Some(decision),
+        approval: Some(approval),
         inspected: Some(record::Inspected {
             request: inspection.clone(),
             response: inspection,

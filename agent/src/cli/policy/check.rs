@@ -1,8 +1,9 @@
 //! `exeat policy check`: every fault, with the line that it is in.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
-use exeat_policy::{Effect, Fault, PolicySet, Source, Timestamp};
+use exeat_policy::{Effect, Fault, PolicySet, Proof, Rule, Source, Timestamp};
 use serde::Serialize;
 
 use super::files;
@@ -111,23 +112,26 @@ impl FaultLine {
     }
 }
 
-/// What the policy's own warnings are, and what this version cannot do.
+/// What the policy's own warnings are, and rules that hardly anybody can approve.
 fn warnings(set: &PolicySet, now: Timestamp) -> Vec<Fault> {
-    let refused = set.rules().iter().filter_map(|rule| {
-        let cannot = match rule.effect {
-            Effect::Approve => "an approval is asked for, which this version cannot give",
-            Effect::Allow | Effect::Deny | Effect::DryRun => return None,
-        };
-        Some(Fault {
-            file: rule.place.file.to_string(),
-            line: rule.place.span.line,
-            column: rule.place.span.column,
-            message: format!("what rule `{}` is about is refused: {cannot}", rule.id),
-            hint: None,
-        })
+    // A token approves nothing: `exeat approvals` knows Unix users.
+    let is_user = |name: &Arc<str>| {
+        let identity = set.identity(name);
+        identity.is_some_and(|identity| matches!(identity.proof, Proof::User(_)))
+    };
+    let asks = |rule: &&Rule| rule.effect == Effect::Approve && !rule.approvers.iter().any(is_user);
+    let lonely = set.rules().iter().filter(asks).map(|rule| Fault {
+        file: rule.place.file.to_string(),
+        line: rule.place.span.line,
+        column: rule.place.span.column,
+        message: format!(
+            "rule `{}` names no Unix user in `approvers`: only root can approve",
+            rule.id
+        ),
+        hint: None,
     });
     let mut warnings = set.warnings(now);
-    warnings.extend(refused);
+    warnings.extend(lonely);
     warnings.sort();
     warnings
 }

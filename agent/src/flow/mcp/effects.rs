@@ -1,15 +1,16 @@
-//! What a rule's effect asks for beyond yes and no: a dry run.
+//! What a rule's effect asks for beyond yes and no: a dry run, or an approval (`approving`).
 
 use hyper::header::HeaderMap;
 
 use super::answer;
 use super::judge::{NotPassed, Talking, Told, era};
 use crate::audit::record::{DryRun, ResponseKind, Side};
-use crate::audit::{OpenRecord, Text};
+use crate::audit::{OpenRecord, Outcome, Text};
+use crate::decide::approvals::Ticket;
 use crate::decide::{Message as AboutMessage, Permit, Rehearsal};
 use crate::decode::json::{Object, Value};
 use crate::decode::mcp::{check_params, repeats_params};
-use crate::decode::rpc::{Id, Message, Outcome, Response};
+use crate::decode::rpc::{Id, Message, Outcome as Carried, Response};
 use crate::flow::describe::{Story as _, read, unread};
 use crate::refuse::{Refusal, tool_error};
 
@@ -20,10 +21,31 @@ const REPEATED: usize = 64 << 10;
 pub(super) enum Settled {
     /// It may be sent, as it is now.
     Passes(Permit<AboutMessage>),
-    /// It is answered in the server's place; the record says so and waits to be closed.
-    Answered(Response),
+    /// It is answered in the server's place; the record says so and waits to be closed like this.
+    Answered(Response, Outcome),
+    /// It waits for a person ([`Talking::heard`]).
+    Waits(Box<Ticket>),
     /// It is refused.
     Refused(NotPassed),
+}
+
+impl Settled {
+    /// What becomes of a message in a batch, where nothing is answered in a server's place and nothing waits.
+    pub(super) fn within_batch(self) -> Result<Permit<AboutMessage>, NotPassed> {
+        let (refusal, why) = match self {
+            Self::Passes(permit) => return Ok(permit),
+            Self::Refused(not_passed) => return Err(not_passed),
+            Self::Answered(..) => (
+                Refusal::DryRun,
+                "a dry run that cannot be answered within a batch",
+            ),
+            Self::Waits(_) => (
+                Refusal::NeedsApproval,
+                "a call that cannot wait for an approval within a batch",
+            ),
+        };
+        Err(NotPassed::plain(refusal, why))
+    }
 }
 
 impl Talking {
@@ -39,6 +61,9 @@ impl Talking {
             Ok(permit) => Settled::Passes(permit),
             Err(not_passed) if not_passed.told == Told::Plain(Refusal::DryRun) => {
                 self.rehearse(record, message, headers, not_passed)
+            }
+            Err(not_passed) if not_passed.told == Told::Plain(Refusal::NeedsApproval) => {
+                self.ask(record, message, not_passed)
             }
             Err(not_passed) => Settled::Refused(not_passed),
         }
@@ -66,7 +91,7 @@ impl Talking {
                 record.tell_inspected(read(), unread("answered in the server's place"));
                 answer::tell(record, ResponseKind::Result, Some(&response));
                 tell_dry_run(record, DryRun::default());
-                Settled::Answered(response)
+                Settled::Answered(response, Outcome::done())
             }
             (Rehearsal::Untold(by) | Rehearsal::NoPlace(by), _) => {
                 not_passed.refused = Some(by);
@@ -150,7 +175,7 @@ impl Talking {
         let text = format!("Not sent: calls of `{tool}` are run dry, so nothing was done. {would}");
         // As a failure: nothing was done, and clients hold a success against the schema that the tool states.
         let mut response = tool_error(id, era(message), &text);
-        if let Outcome::Result(result) = &mut response.outcome {
+        if let Carried::Result(result) = &mut response.outcome {
             result.insert("structuredContent", told);
         }
         response

@@ -1,6 +1,7 @@
 //! The decision on one MCP message, and what its sender is told when it is refused.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use exeat_policy::{Endpoint, Hints as PolicyHints, Reason, Transport};
 
@@ -8,6 +9,7 @@ use super::super::describe::Story as _;
 use super::observed::{From, Talk};
 use crate::audit::record::{Kind, Mcp, Session as RecordedSession, Side, Stage};
 use crate::audit::{OpenRecord, Text, mask};
+use crate::decide::approvals::Approved;
 use crate::decide::{McpMessage, Message as AboutMessage, Permit, Refused};
 use crate::decode::json::Object;
 use crate::decode::mcp::{Era, Hints, Name, View, ViewFault, spoken, view};
@@ -16,6 +18,7 @@ use crate::flow::Stages;
 use crate::identify::peer::Peer;
 use crate::intake::Actor;
 use crate::refuse::{Refusal, Subject};
+use crate::telemetry::clock;
 
 /// Who talks with whom.
 #[derive(Clone)]
@@ -54,7 +57,7 @@ impl Told {
 }
 
 impl NotPassed {
-    fn plain(refusal: Refusal<'static>, why: &'static str) -> Self {
+    pub(super) fn plain(refusal: Refusal<'static>, why: &'static str) -> Self {
         Self {
             told: Told::Plain(refusal),
             refused: None,
@@ -127,11 +130,7 @@ impl Talking {
                 self.describe(record, from, seen.method, Some(&seen));
                 if from == Side::Client && matches!(message, Message::Request(_)) {
                     let connected = self.stages.decider.connected(&self.talk.server);
-                    connected.map_err(|refused| NotPassed {
-                        told: Told::Plain(Refusal::Disconnected),
-                        refused: Some(refused),
-                        why: "",
-                    })?;
+                    connected.map_err(disconnected)?;
                 }
                 self.decide(record, &seen)
             }
@@ -142,10 +141,36 @@ impl Talking {
         }
     }
 
+    /// May `message` of the client pass, now that a person approved it?
+    pub(super) fn judge_approved(
+        &self,
+        record: &mut OpenRecord,
+        message: &Message,
+        approved: Approved,
+    ) -> Result<Permit<AboutMessage>, NotPassed> {
+        let connected = self.stages.decider.connected(&self.talk.server);
+        connected.map_err(disconnected)?;
+        let now = u64::try_from(clock::wall().microseconds()).map(Duration::from_micros);
+        let now = now.unwrap_or(Duration::MAX);
+        if self
+            .actor
+            .token
+            .as_deref()
+            .is_some_and(|token| token.is_over(now))
+        {
+            let why = "its token expired while it waited for an approval";
+            return Err(NotPassed::plain(Refusal::InvalidToken, why));
+        }
+        let seen = view(message).map_err(unviewable)?;
+        let judged = self.judge(&Seen::from(&seen), Some(approved));
+        tell_judged(record, &judged);
+        judged
+    }
+
     /// The same for a message that has a record only where it is refused ([`Talking::tell_call`]).
     pub(super) fn consider(&self, message: &Message) -> Result<Permit<AboutMessage>, NotPassed> {
         let seen = view(message).map_err(unviewable)?;
-        self.judge(&Seen::from(&seen))
+        self.judge(&Seen::from(&seen), None)
     }
 
     /// Writes into `record` what the server said, and what was decided of it.
@@ -185,12 +210,13 @@ impl Talking {
 
     /// May what the server asks for inside a result (`method`) reach the client?
     pub(super) fn embedded(&self, method: &str) -> Result<Permit<AboutMessage>, NotPassed> {
-        self.judge(&Seen {
+        let seen = Seen {
             method,
             name: None,
             id: None,
             arguments: None,
-        })
+        };
+        self.judge(&seen, None)
     }
 
     /// Whether the caller is shown `tool`.
@@ -223,12 +249,16 @@ impl Talking {
         seen: &Seen<'_>,
     ) -> Result<Permit<AboutMessage>, NotPassed> {
         record.stage(Stage::Decide);
-        let judged = self.judge(seen);
+        let judged = self.judge(seen, None);
         tell_judged(record, &judged);
         judged
     }
 
-    fn judge(&self, seen: &Seen<'_>) -> Result<Permit<AboutMessage>, NotPassed> {
+    fn judge(
+        &self,
+        seen: &Seen<'_>,
+        approved: Option<Approved>,
+    ) -> Result<Permit<AboutMessage>, NotPassed> {
         let tool = matches!(seen.name, Some(Name::Tool(_)));
         let name = seen.name.map(Name::text);
         let hints = name
@@ -245,7 +275,7 @@ impl Talking {
         let caller = self.actor.caller();
         self.stages
             .decider
-            .message(caller, asked)
+            .message(caller, asked, approved)
             .map_err(|refused| {
                 let told = match (refused.reason(), name) {
                     (Reason::LimitReached(_) | Reason::CountMissing(_), _) => {
@@ -358,6 +388,15 @@ impl<'a> std::convert::From<&View<'a>> for Seen<'a> {
             id: view.id,
             arguments: view.arguments,
         }
+    }
+}
+
+/// What is asked of a server that an administrator disconnected.
+fn disconnected(refused: Refused) -> NotPassed {
+    NotPassed {
+        told: Told::Plain(Refusal::Disconnected),
+        refused: Some(refused),
+        why: "",
     }
 }
 

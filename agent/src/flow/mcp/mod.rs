@@ -4,6 +4,7 @@
 //! What is forwarded is what was judged: messages are parsed strictly and written anew, in both directions.
 
 mod answer;
+mod approving;
 mod collect;
 mod effects;
 mod judge;
@@ -12,6 +13,7 @@ mod refusing;
 mod returned;
 mod stdio;
 mod stream;
+mod vigil;
 
 use std::sync::Arc;
 
@@ -25,7 +27,7 @@ use hyper::header::{
 };
 use hyper::http::request::Parts;
 use hyper::http::response::Parts as Head;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response};
 use tokio_util::sync::CancellationToken;
 
 use self::collect::{Uncollected, collect};
@@ -37,6 +39,7 @@ use self::refusing::Refuser;
 use self::returned::Came;
 pub use self::stdio::{Offered, Sessions, Word, serve_stdio};
 use self::stream::{Events, Purpose};
+use self::vigil::{Call, unsent};
 use super::connection::{Connection, SendFault};
 use super::describe::{Story as _, partly, read};
 use super::exchange::{Answer, full, json, refusal, told};
@@ -165,7 +168,8 @@ impl Exchanging<'_> {
         };
         match rpc::parse(&bytes, &limits) {
             Ok(Messages::Single(message)) => self.single(record, parts, message).await,
-            Ok(Messages::Batch(entries)) => self.batch(record, parts, entries).await,
+            // Rare, and no room is kept for it elsewhere.
+            Ok(Messages::Batch(entries)) => Box::pin(self.batch(record, parts, entries)).await,
             Err(fault) => {
                 record.refuse_with(&fault);
                 answered(Refusal::from(&fault), &Asked::from(&fault))
@@ -179,7 +183,6 @@ impl Exchanging<'_> {
         mut parts: Parts,
         mut message: Message,
     ) -> Answer {
-        let waits = asked(&message);
         let agreed = check_headers(&parts.headers, &message).and_then(|()| {
             let tool = message.params().and_then(|params| params.get("name"));
             let tool = tool.and_then(Value::as_str).unwrap_or_default();
@@ -189,34 +192,30 @@ impl Exchanging<'_> {
         });
         if let Err(fault) = agreed {
             record.refuse_with(&fault);
-            return answered(Refusal::from(fault), &waits);
+            return answered(Refusal::from(fault), &asked(&message));
         }
         let headers = Some(&mut parts.headers);
-        match self.talking.settle(&mut record, &mut message, headers) {
+        let settled = self.talking.settle(&mut record, &mut message, headers);
+        match settled {
             Settled::Passes(permit) => {
                 let body = message.encode();
-                self.send(
+                let passed = Passed {
+                    permit,
+                    message,
+                    record,
+                };
+                self.send(parts, body, vec![passed], Vec::new()).await
+            }
+            // Rare, and no room is kept for it elsewhere.
+            Settled::Waits(ticket) => {
+                let call = Call {
+                    record,
                     parts,
-                    body,
-                    vec![Passed {
-                        permit,
-                        message,
-                        record,
-                    }],
-                    Vec::new(),
-                )
-                .await
+                    message,
+                };
+                Box::pin(self.waits(call, *ticket)).await
             }
-            Settled::Answered(response) => {
-                record.tell_status(StatusCode::OK);
-                drop(record.close(Outcome::done()));
-                json(StatusCode::OK, Message::Response(response).encode())
-            }
-            Settled::Refused(not_passed) => {
-                let told = not_passed.told.clone();
-                not_passed.record(record);
-                answered(told.refusal(), &waits)
-            }
+            settled => unsent(record, &message, settled),
         }
     }
 
@@ -256,17 +255,14 @@ impl Exchanging<'_> {
                     continue;
                 }
             };
-            match self.talking.settle(&mut record, &mut message, None) {
-                Settled::Passes(permit) => passed.push(Passed {
+            let settled = self.talking.settle(&mut record, &mut message, None);
+            match settled.within_batch() {
+                Ok(permit) => passed.push(Passed {
                     permit,
                     message,
                     record,
                 }),
-                Settled::Answered(_) => {
-                    record.refuse_with("a dry run that cannot be answered within a batch");
-                    refused.push((Told::Plain(Refusal::DryRun), waits));
-                }
-                Settled::Refused(not_passed) => {
+                Err(not_passed) => {
                     refused.push((not_passed.told.clone(), waits));
                     not_passed.record(record);
                 }

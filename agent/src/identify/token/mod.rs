@@ -25,7 +25,7 @@ pub use self::keys::KeysFault;
 use self::parse::Unverified;
 pub use self::supply::{Fresh, Standing, Supply};
 use crate::config;
-use crate::decode::json::Object;
+use crate::decode::json::{Number, Object, Value};
 
 /// A token whose signature, issuer, audience and time are verified.
 pub struct Verified {
@@ -44,6 +44,15 @@ impl std::fmt::Debug for Verified {
 }
 
 impl Verified {
+    /// Whether its time is over at `now`, counted from 1970: for what waited since it was verified. No leeway is given,
+    /// and one that does not say is over.
+    pub fn is_over(&self, now: Duration) -> bool {
+        let until = self.claims.get("exp").and_then(Value::as_number);
+        let until = until.and_then(Number::as_f64);
+        let until = until.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        until.is_none_or(|until| until <= now)
+    }
+
     /// The form that policy judges.
     pub fn judged(&self) -> Token<'_> {
         Token {

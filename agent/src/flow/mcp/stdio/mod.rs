@@ -9,6 +9,7 @@ mod asked;
 mod down;
 mod errors;
 mod fetch;
+mod held;
 mod ledger;
 mod sessions;
 mod up;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::asked::{Asked, Tables};
 pub use self::fetch::Word;
+use self::held::{Arriving, Call, Held};
 use self::ledger::Ledger;
 use self::sessions::Registered;
 pub use self::sessions::Sessions;
@@ -84,6 +86,8 @@ struct Serving {
     registered: Registered,
     /// Fires when the server is disconnected, and what is under way with it is to end.
     severed: CancellationToken,
+    /// Calls that begin to wait for a person.
+    arriving: mpsc::Receiver<Arriving>,
 }
 
 /// The six streams.
@@ -103,6 +107,8 @@ struct Session {
     to_server: Outlet,
     to_host: Outlet,
     tables: Tables,
+    /// Calls that wait for a person.
+    held: Held,
     ledger: Ledger,
     /// Something that was in flight is no more.
     settled: Notify,
@@ -172,12 +178,14 @@ impl Offered {
         let ledger = begun.await.map_err(unavailable)?;
         fetch::begin(stages, &own);
         let talking = Talking::new(Arc::clone(stages), actor, talk);
+        let (held, arriving) = Held::new();
         Ok(Serving {
             session: Session {
                 talking,
                 to_server: Outlet::default(),
                 to_host: Outlet::default(),
                 tables: Tables::default(),
+                held,
                 ledger,
                 settled: Notify::new(),
                 own,
@@ -186,6 +194,7 @@ impl Offered {
             ends,
             registered,
             severed,
+            arriving,
         })
     }
 }
@@ -256,6 +265,7 @@ impl Serving {
             ends,
             registered,
             severed,
+            arriving,
         } = self;
         let Ends {
             host_input,
@@ -275,6 +285,7 @@ impl Serving {
             let (upward, to_server) = (pin!(upward), pin!(session.to_server.run(server_input)));
             let downward = pin!(session.down(server_output));
             let (mut upward, mut to_server, mut downward) = (upward, to_server, downward);
+            let mut held = pin!(session.hold(arriving));
             let mut fetched = pin!(session.fetched_long_enough());
             let (mut server_reads, mut has_time) = (true, true);
             loop {
@@ -283,6 +294,7 @@ impl Serving {
                     () = registered.cut().cancelled() => break End::Cut,
                     () = severed.cancelled() => break End::Severed,
                     () = session.stopped(&stages.stopping) => break End::Stopped,
+                    () = &mut held => {}
                     () = &mut upward => break End::Host,
                     () = &mut downward => break End::Server,
                     () = &mut to_server, if server_reads => server_reads = false,
@@ -340,26 +352,43 @@ impl Session {
     /// gone altogether.
     async fn upward(&self, input: Stream, host: Option<&Peer>) {
         self.up(input).await;
+        // What waits for a person may still be sent.
+        if !self.lasts(host, || self.held.is_empty()).await {
+            return;
+        }
         self.to_server.finish();
-        loop {
-            tokio::select! {
-                () = self.idle() => break,
-                () = sleep(LOOK) => {}
-            }
-            if host.is_none_or(Peer::is_gone) {
-                return;
-            }
+        if !self.lasts(host, || self.tables.is_idle()).await {
+            return;
         }
         // Every answer was given: the server, which has been told, is given its time.
         self.tell_over().await;
         pending::<()>().await;
     }
 
+    /// Waits until `over`; false: the host is gone altogether.
+    async fn lasts(&self, host: Option<&Peer>, over: impl Fn() -> bool) -> bool {
+        loop {
+            tokio::select! {
+                () = self.until(&over) => return true,
+                () = sleep(LOOK) => {}
+            }
+            if host.is_none_or(Peer::is_gone) {
+                return false;
+            }
+        }
+    }
+
     /// Waits until nothing that the host asked is in flight.
     async fn idle(&self) {
+        self.until(|| self.tables.is_idle() && self.held.is_empty())
+            .await;
+    }
+
+    /// Waits for something in flight to end, until `over`.
+    async fn until(&self, over: impl Fn() -> bool) {
         loop {
             let settled = self.settled.notified();
-            if self.tables.is_idle() {
+            if over() {
                 return;
             }
             settled.await;
@@ -381,6 +410,15 @@ impl Session {
             End::Severed => Refusal::Disconnected,
             End::Server | End::Host => Refusal::Upstream(Upstream::Reset),
         };
+        for Call { id, record, .. } in self.held.empty() {
+            self.ledger.refused();
+            if let Some(record) = record {
+                record.fail(&Over(why));
+            }
+            if end != End::Host {
+                self.tell_host(refusal, &Waits::Request(id)).await;
+            }
+        }
         let (of_server, of_host) = self.tables.empty();
         for Asked { id, record, .. } in of_server {
             self.ledger.failed();

@@ -88,7 +88,6 @@ impl Session {
             return self.tell_host(Refusal::AuditUnavailable, &waits).await;
         };
         let id = request.id.clone();
-        let method = request.method.clone();
         let mut message = Message::Request(request);
         self.ledger.request();
         self.ledger.learn(&message);
@@ -99,14 +98,45 @@ impl Session {
             record.refuse_with(why);
             return self.tell_host(refusal, &waits).await;
         }
-        let permit = match self.talking.settle(&mut record, &mut message, None) {
+        let settled = self.talking.settle(&mut record, &mut message, None);
+        if let Settled::Waits(ticket) = settled {
+            let held = self.held.begin(id, message, record, *ticket);
+            if let Err(back) = held {
+                let (record, message) = *back;
+                let refused = NotPassed::plain(Refusal::ApprovalsFull, "too many calls wait");
+                self.refuse_call(record, refused, &message).await;
+            }
+            return;
+        }
+        self.settled(id, record, message, settled).await;
+    }
+
+    /// Carries out what was decided on a request.
+    pub(super) async fn settled(
+        &self,
+        id: Id,
+        mut record: OpenRecord,
+        message: Message,
+        settled: Settled,
+    ) {
+        let waits = Waits::Request(id.clone());
+        let permit = match settled {
             Settled::Passes(permit) => permit,
-            Settled::Answered(response) => {
-                drop(record.close(Outcome::done()));
+            Settled::Answered(response, outcome) => {
+                drop(record.close(outcome));
+                self.no_longer_held(&id);
                 return self.answer_host(&Message::Response(response)).await;
             }
-            Settled::Refused(refused) => return self.refuse_call(record, refused, &message).await,
+            Settled::Waits(_) => {
+                let refused = NotPassed::plain(Refusal::NeedsApproval, "it waits already");
+                return self.refuse_call(record, refused, &message).await;
+            }
+            Settled::Refused(refused) => {
+                self.no_longer_held(&id);
+                return self.refuse_call(record, refused, &message).await;
+            }
         };
+        let method = message.method().unwrap_or_default().to_owned();
         record.stage(Stage::Forward);
         let in_flight = (method == "tools/call").then(|| {
             let callee = Callee::Workload(self.talking.talk.workload);
@@ -117,9 +147,11 @@ impl Session {
             Err(unavailable) => {
                 self.ledger.refused();
                 record.refuse_with(&unavailable);
+                self.no_longer_held(&id);
                 return self.tell_host(Refusal::AuditUnavailable, &waits).await;
             }
         };
+        self.no_longer_held(&id);
         if let Err(fault) = taken {
             self.ledger.failed();
             record.fail(&fault);
@@ -144,20 +176,29 @@ impl Session {
         );
     }
 
+    fn no_longer_held(&self, id: &Id) {
+        if self.held.end(id).is_some() {
+            self.settled.notify_waiters();
+        }
+    }
+
     /// Whether a request with this id can be taken at all.
     fn may_ask(&self, id: &Id) -> Result<(), (Refusal<'static>, &'static str)> {
         if self.talking.stages.stopping.is_cancelled() {
             return Err((Refusal::ShuttingDown, "the daemon stops"));
         }
-        self.tables
-            .check(Of::Server, id)
-            .map_err(|fault| match fault {
-                NotAsked::InUse => (
-                    Refusal::InvalidRequest,
-                    "an id that is in use: the request with it was not answered yet",
-                ),
-                NotAsked::TooMany => (Refusal::LimitReached(None), "too many requests at once"),
-            })
+        let free = if self.held.has(id) {
+            Err(NotAsked::InUse)
+        } else {
+            self.tables.check(Of::Server, id)
+        };
+        free.map_err(|fault| match fault {
+            NotAsked::InUse => (
+                Refusal::InvalidRequest,
+                "an id that is in use: the request with it was not answered yet",
+            ),
+            NotAsked::TooMany => (Refusal::LimitReached(None), "too many requests at once"),
+        })
     }
 
     async fn refuse_call(&self, record: OpenRecord, refused: NotPassed, message: &Message) {
@@ -175,8 +216,9 @@ impl Session {
             Ok(permit) => {
                 self.ledger.learn(message);
                 self.ledger.notification(message.method().unwrap_or(""));
-                if message.method() == Some("notifications/cancelled") {
-                    self.host_cancels(message);
+                if message.method() == Some("notifications/cancelled") && self.host_cancels(message)
+                {
+                    return;
                 }
                 if let Err(fault) = self.to_server.tell(permit, message).await {
                     tracing::debug!(%fault, "a notification was not taken");
@@ -192,19 +234,24 @@ impl Session {
         }
     }
 
-    /// The host does not wait for an answer any more, and the server need not give one.
-    fn host_cancels(&self, message: &Message) {
+    /// The host does not wait for an answer any more, and the server need not give one. `true`: the server has never
+    /// heard of the request.
+    fn host_cancels(&self, message: &Message) -> bool {
         let id = message.params().and_then(|params| params.get("requestId"));
-        let Some(mut asked) = id
-            .and_then(Id::read)
-            .and_then(|id| self.tables.cancel(Of::Server, &id))
-        else {
-            return;
+        let Some(id) = id.and_then(Id::read) else {
+            return false;
+        };
+        if self.cancels_held(&id) {
+            return true;
+        }
+        let Some(mut asked) = self.tables.cancel(Of::Server, &id) else {
+            return false;
         };
         self.settled.notify_waiters();
         if let Some(record) = asked.record.take() {
             record.fail(&Over("the client cancelled its request"));
         }
+        false
     }
 
     /// The host answers what the server asked of it: decided again, as what was asked.

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use super::{KeysFault, TokenFault, Tokens, Verified, oracle};
 use crate::config::{Issuer, KeySource, TokenAlgorithm};
+use crate::decode::json::{Limits, parse};
 use crate::decode::{base64, corpus};
 use crate::telemetry::clock;
 
@@ -510,5 +511,26 @@ proptest! {
             headers.append(AUTHORIZATION, value);
             prop_assert!(!matches!(look_at(tokens, &headers, &policy("")), Ok(Some(_))));
         }
+    }
+}
+
+#[test]
+fn a_token_is_over_when_it_says_so_or_says_nothing() {
+    for (claims, over) in [
+        (r#"{"exp":1000}"#, true),
+        (r#"{"exp":999.5}"#, true),
+        (r#"{"exp":1001}"#, false),
+        (r#"{"exp":1e300}"#, true),
+        (r#"{"exp":-1}"#, true),
+        (r#"{"exp":"1001"}"#, true),
+        ("{}", true),
+    ] {
+        let claims = parse(claims.as_bytes(), &Limits::REQUEST).unwrap();
+        let token = Verified {
+            issuer: A.into(),
+            subject: "s".into(),
+            claims: claims.as_object().unwrap().clone(),
+        };
+        assert_eq!(token.is_over(Duration::from_secs(1000)), over, "{claims:?}");
     }
 }

@@ -1,0 +1,172 @@
+//! What a call is to a person and to the disk: what is shown, and what an approval of it is bound to.
+
+use std::fmt;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{Context, SHA256, digest as digest_of};
+use thiserror::Error;
+
+use crate::channel::{APPROVAL_NAME, Approval, ApprovalCaller, encode_hex};
+use crate::telemetry::clock::Timestamp;
+
+/// Bytes of an id.
+const ID: usize = 6;
+/// Users who may have a part in one call: the process's, its workload's, and who had that started.
+pub(super) const USERS: usize = 3;
+
+/// What a person sees of a call.
+#[derive(Clone, PartialEq)]
+pub struct Shown {
+    /// The arguments, masked.
+    pub arguments: serde_json::Value,
+    /// Names of further parameters, which are not shown and bound all the same.
+    pub further: Vec<String>,
+    /// Whom the token of the call is about, as the record has it.
+    pub subject: Option<String>,
+}
+
+/// A call that needs an approval.
+#[derive(Debug)]
+pub struct Asking<'a> {
+    /// The server's name.
+    pub server: &'a str,
+    /// The tool.
+    pub tool: &'a str,
+    /// The rule that asks.
+    pub rule: &'a str,
+    /// Who calls, as the kernel attests.
+    pub caller: ApprovalCaller,
+    /// Issuer and subject of the token that the call shows.
+    pub token: Option<(&'a str, &'a str)>,
+    /// The record of the call.
+    pub record: String,
+    /// The arguments as they are sent.
+    pub arguments: &'a str,
+    /// All parameters as they are sent, without what is about the message alone.
+    pub bound: &'a str,
+    /// What a person is shown.
+    pub shown: Shown,
+    /// How long it waits.
+    pub wait: Duration,
+}
+
+/// Why a call does not wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum NotWaiting {
+    /// Too many do.
+    #[error("too many calls wait for an approval")]
+    TooMany,
+    /// Too many of this caller do.
+    #[error("too many calls of this caller wait for an approval")]
+    TooManyOfCaller,
+    /// It cannot be shown to a person.
+    #[error("a name that cannot be shown to a person")]
+    Unshowable,
+    /// No randomness for an id.
+    #[error("no id could be made")]
+    NoId,
+}
+
+/// Whether a text looks the same to whoever reads it, and is short enough to be kept.
+pub(super) fn is_showable(text: &str) -> bool {
+    let plain =
+        |byte: u8| (byte.is_ascii_graphic() || byte == b' ') && byte != b'"' && byte != b'\\';
+    !text.is_empty() && text.len() <= APPROVAL_NAME && text.bytes().all(plain)
+}
+
+fn digest(parts: &[&str]) -> String {
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        // Each after its length, so that nothing moves from one to the next.
+        let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
+        context.update(&length.to_be_bytes());
+        context.update(part.as_bytes());
+    }
+    encode_hex(context.finish().as_ref())
+}
+
+impl Asking<'_> {
+    pub(super) fn is_showable(&self) -> bool {
+        let ApprovalCaller {
+            workload,
+            user,
+            uid,
+            uids,
+            ..
+        } = &self.caller;
+        let callers = [workload.as_deref(), user.as_deref()];
+        let mut names = [self.server, self.rule]
+            .into_iter()
+            .chain(callers.into_iter().flatten());
+        // A tool's name may be longer than others (2025-11-25, "Tool Names").
+        let tool = self.tool.len() <= 2 * APPROVAL_NAME
+            && self
+                .tool
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && !br#""\"#.contains(&byte));
+        tool && !self.tool.is_empty()
+            && names.all(is_showable)
+            && uids.len() <= USERS
+            && uids.contains(uid)
+    }
+
+    /// The caller as it is kept.
+    pub(super) fn told(&self) -> ApprovalCaller {
+        let token = self.token.map(|(issuer, subject)| {
+            let whole = digest(&[issuer, subject]);
+            whole.get(..16).unwrap_or_default().to_owned()
+        });
+        ApprovalCaller {
+            token,
+            ..self.caller.clone()
+        }
+    }
+
+    pub(super) fn digest(&self) -> String {
+        // Not who else has a part in it, which a daemon may learn late.
+        let ApprovalCaller {
+            workload,
+            user,
+            uid,
+            ..
+        } = &self.caller;
+        let (issuer, subject) = self.token.unwrap_or_default();
+        digest(&[
+            // A name is never empty.
+            workload.as_deref().unwrap_or_default(),
+            user.as_deref().unwrap_or_default(),
+            &uid.to_string(),
+            issuer,
+            subject,
+            self.server,
+            self.tool,
+            self.bound,
+        ])
+    }
+
+    pub(super) fn approval(&self, call: String, asked: Timestamp) -> Result<Approval, NotWaiting> {
+        let mut id = [0; ID];
+        aws_lc_rs::rand::fill(&mut id).map_err(|_unspecified| NotWaiting::NoId)?;
+        let wait = i64::try_from(self.wait.as_micros()).unwrap_or(i64::MAX);
+        let arguments = digest_of(&SHA256, self.arguments.as_bytes());
+        Ok(Approval {
+            id: encode_hex(&id),
+            call,
+            arguments: encode_hex(arguments.as_ref()),
+            server: self.server.to_owned(),
+            tool: self.tool.to_owned(),
+            rule: self.rule.to_owned(),
+            caller: self.told(),
+            record: self.record.clone(),
+            asked,
+            until: Timestamp::from_microseconds(asked.microseconds().saturating_add(wait)),
+            granted: None,
+        })
+    }
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shown").finish_non_exhaustive()
+    }
+}

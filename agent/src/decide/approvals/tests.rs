@@ -1,0 +1,264 @@
+//! Waiting, deciding, and what is left for the next gate.
+
+use exeat_policy::{Source, compile};
+use tokio::sync::mpsc;
+
+use super::asking::USERS;
+use super::*;
+use crate::channel::{APPROVAL_NAME, MOST_APPROVALS, ToSupervisor};
+
+fn set() -> PolicySet {
+    let text = "version: 1
+servers: { bank: { url: 'https://bank.example/' } }
+identities: { boss: { user: bob } }
+rules: [{ id: ask, servers: [bank], tools: [pay], effect: approve, approvers: [boss] }]
+";
+    let source = Source {
+        name: "p.yaml".into(),
+        text: text.into(),
+    };
+    compile(&[source]).unwrap()
+}
+
+fn asking(bound: &str, uid: u32) -> Asking<'_> {
+    Asking {
+        server: "bank",
+        tool: "pay",
+        rule: "ask",
+        caller: ApprovalCaller {
+            workload: None,
+            user: Some(format!("user{uid}")),
+            uid,
+            token: None,
+            uids: vec![uid],
+        },
+        token: None,
+        record: String::new(),
+        arguments: bound,
+        bound,
+        shown: Shown {
+            arguments: serde_json::Value::Null,
+            further: Vec::new(),
+            subject: None,
+        },
+        wait: Duration::from_mins(10),
+    }
+}
+
+fn user(user: &str, uid: u32) -> Approver {
+    Approver {
+        uid,
+        user: user.to_owned(),
+    }
+}
+
+/// Approvals with a supervisor that keeps what it is told, and what that is.
+fn kept(left: Vec<Approval>) -> (Arc<Approvals>, CancellationToken, Arc<Mutex<Vec<Approval>>>) {
+    let stopping = CancellationToken::new();
+    let approvals = Approvals::new(left, stopping.clone());
+    let (keeper, mut keeping) = mpsc::channel::<KeepRequest>(1);
+    let disk = Arc::<Mutex<Vec<Approval>>>::default();
+    let written = Arc::clone(&disk);
+    tokio::spawn(Arc::clone(&approvals).keep(keeper));
+    tokio::spawn(async move {
+        while let Some(request) = keeping.recv().await {
+            *written.lock().unwrap() = request.waiting;
+            request.reply.send(Ok(())).unwrap();
+        }
+    });
+    (approvals, stopping, disk)
+}
+
+#[tokio::test]
+async fn an_approval_is_for_one_call_and_used_once() {
+    let (approvals, _stopping, disk) = kept(Vec::new());
+    let mut ticket = approvals.ask(asking("{}", 1)).unwrap();
+    let second = approvals.ask(asking("{}", 1)).unwrap();
+    let id = ticket.approval().id.clone();
+    assert_ne!(id, second.approval().id);
+    for (who, refused) in [
+        (user("bob", 1), Undecided::OwnCall),
+        (user("user1", 5), Undecided::OwnCall),
+        (user("eve", 2), Undecided::NotFound),
+    ] {
+        let undecided = approvals.reserve(&id, &who, &set()).unwrap_err();
+        assert_eq!(undecided, refused, "{who:?}");
+    }
+    let reserved = approvals.reserve(&id, &user("bob", 3), &set()).unwrap();
+    let root = approvals.reserve(&id, &user("root", 0), &set());
+    assert_eq!(root.unwrap_err(), Undecided::Decided);
+    reserved.grant().await.unwrap();
+    let twice = approvals.reserve(&id, &user("bob", 3), &set());
+    assert_eq!(twice.unwrap_err(), Undecided::Decided);
+    assert!(matches!(ticket.wait().await, Word::Granted));
+    let (approval, approved) = ticket.redeem().await.unwrap();
+    assert_eq!(approval.granted.unwrap().user, "bob");
+    assert!(approved.suits(&set(), Some("ask")));
+    assert!(!approved.suits(&set(), Some("other")) && !approved.suits(&set(), None));
+    let left: Vec<String> = disk
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|one| one.id.clone())
+        .collect();
+    assert_eq!(
+        left,
+        [second.approval().id.clone()],
+        "it is gone from the disk"
+    );
+    let gone = approvals.reserve(&id, &user("bob", 3), &set());
+    assert_eq!(gone.unwrap_err(), Undecided::NotFound);
+}
+
+#[tokio::test]
+async fn a_decision_that_is_not_carried_out_leaves_the_call_waiting() {
+    let (approvals, _stopping, _disk) = kept(Vec::new());
+    let mut ticket = approvals.ask(asking("{}", 1)).unwrap();
+    let id = ticket.approval().id.clone();
+    drop(approvals.reserve(&id, &user("bob", 3), &set()).unwrap());
+    let reserved = approvals.reserve(&id, &user("root", 0), &set()).unwrap();
+    reserved.deny(Some("no".into())).unwrap();
+    let Word::Denied { by, reason } = ticket.wait().await else {
+        panic!("it is denied")
+    };
+    assert_eq!((by.uid, reason.as_deref()), (0, Some("no")));
+    assert!(matches!(ticket.redeem().await, Err(NotKept::Ended)));
+}
+
+#[tokio::test]
+async fn who_goes_away_waits_no_more_and_what_a_gate_leaves_is_taken_up() {
+    let (approvals, stopping, disk) = kept(Vec::new());
+    drop(approvals.ask(asking("{}", 1)).unwrap());
+    assert!(approvals.waiting(|_| true).is_empty());
+    let mut ticket = approvals.ask(asking("{\"a\":1}", 1)).unwrap();
+    let id = ticket.approval().id.clone();
+    let version = approvals.lock().version;
+    approvals.kept(version).await.unwrap();
+    stopping.cancel();
+    assert!(matches!(ticket.wait().await, Word::Stopping));
+    drop(ticket);
+    let left = disk.lock().unwrap().clone();
+    assert_eq!(left.len(), 1);
+
+    let (approvals, _stopping, disk) = kept(left);
+    // Another's call, another call, and the same user's with a token are not it.
+    let mut shows = asking("{\"a\":1}", 1);
+    shows.token = Some(("https://issuer.example", "mallory"));
+    for other in [asking("{\"a\":1}", 2), asking("{\"a\":2}", 1), shows] {
+        assert_ne!(approvals.ask(other).unwrap().approval().id, id);
+    }
+    let reserved = approvals.reserve(&id, &user("bob", 3), &set()).unwrap();
+    reserved.grant().await.unwrap();
+    assert!(
+        disk.lock().unwrap()[0].granted.is_some(),
+        "it is on the disk"
+    );
+    let mut ticket = approvals.ask(asking("{\"a\":1}", 1)).unwrap();
+    let anew = approvals.ask(asking("{\"a\":1}", 1)).unwrap();
+    assert_eq!(ticket.approval().id, id);
+    assert_ne!(anew.approval().id, id);
+    assert!(matches!(ticket.wait().await, Word::Granted));
+    let (used, _approved) = ticket.redeem().await.unwrap();
+    assert_eq!(used.id, id);
+}
+
+#[tokio::test]
+async fn nothing_is_used_that_cannot_be_taken_from_the_disk() {
+    let approvals = Approvals::new(Vec::new(), CancellationToken::new());
+    let (keeper, mut keeping) = mpsc::channel::<KeepRequest>(1);
+    tokio::spawn(Arc::clone(&approvals).keep(keeper));
+    tokio::spawn(async move {
+        while let Some(request) = keeping.recv().await {
+            request.reply.send(Err("the disk is full".into())).unwrap();
+        }
+    });
+    let mut ticket = approvals.ask(asking("{}", 1)).unwrap();
+    let id = ticket.approval().id.clone();
+    let reserved = approvals.reserve(&id, &user("bob", 3), &set()).unwrap();
+    reserved.grant().await.unwrap();
+    assert!(matches!(ticket.wait().await, Word::Granted));
+    let failed = NotKept::Failed("the disk is full".into());
+    assert_eq!(ticket.redeem().await.unwrap_err(), failed);
+    // Nor is one granted for later.
+    let left = Approvals::new(
+        vec![Approval::for_tests("0123456789ab")],
+        CancellationToken::new(),
+    );
+    let (keeper, mut keeping) = mpsc::channel::<KeepRequest>(1);
+    tokio::spawn(Arc::clone(&left).keep(keeper));
+    tokio::spawn(async move { drop(keeping.recv().await) });
+    let reserved = left
+        .reserve("0123456789ab", &user("bob", 3), &set())
+        .unwrap();
+    reserved.grant().await.unwrap_err();
+    assert!(left.waiting(|_| true)[0].0.granted.is_none());
+}
+
+#[tokio::test]
+async fn old_ones_are_forgotten_and_the_number_is_bounded() {
+    let mut old = Approval::for_tests("0123456789ab");
+    old.until = old.asked;
+    let (approvals, _stopping, _disk) = kept(vec![old]);
+    assert!(approvals.waiting(|_| true).is_empty());
+    let mut late = asking("{}", 1);
+    late.wait = Duration::ZERO;
+    let mut late = approvals.ask(late).unwrap();
+    assert!(matches!(late.wait().await, Word::TimedOut));
+    drop(late);
+    let mut tickets = Vec::new();
+    for uid in 0..8 {
+        for _ in 0..OF_ONE {
+            tickets.push(approvals.ask(asking("{}", uid)).unwrap());
+        }
+        let more = approvals.ask(asking("{}", uid)).unwrap_err();
+        assert!(matches!(
+            more,
+            NotWaiting::TooManyOfCaller | NotWaiting::TooMany
+        ));
+    }
+    assert_eq!(tickets.len(), MOST_APPROVALS);
+    let more = approvals.ask(asking("{}", 99)).unwrap_err();
+    assert_eq!(more, NotWaiting::TooMany);
+}
+
+#[test]
+fn what_cannot_be_shown_does_not_wait() {
+    let approvals = Approvals::new(Vec::new(), CancellationToken::new());
+    let long = "x".repeat(2 * APPROVAL_NAME + 1);
+    for tool in ["", "p\u{430}y", "pay\n", "a b", "\"pay\"", &long] {
+        let asked = approvals.ask(Asking {
+            tool,
+            ..asking("{}", 1)
+        });
+        assert_eq!(asked.unwrap_err(), NotWaiting::Unshowable, "{tool:?}");
+    }
+}
+
+/// The channel takes no body from the gate beside a packet.
+#[test]
+fn all_that_may_wait_fits_into_one_packet() {
+    let name = "n".repeat(APPROVAL_NAME);
+    let mut one = Approval::for_tests("0123456789ab");
+    one.server.clone_from(&name);
+    one.rule.clone_from(&name);
+    one.tool = "t".repeat(2 * APPROVAL_NAME);
+    one.record = "r".repeat(36);
+    one.caller = ApprovalCaller {
+        workload: Some(name.clone()),
+        user: Some(name.clone()),
+        uid: u32::MAX,
+        token: Some("0123456789abcdef".into()),
+        uids: vec![u32::MAX; USERS],
+    };
+    one.granted = Some(Granted {
+        user: name,
+        uid: u32::MAX,
+        at: one.asked,
+    });
+    let message = ToSupervisor::Approvals {
+        request: u64::MAX,
+        waiting: vec![one; MOST_APPROVALS],
+    };
+    let length = serde_json::to_vec(&message).unwrap().len();
+    assert!(length <= 64 << 10, "{length}");
+}

@@ -1,0 +1,262 @@
+//! Over HTTP, a call that waits for a person: its answer begins at once, as a stream of events that is kept alive, and
+//! ends with what is answered then.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as HttpBody, Frame};
+use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Response, StatusCode};
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::approving::progress;
+use super::effects::Settled;
+use super::judge::NotPassed;
+use super::{Exchanging, Passed, Place, answered};
+use crate::audit::OpenRecord;
+use crate::channel::Approval;
+use crate::decide::approvals::Ticket;
+use crate::decode::json::Limits;
+use crate::decode::rpc::{self, Incoming as Messages, Message};
+use crate::decode::sse::{Event, Item};
+use crate::flow::describe::Story as _;
+use crate::flow::exchange::{Answer, json};
+use crate::forward::body::BodyFault;
+use crate::forward::upstream::Body;
+use crate::refuse::{Asked, Refusal, asked, error};
+
+/// How often the client hears that its call still waits.
+const ALIVE: Duration = Duration::from_secs(10);
+
+/// A call in a message of its own, on its way.
+pub(super) struct Call {
+    pub(super) record: OpenRecord,
+    pub(super) parts: Parts,
+    pub(super) message: Message,
+}
+
+/// Answers, and records, what is not sent on.
+pub(super) fn unsent(mut record: OpenRecord, message: &Message, settled: Settled) -> Answer {
+    let not_passed = match settled {
+        Settled::Answered(response, outcome) => {
+            record.tell_status(StatusCode::OK);
+            drop(record.close(outcome));
+            return json(StatusCode::OK, Message::Response(response).encode());
+        }
+        Settled::Passes(_) | Settled::Waits(_) => {
+            NotPassed::plain(Refusal::NeedsApproval, "it was not sent on")
+        }
+        Settled::Refused(not_passed) => not_passed,
+    };
+    let told = not_passed.told.clone();
+    not_passed.record(record);
+    answered(told.refusal(), &asked(message))
+}
+
+impl Exchanging<'_> {
+    /// Has a call wait for a person: with a stream of events where the client takes one, else silently.
+    pub(super) async fn waits(&self, call: Call, ticket: Ticket) -> Answer {
+        if !takes_events(&call.parts.headers) {
+            let over = AtomicBool::new(false);
+            return Box::pin(self.decided(call, ticket, &over)).await;
+        }
+        let Place {
+            connection,
+            peer,
+            server,
+        } = self.place;
+        let (connection, peer, server) = (Arc::clone(connection), peer.clone(), Arc::clone(server));
+        let (talking, severed) = (self.talking.clone(), self.severed.clone());
+        let over = Arc::new(AtomicBool::new(false));
+        let waits = asked(&call.message);
+        let mut vigil = Vigil::new(&call.message, ticket.approval().clone(), Arc::clone(&over));
+        vigil.waiting = Some(Box::pin(async move {
+            let place = Place {
+                connection: &connection,
+                peer: &peer,
+                server: &server,
+            };
+            let this = Exchanging {
+                place,
+                talking,
+                severed,
+            };
+            let answer = Box::pin(this.decided(call, ticket, &over)).await;
+            // Nothing is answered as done that could not be recorded.
+            match this.talking.stages.log.release().await {
+                Ok(()) => answer,
+                Err(_) => answered(Refusal::AuditUnavailable, &waits),
+            }
+        }));
+        let mut answer = Response::new(vigil.boxed_unsync());
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        answer
+    }
+
+    /// Waits, and carries out what is decided; `over` is set when the wait is.
+    async fn decided(&self, mut call: Call, mut ticket: Ticket, over: &AtomicBool) -> Answer {
+        let cut = self.place.connection.arrived.registered.cut();
+        let ended = |refusal, why| Settled::Refused(NotPassed::plain(refusal, why));
+        let settled = tokio::select! {
+            biased;
+            () = self.severed.cancelled() => {
+                ended(Refusal::Disconnected, "the server was disconnected")
+            }
+            () = cut.cancelled() => ended(Refusal::Denied, "the policy does not allow it any more"),
+            word = ticket.wait() => {
+                over.store(true, Ordering::Relaxed);
+                let heard = self.talking.heard(&mut call.record, &call.message, ticket, word);
+                heard.await
+            }
+        };
+        over.store(true, Ordering::Relaxed);
+        let Call {
+            record,
+            parts,
+            message,
+        } = call;
+        let permit = match settled {
+            Settled::Passes(permit) => permit,
+            settled => return unsent(record, &message, settled),
+        };
+        let body = message.encode();
+        let passed = Passed {
+            permit,
+            message,
+            record,
+        };
+        self.send(parts, body, vec![passed], Vec::new()).await
+    }
+}
+
+/// Whether a client takes a stream of events for an answer (2025-03-26 Streamable HTTP, "Sending Messages to the
+/// Server"); those of HTTP with SSE do not.
+fn takes_events(headers: &HeaderMap) -> bool {
+    headers.get_all(ACCEPT).iter().any(|accepted| {
+        let accepted = accepted.as_bytes().to_ascii_lowercase();
+        let kind = b"text/event-stream";
+        accepted.windows(kind.len()).any(|part| part == kind)
+    })
+}
+
+/// The stream.
+struct Vigil {
+    waiting: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
+    then: Then,
+    tick: Interval,
+    /// Whether it is decided, and only the answer is waited for.
+    over: Arc<AtomicBool>,
+    call: Message,
+    approval: Approval,
+    count: i64,
+}
+
+/// What follows the wait.
+enum Then {
+    /// A stream of events of its own.
+    Events(Body),
+    /// One message, to be gathered.
+    Message(Pin<Box<dyn Future<Output = String> + Send>>),
+    Over,
+}
+
+impl Vigil {
+    fn new(call: &Message, approval: Approval, over: Arc<AtomicBool>) -> Self {
+        let mut tick = interval(ALIVE);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            waiting: None,
+            then: Then::Over,
+            tick,
+            over,
+            call: call.clone(),
+            approval,
+            count: 0,
+        }
+    }
+
+    /// A sign of life.
+    fn alive(&mut self) -> String {
+        self.count = self.count.saturating_add(1);
+        let mut out = String::new();
+        let told = (!self.over.load(Ordering::Relaxed))
+            .then(|| progress(&self.call, &self.approval, self.count))
+            .flatten();
+        match told {
+            Some(told) => Event::message(told.encode()).write(&mut out),
+            None => Item::KeepAlive.write(&mut out),
+        }
+        out
+    }
+
+    fn then(&self, answer: Answer) -> Then {
+        let kind = answer.headers().get(CONTENT_TYPE);
+        let kind = kind.map_or(&b""[..], HeaderValue::as_bytes);
+        if answer.status().is_success() && kind.starts_with(b"text/event-stream") {
+            return Then::Events(answer.into_body());
+        }
+        let waits = asked(&self.call);
+        Then::Message(Box::pin(message(answer.into_body(), waits)))
+    }
+}
+
+/// The one message of an answer, as an event. What is no message cannot stand in a stream of them.
+async fn message(body: Body, waits: Asked) -> String {
+    let mut out = String::new();
+    let text = match body
+        .collect()
+        .await
+        .map(http_body_util::Collected::to_bytes)
+    {
+        Ok(bytes) => match rpc::parse(&bytes, &Limits::RESPONSE) {
+            Ok(Messages::Single(message @ Message::Response(_))) => Some(message),
+            _ => error(Refusal::ResponseRefused, &waits),
+        },
+        Err(_fault) => error(Refusal::ResponseRefused, &waits),
+    };
+    if let Some(message) = text {
+        Event::message(message.encode()).write(&mut out);
+    }
+    out
+}
+
+impl HttpBody for Vigil {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let this = &mut *self;
+        if let Some(waiting) = &mut this.waiting
+            && let Poll::Ready(answer) = waiting.as_mut().poll(cx)
+        {
+            this.waiting = None;
+            this.then = this.then(answer);
+        }
+        let out = if this.waiting.is_some() {
+            std::task::ready!(this.tick.poll_tick(cx));
+            this.alive()
+        } else {
+            match &mut this.then {
+                Then::Events(events) => return Pin::new(events).poll_frame(cx),
+                Then::Message(message) => {
+                    let message = std::task::ready!(message.as_mut().poll(cx));
+                    this.then = Then::Over;
+                    message
+                }
+                Then::Over => return Poll::Ready(None),
+            }
+        };
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from(out)))))
+    }
+}
