@@ -35,7 +35,8 @@ pub use self::model::{
     ArgumentPlace, ArgumentTest, Bound, Cap, Cidr, CidrFault, Class, ClassSet, Data, Effect,
     EgressRule, Endpoint, EnvValue, Grant, Host, HostRule, Identity, Kind, Launch, Limit, Matcher,
     Mode, Pattern, PatternFault, Per, Pointer, PointerFault, Process, Protocol, RangeRule, Role,
-    Rule, Scalar, Selector, Server, Test, Tls, Transport, Type, Url, UrlFault, Wire, Written,
+    Rule, Scalar, Selector, Server, Test, Tls, Transport, Type, Unregistered, Url, UrlFault, Wire,
+    Written,
 };
 pub use self::name::{HostFault, HostPattern, Name, NameFault};
 pub use self::number::Amount;

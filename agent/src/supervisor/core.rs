@@ -15,10 +15,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::cgroups::Tree;
+use super::configurations::Configurations;
 use super::error::DaemonError;
 use super::fetched::Arriving;
 use super::gate_life::{Backoff, GateLife, GatePlan};
 use super::guarding::Guarding;
+use super::judging::{Judged, Judging};
 use super::notify::notify;
 use super::placing::{Found, UnitWatch};
 use super::policy_files::{Policy, Watch};
@@ -94,6 +96,7 @@ pub(super) struct Supervisor {
     pub(super) disconnections: Disconnections,
     pub(super) arriving: Arriving,
     pub(super) guarding: Guarding,
+    pub(super) judging: Judging,
     process_messages: u32,
     gate_messages: u32,
     received: Option<mpsc::Receiver<Happening>>,
@@ -114,6 +117,8 @@ pub(super) enum Happening {
         started: u64,
         found: Option<Found>,
     },
+    /// Processes of hosts were looked at; the host that was cut off meanwhile.
+    Judged(Vec<Judged>, Option<u32>),
     /// The running processes were looked at.
     Scanned(Vec<Found>),
     /// An executable was hashed.
@@ -165,7 +170,13 @@ impl Supervisor {
             attempt: "watching for units",
             cause,
         })?;
+        let configurations = Configurations::new(
+            parts.plan.stage.clone(),
+            parts.plan.account.clone(),
+            parts.tree.managed.clone(),
+        );
         let mut supervisor = Self {
+            judging: Judging::new(configurations, parts.kernel.lost()?),
             disconnections: Disconnections::load(&parts.config.state_dir)?,
             arriving: Arriving::new(&parts.config.state_dir),
             parts,
@@ -388,6 +399,7 @@ impl Supervisor {
                 started,
                 found,
             } => self.place_stopped(pid, started, found).await,
+            Happening::Judged(all, mend) => self.judged(all, mend).await,
             Happening::Scanned(found) => {
                 for found in found {
                     // These run already; nothing waits.
@@ -419,6 +431,7 @@ impl Supervisor {
         self.sever_overdue().await;
         self.find_cgroups().await;
         self.sweep().await;
+        self.look_for_lost();
         self.look_at_links().await;
     }
 
@@ -438,6 +451,10 @@ impl Supervisor {
 
     /// Starts a gate with everything that it needs.
     async fn start_gate(&mut self) -> Result<(), DaemonError> {
+        // Before anything is open: an unregistered server may have been started while there was no gate.
+        for host in self.hosts() {
+            self.survey(&host, true);
+        }
         let setup = self.setup();
         let maps = self.parts.kernel.gate_descriptors()?;
         let mut descriptors: Vec<_> = maps
@@ -525,6 +542,7 @@ impl Supervisor {
                 if first && restarted {
                     self.finding("gate_restarted", None, Vec::new()).await;
                 }
+                self.report_untold().await;
             }
             ToSupervisor::Sign {
                 request,
@@ -610,6 +628,7 @@ impl Supervisor {
         // It has recorded what there was; what ends from here on is nobody's loss, and telling it would only find
         // that it has gone.
         let gate = self.gate.take();
+        self.let_go();
         self.stop.cancel();
         self.tasks.close();
         let tasks = self.tasks.clone();
