@@ -11,6 +11,8 @@
 )]
 
 #[cfg(test)]
+mod bare;
+#[cfg(test)]
 mod bounds;
 #[cfg(test)]
 mod clients;

@@ -49,6 +49,8 @@ mod starts;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
+mod unregistered;
+#[cfg(test)]
 mod upstreams;
 #[cfg(test)]
 mod ways;
