@@ -59,7 +59,10 @@ for line in sys.stdin:
     if order.get("keep"):
         kept[process.pid] = process
     else:
-        process.stdin.close()
+        try:
+            process.stdin.close()
+        except BrokenPipeError:
+            pass
         process.stdout.read()
         status = process.wait()
     told = {"pid": process.pid, "said": said, "status": status, "took": took}
