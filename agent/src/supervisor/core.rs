@@ -232,9 +232,10 @@ impl Supervisor {
                     sources.policy = None;
                 }
                 Occurrence::PolicyChanged(Ok(())) | Occurrence::Hangup => {
-                    self.reload(None).await;
-                    // A directory that was made meanwhile is watched itself from now on.
+                    // A directory that was made meanwhile is watched itself from now on. Before the files are read, so
+                    // that no change falls between.
                     sources.policy = self.watch_policy();
+                    self.reload(None).await;
                 }
                 occurrence => self.handle(occurrence).await,
             }
