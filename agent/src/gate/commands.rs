@@ -269,6 +269,7 @@ fn shown_workload(stages: &Stages, known: &Known) -> Workload {
         kind: match workload.kind {
             crate::channel::Kind::Server => WorkloadKind::Server,
             crate::channel::Kind::Host => WorkloadKind::Host,
+            crate::channel::Kind::Unregistered => WorkloadKind::Unregistered,
         },
         cgroup: workload.cgroup.display().to_string(),
         uid: workload.uid,
