@@ -36,7 +36,7 @@ pub use self::model::{
     Class, ClassSet, Data, DryRun, Effect, EgressRule, Endpoint, EnvValue, Grant, Host, HostRule,
     Identity, Kind, Launch, Limit, Matcher, Mode, Pattern, PatternFault, Per, Pointer,
     PointerFault, Process, Proof, Protocol, RangeRule, Role, Rule, Scalar, Selector, Server, Test,
-    Tls, TokenTest, Tool, Transport, Type, Url, UrlFault, Wire, Written,
+    Tls, TokenTest, Tool, Transport, Type, Unregistered, Url, UrlFault, Wire, Written,
 };
 pub use self::name::{HostFault, HostPattern, Name, NameFault};
 pub use self::number::Amount;

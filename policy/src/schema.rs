@@ -126,6 +126,7 @@ fn host() -> Value {
         ("match", item_ref("match")),
         ("servers", list(name())),
         ("egress", list(item_ref("egress"))),
+        ("unregistered", words(&tables::UNREGISTERED)),
     ];
     object(&tables::HOST, &fields, &[])
 }

@@ -157,5 +157,5 @@ fn documented_examples_compile() {
             }
         }
     }
-    assert_eq!(found, 7);
+    assert_eq!(found, 8);
 }

@@ -90,7 +90,7 @@ fn rules_and_limits() {
     insta::assert_snapshot!(faults(
         r#"version: 1
 servers: { github: { launch: { command: a } }, linear: { url: "https://l.example/" } }
-hosts: { claude: { servers: [github, githib] } }
+hosts: { claude: { servers: [github, githib], unregistered: kill } }
 identities: { dave: { user: dave }, claude: { user: x }, none: {}, empty: { user: [] } }
 rules:
   - { effect: allow }

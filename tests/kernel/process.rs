@@ -1,12 +1,13 @@
 //! Process events, and executables that are stopped before they run.
 
-use crate::world::SHARED;
-use exeat_ebpf::{EventKind, File, identify};
+use crate::world::{SHARED, World};
+use exeat_ebpf::{Event, EventKind, File, identify, kind};
 use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::Ordering;
 use std::thread;
 
 #[test]
@@ -102,6 +103,79 @@ fn watched_files_are_stopped_before_their_first_instruction() {
     fs::remove_dir_all(&directory).unwrap();
 }
 
+#[test]
+fn what_may_be_a_stdio_server_is_stopped_in_judged_workloads_alone() {
+    let world = World::new("judged");
+    let workload = world.workload("host");
+    // Starts what it is told, each with standard streams of one kind, and says how it ended.
+    let mut host = world.spawn_in(
+        &workload.cgroup,
+        "import subprocess as s
+ours, theirs = socketpair()
+kinds = {'pipes': (s.PIPE, s.PIPE), 'sockets': (theirs, theirs), 'null': (s.DEVNULL, s.PIPE), 'file': (s.PIPE, s.DEVNULL)}
+say('ready')
+for line in sys.stdin:
+    i, o = kinds[line.split()[0]]
+    say(s.Popen(['/bin/sh', '-c', 'exit 7', line.strip()], stdin=i, stdout=o).wait())",
+    );
+    let mut orders_to = host.stdin.take().unwrap();
+    let mut lines = BufReader::new(host.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "\"ready\"");
+    // Whether it was stopped; it goes on, and ends as it would have.
+    let mut held = |order: &str| {
+        orders_to
+            .write_all(format!("{order}\n").as_bytes())
+            .unwrap();
+        let exec = world.processes.wait(order, |event| {
+            event.kind == EventKind::Exec && named(event, order.as_bytes())
+        });
+        let held = exec.detail == kind::HELD;
+        if held {
+            assert!(stops(exec.tgid), "{order}");
+            let pid = exec.tgid.to_string();
+            let go_on = Command::new("kill").args(["-CONT", &pid]).status();
+            assert!(go_on.unwrap().success());
+        }
+        assert_eq!(lines.next().unwrap().unwrap(), "7", "{order}");
+        held
+    };
+    assert!(!held("pipes unjudged"));
+    world.kernel.lock().unwrap().judge(workload.number).unwrap();
+    for (order, stopped) in [
+        ("pipes", true),
+        ("sockets", true),
+        ("null", false),
+        ("file", false),
+    ] {
+        assert_eq!(held(order), stopped, "{order}");
+    }
+    // With the gate dead nobody is stopped, for nobody may be there to let it go.
+    world.beating.store(false, Ordering::Relaxed);
+    let mut orders = (0..1_000_000).map(|number| format!("pipes dead {number}"));
+    assert!(orders.any(|order| !held(&order)));
+    world.beating.store(true, Ordering::Relaxed);
+    assert!(orders.any(|order| held(&order)));
+    world.kernel.lock().unwrap().spare(workload.number).unwrap();
+    assert!(!held("pipes spared"));
+    drop(orders_to);
+    assert!(host.wait().unwrap().success());
+}
+
+/// The last argument is this.
+fn named(event: &Event, name: &[u8]) -> bool {
+    let execution = event.execution.as_ref();
+    execution.is_some_and(|execution| execution.argv.last().is_some_and(|arg| arg == name))
+}
+
+/// Comes to be in state T: stopped.
+fn stops(pid: u32) -> bool {
+    (0..1_000_000).any(|_| {
+        let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let state = status.rsplit(')').next();
+        state.is_some_and(|rest| rest.starts_with(" T"))
+    })
+}
+
 /// A mount that ends with this.
 struct Mount<'a>(&'a Path);
 
@@ -136,14 +210,7 @@ fn is_stopped(directory: &Path) {
     assert_eq!(event.kind, EventKind::WatchedExec);
     assert_eq!(event.execution.unwrap().file, file);
     // State T: stopped, and nothing was done.
-    let stopped = (0..1_000_000).any(|_| {
-        let status = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
-        status
-            .rsplit(')')
-            .next()
-            .is_some_and(|rest| rest.starts_with(" T"))
-    });
-    assert!(stopped && !trace.exists());
+    assert!(stops(child.id()) && !trace.exists());
     // What the supervisor does: place it, let it go on. Its sockets are born managed.
     let workload = SHARED.workload(&format!("watched-{}", file.device));
     fs::write(workload.cgroup.join("cgroup.procs"), child.id().to_string()).unwrap();

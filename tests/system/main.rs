@@ -53,6 +53,8 @@ mod streams;
 #[cfg(test)]
 mod tokens;
 #[cfg(test)]
+mod unregistered;
+#[cfg(test)]
 mod upstreams;
 #[cfg(test)]
 mod ways;

@@ -78,6 +78,8 @@ pub enum ToGate {
     Session(Box<Session>),
     /// Something that the supervisor did or saw, for the audit log.
     Record(Box<Lifecycle>),
+    /// A host started an MCP server without Exeat; to be recorded.
+    Unregistered(Box<Unregistered>),
     /// A server is disconnected: nothing new begins with it, and what is under way ends at once or, with
     /// `drain_ms`, when its calls are answered or that time is over. To be recorded and answered with `Severed`.
     Disconnect {
@@ -280,6 +282,8 @@ pub enum Kind {
     Server,
     /// An MCP host: an agent, IDE or desktop application.
     Host,
+    /// The MCP servers that the host of the workload's name started without Exeat.
+    Unregistered,
 }
 
 /// The processes of one managed cgroup.
@@ -430,6 +434,32 @@ pub struct Lifecycle {
     pub workload: Option<u32>,
     /// One sentence each.
     pub details: Vec<String>,
+}
+
+/// An MCP server that a host started without Exeat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unregistered {
+    /// The host's workload.
+    pub host: u32,
+    /// The server's process.
+    pub process: Process,
+    /// By what it is known for a server; a part of a sentence.
+    pub why: String,
+    /// What became of it.
+    pub done: Done,
+}
+
+/// What became of an unregistered server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Done {
+    /// It reaches what its host may.
+    Left,
+    /// It reaches nothing.
+    Isolated,
+    /// It was ended.
+    Stopped,
 }
 
 /// Bytes that travel as hex digits.

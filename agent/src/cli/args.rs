@@ -622,6 +622,8 @@ pub struct DoctorArguments {
 pub enum InternalCommand {
     /// Do one privileged step of the daemon's, as told on standard input
     Stage,
+    /// Print what the configuration files on standard input start
+    Started,
     /// Try what is forbidden, and print what came of it
     Canary {
         /// An attempt: tcp/ADDRESS:PORT or udp/ADDRESS:PORT

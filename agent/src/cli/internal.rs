@@ -1,14 +1,16 @@
-//! The canary's process: tries what it was told to, and prints what came of it.
-//!
-//! It runs in a managed cgroup that is allowed nothing, so that each attempt should be refused.
+//! Processes of the daemon's own, without privileges and in cgroups from which nothing is reachable: the canary, which
+//! tries what it was told to, and the parser of what strangers wrote.
 
 use std::io;
+use std::io::Read as _;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::{CliError, Kind};
 use super::output;
 use crate::control::reply::Attempt;
+use crate::hosts;
 use crate::telemetry::clock;
 
 /// Loopback answers at once; this is for the case that packets are dropped in silence.
@@ -21,6 +23,21 @@ pub(super) fn canary(targets: &[String]) -> Result<(), CliError> {
         .map(|target| attempt(target))
         .collect::<Result<Vec<_>, _>>()?;
     let text = serde_json::to_string(&attempts).map_err(io::Error::from)?;
+    output::raw(&text)
+}
+
+/// Reads configuration files, each a path and a text, and prints for each what it starts, or why it cannot be read.
+pub(super) fn started() -> Result<(), CliError> {
+    let mut input = Vec::new();
+    io::stdin()
+        .read_to_end(&mut input)
+        .map_err(|e| CliError::io("read the files", &e))?;
+    let files: Vec<(PathBuf, String)> = serde_json::from_slice(&input).map_err(io::Error::from)?;
+    let parsed: Vec<Result<_, String>> = files
+        .iter()
+        .map(|(path, text)| hosts::started(path, text).map_err(|fault| fault.to_string()))
+        .collect();
+    let text = serde_json::to_string(&parsed).map_err(io::Error::from)?;
     output::raw(&text)
 }
 

@@ -73,6 +73,9 @@ fn perform(cli: &Cli, output: Output) -> Result<u8, CliError> {
     if let Command::Internal(InternalCommand::Canary { targets }) = &cli.command {
         return internal::canary(targets).map(|()| 0);
     }
+    if matches!(cli.command, Command::Internal(InternalCommand::Started)) {
+        return internal::started().map(|()| 0);
+    }
     if let Command::Daemon(arguments) = &cli.command {
         return daemon::run(arguments, &cli.global).map(|()| 0);
     }

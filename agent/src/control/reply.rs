@@ -285,6 +285,8 @@ pub enum WorkloadKind {
     Server,
     /// A host of agents.
     Host,
+    /// Servers that the host of this name started without Exeat.
+    Unregistered,
 }
 
 /// Something that somebody should look at.

@@ -395,7 +395,7 @@ impl Decider {
 fn concerned<'a>(caller: &Caller<'a>, action: &Action<'a>) -> impl Iterator<Item = &'a str> {
     let acting = match caller.workload {
         Some(Workload::Server(server)) => Some(server),
-        Some(Workload::Host(_)) | None => None,
+        Some(Workload::Host(_) | Workload::Unregistered(_)) | None => None,
     };
     let acted_upon = match action {
         Action::Run { server } | Action::Mcp { server, .. } => Some(*server),

@@ -34,6 +34,9 @@ pub struct Found {
     pub seen: Vec<String>,
     /// An entry for the register, for what is not in it.
     pub entry: Option<String>,
+    /// Exeat lets it reach nothing.
+    #[serde(skip)]
+    pub(super) isolated: bool,
     /// What it runs.
     #[serde(skip)]
     pub(super) package: Option<Package>,
@@ -80,6 +83,7 @@ impl Found {
             reaches: Vec::new(),
             seen: Vec::new(),
             entry: None,
+            isolated: false,
             package: None,
             proposed: None,
         }

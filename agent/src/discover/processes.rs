@@ -76,53 +76,11 @@ fn describe(process: Process, user: String) -> Running {
         .collect();
     Running {
         cgroup: matching::cgroup_of(process.pid),
-        package: package(&process, &directory.join("cwd")),
+        package: Package::running(&process.exe, &process.args, &directory.join("cwd")),
         piped: stream("0") && stream("1"),
         user,
         sockets,
         process,
-    }
-}
-
-/// What a process runs: by its executable, which it cannot make up, then by its arguments.
-fn package(process: &Process, cwd: &Path) -> Package {
-    // npm writes what it does over its arguments, as one.
-    if let [title] = process.args.as_slice()
-        && title.contains(' ')
-    {
-        let words: Vec<String> = title.split_whitespace().map(str::to_owned).collect();
-        if let Some((command, args)) = words.split_first()
-            && let package @ Package::Npm(_) = Package::of(command, args)
-        {
-            return package;
-        }
-    }
-    let args = process.args.get(1..).unwrap_or_default();
-    let found = Package::of(&process.exe, args);
-    // A link in `.bin` leads into the package's folder.
-    let Package::Program(script) = &found else {
-        return found;
-    };
-    if *script == process.exe {
-        return found;
-    }
-    let Ok(real) = fs::canonicalize(cwd.join(script)) else {
-        return found;
-    };
-    let real = real.to_string_lossy().into_owned();
-    let args: Vec<String> = args
-        .iter()
-        .map(|arg| {
-            if arg == script {
-                real.clone()
-            } else {
-                arg.clone()
-            }
-        })
-        .collect();
-    match Package::of(&process.exe, &args) {
-        Package::Program(path) if path == real => Package::Program(real),
-        package => package,
     }
 }
 

@@ -197,7 +197,12 @@ async fn serve_query(
     record.record_mut().decision = Some(Decision {
         effect: if refusal { Effect::Deny } else { Effect::Allow },
         rule: None,
-        reason: Some(reason(outcome)),
+        reason: Some(
+            actor
+                .known
+                .barred()
+                .map_or_else(|| reason(outcome), Text::fixed),
+        ),
         mode: Mode::Enforce,
         would: None,
         policy: Some(Text::new(state.set.fingerprint())),

@@ -124,11 +124,11 @@ async fn reply(
                 .await?;
             responder.done().await
         }
+        Command::Doctor => doctor(stages, responder).await,
         Command::Approvals => approvals::list(stages, &peer, scope, responder).await,
         Command::ApprovalDecide(decision) => {
             approvals::decide(stages, &peer, decision, responder).await
         }
-        Command::Doctor => doctor(stages, responder).await,
         Command::Run(_)
         | Command::Reload
         | Command::Canary
@@ -139,6 +139,14 @@ async fn reply(
                 .await
         }
     }
+}
+
+/// What is to be said of this machine, the client sees itself; the daemon adds what runs.
+async fn doctor(stages: &Stages, mut responder: Responder) -> Result<(), ControlError> {
+    for issuer in issuers(stages) {
+        responder.reply(Reply::Check(issuer.check())).await?;
+    }
+    responder.done().await
 }
 
 async fn one(
@@ -154,14 +162,6 @@ async fn one(
     };
     let shown = shown(stages, &state.set, server, scope == Scope::All);
     responder.reply(Reply::Server(Box::new(shown))).await?;
-    responder.done().await
-}
-
-/// What is to be said of this machine, the client sees itself; the daemon adds what runs.
-async fn doctor(stages: &Stages, mut responder: Responder) -> Result<(), ControlError> {
-    for issuer in issuers(stages) {
-        responder.reply(Reply::Check(issuer.check())).await?;
-    }
     responder.done().await
 }
 
@@ -269,6 +269,7 @@ fn shown_workload(stages: &Stages, known: &Known) -> Workload {
         kind: match workload.kind {
             crate::channel::Kind::Server => WorkloadKind::Server,
             crate::channel::Kind::Host => WorkloadKind::Host,
+            crate::channel::Kind::Unregistered => WorkloadKind::Unregistered,
         },
         cgroup: workload.cgroup.display().to_string(),
         uid: workload.uid,

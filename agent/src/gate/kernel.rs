@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::build::{dns_upstreams, own_addresses};
 use crate::audit::record::{Decision, Effect, Finding, Kind, Mode, Status, Tcp};
 use crate::audit::{Outcome, Record, Text};
-use crate::channel::{GateEnd, Health, ToSupervisor};
+use crate::channel::{GateEnd, Health, Kind as Workload, ToSupervisor};
 use crate::config::Config;
 use crate::flow::Stages;
 use crate::telemetry::clock;
@@ -23,6 +23,10 @@ const TOGETHER: Duration = Duration::from_secs(1);
 const APART: usize = 4096;
 /// The kernel takes the gate for dead after three times this.
 const BEAT: Duration = Duration::from_secs(1);
+
+/// Why a host was cut off.
+const LOOKED_AT: &str =
+    "refused in the kernel: what the host had started already was still being looked at";
 
 /// What makes two refusals equal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -88,9 +92,18 @@ async fn record(stages: &Stages, event: &Event, count: Option<u64>) {
     let Some((kind, what, reason)) = meaning(event.kind) else {
         return;
     };
-    let reason = particular(event).unwrap_or(reason);
+    let known = stages.intake.workloads.get(event.workload);
+    let barred = known.as_ref().and_then(|known| known.barred());
+    let host = known
+        .as_ref()
+        .is_some_and(|known| known.workload.kind == Workload::Host);
+    let looked_at = (host && is_cut(event)).then_some(LOOKED_AT);
+    let reason = looked_at
+        .or_else(|| particular(event))
+        .or(barred)
+        .unwrap_or(reason);
     let mut record: Record = stages.log.record(kind, clock::now());
-    if let Some(known) = stages.intake.workloads.get(event.workload) {
+    if let Some(known) = known {
         record.workload = Some(stages.intake.workloads.recorded(&known, event.tgid));
         let number = known.workload.number;
         let cause = |server| stages.calls.cause(server, number);
@@ -179,16 +192,24 @@ fn meaning(kind: EventKind) -> Option<(Kind, &'static str, &'static str)> {
     Some(row)
 }
 
+/// Its workload was cut off.
+const fn is_cut(event: &Event) -> bool {
+    matches!(
+        (event.kind, event.detail),
+        (
+            EventKind::RefusedConnect | EventKind::RefusedSend,
+            refused::CUT
+        ) | (EventKind::EgressDrop | EventKind::IngressDrop, dropped::CUT)
+    )
+}
+
 /// A reason that the event itself gives.
 fn particular(event: &Event) -> Option<&'static str> {
     match (event.kind, event.detail) {
         (EventKind::RefusedConnect | EventKind::RefusedSend, refused::NO_GATE) => {
             Some("refused in the kernel: no gate was there to decide")
         }
-        (EventKind::RefusedConnect | EventKind::RefusedSend, refused::CUT)
-        | (EventKind::EgressDrop | EventKind::IngressDrop, dropped::CUT) => {
-            Some("refused in the kernel: the server is disconnected")
-        }
+        _ if is_cut(event) => Some("refused in the kernel: the server is disconnected"),
         (EventKind::IngressDrop, dropped::NOT_BY_GATE) => {
             Some("dropped in the kernel: a connection past the gate")
         }

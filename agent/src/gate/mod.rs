@@ -5,6 +5,7 @@ mod build;
 mod commands;
 mod kernel;
 mod supervisor;
+mod unregistered;
 mod workloads;
 
 use std::io;

@@ -13,6 +13,7 @@ use tokio::time::{interval, timeout};
 use super::GateError;
 use super::build::compile;
 use super::commands::{self, Answering};
+use super::unregistered;
 use super::workloads::Openings;
 use crate::audit::record::{Decision, Finding, Identity, Kind, Lifecycle, PolicyChange};
 use crate::audit::{Outcome, Start, Text};
@@ -170,6 +171,7 @@ impl Supervisor {
                     .await?;
             }
             ToGate::Record(told) => self.record(*told).await,
+            ToGate::Unregistered(told) => unregistered::record(&self.stages, &told).await,
             ToGate::Disconnect {
                 disconnection,
                 drain_ms,

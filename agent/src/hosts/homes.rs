@@ -64,6 +64,11 @@ pub fn named(name: &str) -> Result<Account, HomeFault> {
     })
 }
 
+/// The user of this number.
+pub fn numbered(uid: u32) -> Result<Account, HomeFault> {
+    of(Uid::from_raw(uid))
+}
+
 fn of(uid: Uid) -> Result<Account, HomeFault> {
     let user = User::from_uid(uid).map_err(|cause| HomeFault::LookUp {
         name: uid.to_string(),

@@ -1,5 +1,6 @@
 //! What a command line really runs: the package behind `npx`, `uvx` and interpreters.
 
+use std::fs;
 use std::path::Path;
 
 /// What a server is, whoever starts it and by which of its names.
@@ -171,6 +172,48 @@ impl Package {
         Self::within(command, args, 4)
     }
 
+    /// What a process runs: by its executable, which it cannot make up, then by its arguments, its name among them.
+    pub fn running(exe: &str, args: &[String], cwd: &Path) -> Self {
+        // npm writes what it does over its arguments, as one.
+        if let [title] = args
+            && title.contains(' ')
+        {
+            let words: Vec<String> = title.split_whitespace().map(str::to_owned).collect();
+            if let Some((command, args)) = words.split_first()
+                && let package @ Self::Npm(_) = Self::of(command, args)
+            {
+                return package;
+            }
+        }
+        let args = args.get(1..).unwrap_or_default();
+        let found = Self::of(exe, args);
+        // A link in `.bin` leads into the package's folder.
+        let Self::Program(script) = &found else {
+            return found;
+        };
+        if script == exe {
+            return found;
+        }
+        let Ok(real) = fs::canonicalize(cwd.join(script)) else {
+            return found;
+        };
+        let real = real.to_string_lossy().into_owned();
+        let args: Vec<String> = args
+            .iter()
+            .map(|arg| {
+                if arg == script {
+                    real.clone()
+                } else {
+                    arg.clone()
+                }
+            })
+            .collect();
+        match Self::of(exe, &args) {
+            Self::Program(path) if path == real => Self::Program(real),
+            package => package,
+        }
+    }
+
     fn within(command: &str, args: &[String], depth: u32) -> Self {
         let program = Self::Program(command.to_owned());
         let Some(depth) = depth.checked_sub(1) else {
@@ -310,6 +353,15 @@ impl Launcher {
             Kind::Interpreter => script_of_python(found),
         })
     }
+}
+
+/// Whether a program runs what its arguments say: an interpreter, a shell, a launcher.
+pub(super) fn is_runner(command: &str) -> bool {
+    const SHELLS: [&str; 9] = [
+        "env", "sh", "bash", "dash", "zsh", "busybox", "ruby", "perl", "java",
+    ];
+    let name = file_name(command);
+    SHELLS.contains(&name) || LAUNCHERS.iter().any(|launcher| launcher.names(name))
 }
 
 /// An option and the value that it carries.

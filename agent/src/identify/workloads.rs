@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use exeat_policy::{Caller, Workload as PolicyWorkload};
+use exeat_policy::{Caller, Reason, Workload as PolicyWorkload};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::audit::record::{Workload as Recorded, WorkloadKind};
@@ -47,6 +47,7 @@ impl Known {
         (!self.unmanaged).then_some(match self.workload.kind {
             Kind::Server => PolicyWorkload::Server(&self.workload.name),
             Kind::Host => PolicyWorkload::Host(&self.workload.name),
+            Kind::Unregistered => PolicyWorkload::Unregistered(&self.workload.name),
         })
     }
 
@@ -59,6 +60,12 @@ impl Known {
             fetching: self.fetching.is_open(),
             token: None,
         }
+    }
+
+    /// Why nothing at all is allowed to it, whatever it asks for.
+    pub fn barred(&self) -> Option<&'static str> {
+        let barred = self.workload.kind == Kind::Unregistered && !self.unmanaged;
+        barred.then_some(Reason::Unregistered.text())
     }
 
     /// The server's name, if it is a server.
@@ -253,6 +260,7 @@ fn recorded_kind(kind: Kind) -> WorkloadKind {
     match kind {
         Kind::Server => WorkloadKind::Server,
         Kind::Host => WorkloadKind::Host,
+        Kind::Unregistered => WorkloadKind::Unregistered,
     }
 }
 

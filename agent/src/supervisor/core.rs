@@ -16,10 +16,12 @@ use tokio_util::task::TaskTracker;
 
 use super::approvals::Approvals;
 use super::cgroups::Tree;
+use super::configurations::Configurations;
 use super::error::DaemonError;
 use super::fetched::Arriving;
 use super::gate_life::{Backoff, GateLife, GatePlan};
 use super::guarding::Guarding;
+use super::judging::{Judged, Judging};
 use super::notify::notify;
 use super::placing::{Found, UnitWatch};
 use super::policy_files::{Policy, Watch};
@@ -96,6 +98,7 @@ pub(super) struct Supervisor {
     pub(super) approvals: Approvals,
     pub(super) arriving: Arriving,
     pub(super) guarding: Guarding,
+    pub(super) judging: Judging,
     process_messages: u32,
     gate_messages: u32,
     received: Option<mpsc::Receiver<Happening>>,
@@ -116,6 +119,8 @@ pub(super) enum Happening {
         started: u64,
         found: Option<Found>,
     },
+    /// Processes of hosts were looked at; the host that was cut off meanwhile.
+    Judged(Vec<Judged>, Option<u32>),
     /// The running processes were looked at.
     Scanned(Vec<Found>),
     /// An executable was hashed.
@@ -167,8 +172,14 @@ impl Supervisor {
             attempt: "watching for units",
             cause,
         })?;
+        let configurations = Configurations::new(
+            parts.plan.stage.clone(),
+            parts.plan.account.clone(),
+            parts.tree.managed.clone(),
+        );
         let mut supervisor = Self {
             approvals: Approvals::load(&parts.config.state_dir),
+            judging: Judging::new(configurations, parts.kernel.lost()?),
             disconnections: Disconnections::load(&parts.config.state_dir)?,
             arriving: Arriving::new(&parts.config.state_dir),
             parts,
@@ -224,9 +235,10 @@ impl Supervisor {
                     sources.policy = None;
                 }
                 Occurrence::PolicyChanged(Ok(())) | Occurrence::Hangup => {
-                    self.reload(None).await;
-                    // A directory that was made meanwhile is watched itself from now on.
+                    // A directory that was made meanwhile is watched itself from now on. Before the files are read, so
+                    // that no change falls between.
                     sources.policy = self.watch_policy();
+                    self.reload(None).await;
                 }
                 occurrence => self.handle(occurrence).await,
             }
@@ -395,6 +407,7 @@ impl Supervisor {
                 started,
                 found,
             } => self.place_stopped(pid, started, found).await,
+            Happening::Judged(all, mend) => self.judged(all, mend).await,
             Happening::Scanned(found) => {
                 for found in found {
                     // These run already; nothing waits.
@@ -426,6 +439,7 @@ impl Supervisor {
         self.sever_overdue().await;
         self.find_cgroups().await;
         self.sweep().await;
+        self.look_for_lost();
         self.look_at_links().await;
     }
 
@@ -445,6 +459,10 @@ impl Supervisor {
 
     /// Starts a gate with everything that it needs.
     async fn start_gate(&mut self) -> Result<(), DaemonError> {
+        // Before anything is open: an unregistered server may have been started while there was no gate.
+        for host in self.hosts() {
+            self.survey(&host, true);
+        }
         let setup = self.setup();
         let maps = self.parts.kernel.gate_descriptors()?;
         let mut descriptors: Vec<_> = maps
@@ -534,6 +552,7 @@ impl Supervisor {
                 if first && restarted {
                     self.finding("gate_restarted", None, Vec::new()).await;
                 }
+                self.report_untold().await;
             }
             ToSupervisor::Sign {
                 request,
@@ -587,69 +606,6 @@ impl Supervisor {
     /// Whether the gate still takes process messages in this second.
     pub(super) const fn may_tell_process(&self) -> bool {
         self.process_messages > 0
-    }
-
-    /// Lets the gate finish what is under way and record the rest, then ends what `exeat run` started: a
-    /// server that went first would take its exchanges with it.
-    async fn shut_down(&mut self, happenings: &mut mpsc::Receiver<Happening>) {
-        let deadline = self.parts.config.shutdown;
-        self.record("daemon_stopping", None, Vec::new()).await;
-        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-        self.tell(ToGate::Stop { deadline_ms }).await;
-        let last = Instant::now() + deadline + Duration::from_secs(1);
-        while let Some(gate) = &self.gate {
-            match tokio::time::timeout_at(last, gate.receive()).await {
-                Ok(Ok(Some(ToSupervisor::Stopped) | None)) => break,
-                Ok(Ok(Some(ToSupervisor::Sign {
-                    request,
-                    names,
-                    key,
-                }))) => {
-                    let chain = self.parts.signing.sign(&names, &key, Instant::now());
-                    self.tell(ToGate::Certificate { request, chain }).await;
-                }
-                Ok(Ok(Some(_))) => {}
-                Ok(Err(error)) => {
-                    tracing::warn!(error = chain(&error), "the gate did not say good-bye");
-                    break;
-                }
-                Err(_elapsed) => {
-                    tracing::warn!("the gate did not stop in time");
-                    break;
-                }
-            }
-        }
-        // It has recorded what there was; what ends from here on is nobody's loss, and telling it would only find
-        // that it has gone.
-        let gate = self.gate.take();
-        self.stop.cancel();
-        self.tasks.close();
-        let tasks = self.tasks.clone();
-        let last = Instant::now() + super::serving::GRACE + Duration::from_secs(1);
-        loop {
-            tokio::select! {
-                biased;
-                Some(happening) = happenings.recv() => {
-                    if let Happening::Ended { number } = happening {
-                        self.end(number).await;
-                    }
-                }
-                () = tasks.wait() => break,
-                () = sleep_until(last) => {
-                    tracing::warn!("some servers did not end in time");
-                    break;
-                }
-            }
-        }
-        let gate_cgroup = self.parts.tree.gate.clone();
-        if let Some(mut gate) = gate
-            && tokio::time::timeout(Duration::from_secs(1), gate.child.wait())
-                .await
-                .is_err()
-            && let Err(error) = super::cgroups::empty(&gate_cgroup).await
-        {
-            tracing::error!(error = chain(&error), "the gate could not be ended");
-        }
     }
 }
 

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
+use exeat_ebpf::kind::HELD;
 use exeat_ebpf::{Event, EventKind, KernelError};
 
 use super::cgroups;
 use super::core::{Happening, Supervisor};
 use super::error::DaemonError;
 use super::processes::{from_event, read, shown};
+use super::unregistered::SUFFIX;
 use super::workloads::{Live, Origin, parse_name};
 use crate::channel::{Kind, Process, ToGate, Workload};
 use crate::launch::stage::chain;
@@ -38,7 +40,12 @@ impl Supervisor {
             let live = self.describe(&cgroup, number, id)?;
             self.workloads.add(live);
         }
-        Ok(self.agree_on_cuts()?)
+        self.agree_on_cuts()?;
+        for host in self.hosts() {
+            self.judge_if_host(&host.name, host.kind, host.number)
+                .map_err(KernelError::Argument)?;
+        }
+        Ok(())
     }
 
     fn manage_new(&mut self, cgroup: &Path) -> Result<u32, DaemonError> {
@@ -61,6 +68,13 @@ impl Supervisor {
         let (name, kind) = match (server, host) {
             (Some(server), _) => (server.name.to_string(), Kind::Server),
             (None, Some(host)) => (host.name.to_string(), Kind::Host),
+            (None, None) if part.ends_with(SUFFIX) => {
+                let host = part.strip_suffix(SUFFIX).unwrap_or(part);
+                let mut hosts = set.hosts();
+                let found = hosts.find(|of| super::runs::file_name(&of.name) == host);
+                let name = found.map_or(host, |host| &host.name);
+                (name.to_owned(), Kind::Unregistered)
+            }
             // Not in the register any more: it stays managed, and nothing is allowed to it.
             (None, None) => (part.to_owned(), Kind::Server),
         };
@@ -164,6 +178,7 @@ impl Supervisor {
                 }
             }
             EventKind::Exit => {
+                self.judging.reported.remove(&event.tgid);
                 if self.processes.gone(event.tgid) {
                     self.tell_process(ToGate::ProcessGone { pid: event.tgid })
                         .await;
@@ -187,6 +202,7 @@ impl Supervisor {
     }
 
     async fn executed(&mut self, event: Event) {
+        self.look_at_exec(event.workload, event.tgid, event.detail == HELD);
         let Some(process) = self.processes.put(from_event(&event)).cloned() else {
             return;
         };

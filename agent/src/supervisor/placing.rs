@@ -76,6 +76,7 @@ impl Supervisor {
             self.finding("match_incomplete", None, vec![chain(&error)])
                 .await;
         }
+        self.rejudge().await;
         self.find_cgroups().await;
         let (hashes, happenings) = (Arc::clone(&self.hashes), self.happenings.clone());
         let own = self.parts.tree.base.clone();
@@ -128,6 +129,7 @@ impl Supervisor {
         let processes: Vec<Process> = pids.iter().filter_map(|pid| read(*pid, number)).collect();
         let first = processes.iter().min_by_key(|process| process.started);
         let record = record(number, &subject.name, subject.kind, cgroup, id, first);
+        self.survey_new(&record);
         self.announce(
             Live {
                 record,
@@ -145,6 +147,7 @@ impl Supervisor {
         let known = self.parts.kernel.managed().map_err(|e| chain(&e))?;
         if let Some((_, number)) = known.into_iter().find(|(of, _)| *of == id) {
             self.cut_if_disconnected(&subject.name, subject.kind, number)?;
+            self.judge_if_host(&subject.name, subject.kind, number)?;
             return Ok(number);
         }
         let number = self
@@ -152,11 +155,21 @@ impl Supervisor {
             .number()
             .ok_or("there are too many workloads")?;
         self.cut_if_disconnected(&subject.name, subject.kind, number)?;
-        self.parts
-            .kernel
-            .manage(cgroup, number)
-            .map_err(|e| chain(&e))?;
+        self.enrol(&subject.name, subject.kind, cgroup, number)?;
         Ok(number)
+    }
+
+    /// Has the kernel manage a new workload; a host's processes are judged from the first on.
+    fn enrol(&mut self, name: &str, kind: Kind, cgroup: &Path, number: u32) -> Result<(), String> {
+        self.judge_if_host(name, kind, number)?;
+        let kernel = &mut self.parts.kernel;
+        let managed = kernel.manage(cgroup, number);
+        if managed.is_err()
+            && let Err(error) = kernel.spare(number)
+        {
+            tracing::warn!(number, error = chain(&error), "a number stays judged");
+        }
+        managed.map_err(|e| chain(&e))
     }
 
     async fn announce(&mut self, live: Live, processes: Vec<Process>) {
@@ -216,6 +229,10 @@ impl Supervisor {
             Ok(None) => Placed::Nowhere,
             Ok(Some((live, processes))) => {
                 let (number, cgroup) = (live.record.number, live.record.cgroup.clone());
+                // One alone is the host itself, at its start.
+                if processes.len() > 1 {
+                    self.survey_new(&live.record);
+                }
                 self.announce(live, processes).await;
                 cut_old(number, &cgroup, Waiting::Destroyed);
                 Placed::In(self.settle(number).await)
@@ -245,10 +262,7 @@ impl Supervisor {
         let cgroup = self.parts.tree.add(&name, number).map_err(|e| chain(&e))?;
         let id = cgroups::id(&cgroup).map_err(|e| chain(&e));
         let managed = id.and_then(|id| {
-            self.parts
-                .kernel
-                .manage(&cgroup, number)
-                .map_err(|e| chain(&e))
+            self.enrol(&found.name, found.kind, &cgroup, number)
                 .map(|()| id)
         });
         let id = match managed {
@@ -285,7 +299,7 @@ impl Supervisor {
 }
 
 /// Ends the connections that are older than management.
-fn cut_old(number: u32, cgroup: &Path, waiting: Waiting) {
+pub(super) fn cut_old(number: u32, cgroup: &Path, waiting: Waiting) {
     match destroy_connections(cgroup, waiting) {
         Ok(count) => tracing::info!(number, count, "older connections were closed"),
         // The kernel refuses their use anyway: they are nobody's.

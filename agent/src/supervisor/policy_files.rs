@@ -8,7 +8,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use exeat_policy::{Fault, PolicySet, Source, compile};
@@ -63,7 +63,7 @@ impl PolicyError {
 #[derive(Debug)]
 pub(super) struct Policy {
     pub(super) sources: Vec<Source>,
-    pub(super) set: PolicySet,
+    pub(super) set: Arc<PolicySet>,
 }
 
 /// Reads and compiles the policy at `path`: a file, or a directory's `*.yaml` in name order. An
@@ -83,7 +83,10 @@ pub(super) fn load(path: &Path) -> Result<Policy, PolicyError> {
         });
     }
     let set = compile(&sources).map_err(PolicyError::Faults)?;
-    Ok(Policy { sources, set })
+    Ok(Policy {
+        sources,
+        set: Arc::new(set),
+    })
 }
 
 fn files(path: &Path) -> Result<Vec<PathBuf>, PolicyError> {

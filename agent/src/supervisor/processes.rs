@@ -46,6 +46,18 @@ impl Processes {
         self.put(process)
     }
 
+    /// Notes that a process is another workload's now, with what was known of it.
+    pub(super) fn moved(&mut self, process: Process, workload: u32) -> Option<&Process> {
+        let known = self.known.get(&process.pid);
+        let known = known
+            .filter(|known| known.started == process.started)
+            .cloned();
+        self.put(Process {
+            workload,
+            ..known.unwrap_or(process)
+        })
+    }
+
     /// Notes an end; whether the process was known.
     pub(super) fn gone(&mut self, pid: u32) -> bool {
         self.known.remove(&pid).is_some()
@@ -101,6 +113,30 @@ pub(super) fn from_event(event: &Event) -> Process {
             .unwrap_or_default(),
         sha256: None,
     }
+}
+
+/// What tells a process from another with its number: its parent and its start. Reads nothing of the process's own
+/// memory, which may never come.
+pub(super) fn origin(pid: u32) -> Option<(u32, u64)> {
+    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// As much as is known of a process without reading its memory.
+pub(super) fn outline(pid: u32, workload: u32) -> Option<Process> {
+    use std::os::unix::fs::MetadataExt as _;
+    let directory = PathBuf::from(format!("/proc/{pid}"));
+    let (parent, started) = origin(pid)?;
+    let exe = fs::read_link(directory.join("exe")).unwrap_or_default();
+    Some(Process {
+        workload,
+        pid,
+        parent,
+        started,
+        uid: fs::metadata(&directory).ok()?.uid(),
+        exe: exe.to_string_lossy().into_owned(),
+        args: Vec::new(),
+        sha256: None,
+    })
 }
 
 /// A process that runs, as `/proc` describes it.

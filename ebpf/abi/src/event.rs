@@ -27,7 +27,7 @@ pub mod kind {
     pub const PROXY_DIALLED: u32 = 7;
     /// Connect from another network namespace.
     pub const FOREIGN_NETNS: u32 = 8;
-    /// A managed process executed a file.
+    /// A managed process executed a file; `detail` is 0 or [`HELD`](super::kind::HELD).
     pub const EXEC: u32 = 16;
     /// A managed process created a process; `detail` is the child's thread group.
     pub const FORK: u32 = 17;
@@ -35,6 +35,9 @@ pub mod kind {
     pub const EXIT: u32 = 18;
     /// An unmanaged process executed a watched file and was stopped.
     pub const WATCHED_EXEC: u32 = 19;
+
+    /// Value of [`Event::detail`](super::Event::detail) in [`EXEC`]: the process was stopped, until it is judged.
+    pub const HELD: u32 = 1;
 
     /// Values of [`Event::detail`](super::Event::detail) in refusals.
     pub mod refused {

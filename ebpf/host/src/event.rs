@@ -33,7 +33,7 @@ pub enum EventKind {
     ProxyDialled,
     /// Connect from another network namespace.
     ForeignNetns,
-    /// A managed process executed a file.
+    /// A managed process executed a file; `detail` is 0 or `exeat_ebpf_abi::kind::HELD`: it was stopped, until it is judged.
     Exec,
     /// A managed process created a process; `detail` is the child's pid.
     Fork,

@@ -21,6 +21,9 @@ pub static MANAGED: HashMap<u64, u32> = HashMap::with_max_entries(MAX_MANAGED, 0
 /// Workloads that are cut off from everything.
 #[map]
 pub static CUT: HashMap<u32, u32> = HashMap::with_max_entries(MAX_MANAGED, 0);
+/// Workloads whose processes are stopped when they execute something that may be a stdio server, until it is judged.
+#[map]
+pub static JUDGED: HashMap<u32, u32> = HashMap::with_max_entries(MAX_MANAGED, 0);
 /// Where servers listen whose clients pass the gate, whoever they are.
 #[map]
 pub static GUARDED: HashMap<Endpoint, u32> =
@@ -100,12 +103,20 @@ constants! {
     FILE_INODE, file_inode;
     /// Offset of `inode::i_ino`.
     INODE_NUMBER, inode_number;
+    /// Offset of `inode::i_mode`.
+    INODE_MODE, inode_mode;
     /// Offset of `inode::i_sb`.
     INODE_SB, inode_sb;
     /// Offset of `super_block::s_dev`.
     SB_DEV, sb_dev;
     /// Offset of `task_struct::mm`.
     TASK_MM, task_mm;
+    /// Offset of `task_struct::files`.
+    TASK_FILES, task_files;
+    /// Offset of `files_struct::fdt`.
+    FILES_TABLE, files_table;
+    /// Offset of `fdtable::fd`.
+    TABLE_FILES, table_files;
     /// Offset of `task_struct::tgid`.
     TASK_TGID, task_tgid;
     /// Offset of `task_struct::real_parent`.

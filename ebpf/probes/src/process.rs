@@ -1,9 +1,11 @@
-//! The process table: executions, forks and exits of managed processes, and executions of watched
-//! files by others, which are stopped before their first instruction.
+//! The process table: executions, forks and exits of managed processes. Stopped before their first
+//! instruction are executions of watched files by others, and in judged workloads those of what may be
+//! a stdio server.
 
 use crate::kernel::{field, pointer};
-use crate::maps::{self, PROCESSES, WATCHED};
+use crate::maps::{self, JUDGED, PROCESSES, WATCHED};
 use crate::report::lost;
+use crate::rule::gate_lives;
 use crate::workload::current;
 use aya_ebpf::helpers::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
@@ -17,6 +19,11 @@ use exeat_ebpf_abi::{
 };
 
 const SIGSTOP: u32 = 19;
+
+// include/uapi/linux/stat.h
+const S_IFMT: u16 = 0xf000;
+const S_IFIFO: u16 = 0x1000;
+const S_IFSOCK: u16 = 0xc000;
 
 #[inline(always)]
 fn event(kind: u32, workload: u32, task: *const u8, detail: u32) -> Event {
@@ -58,24 +65,59 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
         inode: field(inode, maps::inode_number(), 0),
     };
     match current() {
-        Some(workload) => execution(kind::EXEC, workload, task, bprm, file),
+        Some(workload) => {
+            // While the gate is dead nothing leaves, and whoever would judge may be dead as well: nobody waits then.
+            // SAFETY: the value is a `u32`, read whole at once; a writer in user space replaces it whole.
+            let judged = unsafe { JUDGED.get(&workload) }.is_some() && gate_lives();
+            let held = judged && is_piped(task) && stop(&ctx);
+            let detail = if held { kind::HELD } else { 0 };
+            execution(kind::EXEC, workload, task, bprm, file, detail);
+        }
         // SAFETY: the value is a `u32`, read whole at once; a writer in user space replaces it whole.
         None if unsafe { WATCHED.get(&file) }.is_some() => {
-            // Pending before the new image runs: it stops on its way to user space.
-            // SAFETY: a helper that takes a number; the signal goes to the running process.
-            let stopped = unsafe { generated::bpf_send_signal(SIGSTOP) };
-            if stopped != 0 {
-                aya_log_ebpf::warn!(&ctx, "a watched executable could not be stopped");
-            }
-            execution(kind::WATCHED_EXEC, 0, task, bprm, file);
+            stop(&ctx);
+            execution(kind::WATCHED_EXEC, 0, task, bprm, file, 0);
         }
         None => {}
     }
     0
 }
 
+/// Stops the running process: pending before the new image runs, so it stops on its way to user space.
 #[inline(always)]
-fn execution(kind: u32, workload: u32, task: *const u8, bprm: *const u8, file: File) {
+fn stop(ctx: &BtfTracePointContext) -> bool {
+    // SAFETY: a helper that takes a number; the signal goes to the running process.
+    let stopped = unsafe { generated::bpf_send_signal(SIGSTOP) } == 0;
+    if !stopped {
+        aya_log_ebpf::warn!(ctx, "a process could not be stopped at its execution");
+    }
+    stopped
+}
+
+/// Standard input and output are pipes or sockets, as a stdio server's are.
+#[inline(always)]
+fn is_piped(task: *const u8) -> bool {
+    let table = pointer(pointer(task, maps::task_files()), maps::files_table());
+    let files = pointer(table, maps::table_files());
+    is_stream(pointer(files, 0)) && is_stream(pointer(files, size_of::<usize>() as u32))
+}
+
+#[inline(always)]
+fn is_stream(file: *const u8) -> bool {
+    let inode = pointer(file, maps::file_inode());
+    let mode: u16 = field(inode, maps::inode_mode(), 0);
+    matches!(mode & S_IFMT, S_IFIFO | S_IFSOCK)
+}
+
+#[inline(always)]
+fn execution(
+    kind: u32,
+    workload: u32,
+    task: *const u8,
+    bprm: *const u8,
+    file: File,
+    detail: u32,
+) {
     let Some(mut entry) = PROCESSES.reserve::<Execution>(0) else {
         lost(LOST_PROCESS);
         return;
@@ -84,7 +126,7 @@ fn execution(kind: u32, workload: u32, task: *const u8, bprm: *const u8, file: F
     // SAFETY: `out` is the reservation's own room, of this size, and nobody else sees it before `submit`; the helpers that fill it fail
     // instead of faulting. `exe` and `argv` are arrays of bytes, valid whatever they hold.
     unsafe {
-        (*out).event = event(kind, workload, task, 0);
+        (*out).event = event(kind, workload, task, detail);
         (*out).file = file;
         (*out).exe[0] = 0;
         let name = pointer(bprm, maps::bprm_filename());

@@ -351,6 +351,7 @@ fn key(limit: &Limit, caller: &Caller<'_>, server: &Server, message: &Message<'_
                 (Some(user), _) => part("user", user),
                 (None, Some(Workload::Host(host))) => part("host", host),
                 (None, Some(Workload::Server(server))) => part("workload", server),
+                (None, Some(Workload::Unregistered(host))) => part("unregistered", host),
                 (None, None) => part("nobody", ""),
             },
         }

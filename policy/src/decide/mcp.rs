@@ -160,7 +160,7 @@ fn judge(
     let matched = match_rules(set, callers, question, now, watch);
     let server = set.server_at(question.server);
     let bound = match () {
-        () if callers.unknown => Some(Reason::UnknownWorkload),
+        () if callers.barred.is_some() => callers.barred,
         () if set.strict_review() && server.is_none_or(|server| server.is_overdue(now)) => {
             Some(Reason::ReviewOverdue)
         }

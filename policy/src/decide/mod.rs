@@ -127,20 +127,22 @@ struct Callers {
     /// Ascending.
     ids: Vec<Id>,
     host: Option<Id>,
-    /// The workload is one that the policy does not know.
-    unknown: bool,
+    /// Why the workload may nothing at all, if it may not.
+    barred: Option<Reason>,
 }
 
 impl Callers {
     fn of(set: &PolicySet, caller: &Caller<'_>) -> Self {
         let host = match caller.workload {
             Some(Workload::Host(name)) => set.index().host(name),
-            Some(Workload::Server(_)) | None => None,
+            Some(Workload::Server(_) | Workload::Unregistered(_)) | None => None,
         };
-        let unknown = match caller.workload {
-            Some(Workload::Host(_)) => host.is_none(),
-            Some(Workload::Server(name)) => set.index().server(name).is_none(),
-            None => false,
+        let unknown = |unknown: bool| unknown.then_some(Reason::UnknownWorkload);
+        let barred = match caller.workload {
+            Some(Workload::Host(_)) => unknown(host.is_none()),
+            Some(Workload::Server(name)) => unknown(set.index().server(name).is_none()),
+            Some(Workload::Unregistered(_)) => Some(Reason::Unregistered),
+            None => None,
         };
         let mut ids = Vec::new();
         ids.extend(host);
@@ -152,7 +154,7 @@ impl Callers {
             // Hosts are numbered before identities, so the host stays first.
             ids.sort_unstable();
         }
-        Self { ids, host, unknown }
+        Self { ids, host, barred }
     }
 
     /// The names of the identities.

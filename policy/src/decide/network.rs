@@ -60,6 +60,7 @@ impl<'a> Outbound<'a> {
                     observes,
                 )
             }
+            Workload::Unregistered(_) => return None,
         };
         Some(Self {
             table,
@@ -191,7 +192,7 @@ pub(super) fn resolve(
     watch: &mut impl Watch,
 ) -> Verdict {
     let Some(outbound) = Outbound::of(set, &request.caller) else {
-        return deny(Reason::UnknownWorkload);
+        return deny(nobody(&request.caller));
     };
     let target = Target::Name(name);
     outbound
@@ -231,7 +232,7 @@ pub(super) fn connect(
     let caller = &request.caller;
     let outbound = Outbound::of(set, caller).or_else(|| Outbound::of_user(set, caller));
     let Some(outbound) = outbound else {
-        return deny(Reason::UnknownWorkload);
+        return deny(nobody(caller));
     };
     let mut reason = outbound.absent(target, watch);
     let mut found = None;
@@ -271,7 +272,7 @@ pub(super) fn http(
     let caller = &request.caller;
     let outbound = Outbound::of(set, caller).or_else(|| Outbound::of_user(set, caller));
     let Some(outbound) = outbound else {
-        return deny(Reason::UnknownWorkload);
+        return deny(nobody(caller));
     };
     let here = || {
         outbound
@@ -326,6 +327,14 @@ pub(super) fn http(
         }
     } else {
         verdict
+    }
+}
+
+/// Why a caller without a table of its own may nothing.
+const fn nobody(caller: &Caller<'_>) -> Reason {
+    match caller.workload {
+        Some(Workload::Unregistered(_)) => Reason::Unregistered,
+        Some(Workload::Server(_) | Workload::Host(_)) | None => Reason::UnknownWorkload,
     }
 }
 

@@ -63,6 +63,8 @@ pub enum Workload<'a> {
     Server(&'a str),
     /// A host: an agent, IDE or desktop application.
     Host(&'a str),
+    /// An MCP server that the host of this name started without Exeat. The policy allows it nothing.
+    Unregistered(&'a str),
 }
 
 /// What is to be done.

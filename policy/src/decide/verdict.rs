@@ -113,6 +113,8 @@ pub enum Reason {
     ReviewOverdue,
     /// The request comes from no managed workload, or from one that the policy does not know.
     UnknownWorkload,
+    /// The request comes from an MCP server that its host started without Exeat.
+    Unregistered,
     /// No entry names the host.
     HostNotAllowed,
     /// Only a fetch host names it, and the server has spoken, or was not started to fetch.
@@ -176,6 +178,7 @@ impl Reason {
             Self::Disconnected => "the server is disconnected",
             Self::ReviewOverdue => "the server's review is overdue",
             Self::UnknownWorkload => "no managed workload",
+            Self::Unregistered => "an mcp server that its host started without exeat",
             Self::HostNotAllowed => "the host is not allowed",
             Self::FetchOver => {
                 "the host may be fetched from only until the server's first protocol message"

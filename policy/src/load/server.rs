@@ -296,12 +296,16 @@ impl Loader<'_> {
             .get("servers")
             .map(|node| self.mentions(Kind::Server, node, "servers"));
         let egress = self.egress_list(fields);
+        let unregistered = fields
+            .get("unregistered")
+            .and_then(|node| self.reader.choice(node, &tables::UNREGISTERED, &[]));
         let place = self.reader.place(span);
         self.draft.hosts.push(Host {
             name,
             matcher,
             servers: servers.unwrap_or_default(),
             egress,
+            unregistered: unregistered.unwrap_or_default(),
             place,
         });
     }

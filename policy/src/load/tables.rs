@@ -1,6 +1,6 @@
 //! The words of the policy language: keys and values, and those that are documented for later versions.
 
-use crate::model::{Authorization, Class, Data, Effect, Mode, Per, Tls, Type};
+use crate::model::{Authorization, Class, Data, Effect, Mode, Per, Tls, Type, Unregistered};
 use crate::yaml::Keys;
 
 pub(crate) const FILE: Keys = Keys {
@@ -89,7 +89,7 @@ pub(crate) const EGRESS: Keys = Keys {
 };
 pub(crate) const HOST: Keys = Keys {
     what: "a host",
-    known: &["match", "servers", "egress"],
+    known: &["match", "servers", "egress", "unregistered"],
     later: &[],
 };
 pub(crate) const IDENTITY: Keys = Keys {
@@ -188,6 +188,11 @@ pub(crate) const DATA: [(&str, Data); 4] = [
     ("internal", Data::Internal),
     ("confidential", Data::Confidential),
     ("regulated", Data::Regulated),
+];
+pub(crate) const UNREGISTERED: [(&str, Unregistered); 3] = [
+    ("allow", Unregistered::Allow),
+    ("isolate", Unregistered::Isolate),
+    ("stop", Unregistered::Stop),
 ];
 pub(crate) const PER: [(&str, Per); 4] = [
     ("session", Per::Session),

@@ -248,8 +248,22 @@ pub struct Host {
     pub servers: Vec<Arc<str>>,
     /// What else its processes may reach.
     pub egress: Vec<EgressRule>,
+    /// What becomes of MCP servers that it starts without Exeat.
+    pub unregistered: Unregistered,
     /// Where it is defined.
     pub place: Place,
+}
+
+/// What becomes of an MCP server that a host starts without Exeat.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unregistered {
+    /// It is recorded, and reaches what the host may.
+    Allow,
+    /// It reaches nothing.
+    #[default]
+    Isolate,
+    /// It is ended.
+    Stop,
 }
 
 /// Who may call.

@@ -1,11 +1,12 @@
 //! MCP calls, session methods and starting servers.
 
 use exeat_policy::{
-    Action, Caller, Effect, Hints, Reason, Request, Timestamp, evaluate, explain, listable,
+    Action, Caller, Effect, Hints, Reason, Request, Timestamp, Workload, evaluate, explain,
+    listable, ports_for, ranges,
 };
 
 use super::BASE;
-use crate::support::{NOW, ask, call, host, http, mcp, name, policy, said, server, user};
+use crate::support::{NOW, ask, call, connect, host, http, mcp, name, policy, said, server, user};
 
 #[test]
 fn calls() {
@@ -250,6 +251,46 @@ rules:
             said(&ask(&set, caller, action)).replace("started by run", "one that run starts");
         assert_eq!(said, expected, "{caller:?} {action:?}");
     }
+}
+
+/// Neither what its host may nor what its user may is its own.
+#[test]
+fn what_a_host_started_without_exeat_may_nothing() {
+    for mode in ["enforce", "observe"] {
+        let set = policy(&format!("mode: {mode}\n{BASE}"));
+        let caller = Caller {
+            workload: Some(Workload::Unregistered("claude")),
+            user: Some("dave"),
+            fetching: true,
+            token: None,
+        };
+        let github = name("api.github.com");
+        let actions = [
+            Action::Run { server: "github" },
+            Action::Resolve { name: &github },
+            connect(&github, 443),
+            http(&github, "GET", "/"),
+        ];
+        for action in actions {
+            let verdict = ask(&set, caller, action);
+            assert_eq!(verdict.effect, Effect::Deny, "{action:?}");
+            assert_eq!(verdict.reason, Reason::Unregistered, "{action:?}");
+        }
+        assert!(ranges(&set, Workload::Unregistered("claude")).is_empty());
+        assert!(ports_for(&set, caller, &github).is_empty());
+    }
+    let set = policy(BASE);
+    let caller = Caller {
+        workload: Some(Workload::Unregistered("claude")),
+        user: Some("dave"),
+        fetching: false,
+        token: None,
+    };
+    let verdict = ask(&set, caller, call("github", "get_x"));
+    assert_eq!(
+        said(&verdict),
+        "deny: an mcp server that its host started without exeat"
+    );
 }
 
 #[test]

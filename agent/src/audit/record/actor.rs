@@ -11,7 +11,7 @@ use crate::telemetry::clock::Monotonic;
 pub struct Workload {
     /// The server's or host's name in the policy.
     pub name: Text,
-    /// Server, host, unmanaged or unknown.
+    /// Server, host, unregistered, unmanaged or unknown.
     pub kind: WorkloadKind,
     /// The kernel's number of the cgroup.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,6 +44,8 @@ pub enum WorkloadKind {
     Server,
     /// An MCP client.
     Host,
+    /// An MCP server that the host of this name started without Exeat.
+    Unregistered,
     /// No workload's: a user's process that came to a server which listens on this machine.
     Unmanaged,
     /// Managed, but not (or no longer) in the policy.

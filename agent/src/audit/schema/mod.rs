@@ -135,7 +135,7 @@ const WORKLOAD: &[Member] = &[
     ("name!", Text, "the server's or host's name in the policy"),
     (
         "kind!",
-        Word(&["server", "host", "unmanaged", "unknown"]),
+        Word(&["server", "host", "unregistered", "unmanaged", "unknown"]),
         "what it is in the policy",
     ),
     ("cgroup", Count, "the kernel's number of the cgroup"),

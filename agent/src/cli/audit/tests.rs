@@ -65,6 +65,7 @@ fn records_are_rows() {
         r#"{"v":1,"seq":4,"id":"01JD5Q9Y0000000000000000D4","time":"2026-11-21T01:30:02Z","kind":"dns","workload":{"name":"","uid":1000},"dns":{"name":"evil.example","type":"A","code":"NXDOMAIN"},"decision":{"effect":"allow","would":"deny","mode":"observe"},"outcome":{"status":"done"}}"#,
         r#"{"v":1,"seq":5,"id":"01JD5Q9Y0000000000000000E5","time":"2026-11-21T01:30:03Z","kind":"finding","finding":{"what":"foreign_socket","detail":"a\u001b[2Jb"},"outcome":{"status":"done"}}"#,
         r#"{"v":1,"seq":6,"id":"01JD5Q9Y0000000000000000F6","open":{"stage":"forward"},"time":"2026-11-21T01:30:04Z","kind":"http","workload":{"name":"github","kind":"server"},"http":{"name":"api.github.com","method":"GET","path":"/slow"},"decision":{"effect":"allow"}}"#,
+        r#"{"v":1,"seq":7,"id":"01JD5Q9Y0000000000000000G7","time":"2026-11-21T01:30:05Z","kind":"exec","workload":{"name":"agent","kind":"host"},"exec":{"exe":"/opt/notes","pid":7},"decision":{"effect":"deny","reason":"x"},"finding":{"what":"unregistered_server","detail":"its name says so; it reaches nothing"},"outcome":{"status":"refused"}}"#,
         r#"{"v":9,"seq":6,"id":"x","time":"not a time","kind":"from_the_future"}"#,
         "garbage",
     ];

@@ -188,10 +188,12 @@ impl<'a> Fields<'a> {
                 self.text("/dns/type").unwrap_or_default().to_owned(),
                 self.text("/dns/code").unwrap_or_default().to_owned(),
             ],
-            "exec" => vec![
-                "exec".to_owned(),
-                self.text("/exec/exe").unwrap_or("?").to_owned(),
-            ],
+            "exec" => {
+                let exe = self.text("/exec/exe").unwrap_or("?").to_owned();
+                let mut words = vec!["exec".to_owned(), exe];
+                words.extend(self.about("", "/finding/what", "/finding/detail"));
+                words
+            }
             "policy" => {
                 vec![
                     "policy".to_owned(),

@@ -21,8 +21,9 @@ use crate::discover::{self, Found, Inventory, Listening, Running, Standing, Surv
 use crate::hosts::{self, Account, configured};
 use crate::telemetry::clock::Timestamp;
 
-/// What the log says of MCP that was refused because the register does not have it.
-const TELLING: &str = "not registered";
+/// What the log says of MCP that was refused because the register does not have it, and of servers that hosts started
+/// without Exeat.
+const TELLING: [&str; 2] = ["not registered", "unregistered_server"];
 /// Most records of each kind that are looked at.
 const MAX_RECORDS: u32 = 10_000;
 /// Most listeners that are asked.
@@ -132,14 +133,28 @@ async fn traffic(
 ) -> Result<(), CliError> {
     let since = when::parse(&arguments.since, now)
         .map_err(|error| CliError::from_error(Kind::Usage, &error))?;
-    let filter = RecordFilter {
+    let filters = TELLING.map(|telling| RecordFilter {
         since: Some(Timestamp::from_microseconds(since.start.as_microsecond())),
-        text: Some(TELLING.to_owned()),
+        text: Some(telling.to_owned()),
         limit: Some(MAX_RECORDS),
         ..RecordFilter::default()
-    };
+    });
+    for filter in &filters {
+        told(survey, arguments, config, daemon, filter).await?;
+    }
+    Ok(())
+}
+
+/// The records that a filter lets through.
+async fn told(
+    survey: &mut Survey<'_>,
+    arguments: &DiscoverArguments,
+    config: &Config,
+    daemon: &Daemon,
+    filter: &RecordFilter,
+) -> Result<(), CliError> {
     if let Some(directory) = &arguments.dir {
-        return read(survey, directory, &filter)
+        return read(survey, directory, filter)
             .map_err(|error| CliError::from_error(Kind::Usage, &error));
     }
     let command = Command::AuditQuery(filter.clone());
@@ -160,7 +175,7 @@ async fn traffic(
         "{}: nothing is held to the policy now, and the log is read directly",
         error.message
     ));
-    if let Err(error) = read(survey, &config.state_dir.join("audit"), &filter) {
+    if let Err(error) = read(survey, &config.state_dir.join("audit"), filter) {
         survey.note(CliError::from_error(Kind::Usage, &error).message);
     }
     Ok(())

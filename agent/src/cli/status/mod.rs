@@ -261,6 +261,7 @@ fn workloads(status: &Status, painter: Painter) -> String {
         let kind = match workload.kind {
             WorkloadKind::Server => "server",
             WorkloadKind::Host => "host",
+            WorkloadKind::Unregistered => "unregistered",
         };
         table.row([
             workload.number.to_string().into(),

@@ -42,6 +42,7 @@ pub struct Kernel {
     managed: Table<u64, u32>,
     watched: Table<File, u32>,
     cut: Table<u32, u32>,
+    judged: Table<u32, u32>,
     guarded: Table<Endpoint, u32>,
     adopted: bool,
     _claim: Claim,
@@ -95,6 +96,7 @@ impl Kernel {
             managed: state::open(layout, "MANAGED")?,
             watched: state::open(layout, "WATCHED")?,
             cut: state::open(layout, "CUT")?,
+            judged: state::open(layout, "JUDGED")?,
             guarded: state::open(layout, "GUARDED")?,
             adopted,
             _claim: claim,
@@ -256,6 +258,7 @@ impl Kernel {
         self.managed.remove(&id).map_err(failed)?;
         if let Some(workload) = workload {
             self.mend(workload)?;
+            self.spare(workload)?;
             gate::forget(
                 &state::open(&self.layout, GateMap::Allow.name())?,
                 &state::open(&self.layout, GateMap::Ranges.name())?,
@@ -322,6 +325,29 @@ impl Kernel {
             .remove(&workload)
             .map(drop)
             .map_err(|cause| KernelError::map("remove from", "CUT", cause))
+    }
+
+    /// Has processes of a workload judged: one that executes something with pipes or sockets as its standard input and
+    /// output is stopped (SIGSTOP) before its first instruction, and its event says so. Not while the gate gives no
+    /// sign of life. May come before [`Kernel::manage`].
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn judge(&self, workload: u32) -> Result<(), KernelError> {
+        self.judged
+            .set(&workload, &1)
+            .map_err(|cause| KernelError::map("write", "JUDGED", cause))
+    }
+
+    /// Takes that back; no error if there was nothing to take back. What was stopped stays so.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn spare(&self, workload: u32) -> Result<(), KernelError> {
+        self.judged
+            .remove(&workload)
+            .map(drop)
+            .map_err(|cause| KernelError::map("remove from", "JUDGED", cause))
     }
 
     /// The workloads that are cut off.

@@ -76,7 +76,7 @@ fn shape(map: &str) -> (usize, usize) {
     match map {
         "CONFIG" => pair::<u32, Config>(),
         "MANAGED" => pair::<u64, u32>(),
-        "CUT" => pair::<u32, u32>(),
+        "CUT" | "JUDGED" => pair::<u32, u32>(),
         "GUARDED" => pair::<Endpoint, u32>(),
         "ALLOW" => pair::<Destination, u32>(),
         "RANGES" => pair::<Range, u32>(),

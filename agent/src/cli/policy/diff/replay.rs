@@ -184,6 +184,7 @@ impl<'a> Question<'a> {
                 .and_then(|workload| match workload.kind {
                     WorkloadKind::Server => Some(Workload::Server(&workload.name)),
                     WorkloadKind::Host => Some(Workload::Host(&workload.name)),
+                    WorkloadKind::Unregistered => Some(Workload::Unregistered(&workload.name)),
                     WorkloadKind::Unmanaged | WorkloadKind::Unknown => None,
                 }),
             user: identity.and_then(|who| who.user.as_deref()),
@@ -237,6 +238,7 @@ impl<'a> Question<'a> {
         let workload = caller.workload.map(|workload| match workload {
             Workload::Server(name) => format!("server {name}"),
             Workload::Host(name) => format!("host {name}"),
+            Workload::Unregistered(host) => format!("an unregistered server of host {host}"),
         });
         let user = caller.user.map(|user| format!("user {user}"));
         match (workload, user) {

@@ -1,5 +1,7 @@
 //! Putting together what the sources say: each thing once, with all that is known of it.
 
+mod bare;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -20,6 +22,7 @@ use crate::hosts::{
 };
 use crate::supervisor::matching::{Subject, subjects};
 use crate::supervisor::runs::file_name;
+use crate::supervisor::unregistered::SUFFIX;
 
 /// Everything that was found.
 #[derive(Debug, Serialize)]
@@ -41,6 +44,7 @@ pub struct Survey<'a> {
     /// Which of them each process is.
     of_process: HashMap<u32, usize>,
     traffic: BTreeMap<(String, String), (u64, String)>,
+    bare: BTreeMap<(Vec<String>, String), bare::Told>,
     notes: Vec<String>,
 }
 
@@ -62,6 +66,7 @@ impl<'a> Survey<'a> {
             found: Vec::new(),
             of_process: HashMap::new(),
             traffic: BTreeMap::new(),
+            bare: BTreeMap::new(),
             notes: Vec::new(),
         }
     }
@@ -159,7 +164,10 @@ impl<'a> Survey<'a> {
             let row = if pid == std::process::id() {
                 None
             } else if let Some((name, number)) = workload(running, cgroup) {
-                Some(self.workload_row(running, name, number))
+                Some(match name.strip_suffix(SUFFIX) {
+                    Some(host) => self.isolated(running, above, host),
+                    None => self.workload_row(running, name, number),
+                })
             } else if let Some(subject) = matched(&subjects, running) {
                 Some(self.subject_row(running, subject))
             } else {
@@ -268,7 +276,7 @@ impl<'a> Survey<'a> {
     fn subject_row(&mut self, running: &Running, subject: &Subject) -> usize {
         let kind = match subject.kind {
             channel::Kind::Host => Kind::Host,
-            channel::Kind::Server => Kind::Server,
+            channel::Kind::Server | channel::Kind::Unregistered => Kind::Server,
         };
         self.managed_row(
             running,
@@ -420,9 +428,11 @@ impl<'a> Survey<'a> {
         let who = text("/workload/name")
             .or_else(|| text("/identity/user"))
             .unwrap_or_default();
-        let what = match (text("/exec/exe"), text("/http/name")) {
-            (Some(exe), _) => exe,
-            (None, Some(name)) => {
+        if self.bare(&record) {
+            return;
+        }
+        let what = match text("/http/name") {
+            Some(name) => {
                 let port = record
                     .pointer("/http/port")
                     .and_then(Value::as_u64)
@@ -436,7 +446,7 @@ impl<'a> Survey<'a> {
                 };
                 format!("{scheme}://{name}{port}{path}")
             }
-            (None, None) => return,
+            None => return,
         };
         let time = text("/time").unwrap_or_default();
         let seen = self.traffic.entry((what, who)).or_default();
@@ -469,6 +479,7 @@ impl<'a> Survey<'a> {
     /// Everything, with what each may reach and an entry for what the register lacks.
     pub fn finish(mut self) -> Inventory {
         self.refused();
+        self.told();
         let servers = self.register.proposals();
         let hosts = self.register.host_proposals();
         for found in &mut self.found {
@@ -645,6 +656,9 @@ fn title(package: &Package) -> String {
 
 /// What the policy lets something reach.
 fn reaches(set: Option<&PolicySet>, found: &Found) -> Vec<String> {
+    if found.isolated {
+        return Vec::new();
+    }
     let local = found.url.is_none() || !found.pids.is_empty();
     if found.standing != Standing::Managed {
         let free = "anything: nothing holds it";

@@ -1,0 +1,76 @@
+//! The end of the daemon, in order.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::core::{Happening, Supervisor};
+use crate::channel::{ToGate, ToSupervisor};
+use crate::launch::stage::chain;
+
+impl Supervisor {
+    /// Lets the gate finish what is under way and record the rest, then ends what `exeat run` started: a
+    /// server that went first would take its exchanges with it.
+    pub(super) async fn shut_down(&mut self, happenings: &mut mpsc::Receiver<Happening>) {
+        let deadline = self.parts.config.shutdown;
+        self.record("daemon_stopping", None, Vec::new()).await;
+        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        self.tell(ToGate::Stop { deadline_ms }).await;
+        let last = Instant::now() + deadline + Duration::from_secs(1);
+        while let Some(gate) = &self.gate {
+            match tokio::time::timeout_at(last, gate.receive()).await {
+                Ok(Ok(Some(ToSupervisor::Stopped) | None)) => break,
+                Ok(Ok(Some(ToSupervisor::Sign {
+                    request,
+                    names,
+                    key,
+                }))) => {
+                    let chain = self.parts.signing.sign(&names, &key, Instant::now());
+                    self.tell(ToGate::Certificate { request, chain }).await;
+                }
+                Ok(Ok(Some(_))) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(error = chain(&error), "the gate did not say good-bye");
+                    break;
+                }
+                Err(_elapsed) => {
+                    tracing::warn!("the gate did not stop in time");
+                    break;
+                }
+            }
+        }
+        // It has recorded what there was; what ends from here on is nobody's loss, and telling it would only find
+        // that it has gone.
+        let gate = self.gate.take();
+        self.let_go();
+        self.stop.cancel();
+        self.tasks.close();
+        let tasks = self.tasks.clone();
+        let last = Instant::now() + super::serving::GRACE + Duration::from_secs(1);
+        loop {
+            tokio::select! {
+                biased;
+                Some(happening) = happenings.recv() => {
+                    if let Happening::Ended { number } = happening {
+                        self.end(number).await;
+                    }
+                }
+                () = tasks.wait() => break,
+                () = sleep_until(last) => {
+                    tracing::warn!("some servers did not end in time");
+                    break;
+                }
+            }
+        }
+        let gate_cgroup = self.parts.tree.gate.clone();
+        if let Some(mut gate) = gate
+            && tokio::time::timeout(Duration::from_secs(1), gate.child.wait())
+                .await
+                .is_err()
+            && let Err(error) = super::cgroups::empty(&gate_cgroup).await
+        {
+            tracing::error!(error = chain(&error), "the gate could not be ended");
+        }
+    }
+}
