@@ -1,13 +1,16 @@
-//! The conformance suite at servers over stdio: the checks and their results are those of a run without Exeat.
+//! The conformance suite over stdio, at servers and by a client: the checks and their results are those of a run without Exeat.
 //!
 //! The suite tests HTTP. A bridge makes one of the other, and knows nothing of either side; what it cannot do fails both ways alike.
 
+use std::process::Stdio;
+
 use exeat_tests::Lab;
-use exeat_tests::conformance::{Outcome, Requirements, conformance};
+use exeat_tests::conformance::{Outcome, Requirements, conformance, conformance_of_client};
 use exeat_tests::fixtures::{Fixtures, Server};
+use exeat_tests::process::Process;
 
 use crate::stdio_real::{bare, policy, row, through};
-use crate::world::near;
+use crate::world::{LIMIT, near};
 
 /// What differs from a direct run, each with its reason. The list may only shrink.
 const DIFFERENCES: [(Server, &str, &str); 2] = [
@@ -94,4 +97,47 @@ async fn the_typescript_server() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_python_server() {
     same(Server::Py2, [43, 90]).await;
+}
+
+/// The suite serves over HTTP; a hub brings what a server over stdio is asked to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client() {
+    let fixtures = Fixtures::find().unwrap();
+    let lab = Lab::new().unwrap();
+    let (hub, relay) = fixtures.hub(&lab.directory().join("hub.sock"));
+    let mut hub = hub.under(lab.inside.command("env"));
+    let mut hub = Process::start("hub", lab.directory(), hub.stdin(Stdio::null())).unwrap();
+    hub.ready(LIMIT).await.unwrap();
+    let row = row("relay", relay, "", serde_json::Value::Null);
+    let daemon = lab
+        .daemon(&policy(std::slice::from_ref(&row)))
+        .await
+        .unwrap();
+    let client = fixtures.conformance_client();
+    let line = format!(
+        "{} {}",
+        client.program.display(),
+        client.arguments[0].display()
+    );
+    let run = async |relay: Vec<String>| -> Outcome {
+        let relay = serde_json::Value::from(relay).to_string();
+        let suite = fixtures
+            .conformance()
+            .variable("MCP_CONFORMANCE_RELAY", relay);
+        conformance_of_client(
+            &suite,
+            lab.inside.command("env"),
+            &line,
+            Requirements::Legacy,
+        )
+        .await
+        .unwrap()
+    };
+    let direct = run(bare(&row.server)).await.judged();
+    let under = run(through(&lab, row.name)).await.judged();
+    assert_eq!(direct.difference(&under), "");
+    assert!(under.passed() > 300, "{under}");
+    let seen = daemon.audit().unwrap();
+    let called = |record: &&serde_json::Value| record["mcp"]["method"] == "tools/call";
+    assert!(seen.iter().filter(called).count() > 3, "{seen:#?}");
 }

@@ -55,7 +55,9 @@ impl Namespace {
         command
             .arg(format!("--net={}", self.path().display()))
             .arg("--")
-            .arg(program);
+            .arg(program)
+            // Cargo's, for tests: no user has it, and it is one of those that load code into a process.
+            .env_remove("LD_LIBRARY_PATH");
         command
     }
 

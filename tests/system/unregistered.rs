@@ -343,6 +343,15 @@ os.wait()"
     let run = |record: &Value| record["lifecycle"]["event"] == "run";
     let run = daemon.record("the start is refused", run).await.unwrap();
     assert_eq!(run["workload"]["kind"], "unregistered", "{run}");
+    // Nor runs anything in Exeat's own.
+    let mut preloaded: Vec<String> = vec!["/usr/bin/env".into(), "LD_PRELOAD=libc.so.6".into()];
+    preloaded.extend(place.run("listed"));
+    let order = json!({ "start": preloaded, "say": Place::say("preloaded") });
+    let told = host.order(&order).await;
+    assert_eq!(told["status"], 1, "{told}");
+    let found = record(&daemon, &told["pid"]).await;
+    let detail = found["finding"]["detail"].as_str().unwrap();
+    assert!(detail.contains("LD_PRELOAD"), "{found}");
     assert_eq!(run["outcome"]["status"], "refused", "{run}");
     // A container would be made by somebody outside, so what has one made is ended.
     let docker = place.project.join("docker");
@@ -375,7 +384,7 @@ os.wait()"
         .await;
     assert_eq!(other.unwrap()["name"], OUT, "{told}");
     run_is_as_listed(&place, &daemon, &mut host).await;
-    assert_eq!(unregistered(&daemon), 11);
+    assert_eq!(unregistered(&daemon), 12);
     // People see it as well.
     let done = daemon.cli(&["discover"]).await.unwrap();
     let inventory: Value = serde_json::from_str(&done.stdout).unwrap();
