@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use exeat_policy::Origin;
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, RANGE};
 use hyper::{Method, Request, Response, StatusCode};
 use sha2::{Digest as _, Sha256};
 
@@ -18,6 +18,8 @@ use crate::identify::workloads::Known;
 /// A request that fetches, if it is answered so.
 pub(super) struct Asked {
     path: String,
+    /// For a part of it.
+    ranged: bool,
 }
 
 /// One answer on its way.
@@ -37,6 +39,7 @@ impl Asked {
         let fetches = matches!(origin, Some(Origin::Fetch(_))) && *request.method() == Method::GET;
         fetches.then(|| Self {
             path: request.uri().path().to_owned(),
+            ranged: request.headers().contains_key(RANGE),
         })
     }
 
@@ -48,7 +51,8 @@ impl Asked {
         response: &Response<B>,
     ) -> Option<Fetch> {
         let status = response.status();
-        if !status.is_success() {
+        // What an error brings may be run all the same (`curl … | sh`).
+        if status.is_redirection() {
             return None;
         }
         let known = &connection.arrived.actor.known;
@@ -60,7 +64,8 @@ impl Asked {
             known: Arc::clone(known),
             digest: Sha256::new(),
             bytes: 0,
-            whole: status != StatusCode::PARTIAL_CONTENT,
+            // A part that nobody asked for is taken for the whole.
+            whole: !(self.ranged && status == StatusCode::PARTIAL_CONTENT),
         })
     }
 }

@@ -22,6 +22,10 @@ use crate::launch::stage::{Account, Program, Stage, Start, chain, spawn};
 const MAX_FILES: usize = 4096;
 /// Servers that are remembered of a user; with more of them nothing can be judged.
 const MAX_STARTED: usize = 4096;
+/// Bytes of changed files that are read together; with more of them nothing can be judged.
+const MAX_TEXT: usize = 16 << 20;
+/// Bytes of commands and arguments that are remembered of a user; likewise.
+const MAX_BYTES: usize = 4 << 20;
 /// Most bytes that the parser may say.
 const MAX_OUTPUT: u64 = 4 << 20;
 /// Time for the parser.
@@ -35,7 +39,16 @@ type Stamp = (u64, u64, u64, i64, i64);
 struct Seen {
     files: HashMap<(PathBuf, u32), Stamp>,
     /// By user: all that any of their files ever started, for a host may have read it before it was changed.
-    started: HashMap<u32, Vec<Started>>,
+    started: HashMap<u32, Commands>,
+}
+
+/// What the files of one user started.
+#[derive(Debug, Default)]
+struct Commands {
+    all: Arc<Vec<Started>>,
+    bytes: usize,
+    /// One reads at a time: who waits finds nothing changed.
+    reading: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The configuration files that were read, and what they start.
@@ -76,29 +89,35 @@ impl Configurations {
         uid: u32,
         directories: Vec<PathBuf>,
         turn: Arc<OwnedSemaphorePermit>,
-    ) -> Result<Vec<Started>, String> {
-        let this = Arc::clone(self);
+    ) -> Result<Arc<Vec<Started>>, String> {
+        let reading = Arc::clone(&self.seen().started.entry(uid).or_default().reading);
+        // Held by the thread as well, which outlives whoever waits for it.
+        let reading = Arc::new(reading.lock_owned().await);
+        let (this, own) = (Arc::clone(self), Arc::clone(&reading));
         let looked = spawn_blocking(move || {
-            let _turn = turn;
+            let _held = (turn, own);
             this.look(uid, &directories)
         })
         .await;
-        let changed = looked.map_err(|e| chain(&e))?;
+        let changed = looked.map_err(|e| chain(&e))??;
         if !changed.is_empty() {
             self.read(uid, changed).await?;
         }
-        let started = self.seen().started.get(&uid).cloned().unwrap_or_default();
+        let seen = self.seen();
+        let Some(started) = seen.started.get(&uid) else {
+            return Ok(Arc::default());
+        };
         // To forget some would let them pass: whoever writes such a file might want just that.
-        if started.len() > MAX_STARTED {
+        if started.all.len() > MAX_STARTED || started.bytes > MAX_BYTES {
             return Err(format!(
-                "more than {MAX_STARTED} servers are configured for uid {uid}"
+                "more than {MAX_STARTED} servers, or {MAX_BYTES} bytes of them, are configured for uid {uid}"
             ));
         }
-        Ok(started)
+        Ok(Arc::clone(&started.all))
     }
 
     /// The files that changed since they were read.
-    fn look(&self, uid: u32, directories: &[PathBuf]) -> Vec<Changed> {
+    fn look(&self, uid: u32, directories: &[PathBuf]) -> Result<Vec<Changed>, String> {
         let mut paths = Vec::new();
         if let Ok(account) = numbered(uid) {
             let homes = (account.home != Path::new("/")).then_some(None);
@@ -112,6 +131,8 @@ impl Configurations {
         paths.sort_unstable();
         paths.dedup();
         let mut changed = Vec::new();
+        let mut room = MAX_TEXT;
+        let too_much = || format!("more than {MAX_TEXT} bytes of configuration of uid {uid}");
         for path in paths {
             let Ok(stamp) = stamp(&path) else { continue };
             let key = (path, uid);
@@ -119,19 +140,27 @@ impl Configurations {
                 continue;
             }
             let (path, _) = key;
+            let (_, _, size, ..) = stamp;
+            // Before it is read; and after, since it may have grown meanwhile.
+            if usize::try_from(size).map_or(true, |size| size > room) {
+                return Err(too_much());
+            }
             match Place::find(&path, uid).and_then(|place| place.read()) {
-                Ok(seen) => changed.push(Changed {
-                    path,
-                    stamp,
-                    text: seen.text,
-                }),
+                Ok(seen) => {
+                    room = room.checked_sub(seen.text.len()).ok_or_else(too_much)?;
+                    changed.push(Changed {
+                        path,
+                        stamp,
+                        text: seen.text,
+                    });
+                }
                 Err(error) => {
                     tracing::warn!(error = chain(&error), "a host's configuration was not read");
                     self.seen().keep(path, uid, stamp, Vec::new());
                 }
             }
         }
-        changed
+        Ok(changed)
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -210,9 +239,13 @@ impl Seen {
             self.files.clear();
         }
         self.files.insert((path, uid), stamp);
-        let all = self.started.entry(uid).or_default();
+        let commands = self.started.entry(uid).or_default();
+        let all = Arc::make_mut(&mut commands.all);
         for new in started {
-            if all.len() <= MAX_STARTED && !all.contains(&new) {
+            let full = all.len() > MAX_STARTED || commands.bytes > MAX_BYTES;
+            if !full && !all.contains(&new) {
+                let arguments: usize = new.args.iter().map(String::len).sum();
+                commands.bytes += new.command.len() + arguments;
                 all.push(new);
             }
         }
@@ -247,12 +280,25 @@ mod tests {
         seen.keep(path(), 7, (1, 1, 1, 1, 1), vec![notes(1), notes(1)]);
         seen.keep(path(), 7, (1, 1, 1, 2, 1), vec![notes(2)]);
         seen.keep(path(), 8, (1, 1, 1, 2, 1), Vec::new());
-        assert_eq!(seen.started[&7], [notes(1), notes(2)]);
-        assert!(seen.started[&8].is_empty());
+        assert_eq!(*seen.started[&7].all, [notes(1), notes(2)]);
+        assert!(seen.started[&8].all.is_empty());
         // Nor is anything pushed out by what somebody adds.
         let many = (0..3 * MAX_STARTED).map(notes).collect();
         seen.keep(path(), 7, (1, 1, 1, 3, 1), many);
-        assert_eq!(seen.started[&7].len(), MAX_STARTED + 1);
-        assert!(seen.started[&7].contains(&notes(1)));
+        assert_eq!(seen.started[&7].all.len(), MAX_STARTED + 1);
+        assert!(seen.started[&7].all.contains(&notes(1)));
+        // A few that are large are as many.
+        let large = |letter: &str| Started {
+            command: letter.repeat(MAX_BYTES),
+            args: Vec::new(),
+        };
+        seen.keep(
+            path(),
+            9,
+            (1, 1, 1, 3, 1),
+            ["a", "b", "c"].map(large).into(),
+        );
+        assert_eq!(seen.started[&9].all.len(), 2);
+        assert!(seen.started[&9].bytes > MAX_BYTES);
     }
 }

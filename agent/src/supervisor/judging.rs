@@ -307,8 +307,8 @@ impl Judge {
             why: Some(Why::Unjudged),
             contained: false,
         };
-        let found = if is_piped(pid) && !self.known.is_own(pid) {
-            match timeout_at(deadline, self.find(pid)).await {
+        let found = if is_piped(pid) {
+            match timeout_at(deadline, self.find(pid, held)).await {
                 Ok(Ok(found)) => found?,
                 Ok(Err(error)) => {
                     tracing::error!(pid, error, "a host's process could not be judged");
@@ -333,7 +333,7 @@ impl Judge {
     }
 
     /// The process in full, and why it is a server if it is one; `None`: it has ended.
-    async fn find(&self, pid: u32) -> Result<Option<Found>, String> {
+    async fn find(&self, pid: u32, held: bool) -> Result<Option<Found>, String> {
         let failed = |e: tokio::task::JoinError| chain(&e);
         // A thread that hangs keeps its turn: where all do, the others wait for their deadline.
         let turn = Arc::clone(&self.turns).acquire_owned().await;
@@ -342,38 +342,49 @@ impl Judge {
         let looked = spawn_blocking(move || {
             let _turn = own;
             let process = read(pid, host)?;
+            if known.is_own(pid) {
+                // What is held has not run, so that its environment is what it was started with.
+                let why = known.is_loaded_into(pid, !held).then_some(Why::Posing);
+                let found = Found {
+                    process,
+                    why,
+                    contained: false,
+                };
+                return Some((found, None));
+            }
             let cwd = PathBuf::from(format!("/proc/{pid}/cwd"));
             let package = Package::running(&process.exe, &process.args, &cwd);
-            Some((known.look(&process, &package), process, package))
-        });
-        let Some((why, process, package)) = looked.await.map_err(failed)? else {
-            return Ok(None);
-        };
-        let contained = matches!(package, Package::Image(_));
-        if why.is_some() {
-            return Ok(Some(Found {
+            let why = known.look(&process, &package);
+            let contained = matches!(package, Package::Image(_));
+            let asked = why.is_none().then_some(package);
+            let found = Found {
                 process,
                 why,
                 contained,
-            }));
-        }
+            };
+            Some((found, asked))
+        });
+        let (found, package) = match looked.await.map_err(failed)? {
+            None => return Ok(None),
+            Some((found, None)) => return Ok(Some(found)),
+            Some((found, Some(package))) => (found, package),
+        };
         // A project's configuration stands where the host works, or where the server is to.
         let directory = |pid: u32| fs::read_link(format!("/proc/{pid}/cwd")).ok();
-        let directories = [process.pid, process.parent]
+        let directories = [found.process.pid, found.process.parent]
             .into_iter()
             .filter_map(directory);
         let directories = directories.collect();
         let configurations = &self.configurations;
         let entries = configurations
-            .started(process.uid, directories, Arc::clone(&turn))
+            .started(found.process.uid, directories, Arc::clone(&turn))
             .await?;
         let configured = spawn_blocking(move || {
             let _turn = turn;
-            let is = is_configured(&process, &package, &entries);
+            let is = is_configured(&found.process, &package, &entries);
             Found {
-                process,
                 why: is.then_some(Why::Configured),
-                contained,
+                ..found
             }
         });
         configured.await.map(Some).map_err(failed)

@@ -1,6 +1,7 @@
 //! Which processes of a host are MCP servers that it started without Exeat.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -9,6 +10,9 @@ use exeat_policy::PolicySet;
 
 use crate::channel::{Process, Workload};
 use crate::hosts::{Extent, Package, Ran, Started};
+
+/// More than the kernel takes for arguments and environment together (`_STK_LIM / 4 * 3`, fs/exec.c).
+const MAX_ENVIRONMENT: u64 = 8 << 20;
 
 /// By what a process is known for an MCP server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +23,7 @@ pub(super) enum Why {
     Configured,
     /// Its name says so.
     Named,
-    /// It is called as Exeat and is not.
+    /// It is called as Exeat and is not, or something else is loaded into it.
     Posing,
     /// Whether it is one could not be found out in time.
     Unjudged,
@@ -36,7 +40,7 @@ impl Why {
             }
             Self::Configured => "a host's configuration file starts it".into(),
             Self::Named => "its name says that it is an MCP server".into(),
-            Self::Posing => "it is called `exeat` and is another program".into(),
+            Self::Posing => "it is called `exeat`, and is another program or has others loaded into it (LD_PRELOAD and its like)".into(),
             Self::Unjudged => "whether it is an MCP server could not be found out in time".into(),
         }
     }
@@ -91,8 +95,56 @@ impl Known {
 
     /// Whether a process is Exeat itself: the same file, whatever path leads there.
     pub(super) fn is_own(&self, pid: u32) -> bool {
-        identity(Path::new(&format!("/proc/{pid}/exe"))).is_some_and(|it| self.own.contains(&it))
+        self.is_own_file(Path::new(&format!("/proc/{pid}/exe")))
     }
+
+    fn is_own_file(&self, path: &Path) -> bool {
+        identity(path).is_some_and(|it| self.own.contains(&it))
+    }
+
+    /// Whether something is loaded into one of Exeat's processes beside Exeat: what its environment names (ld.so(8)), and,
+    /// where it has run already and may have rewritten that, what it executes of files that are not root's, or of no
+    /// file. Blocks on the process's memory.
+    pub(super) fn is_loaded_into(&self, pid: u32, has_run: bool) -> bool {
+        let mut environment = Vec::new();
+        let read = File::open(format!("/proc/{pid}/environ"))
+            .and_then(|file| file.take(MAX_ENVIRONMENT).read_to_end(&mut environment));
+        let is_whole = read.is_ok_and(|length| (length as u64) < MAX_ENVIRONMENT);
+        !is_whole || names_libraries(&environment) || (has_run && self.executes_others(pid))
+    }
+
+    fn executes_others(&self, pid: u32) -> bool {
+        let Ok(maps) = fs::read_to_string(format!("/proc/{pid}/maps")) else {
+            return true;
+        };
+        // proc_pid_maps(5): range, permissions, offset, device, inode, path.
+        maps.lines().any(|line| {
+            let mut fields = line.split_ascii_whitespace();
+            let range = fields.next().unwrap_or_default();
+            let executable = fields.next().is_some_and(|mode| mode.contains('x'));
+            let kernels = ["[vdso]", "[vsyscall]"].contains(&fields.nth(3).unwrap_or_default());
+            let file = format!("/proc/{pid}/map_files/{range}");
+            let file = Path::new(&file);
+            executable && !kernels && !self.is_own_file(file) && !is_roots(file)
+        })
+    }
+}
+
+fn names_libraries(environment: &[u8]) -> bool {
+    environment.split(|byte| *byte == 0).any(|variable| {
+        let (name, value) = variable.split_at(
+            variable
+                .iter()
+                .position(|byte| *byte == b'=')
+                .unwrap_or(variable.len()),
+        );
+        // Empty, they load nothing: so a configuration can clear what its host was started with.
+        name.starts_with(b"LD_") && value.len() > 1
+    })
+}
+
+fn is_roots(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.uid() == 0 && file.mode() & 0o022 == 0)
 }
 
 /// Whether a configuration file starts it.
@@ -161,6 +213,7 @@ pub(super) fn is_stopped(pid: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::process::{Command, Stdio};
 
     use super::*;
@@ -191,6 +244,41 @@ servers:
             placeholders: Vec::new(),
         };
         Known::new(&set, &host)
+    }
+
+    #[test]
+    fn libraries_that_a_caller_names_are_seen() {
+        for (environment, named) in [
+            (&b"A=1\0LD_PRELOAD=/tmp/x.so\0"[..], true),
+            (b"LD_AUDIT=x", true),
+            (b"LD_LIBRARY_PATH=/tmp\0B=LD_PRELOAD=x\0", true),
+            (b"LD_PRELOAD=\0LD_LIBRARY_PATH=\0", false),
+            (b"A=LD_PRELOAD=x\0XLD_PRELOAD=x\0LD_\0", false),
+            (b"", false),
+        ] {
+            assert_eq!(names_libraries(environment), named, "{environment:?}");
+        }
+        let known = known("/usr/bin/agent", &[]);
+        let mut preloaded = Command::new("/bin/cat")
+            .env("LD_PRELOAD", "libc.so.6")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It has begun, so that its environment stands where it belongs.
+        preloaded.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        let mut said = [0];
+        preloaded
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut said)
+            .unwrap();
+        assert!(known.is_loaded_into(preloaded.id(), false));
+        preloaded.kill().unwrap();
+        preloaded.wait().unwrap();
+        // Who has ended is nobody.
+        assert!(known.is_loaded_into(u32::MAX, false));
     }
 
     fn look(known: &Known, exe: &str, args: &[&str]) -> Option<Why> {
@@ -249,6 +337,7 @@ servers:
     fn exeat_is_known_by_its_file() {
         let known = known("", &[]);
         assert!(known.is_own(std::process::id()));
+        assert!(!known.executes_others(std::process::id()));
         let mut other = Command::new("sleep").arg("60").spawn().unwrap();
         assert!(!known.is_own(other.id()));
         other.kill().unwrap();

@@ -212,11 +212,11 @@ pub fn recorded(
 }
 
 impl State {
-    /// Forgets what nobody waits for and nobody may use any more. A call that waits sees to its own time.
+    /// Forgets what nobody may use any more. A call that waits for it learns by that that its time is over: it may not
+    /// see to it itself, where its client reads nothing.
     fn forget_old(&mut self, now: Timestamp) {
         let before = self.entries.len();
-        self.entries
-            .retain(|_, entry| entry.held || entry.approval.until > now);
+        self.entries.retain(|_, entry| entry.approval.until > now);
         if self.entries.len() != before {
             self.version += 1;
         }
@@ -266,7 +266,9 @@ impl Ticket {
             let entry = state.entries.get(&self.approval.id);
             entry.and_then(|entry| entry.approval.granted.clone())
         };
-        let by = granted.ok_or(NotKept::Ended)?;
+        // Whoever waits may have read nothing for long.
+        let in_time = self.approval.until > clock::wall();
+        let by = granted.filter(|_| in_time).ok_or(NotKept::Ended)?;
         self.spent = true;
         let version = self.approvals.remove(&self.approval.id);
         self.approvals.kept(version).await?;

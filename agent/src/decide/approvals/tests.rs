@@ -203,8 +203,13 @@ async fn old_ones_are_forgotten_and_the_number_is_bounded() {
     let mut late = asking("{}", 1);
     late.wait = Duration::ZERO;
     let mut late = approvals.ask(late).unwrap();
+    // Also where its client reads nothing, so that nobody sees to its time.
+    let id = late.approval().id.clone();
+    let undecided = approvals.reserve(&id, &user("root", 0), &set());
+    assert_eq!(undecided.unwrap_err(), Undecided::NotFound);
+    assert!(approvals.waiting(|_| true).is_empty());
     assert!(matches!(late.wait().await, Word::TimedOut));
-    drop(late);
+    assert_eq!(late.redeem().await.unwrap_err(), NotKept::Ended);
     let mut tickets = Vec::new();
     for uid in 0..8 {
         for _ in 0..OF_ONE {

@@ -147,7 +147,7 @@ impl Tokens {
             return Err(TokenFault::Several);
         }
         let Some(text) = bearer(value.as_bytes()) else {
-            return Ok(None);
+            return self.otherwise(value.as_bytes(), policy).map(|()| None);
         };
         let Some(token) = parse::read(&text)? else {
             return Ok(None);
@@ -163,6 +163,24 @@ impl Tokens {
             None if policy.names_issuer(named) => Err(TokenFault::Unconfigured),
             None => Ok(None),
         }
+    }
+
+    /// Refuses a token of one of these issuers under another scheme than `Bearer`, or under none: some receivers pass
+    /// over the scheme.
+    fn otherwise(&self, value: &[u8], policy: &PolicySet) -> Result<(), TokenFault> {
+        let text = String::from_utf8_lossy(value);
+        let words =
+            text.split(|letter: char| !letter.is_ascii_alphanumeric() && !"-_.+/".contains(letter));
+        for word in words.filter(|word| word.matches('.').count() >= 2) {
+            let Some(token) = parse::read(word)? else {
+                continue;
+            };
+            let named = token.issuer()?;
+            if named.is_some_and(|it| self.issuers.contains_key(it) || policy.names_issuer(it)) {
+                return Err(TokenFault::Malformed("scheme"));
+            }
+        }
+        Ok(())
     }
 }
 

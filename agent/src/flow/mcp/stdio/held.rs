@@ -147,7 +147,12 @@ impl Session {
         if cancelled.is_cancelled() {
             return record.fail(&Over("the client cancelled its request"));
         }
-        self.settled(id, record, message, settled).await;
+        tokio::select! {
+            biased;
+            // It waits for the server to read, which has heard nothing of it: its record closes as abandoned.
+            () = cancelled.cancelled() => {}
+            () = self.settled(id, record, message, settled) => {}
+        }
     }
 
     /// What is decided, with a word to the host now and then.

@@ -394,6 +394,22 @@ fn what_is_opaque_and_what_is_not() {
         assert_eq!(look(&[opaque.to_owned()]), Ok(false), "{opaque}");
     }
     assert_eq!(look(&[format!("Bearer {foreign}")]), Ok(false));
+    // Receivers that pass over the scheme take these for the same token.
+    for scheme in [
+        "",
+        "Token ",
+        "DPoP ",
+        "BearerX ",
+        "Token token=",
+        "x:",
+        "Bearer\\",
+    ] {
+        let text = format!("{scheme}{good}");
+        assert_ne!(look(&[text]), Ok(false), "{scheme}");
+        assert_eq!(look(&[format!("Token {foreign}")]), Ok(false));
+    }
+    let digest = "Digest username=\"a.b.c\", realm=\"x.y.z\", uri=\"/eyJhIjox/e.f\"";
+    assert_eq!(look(&[digest.to_owned()]), Ok(false));
     assert_eq!(look(&[format!("bEARER \t {good} ")]), Ok(true));
     assert_eq!(look(&[format!("Bearer,\"{good}")]), Ok(true));
     let both = [format!("Bearer {good}"), "Basic YTpi".to_owned()];
