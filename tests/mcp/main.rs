@@ -25,6 +25,8 @@ mod effects;
 #[cfg(test)]
 mod headers;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod scripted;

@@ -254,6 +254,8 @@ pub enum Role {
     DnsV6,
     /// The directory of audit segments, opened with `O_DIRECTORY`; owned by the gate's user.
     AuditDirectory,
+    /// The directory of what limits counted, likewise.
+    LimitsDirectory,
 }
 
 /// One policy file.

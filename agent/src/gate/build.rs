@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::GateError;
+use super::limits;
 use super::supervisor::Supervisor;
 use crate::audit::{Log, Options, SyncPolicy, Writer};
 use crate::channel::{GateEnd, ProxyCredentials, Role, Setup, Source};
@@ -47,6 +48,7 @@ pub(super) struct Built {
     pub(super) datagrams: Vec<UdpSocket>,
     pub(super) supervisor: Supervisor,
     pub(super) writer: Writer,
+    pub(super) limits: limits::Kept,
 }
 
 /// Builds every stage, in the order in which they need each other.
@@ -64,6 +66,8 @@ pub(super) fn build(
     let (log, writer) = Log::start(directory, options(&setup.config))?;
 
     let decider = decider(&setup)?;
+    let limits = given.one(&Role::LimitsDirectory, "directory of limits")?;
+    let limits = limits::Kept::take_up(limits, &decider);
     let workloads = Arc::new(Workloads::default());
     let bindings = Arc::new(Bindings::new(Arc::clone(&kernel)));
     let names = Names {
@@ -112,6 +116,7 @@ pub(super) fn build(
         datagrams,
         supervisor,
         writer,
+        limits,
     })
 }
 
@@ -331,7 +336,8 @@ impl Given {
                 | Role::ProxyV6
                 | Role::DnsV4
                 | Role::DnsV6
-                | Role::AuditDirectory => {
+                | Role::AuditDirectory
+                | Role::LimitsDirectory => {
                     given.others.insert(role.clone(), descriptor);
                 }
             }

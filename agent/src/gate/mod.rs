@@ -5,6 +5,7 @@ mod breakers;
 mod build;
 mod commands;
 mod kernel;
+mod limits;
 mod supervisor;
 mod unregistered;
 mod workloads;
@@ -17,6 +18,7 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use self::build::Built;
 use crate::audit::{AuditUnavailable, Finished, StartError};
@@ -122,6 +124,7 @@ async fn run() -> Result<(), GateError> {
         datagrams,
         mut supervisor,
         writer,
+        limits,
     } = build::build(*setup, descriptors, Arc::clone(&channel))?;
     stages.log.available()?;
     for listener in listeners {
@@ -141,6 +144,8 @@ async fn run() -> Result<(), GateError> {
     }
     let pulse = kernel::pulse(Arc::clone(&stages), Arc::clone(&channel), config);
     let pulse = tokio::spawn(pulse);
+    let over = CancellationToken::new();
+    let limits = tokio::spawn(limits::keep(Arc::clone(&stages), limits, over.clone()));
     let turns = tokio::spawn(breakers::record(Arc::clone(&stages)));
     let events = tokio::spawn(kernel::events(Arc::clone(&stages))?);
     channel.send(&ToSupervisor::Ready, &[]).await?;
@@ -149,6 +154,10 @@ async fn run() -> Result<(), GateError> {
     events.abort();
     turns.abort();
     pulse.abort();
+    over.cancel();
+    if let Err(error) = limits.await {
+        tracing::error!(%error, "what limits count may not be written");
+    }
     stages.log.flush().await?;
     if let Finished::Incomplete(records) = writer.finish(deadline).await {
         tracing::error!(records, "records were open when the log ended");
