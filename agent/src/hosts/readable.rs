@@ -71,8 +71,9 @@ fn is_readable(file: &Metadata, uid: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, Permissions};
-    use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+    use std::fs::{self, OpenOptions};
+    use std::io::Write as _;
+    use std::os::unix::fs::{OpenOptionsExt as _, chown, symlink};
 
     use super::*;
 
@@ -91,13 +92,19 @@ mod tests {
             (USER + 1, 0o640, true),
             (USER + 1, 0o600, false),
         ] {
-            fs::write(&path, "{\"a\": \"\u{e9}\"}").unwrap();
+            let mut new = OpenOptions::new();
+            let mut file = new
+                .write(true)
+                .create_new(true)
+                .mode(mode)
+                .open(&path)
+                .unwrap();
+            file.write_all("{\"a\": \"\u{e9}\"}".as_bytes()).unwrap();
             chown(&path, Some(owner), None).unwrap();
-            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
             let text = find(&path).map(|found| found.read().unwrap());
             assert_eq!(text.is_some(), seen, "{owner} {mode:o}");
+            fs::remove_file(&path).unwrap();
         }
-        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         fs::write(&path, b"{\"a\": \"\xff\"}").unwrap();
         let link = directory.path().join("link");
         symlink(&path, &link).unwrap();
@@ -116,6 +123,6 @@ mod tests {
         let huge = tempfile::NamedTempFile::new().unwrap();
         huge.as_file().set_len(MAX_FILE + 1).unwrap();
         let found = Readable::find(huge.path(), 0).unwrap().unwrap();
-        assert!(found.read().is_err());
+        found.read().unwrap_err();
     }
 }

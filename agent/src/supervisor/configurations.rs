@@ -256,7 +256,11 @@ impl Scope {
         }
         let account = numbered(self.uid).map_err(|e| chain(&e))?;
         let has_home = account.home != Path::new("/");
-        Ok(has_home.then(|| in_home(&account.home)).unwrap_or_default())
+        Ok(if has_home {
+            in_home(&account.home)
+        } else {
+            Vec::new()
+        })
     }
 }
 
