@@ -86,10 +86,11 @@ impl Sender {
     /// # Errors
     /// [`HttpFault`], when the connection has ended.
     pub async fn ready(&mut self) -> Result<(), HttpFault> {
-        Ok(match self {
+        match self {
             Self::Http1(sender) => sender.ready().await?,
             Self::Http2(client) => client.ready().await?,
-        })
+        }
+        Ok(())
     }
 
     /// Sends `request`; the returned future waits for the head of the response, and `interim` sees what comes before

@@ -15,6 +15,7 @@ mod tests;
 
 use std::time::Duration;
 
+use h2::Reason;
 use thiserror::Error;
 
 pub use self::client::Client;
@@ -58,15 +59,15 @@ impl Fault {
         }
     }
 
-    /// With what reason a stream that leads on from a failed one is reset.
-    pub fn reason(&self) -> h2::Reason {
+    /// With what reason a stream that leads on from a failed one is reset: the peer's own, if it reset its stream for
+    /// one. What is wrong with a peer is nothing that the other side did.
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::Protocol(error) => match error.reason() {
-                // A body without its end has not ended as it should.
-                None | Some(h2::Reason::NO_ERROR) => h2::Reason::INTERNAL_ERROR,
-                Some(reason) => reason,
-            },
-            Self::Gone(_) | Self::Late(_) | Self::Interims => h2::Reason::INTERNAL_ERROR,
+            Self::Protocol(error) if error.is_remote() && error.is_reset() => error
+                .reason()
+                .filter(|reason| *reason != Reason::NO_ERROR)
+                .unwrap_or(Reason::INTERNAL_ERROR),
+            _ => Reason::INTERNAL_ERROR,
         }
     }
 }

@@ -159,9 +159,12 @@ where
 {
     let answered = {
         let mut answer = pin!(answer);
-        std::future::poll_fn(|cx| match answer.as_mut().poll(cx) {
-            Poll::Ready(answer) => Poll::Ready(Some(answer)),
-            Poll::Pending => reply.0.poll_gone(cx).map(|()| None),
+        std::future::poll_fn(|cx| {
+            // Asked first: what a reset breaks on the way is then no fault of anybody's.
+            if reply.0.poll_gone(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            answer.as_mut().poll(cx).map(Some)
         })
         .await
     };
