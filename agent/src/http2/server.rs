@@ -159,12 +159,21 @@ where
 {
     let answered = {
         let mut answer = pin!(answer);
+        // What came is begun, even if it was reset meanwhile: it has its record.
+        let mut begun = false;
         std::future::poll_fn(|cx| {
             // Asked first: what a reset breaks on the way is then no fault of anybody's.
-            if reply.0.poll_gone(cx).is_ready() {
+            if begun && reply.0.poll_gone(cx).is_ready() {
                 return Poll::Ready(None);
             }
-            answer.as_mut().poll(cx).map(Some)
+            match answer.as_mut().poll(cx) {
+                Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                Poll::Pending if begun => Poll::Pending,
+                Poll::Pending => {
+                    begun = true;
+                    reply.0.poll_gone(cx).map(|()| None)
+                }
+            }
         })
         .await
     };
