@@ -23,6 +23,7 @@ pub mod intake;
 pub mod launch;
 pub mod refuse;
 pub mod resolve;
+pub mod secrets;
 pub mod supervisor;
 pub mod telemetry;
 pub mod tls;

@@ -184,6 +184,7 @@ fn http_request(bencher: Bencher<'_, '_>, rules: usize) {
         path: "/a/b/c",
         tls: true,
         upgrade: false,
+        calls: &[],
     };
     measure(bencher, rules, caller, action);
 }

@@ -20,6 +20,7 @@ pub fn schema() -> Value {
             ("hosts", named("host")),
             ("identities", named("identity")),
             ("roles", named("role")),
+            ("credentials", named("credential")),
             ("rules", list(item_ref("rule"))),
             ("limits", list(item_ref("limit"))),
             ("mode", words(&tables::MODES)),
@@ -42,6 +43,7 @@ pub fn schema() -> Value {
                 "match": matcher(),
                 "egress": egress(),
                 "role": role(),
+                "credential": credential(),
                 "rule": rule(),
                 "argument": argument(),
                 "limit": limit(),
@@ -117,7 +119,11 @@ fn tool() -> Value {
         ],
         &["argument", "value"],
     );
-    let keys = [("class", class.clone()), ("dry_run", dry_run)];
+    let keys = [
+        ("class", class.clone()),
+        ("dry_run", dry_run),
+        ("credential", name()),
+    ];
     json!({ "anyOf": [class, object(&tables::TOOL, &keys, &["class"])] })
 }
 
@@ -191,6 +197,7 @@ fn egress() -> Value {
             ("kind", json!({ "enum": ["model"] })),
             ("upgrade", boolean),
             ("addresses", json!({ "enum": ["synthetic"] })),
+            ("credential", name()),
         ],
         &[],
     );
@@ -236,6 +243,33 @@ fn role() -> Value {
         &[("members", some(name())), ("grants", list(grant))],
         &["members"],
     )
+}
+
+fn credential() -> Value {
+    let absolute = json!({ "type": "string", "pattern": "^/" });
+    let mut credential = object(
+        &tables::CREDENTIAL,
+        &[
+            ("file", absolute),
+            ("systemd", name()),
+            ("command", some(json!({ "type": "string" }))),
+            ("header", text()),
+            ("prefix", text()),
+            ("query", text()),
+            ("basic", text()),
+            ("hosts", some(text())),
+            ("refresh", duration()),
+        ],
+        &[],
+    );
+    if let Value::Object(map) = &mut credential {
+        let one = |key: &str| json!({ "required": [key] });
+        map.insert(
+            "oneOf".into(),
+            json!([one("file"), one("systemd"), one("command")]),
+        );
+    }
+    credential
 }
 
 fn argument() -> Value {
@@ -390,6 +424,7 @@ mod tests {
             ("/$defs/match", tables::MATCH),
             ("/$defs/egress", tables::EGRESS),
             ("/$defs/role", tables::ROLE),
+            ("/$defs/credential", tables::CREDENTIAL),
             ("/$defs/role/properties/grants/items", tables::GRANT),
             ("/$defs/rule", tables::RULE),
             ("/$defs/argument", tables::ARGUMENT),

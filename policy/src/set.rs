@@ -9,7 +9,9 @@ use crate::decide::Token;
 use crate::fault::{Fault, Place, Source};
 use crate::index::{Id, Index, position};
 use crate::load::{Draft, load, settle};
-use crate::model::{Effect, Host, Identity, Limit, Mode, Role, Rule, Server, Written};
+use crate::model::{
+    Credential, Effect, EnvValue, Host, Identity, Limit, Mode, Role, Rule, Server, Written,
+};
 use crate::time::Timestamp;
 
 /// A policy set: all files, checked as a whole. Made only by [`compile`].
@@ -168,6 +170,20 @@ impl PolicySet {
         self.identities.get(found.ok()?)
     }
 
+    /// The credential of this name.
+    #[must_use]
+    pub fn credential(&self, name: &str) -> Option<&Arc<Credential>> {
+        self.index.credential(name)
+    }
+
+    /// The credentials, by name.
+    #[must_use]
+    pub fn credentials(&self) -> Vec<&Arc<Credential>> {
+        let mut all: Vec<_> = self.index.credentials().collect();
+        all.sort_by(|left, right| left.name.cmp(&right.name));
+        all
+    }
+
     /// The roles, in the order of the files.
     #[must_use]
     pub fn roles(&self) -> &[Role] {
@@ -224,7 +240,8 @@ impl PolicySet {
         self.strict_review
     }
 
-    /// What is no fault and should be looked at: rules that have expired, servers whose review is overdue.
+    /// What is no fault and should be looked at: rules that have expired, servers whose review is overdue,
+    /// placeholders that nothing replaces, credentials that nothing sends.
     #[must_use]
     pub fn warnings(&self, now: Timestamp) -> Vec<Fault> {
         let warning = |place: &Place, message: String| Fault {
@@ -247,9 +264,48 @@ impl PolicySet {
             let message = format!("the review of server `{}` was due by {date}", server.name);
             Some(warning(&server.place, message))
         });
-        let mut warnings: Vec<Fault> = expired.chain(overdue).collect();
+        let idle = self.placeholders_in_vain().chain(self.unsent_credentials());
+        let idle = idle.map(|(place, message)| warning(place, message));
+        let mut warnings: Vec<Fault> = expired.chain(overdue).chain(idle).collect();
         warnings.sort();
         warnings
+    }
+
+    /// Variables of servers whose placeholder stays what it is.
+    fn placeholders_in_vain(&self) -> impl Iterator<Item = (&Place, String)> {
+        self.servers.iter().flat_map(|server| {
+            let env = server.launch().map(|launch| launch.env.as_slice());
+            let in_vain = env.unwrap_or_default().iter().filter_map(|(_, value)| {
+                let EnvValue::Secret(name) = value else {
+                    return None;
+                };
+                let sends = |sent: &Arc<str>| **sent == **name;
+                (!server.credentials().any(sends)).then(|| {
+                    let message = format!(
+                        "`{{ secret: {name} }}` of server `{}` is a placeholder that nothing replaces: \
+                         no egress entry and no tool of the server has the credential `{name}`",
+                        server.name
+                    );
+                    (&server.place, message)
+                })
+            });
+            in_vain.collect::<Vec<_>>()
+        })
+    }
+
+    /// Credentials that no egress entry and no tool names.
+    fn unsent_credentials(&self) -> impl Iterator<Item = (&Place, String)> {
+        let sent: Vec<&Arc<str>> = self
+            .servers
+            .iter()
+            .flat_map(Server::credentials)
+            .chain(self.hosts.iter().flat_map(Host::credentials))
+            .collect();
+        let unsent = move |credential: &&Arc<Credential>| !sent.contains(&&credential.name);
+        self.index.credentials().filter(unsent).map(|credential| {
+            let message = format!("nothing sends the credential `{}`", credential.name);
+            (&credential.place, message)
+        })
     }
 
     pub(crate) const fn index(&self) -> &Index {

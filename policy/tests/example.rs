@@ -20,7 +20,7 @@ servers:
       fetch: [packages.example.com]
       env: { GITHUB_TOKEN: { secret: github-read } }
     egress:
-      - { host: api.github.com, methods: [GET, POST], paths: ["/repos/acme/**", "/search/**"] }
+      - { host: api.github.com, methods: [GET, POST], paths: ["/repos/acme/**", "/search/**"], credential: github-read }
       - { host: "*.githubusercontent.com", methods: [GET] }
       - { host: wiki.corp.example, private: true }
       - { cidr: 10.20.0.0/16, ports: [5432], protocol: tcp }
@@ -36,6 +36,9 @@ servers:
   inventory:
     listen: 127.0.0.1:3001
     match: { unit: inventory-mcp.service }
+
+credentials:
+  github-read: { file: /etc/exeat/secrets/github-read }
 
 hosts:
   claude-code: { match: { exe: /usr/local/bin/claude, user: "dev*" }, servers: [github, linear], egress: [{ host: api.anthropic.com, kind: model }] }
@@ -117,7 +120,7 @@ servers:
   github:
     launch: { command: npx }
     egress:
-      - { host: api.github.com, credential: github-read }
+      - { host: api.github.com }
     tools:
       create_issue: { class: write, labels: [x] }
     labels: { returns: [untrusted], reads: [private] }
@@ -157,5 +160,5 @@ fn documented_examples_compile() {
             }
         }
     }
-    assert_eq!(found, 8);
+    assert_eq!(found, 9);
 }

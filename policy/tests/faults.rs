@@ -268,3 +268,59 @@ identities:
 "#
     ));
 }
+
+#[test]
+fn credentials() {
+    insta::assert_snapshot!(faults(
+        r#"version: 1
+credentials:
+  none: {}
+  both: { file: /a, systemd: b }
+  relative: { file: a/b }
+  names: { systemd: ../x }
+  commands: { command: [key] }
+  no-command: { command: [] }
+  ways: { file: /a, header: X-Key, query: key }
+  prefixes: { file: /a, query: key, prefix: x }
+  lonely-prefix: { file: /a, prefix: x }
+  hosts: { file: /a, header: Host }
+  headers: { file: /a, header: "a b" }
+  parameters: { file: /a, query: "a&b" }
+  users: { file: /a, basic: "a:b" }
+  times: { file: /a, refresh: soon, hosts: [] }
+  fine: { file: /a }
+  homed: { file: /a, hosts: [a.example] }
+servers:
+  egress:
+    launch: { command: a }
+    egress:
+      - { host: a.example, credential: fien }
+      - { host: b.example, tls: off, credential: fine }
+      - { host: c.example, tls: passthrough, credential: fine }
+      - { host: d.example, protocol: tcp, ports: [1], credential: fine }
+      - { host: e.example, methods: [TRACE], credential: fine }
+      - { cidr: 10.0.0.0/8, ports: [1], credential: fine }
+"#
+    ));
+    insta::assert_snapshot!(
+        "credentials_that_go_elsewhere",
+        faults(
+            r#"version: 1
+credentials:
+  fine: { file: /a }
+  homed: { file: /a, hosts: [a.example, "*.b.example"] }
+servers:
+  tools:
+    launch: { command: a }
+    egress: [{ host: a.example, tls: off }, { host: c.example, credential: homed }]
+    tools: { x: { class: read, credential: fine }, y: { class: read, credential: homed } }
+  wild:
+    launch: { command: b }
+    egress: [{ host: "*.example.com", credential: homed }, { host: "*.c.b.example", credential: homed }]
+    tools: { y: { class: read, credential: homed } }
+  remote: { url: "https://mcp.d.example/x" }
+hosts: { agent: { servers: [remote], egress: [{ host: "*.d.example", credential: fine }] } }
+"#
+        )
+    );
+}

@@ -136,7 +136,7 @@ proptest! {
         let set = policy("servers: { s: { launch: { command: x }, egress: [{ host: a.example, methods: [GET], paths: ['/ok/**'] }] } }");
         let name = name("a.example");
         let caller = Caller { workload: Some(Workload::Server("s")), ..Caller::default() };
-        let action = Action::Http { target: Target::Name(&name), port, method: &method, path: &path, tls, upgrade };
+        let action = Action::Http { target: Target::Name(&name), port, method: &method, path: &path, tls, upgrade, calls: &[] };
         let verdict = evaluate(&set, &Request { caller, action, now: NOW, counts: &[] });
         let may = port == 443 && method == "GET" && tls && !upgrade && path.starts_with("/ok");
         prop_assert!(may || verdict.effect == Effect::Deny);

@@ -180,7 +180,7 @@ proptest! {
         let known = entries.iter().any(|entry| entry.names(host));
         prop_assert_eq!(ask(Action::Resolve { name: &named }).effect == Effect::Allow, known);
         prop_assert_eq!(ports_for(&set, server("s"), &named).iter().any(|binding| binding.port == port), reached);
-        let action = Action::Http { target: Target::Name(&named), port, method, path, tls, upgrade };
+        let action = Action::Http { target: Target::Name(&named), port, method, path, tls, upgrade, calls: &[] };
         let expected = allows(&entries, host, action);
         let verdict = ask(action);
         prop_assert_eq!(verdict.effect == Effect::Allow, expected, "{:?}\n{}", action, text);

@@ -106,6 +106,7 @@ pub(crate) fn http<'a>(name: &'a Name, method: &'a str, path: &'a str) -> Action
         path,
         tls: true,
         upgrade: false,
+        calls: &[],
     }
 }
 

@@ -31,6 +31,7 @@ pub struct Daemon<'lab> {
     process: Process,
     lab: &'lab Lab,
     starts: u32,
+    level: &'static str,
     remains: Remains,
 }
 
@@ -75,8 +76,22 @@ impl Lab {
         self.daemon_with(policy, "").await
     }
 
+    /// The same with diagnostics of this level (`EXEAT_LOG`).
+    pub async fn daemon_at(&self, policy: &str, level: &'static str) -> Result<Daemon<'_>> {
+        self.prepared(policy, "", level).await
+    }
+
     /// The same with further settings, as text at the end of `exeat.yaml`.
     pub async fn daemon_with(&self, policy: &str, settings: &str) -> Result<Daemon<'_>> {
+        self.prepared(policy, settings, "").await
+    }
+
+    async fn prepared(
+        &self,
+        policy: &str,
+        settings: &str,
+        level: &'static str,
+    ) -> Result<Daemon<'_>> {
         let directory = self.directory();
         fs::create_dir_all(directory.join("policy.d")).context("make the policy's directory")?;
         write_policy(directory, policy)?;
@@ -85,9 +100,10 @@ impl Lab {
         let pins = mount_bpffs()?.join(self.name());
         let cgroup = cgroup::mount()?.join(self.name());
         let mut daemon = Daemon {
-            process: launch(self, 1)?,
+            process: launch(self, 1, level)?,
             lab: self,
             starts: 1,
+            level,
             remains: Remains { pins, cgroup },
         };
         daemon.ready().await?;
@@ -186,6 +202,11 @@ impl Daemon<'_> {
         .await
     }
 
+    /// Has it read the policy and the sources of credentials anew (SIGHUP). It does not wait for that.
+    pub fn reload(&self) -> Result<()> {
+        self.process.signal(Signal::HUP)
+    }
+
     /// Kills the supervisor with SIGKILL and waits until it is gone. What is pinned stays.
     pub async fn kill(&mut self) -> Result<()> {
         self.process.signal(Signal::KILL)?;
@@ -205,7 +226,7 @@ impl Daemon<'_> {
     /// Starts it again after [`Daemon::kill`] or [`Daemon::stop`], and waits until it is ready.
     pub async fn restart(&mut self) -> Result<()> {
         self.starts += 1;
-        self.process = launch(self.lab, self.starts)?;
+        self.process = launch(self.lab, self.starts, self.level)?;
         self.ready().await
     }
 
@@ -231,11 +252,9 @@ impl Daemon<'_> {
     }
 }
 
-fn launch(lab: &Lab, start: u32) -> Result<Process> {
+fn launch(lab: &Lab, start: u32, level: &str) -> Result<Process> {
     let mut command = lab.exeat(&["daemon"])?;
-    command
-        .env("RUST_LOG", "exeat=debug,info")
-        .env("RUST_BACKTRACE", "1");
+    command.env("EXEAT_LOG", level).env("RUST_BACKTRACE", "1");
     Process::start(&format!("daemon-{start}"), lab.directory(), &mut command)
 }
 

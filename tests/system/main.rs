@@ -15,6 +15,8 @@ mod allowed;
 #[cfg(test)]
 mod cause;
 #[cfg(test)]
+mod credentials;
+#[cfg(test)]
 mod disconnected;
 #[cfg(test)]
 mod discover;

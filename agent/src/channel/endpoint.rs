@@ -10,8 +10,9 @@ use exeat_ebpf::refuse_descriptors;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
-use super::frame::{ChannelError, Frame, receive_frame, send_frame};
+use super::frame::{ChannelError, Frame, MAX_INLINE, receive_frame, send_frame};
 use super::message::{Message, ToGate, ToSupervisor};
 
 /// How long a message may wait for room in the other end's queue.
@@ -106,7 +107,10 @@ impl<Out: Message, In: Message> Channel<Out, In> {
         message: &Out,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(), ChannelError> {
-        let body = serde_json::to_vec(message).map_err(ChannelError::Encode)?;
+        // With room for all of a secret, so that growing leaves no copy of it behind.
+        let room = if message.is_secret() { MAX_INLINE } else { 0 };
+        let mut body = Zeroizing::new(Vec::with_capacity(room));
+        serde_json::to_writer(&mut *body, message).map_err(ChannelError::Encode)?;
         match timeout(limit, self.send_body(&body, descriptors)).await {
             Ok(sent) => sent,
             Err(_elapsed) => Err(ChannelError::Stuck),

@@ -6,6 +6,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{MemfdFlags, SealFlags};
+use zeroize::{Zeroize as _, Zeroizing};
+
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
@@ -57,8 +59,8 @@ pub enum ChannelError {
 /// A packet as received.
 #[derive(Debug)]
 pub struct Frame {
-    /// Without the tag.
-    pub body: Vec<u8>,
+    /// Without the tag; it may hold a secret.
+    pub body: Zeroizing<Vec<u8>>,
     /// Close on exec.
     pub descriptors: Vec<OwnedFd>,
 }
@@ -142,12 +144,13 @@ pub fn receive_frame(socket: BorrowedFd<'_>, trusted: bool) -> Result<Option<Fra
     bytes.truncate(got.bytes);
     match bytes.split_first() {
         None => Ok(None),
-        Some((&INLINE, body)) => Ok(Some(Frame {
-            body: body.to_vec(),
-            descriptors,
-        })),
+        Some((&INLINE, body)) => {
+            let body = Zeroizing::new(body.to_vec());
+            bytes.as_mut_slice().zeroize();
+            Ok(Some(Frame { body, descriptors }))
+        }
         Some((&BESIDE, [])) if trusted && !descriptors.is_empty() => {
-            let body = read_sealed(descriptors.remove(0))?;
+            let body = read_sealed(descriptors.remove(0))?.into();
             Ok(Some(Frame { body, descriptors }))
         }
         Some(_) => Err(ChannelError::Malformed("unknown tag")),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::approval::Approval;
 use super::artefact::Artefact;
@@ -15,6 +16,11 @@ use crate::telemetry::clock::Timestamp;
 pub trait Message: Serialize + for<'de> Deserialize<'de> {
     /// Whether a message may bring descriptors, and a body too large for one packet.
     const TRUSTED: bool;
+
+    /// Whether it brings a secret, of which its way here leaves no copy.
+    fn is_secret(&self) -> bool {
+        false
+    }
 }
 
 /// From the supervisor to the gate.
@@ -92,6 +98,13 @@ pub enum ToGate {
     Reconnect {
         /// Which server, by whom and why it is connected again.
         reconnection: Box<Disconnection>,
+    },
+    /// What came of reading the source of a credential, as the policy told last defines it.
+    Credential {
+        /// Its name.
+        name: String,
+        /// The secret, or why there is none.
+        secret: Result<Secret, String>,
     },
     /// Answers `Approvals`.
     ApprovalsKept {
@@ -179,6 +192,10 @@ pub enum ToSupervisor {
 
 impl Message for ToGate {
     const TRUSTED: bool = true;
+
+    fn is_secret(&self) -> bool {
+        matches!(self, Self::Credential { .. })
+    }
 }
 
 impl Message for ToSupervisor {
@@ -515,19 +532,31 @@ fn decode_hex(text: &str) -> Option<Vec<u8>> {
         .collect()
 }
 
-/// Text that must not be shown.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Secret(String);
+/// Text that must not be shown, and is overwritten when it is dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     /// Takes `text` into custody.
     pub fn new(text: String) -> Self {
-        Self(text)
+        Self(Zeroizing::new(text))
     }
 
     /// The text, for the one place that needs it.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
     }
 }
 

@@ -136,6 +136,9 @@ pub struct Status {
     /// The issuers whose keys are fetched.
     #[serde(default)]
     pub issuers: Vec<IssuerState>,
+    /// The credentials that the policy defines.
+    #[serde(default)]
+    pub credentials: Vec<CredentialState>,
     /// The managed workloads, those of the client only where it is an ordinary user.
     pub workloads: Vec<Workload>,
     /// The servers that are disconnected.
@@ -197,6 +200,18 @@ pub struct AuditState {
     /// Records that wait for the disk.
     pub queued: u64,
     /// Why not, where it is not healthy.
+    pub problem: Option<String>,
+}
+
+/// A credential that the policy defines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialState {
+    /// Its name.
+    pub name: String,
+    /// When its source was read last; absent: it is being read for the first time.
+    pub read: Option<Timestamp>,
+    /// Why its source told no secret, where it told none: then requests that need it are refused.
     pub problem: Option<String>,
 }
 

@@ -79,6 +79,8 @@ pub struct HttpRequest<'a> {
     pub tls: bool,
     /// Whether it asks for an upgrade.
     pub upgrade: bool,
+    /// The tools of the calls in flight that may have caused it.
+    pub calls: &'a [Arc<str>],
 }
 
 /// An MCP message, as far as policy judges it.
@@ -223,6 +225,7 @@ impl Decider {
                 kind: None,
                 origin: Origin::Egress(0),
                 server: None,
+                credential: None,
             }),
             class: None,
             identities: Vec::new(),
@@ -245,6 +248,7 @@ impl Decider {
             path,
             tls,
             upgrade,
+            calls,
         } = request;
         self.judge(
             caller,
@@ -256,6 +260,7 @@ impl Decider {
                 path,
                 tls,
                 upgrade,
+                calls,
             },
         )
     }
@@ -284,6 +289,8 @@ impl Decider {
                     path,
                     tls: *tls,
                     upgrade: true,
+                    // What was sent with the request is sent.
+                    calls: &[],
                 };
                 self.exchange(caller, request)
                     .is_ok_and(|permit| permit.egress().is_some_and(|terms| terms.upgrade))

@@ -46,6 +46,8 @@ pub(super) trait Story: Sized {
     fn tell_request(&mut self, request: &Request<Received>);
     /// The peer that was agreed on.
     fn tell_connection_peer(&mut self, peer: &Peer, tls: bool);
+    /// Which credential is put into the request.
+    fn tell_credential(&mut self, name: &str);
     /// The status that the caller gets.
     fn tell_status(&mut self, status: StatusCode);
     /// How much of the request's body was sent on.
@@ -149,6 +151,13 @@ impl Story for OpenRecord {
             let name = Some(Text::new(&peer.to_string()));
             http.sni = name.clone().filter(|_| tls);
             http.name = name;
+        }
+    }
+
+    fn tell_credential(&mut self, name: &str) {
+        let mut record = self.record_mut();
+        if let Some(http) = &mut record.http {
+            http.credential = Some(Text::new(name));
         }
     }
 

@@ -18,13 +18,14 @@ use super::artefacts::{Asked, Fetch};
 use super::connection::{Connection, SendFault};
 use super::describe::{Cut, Story as _, Why, partly, read, unread};
 use super::interim::{Turn, Way};
-use super::{NotAgreed, Stages, mcp};
+use super::{NotAgreed, Stages, credential, mcp};
 use crate::audit::record::Stage;
 use crate::audit::{OpenRecord, Outcome};
 use crate::decide::{Exchange, HttpRequest, Permit};
 use crate::decode::mcp::{MCP_METHOD, MCP_NAME, MCP_SESSION_ID};
 use crate::decode::scan::{self, Scanner, Verdict};
 use crate::forward::body::{Drained, HttpFault, Received, Watch, Watched};
+use crate::forward::credential::Injection;
 use crate::forward::headers::strip_hop_by_hop;
 use crate::forward::tunnel::{self, Ended, Traffic};
 use crate::forward::upstream::{Body, Version};
@@ -185,6 +186,11 @@ fn admit(
         .as_ref()
         .map_or(path, |endpoint| endpoint.judged_as.as_str());
     let meant = agree::overrides(request).map_err(NotAdmitted::Form)?;
+    let causing = actor.causing(&connection.stages.calls);
+    if causing.cause.is_some() {
+        // The record's and the decision's are of one moment.
+        record.record_mut().cause = causing.cause;
+    }
     let asked = HttpRequest {
         target: peer.target(),
         port,
@@ -192,6 +198,7 @@ fn admit(
         path: judged,
         tls: connection.tls,
         upgrade: request.headers().contains_key(UPGRADE),
+        calls: &causing.tools,
     };
     let decide = |asked| {
         let caller = actor.caller();
@@ -218,7 +225,7 @@ async fn forward(
     peer: &Peer,
     permit: Permit<Exchange>,
     mut record: OpenRecord,
-    mut request: Request<Received>,
+    request: Request<Received>,
     way: Way,
 ) -> Answer {
     record.stage(Stage::Decode);
@@ -226,6 +233,25 @@ async fn forward(
         unread_rest(connection, request);
         return refused(record, told, why);
     }
+    match credential::due(connection, &permit, &mut record).await {
+        Ok(credential) => relay(connection, peer, permit, record, request, way, credential).await,
+        Err(fault) => {
+            unread_rest(connection, request);
+            refused(record, Refusal::CredentialUnavailable, &fault)
+        }
+    }
+}
+
+/// The same once nothing speaks against it any more.
+async fn relay(
+    connection: &Arc<Connection>,
+    peer: &Peer,
+    permit: Permit<Exchange>,
+    mut record: OpenRecord,
+    mut request: Request<Received>,
+    way: Way,
+    credential: Option<Injection>,
+) -> Answer {
     record.stage(Stage::Forward);
     record.tell_inspected(
         read(),
@@ -244,6 +270,10 @@ async fn forward(
     // HTTP/1.0 knows of none.
     let interim = (request.version() != HttpVersion::HTTP_10).then_some(way);
     let request = outgoing(request, connection, upgrade, &sent);
+    let request = match credential::put(credential, request) {
+        Ok(request) => request,
+        Err(fault) => return refused(record, Refusal::CredentialUnavailable, &fault),
+    };
     let asked = tokio::time::Instant::now();
     let answered = answered(connection, peer, &mut record, request, interim).await;
     let waited = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);

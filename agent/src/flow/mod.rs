@@ -6,6 +6,7 @@
 
 mod artefacts;
 mod connection;
+mod credential;
 mod describe;
 mod dns;
 mod exchange;
@@ -33,6 +34,7 @@ use crate::audit::record::{Kind, Stage};
 use crate::audit::{AuditUnavailable, Log, OpenRecord, Outcome, Start};
 use crate::decide::approvals::Approvals;
 use crate::decide::{Connect, Decider, Permit, Refused};
+use crate::forward::credential::Credentials;
 use crate::forward::open::{Destination, OpenFault, Ways};
 use crate::forward::tunnel::{self, Ended, Traffic};
 use crate::forward::upstream::Version;
@@ -88,6 +90,8 @@ pub struct Stages {
     pub decider: Arc<Decider>,
     /// Calls that wait for a person.
     pub approvals: Arc<Approvals>,
+    /// The secrets that are put into requests.
+    pub credentials: Credentials,
     /// The issuers whose tokens are verified.
     pub tokens: Tokens,
     /// The log.

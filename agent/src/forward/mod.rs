@@ -2,6 +2,7 @@
 //! proof that the audit log knows of it.
 
 pub mod body;
+pub mod credential;
 pub mod dial;
 pub mod headers;
 pub mod open;

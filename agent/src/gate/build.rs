@@ -23,6 +23,7 @@ use crate::decide::Decider;
 use crate::decide::approvals::Approvals;
 use crate::decode::base64;
 use crate::flow::{Bounds, Names, Observed, Sessions, Stages};
+use crate::forward::credential::Credentials;
 use crate::forward::dial::SiteProxy;
 use crate::forward::open::Ways;
 use crate::identify::bindings::{Bindings, synthetic_prefix};
@@ -92,6 +93,7 @@ pub(super) fn build(
         sessions: Sessions::default(),
         decider,
         approvals,
+        credentials: Credentials::default(),
         tokens: tokens(&setup)?,
         log,
         resolver,

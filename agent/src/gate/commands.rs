@@ -14,8 +14,8 @@ use crate::audit::record::Kind;
 use crate::audit::{Filter, Segments};
 use crate::control::records::{self, Owner};
 use crate::control::reply::{
-    AuditState, Certificate, Disconnected, Finding, IssuerState, PolicyState, Reply, Server,
-    Status, Workload, WorkloadKind,
+    AuditState, Certificate, CredentialState, Disconnected, Finding, IssuerState, PolicyState,
+    Reply, Server, Status, Workload, WorkloadKind,
 };
 use crate::control::{
     ClientLimits, Code, Command, ControlError, Facts, Handover, Question, Responder, Scope, Slots,
@@ -193,6 +193,7 @@ fn status(answering: &Answering, facts: Facts, owner: Owner) -> Status {
         policy: policy_state(stages, facts.rejected),
         audit: Some(audit_state(stages, &answering.directory)),
         issuers: issuers(stages),
+        credentials: credentials(stages),
         workloads: workloads(stages, owner),
         disconnected: stages
             .decider
@@ -242,6 +243,17 @@ fn issuers(stages: &Stages) -> Vec<IssuerState> {
         }
     };
     stages.tokens.supplies().into_iter().map(shown).collect()
+}
+
+fn credentials(stages: &Stages) -> Vec<CredentialState> {
+    let state = stages.decider.in_force();
+    let standing = stages.credentials.standing(&state.set).into_iter();
+    let shown = standing.map(|standing| CredentialState {
+        name: standing.name.to_string(),
+        read: standing.read,
+        problem: standing.fault,
+    });
+    shown.collect()
 }
 
 fn workloads(stages: &Stages, owner: Owner) -> Vec<Workload> {

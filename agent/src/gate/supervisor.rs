@@ -19,7 +19,7 @@ use crate::audit::record::{Decision, Finding, Identity, Kind, Lifecycle, PolicyC
 use crate::audit::{Outcome, Start, Text};
 use crate::channel::{
     ARTEFACTS_AT_ONCE, Disconnection, GateEnd, Hex, Lifecycle as Told, Process, Received,
-    RunVerdict, Session, Setup, Source, ToGate, ToSupervisor, Workload,
+    RunVerdict, Secret, Session, Setup, Source, ToGate, ToSupervisor, Workload,
 };
 use crate::decide::approvals::KeepRequest;
 use crate::flow::{Offered, Stages, Word, serve_stdio};
@@ -140,9 +140,7 @@ impl Supervisor {
             ToGate::Process(process) => self.stages.intake.workloads.process(&process),
             ToGate::ProcessGone { pid } => self.stages.intake.workloads.process_gone(pid),
             // Messages are heeded in order, so all that came before has been.
-            ToGate::Settle { number } => {
-                self.settled(number, None).await?;
-            }
+            ToGate::Settle { number } => self.settled(number, None).await?,
             ToGate::Session(told) => {
                 let number = told.number;
                 let fault = self.session(*told, descriptors).await.err();
@@ -150,6 +148,7 @@ impl Supervisor {
             }
             ToGate::Certificate { request, chain } => self.certificate(request, chain),
             ToGate::ApprovalsKept { request, fault } => self.kept(request, fault),
+            ToGate::Credential { name, secret } => self.credential(&name, secret),
             ToGate::Client(handover) => {
                 if let Some(socket) = descriptors.into_iter().next() {
                     let answering = Arc::clone(&self.answering);
@@ -182,6 +181,14 @@ impl Supervisor {
             }
         }
         Ok(())
+    }
+
+    fn credential(&self, name: &str, secret: Result<Secret, String>) {
+        let state = self.stages.decider.in_force();
+        // One of a policy that was not taken here is nobody's.
+        if let Some(credential) = state.set.credential(name) {
+            self.stages.credentials.learn(credential, secret);
+        }
     }
 
     fn certificate(&mut self, request: u64, chain: Result<Vec<Hex>, String>) {
@@ -293,6 +300,7 @@ impl Supervisor {
         let mut faults = Vec::new();
         match compile(sources) {
             Ok(set) => {
+                self.stages.credentials.keep(&set);
                 self.stages.decider.replace(set, generation);
                 for known in self.stages.intake.workloads.all() {
                     if let Err(error) = self.openings.agree(&self.stages, &known) {

@@ -18,7 +18,19 @@ pub enum Callee {
     Workload(u32),
 }
 
-type Table = HashMap<Callee, Vec<RecordId>>;
+/// What may have caused an outbound request.
+#[derive(Debug, Default)]
+pub struct Causing {
+    /// For the record.
+    pub cause: Option<Cause>,
+    /// The tools of all calls in flight, one for each.
+    pub tools: Vec<Arc<str>>,
+}
+
+/// A call's record and its tool.
+type Call = (RecordId, Arc<str>);
+
+type Table = HashMap<Callee, Vec<Call>>;
 
 /// The calls in flight.
 #[derive(Debug, Default)]
@@ -35,10 +47,11 @@ pub struct InFlight {
 }
 
 impl Calls {
-    /// A call that `callee` is to carry out begins; `record` is the id of its record.
-    pub fn begin(&self, callee: Callee, record: RecordId) -> InFlight {
+    /// A call of `tool` that `callee` is to carry out begins; `record` is the id of its record.
+    pub fn begin(&self, callee: Callee, record: RecordId, tool: &str) -> InFlight {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        table.entry(callee.clone()).or_default().push(record);
+        let call = (record, Arc::from(tool));
+        table.entry(callee.clone()).or_default().push(call);
         InFlight {
             table: Arc::clone(&self.table),
             callee,
@@ -58,6 +71,20 @@ impl Calls {
 
     /// What a request of a process of `server`, in this workload, was caused by, as things stand now.
     pub fn cause(&self, server: &str, workload: u32) -> Option<Cause> {
+        self.of(server, workload, cause).flatten()
+    }
+
+    /// The same with the tools that are called, both of one moment.
+    pub fn causing(&self, server: &str, workload: u32) -> Causing {
+        let told = self.of(server, workload, |calls| Causing {
+            cause: cause(calls),
+            tools: calls.iter().map(|(_, tool)| Arc::clone(tool)).collect(),
+        });
+        told.unwrap_or_default()
+    }
+
+    /// What `tell` says of the calls in flight that this workload of `server` carries out.
+    fn of<T>(&self, server: &str, workload: u32, tell: impl FnOnce(&[Call]) -> T) -> Option<T> {
         let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if table.is_empty() {
             return None;
@@ -65,12 +92,17 @@ impl Calls {
         let calls = table
             .get(&Callee::Workload(workload))
             .or_else(|| table.get(&Callee::Server(Arc::from(server))));
-        match calls.map(Vec::as_slice) {
-            None | Some([]) => None,
-            Some([one]) => Some(Cause::Id(*one)),
-            Some(several) => Some(Cause::Candidates(
-                several.iter().rev().take(NAMED).copied().collect(),
-            )),
+        calls.map(|calls| tell(calls))
+    }
+}
+
+fn cause(calls: &[Call]) -> Option<Cause> {
+    match calls {
+        [] => None,
+        [(one, _)] => Some(Cause::Id(*one)),
+        several => {
+            let newest = several.iter().rev().take(NAMED);
+            Some(Cause::Candidates(newest.map(|(id, _)| *id).collect()))
         }
     }
 }
@@ -88,7 +120,7 @@ impl Drop for InFlight {
         let Some(calls) = table.get_mut(&self.callee) else {
             return;
         };
-        if let Some(index) = calls.iter().position(|call| *call == self.record) {
+        if let Some(index) = calls.iter().position(|(call, _)| *call == self.record) {
             calls.remove(index);
         }
         if calls.is_empty() {
@@ -115,14 +147,20 @@ mod tests {
         let calls = Calls::default();
         let github = || Callee::Server(Arc::from("github"));
         assert_eq!(calls.cause("github", 1), None);
-        let first = calls.begin(github(), one);
+        let first = calls.begin(github(), one, "get");
         assert_eq!(calls.cause("github", 1), Some(Cause::Id(one)));
         assert_eq!(calls.cause("linear", 1), None);
-        let second = calls.begin(github(), two);
+        let second = calls.begin(github(), two, "set");
         assert_eq!(
             calls.cause("github", 1),
             Some(Cause::Candidates(vec![two, one]))
         );
+        let tools = calls.causing("github", 1).tools;
+        assert_eq!(
+            tools.iter().map(|tool| &**tool).collect::<Vec<_>>(),
+            ["get", "set"]
+        );
+        assert!(calls.causing("linear", 1).tools.is_empty());
         drop(first);
         assert_eq!(calls.cause("github", 1), Some(Cause::Id(two)));
         drop(second);
@@ -134,7 +172,7 @@ mod tests {
         let id = "01890a5d-ac96-774b-bcce-b302099a8057";
         let id = id.parse::<RecordId>().expect("an id");
         let calls = Calls::default();
-        let _call = calls.begin(Callee::Workload(7), id);
+        let _call = calls.begin(Callee::Workload(7), id, "get");
         assert_eq!(calls.cause("github", 7), Some(Cause::Id(id)));
         assert_eq!(calls.cause("github", 8), None);
     }

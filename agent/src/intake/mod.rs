@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::audit::record::{Cause, Identity, Workload as RecordedWorkload, WorkloadKind};
 use crate::audit::{Shared, Text};
-use crate::identify::calls::Calls;
+use crate::identify::calls::{Calls, Causing};
 use crate::identify::live::{Live, Registered};
 use crate::identify::token::Verified;
 use crate::identify::users::Users;
@@ -238,6 +238,14 @@ impl Actor {
             Acts::User => return None,
         };
         calls.cause(server, self.number())
+    }
+
+    /// The same with the tools that are called, where it is a server's process.
+    pub fn causing(&self, calls: &Calls) -> Causing {
+        match (self.acts, self.known.server()) {
+            (Acts::Workload, Some(server)) => calls.causing(server, self.number()),
+            _ => Causing::default(),
+        }
     }
 
     /// The workload's number.

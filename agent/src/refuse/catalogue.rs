@@ -15,6 +15,8 @@ pub enum Refusal<'a> {
     AuditUnavailable,
     /// The body stands in another charset, coding or media type than is due.
     BodyType,
+    /// The secret that belongs into the request cannot be had.
+    CredentialUnavailable,
     /// Policy does not allow it, or nothing allows it.
     Denied,
     /// An administrator has disconnected the server.
@@ -151,6 +153,7 @@ impl Refusal<'_> {
             Refusal::ApprovalsFull => row("approvals_full", S::TOO_MANY_REQUESTS, S::OK, LIMIT, "needs an approval, and too many calls wait for one"),
             Refusal::AuditUnavailable => row("audit_unavailable", S::SERVICE_UNAVAILABLE, S::OK, UNAVAILABLE, "nothing can be recorded at present, so nothing is let through"),
             Refusal::BodyType => row("unsupported_body", S::UNSUPPORTED_MEDIA_TYPE, S::UNSUPPORTED_MEDIA_TYPE, BODY_TYPE, "the body must be application/json in UTF-8 without content coding"),
+            Refusal::CredentialUnavailable => row("credential_unavailable", S::SERVICE_UNAVAILABLE, S::OK, UNAVAILABLE, "the credential that belongs into this request cannot be had at present"),
             Refusal::Denied => row("denied", S::FORBIDDEN, S::OK, DENIED, "not permitted"),
             Refusal::Disconnected => row("server_disconnected", S::FORBIDDEN, S::OK, DENIED, "this server was disconnected by an administrator: do not retry"),
             Refusal::DryRun => row("dry_run_unavailable", S::FORBIDDEN, S::OK, DENIED, "is to be run dry, which is done for tool calls that are sent alone, with arguments that leave a place for it"),

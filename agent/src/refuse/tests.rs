@@ -19,6 +19,7 @@ fn all() -> Vec<Refusal<'static>> {
         Refusal::ApprovalsFull,
         Refusal::AuditUnavailable,
         Refusal::BodyType,
+        Refusal::CredentialUnavailable,
         Refusal::Denied,
         Refusal::Disconnected,
         Refusal::DryRun,
@@ -66,6 +67,7 @@ fn known(refusal: &Refusal<'_>) {
         | Refusal::ApprovalsFull
         | Refusal::AuditUnavailable
         | Refusal::BodyType
+        | Refusal::CredentialUnavailable
         | Refusal::Denied
         | Refusal::Disconnected
         | Refusal::DryRun

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::approvals::Approvals;
 use super::cgroups::Tree;
 use super::configurations::Configurations;
+use super::credentials::{self, Sources as CredentialSources};
 use super::error::DaemonError;
 use super::fetched::Arriving;
 use super::gate_life::{Backoff, GateLife, GatePlan};
@@ -96,6 +97,7 @@ pub(super) struct Supervisor {
     pub(super) missing_links: Vec<String>,
     pub(super) disconnections: Disconnections,
     pub(super) approvals: Approvals,
+    pub(super) credentials: CredentialSources,
     pub(super) arriving: Arriving,
     pub(super) guarding: Guarding,
     pub(super) judging: Judging,
@@ -123,6 +125,8 @@ pub(super) enum Happening {
     Judged(Vec<Judged>, Option<u32>),
     /// The running processes were looked at.
     Scanned(Vec<Found>),
+    /// The source of a credential was read.
+    Credential(Box<credentials::Asked>),
     /// An executable was hashed.
     Hashed {
         pid: u32,
@@ -179,6 +183,7 @@ impl Supervisor {
         );
         let mut supervisor = Self {
             approvals: Approvals::load(&parts.config.state_dir),
+            credentials: CredentialSources::default(),
             judging: Judging::new(configurations, parts.kernel.lost()?),
             disconnections: Disconnections::load(&parts.config.state_dir)?,
             arriving: Arriving::new(&parts.config.state_dir),
@@ -414,6 +419,7 @@ impl Supervisor {
                     drop(self.place(found).await);
                 }
             }
+            Happening::Credential(asked) => self.credential_read(*asked).await,
             Happening::Hashed {
                 pid,
                 started,
@@ -437,6 +443,7 @@ impl Supervisor {
         }
         self.refuse_overdue(now);
         self.sever_overdue().await;
+        self.refresh_credentials(now);
         self.find_cgroups().await;
         self.sweep().await;
         self.look_for_lost();
@@ -478,6 +485,7 @@ impl Supervisor {
         let gate = GateLife::start(&self.parts.plan, setup, descriptors, Instant::now()).await?;
         tracing::info!(pid = gate.pid, "the gate was started");
         self.gate = Some(gate);
+        self.read_credentials();
         Ok(())
     }
 

@@ -12,6 +12,7 @@ pub mod cgroups;
 mod clients;
 mod configurations;
 mod core;
+mod credentials;
 mod error;
 mod fetched;
 mod gate_life;

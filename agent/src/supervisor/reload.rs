@@ -8,8 +8,8 @@ use crate::control::{Code, Reply, Responder};
 use crate::telemetry::clock;
 
 impl Supervisor {
-    /// Reads the policy anew. A good one goes to the gate; a bad one leaves the last good one in
-    /// force. `client` is told how it went.
+    /// Reads the policy anew. A good one goes to the gate, and the sources of its credentials are read; a bad one
+    /// leaves the last good one in force. `client` is told how it went.
     pub(super) async fn reload(&mut self, client: Option<Responder>) {
         let policy = match policy_files::load(&self.parts.config.policy) {
             Ok(policy) => policy,
@@ -29,6 +29,7 @@ impl Supervisor {
         if policy.set.fingerprint() == self.parts.policy.set.fingerprint()
             && policy.sources == self.parts.policy.sources
         {
+            self.read_credentials();
             if let Some(client) = client {
                 self.answer_reloaded(client).await;
             }
@@ -43,6 +44,7 @@ impl Supervisor {
             sources: self.sources_text(),
         })
         .await;
+        self.read_credentials();
         match client {
             Some(client) if self.gate.is_some() => self.reloads.push((generation, client)),
             // The gate that is started next gets it.

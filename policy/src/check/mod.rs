@@ -1,5 +1,6 @@
 //! What only shows over all files: names given twice or nowhere, rules that can never match.
 
+mod credentials;
 mod names;
 mod reach;
 mod shadow;
@@ -12,6 +13,7 @@ use crate::model::{Rule, Written};
 pub(crate) fn check(draft: &Draft) -> Vec<Fault> {
     let mut faults = Vec::new();
     names::check(draft, &mut faults);
+    credentials::check(draft, &mut faults);
     reach::check(draft, &mut faults);
     shadow::check(draft, &mut faults);
     faults

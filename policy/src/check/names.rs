@@ -52,7 +52,7 @@ pub(super) fn check(draft: &Draft, faults: &mut Vec<Fault>) {
 const fn space(kind: Kind) -> Kind {
     match kind {
         Kind::Host | Kind::Identity | Kind::Role | Kind::Who | Kind::Member => Kind::Who,
-        Kind::Server | Kind::Rule | Kind::Setting => kind,
+        Kind::Server | Kind::Credential | Kind::Rule | Kind::Setting => kind,
     }
 }
 
@@ -98,6 +98,7 @@ const fn word(kind: Kind) -> &'static str {
     match kind {
         Kind::Server => "server",
         Kind::Host => "host",
+        Kind::Credential => "credential",
         Kind::Identity => "identity",
         Kind::Role => "role",
         Kind::Rule => "rule",

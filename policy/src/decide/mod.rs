@@ -80,6 +80,7 @@ fn decide(set: &PolicySet, request: &Request<'_>, watch: &mut impl Watch) -> Ver
             path,
             tls,
             upgrade,
+            calls,
         } => {
             let http = network::Http {
                 target,
@@ -88,6 +89,7 @@ fn decide(set: &PolicySet, request: &Request<'_>, watch: &mut impl Watch) -> Ver
                 path,
                 tls,
                 upgrade,
+                calls,
             };
             network::http(set, request, &callers, &http, watch)
         }

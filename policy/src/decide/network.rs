@@ -13,7 +13,7 @@ use super::{
 };
 use crate::fault::Place;
 use crate::index::{EgressTable, Entry, position};
-use crate::model::{Cidr, Effect, Mode, Protocol, Tls, Wire};
+use crate::model::{Cidr, Credential, Effect, Mode, Protocol, Tls, Wire};
 use crate::name::Name;
 use crate::path::normalise_path;
 use crate::set::PolicySet;
@@ -27,6 +27,7 @@ pub(super) struct Http<'a> {
     pub(super) path: &'a str,
     pub(super) tls: bool,
     pub(super) upgrade: bool,
+    pub(super) calls: &'a [Arc<str>],
 }
 
 /// The table of a workload, where its entries are written, and whether its HTTP denials are observed.
@@ -138,6 +139,7 @@ fn egress(entry: &Entry, server: Option<Arc<str>>) -> Egress {
         kind: entry.kind,
         origin: entry.origin,
         server,
+        credential: None,
     }
 }
 
@@ -313,11 +315,8 @@ pub(super) fn http(
         return deny(Reason::NotReachable);
     }
     let treated = treated(first, granted, server);
-    if granted.is_some() {
-        return Verdict {
-            egress: Some(treated),
-            ..plain(Effect::Allow, Reason::EgressAllowed)
-        };
+    if let Some(entry) = granted {
+        return allowed(set, caller, http, entry, treated);
     }
     let verdict = deny(nearest.1);
     if outbound.observes {
@@ -327,6 +326,67 @@ pub(super) fn http(
         }
     } else {
         verdict
+    }
+}
+
+/// Allows a request that `entry` grants, with its credential.
+fn allowed(
+    set: &PolicySet,
+    caller: &Caller<'_>,
+    http: &Http<'_>,
+    entry: &Entry,
+    mut treated: Egress,
+) -> Verdict {
+    // None is put into messages to a registered server.
+    if treated.server.is_none() {
+        match credential(set, caller, http, entry) {
+            Ok(credential) => treated.credential = credential.map(Arc::clone),
+            Err(unclear) => return deny(unclear),
+        }
+    }
+    Verdict {
+        egress: Some(treated),
+        ..plain(Effect::Allow, Reason::EgressAllowed)
+    }
+}
+
+/// What is put into a request that `entry` grants: the credential of the call that caused it, where its tool has one
+/// for this host, else the entry's.
+fn credential<'a>(
+    set: &'a PolicySet,
+    caller: &Caller<'_>,
+    http: &Http<'_>,
+    entry: &Entry,
+) -> Result<Option<&'a Arc<Credential>>, Reason> {
+    let Target::Name(name) = http.target else {
+        return Ok(None);
+    };
+    // Never in clear text, nor where it is read back to who asked.
+    if !http.tls || matches!(http.method, "TRACE" | "CONNECT") || entry.is_fetch() {
+        return Ok(None);
+    }
+    let index = set.index();
+    let named = |named: &Arc<str>| index.credential(named).filter(|own| own.is_for(name));
+    let own = entry.credential.as_ref().and_then(named);
+    let tools = match caller.workload {
+        Some(Workload::Server(server)) => index.server(server),
+        _ => None,
+    };
+    let Some(tools) = tools.and_then(|id| index.tools.get(position(id))) else {
+        return Ok(own);
+    };
+    let of_call = |tool: &Arc<str>| {
+        let tool = tools.named(tool).and_then(|tool| tool.credential.as_ref());
+        tool.and_then(named).or(own)
+    };
+    let mut all = http.calls.iter().map(of_call);
+    let Some(first) = all.next() else {
+        return Ok(own);
+    };
+    if all.all(|other| other == first) {
+        Ok(first)
+    } else {
+        Err(Reason::CredentialUnclear)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is asked of the policy.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::limits::Count;
 use crate::json::Json;
@@ -103,6 +104,8 @@ pub enum Action<'a> {
         tls: bool,
         /// Whether the request asks for an upgrade.
         upgrade: bool,
+        /// The tools of the calls in flight that may have caused it.
+        calls: &'a [Arc<str>],
     },
     /// One MCP request or notification.
     Mcp {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::arguments::Unevaluated;
-use crate::model::{ClassSet, DryRun, Effect, Kind, Mode, Tls, Wire};
+use crate::model::{ClassSet, Credential, DryRun, Effect, Kind, Mode, Tls, Wire};
 use crate::path::PathFault;
 
 /// The answer to a request.
@@ -63,6 +63,8 @@ pub struct Egress {
     pub origin: Origin,
     /// The registered server that answers here: MCP spoken on this connection is meant for it.
     pub server: Option<Arc<str>>,
+    /// What is put into the request, for an HTTP request over TLS.
+    pub credential: Option<Arc<Credential>>,
 }
 
 /// Where the permission for a connection comes from.
@@ -137,6 +139,8 @@ pub enum Reason {
     PathRefused(PathFault),
     /// No entry allows an upgrade.
     UpgradeNotAllowed,
+    /// Calls in flight have different credentials, and any of them may have caused the request.
+    CredentialUnclear,
     /// The limit with this index is used up.
     LimitReached(usize),
     /// The limit with this index sums an argument that is no number, negative, or finer than it can tell.
@@ -192,6 +196,9 @@ impl Reason {
             Self::PathNotAllowed => "the path is not allowed",
             Self::PathRefused(_) => "the path is refused",
             Self::UpgradeNotAllowed => "an upgrade is not allowed",
+            Self::CredentialUnclear => {
+                "calls in flight have different credentials, and any of them may have caused it"
+            }
             Self::LimitReached(_) => "a limit is reached",
             Self::AmountRefused(_) => "an argument that a limit sums cannot be summed",
             Self::CountMissing(_) => "a limit's count is missing",

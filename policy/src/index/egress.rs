@@ -28,6 +28,8 @@ pub(crate) struct Entry {
     pub(crate) paths: Box<[PathGlob]>,
     /// The registered server that is reached, and the path of its URL.
     pub(crate) server: Option<(Arc<str>, Option<Url>)>,
+    /// The credential of its requests.
+    pub(crate) credential: Option<Arc<str>>,
 }
 
 impl Entry {
@@ -145,7 +147,11 @@ impl EgressTable {
                     let local = matches!(&rule.host, HostPattern::Exact(name) if name.as_str() == "localhost");
                     if local && rule.private {
                         for address in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
-                            self.ranges.push((Cidr::single(address), entry.clone()));
+                            let entry = Entry {
+                                credential: None,
+                                ..entry.clone()
+                            };
+                            self.ranges.push((Cidr::single(address), entry));
                         }
                     }
                     self.add(&rule.host, entry);
@@ -226,6 +232,7 @@ fn bare(origin: Origin, port: u16, tls: Tls) -> Entry {
         methods: Box::default(),
         paths: Box::default(),
         server: None,
+        credential: None,
     }
 }
 
@@ -242,6 +249,7 @@ fn named(origin: Origin, rule: &HostRule) -> Entry {
         methods: rule.methods.clone().into(),
         paths: rule.paths.clone().into(),
         server: None,
+        credential: rule.credential.clone(),
     }
 }
 

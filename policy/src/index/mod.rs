@@ -16,7 +16,7 @@ pub(crate) use self::rules::RuleTable;
 pub(crate) use self::tools::ToolTable;
 use crate::decide::Token;
 use crate::load::Draft;
-use crate::model::Server;
+use crate::model::{Credential, Server};
 
 /// A hash map without a random key: the crate draws no randomness, and its keys are the policy's own.
 pub(crate) type Map<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
@@ -42,6 +42,7 @@ pub(crate) struct Index {
     pub(crate) host_egress: Vec<EgressTable>,
     /// The servers that listen on this machine, for users whose processes are no workload.
     pub(crate) listening: EgressTable,
+    credentials: Map<Arc<str>, Arc<Credential>>,
 }
 
 impl Index {
@@ -76,6 +77,11 @@ impl Index {
                 .iter()
                 .map(|host| EgressTable::of_host(host, by_id))
                 .collect(),
+            credentials: draft
+                .credentials
+                .iter()
+                .map(|credential| (Arc::clone(&credential.name), Arc::new(credential.clone())))
+                .collect(),
             servers,
             hosts,
         }
@@ -84,6 +90,16 @@ impl Index {
     /// The server of this name.
     pub(crate) fn server(&self, name: &str) -> Option<Id> {
         self.servers.get(name).copied()
+    }
+
+    /// The credential of this name.
+    pub(crate) fn credential(&self, name: &str) -> Option<&Arc<Credential>> {
+        self.credentials.get(name)
+    }
+
+    /// The credentials, in no order.
+    pub(crate) fn credentials(&self) -> impl Iterator<Item = &Arc<Credential>> {
+        self.credentials.values()
     }
 
     /// The host of this name; also its number among those that `who` may name.

@@ -91,6 +91,7 @@ mod tests {
             let tool = Tool {
                 class,
                 dry_run: None,
+                credential: None,
             };
             (Glob::parse(pattern).unwrap(), tool)
         };

@@ -44,15 +44,18 @@ impl Loader<'_> {
         if opaque {
             self.meaningless(
                 fields,
-                &["tls", "methods", "paths", "upgrade", "kind"],
+                &["tls", "methods", "paths", "upgrade", "kind", "credential"],
                 "`protocol: tcp`",
             );
         } else if tls == Some(Tls::Passthrough) {
             self.meaningless(
                 fields,
-                &["methods", "paths", "upgrade"],
+                &["methods", "paths", "upgrade", "credential"],
                 "`tls: passthrough`",
             );
+        } else if tls == Some(Tls::Off) {
+            // A secret in clear text is nobody's any more.
+            self.meaningless(fields, &["credential"], "`tls: off`");
         }
         let ports = self.host_ports(fields, opaque, tls)?;
         let kind = fields
@@ -72,6 +75,7 @@ impl Loader<'_> {
             http_method(text).map(Arc::from)
         });
         let paths = self.patterns(fields, "paths", "a path's pattern", PathGlob::parse);
+        let credential = self.sent_credential(fields, &methods);
         Some(HostRule {
             host: host?,
             ports,
@@ -83,7 +87,22 @@ impl Loader<'_> {
             kind,
             upgrade,
             synthetic: addresses.is_some() || opaque,
+            credential,
         })
+    }
+
+    fn sent_credential(&mut self, fields: Fields<'_>, methods: &[Arc<str>]) -> Option<Arc<str>> {
+        // An echo of the request, and a tunnel to somewhere else.
+        let tells = |method: &Arc<str>| matches!(&**method, "TRACE" | "CONNECT");
+        if let Some(node) = fields.get("credential")
+            && methods.iter().any(tells)
+        {
+            self.reader.fault(
+                node.span,
+                "`credential` has no meaning beside the methods TRACE and CONNECT",
+            );
+        }
+        self.credential_named(fields)
     }
 
     /// 443, or 80 for plain HTTP; opaque TCP has no usual port.
@@ -117,6 +136,7 @@ impl Loader<'_> {
                 "kind",
                 "upgrade",
                 "addresses",
+                "credential",
             ],
             "`cidr`",
         );
@@ -136,7 +156,7 @@ impl Loader<'_> {
     }
 
     /// A control that is written and does nothing is a fault.
-    fn meaningless(&mut self, fields: Fields<'_>, keys: &[&str], beside: &str) {
+    pub(super) fn meaningless(&mut self, fields: Fields<'_>, keys: &[&str], beside: &str) {
         for key in keys {
             if let Some(node) = fields.get(key) {
                 self.reader
@@ -167,7 +187,7 @@ impl Loader<'_> {
     }
 
     /// A list that narrows; empty it would allow nothing.
-    fn patterns<T, E: std::fmt::Display>(
+    pub(super) fn patterns<T, E: std::fmt::Display>(
         &mut self,
         fields: Fields<'_>,
         key: &str,

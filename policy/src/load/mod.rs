@@ -1,6 +1,7 @@
 //! From a file's tree to the model: shapes, words and numbers. References are checked later, over all files.
 
 mod argument;
+mod credential;
 mod egress;
 mod identity;
 mod role;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 pub(crate) use self::role::settle;
 
 use crate::fault::{Fault, Place, Source};
-use crate::model::{Host, Identity, Limit, Mode, Role, Rule, Server};
+use crate::model::{Credential, Host, Identity, Limit, Mode, Role, Rule, Server};
 use crate::yaml::{self, Node, Reader, Span};
 
 /// What kind of thing a name names.
@@ -24,6 +25,7 @@ pub(crate) enum Kind {
     Host,
     Identity,
     Role,
+    Credential,
     Rule,
     /// A key of the whole policy that only one file may set.
     Setting,
@@ -48,6 +50,7 @@ pub(crate) struct Draft {
     pub(crate) hosts: Vec<Host>,
     pub(crate) identities: Vec<Identity>,
     pub(crate) roles: Vec<Role>,
+    pub(crate) credentials: Vec<Credential>,
     /// As written; once [settled](settle), the grants of all roles too.
     pub(crate) rules: Vec<Rule>,
     pub(crate) limits: Vec<Limit>,
@@ -90,6 +93,7 @@ impl Loader<'_> {
             ("hosts", Self::host),
             ("identities", Self::identity),
             ("roles", Self::role),
+            ("credentials", Self::credential),
         ] {
             let Some(node) = fields.get(key) else {
                 continue;

@@ -212,10 +212,12 @@ impl Loader<'_> {
             return Some(Tool {
                 class,
                 dry_run: None,
+                credential: None,
             });
         };
         let fields = self.reader.fields(node, &tables::TOOL)?;
         let dry_run = fields.get("dry_run").map(|node| self.dry_run(node));
+        let credential = self.credential_named(fields);
         let class = self.reader.required(fields, "class", "a tool")?;
         let class = self.reader.choice(class, &tables::CLASSES, &[])?;
         // What is written and could not be read is no tool without a dry run.
@@ -223,7 +225,11 @@ impl Loader<'_> {
             Some(read) => Some(read?.into()),
             None => None,
         };
-        Some(Tool { class, dry_run })
+        Some(Tool {
+            class,
+            dry_run,
+            credential,
+        })
     }
 
     fn dry_run(&mut self, node: &Node) -> Option<DryRun> {

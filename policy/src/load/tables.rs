@@ -11,6 +11,7 @@ pub(crate) const FILE: Keys = Keys {
         "hosts",
         "identities",
         "roles",
+        "credentials",
         "rules",
         "limits",
         "mode",
@@ -62,7 +63,7 @@ pub(crate) const MATCH: Keys = Keys {
 };
 pub(crate) const TOOL: Keys = Keys {
     what: "a tool",
-    known: &["class", "dry_run"],
+    known: &["class", "dry_run", "credential"],
     later: &["labels"],
 };
 pub(crate) const DRY_RUN: Keys = Keys {
@@ -84,8 +85,9 @@ pub(crate) const EGRESS: Keys = Keys {
         "kind",
         "upgrade",
         "addresses",
+        "credential",
     ],
-    later: &["credential"],
+    later: &[],
 };
 pub(crate) const HOST: Keys = Keys {
     what: "a host",
@@ -131,6 +133,13 @@ pub(crate) const ARGUMENT: Keys = Keys {
 pub(crate) const LENGTH: Keys = Keys {
     what: "`length`",
     known: &["min", "max"],
+    later: &[],
+};
+pub(crate) const CREDENTIAL: Keys = Keys {
+    what: "a credential",
+    known: &[
+        "file", "systemd", "command", "header", "prefix", "query", "basic", "hosts", "refresh",
+    ],
     later: &[],
 };
 pub(crate) const ROLE: Keys = Keys {

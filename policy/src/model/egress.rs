@@ -50,6 +50,8 @@ pub struct HostRule {
     pub upgrade: bool,
     /// Names are answered with synthetic addresses; always so for opaque TCP.
     pub synthetic: bool,
+    /// The credential that is put into its requests.
+    pub credential: Option<Arc<str>>,
 }
 
 /// Egress by address.

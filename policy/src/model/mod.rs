@@ -1,6 +1,7 @@
 //! What a policy says, typed: the register of servers, hosts, identities, roles, rules and limits.
 
 mod argument;
+mod credential;
 mod egress;
 mod identity;
 mod role;
@@ -15,6 +16,7 @@ pub use self::argument::{
     ArgumentPlace, ArgumentTest, Bound, Pattern, PatternFault, Pointer, PointerFault, Scalar, Test,
     Type,
 };
+pub use self::credential::{Credential, Placement, SecretOrigin};
 pub use self::egress::{
     Cidr, CidrFault, EgressRule, HostRule, Kind, Protocol, RangeRule, Tls, Wire,
 };
@@ -63,6 +65,8 @@ pub struct Tool {
     pub class: Class,
     /// How it is told to do nothing; `None`: it cannot be told.
     pub dry_run: Option<Arc<DryRun>>,
+    /// The credential of what its calls cause, in the place of the egress entry's.
+    pub credential: Option<Arc<str>>,
 }
 
 /// The argument by which a tool is run dry.
@@ -82,6 +86,13 @@ impl Server {
             Transport::Launch(launch) => Some(launch),
             Transport::Url(_) | Transport::Listen(_) => None,
         }
+    }
+
+    /// The credentials that its egress entries and its tools name.
+    pub(crate) fn credentials(&self) -> impl Iterator<Item = &Arc<str>> {
+        let tools = self.tools.iter();
+        let of_tools = tools.filter_map(|(_, tool)| tool.credential.as_ref());
+        sent(&self.egress).chain(of_tools)
     }
 
     /// Whether its review is overdue.
@@ -132,7 +143,7 @@ pub struct Launch {
 pub enum EnvValue {
     /// The value itself.
     Text(String),
-    /// The name of a secret; the process gets a placeholder.
+    /// The name of a credential; the process gets a placeholder.
     Secret(String),
 }
 
@@ -252,6 +263,18 @@ pub struct Host {
     pub unregistered: Unregistered,
     /// Where it is defined.
     pub place: Place,
+}
+
+impl Host {
+    /// The credentials that its egress entries name.
+    pub(crate) fn credentials(&self) -> impl Iterator<Item = &Arc<str>> {
+        sent(&self.egress)
+    }
+}
+
+fn sent(egress: &[EgressRule]) -> impl Iterator<Item = &Arc<str>> {
+    let rules = egress.iter().filter_map(EgressRule::host);
+    rules.filter_map(|rule| rule.credential.as_ref())
 }
 
 /// What becomes of an MCP server that a host starts without Exeat.

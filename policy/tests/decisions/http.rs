@@ -24,6 +24,7 @@ fn http_requests() {
         path: "/",
         tls,
         upgrade,
+        calls: &[],
     };
     let table = [
         (
@@ -227,6 +228,7 @@ hosts:
         path: "/any",
         tls: false,
         upgrade: false,
+        calls: &[],
     };
     let verdict = ask(&set, host("h"), listening);
     assert_eq!(verdict.egress.unwrap().server.as_deref(), Some("local"));

@@ -319,6 +319,7 @@ rules:
         path: "/mcp",
         tls,
         upgrade: false,
+        calls: &[],
     };
     let at = |text: &str| Target::Address(text.parse().unwrap());
     let (allowed, unreached) = (

@@ -141,6 +141,9 @@ pub struct Http {
     /// Headers that policy asks for ([`crate::audit::mask::header`]).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(Text, Text)>,
+    /// Name of the credential that was put into the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Text>,
     /// The status that the caller got.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,

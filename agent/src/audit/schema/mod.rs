@@ -251,6 +251,11 @@ const HTTP: &[Member] = &[
     ("method", Text, "the method"),
     ("path", Text, "path and query, masked"),
     ("headers", Pairs, "headers that policy asks for, masked"),
+    (
+        "credential",
+        Text,
+        "the name of the credential that was put into the request",
+    ),
     ("status", Count, "the status that the caller got"),
     (
         "request_bytes",

@@ -200,6 +200,7 @@ fn full() -> Record {
         version: some(),
         method: some(),
         path: some(),
+        credential: some(),
         headers: vec![(text(), text())],
         status: Some(200),
         request_bytes: Some(1),

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use exeat_policy::{Effect, Fault, PolicySet, Proof, Rule, Source, Timestamp};
+use exeat_policy::{Credential, Effect, Fault, PolicySet, Proof, Rule, Source, Timestamp};
+use rustix::process::geteuid;
 use serde::Serialize;
 
 use super::files;
@@ -11,6 +12,8 @@ use crate::cli::args::CheckArguments;
 use crate::cli::error::{CliError, Kind};
 use crate::cli::output::{Output, Painter, Tone, safe};
 use crate::config::Config;
+use crate::launch::stage::chain;
+use crate::secrets;
 use crate::telemetry::clock;
 
 /// What was found.
@@ -112,7 +115,7 @@ impl FaultLine {
     }
 }
 
-/// What the policy's own warnings are, and rules that hardly anybody can approve.
+/// What the policy's own warnings are, rules that hardly anybody can approve, and sources of credentials that fail.
 fn warnings(set: &PolicySet, now: Timestamp) -> Vec<Fault> {
     // A token approves nothing: `exeat approvals` knows Unix users.
     let is_user = |name: &Arc<str>| {
@@ -132,8 +135,31 @@ fn warnings(set: &PolicySet, now: Timestamp) -> Vec<Fault> {
     });
     let mut warnings = set.warnings(now);
     warnings.extend(lonely);
+    warnings.extend(sources_at_fault(set));
     warnings.sort();
     warnings
+}
+
+/// Sources of credentials that tell no secret, as far as root can see without running anything.
+fn sources_at_fault(set: &PolicySet) -> Vec<Fault> {
+    if !geteuid().is_root() {
+        return Vec::new();
+    }
+    let fault = |credential: &Arc<Credential>| {
+        let why = secrets::look(credential)?.err()?;
+        Some(Fault {
+            file: credential.place.file.to_string(),
+            line: credential.place.span.line,
+            column: credential.place.span.column,
+            message: format!(
+                "credential `{}` cannot be had: {}",
+                credential.name,
+                chain(&why)
+            ),
+            hint: None,
+        })
+    };
+    set.credentials().into_iter().filter_map(fault).collect()
 }
 
 fn valid(set: &PolicySet, warnings: &[Fault], sources: &[Source], painter: Painter) -> String {

@@ -8,7 +8,8 @@ use super::error::{CliError, Kind};
 use super::output::{Cell, Output, Painter, Table, Tone};
 use super::servers::told;
 use crate::control::reply::{
-    AuditState, Canary, Health, IssuerState, KernelState, PolicyState, Status, WorkloadKind,
+    AuditState, Canary, CredentialState, Health, IssuerState, KernelState, PolicyState, Status,
+    WorkloadKind,
 };
 use crate::control::{Command, Reply};
 
@@ -79,10 +80,13 @@ impl Report {
             Some(Proof::NotMade(_)) | None => true,
         };
         let audited = self.status.audit.as_ref().is_none_or(|audit| audit.healthy);
+        let supplied = self.status.credentials.iter();
+        let supplied = supplied.filter(|credential| credential.problem.is_some());
         let verifies = self.status.issuers.iter().all(|issuer| issuer.keys > 0);
         proved
             && audited
             && verifies
+            && supplied.count() == 0
             && self.status.gate.is_some()
             && self.status.policy.rejected.is_none()
     }
@@ -105,6 +109,9 @@ impl Report {
         table.row(["audit".into(), audit(status.audit.as_ref())]);
         for issuer in &status.issuers {
             table.row(["issuer".into(), self::issuer(issuer)]);
+        }
+        for credential in &status.credentials {
+            table.row(["credential".into(), self::credential(credential)]);
         }
         for disconnected in &status.disconnected {
             let text = format!("{} {}", disconnected.server, told(disconnected));
@@ -242,6 +249,22 @@ fn issuer(issuer: &IssuerState) -> Cell {
         Health::Fail => Tone::Bad,
     };
     Cell::new(tone, check.found)
+}
+
+fn credential(credential: &CredentialState) -> Cell {
+    let CredentialState {
+        name,
+        read,
+        problem,
+    } = credential;
+    match (read, problem) {
+        (_, Some(why)) => {
+            let text = format!("{name}: NONE, so requests that need it are refused: {why}");
+            Cell::new(Tone::Bad, text)
+        }
+        (Some(read), None) => format!("{name}: read at {read}").into(),
+        (None, None) => Cell::new(Tone::Doubtful, format!("{name}: its source is being read")),
+    }
 }
 
 fn workloads(status: &Status, painter: Painter) -> String {

@@ -1,7 +1,7 @@
 //! What `exeat status` shows.
 
 use super::*;
-use crate::control::reply::{Attempt, Finding, Process, Workload};
+use crate::control::reply::{Attempt, CredentialState, Finding, Process, Workload};
 use crate::telemetry::clock::Timestamp;
 
 fn at(seconds: i64) -> Timestamp {
@@ -56,6 +56,11 @@ fn status() -> Status {
             fetched: Some(at(7)),
             problem: None,
         }],
+        credentials: vec![CredentialState {
+            name: "github-read".to_owned(),
+            read: Some(at(6)),
+            problem: None,
+        }],
         disconnected: Vec::new(),
         findings: vec![Finding {
             time: at(90),
@@ -108,6 +113,12 @@ fn nothing_is_well() {
     status.workloads.clear();
     let problem = Some("fetching the keys of the issuer `https://login.example`: late".to_owned());
     status.issuers[0].problem = problem.clone();
+    status.credentials[0].problem = Some("reading `/etc/exeat/github`: no such file".to_owned());
+    status.credentials.push(CredentialState {
+        name: "other".to_owned(),
+        read: None,
+        problem: None,
+    });
     status.issuers.push(IssuerState {
         issuer: "https://other.example".to_owned(),
         keys: 0,
@@ -134,6 +145,10 @@ fn any_one_fault_is_a_finding() {
     assert!(!report(|_| {}, Some(proof(false))));
     assert!(!report(|status| status.gate = None, None));
     assert!(!report(|status| status.issuers[0].keys = 0, None));
+    assert!(!report(
+        |status| status.credentials[0].problem = Some(String::new()),
+        None
+    ));
     assert!(!report(
         |status| status.policy.rejected = Some(String::new()),
         None

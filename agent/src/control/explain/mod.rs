@@ -176,6 +176,7 @@ impl<'a> Parsed<'a> {
                     path,
                     tls,
                     upgrade: false,
+                    calls: &[],
                 }
             }
             Self::Connect { to, port, protocol } => policy::Action::Connect {

@@ -47,7 +47,7 @@ use crate::audit::record::{Kind, Stage};
 use crate::audit::{AuditUnavailable, Intended, OpenRecord, Outcome, Text};
 use crate::decide::{Exchange, Message as AboutMessage, Permit};
 use crate::decode::http::{Body as Media, check_request, response_body};
-use crate::decode::json::{Limits, Value};
+use crate::decode::json::Limits;
 use crate::decode::mcp::{
     HeaderFault, MCP_PROTOCOL_VERSION, MCP_SESSION_ID, check_batch_headers, check_headers,
     check_params,
@@ -130,6 +130,12 @@ pub(super) async fn serve(
     }
 }
 
+/// The tool that a call names.
+pub(super) fn tool(message: &Message) -> Option<&str> {
+    let name = message.params()?.get("name")?;
+    name.as_str()
+}
+
 /// Whether the server is not to get the caller's `Authorization`.
 fn strips(policy: &PolicySet, server: &str) -> bool {
     let server = policy.server(server);
@@ -183,8 +189,7 @@ impl Exchanging<'_> {
         mut message: Message,
     ) -> Answer {
         let agreed = check_headers(&parts.headers, &message).and_then(|()| {
-            let tool = message.params().and_then(|params| params.get("name"));
-            let tool = tool.and_then(Value::as_str).unwrap_or_default();
+            let tool = tool(&message).unwrap_or_default();
             let Talking { stages, talk, .. } = &self.talking;
             let mirrors = stages.observed.mirrors(&talk.server, tool);
             check_params(&parts.headers, &message, mirrors.as_deref())
@@ -375,7 +380,8 @@ impl Exchanging<'_> {
                 if request.method == "tools/call" {
                     let calls = &self.talking.stages.calls;
                     let callee = Callee::Server(Arc::clone(&self.talking.talk.server));
-                    in_flight.push(calls.begin(callee, one.record.id()));
+                    let tool = tool(&one.message).unwrap_or_default();
+                    in_flight.push(calls.begin(callee, one.record.id(), tool));
                 }
             }
         }

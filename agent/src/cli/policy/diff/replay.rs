@@ -218,6 +218,7 @@ impl<'a> Question<'a> {
                     .unwrap_or_default(),
                 tls: http.sni.is_some(),
                 upgrade: false,
+                calls: &[],
             },
             Asked::Connect {
                 peer,

@@ -5,6 +5,7 @@ use tokio::time::Instant;
 
 use super::super::effects::Settled;
 use super::super::judge::{NotPassed, answers_nothing, era};
+use super::super::tool;
 use super::asked::{Asked, For, NotAsked, Of};
 use super::{FRAME, Over, Session, answered, outgrows};
 use crate::audit::record::{Side, Stage};
@@ -140,7 +141,8 @@ impl Session {
         record.stage(Stage::Forward);
         let in_flight = (method == "tools/call").then(|| {
             let callee = Callee::Workload(self.talking.talk.workload);
-            self.talking.stages.calls.begin(callee, record.id())
+            let tool = tool(&message).unwrap_or_default();
+            self.talking.stages.calls.begin(callee, record.id(), tool)
         });
         let taken = match record.intend().await {
             Ok(intended) => self.to_server.pass(permit, &intended, &message).await,
