@@ -153,6 +153,26 @@ fn tool_call_with_arguments(bencher: Bencher<'_, '_>, rules: usize) {
     ask(bencher, &set, user("u0"), action);
 }
 
+/// Three rules with a condition are about the call: a comparison, a pattern, one that goes through a list's kin.
+#[divan::bench(args = SIZES)]
+fn tool_call_with_conditions(bencher: Bencher<'_, '_>, rules: usize) {
+    const TESTS: &str = "  - { id: large, servers: [s2], tools: [tool_2], when: args.amountCents > 100000 && !args.dryRun, effect: approve }
+  - { id: titles, servers: [s2], tools: [tool_2], when: \"args.title.matches(r'(?i)rm\\\\s+-rf') || size(args.title) > 200\", effect: deny }
+  - { id: here, servers: [s2], tools: [tool_2], when: \"args.path.startsWith('/srv/') && args.exists(k, k == 'title')\", effect: allow }\n";
+    let action = Action::Mcp {
+        server: "s2",
+        method: "tools/call",
+        name: Some("tool_2"),
+        arguments: Some(Json::Map(&ARGUMENTS)),
+        hints: None,
+        session: None,
+    };
+    let Some(set) = compiled(text(rules) + TESTS) else {
+        return;
+    };
+    ask(bencher, &set, user("u0"), action);
+}
+
 #[divan::bench(args = SIZES)]
 fn session_method(bencher: Bencher<'_, '_>, rules: usize) {
     let action = Action::Mcp {

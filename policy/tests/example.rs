@@ -59,7 +59,7 @@ rules:
     who: [research-agent]
     servers: [inventory]
     tools: [send_invoice]
-    args: [{ field: /amountCents, above: 100000 }]
+    when: has(args.amountCents) && args.amountCents > 100000
     effect: approve
     approvers: [finance]
     timeout: 10m
@@ -127,7 +127,7 @@ servers:
 identities:
   research-agent: { jwt: { issuer: https://login.example.com, claims: { appid: 7f3c0a } } }
 rules:
-  - { id: b, who: [research-agent], when: x, effect: approve }
+  - { id: b, who: [research-agent], effect: approve }
 breaker: {}
 mask: []
 detect: {}
@@ -157,5 +157,5 @@ fn documented_examples_compile() {
             }
         }
     }
-    assert_eq!(found, 8);
+    assert_eq!(found, 9);
 }

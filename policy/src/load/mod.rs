@@ -7,6 +7,7 @@ mod role;
 mod rule;
 mod server;
 pub(crate) mod tables;
+mod when;
 mod words;
 
 use std::sync::Arc;
@@ -67,6 +68,7 @@ pub(crate) fn load(source: &Source, draft: &mut Draft) -> Vec<Fault> {
     };
     let mut loader = Loader {
         reader: Reader::new(&source.name),
+        text: &source.text,
         draft,
     };
     loader.file(&root);
@@ -76,6 +78,8 @@ pub(crate) fn load(source: &Source, draft: &mut Draft) -> Vec<Fault> {
 /// Reads one file.
 struct Loader<'a> {
     reader: Reader,
+    /// The file's text.
+    text: &'a str,
     draft: &'a mut Draft,
 }
 

@@ -111,6 +111,7 @@ pub(crate) const RULE: Keys = Keys {
         "methods",
         "tools",
         "args",
+        "when",
         "effect",
         "approvers",
         "timeout",
@@ -118,7 +119,7 @@ pub(crate) const RULE: Keys = Keys {
         "reason",
         "expires",
     ],
-    later: &["when"],
+    later: &[],
 };
 pub(crate) const ARGUMENT: Keys = Keys {
     what: "a test",

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod calls;
+mod conditions;
 mod effects;
 mod http;
 mod identities;
