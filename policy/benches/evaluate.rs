@@ -1,7 +1,7 @@
 //! What a decision costs, by the number of rules; and what reading a large policy costs.
 //!
 //! `cargo bench -p exeat-policy`. A decision is to stay under a microsecond with 1,000 rules and 200 tools,
-//! and about as cheap with 10,000.
+//! and about as cheap with 10,000; one that reaches conditions in CEL under five.
 
 use divan::{Bencher, black_box};
 use exeat_policy::{
