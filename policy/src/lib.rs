@@ -4,6 +4,7 @@
 //! [`Request`] from it. Time and counters are inputs: the same inputs give the same verdict.
 #![forbid(unsafe_code)]
 
+pub mod cel;
 mod check;
 mod decide;
 mod fault;

@@ -29,7 +29,7 @@ pub(super) struct Message<'a> {
 pub(super) fn message(
     set: &PolicySet,
     request: &Request<'_>,
-    callers: &Callers,
+    callers: &Callers<'_>,
     message: &Message<'_>,
     watch: &mut impl Watch,
 ) -> Verdict {
@@ -46,7 +46,7 @@ pub(super) fn message(
 /// Decides on a message without its limits.
 pub(super) fn by_rules(
     set: &PolicySet,
-    callers: &Callers,
+    callers: &Callers<'_>,
     message: &Message<'_>,
     now: Timestamp,
     watch: &mut impl Watch,
@@ -67,6 +67,7 @@ pub(super) fn by_rules(
     let classes = tools.map(|tools| tools.classes(name, message.hints));
     let question = Question {
         server: id,
+        server_name: message.server,
         method: Some(message.method),
         known: governance.is_some(),
         name,
@@ -113,7 +114,7 @@ pub(super) fn named<'a>(message: &Message<'a>) -> &'a str {
 pub(super) fn run(
     set: &PolicySet,
     request: &Request<'_>,
-    callers: &Callers,
+    callers: &Callers<'_>,
     server: &str,
     watch: &mut impl Watch,
 ) -> Verdict {
@@ -128,6 +129,7 @@ pub(super) fn run(
     }
     let question = Question {
         server: id,
+        server_name: server,
         method: None,
         known: true,
         name: "",
@@ -151,7 +153,7 @@ fn observes(set: &PolicySet, server: Option<&Server>) -> bool {
 /// Bounds first, then rules; `otherwise` where no rule says anything, told whether the server is reached.
 fn judge(
     set: &PolicySet,
-    callers: &Callers,
+    callers: &Callers<'_>,
     question: &Question<'_>,
     now: Timestamp,
     watch: &mut impl Watch,
@@ -224,7 +226,7 @@ fn by_rule(set: &PolicySet, found: Found) -> Verdict {
 }
 
 /// A host uses the servers of its list and no others.
-fn within_list(set: &PolicySet, callers: &Callers, server: Option<&Server>) -> bool {
+fn within_list(set: &PolicySet, callers: &Callers<'_>, server: Option<&Server>) -> bool {
     let Some(host) = callers.host else {
         return true;
     };
