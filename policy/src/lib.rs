@@ -33,12 +33,12 @@ pub use self::glob::{Glob, GlobFault};
 pub use self::json::{AsJson, Json, List, Members};
 pub use self::methods::{Governance, governance, methods};
 pub use self::model::{
-    ArgumentPlace, ArgumentTest, Authorization, Bound, Cap, Cidr, CidrFault, Claim, ClaimTest,
-    Class, ClassSet, Credential, Data, DryRun, Effect, EgressRule, Endpoint, EnvValue, Grant, Host,
-    HostRule, Identity, Kind, Launch, Limit, Matcher, Mode, Pattern, PatternFault, Per, Placement,
-    Pointer, PointerFault, Process, Proof, Protocol, RangeRule, Role, Rule, Scalar, SecretOrigin,
-    Selector, Server, Test, Tls, TokenTest, Tool, Transport, Type, Unregistered, Url, UrlFault,
-    Wire, Written,
+    ArgumentPlace, ArgumentTest, Authorization, Bound, Breaker, Cap, Cidr, CidrFault, Claim,
+    ClaimTest, Class, ClassSet, Credential, Data, DryRun, Effect, EgressRule, Endpoint, EnvValue,
+    Grant, Host, HostRule, Identity, Kind, Launch, Limit, Matcher, Mode, Pattern, PatternFault,
+    Per, Placement, Pointer, PointerFault, Process, Proof, Protocol, RangeRule, Role, Rule, Scalar,
+    SecretOrigin, Selector, Server, Test, Tls, TokenTest, Tool, Transport, Type, Unregistered, Url,
+    UrlFault, Wire, Written,
 };
 pub use self::name::{HostFault, HostPattern, Name, NameFault};
 pub use self::number::Amount;

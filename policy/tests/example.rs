@@ -72,6 +72,8 @@ rules:
     mode: observe
     expires: 2027-01-01
 
+breaker: { error_rate: 20%, window: 30s, min_calls: 10, open_for: 30s }
+
 limits:
   - { per: [session, tool], calls: 30 }
   - { per: [session], calls: 100 }
@@ -131,7 +133,6 @@ identities:
   research-agent: { jwt: { issuer: https://login.example.com, claims: { appid: 7f3c0a } } }
 rules:
   - { id: b, who: [research-agent], effect: approve }
-breaker: {}
 mask: []
 detect: {}
 responses: {}
@@ -160,5 +161,5 @@ fn documented_examples_compile() {
             }
         }
     }
-    assert_eq!(found, 9);
+    assert_eq!(found, 10);
 }

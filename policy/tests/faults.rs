@@ -354,3 +354,12 @@ hosts: { agent: { servers: [remote], egress: [{ host: "*.d.example", credential:
         )
     );
 }
+
+#[test]
+fn breakers() {
+    insta::assert_snapshot!(faults(
+        "version: 1\nbreaker: { error_rate: 20, window: 2h, min_calls: 0, open_for: soon, errors: 1 }\n"
+    ));
+    assert!(faults("version: 1\nbreaker: {}\n").contains("`error_rate` is missing"));
+    assert_eq!(faults("version: 1\nbreaker: { error_rate: 5% }\n"), "");
+}

@@ -14,14 +14,15 @@ use crate::audit::record::Kind;
 use crate::audit::{Filter, Segments};
 use crate::control::records::{self, Owner};
 use crate::control::reply::{
-    AuditState, Certificate, CredentialState, Disconnected, Finding, IssuerState, PolicyState,
-    Reply, Server, Status, Workload, WorkloadKind,
+    AuditState, BreakerPosition, BreakerState, Certificate, CredentialState, Disconnected, Finding,
+    IssuerState, PolicyState, Reply, Server, Status, Workload, WorkloadKind,
 };
 use crate::control::{
     ClientLimits, Code, Command, ControlError, Facts, Handover, Question, Responder, Scope, Slots,
     chain,
 };
 use crate::control::{describe, explain};
+use crate::decide::breakers::Position;
 use crate::flow::Stages;
 use crate::identify::token::{Standing, Supply};
 use crate::identify::workloads::Known;
@@ -194,6 +195,7 @@ fn status(answering: &Answering, facts: Facts, owner: Owner) -> Status {
         audit: Some(audit_state(stages, &answering.directory)),
         issuers: issuers(stages),
         credentials: credentials(stages),
+        breakers: breakers(stages),
         workloads: workloads(stages, owner),
         disconnected: stages
             .decider
@@ -252,6 +254,25 @@ fn credentials(stages: &Stages) -> Vec<CredentialState> {
         name: standing.name.to_string(),
         read: standing.read,
         problem: standing.fault,
+    });
+    shown.collect()
+}
+
+fn breakers(stages: &Stages) -> Vec<BreakerState> {
+    let shown = stages.decider.breakers().into_iter().map(|standing| {
+        let (position, wait) = match standing.position {
+            Position::Closed => (BreakerPosition::Closed, None),
+            Position::Open(wait) => (BreakerPosition::Open, Some(wait)),
+            Position::HalfOpen => (BreakerPosition::HalfOpen, None),
+        };
+        BreakerState {
+            server: standing.scope.server.to_string(),
+            tool: standing.scope.tool.map(|tool| tool.to_string()),
+            position,
+            retry_after_ms: wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+            calls: standing.calls,
+            failed: standing.failed,
+        }
     });
     shown.collect()
 }

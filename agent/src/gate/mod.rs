@@ -1,6 +1,7 @@
 //! The unprivileged process: builds every stage from what the supervisor hands over, then serves.
 
 mod approvals;
+mod breakers;
 mod build;
 mod commands;
 mod kernel;
@@ -140,11 +141,13 @@ async fn run() -> Result<(), GateError> {
     }
     let pulse = kernel::pulse(Arc::clone(&stages), Arc::clone(&channel), config);
     let pulse = tokio::spawn(pulse);
+    let turns = tokio::spawn(breakers::record(Arc::clone(&stages)));
     let events = tokio::spawn(kernel::events(Arc::clone(&stages))?);
     channel.send(&ToSupervisor::Ready, &[]).await?;
     let deadline = supervisor.serve().await?;
     drain(&stages, deadline).await;
     events.abort();
+    turns.abort();
     pulse.abort();
     stages.log.flush().await?;
     if let Finished::Incomplete(records) = writer.finish(deadline).await {

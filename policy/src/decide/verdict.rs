@@ -111,6 +111,9 @@ pub enum Reason {
     NotLaunchable,
     /// The server is disconnected: an administrator's word, not the policy's, and so never the evaluation's.
     Disconnected,
+    /// Calls of the server or the tool fail, and the breaker lets none through: told by what happened, and so never
+    /// the evaluation's.
+    BreakerOpen,
     /// The server's review is overdue, and `strict_review` is set.
     ReviewOverdue,
     /// The request comes from no managed workload, or from one that the policy does not know.
@@ -186,6 +189,7 @@ impl Reason {
             Self::NotRegistered => "the server is not registered",
             Self::NotLaunchable => "the server is not started by run",
             Self::Disconnected => "the server is disconnected",
+            Self::BreakerOpen => "calls fail, and the breaker is open",
             Self::ReviewOverdue => "the server's review is overdue",
             Self::UnknownWorkload => "no managed workload",
             Self::Unregistered => "an mcp server that its host started without exeat",

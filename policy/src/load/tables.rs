@@ -14,11 +14,11 @@ pub(crate) const FILE: Keys = Keys {
         "credentials",
         "rules",
         "limits",
+        "breaker",
         "mode",
         "strict_review",
     ],
     later: &[
-        "breaker",
         "mask",
         "detect",
         "responses",
@@ -163,6 +163,12 @@ pub(crate) const LIMIT: Keys = Keys {
     known: &[
         "per", "servers", "tools", "calls", "rate", "sum", "max", "window",
     ],
+    later: &[],
+};
+
+pub(crate) const BREAKER: Keys = Keys {
+    what: "`breaker`",
+    known: &["error_rate", "window", "min_calls", "open_for"],
     later: &[],
 };
 

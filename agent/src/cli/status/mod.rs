@@ -8,8 +8,8 @@ use super::error::{CliError, Kind};
 use super::output::{Cell, Output, Painter, Table, Tone};
 use super::servers::told;
 use crate::control::reply::{
-    AuditState, Canary, CredentialState, Health, IssuerState, KernelState, PolicyState, Status,
-    WorkloadKind,
+    AuditState, BreakerPosition, BreakerState, Canary, CredentialState, Health, IssuerState,
+    KernelState, PolicyState, Status, WorkloadKind,
 };
 use crate::control::{Command, Reply};
 
@@ -112,6 +112,11 @@ impl Report {
         }
         for credential in &status.credentials {
             table.row(["credential".into(), self::credential(credential)]);
+        }
+        for breaker in &status.breakers {
+            if breaker.position != BreakerPosition::Closed {
+                table.row(["breaker".into(), self::breaker(breaker)]);
+            }
         }
         for disconnected in &status.disconnected {
             let text = format!("{} {}", disconnected.server, told(disconnected));
@@ -265,6 +270,33 @@ fn credential(credential: &CredentialState) -> Cell {
         (Some(read), None) => format!("{name}: read at {read}").into(),
         (None, None) => Cell::new(Tone::Doubtful, format!("{name}: its source is being read")),
     }
+}
+
+fn breaker(breaker: &BreakerState) -> Cell {
+    let BreakerState {
+        server,
+        tool,
+        position,
+        retry_after_ms,
+        ..
+    } = breaker;
+    let scope = match tool {
+        Some(tool) => format!("{server} {tool}"),
+        None => server.clone(),
+    };
+    let (tone, stands) = match (position, retry_after_ms) {
+        (BreakerPosition::Closed, _) => (Tone::Plain, "calls pass".to_owned()),
+        (BreakerPosition::HalfOpen, _) => (
+            Tone::Doubtful,
+            "it failed; the next call is let through to see".to_owned(),
+        ),
+        (BreakerPosition::Open, wait) => {
+            let seconds = wait.unwrap_or_default().div_ceil(1000);
+            let stands = format!("IT FAILS, so calls are refused for another {seconds} s");
+            (Tone::Bad, stands)
+        }
+    };
+    Cell::new(tone, format!("{scope}: {stands}"))
 }
 
 fn workloads(status: &Status, painter: Painter) -> String {

@@ -8,6 +8,7 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_microseconds((1_795_224_773 + seconds) * 1_000_000)
 }
 
+#[expect(clippy::too_many_lines, reason = "a table is read line by line")]
 fn status() -> Status {
     Status {
         version: "0.1.0".to_owned(),
@@ -60,6 +61,14 @@ fn status() -> Status {
             name: "github-read".to_owned(),
             read: Some(at(6)),
             problem: None,
+        }],
+        breakers: vec![BreakerState {
+            server: "github".to_owned(),
+            tool: None,
+            position: BreakerPosition::Closed,
+            retry_after_ms: None,
+            calls: 3,
+            failed: 0,
         }],
         disconnected: Vec::new(),
         findings: vec![Finding {
@@ -114,6 +123,15 @@ fn nothing_is_well() {
     let problem = Some("fetching the keys of the issuer `https://login.example`: late".to_owned());
     status.issuers[0].problem = problem.clone();
     status.credentials[0].problem = Some("reading `/etc/exeat/github`: no such file".to_owned());
+    status.breakers[0].position = BreakerPosition::HalfOpen;
+    status.breakers.push(BreakerState {
+        server: "github".to_owned(),
+        tool: Some("get_issue".to_owned()),
+        position: BreakerPosition::Open,
+        retry_after_ms: Some(12_300),
+        calls: 0,
+        failed: 0,
+    });
     status.credentials.push(CredentialState {
         name: "other".to_owned(),
         read: None,
