@@ -161,5 +161,5 @@ fn documented_examples_compile() {
             }
         }
     }
-    assert_eq!(found, 10);
+    assert_eq!(found, 11);
 }
