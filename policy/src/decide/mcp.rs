@@ -9,7 +9,7 @@ use super::limits;
 use super::rules::{Arguments, ByEffect, Found, Question, match_rules};
 use super::watch::Watch;
 use super::{Callers, Hints, Reason, Request, Verdict, Would, deny, observed, plain};
-use crate::index::position;
+use crate::index::{Id, position};
 use crate::methods::{Governance, TOOLS_CALL, governance};
 use crate::model::{Effect, Mode, Server, Written};
 use crate::set::PolicySet;
@@ -60,20 +60,9 @@ pub(super) fn by_rules(
         };
     };
     let governance = governance(message.method);
-    let name = named(message);
-    let tools = (message.method == TOOLS_CALL)
-        .then(|| set.index().tools.get(position(id)))
-        .flatten();
-    let classes = tools.map(|tools| tools.classes(name, message.hints));
-    let question = Question {
-        server: id,
-        server_name: message.server,
-        method: Some(message.method),
-        known: governance.is_some(),
-        name,
-        classes,
-        arguments: message.arguments,
-    };
+    let question = question(set, id, message);
+    let (name, classes) = (question.name, question.classes);
+    let tools = set.index().tools.get(position(id));
     let verdict = judge(
         set,
         callers,
@@ -88,7 +77,7 @@ pub(super) fn by_rules(
         },
     );
     let dry_run = tools
-        .filter(|_| verdict.effect == Effect::DryRun)
+        .filter(|_| verdict.effect == Effect::DryRun && classes.is_some())
         .and_then(|tools| tools.named(name)?.dry_run.clone());
     let verdict = Verdict {
         class: classes,
@@ -99,6 +88,23 @@ pub(super) fn by_rules(
         observed(verdict)
     } else {
         verdict
+    }
+}
+
+/// What rules are asked about a message to a server.
+pub(super) fn question<'a>(set: &PolicySet, server: Id, message: &Message<'a>) -> Question<'a> {
+    let name = named(message);
+    let tools = (message.method == TOOLS_CALL)
+        .then(|| set.index().tools.get(position(server)))
+        .flatten();
+    Question {
+        server,
+        server_name: message.server,
+        method: Some(message.method),
+        known: governance(message.method).is_some(),
+        name,
+        classes: tools.map(|tools| tools.classes(name, message.hints)),
+        arguments: message.arguments,
     }
 }
 

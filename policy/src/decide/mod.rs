@@ -8,6 +8,7 @@
 mod arguments;
 mod explain;
 mod limits;
+mod matrix;
 mod mcp;
 mod network;
 mod request;
@@ -19,6 +20,7 @@ pub use self::arguments::Unevaluated;
 pub(crate) use self::arguments::{Quantity, Work, claims};
 pub use self::explain::{Considered, Explanation, Outcome, Subject, Tested};
 pub use self::limits::{Count, Counter, LimitKey, Used, limit_keys};
+pub use self::matrix::callable;
 pub use self::network::{Binding, Range, ports_for, ranges};
 pub use self::request::{Action, Caller, Hints, Request, Target, Token, Workload};
 pub use self::verdict::{Egress, Origin, Reason, Verdict, Would};

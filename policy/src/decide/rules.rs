@@ -172,6 +172,26 @@ pub(super) fn match_rules<W: Watch>(
     matched
 }
 
+/// Of the rules that are about every one of `members`, the strongest in force; none where nothing matches.
+pub(super) fn callable_by_all<'a>(
+    set: &'a PolicySet,
+    members: &[Arc<str>],
+    nobody: &Callers<'_>,
+    question: &Question<'_>,
+    now: Timestamp,
+) -> Option<(&'a Rule, Effect)> {
+    let mut matched = Matched::default();
+    for (id, (rule, about)) in (0..).zip(set.rules().iter().zip(&set.index().rules.about)) {
+        let server = about.servers.is_empty() || about.servers.contains(&question.server);
+        let who = rule.who.is_empty() || members.iter().all(|member| rule.who.contains(member));
+        if server && who {
+            matched.add(id, rule, compare(rule, nobody, question, now));
+        }
+    }
+    let found = matched.enforced.strongest()?;
+    Some((set.rules().get(position(found.rule))?, found.effect))
+}
+
 const fn came_to_arguments(outcome: Outcome) -> bool {
     matches!(
         outcome,
