@@ -17,6 +17,7 @@ pub mod flow;
 pub mod forward;
 pub mod gate;
 pub mod hosts;
+pub mod http2;
 pub mod identify;
 pub mod intake;
 pub mod launch;

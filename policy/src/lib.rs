@@ -4,6 +4,7 @@
 //! [`Request`] from it. Time and counters are inputs: the same inputs give the same verdict.
 #![forbid(unsafe_code)]
 
+pub mod cel;
 mod check;
 mod decide;
 mod fault;
@@ -25,7 +26,7 @@ pub mod yaml;
 pub use self::decide::{
     Action, Binding, Caller, Considered, Count, Counter, Egress, Explanation, Hints, LimitKey,
     Origin, Outcome, Range, Reason, Request, Subject, Target, Tested, Token, Unevaluated, Used,
-    Verdict, Workload, Would, evaluate, explain, limit_keys, listable, ports_for, ranges,
+    Verdict, Workload, Would, callable, evaluate, explain, limit_keys, listable, ports_for, ranges,
 };
 pub use self::fault::{Fault, Place, Source, Span};
 pub use self::glob::{Glob, GlobFault};

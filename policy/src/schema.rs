@@ -219,6 +219,10 @@ fn rule() -> Value {
         ("methods", some(glob())),
         ("tools", item_ref("selector")),
         ("args", some(item_ref("argument"))),
+        (
+            "when",
+            json!({ "type": "string", "minLength": 1, "maxLength": 4096 }),
+        ),
         ("effect", words(&tables::EFFECTS)),
         ("approvers", some(name())),
         ("timeout", duration()),

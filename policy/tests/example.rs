@@ -62,7 +62,7 @@ rules:
     who: [research-agent]
     servers: [inventory]
     tools: [send_invoice]
-    args: [{ field: /amountCents, above: 100000 }]
+    when: has(args.amountCents) && args.amountCents > 100000
     effect: approve
     approvers: [finance]
     timeout: 10m
@@ -132,7 +132,7 @@ servers:
 identities:
   research-agent: { jwt: { issuer: https://login.example.com, claims: { appid: 7f3c0a } } }
 rules:
-  - { id: b, who: [research-agent], when: x, effect: approve }
+  - { id: b, who: [research-agent], effect: approve }
 mask: []
 detect: {}
 responses: {}
@@ -161,5 +161,5 @@ fn documented_examples_compile() {
             }
         }
     }
-    assert_eq!(found, 10);
+    assert_eq!(found, 11);
 }

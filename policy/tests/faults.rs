@@ -253,6 +253,36 @@ rules:
     assert_eq!(faults(text), "");
 }
 
+/// The character that is wrong, wherever the expression stands in the file.
+#[test]
+fn conditions() {
+    insta::assert_snapshot!(faults(
+        r#"version: 1
+servers: { a: { launch: { command: a } } }
+rules:
+  - { id: plain, when: args.n > 4 && arg.m, effect: deny }
+  - { id: quoted, when: "args.s == 'a' || cal.user == 'x'", effect: deny }
+  - id: block
+    when: |
+      args.n > 4
+        && tol == 'x'
+    effect: deny
+  - id: folded
+    when: >
+      args.n > 4
+      && tol == 'x'
+    effect: deny
+  - id: escaped
+    when: "args.s == \"a\" && tol == 'x'"
+    effect: deny
+  - { id: several, when: a == b, effect: deny }
+  - { id: number, when: 5, effect: deny }
+  - { id: always, when: "true", effect: deny }
+  - { id: unfinished, when: "args.n ==", effect: deny }
+"#
+    ));
+}
+
 #[test]
 fn identities() {
     insta::assert_snapshot!(faults(

@@ -27,6 +27,8 @@ mod fetching;
 #[cfg(test)]
 mod hand;
 #[cfg(test)]
+mod http2;
+#[cfg(test)]
 mod issuers;
 #[cfg(test)]
 mod killed;

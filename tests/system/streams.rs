@@ -23,7 +23,7 @@ fn address() -> SocketAddr {
 }
 
 /// The most memory that the gate has had, in KiB.
-fn peak(daemon: &Daemon<'_>) -> u64 {
+pub(crate) fn peak(daemon: &Daemon<'_>) -> u64 {
     let path = format!("/proc/{}/status", gate(daemon));
     let status = fs::read_to_string(path).unwrap();
     let line = status

@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, chown};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -400,6 +400,32 @@ os.wait()"
         isolated["seen"].to_string().contains("reach nothing"),
         "{isolated}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_project_says_what_is_a_server_in_it_and_nowhere_else() {
+    let lab = Lab::new().unwrap();
+    let place = Place::new(&lab);
+    let daemon = lab.daemon(&place.policy("")).await.unwrap();
+    let mut host = place.host();
+    // Somebody else's, as a checkout that people share: its host may read it.
+    let other = lab.directory().join("other");
+    fs::create_dir(&other).unwrap();
+    chown(&other, Some(4711), None).unwrap();
+    let ordinary = place.script("ordinary");
+    let servers = json!({ "mcpServers": { "x": { "command": "python3", "args": [ordinary] } } });
+    let configuration = other.join(".mcp.json");
+    fs::write(&configuration, servers.to_string()).unwrap();
+    chown(&configuration, Some(4711), None).unwrap();
+    let there = format!("cd {} && exec {PYTHON} {ordinary}", other.display());
+    let (told, said) = host.start(&["/bin/sh", "-c", &there], "there").await;
+    let said = said.unwrap_or_else(|| panic!("{told}"));
+    assert!(said["name"].is_string(), "{said}");
+    record(&daemon, &said["pid"]).await;
+    assert!(!place.arrived("there"));
+    let (told, said) = host.start(&[PYTHON, &ordinary], "here").await;
+    assert_eq!(said.unwrap()["name"], OUT, "{told}");
+    assert_eq!(unregistered(&daemon), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -399,6 +399,24 @@ pub struct Server {
     pub egress: Vec<String>,
     /// Classes of its tools by pattern; only for `servers show`.
     pub tools: BTreeMap<String, String>,
+    /// What it was seen to list since the gate began, by name; only for `servers show`, and for administrators.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub listed: BTreeMap<String, ListedTool>,
+}
+
+/// A tool as its server lists it: untrusted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListedTool {
+    /// `readOnlyHint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
+    /// `destructiveHint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destructive: Option<bool>,
+    /// `openWorldHint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_world: Option<bool>,
 }
 
 /// A server that nobody reaches and that reaches nobody.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use exeat_policy::Origin;
-use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, RANGE};
 use hyper::{Method, Request, Response, StatusCode};
 use sha2::{Digest as _, Sha256};
@@ -11,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::connection::Connection;
 use crate::channel::{Artefact, encode_hex};
 use crate::decide::{Exchange, Permit};
+use crate::forward::body::Received;
 use crate::identify::fetching::Place;
 use crate::identify::peer::Peer;
 use crate::identify::workloads::Known;
@@ -34,7 +34,7 @@ pub(super) struct Fetch {
 
 impl Asked {
     /// A request that a fetch host grants, and whose answer has a body.
-    pub(super) fn of(permit: &Permit<Exchange>, request: &Request<Incoming>) -> Option<Self> {
+    pub(super) fn of(permit: &Permit<Exchange>, request: &Request<Received>) -> Option<Self> {
         let origin = permit.egress().map(|terms| terms.origin);
         let fetches = matches!(origin, Some(Origin::Fetch(_))) && *request.method() == Method::GET;
         fetches.then(|| Self {

@@ -1,24 +1,31 @@
 //! One client connection that carries HTTP, and the one upstream connection that belongs to it.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::header::HeaderMap;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::describe::{Story as _, finding};
-use super::interim::Interim;
-use super::{NotAgreed, Stages, exchange, open};
+use super::exchange::{self, Answer};
+use super::interim::{Interim, Way};
+use super::{NotAgreed, Stages, open};
 use crate::audit::record::Kind;
 use crate::audit::{AuditUnavailable, Intended, OpenRecord, Outcome, Text};
 use crate::decide::{Connect, Permit};
+use crate::forward::body::{HttpFault, Received};
 use crate::forward::open::{Destination, OpenFault};
-use crate::forward::upstream::{Body, Sender, Version};
+use crate::forward::upstream::{Body, Sender, Unheard, Version};
+use crate::http2;
 use crate::identify::agree;
 use crate::identify::peer::Peer;
 use crate::intake::Arrived;
@@ -30,9 +37,8 @@ pub(super) type Opened = Result<Sender, OpenFault>;
 
 /// Streams that one HTTP/2 connection may have open.
 const STREAMS: u32 = 128;
-/// Windows as towards the upstream, for the same reason.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 4 << 20;
+/// How long a client that was pinged may be silent.
+const SILENT: Duration = Duration::from_secs(20);
 
 /// A client connection.
 pub(super) struct Connection {
@@ -46,8 +52,6 @@ pub(super) struct Connection {
     /// The peer as records name it.
     name: OnceLock<Text>,
     upstream: AsyncMutex<Option<Opened>>,
-    /// Interim answers on their way to the client, over HTTP/1.1.
-    pub(super) interim: Interim,
     /// The connection's record, until its first exchange takes it over.
     record: Mutex<Option<OpenRecord>>,
 }
@@ -76,7 +80,6 @@ impl Connection {
             peer,
             name: OnceLock::new(),
             upstream: AsyncMutex::new(upstream),
-            interim: Interim::default(),
             record: Mutex::new(Some(record)),
         }
     }
@@ -87,71 +90,90 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let this: Arc<Self> = Arc::from(self);
-        let service = {
-            let this = Arc::clone(&this);
-            service_fn(move |request: Request<Incoming>| {
-                let this = Arc::clone(&this);
-                // In HTTP/2 hyper would send a body all the same (RFC 9110 section 9.3.2).
-                let bare = this.version == Version::Http2 && *request.method() == Method::HEAD;
-                // On the heap, so that an idle connection does not keep room for it.
-                Box::pin(async move {
-                    let answer = exchange::serve(&this, request).await;
-                    // Nothing is answered as done that could not be recorded.
-                    let answer = match this.stages.log.release().await {
-                        Ok(()) => answer,
-                        Err(_) => Ok(exchange::refusal(Refusal::AuditUnavailable)),
-                    };
-                    answer.map(|answer| if bare { exchange::bare(answer) } else { answer })
-                })
-            })
-        };
-        let bounds = this.stages.bounds;
         // A child: connections that wait do not meet at one lock.
         let stopping = this.stages.stopping.child_token();
         let ended = match this.version {
-            Version::Http1 => {
-                let io = TokioIo::new(this.interim.beneath(stream));
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(bounds.idle)
-                    .max_header_size(bounds.headers)
-                    .serve_connection(io, service)
-                    .with_upgrades();
-                tokio::pin!(connection);
-                tokio::select! {
-                    ended = connection.as_mut() => ended,
-                    () = stopping.cancelled() => {
-                        connection.as_mut().graceful_shutdown();
-                        connection.await
-                    }
-                }
-            }
-            Version::Http2 => {
-                let io = TokioIo::new(stream);
-                let connection = http2::Builder::new(TokioExecutor::new())
-                    .timer(TokioTimer::new())
-                    .keep_alive_interval(bounds.idle / 2)
-                    .initial_stream_window_size(STREAM_WINDOW)
-                    .initial_connection_window_size(CONNECTION_WINDOW)
-                    .max_concurrent_streams(STREAMS)
-                    .max_header_list_size(u32::try_from(bounds.headers).unwrap_or(u32::MAX))
-                    .serve_connection(io, service);
-                tokio::pin!(connection);
-                tokio::select! {
-                    ended = connection.as_mut() => ended,
-                    () = stopping.cancelled() => {
-                        connection.as_mut().graceful_shutdown();
-                        connection.await
-                    }
-                }
-            }
+            Version::Http1 => this.serve_first(stream, &stopping).await,
+            Version::Http2 => this.serve_second(stream, &stopping).await,
         };
         this.finish(ended).await;
     }
 
+    async fn serve_first<S>(
+        self: &Arc<Self>,
+        stream: S,
+        stopping: &CancellationToken,
+    ) -> Result<(), HttpFault>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let interim = Interim::default();
+        let io = TokioIo::new(interim.beneath(stream));
+        let this = Arc::clone(self);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (this, interim) = (Arc::clone(&this), interim.clone());
+            // On the heap, so that an idle connection does not keep room for it.
+            Box::pin(async move {
+                let request = request.map(Received::Http1);
+                Ok::<_, Infallible>(this.answer(request, Way::Beneath(interim)).await)
+            })
+        });
+        let bounds = self.stages.bounds;
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(bounds.idle)
+            .max_header_size(bounds.headers)
+            .serve_connection(io, service)
+            .with_upgrades();
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stopping.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        Ok(ended?)
+    }
+
+    async fn serve_second<S>(
+        self: &Arc<Self>,
+        stream: S,
+        stopping: &CancellationToken,
+    ) -> Result<(), HttpFault>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let bounds = self.stages.bounds;
+        let terms = http2::Terms {
+            streams: STREAMS,
+            headers: bounds.headers,
+            greeting: bounds.greeting,
+            idle: bounds.idle / 2,
+            silent: SILENT,
+        };
+        let serving = http2::serve(stream, terms, stopping, |request, reply| {
+            let this = Arc::clone(self);
+            async move {
+                let request = request.map(Received::Http2);
+                this.answer(request, Way::Stream(reply)).await
+            }
+        });
+        Ok(serving.await?)
+    }
+
+    /// Answers a request; nothing is answered as done that could not be recorded.
+    async fn answer(self: &Arc<Self>, request: Request<Received>, way: Way) -> Answer {
+        let answer = exchange::serve(self, request, way).await;
+        match self.stages.log.release().await {
+            Ok(()) => answer,
+            Err(_) => exchange::refusal(Refusal::AuditUnavailable),
+        }
+    }
+
     /// A connection that carried no exchange still has its record; what came later and is no request, and so
-    /// was answered by hyper, is a finding.
-    async fn finish(&self, ended: Result<(), hyper::Error>) {
+    /// was answered by the protocol alone, is a finding.
+    async fn finish(&self, ended: Result<(), HttpFault>) {
         let record = self
             .record
             .lock()
@@ -160,7 +182,7 @@ impl Connection {
         match (record, ended) {
             (Some(record), Err(error)) => record.refuse_with(&error),
             (Some(record), Ok(())) => drop(record.close(Outcome::done())),
-            (None, Err(error)) if error.is_parse() => {
+            (None, Err(error)) if error.is_malformed() => {
                 let workload = Some(self.arrived.actor.process.clone());
                 finding(&self.stages.log, "malformed_request", &error, workload).await;
             }
@@ -216,13 +238,17 @@ impl Connection {
     }
 
     /// Sends `request` on the upstream connection; opens it (again) if there is none that is alive, which
-    /// takes a new decision.
-    pub(super) async fn send(
+    /// takes a new decision. `interim` sees what comes before the answer.
+    pub(super) async fn send<I>(
         &self,
         peer: &Peer,
         intended: Intended<'_>,
         request: Request<Body>,
-    ) -> Result<Response<Incoming>, SendFault> {
+        interim: Option<I>,
+    ) -> Result<Response<Received>, SendFault>
+    where
+        I: Fn(StatusCode, &HeaderMap) + Send + Sync + 'static,
+    {
         let mut upstream = self.upstream.lock().await;
         if let Some(Err(_)) = &*upstream
             && let Some(Err(fault)) = upstream.take()
@@ -230,7 +256,7 @@ impl Connection {
             return Err(SendFault::Open(fault));
         }
         let alive = match &mut *upstream {
-            Some(Ok(sender)) => sender.is_open() && sender.ready().await.is_ok(),
+            Some(Ok(sender)) => sender.ready().await.is_ok(),
             _ => false,
         };
         if !alive {
@@ -241,7 +267,7 @@ impl Connection {
             return Err(SendFault::Closed);
         };
         sender.ready().await.map_err(SendFault::Send)?;
-        let answer = sender.send(intended, request);
+        let answer = sender.send(intended, request, interim);
         drop(upstream);
         match timeout(self.stages.bounds.answer, answer).await {
             Ok(answer) => answer.map_err(SendFault::Send),
@@ -256,10 +282,10 @@ impl Connection {
         peer: &Peer,
         intended: Intended<'_>,
         request: Request<Body>,
-    ) -> Result<Response<Incoming>, SendFault> {
+    ) -> Result<Response<Received>, SendFault> {
         let mut sender = self.open(peer, &intended).await?;
         sender.ready().await.map_err(SendFault::Send)?;
-        let answer = sender.send(intended, request);
+        let answer = sender.send(intended, request, None::<Unheard>);
         match timeout(self.stages.bounds.answer, answer).await {
             Ok(answer) => answer.map_err(SendFault::Send),
             Err(_) => Err(SendFault::Timeout),
@@ -338,9 +364,9 @@ pub(super) enum SendFault {
     /// The connection ended.
     #[error("the upstream connection ended")]
     Closed,
-    /// hyper failed.
+    /// HTTP failed.
     #[error("sending the request")]
-    Send(#[source] hyper::Error),
+    Send(#[source] HttpFault),
     /// No head of an answer in time.
     #[error("no answer in time")]
     Timeout,

@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::io;
 
-use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use thiserror::Error;
 
@@ -12,6 +11,7 @@ use crate::audit::record::{
 };
 use crate::audit::{Log, OpenRecord, Outcome, Shared, Text};
 use crate::decide::{Refused, overruled};
+use crate::forward::body::Received;
 use crate::forward::tunnel::Traffic;
 use crate::forward::upstream::Version;
 use crate::identify::peer::Peer;
@@ -43,7 +43,7 @@ pub(super) trait Story: Sized {
         name: Option<Text>,
     );
     /// What was asked for.
-    fn tell_request(&mut self, request: &Request<Incoming>);
+    fn tell_request(&mut self, request: &Request<Received>);
     /// The peer that was agreed on.
     fn tell_connection_peer(&mut self, peer: &Peer, tls: bool);
     /// Which credential is put into the request.
@@ -131,7 +131,7 @@ impl Story for OpenRecord {
         });
     }
 
-    fn tell_request(&mut self, request: &Request<Incoming>) {
+    fn tell_request(&mut self, request: &Request<Received>) {
         let path = request
             .uri()
             .path_and_query()

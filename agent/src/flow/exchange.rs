@@ -1,16 +1,15 @@
 //! One HTTP exchange: agreed on, decided, and sent on as it streams, or answered with a refusal.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use exeat_policy::{Origin, Reason};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use hyper::header::{
-    ACCEPT, ALT_SVC, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
-    EXPECT, HeaderValue, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
+    ACCEPT, ALT_SVC, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT,
+    HeaderValue, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode, Version as HttpVersion};
 use hyper_util::rt::TokioIo;
@@ -18,13 +17,14 @@ use hyper_util::rt::TokioIo;
 use super::artefacts::{Asked, Fetch};
 use super::connection::{Connection, SendFault};
 use super::describe::{Cut, Story as _, Why, partly, read, unread};
+use super::interim::{Turn, Way};
 use super::{NotAgreed, Stages, credential, mcp};
 use crate::audit::record::Stage;
 use crate::audit::{OpenRecord, Outcome};
 use crate::decide::{Exchange, HttpRequest, Permit};
 use crate::decode::mcp::{MCP_METHOD, MCP_NAME, MCP_SESSION_ID};
 use crate::decode::scan::{self, Scanner, Verdict};
-use crate::forward::body::{Drained, Watch, Watched};
+use crate::forward::body::{Drained, HttpFault, Received, Watch, Watched};
 use crate::forward::credential::Injection;
 use crate::forward::headers::strip_hop_by_hop;
 use crate::forward::tunnel::{self, Ended, Traffic};
@@ -39,13 +39,14 @@ use crate::refuse::{HttpRefusal, Refusal, Timeout, Upstream};
 /// What a workload is answered.
 pub(super) type Answer = Response<Body>;
 
-/// Serves one request. Never fails: whatever happens has an answer and a record.
+/// Serves one request. Never fails: whatever happens has an answer and a record. Interim answers go by `way`.
 pub(super) async fn serve(
     connection: &Arc<Connection>,
-    request: Request<Incoming>,
-) -> Result<Answer, Infallible> {
+    request: Request<Received>,
+    way: Way,
+) -> Answer {
     let Ok(mut record) = connection.record().await else {
-        return Ok(refusal(Refusal::AuditUnavailable));
+        return refusal(Refusal::AuditUnavailable);
     };
     record.tell_request(&request);
     let shown = shown(connection, &request).await;
@@ -60,7 +61,7 @@ pub(super) async fn serve(
         }) => {
             let actor = match shown {
                 Ok(actor) => actor,
-                Err(fault) => return Ok(unverified(connection, record, request, fault)),
+                Err(fault) => return unverified(connection, record, request, fault),
             };
             if let Some(actor) = &actor {
                 record.record_mut().identity = Some(actor.identity.clone());
@@ -70,23 +71,23 @@ pub(super) async fn serve(
                 peer: &peer,
                 server: &server,
             };
-            return Ok(mcp::serve(place, actor, permit, record, request).await);
+            return mcp::serve(place, actor, permit, record, request).await;
         }
         Ok(Admitted {
             peer,
             permit,
             server: None,
-        }) => return Ok(forward(connection, &peer, permit, record, request).await),
+        }) => return forward(connection, &peer, permit, record, request, way).await,
         Err(not_admitted) => not_admitted,
     };
     // A user reaches nothing but registered servers: what is refused may well have been allowed by the token.
     if let (Err(fault), NotAdmitted::NotAgreed(NotAgreed::Refused(_)), Acts::User) =
         (&shown, &not_admitted, actor.acts)
     {
-        return Ok(unverified(connection, record, request, *fault));
+        return unverified(connection, record, request, *fault);
     }
     unread_rest(connection, request);
-    Ok(match not_admitted {
+    match not_admitted {
         NotAdmitted::Form(form) => closing(refused(record, Refusal::HttpForm, &form)),
         NotAdmitted::NotAgreed(NotAgreed::Disagreement(disagreement)) => {
             record.stage(Stage::Identify);
@@ -101,13 +102,13 @@ pub(super) async fn serve(
             record.refuse(&refused);
             answer
         }
-    })
+    }
 }
 
 /// Who asks, where the request shows a token: only a registered server's requests are judged by it, and refused for it.
 async fn shown(
     connection: &Connection,
-    request: &Request<Incoming>,
+    request: &Request<Received>,
 ) -> Result<Option<Actor>, TokenFault> {
     let Stages {
         tokens, decider, ..
@@ -124,7 +125,7 @@ async fn shown(
 fn unverified(
     connection: &Connection,
     mut record: OpenRecord,
-    request: Request<Incoming>,
+    request: Request<Received>,
     fault: TokenFault,
 ) -> Answer {
     unread_rest(connection, request);
@@ -139,7 +140,7 @@ fn unverified(
 }
 
 /// Reads on, for a while, what nobody wants, unless its sender waits to be asked for it.
-fn unread_rest(connection: &Connection, request: Request<Incoming>) {
+fn unread_rest(connection: &Connection, request: Request<Received>) {
     let waits = request.headers().contains_key(EXPECT);
     let rest = Drained::new(request.into_body(), &connection.stages.tasks);
     if waits {
@@ -164,7 +165,7 @@ fn admit(
     connection: &Connection,
     actor: &Actor,
     record: &mut OpenRecord,
-    request: &Request<Incoming>,
+    request: &Request<Received>,
 ) -> Result<Admitted, NotAdmitted> {
     record.stage(Stage::Identify);
     agree::form(request, connection.tls).map_err(NotAdmitted::Form)?;
@@ -224,7 +225,8 @@ async fn forward(
     peer: &Peer,
     permit: Permit<Exchange>,
     mut record: OpenRecord,
-    request: Request<Incoming>,
+    request: Request<Received>,
+    way: Way,
 ) -> Answer {
     record.stage(Stage::Decode);
     if let Some((told, why)) = not_ordinary(&request) {
@@ -232,7 +234,7 @@ async fn forward(
         return refused(record, told, why);
     }
     match credential::due(connection, &permit, &mut record).await {
-        Ok(credential) => relay(connection, peer, permit, record, request, credential).await,
+        Ok(credential) => relay(connection, peer, permit, record, request, way, credential).await,
         Err(fault) => {
             unread_rest(connection, request);
             refused(record, Refusal::CredentialUnavailable, &fault)
@@ -246,7 +248,8 @@ async fn relay(
     peer: &Peer,
     permit: Permit<Exchange>,
     mut record: OpenRecord,
-    mut request: Request<Incoming>,
+    mut request: Request<Received>,
+    way: Way,
     credential: Option<Injection>,
 ) -> Answer {
     record.stage(Stage::Forward);
@@ -264,7 +267,8 @@ async fn relay(
     withhold_token(&permit, &mut request);
     let fetch = Asked::of(&permit, &request);
     let sent = Arc::new(Sent::default());
-    let interim = request.version() == HttpVersion::HTTP_11;
+    // HTTP/1.0 knows of none.
+    let interim = (request.version() != HttpVersion::HTTP_10).then_some(way);
     let request = outgoing(request, connection, upgrade, &sent);
     let request = match credential::put(credential, request) {
         Ok(request) => request,
@@ -308,7 +312,7 @@ async fn relay(
 }
 
 /// Beside a registered server, where clients learn how to log in, nobody needs to show a token.
-fn withhold_token(permit: &Permit<Exchange>, request: &mut Request<Incoming>) {
+fn withhold_token(permit: &Permit<Exchange>, request: &mut Request<Received>) {
     let origin = permit.egress().map(|terms| terms.origin);
     if matches!(origin, Some(Origin::Server(_))) {
         request.headers_mut().remove(AUTHORIZATION);
@@ -316,31 +320,32 @@ fn withhold_token(permit: &Permit<Exchange>, request: &mut Request<Incoming>) {
 }
 
 /// An answer as it is passed on.
-fn passed(mut response: Response<Incoming>, closing: Closing) -> Answer {
+fn passed(mut response: Response<Received>, closing: Closing) -> Answer {
     strip_hop_by_hop(response.headers_mut());
     // Another way to the same name would not pass the gate.
     response.headers_mut().remove(ALT_SVC);
     response.map(|body| Watched::new(body, closing).boxed_unsync())
 }
 
-/// Sends `request` and waits for the head of its answer; with `interim`, what comes before that is passed on.
+/// Sends `request` and waits for the head of its answer; what comes before that goes by `interim`.
 async fn answered(
     connection: &Connection,
     peer: &Peer,
     record: &mut OpenRecord,
-    mut request: Request<Body>,
-    interim: bool,
-) -> Result<Response<Incoming>, SendFault> {
-    let turn = connection.interim.turn().await;
-    if interim {
-        turn.pass_on(&mut request);
-    }
+    request: Request<Body>,
+    interim: Option<Way>,
+) -> Result<Response<Received>, SendFault> {
+    let turn = match interim {
+        Some(way) => Some(way.turn().await),
+        None => None,
+    };
+    let pass_on = turn.as_ref().map(Turn::pass_on);
     let intended = record.intend().await?;
-    connection.send(peer, intended, request).await
+    connection.send(peer, intended, request, pass_on).await
 }
 
 /// Why a request is not one of ordinary HTTP, as far as its head shows.
-fn not_ordinary(request: &Request<Incoming>) -> Option<(Refusal<'static>, &'static str)> {
+fn not_ordinary(request: &Request<Received>) -> Option<(Refusal<'static>, &'static str)> {
     if !only_learns(request) && scan::headers(request.headers()) == Verdict::Mcp {
         return Some((
             Refusal::Unregistered,
@@ -356,7 +361,7 @@ fn not_ordinary(request: &Request<Incoming>) -> Option<(Refusal<'static>, &'stat
 /// Whether a request with a header of MCP says no more than its client's revision: clients name it also where
 /// they learn how to log in (2025-03-26 Authorization, "Server Metadata Discovery"), at any path that a server or
 /// its issuer names. A stream of events, a session or a message is more.
-fn only_learns(request: &Request<Incoming>) -> bool {
+fn only_learns(request: &Request<Received>) -> bool {
     let headers = request.headers();
     let listens = headers.get_all(ACCEPT).iter().any(|accepted| {
         let accepted = accepted.as_bytes().to_ascii_lowercase();
@@ -369,7 +374,7 @@ fn only_learns(request: &Request<Incoming>) -> bool {
 }
 
 /// What goes by unread when the server does what `request` asks.
-fn upgraded(request: &Request<Incoming>, tls: bool) -> Unread {
+fn upgraded(request: &Request<Received>, tls: bool) -> Unread {
     Unread::Upgraded {
         method: request.method().as_str().to_owned(),
         path: request.uri().path().to_owned(),
@@ -392,7 +397,7 @@ fn goes_on_unread(connection: &Connection, peer: &Peer, unread: Unread) -> bool 
 
 /// The request as it is sent on.
 fn outgoing(
-    request: Request<Incoming>,
+    request: Request<Received>,
     connection: &Connection,
     upgrade: bool,
     sent: &Arc<Sent>,
@@ -400,7 +405,7 @@ fn outgoing(
     let (mut parts, body) = request.into_parts();
     let asked = parts.headers.get(UPGRADE).cloned();
     strip_hop_by_hop(&mut parts.headers);
-    // The workload's body is asked for when the upstream is ready for it; hyper answers the expectation then.
+    // The workload's body is asked for when the upstream is ready for it; the expectation is answered then.
     parts.headers.remove(EXPECT);
     if let Some(asked) = asked.filter(|_| upgrade) {
         parts.headers.insert(UPGRADE, asked);
@@ -429,7 +434,7 @@ fn outgoing(
 }
 
 /// Whether a coding stands between the scanner and what a server would read as JSON.
-fn hides_json(request: &Request<Incoming>) -> bool {
+fn hides_json(request: &Request<Received>) -> bool {
     let coded = request
         .headers()
         .get_all(CONTENT_ENCODING)
@@ -556,7 +561,7 @@ impl Watch for Closing {
         Ok(())
     }
 
-    fn fail(&mut self, error: &hyper::Error) {
+    fn fail(&mut self, error: &HttpFault) {
         if let Some(record) = self.take() {
             if self.sent.recognised() {
                 return record.refuse_with("MCP spoken to a server that is not registered");
@@ -603,7 +608,7 @@ pub(super) fn told(fault: &SendFault) -> Refusal<'static> {
         }
         SendFault::Refused(_) | SendFault::Mismatch => Refusal::Denied,
         SendFault::Unrecorded(_) => Refusal::AuditUnavailable,
-        SendFault::Send(error) if error.is_parse() => Refusal::Upstream(Upstream::Protocol),
+        SendFault::Send(fault) if fault.is_malformed() => Refusal::Upstream(Upstream::Protocol),
         SendFault::Closed | SendFault::Send(_) => Refusal::Upstream(Upstream::Reset),
         SendFault::Timeout => Refusal::TimedOut(Timeout::Headers),
     }
@@ -623,20 +628,7 @@ pub(super) fn refusal(refusal: Refusal<'_>) -> Answer {
     json(refusal.status, refusal.body())
 }
 
-/// An answer without its body, and with the length that it would have had.
-pub(super) fn bare(mut answer: Answer) -> Answer {
-    if answer.body().is_end_stream() {
-        return answer;
-    }
-    if let Some(length) = answer.body().size_hint().exact() {
-        answer
-            .headers_mut()
-            .insert(CONTENT_LENGTH, HeaderValue::from(length));
-    }
-    answer.map(|_unsent| empty())
-}
-
-/// An answer that ends an HTTP/1.1 connection; in HTTP/2 the header is dropped by hyper's own rules.
+/// An answer that ends an HTTP/1.1 connection; HTTP/2 sends no such header.
 pub(super) fn closing(mut answer: Answer) -> Answer {
     answer
         .headers_mut()

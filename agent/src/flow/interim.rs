@@ -1,8 +1,8 @@
-//! Interim answers of an upstream (1xx, RFC 9110 section 15.2) on their way to a workload, over HTTP/1.1.
+//! Interim answers of an upstream (1xx, RFC 9110 section 15.2) on their way to a workload.
 //!
-//! hyper sends none on a server's behalf. So they are written beneath it, between what it writes: only where all that
-//! it wrote is out, and only until it has the final answer of the request that they belong to. What has found no
-//! such moment by then is dropped; no answer depends on it.
+//! Over HTTP/2 each request has a way back that takes them. Over HTTP/1.1 hyper sends none on a server's behalf. So they
+//! are written beneath it, between what it writes: only where all that it wrote is out, and only until it has the final
+//! answer of the request that they belong to. What has found no such moment by then is dropped; no answer depends on it.
 
 use std::fmt::Write as _;
 use std::io;
@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::decode::scan::{self, Verdict};
 use crate::forward::headers::strip_hop_by_hop;
+use crate::http2::Reply;
 
 /// Bytes of interim answers that wait on one connection; beyond it they are dropped.
 const WAITING: usize = 16 * 1024;
@@ -32,12 +33,26 @@ struct State {
     busy: bool,
 }
 
+/// By what way the interim answers to one request reach the client.
+pub(super) enum Way {
+    /// Between what hyper writes.
+    Beneath(Interim),
+    /// As frames of their own.
+    Stream(Reply),
+}
+
 /// One request whose final answer is waited for.
-pub(super) struct Turn {
-    interim: Interim,
-    over: Arc<Mutex<bool>>,
-    /// Of the connection's task, which writes.
-    waker: Waker,
+pub(super) struct Turn(To);
+
+#[derive(Clone)]
+enum To {
+    Beneath {
+        interim: Interim,
+        over: Arc<Mutex<bool>>,
+        /// Of the connection's task, which writes.
+        waker: Waker,
+    },
+    Stream(Reply),
 }
 
 /// The connection as hyper writes to it.
@@ -61,41 +76,66 @@ impl Interim {
             saying: Bytes::new(),
         }
     }
+}
 
-    /// Begins the wait for a final answer. Must be awaited in the task of the connection.
-    pub(super) async fn turn(&self) -> Turn {
-        Turn {
-            interim: self.clone(),
-            over: Arc::default(),
-            waker: std::future::poll_fn(|cx| Poll::Ready(cx.waker().clone())).await,
-        }
+impl Way {
+    /// Begins the wait for a final answer. Over HTTP/1.1 it must be awaited in the task of the connection.
+    pub(super) async fn turn(self) -> Turn {
+        Turn(match self {
+            Self::Beneath(interim) => To::Beneath {
+                interim,
+                over: Arc::default(),
+                waker: std::future::poll_fn(|cx| Poll::Ready(cx.waker().clone())).await,
+            },
+            Self::Stream(reply) => To::Stream(reply),
+        })
     }
 }
 
 impl Turn {
-    /// Has the interim answers to `request` passed on, while this lasts.
-    pub(super) fn pass_on<B>(&self, request: &mut hyper::Request<B>) {
-        let (interim, waker) = (self.interim.clone(), self.waker.clone());
-        let over = Arc::clone(&self.over);
-        hyper::ext::on_informational(request, move |answer| {
-            let Some(head) = head(answer.status(), answer.headers()) else {
-                return;
-            };
-            // Held until it is queued, so that nothing comes after the final answer.
-            let over = over.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut state = interim.lock();
-            if !*over && state.waiting.len() + head.len() <= WAITING {
-                state.waiting.extend_from_slice(head.as_bytes());
-                waker.wake_by_ref();
+    /// What passes interim answers on, while this lasts.
+    pub(super) fn pass_on(&self) -> impl Fn(StatusCode, &HeaderMap) + Send + Sync + 'static {
+        let to = self.0.clone();
+        move |status, headers| {
+            if let Some(headers) = fit(status, headers) {
+                to.pass(status, headers);
             }
-        });
+        }
+    }
+}
+
+impl To {
+    fn pass(&self, status: StatusCode, headers: HeaderMap) {
+        match self {
+            Self::Beneath {
+                interim,
+                over,
+                waker,
+            } => {
+                let Some(head) = head(status, &headers) else {
+                    return;
+                };
+                // Held until it is queued, so that nothing comes after the final answer.
+                let over = over.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut state = interim.lock();
+                if !*over && state.waiting.len() + head.len() <= WAITING {
+                    state.waiting.extend_from_slice(head.as_bytes());
+                    waker.wake_by_ref();
+                }
+            }
+            Self::Stream(reply) => reply.interim(status, headers),
+        }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *self.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        let mut state = self.interim.lock();
+        // The way back of a stream ends with its final answer by itself.
+        let To::Beneath { interim, over, .. } = &self.0 else {
+            return;
+        };
+        *over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        let mut state = interim.lock();
         // The final answer follows what is under way without a gap.
         if state.busy {
             state.waiting.clear();
@@ -103,9 +143,9 @@ impl Drop for Turn {
     }
 }
 
-/// An interim answer as it is sent; none for those that hyper answers itself, that change the protocol, or that
-/// are MCP's.
-fn head(status: StatusCode, headers: &HeaderMap) -> Option<String> {
+/// The headers of an interim answer as they go on; none for those that the gate gives itself, that change the protocol,
+/// or that are MCP's.
+fn fit(status: StatusCode, headers: &HeaderMap) -> Option<HeaderMap> {
     let passes = status.is_informational()
         && status != StatusCode::CONTINUE
         && status != StatusCode::SWITCHING_PROTOCOLS
@@ -115,10 +155,15 @@ fn head(status: StatusCode, headers: &HeaderMap) -> Option<String> {
     }
     let mut headers = headers.clone();
     strip_hop_by_hop(&mut headers);
+    Some(headers)
+}
+
+/// An interim answer as HTTP/1.1 has it.
+fn head(status: StatusCode, headers: &HeaderMap) -> Option<String> {
     let mut head = String::new();
     let reason = status.canonical_reason().unwrap_or_default();
     write!(head, "HTTP/1.1 {} {reason}\r\n", status.as_u16()).ok()?;
-    for (name, value) in &headers {
+    for (name, value) in headers {
         // A value that is no text could only be hurt.
         write!(head, "{name}: {}\r\n", value.to_str().ok()?).ok()?;
     }
@@ -211,7 +256,7 @@ mod tests {
     use hyper::header::{CONNECTION, HeaderMap, HeaderValue, LINK};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
-    use super::{Interim, head};
+    use super::{Interim, Way, fit, head};
 
     fn queue(interim: &Interim, text: &str) {
         interim.lock().waiting.extend_from_slice(text.as_bytes());
@@ -223,8 +268,10 @@ mod tests {
         headers.insert(LINK, HeaderValue::from_static("</a>"));
         headers.insert(CONNECTION, HeaderValue::from_static("x-own"));
         headers.insert("x-own", HeaderValue::from_static("1"));
+        let early = StatusCode::EARLY_HINTS;
+        let sent = fit(early, &headers).and_then(|headers| head(early, &headers));
         assert_eq!(
-            head(StatusCode::EARLY_HINTS, &headers).as_deref(),
+            sent.as_deref(),
             Some("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n")
         );
         for other in [
@@ -232,10 +279,10 @@ mod tests {
             StatusCode::SWITCHING_PROTOCOLS,
             StatusCode::OK,
         ] {
-            assert_eq!(head(other, &headers), None, "{other}");
+            assert_eq!(fit(other, &headers), None, "{other}");
         }
         headers.insert("mcp-session-id", HeaderValue::from_static("1"));
-        assert_eq!(head(StatusCode::EARLY_HINTS, &headers), None);
+        assert_eq!(fit(early, &headers), None);
     }
 
     #[tokio::test]
@@ -256,7 +303,7 @@ mod tests {
             beneath.flush().await.unwrap();
             beneath.write_all(b"next").await.unwrap();
             queue(&interim, "(late)");
-            drop(interim.turn().await);
+            drop(Way::Beneath(interim.clone()).turn().await);
             beneath.flush().await.unwrap();
             drop(beneath);
         };
@@ -283,7 +330,7 @@ mod tests {
             assert!(pending.await);
         }
         // The final answer is there while the other is half out.
-        drop(interim.turn().await);
+        drop(Way::Beneath(interim.clone()).turn().await);
         let mut got = Vec::new();
         let writes = async {
             beneath.write_all(b"final").await.unwrap();

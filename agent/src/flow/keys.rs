@@ -16,8 +16,9 @@ use crate::audit::record::{Http, Kind, Stage};
 use crate::audit::{AuditUnavailable, OpenRecord, Outcome, Start, Text};
 use crate::config::{HttpsUrl, HttpsUrlFault, KeySource};
 use crate::decode::json::{Limits, Value, parse};
+use crate::forward::body::HttpFault;
 use crate::forward::open::{Destination, OpenFault};
-use crate::forward::upstream::Body;
+use crate::forward::upstream::{Body, Unheard};
 use crate::identify::peer::Peer;
 use crate::identify::token::{Fresh, KeysFault, Supply};
 use crate::tls::leaf::Alpn;
@@ -45,7 +46,7 @@ enum FetchFault {
     Open(HttpsUrl, #[source] Box<OpenFault>),
     /// HTTP failed.
     #[error("asking for `{0}`")]
-    Ask(HttpsUrl, #[source] hyper::Error),
+    Ask(HttpsUrl, #[source] HttpFault),
     /// The answer broke off.
     #[error("reading `{0}`")]
     Read(HttpsUrl, #[source] Box<dyn Error + Send + Sync>),
@@ -184,7 +185,10 @@ impl Getting<'_> {
                 .await
                 .map_err(|fault| FetchFault::Open(url.clone(), Box::new(fault)))?;
             sender.ready().await.map_err(asking)?;
-            sender.send(intended, request).await.map_err(asking)?
+            sender
+                .send(intended, request, None::<Unheard>)
+                .await
+                .map_err(asking)?
         };
         let status = response.status();
         record.tell_status(status);

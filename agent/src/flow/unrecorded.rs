@@ -2,20 +2,22 @@
 //! The log counts it, and says how many there were when it is written again.
 
 use std::convert::Infallible;
+use std::future::ready;
 
+use hyper::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::exchange::{closing, refusal};
-use super::{Stages, agreed};
-use crate::forward::body::Drained;
-use crate::forward::upstream::{Body, Version};
+use super::exchange::{Answer, closing, refusal};
+use super::{Bounds, Stages, agreed};
+use crate::forward::body::{Drained, HttpFault, Received};
+use crate::forward::upstream::Version;
+use crate::http2;
 use crate::intake::Arrived;
 use crate::refuse::Refusal;
 use crate::tls::hello::{self, Hello, Spoken};
@@ -70,24 +72,41 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let tasks = stages.tasks.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
+    let told = move |body: Received| -> Answer {
         // Read on, so that the client comes to read why.
-        drop(Drained::new(request.into_body(), &tasks));
-        async { Ok::<Response<Body>, Infallible>(closing(refusal(Refusal::AuditUnavailable))) }
-    });
-    let io = TokioIo::new(stream);
+        drop(Drained::new(body, &tasks));
+        closing(refusal(Refusal::AuditUnavailable))
+    };
+    let Bounds {
+        greeting,
+        idle,
+        headers,
+        ..
+    } = stages.bounds;
     let served = match version {
         Version::Http1 => {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let answer = told(Received::Http1(request.into_body()));
+                async { Ok::<Answer, Infallible>(answer) }
+            });
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new());
-            builder.max_header_size(stages.bounds.headers);
-            builder.serve_connection(io, service).await
+            builder.max_header_size(headers);
+            let served = builder.serve_connection(TokioIo::new(stream), service);
+            served.await.map_err(HttpFault::from)
         }
         Version::Http2 => {
-            let mut builder = http2::Builder::new(TokioExecutor::new());
-            builder.timer(TokioTimer::new());
-            builder.max_concurrent_streams(1);
-            builder.serve_connection(io, service).await
+            let terms = http2::Terms {
+                streams: 1,
+                headers,
+                greeting,
+                idle,
+                silent: greeting,
+            };
+            let served = http2::serve(stream, terms, &stages.stopping, move |request, _| {
+                ready(told(Received::Http2(request.into_body())))
+            });
+            served.await.map_err(HttpFault::from)
         }
     };
     if let Err(error) = served {

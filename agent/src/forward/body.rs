@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
-
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
+use h2::Reason;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use thiserror::Error;
@@ -14,19 +14,95 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
+use crate::http2;
+
 /// How much of an unwanted body is read, in bytes, and for how long.
 const UNWANTED: usize = 16 << 20;
 const UNWANTED_FOR: Duration = Duration::from_secs(5);
+
+/// Why HTTP with a peer failed.
+#[derive(Debug, Error)]
+pub enum HttpFault {
+    /// Over HTTP/1.1.
+    #[error(transparent)]
+    Http1(#[from] hyper::Error),
+    /// Over HTTP/2.
+    #[error(transparent)]
+    Http2(#[from] http2::Fault),
+}
+
+impl HttpFault {
+    /// Whether what the peer sent is not HTTP.
+    pub fn is_malformed(&self) -> bool {
+        match self {
+            Self::Http1(error) => error.is_parse(),
+            Self::Http2(fault) => fault.is_malformed(),
+        }
+    }
+}
 
 /// Why a body ended before its end.
 #[derive(Debug, Error)]
 pub enum BodyFault {
     /// The sender failed.
     #[error("reading the body")]
-    Read(#[source] hyper::Error),
+    Read(#[source] HttpFault),
     /// What was seen must not go on.
     #[error("the body was stopped: {0}")]
     Stopped(&'static str),
+}
+
+impl http2::Resets for BodyFault {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Read(HttpFault::Http2(fault)) => fault.reason(),
+            Self::Read(HttpFault::Http1(_)) | Self::Stopped(_) => Reason::INTERNAL_ERROR,
+        }
+    }
+}
+
+/// A body as a peer sends it.
+#[derive(Debug)]
+pub enum Received {
+    /// Over HTTP/1.1.
+    Http1(Incoming),
+    /// Over HTTP/2.
+    Http2(http2::Received),
+}
+
+impl HttpBody for Received {
+    type Data = Bytes;
+    type Error = HttpFault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpFault>>> {
+        match &mut *self {
+            Self::Http1(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(HttpFault::from)))
+            }
+            Self::Http2(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(HttpFault::from)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
 }
 
 /// What looks at a body as it passes.
@@ -39,13 +115,13 @@ pub trait Watch: Send + 'static {
     /// The body ended as it should.
     fn end(&mut self) {}
     /// Its sender failed.
-    fn fail(&mut self, _error: &hyper::Error) {}
+    fn fail(&mut self, _error: &HttpFault) {}
 }
 
 /// A request's body whose rest is read and forgotten when nobody wants it any more. Left unread, HTTP/2 resets the
 /// stream, and clients (curl among them) lose the answer that says why.
 pub struct Drained {
-    inner: Option<Incoming>,
+    inner: Option<Received>,
     tasks: TaskTracker,
 }
 
@@ -57,7 +133,7 @@ impl fmt::Debug for Drained {
 
 impl Drained {
     /// A body of a workload; what reads its rest is tracked by `tasks`.
-    pub fn new(inner: Incoming, tasks: &TaskTracker) -> Self {
+    pub fn new(inner: Received, tasks: &TaskTracker) -> Self {
         Self {
             inner: Some(inner),
             tasks: tasks.clone(),
@@ -82,7 +158,7 @@ impl Drop for Drained {
     }
 }
 
-async fn discard(mut body: Incoming) {
+async fn discard(mut body: Received) {
     let read = async {
         let mut left = UNWANTED;
         while let Some(Ok(frame)) = body.frame().await {
@@ -99,12 +175,12 @@ async fn discard(mut body: Incoming) {
 
 impl HttpBody for Drained {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = HttpFault;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpFault>>> {
         match &mut self.inner {
             Some(inner) => Pin::new(inner).poll_frame(cx),
             None => Poll::Ready(None),
@@ -122,7 +198,7 @@ impl HttpBody for Drained {
 }
 
 /// A body that is watched while it passes; the watcher is dropped with it, whatever happens.
-pub struct Watched<W, B = Incoming> {
+pub struct Watched<W, B = Received> {
     inner: B,
     watch: W,
     ended: bool,
@@ -152,7 +228,7 @@ impl<W: Watch, B: HttpBody> Watched<W, B> {
 impl<W, B> HttpBody for Watched<W, B>
 where
     W: Watch + Unpin,
-    B: HttpBody<Data = Bytes, Error = hyper::Error> + Unpin,
+    B: HttpBody<Data = Bytes, Error = HttpFault> + Unpin,
 {
     type Data = Bytes;
     type Error = BodyFault;
@@ -162,7 +238,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let this = &mut *self;
-        let frame = match std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+        let frame = match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
                 this.watch.fail(&error);

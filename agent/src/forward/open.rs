@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::audit::{AuditUnavailable, Intended};
 use crate::decide::{Connect, Permit};
+use crate::forward::body::HttpFault;
 use crate::forward::dial::{DialFault, Route, SiteProxy, connect, secure};
 use crate::forward::upstream::{Sender, Version};
 use crate::identify::agree::is_localhost;
@@ -70,7 +71,7 @@ pub enum OpenFault {
     Name(Peer),
     /// HTTP could not be begun.
     #[error("beginning HTTP")]
-    Http(#[source] hyper::Error),
+    Http(#[source] HttpFault),
     /// It cannot be recorded.
     #[error(transparent)]
     Unrecorded(#[from] AuditUnavailable),

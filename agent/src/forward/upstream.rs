@@ -2,15 +2,16 @@
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
-use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
-use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::client::conn::http1;
+use hyper::header::HeaderMap;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::TaskTracker;
 
 use crate::audit::Intended;
-use crate::forward::body::BodyFault;
+use crate::forward::body::{BodyFault, HttpFault, Received};
+use crate::http2;
 
 /// A body on its way to either side.
 pub type Body = UnsyncBoxBody<Bytes, BodyFault>;
@@ -29,7 +30,7 @@ pub enum Sender {
     /// One request at a time.
     Http1(http1::SendRequest<Body>),
     /// Many at a time.
-    Http2(http2::SendRequest<Body>),
+    Http2(http2::Client),
 }
 
 impl std::fmt::Debug for Sender {
@@ -46,27 +47,26 @@ impl std::fmt::Debug for Sender {
 
 /// Header bytes of a response beyond which it is refused.
 const HEADER_BYTES: usize = 64 * 1024;
-/// Windows large enough that a megabyte does not wait for acknowledgements; one client connection has one
-/// upstream connection, so they are not multiplied.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// What sees the interim answers to a request that nobody wants to hear of.
+pub type Unheard = fn(StatusCode, &HeaderMap);
 
 impl Sender {
     /// Starts HTTP on `stream`; the connection's own task is tracked by `tasks`.
     ///
     /// # Errors
-    /// hyper's, when the stream is closed or does not speak the version.
+    /// [`HttpFault`], when the stream is closed or does not speak the version.
     pub async fn start<S>(
         stream: S,
         version: Version,
         tasks: &TaskTracker,
-    ) -> Result<Self, hyper::Error>
+    ) -> Result<Self, HttpFault>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let io = TokioIo::new(stream);
         match version {
             Version::Http1 => {
+                let io = TokioIo::new(stream);
                 let (sender, connection) = http1::Builder::new()
                     .max_header_size(HEADER_BYTES)
                     .handshake(io)
@@ -75,57 +75,55 @@ impl Sender {
                 Ok(Self::Http1(sender))
             }
             Version::Http2 => {
-                let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-                    .timer(TokioTimer::new())
-                    .initial_stream_window_size(STREAM_WINDOW)
-                    .initial_connection_window_size(CONNECTION_WINDOW)
-                    .max_header_list_size(u32::try_from(HEADER_BYTES).unwrap_or(u32::MAX))
-                    .handshake(io)
-                    .await?;
-                tasks.spawn(async move { note(connection.await) });
-                Ok(Self::Http2(sender))
+                let client = http2::Client::start(stream, HEADER_BYTES, tasks).await?;
+                Ok(Self::Http2(client))
             }
-        }
-    }
-
-    /// Whether a request may still be sent on it.
-    pub fn is_open(&self) -> bool {
-        match self {
-            Self::Http1(sender) => !sender.is_closed(),
-            Self::Http2(sender) => !sender.is_closed(),
         }
     }
 
     /// Waits until a request can be sent.
     ///
     /// # Errors
-    /// hyper's, when the connection has ended.
-    pub async fn ready(&mut self) -> Result<(), hyper::Error> {
+    /// [`HttpFault`], when the connection has ended.
+    pub async fn ready(&mut self) -> Result<(), HttpFault> {
         match self {
-            Self::Http1(sender) => sender.ready().await,
-            Self::Http2(sender) => sender.ready().await,
+            Self::Http1(sender) => sender.ready().await?,
+            Self::Http2(client) => client.ready().await?,
         }
+        Ok(())
     }
 
-    /// Sends `request`; the returned future waits for the head of the response.
-    pub fn send(
+    /// Sends `request`; the returned future waits for the head of the response, and `interim` sees what comes before
+    /// it (1xx).
+    pub fn send<I>(
         &mut self,
         _intended: Intended<'_>,
-        request: Request<Body>,
-    ) -> impl Future<Output = Result<Response<Incoming>, hyper::Error>> + Send + use<> {
+        mut request: Request<Body>,
+        interim: Option<I>,
+    ) -> impl Future<Output = Result<Response<Received>, HttpFault>> + Send + use<I>
+    where
+        I: Fn(StatusCode, &HeaderMap) + Send + Sync + 'static,
+    {
         enum Either<A, B> {
             Http1(A),
             Http2(B),
         }
         let sent = match self {
-            Self::Http1(sender) => Either::Http1(sender.send_request(request)),
-            Self::Http2(sender) => Either::Http2(sender.send_request(request)),
+            Self::Http1(sender) => {
+                if let Some(interim) = interim {
+                    hyper::ext::on_informational(&mut request, move |answer| {
+                        interim(answer.status(), answer.headers());
+                    });
+                }
+                Either::Http1(sender.send_request(request))
+            }
+            Self::Http2(client) => Either::Http2(client.send(request, interim)),
         };
         async move {
-            match sent {
-                Either::Http1(response) => response.await,
-                Either::Http2(response) => response.await,
-            }
+            Ok(match sent {
+                Either::Http1(response) => response.await?.map(Received::Http1),
+                Either::Http2(response) => response.await?.map(Received::Http2),
+            })
         }
     }
 }

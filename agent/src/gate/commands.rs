@@ -1,5 +1,6 @@
 //! Commands of the control socket that the gate answers: state, register, log, explanations.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::audit::{Filter, Segments};
 use crate::control::records::{self, Owner};
 use crate::control::reply::{
     AuditState, BreakerPosition, BreakerState, Certificate, CredentialState, Disconnected, Finding,
-    IssuerState, PolicyState, Reply, Server, Status, Workload, WorkloadKind,
+    IssuerState, ListedTool, PolicyState, Reply, Server, Status, Workload, WorkloadKind,
 };
 use crate::control::{
     ClientLimits, Code, Command, ControlError, Facts, Handover, Question, Responder, Scope, Slots,
@@ -30,6 +31,8 @@ use crate::telemetry::clock;
 
 /// Findings shown by `status`.
 const FINDINGS: usize = 10;
+/// Tools shown of what a server lists.
+const LISTED: usize = 4096;
 
 /// What answering needs.
 pub(super) struct Answering {
@@ -379,9 +382,28 @@ fn shown(stages: &Stages, set: &PolicySet, server: &Registered, whole: bool) -> 
             };
             server.tools.iter().map(row).collect()
         } else {
-            std::collections::BTreeMap::new()
+            BTreeMap::new()
+        },
+        listed: if whole {
+            listed(stages, &server.name)
+        } else {
+            BTreeMap::new()
         },
     }
+}
+
+/// What a server was seen to list.
+fn listed(stages: &Stages, server: &str) -> BTreeMap<String, ListedTool> {
+    let listed = stages.observed.listed(server, LISTED).into_iter();
+    let shown = |(name, hints): (String, exeat_policy::Hints)| {
+        let tool = ListedTool {
+            read_only: hints.read_only,
+            destructive: hints.destructive,
+            open_world: hints.open_world,
+        };
+        (name, tool)
+    };
+    listed.map(shown).collect()
 }
 
 /// The CA's certificate as it is shown.

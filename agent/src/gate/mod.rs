@@ -95,12 +95,17 @@ pub enum GateError {
     Proxy(String),
 }
 
+/// Tasks that a thread runs before it takes one from the queue that all share. A thread's own queue holds 256, and
+/// each connection has two tasks: with tokio's own interval of about 60, what overflows under load waits for long.
+const GLOBAL_QUEUE: u32 = 3;
+
 /// Runs the gate until the supervisor stops it or is gone.
 ///
 /// # Errors
 /// A [`GateError`] that made it impossible to go on.
 pub fn main() -> Result<(), GateError> {
     let runtime = Builder::new_multi_thread()
+        .global_queue_interval(GLOBAL_QUEUE)
         .enable_all()
         .build()
         .map_err(GateError::Runtime)?;

@@ -78,23 +78,39 @@ pub fn open(path: &Path, owner: u32) -> Result<Listed, FileFault> {
 /// Every file that a known host keeps in a user's home, and in the project at `project`, and that
 /// may exist. Nothing in them is read.
 pub fn configured(account: &Account, project: Option<&Path>) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for format in FORMATS {
-        for file in format.home {
-            expand(account.home.clone(), file, &mut found);
-        }
-        for file in project.map(|_| format.project).unwrap_or_default() {
-            expand(
-                project.unwrap_or(&account.home).to_owned(),
-                file,
-                &mut found,
-            );
-        }
-    }
+    let mut found = in_home(&account.home);
+    found.extend(project.map(in_project).unwrap_or_default());
     // A home may be the project.
     let mut seen = std::collections::HashSet::new();
     found.retain(|path| seen.insert(path.clone()));
     found
+}
+
+/// Those in a user's home.
+pub fn in_home(home: &Path) -> Vec<PathBuf> {
+    kept(home, |format| format.home)
+}
+
+/// Those in a project's directory.
+pub fn in_project(project: &Path) -> Vec<PathBuf> {
+    kept(project, |format| format.project)
+}
+
+fn kept(base: &Path, files: impl Fn(&Format) -> &'static [&'static str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for format in FORMATS {
+        for file in files(format) {
+            expand(base.to_owned(), file, &mut found);
+        }
+    }
+    found
+}
+
+/// Whether nothing is there for sure.
+fn is_absent(path: &Path) -> bool {
+    let absent = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
+    path.symlink_metadata()
+        .is_err_and(|error| absent.contains(&error.kind()))
 }
 
 fn expand(base: PathBuf, pattern: &str, out: &mut Vec<PathBuf>) {
@@ -114,8 +130,8 @@ fn expand(base: PathBuf, pattern: &str, out: &mut Vec<PathBuf>) {
         let path = base.join(part);
         match rest {
             Some(rest) => expand(path, rest, out),
-            None if path.symlink_metadata().is_ok() => out.push(path),
-            None => {}
+            None if is_absent(&path) => {}
+            None => out.push(path),
         }
     }
 }

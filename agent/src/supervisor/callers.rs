@@ -1,14 +1,14 @@
 //! Who called `exeat run`: the process above it and those that it comes from, read while they live. For the
 //! records alone; nothing is decided by it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::processes::{Hashes, read, shown};
+use super::processes::{Hashes, outline, shown};
 use crate::channel::{HostProcess, Process};
 use crate::control::Responder;
 
@@ -21,7 +21,7 @@ const HASHING: Duration = Duration::from_secs(2);
 pub(super) async fn host(
     caller: u32,
     client: &Responder,
-    hashes: Arc<Mutex<Hashes>>,
+    hashes: Arc<Hashes>,
     hashing: Arc<Semaphore>,
 ) -> Option<HostProcess> {
     let mut line = ancestry(caller);
@@ -35,7 +35,6 @@ pub(super) async fn host(
         Ok(turn) => {
             let reading = spawn_blocking(move || {
                 let _turn = turn;
-                let mut hashes = hashes.lock().unwrap_or_else(PoisonError::into_inner);
                 hashes.of_process(pid)
             });
             let read = timeout(HASHING, reading).await;
@@ -44,7 +43,8 @@ pub(super) async fn host(
         Err(_) => None,
     };
     // Nor does its hash count if its number has become another's meanwhile.
-    let still = read(pid, 0).is_some_and(|now| now.started == host.started && now.exe == host.exe);
+    let still =
+        outline(pid, 0).is_some_and(|now| now.started == host.started && now.exe == host.exe);
     Some(HostProcess {
         pid,
         started: host.started,
@@ -60,15 +60,15 @@ pub(super) async fn host(
 /// The parent of `pid`, its parent, and so on.
 fn ancestry(pid: u32) -> Vec<Process> {
     let mut line = Vec::new();
-    let Some(mut child) = read(pid, 0) else {
+    let Some(mut child) = outline(pid, 0) else {
         return line;
     };
     while line.len() <= ANCESTORS && child.parent != 0 {
-        let Some(parent) = read(child.parent, 0) else {
+        let Some(parent) = outline(child.parent, 0) else {
             break;
         };
         // If it is still the child's parent after it was read, it was its parent when it was read.
-        let again = read(child.pid, 0);
+        let again = outline(child.pid, 0);
         if !again.is_some_and(|now| now.started == child.started && now.parent == parent.pid) {
             break;
         }

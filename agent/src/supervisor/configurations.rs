@@ -2,10 +2,9 @@
 //! does, where nothing is reachable.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,40 +14,47 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::hosts::{Place, Started, configured, numbered};
+use crate::hosts::{Readable, Stamp, Started, in_home, in_project, numbered};
 use crate::launch::stage::{Account, Program, Stage, Start, chain, spawn};
 
 /// Files that are remembered.
 const MAX_FILES: usize = 4096;
-/// Servers that are remembered of a user; with more of them nothing can be judged.
-const MAX_STARTED: usize = 4096;
+/// Servers that are remembered of one user's home, and of each project; with more of them nothing of its can be judged.
+const MAX_STARTED: usize = 1024;
+/// Projects of a user with servers that are remembered; with more of them nothing in the others can be judged.
+const MAX_PROJECTS: usize = 256;
 /// Bytes of changed files that are read together; with more of them nothing can be judged.
 const MAX_TEXT: usize = 16 << 20;
-/// Bytes of commands and arguments that are remembered of a user; likewise.
-const MAX_BYTES: usize = 4 << 20;
+/// Bytes of commands and arguments that are remembered of a home or project; likewise.
+const MAX_BYTES: usize = 512 << 10;
 /// Most bytes that the parser may say.
 const MAX_OUTPUT: u64 = 4 << 20;
 /// Time for the parser.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// What changes when a file does.
-type Stamp = (u64, u64, u64, i64, i64);
+/// Where configuration files stand: in a user's home, or in a project where one works. What a project starts says
+/// nothing of what is started elsewhere: it may come from anybody.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Scope {
+    uid: u32,
+    project: Option<PathBuf>,
+}
 
 /// What was read so far.
 #[derive(Debug, Default)]
 struct Seen {
-    files: HashMap<(PathBuf, u32), Stamp>,
-    /// By user: all that any of their files ever started, for a host may have read it before it was changed.
-    started: HashMap<u32, Commands>,
+    files: HashMap<(Scope, PathBuf), Stamp>,
+    /// All that any of its files ever started, for a host may have read it before it was changed.
+    started: HashMap<Scope, Commands>,
+    /// By user: one reads at a time, and who waits finds nothing changed.
+    reading: HashMap<u32, Arc<tokio::sync::Mutex<()>>>,
 }
 
-/// What the files of one user started.
+/// What the files of one scope started.
 #[derive(Debug, Default)]
 struct Commands {
     all: Arc<Vec<Started>>,
     bytes: usize,
-    /// One reads at a time: who waits finds nothing changed.
-    reading: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The configuration files that were read, and what they start.
@@ -63,6 +69,7 @@ pub(super) struct Configurations {
 /// A file that has to be read.
 #[derive(Debug)]
 struct Changed {
+    scope: Scope,
     path: PathBuf,
     stamp: Stamp,
     text: String,
@@ -83,91 +90,100 @@ impl Configurations {
     /// keeps `turn`.
     ///
     /// # Errors
-    /// In words: the parser could not be run. A file that its host could not read either is passed over.
+    /// In words: the parser could not be run, or there is a file that root does not see. One that its host could not
+    /// read either is passed over.
     pub(super) async fn started(
         self: &Arc<Self>,
         uid: u32,
         directories: Vec<PathBuf>,
         turn: Arc<OwnedSemaphorePermit>,
-    ) -> Result<Arc<Vec<Started>>, String> {
-        let reading = Arc::clone(&self.seen().started.entry(uid).or_default().reading);
+    ) -> Result<Vec<Arc<Vec<Started>>>, String> {
+        let reading = Arc::clone(self.seen().reading.entry(uid).or_default());
         // Held by the thread as well, which outlives whoever waits for it.
         let reading = Arc::new(reading.lock_owned().await);
-        let (this, own) = (Arc::clone(self), Arc::clone(&reading));
+        let projects = directories.into_iter().map(Some);
+        let scopes = std::iter::once(None).chain(projects);
+        let scopes: Vec<Scope> = scopes.map(|project| Scope { uid, project }).collect();
+        let (this, own, all) = (Arc::clone(self), Arc::clone(&reading), scopes.clone());
         let looked = spawn_blocking(move || {
             let _held = (turn, own);
-            this.look(uid, &directories)
+            this.look(&all)
         })
         .await;
         let changed = looked.map_err(|e| chain(&e))??;
         if !changed.is_empty() {
-            self.read(uid, changed).await?;
+            self.read(changed).await?;
         }
         let seen = self.seen();
-        let Some(started) = seen.started.get(&uid) else {
-            return Ok(Arc::default());
-        };
-        // To forget some would let them pass: whoever writes such a file might want just that.
-        if started.all.len() > MAX_STARTED || started.bytes > MAX_BYTES {
-            return Err(format!(
-                "more than {MAX_STARTED} servers, or {MAX_BYTES} bytes of them, are configured for uid {uid}"
-            ));
-        }
-        Ok(Arc::clone(&started.all))
+        let started = scopes.iter().filter_map(|scope| seen.started.get(scope));
+        started
+            .map(|commands| {
+                // To forget some would let them pass: whoever writes such a file might want just that.
+                if commands.is_full() {
+                    return Err(format!(
+                        "more than {MAX_STARTED} servers, or {MAX_BYTES} bytes of them, are configured in one place by uid {uid}"
+                    ));
+                }
+                Ok(Arc::clone(&commands.all))
+            })
+            .collect()
     }
 
     /// The files that changed since they were read.
-    fn look(&self, uid: u32, directories: &[PathBuf]) -> Result<Vec<Changed>, String> {
-        let mut paths = Vec::new();
-        if let Ok(account) = numbered(uid) {
-            let homes = (account.home != Path::new("/")).then_some(None);
-            let projects = directories
-                .iter()
-                .map(|directory| Some(directory.as_path()));
-            for project in homes.into_iter().chain(projects) {
-                paths.extend(configured(&account, project));
-            }
-        }
-        paths.sort_unstable();
-        paths.dedup();
+    fn look(&self, scopes: &[Scope]) -> Result<Vec<Changed>, String> {
         let mut changed = Vec::new();
         let mut room = MAX_TEXT;
-        let too_much = || format!("more than {MAX_TEXT} bytes of configuration of uid {uid}");
-        for path in paths {
-            let Ok(stamp) = stamp(&path) else { continue };
-            let key = (path, uid);
-            if self.seen().files.get(&key) == Some(&stamp) {
-                continue;
-            }
-            let (path, _) = key;
-            let (_, _, size, ..) = stamp;
-            // Before it is read; and after, since it may have grown meanwhile.
-            if usize::try_from(size).map_or(true, |size| size > room) {
-                return Err(too_much());
-            }
-            match Place::find(&path, uid).and_then(|place| place.read()) {
-                Ok(seen) => {
-                    room = room.checked_sub(seen.text.len()).ok_or_else(too_much)?;
-                    changed.push(Changed {
-                        path,
-                        stamp,
-                        text: seen.text,
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(error = chain(&error), "a host's configuration was not read");
-                    self.seen().keep(path, uid, stamp, Vec::new());
-                }
+        for scope in scopes {
+            for path in scope.files()? {
+                self.look_at(scope, path, &mut room, &mut changed)?;
             }
         }
         Ok(changed)
+    }
+
+    fn look_at(
+        &self,
+        scope: &Scope,
+        path: PathBuf,
+        room: &mut usize,
+        changed: &mut Vec<Changed>,
+    ) -> Result<(), String> {
+        let uid = scope.uid;
+        let unseen = |error: io::Error| {
+            format!(
+                "the configuration `{}` of uid {uid} cannot be read: {error}",
+                path.display()
+            )
+        };
+        let too_much = || format!("more than {MAX_TEXT} bytes of configuration of uid {uid}");
+        let Some(file) = Readable::find(&path, uid).map_err(unseen)? else {
+            return Ok(());
+        };
+        let key = (scope.clone(), path.clone());
+        if self.seen().files.get(&key) == Some(&file.stamp) {
+            return Ok(());
+        }
+        let (_, _, size, ..) = file.stamp;
+        // Before it is read; and after, since it may have grown meanwhile.
+        if usize::try_from(size).map_or(true, |size| size > *room) {
+            return Err(too_much());
+        }
+        let text = file.read().map_err(unseen)?;
+        *room = room.checked_sub(text.len()).ok_or_else(too_much)?;
+        changed.push(Changed {
+            scope: scope.clone(),
+            path,
+            stamp: file.stamp,
+            text,
+        });
+        Ok(())
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn read(&self, uid: u32, changed: Vec<Changed>) -> Result<(), String> {
+    async fn read(&self, changed: Vec<Changed>) -> Result<(), String> {
         let texts: Vec<(&Path, &str)> = changed
             .iter()
             .map(|file| (file.path.as_path(), file.text.as_str()))
@@ -188,7 +204,8 @@ impl Configurations {
                 );
                 Vec::new()
             });
-            self.seen().keep(file.path, uid, file.stamp, started);
+            self.seen()
+                .keep(file.scope, file.path, file.stamp, started)?;
         }
         Ok(())
     }
@@ -232,34 +249,70 @@ impl Configurations {
     }
 }
 
+impl Scope {
+    fn files(&self) -> Result<Vec<PathBuf>, String> {
+        if let Some(project) = &self.project {
+            return Ok(in_project(project));
+        }
+        let account = numbered(self.uid).map_err(|e| chain(&e))?;
+        let has_home = account.home != Path::new("/");
+        Ok(if has_home {
+            in_home(&account.home)
+        } else {
+            Vec::new()
+        })
+    }
+}
+
+impl Commands {
+    fn is_full(&self) -> bool {
+        self.all.len() > MAX_STARTED || self.bytes > MAX_BYTES
+    }
+}
+
 impl Seen {
     /// Notes what a file starts, up to one more than may be.
-    fn keep(&mut self, path: PathBuf, uid: u32, stamp: Stamp, started: Vec<Started>) {
+    fn keep(
+        &mut self,
+        scope: Scope,
+        path: PathBuf,
+        stamp: Stamp,
+        started: Vec<Started>,
+    ) -> Result<(), String> {
+        let projects = self
+            .started
+            .keys()
+            .filter(|other| other.uid == scope.uid && other.project.is_some())
+            .count();
+        let is_new = !self.started.contains_key(&scope) && !started.is_empty();
+        if is_new && scope.project.is_some() && projects >= MAX_PROJECTS {
+            return Err(format!(
+                "more than {MAX_PROJECTS} projects of uid {} have servers configured",
+                scope.uid
+            ));
+        }
         if self.files.len() >= MAX_FILES {
             self.files.clear();
         }
-        self.files.insert((path, uid), stamp);
-        let commands = self.started.entry(uid).or_default();
-        let all = Arc::make_mut(&mut commands.all);
+        self.files.insert((scope.clone(), path), stamp);
+        if started.is_empty() {
+            return Ok(());
+        }
+        let commands = self.started.entry(scope).or_default();
         for new in started {
-            let full = all.len() > MAX_STARTED || commands.bytes > MAX_BYTES;
-            if !full && !all.contains(&new) {
+            if !commands.is_full() && !commands.all.contains(&new) {
                 let arguments: usize = new.args.iter().map(String::len).sum();
                 commands.bytes += new.command.len() + arguments;
-                all.push(new);
+                Arc::make_mut(&mut commands.all).push(new);
             }
         }
+        Ok(())
     }
 }
 
 fn memory(name: &str) -> io::Result<File> {
     let descriptor: OwnedFd = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?;
     Ok(File::from(descriptor))
-}
-
-fn stamp(path: &Path) -> io::Result<Stamp> {
-    let m = fs::metadata(path)?;
-    Ok((m.dev(), m.ino(), m.size(), m.ctime(), m.ctime_nsec()))
 }
 
 #[cfg(test)]
@@ -273,32 +326,70 @@ mod tests {
         }
     }
 
+    fn scope(uid: u32, project: Option<&str>) -> Scope {
+        Scope {
+            uid,
+            project: project.map(PathBuf::from),
+        }
+    }
+
+    fn keep(seen: &mut Seen, scope: Scope, changed: i64, started: Vec<Started>) {
+        let path = PathBuf::from("/home/d/.mcp.json");
+        let kept = seen.keep(scope, path, (1, 1, 1, changed, 1), started);
+        kept.unwrap();
+    }
+
     #[test]
     fn what_a_file_started_once_is_not_forgotten() {
         let mut seen = Seen::default();
-        let path = || PathBuf::from("/home/d/.mcp.json");
-        seen.keep(path(), 7, (1, 1, 1, 1, 1), vec![notes(1), notes(1)]);
-        seen.keep(path(), 7, (1, 1, 1, 2, 1), vec![notes(2)]);
-        seen.keep(path(), 8, (1, 1, 1, 2, 1), Vec::new());
-        assert_eq!(*seen.started[&7].all, [notes(1), notes(2)]);
-        assert!(seen.started[&8].all.is_empty());
+        let home = || scope(7, None);
+        keep(&mut seen, home(), 1, vec![notes(1), notes(1)]);
+        keep(&mut seen, home(), 2, vec![notes(2)]);
+        keep(&mut seen, scope(8, None), 2, Vec::new());
+        assert_eq!(*seen.started[&home()].all, [notes(1), notes(2)]);
+        assert!(!seen.started.contains_key(&scope(8, None)));
         // Nor is anything pushed out by what somebody adds.
         let many = (0..3 * MAX_STARTED).map(notes).collect();
-        seen.keep(path(), 7, (1, 1, 1, 3, 1), many);
-        assert_eq!(seen.started[&7].all.len(), MAX_STARTED + 1);
-        assert!(seen.started[&7].all.contains(&notes(1)));
+        keep(&mut seen, home(), 3, many);
+        assert_eq!(seen.started[&home()].all.len(), MAX_STARTED + 1);
+        assert!(seen.started[&home()].all.contains(&notes(1)));
+        assert!(seen.started[&home()].is_full());
         // A few that are large are as many.
         let large = |letter: &str| Started {
             command: letter.repeat(MAX_BYTES),
             args: Vec::new(),
         };
-        seen.keep(
-            path(),
-            9,
-            (1, 1, 1, 3, 1),
+        keep(
+            &mut seen,
+            scope(9, None),
+            3,
             ["a", "b", "c"].map(large).into(),
         );
-        assert_eq!(seen.started[&9].all.len(), 2);
-        assert!(seen.started[&9].bytes > MAX_BYTES);
+        assert_eq!(seen.started[&scope(9, None)].all.len(), 2);
+        assert!(seen.started[&scope(9, None)].is_full());
+    }
+
+    #[test]
+    fn a_project_speaks_for_itself_alone() {
+        let mut seen = Seen::default();
+        keep(&mut seen, scope(7, Some("/evil")), 1, vec![notes(1)]);
+        assert!(!seen.started.contains_key(&scope(7, None)));
+        assert!(!seen.started.contains_key(&scope(7, Some("/good"))));
+        // So many that no more are taken: those that are known stay known.
+        for number in 1..MAX_PROJECTS {
+            let project = format!("/p{number}");
+            keep(&mut seen, scope(7, Some(&project)), 1, vec![notes(1)]);
+        }
+        let path = PathBuf::from("/more/.mcp.json");
+        let mut more = |started| {
+            let stamp = (1, 1, 1, 1, 1);
+            seen.keep(scope(7, Some("/more")), path.clone(), stamp, started)
+        };
+        assert!(more(vec![notes(1)]).is_err());
+        // Without servers there is nothing to remember.
+        more(Vec::new()).unwrap();
+        keep(&mut seen, scope(7, Some("/evil")), 2, vec![notes(2)]);
+        keep(&mut seen, scope(8, Some("/more")), 1, vec![notes(1)]);
+        assert_eq!(seen.started[&scope(7, Some("/evil"))].all.len(), 2);
     }
 }

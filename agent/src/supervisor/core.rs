@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::future::pending;
 use std::io;
 use std::os::fd::AsFd as _;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use exeat_ebpf::{Event, EventStream, Kernel, KernelError};
@@ -79,7 +79,7 @@ pub(super) struct Supervisor {
     pub(super) rejected: Option<String>,
     pub(super) workloads: Workloads,
     pub(super) processes: Processes,
-    pub(super) hashes: Arc<Mutex<Hashes>>,
+    pub(super) hashes: Arc<Hashes>,
     pub(super) hashing: Arc<Semaphore>,
     pub(super) gate: Option<GateLife>,
     pub(super) backoff: Backoff,

@@ -381,7 +381,9 @@ impl Judge {
             .await?;
         let configured = spawn_blocking(move || {
             let _turn = turn;
-            let is = is_configured(&found.process, &package, &entries);
+            let is = entries
+                .iter()
+                .any(|entries| is_configured(&found.process, &package, entries));
             Found {
                 why: is.then_some(Why::Configured),
                 ..found

@@ -1,7 +1,7 @@
 //! The lives of workloads and processes: taken over, noticed, ended.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use exeat_ebpf::kind::HELD;
 use exeat_ebpf::{Event, EventKind, KernelError};
@@ -9,7 +9,7 @@ use exeat_ebpf::{Event, EventKind, KernelError};
 use super::cgroups;
 use super::core::{Happening, Supervisor};
 use super::error::DaemonError;
-use super::processes::{from_event, read, shown};
+use super::processes::{from_event, outline, read_soon, shown};
 use super::unregistered::SUFFIX;
 use super::workloads::{Live, Origin, parse_name};
 use crate::channel::{Kind, Process, ToGate, Workload};
@@ -80,7 +80,7 @@ impl Supervisor {
         };
         let mut first: Option<Process> = None;
         for pid in cgroups::processes(cgroup)? {
-            if let Some(process) = read(pid, number) {
+            if let Some(process) = read_soon(pid, number) {
                 if first
                     .as_ref()
                     .is_none_or(|first| process.started < first.started)
@@ -164,15 +164,12 @@ impl Supervisor {
             EventKind::Fork => {
                 let child = event.detail;
                 // In a storm of forks the child's own time of start is not looked up.
-                let found = if self.may_tell_process() {
-                    read(child, event.workload)
+                let seen = if self.may_tell_process() {
+                    outline(child, event.workload)
                 } else {
                     None
                 };
-                let known = match found {
-                    Some(found) => self.processes.put(found),
-                    None => self.processes.fork(event.tgid, child),
-                };
+                let known = self.processes.fork(event.tgid, child, seen);
                 if let Some(process) = known.cloned() {
                     self.tell_process(ToGate::Process(Box::new(process))).await;
                 }
@@ -216,11 +213,9 @@ impl Supervisor {
         let happenings = self.happenings.clone();
         self.tasks.spawn_blocking(move || {
             let _turn = turn;
-            let hash = table
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .of_process(pid);
-            let Some(hash) = hash else { return };
+            let Some(hash) = table.of_process(pid) else {
+                return;
+            };
             let hashed = Happening::Hashed {
                 pid,
                 started,

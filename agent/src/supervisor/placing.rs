@@ -6,7 +6,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use exeat_ebpf::{Event, Waiting, destroy_connections};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
@@ -17,7 +17,7 @@ use super::cgroups;
 use super::core::{Happening, Supervisor};
 use super::lives::{discard, record};
 use super::matching::{Subject, cgroup_of, subjects};
-use super::processes::{Hashes, read};
+use super::processes::{Hashes, origin, read, read_soon};
 use super::settle::Settled;
 use super::workloads::{Live, Origin};
 use crate::channel::{Kind, Process, ToGate, watch};
@@ -126,7 +126,10 @@ impl Supervisor {
             }
         };
         let pids = cgroups::processes(cgroup).unwrap_or_default();
-        let processes: Vec<Process> = pids.iter().filter_map(|pid| read(*pid, number)).collect();
+        let processes: Vec<Process> = pids
+            .iter()
+            .filter_map(|pid| read_soon(*pid, number))
+            .collect();
         let first = processes.iter().min_by_key(|process| process.started);
         let record = record(number, &subject.name, subject.kind, cgroup, id, first);
         self.survey_new(&record);
@@ -212,7 +215,7 @@ impl Supervisor {
             Some(found) => self.place(found).await,
             None => Placed::Nowhere,
         };
-        let now = read(pid, 0).map(|process| process.started);
+        let now = origin(pid).map(|(_, started)| started);
         match placed {
             // Also a process that could not be looked at: it is nobody's that the policy knows.
             Placed::Nowhere => self.resume(pid, None),
@@ -247,7 +250,7 @@ impl Supervisor {
 
     fn try_place(&mut self, found: &Found) -> Result<Option<(Live, Vec<Process>)>, String> {
         let alive = |process: &&Process| {
-            read(process.pid, 0).is_some_and(|now| now.started == process.started)
+            origin(process.pid).is_some_and(|(_, started)| started == process.started)
         };
         let processes: Vec<Process> = found.processes.iter().filter(alive).cloned().collect();
         let Some(first) = processes.first() else {
@@ -314,23 +317,13 @@ pub(super) fn cut_old(number: u32, cgroup: &Path, waiting: Waiting) {
 }
 
 /// The subject that a process belongs to, unless it is in a workload already.
-fn find(
-    subjects: &[Subject],
-    process: Process,
-    own: &Path,
-    hashes: &Mutex<Hashes>,
-) -> Option<Found> {
+fn find(subjects: &[Subject], process: Process, own: &Path, hashes: &Hashes) -> Option<Found> {
     let cgroup = cgroup_of(process.pid);
     if cgroup.as_deref().is_some_and(|cgroup| is_own(cgroup, own)) {
         return None;
     }
     let pid = process.pid;
-    let mut hash = || {
-        hashes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .of_process(pid)
-    };
+    let mut hash = || hashes.of_process(pid);
     let subject = subjects
         .iter()
         .filter(|subject| subject.matcher.exe.is_some() || !subject.matcher.user.is_empty())
@@ -349,13 +342,13 @@ fn is_own(cgroup: &str, own: &Path) -> bool {
 }
 
 /// Everything that runs and belongs to a subject, each with its descendants.
-fn scan(subjects: &[Subject], own: &Path, hashes: &Mutex<Hashes>) -> Vec<Found> {
+fn scan(subjects: &[Subject], own: &Path, hashes: &Hashes) -> Vec<Found> {
     let mut all: Vec<Process> = fs::read_dir("/proc")
         .into_iter()
         .flatten()
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|pid| read(pid, 0))
+        .filter_map(|pid| read_soon(pid, 0))
         .collect();
     // Parents before children.
     all.sort_unstable_by_key(|process| (process.started, process.pid));

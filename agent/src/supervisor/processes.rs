@@ -4,6 +4,11 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use exeat_ebpf::Event;
 use sha2::{Digest as _, Sha256};
@@ -14,6 +19,9 @@ use crate::channel::{Process, encode_hex};
 const MAX_PROCESSES: usize = 16_384;
 /// Bytes of arguments that are kept.
 const MAX_ARGUMENTS: u64 = 64 << 10;
+/// Time for a process's arguments to be read, and how many of those who read them may be held up.
+const PATIENCE: Duration = Duration::from_millis(100);
+const MAX_HELD_UP: usize = 64;
 /// Nanoseconds in a clock tick (`USER_HZ` is 100 on every architecture that is supported).
 const TICK: u64 = 10_000_000;
 /// Executables whose hash is remembered.
@@ -36,12 +44,25 @@ impl Processes {
         self.known.get(&pid)
     }
 
-    /// Notes a fork: the child is its parent until it executes something.
-    pub(super) fn fork(&mut self, parent: u32, child: u32) -> Option<&Process> {
-        let process = Process {
-            pid: child,
-            parent,
-            ..self.known.get(&parent)?.clone()
+    /// Notes a fork: the child is its parent until it executes something. `seen`: what was found of it.
+    pub(super) fn fork(
+        &mut self,
+        parent: u32,
+        child: u32,
+        seen: Option<Process>,
+    ) -> Option<&Process> {
+        let known = self.known.get(&parent).cloned();
+        let process = match (seen, known) {
+            (Some(seen), Some(known)) => Process {
+                args: known.args,
+                ..seen
+            },
+            (Some(seen), None) => seen,
+            (None, known) => Process {
+                pid: child,
+                parent,
+                ..known?
+            },
         };
         self.put(process)
     }
@@ -84,35 +105,38 @@ impl Processes {
     }
 }
 
-/// The process of an exec event: what the kernel said, made fuller from `/proc` as long as that
-/// is the same process still.
+/// The process of an exec event, with the arguments that the kernel saw: by now they may be anything. What is left
+/// out of them is an ellipsis.
 pub(super) fn from_event(event: &Event) -> Process {
-    let found = read(event.tgid, event.workload);
+    let execution = event.execution.as_deref();
+    let mut args: Vec<String> = execution
+        .map(|e| e.argv.iter())
+        .into_iter()
+        .flatten()
+        .map(|arg| String::from_utf8_lossy(arg).into_owned())
+        .collect();
+    if execution.is_some_and(|e| e.argv_cut)
+        && let Some(last) = args.last_mut()
+    {
+        last.push('\u{2026}');
+    }
     let started = event.started_ns / TICK;
     // Field 22 is cut to ticks from the same clock.
-    if let Some(found) = found.filter(|found| found.started.abs_diff(started) <= 1) {
-        return found;
-    }
-    let execution = event.execution.as_deref();
-    Process {
-        workload: event.workload,
-        pid: event.tgid,
-        parent: event.ppid,
-        started,
-        uid: event.uid,
-        exe: execution
-            .map(|e| e.path.display().to_string())
-            .unwrap_or_default(),
-        args: execution
-            .map(|e| {
-                e.argv
-                    .iter()
-                    .map(|arg| String::from_utf8_lossy(arg).into_owned())
-                    .collect()
-            })
-            .unwrap_or_default(),
-        sha256: None,
-    }
+    let found = outline(event.tgid, event.workload)
+        .filter(|found| found.started.abs_diff(started) <= 1)
+        .unwrap_or_else(|| Process {
+            workload: event.workload,
+            pid: event.tgid,
+            parent: event.ppid,
+            started,
+            uid: event.uid,
+            exe: execution
+                .map(|e| e.path.display().to_string())
+                .unwrap_or_default(),
+            args: Vec::new(),
+            sha256: None,
+        });
+    Process { args, ..found }
 }
 
 /// What tells a process from another with its number: its parent and its start. Reads nothing of the process's own
@@ -121,45 +145,69 @@ pub(super) fn origin(pid: u32) -> Option<(u32, u64)> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// As much as is known of a process without reading its memory.
+/// A process that runs, as `/proc` describes it, but for its arguments: nothing of its own memory is read, which may
+/// never come (a page of a file system that it serves itself).
 pub(super) fn outline(pid: u32, workload: u32) -> Option<Process> {
-    use std::os::unix::fs::MetadataExt as _;
     let directory = PathBuf::from(format!("/proc/{pid}"));
     let (parent, started) = origin(pid)?;
+    let status = fs::read_to_string(directory.join("status")).ok()?;
+    let uid = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    let uid = uid.split_whitespace().next()?.parse().ok()?;
     let exe = fs::read_link(directory.join("exe")).unwrap_or_default();
     Some(Process {
         workload,
         pid,
         parent,
         started,
-        uid: fs::metadata(&directory).ok()?.uid(),
+        uid,
         exe: exe.to_string_lossy().into_owned(),
         args: Vec::new(),
         sha256: None,
     })
 }
 
-/// A process that runs, as `/proc` describes it.
+/// The same with its arguments: for threads that nobody waits for without a limit.
 pub(crate) fn read(pid: u32, workload: u32) -> Option<Process> {
-    let directory = PathBuf::from(format!("/proc/{pid}"));
-    let (parent, started) = parse_stat(&fs::read_to_string(directory.join("stat")).ok()?)?;
-    let status = fs::read_to_string(directory.join("status")).ok()?;
-    let uid = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    let uid = uid.split_whitespace().next()?.parse().ok()?;
-    let exe = fs::read_link(directory.join("exe"))
-        .ok()?
-        .to_string_lossy()
-        .into_owned();
     Some(Process {
-        workload,
-        pid,
-        parent,
-        started,
-        uid,
-        exe,
         args: arguments(pid)?,
-        sha256: None,
+        ..outline(pid, workload).filter(|process| !process.exe.is_empty())?
     })
+}
+
+/// The same in a time that is bounded: without its arguments where they do not come, and where too many threads
+/// wait for such.
+pub(super) fn read_soon(pid: u32, workload: u32) -> Option<Process> {
+    static HELD_UP: AtomicUsize = AtomicUsize::new(0);
+    let process = outline(pid, workload).filter(|process| !process.exe.is_empty())?;
+    let args = in_time(&HELD_UP, move || arguments(pid)).flatten();
+    Some(Process {
+        args: args.unwrap_or_default(),
+        ..process
+    })
+}
+
+/// `held_up`: the threads that read.
+fn in_time<T: Send + 'static>(
+    held_up: &'static AtomicUsize,
+    read: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    if held_up.fetch_add(1, Ordering::Relaxed) >= MAX_HELD_UP {
+        held_up.fetch_sub(1, Ordering::Relaxed);
+        return None;
+    }
+    let (send, receive) = sync_channel(1);
+    let reader = thread::Builder::new().name("arguments".to_owned());
+    let started = reader.spawn(move || {
+        let read = read();
+        held_up.fetch_sub(1, Ordering::Relaxed);
+        // Whoever asked may have gone on.
+        drop(send.send(read));
+    });
+    if started.is_err() {
+        held_up.fetch_sub(1, Ordering::Relaxed);
+        return None;
+    }
+    receive.recv_timeout(PATIENCE).ok()
 }
 
 /// Fields 4 and 22 of `proc_pid_stat(5)`; the name between may hold spaces and brackets.
@@ -188,7 +236,7 @@ fn arguments(pid: u32) -> Option<Vec<String>> {
 /// Hashes of executables, each read once as long as the file does not change.
 #[derive(Debug, Default)]
 pub(super) struct Hashes {
-    known: HashMap<Version, [u8; 32]>,
+    known: Mutex<HashMap<Version, [u8; 32]>>,
 }
 
 /// What changes when a file does.
@@ -196,17 +244,18 @@ type Version = (u64, u64, u64, i64, i64);
 
 impl Hashes {
     /// The hash of the file that a process executes, following no name: the file itself, even if
-    /// it was replaced. May read hundreds of megabytes.
-    pub(super) fn of_process(&mut self, pid: u32) -> Option<[u8; 32]> {
+    /// it was replaced. May read hundreds of megabytes, and may be held up by a file system, which holds up no other.
+    pub(super) fn of_process(&self, pid: u32) -> Option<[u8; 32]> {
         self.of_file(Path::new(&format!("/proc/{pid}/exe")))
     }
 
-    fn of_file(&mut self, path: &Path) -> Option<[u8; 32]> {
+    fn of_file(&self, path: &Path) -> Option<[u8; 32]> {
         use std::os::unix::fs::MetadataExt as _;
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut file = File::open(path).ok()?;
         let m = file.metadata().ok()?;
         let version = (m.dev(), m.ino(), m.size(), m.ctime(), m.ctime_nsec());
-        if let Some(hash) = self.known.get(&version) {
+        if let Some(hash) = known().get(&version) {
             return Some(*hash);
         }
         let mut hasher = Sha256::new();
@@ -219,10 +268,11 @@ impl Hashes {
             }
         }
         let hash = hasher.finalize().into();
-        if self.known.len() >= MAX_HASHES {
-            self.known.clear();
+        let mut known = known();
+        if known.len() >= MAX_HASHES {
+            known.clear();
         }
-        self.known.insert(version, hash);
+        known.insert(version, hash);
         Some(hash)
     }
 }
@@ -234,6 +284,9 @@ pub(super) fn shown(hash: &[u8; 32]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+
     use super::*;
 
     #[test]
@@ -255,6 +308,24 @@ mod tests {
     }
 
     #[test]
+    fn arguments_that_never_come_hold_nobody_up() {
+        static HELD_UP: AtomicUsize = AtomicUsize::new(0);
+        let (release, held) = channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        for _held_up in 0..MAX_HELD_UP {
+            let held = Arc::clone(&held);
+            let read = move || held.lock().is_ok_and(|held| held.recv().is_ok());
+            assert_eq!(in_time(&HELD_UP, read), None);
+        }
+        // There are no more of those who wait.
+        assert_eq!(in_time(&HELD_UP, || 1), None);
+        drop(release);
+        while in_time(&HELD_UP, || 1).is_none() {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
     fn the_table_is_bounded_and_follows_forks() {
         let mut table = Processes::default();
         let mut process = read(std::process::id(), 1).unwrap();
@@ -262,9 +333,10 @@ mod tests {
             process.pid = pid;
             assert!(table.put(process.clone()).is_some());
         }
-        assert!(table.fork(1, 1_000_000).is_none());
+        assert!(table.fork(1, 1_000_000, None).is_none());
         assert!(table.gone(2));
-        assert_eq!(table.fork(1, 1_000_000).unwrap().parent, 1);
+        let child = table.fork(1, 1_000_000, None).unwrap();
+        assert_eq!((child.parent, &child.args), (1, &process.args));
         table.forget(1);
         assert!(table.all().is_empty());
     }
@@ -272,7 +344,7 @@ mod tests {
     #[test]
     fn a_changed_file_is_hashed_anew() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let mut hashes = Hashes::default();
+        let hashes = Hashes::default();
         fs::write(file.path(), "abc").unwrap();
         let first = hashes.of_file(file.path()).unwrap();
         assert!(shown(&first).starts_with("ba7816bf"));

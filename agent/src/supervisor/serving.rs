@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::ExitStatus;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal as Kill, kill_process_group};
@@ -41,7 +41,7 @@ pub(super) struct Order {
     pub(super) program: Program,
     pub(super) start: Start,
     pub(super) happenings: mpsc::Sender<Happening>,
-    pub(super) hashes: Arc<Mutex<Hashes>>,
+    pub(super) hashes: Arc<Hashes>,
     pub(super) hashing: Arc<Semaphore>,
     pub(super) stop: CancellationToken,
     pub(super) over: oneshot::Receiver<Over>,

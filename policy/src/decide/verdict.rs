@@ -173,6 +173,12 @@ impl Reason {
             Self::RuleFailed(Unevaluated::OtherType) => {
                 "a rule could not be evaluated: an argument is of another type than its test is for"
             }
+            Self::RuleFailed(Unevaluated::Missing) => {
+                "a rule could not be evaluated: its expression asks for what is not there"
+            }
+            Self::RuleFailed(Unevaluated::Arithmetic) => {
+                "a rule could not be evaluated: its expression computes what has no exact result"
+            }
             Self::RuleFailed(Unevaluated::Unknown) => {
                 "a rule could not be evaluated: the record leaves out an argument"
             }

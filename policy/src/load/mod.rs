@@ -9,6 +9,7 @@ mod role;
 mod rule;
 mod server;
 pub(crate) mod tables;
+mod when;
 mod words;
 
 use std::sync::Arc;
@@ -72,6 +73,7 @@ pub(crate) fn load(source: &Source, draft: &mut Draft) -> Vec<Fault> {
     };
     let mut loader = Loader {
         reader: Reader::new(&source.name),
+        text: &source.text,
         draft,
     };
     loader.file(&root);
@@ -81,6 +83,8 @@ pub(crate) fn load(source: &Source, draft: &mut Draft) -> Vec<Fault> {
 /// Reads one file.
 struct Loader<'a> {
     reader: Reader,
+    /// The file's text.
+    text: &'a str,
     draft: &'a mut Draft,
 }
 

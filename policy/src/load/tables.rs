@@ -113,6 +113,7 @@ pub(crate) const RULE: Keys = Keys {
         "methods",
         "tools",
         "args",
+        "when",
         "effect",
         "approvers",
         "timeout",
@@ -120,7 +121,7 @@ pub(crate) const RULE: Keys = Keys {
         "reason",
         "expires",
     ],
-    later: &["when"],
+    later: &[],
 };
 pub(crate) const ARGUMENT: Keys = Keys {
     what: "a test",

@@ -20,7 +20,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use exeat_policy::{Authorization, PolicySet};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use hyper::header::{
     ACCEPT_ENCODING, ALT_SVC, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap,
     HeaderValue,
@@ -54,9 +53,9 @@ use crate::decode::mcp::{
     check_params,
 };
 use crate::decode::rpc::{self, Incoming as Messages, Message, Response as RpcResponse};
-use crate::forward::body::Drained;
+use crate::forward::body::{Drained, Received};
 use crate::forward::headers::{strip_hop_by_hop, strip_overrides};
-use crate::forward::upstream::Body as Sent;
+use crate::forward::upstream::{Body as Sent, Unheard};
 use crate::identify::calls::{Callee, InFlight};
 use crate::identify::peer::Peer;
 use crate::intake::Actor;
@@ -86,7 +85,7 @@ pub(super) async fn serve(
     shown: Option<Actor>,
     permit: Permit<Exchange>,
     mut record: OpenRecord,
-    mut request: Request<Incoming>,
+    mut request: Request<Received>,
 ) -> Answer {
     record.stage(Stage::Decode);
     let session = single(request.headers(), MCP_SESSION_ID);
@@ -151,7 +150,7 @@ struct Exchanging<'a> {
 }
 
 impl Exchanging<'_> {
-    async fn post(&self, record: OpenRecord, request: Request<Incoming>) -> Answer {
+    async fn post(&self, record: OpenRecord, request: Request<Received>) -> Answer {
         let (parts, body) = request.into_parts();
         // What is refused early is read on, so that the client comes to read why.
         let body = Drained::new(body, &self.talking.stages.tasks);
@@ -331,12 +330,14 @@ impl Exchanging<'_> {
         &self,
         intended: Intended<'_>,
         request: Request<Sent>,
-    ) -> Result<Response<Incoming>, SendFault> {
+    ) -> Result<Response<Received>, SendFault> {
         let connection = self.place.connection;
         tokio::select! {
             biased;
             () = self.severed.cancelled() => {}
-            answered = connection.send(self.place.peer, intended, request) => return answered,
+            answered = connection.send(self.place.peer, intended, request, None::<Unheard>) => {
+                return answered;
+            }
         }
         connection.hang_up().await;
         let decider = &self.talking.stages.decider;
@@ -348,7 +349,7 @@ impl Exchanging<'_> {
     }
 
     /// A whole answer, while the server is connected.
-    async fn collected(&self, body: Incoming, most: usize) -> Result<Bytes, Uncollected> {
+    async fn collected(&self, body: Received, most: usize) -> Result<Bytes, Uncollected> {
         let limit = self.talking.stages.bounds.answer;
         tokio::select! {
             biased;
@@ -430,7 +431,7 @@ impl Exchanging<'_> {
         &self,
         permit: Permit<Exchange>,
         mut record: OpenRecord,
-        request: Request<Incoming>,
+        request: Request<Received>,
     ) -> Answer {
         use hyper::body::Body as _;
         drop(permit);
@@ -489,7 +490,7 @@ impl Exchanging<'_> {
         &self,
         mut record: OpenRecord,
         head: Head,
-        body: Incoming,
+        body: Received,
         listens: bool,
     ) -> Answer {
         let bytes = match self.collected(body, OTHER_BODY).await {

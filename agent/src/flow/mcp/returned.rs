@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::Response;
-use hyper::body::Incoming;
 use hyper::header::{ALT_SVC, CONTENT_LENGTH, HeaderMap, HeaderValue};
 use hyper::http::response::Parts as Head;
 
@@ -20,6 +19,7 @@ use crate::decode::http::{Body as Media, response_body};
 use crate::decode::json::Limits;
 use crate::decode::mcp::MCP_SESSION_ID;
 use crate::decode::rpc::{self, Incoming as Messages, Message, Request, Response as RpcResponse};
+use crate::forward::body::Received;
 use crate::forward::headers::strip_hop_by_hop;
 use crate::forward::upstream::Body;
 use crate::identify::calls::InFlight;
@@ -39,7 +39,7 @@ pub(super) struct Came {
 }
 
 impl Exchanging<'_> {
-    pub(super) async fn returned(&self, came: Came, response: Response<Incoming>) -> Answer {
+    pub(super) async fn returned(&self, came: Came, response: Response<Received>) -> Answer {
         let (mut head, body) = response.into_parts();
         strip_hop_by_hop(&mut head.headers);
         head.headers.remove(ALT_SVC);
@@ -68,7 +68,7 @@ impl Exchanging<'_> {
     }
 
     /// A stream that answers what passed, and what was refused first of all.
-    fn events(&self, came: Came, body: Incoming) -> Body {
+    fn events(&self, came: Came, body: Received) -> Body {
         let Came {
             passed,
             refused,
@@ -138,7 +138,7 @@ impl Exchanging<'_> {
     }
 
     /// One JSON text: an answer, or the answers to a batch.
-    async fn message(&self, came: Came, mut head: Head, body: Incoming) -> Answer {
+    async fn message(&self, came: Came, mut head: Head, body: Received) -> Answer {
         let bytes = match self.collected(body, Limits::RESPONSE.bytes).await {
             Ok(bytes) => bytes,
             Err(fault) => return self.withheld(came, fault.refusal()),
@@ -232,7 +232,7 @@ impl Exchanging<'_> {
     }
 
     /// Neither a message nor a stream: 202, 204, errors of HTTP.
-    async fn other(&self, came: Came, head: Head, body: Incoming) -> Answer {
+    async fn other(&self, came: Came, head: Head, body: Received) -> Answer {
         let bytes = match self.collected(body, OTHER_BODY).await {
             Ok(bytes) => bytes,
             Err(fault) => return self.withheld(came, fault.refusal()),

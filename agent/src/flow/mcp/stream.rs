@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes};
 use hyper::Uri;
-use hyper::body::{Body as HttpBody, Frame, Incoming};
+use hyper::body::{Body as HttpBody, Frame};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::super::describe::{Story as _, read, unread};
@@ -19,7 +19,7 @@ use crate::decode::json::Limits as JsonLimits;
 use crate::decode::mcp::Era;
 use crate::decode::rpc::{Id, Message, Request, Response, parse_single};
 use crate::decode::sse::{Event, Item, Limits, Parser};
-use crate::forward::body::BodyFault;
+use crate::forward::body::{BodyFault, HttpFault, Received};
 use crate::identify::calls::InFlight;
 use crate::identify::peer::Peer;
 use crate::refuse::{Asked, Refusal, error};
@@ -60,7 +60,7 @@ const TOGETHER: usize = 16 * 1024;
 
 /// The stream as it is sent to the client.
 pub(super) struct Events {
-    inner: Incoming,
+    inner: Received,
     parser: Parser,
     source: Source,
     purpose: Purpose,
@@ -87,7 +87,7 @@ const UNRECORDED: &str = "what could not be recorded";
 
 impl Events {
     pub(super) fn new(
-        inner: Incoming,
+        inner: Received,
         source: Source,
         purpose: Purpose,
         cut: CancellationToken,
@@ -126,7 +126,7 @@ impl Events {
     }
 
     /// What the upstream's connection gave out.
-    fn take(&mut self, came: Option<Result<Frame<Bytes>, hyper::Error>>) {
+    fn take(&mut self, came: Option<Result<Frame<Bytes>, HttpFault>>) {
         self.waited = false;
         match came {
             Some(Ok(frame)) => {
@@ -172,7 +172,7 @@ impl Events {
     }
 
     /// The upstream failed in the middle of the stream.
-    fn fail(&mut self, error: hyper::Error) {
+    fn fail(&mut self, error: HttpFault) {
         self.ended = true;
         match self.take_purpose() {
             Purpose::Answers(waiting) => {
