@@ -5,7 +5,7 @@ use std::sync::Arc;
 use exeat_policy::{
     Action, AsJson, Caller, Effect, Explanation, Hints, Json, List, Members, Name, Outcome,
     PolicySet, Protocol, Request, Subject, Target, Timestamp, Unevaluated, Verdict, Workload,
-    evaluate, explain,
+    explain,
 };
 use serde_json::{Map, Value};
 
@@ -187,7 +187,7 @@ impl<'a> Question<'a> {
         let keys = exeat_policy::limit_keys(set, &request);
         let counts: Vec<_> = keys.iter().map(unused).collect();
         let counts = &counts;
-        evaluate(set, &Request { counts, ..request })
+        explain(set, &Request { counts, ..request }).verdict
     }
 
     /// The grants of a policy that are about it.
