@@ -176,7 +176,16 @@ fn path(origin: &SecretOrigin) -> Result<PathBuf, SecretFault> {
 }
 
 async fn trusted(policy: PathBuf) -> Result<(), SecretFault> {
-    blocking(move || root_alone(&policy)).await
+    trust(vec![policy]).await
+}
+
+/// Whether all these files, of which a policy is made, are the owner's alone to change: whoever writes one of them
+/// says where a secret goes that another defines.
+///
+/// # Errors
+/// [`SecretFault::Foreign`], or that one cannot be looked at.
+pub async fn trust(policy: Vec<PathBuf>) -> Result<(), SecretFault> {
+    blocking(move || policy.iter().try_for_each(|file| root_alone(file))).await
 }
 
 async fn blocking<T: Send + 'static>(
@@ -192,7 +201,10 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Whether the policy's file and its directory are the owner's alone to change: root's, for the daemon.
-fn root_alone(policy: &Path) -> Result<(), SecretFault> {
+///
+/// # Errors
+/// As [`trust`].
+pub fn root_alone(policy: &Path) -> Result<(), SecretFault> {
     let directory = policy.parent().filter(|path| *path != Path::new(""));
     for path in [Some(policy), directory].into_iter().flatten() {
         let shown = path.display().to_string();

@@ -107,7 +107,8 @@ enum Mode {
         until: Instant,
     },
     HalfOpen {
-        probing: bool,
+        /// One call is on its way; past this it is not waited for any more, and another is let through.
+        probed_until: Option<Instant>,
     },
 }
 
@@ -182,7 +183,8 @@ impl Breakers {
         }
         let mut scopes = Vec::with_capacity(known.len());
         for scope in known {
-            let probe = state.each.get_mut(&scope).is_some_and(Breaker::begin);
+            let breaker = state.each.get_mut(&scope);
+            let probe = breaker.is_some_and(|breaker| breaker.begin(terms, now));
             scopes.push((scope, probe));
         }
         Ok(Trial {
@@ -249,19 +251,24 @@ impl Breaker {
     fn refuses(&self, now: Instant) -> Option<Duration> {
         match self.position(now) {
             Position::Open(wait) => Some(wait),
-            Position::HalfOpen => {
-                matches!(self.mode, Mode::HalfOpen { probing: true }).then_some(PROBING)
-            }
+            Position::HalfOpen => match self.mode {
+                Mode::HalfOpen {
+                    probed_until: Some(until),
+                } if until > now => Some(PROBING),
+                _ => None,
+            },
             Position::Closed => None,
         }
     }
 
     /// A call passes: whether it is the one that is let through to see.
-    fn begin(&mut self) -> bool {
+    fn begin(&mut self, terms: Terms, now: Instant) -> bool {
         if matches!(self.mode, Mode::Closed) {
             return false;
         }
-        self.mode = Mode::HalfOpen { probing: true };
+        self.mode = Mode::HalfOpen {
+            probed_until: Some(now + Duration::from_millis(terms.open_for_ms)),
+        };
         true
     }
 
@@ -328,7 +335,7 @@ impl Breaker {
     ) -> Option<Turned> {
         match (&self.mode, failed) {
             (Mode::HalfOpen { .. }, None) if probe => {
-                self.mode = Mode::HalfOpen { probing: false };
+                self.mode = Mode::HalfOpen { probed_until: None };
                 None
             }
             (Mode::HalfOpen { .. }, Some(true)) if probe => {

@@ -5,7 +5,7 @@
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, open};
@@ -40,6 +40,10 @@ impl Readable {
             Err(error) => return Err(error.into()),
         };
         let m = file.metadata()?;
+        // A host can be fed through these, and nobody else sees what it got.
+        if m.file_type().is_fifo() || m.file_type().is_socket() {
+            return Err(io::Error::other("not a file"));
+        }
         if !m.is_file() || !is_readable(&m, uid) {
             return Ok(None);
         }
@@ -53,8 +57,10 @@ impl Readable {
     /// What the system says, or that it is larger than [`MAX_FILE`].
     pub fn read(&self) -> io::Result<String> {
         let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        // Whoever has a lease on it (fcntl(2)) is not waited for.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let mut bytes = Vec::new();
-        let length = File::open(path)?
+        let length = File::from(open(path, flags, Mode::empty())?)
             .take(MAX_FILE.saturating_add(1))
             .read_to_end(&mut bytes)?;
         if u64::try_from(length).unwrap_or(u64::MAX) > MAX_FILE {
@@ -116,6 +122,16 @@ mod tests {
         // What is no file is nobody's configuration, and is not opened.
         assert!(find(directory.path()).is_none());
         assert!(find(Path::new("/dev/null")).is_none());
+        let pipe = directory.path().join("pipe");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            Mode::from_raw_mode(0o644),
+            0,
+        )
+        .unwrap();
+        Readable::find(&pipe, USER).unwrap_err();
     }
 
     #[test]

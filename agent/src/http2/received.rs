@@ -130,11 +130,10 @@ impl Body for Received {
 }
 
 impl Drop for Received {
-    /// Nobody wants the rest of an answer, so neither is the rest of the request sent: the stream is reset.
+    /// Whether the answer is over or nobody wants the rest of it, the rest of the request is not sent: its record ends
+    /// with the answer.
     fn drop(&mut self) {
-        if let Of::Answer(Some(sending)) = &self.of
-            && !self.stream.is_end_stream()
-        {
+        if let Of::Answer(Some(sending)) = &self.of {
             sending.abort();
         }
     }

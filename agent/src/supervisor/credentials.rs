@@ -1,6 +1,7 @@
 //! The sources of credentials: read here alone, by tasks that may hang, and told to the gate.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use exeat_policy::Credential;
@@ -86,9 +87,14 @@ impl Supervisor {
         let credential = Arc::clone(credential);
         let (readers, happenings) = (Arc::clone(&sources.readers), self.happenings.clone());
         let stop = self.stop.clone();
+        let policy = self.parts.policy.sources.iter();
+        let policy = policy.map(|source| PathBuf::from(&*source.name)).collect();
         self.tasks.spawn(stop.run_until_cancelled_owned(async move {
             let place = readers.acquire_owned().await;
-            let secret = secrets::read(&credential).await;
+            let secret = match secrets::trust(policy).await {
+                Ok(()) => secrets::read(&credential).await,
+                Err(fault) => Err(fault),
+            };
             drop(place);
             let secret = secret.map_err(|fault| chain(&fault));
             let asked = Asked {

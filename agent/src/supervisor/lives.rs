@@ -9,7 +9,7 @@ use exeat_ebpf::{Event, EventKind, KernelError};
 use super::cgroups;
 use super::core::{Happening, Supervisor};
 use super::error::DaemonError;
-use super::processes::{from_event, outline, read_soon, shown};
+use super::processes::{SOON, from_event, outline, read_within, shown};
 use super::unregistered::SUFFIX;
 use super::workloads::{Live, Origin, parse_name};
 use crate::channel::{Kind, Process, ToGate, Workload};
@@ -80,7 +80,7 @@ impl Supervisor {
         };
         let mut first: Option<Process> = None;
         for pid in cgroups::processes(cgroup)? {
-            if let Some(process) = read_soon(pid, number) {
+            if let Some(process) = read_within(SOON, pid, number) {
                 if first
                     .as_ref()
                     .is_none_or(|first| process.started < first.started)

@@ -17,7 +17,7 @@ use super::cgroups;
 use super::core::{Happening, Supervisor};
 use super::lives::{discard, record};
 use super::matching::{Subject, cgroup_of, subjects};
-use super::processes::{Hashes, origin, read, read_soon};
+use super::processes::{Hashes, PATIENTLY, SOON, origin, read, read_within};
 use super::settle::Settled;
 use super::workloads::{Live, Origin};
 use crate::channel::{Kind, Process, ToGate, watch};
@@ -128,7 +128,7 @@ impl Supervisor {
         let pids = cgroups::processes(cgroup).unwrap_or_default();
         let processes: Vec<Process> = pids
             .iter()
-            .filter_map(|pid| read_soon(*pid, number))
+            .filter_map(|pid| read_within(SOON, *pid, number))
             .collect();
         let first = processes.iter().min_by_key(|process| process.started);
         let record = record(number, &subject.name, subject.kind, cgroup, id, first);
@@ -348,7 +348,7 @@ fn scan(subjects: &[Subject], own: &Path, hashes: &Hashes) -> Vec<Found> {
         .flatten()
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|pid| read_soon(pid, 0))
+        .filter_map(|pid| read_within(PATIENTLY, pid, 0))
         .collect();
     // Parents before children.
     all.sort_unstable_by_key(|process| (process.started, process.pid));

@@ -19,8 +19,10 @@ use crate::channel::{Process, encode_hex};
 const MAX_PROCESSES: usize = 16_384;
 /// Bytes of arguments that are kept.
 const MAX_ARGUMENTS: u64 = 64 << 10;
-/// Time for a process's arguments to be read, and how many of those who read them may be held up.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// Time for a process's arguments to be read where others wait for it, and where nobody does.
+pub(super) const SOON: Duration = Duration::from_millis(100);
+pub(super) const PATIENTLY: Duration = Duration::from_secs(5);
+/// How many of those who read them may be held up.
 const MAX_HELD_UP: usize = 64;
 /// Nanoseconds in a clock tick (`USER_HZ` is 100 on every architecture that is supported).
 const TICK: u64 = 10_000_000;
@@ -176,10 +178,10 @@ pub(crate) fn read(pid: u32, workload: u32) -> Option<Process> {
 
 /// The same in a time that is bounded: without its arguments where they do not come, and where too many threads
 /// wait for such.
-pub(super) fn read_soon(pid: u32, workload: u32) -> Option<Process> {
+pub(super) fn read_within(limit: Duration, pid: u32, workload: u32) -> Option<Process> {
     static HELD_UP: AtomicUsize = AtomicUsize::new(0);
     let process = outline(pid, workload).filter(|process| !process.exe.is_empty())?;
-    let args = in_time(&HELD_UP, move || arguments(pid)).flatten();
+    let args = in_time(limit, &HELD_UP, move || arguments(pid)).flatten();
     Some(Process {
         args: args.unwrap_or_default(),
         ..process
@@ -188,6 +190,7 @@ pub(super) fn read_soon(pid: u32, workload: u32) -> Option<Process> {
 
 /// `held_up`: the threads that read.
 fn in_time<T: Send + 'static>(
+    limit: Duration,
     held_up: &'static AtomicUsize,
     read: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
@@ -207,7 +210,7 @@ fn in_time<T: Send + 'static>(
         held_up.fetch_sub(1, Ordering::Relaxed);
         return None;
     }
-    receive.recv_timeout(PATIENCE).ok()
+    receive.recv_timeout(limit).ok()
 }
 
 /// Fields 4 and 22 of `proc_pid_stat(5)`; the name between may hold spaces and brackets.
@@ -315,12 +318,12 @@ mod tests {
         for _held_up in 0..MAX_HELD_UP {
             let held = Arc::clone(&held);
             let read = move || held.lock().is_ok_and(|held| held.recv().is_ok());
-            assert_eq!(in_time(&HELD_UP, read), None);
+            assert_eq!(in_time(SOON, &HELD_UP, read), None);
         }
         // There are no more of those who wait.
-        assert_eq!(in_time(&HELD_UP, || 1), None);
+        assert_eq!(in_time(SOON, &HELD_UP, || 1), None);
         drop(release);
-        while in_time(&HELD_UP, || 1).is_none() {
+        while in_time(SOON, &HELD_UP, || 1).is_none() {
             thread::yield_now();
         }
     }

@@ -28,8 +28,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) host: Option<&'a str>,
 }
 
-/// Whether the condition holds: for a rule that restricts as the texts came or as they read, for one that allows
-/// as they came and as a receiver may normalise them.
+/// Whether the condition holds: for a rule that restricts as the texts came, as they read or as a receiver may
+/// normalise them; for one that allows as they came and as a receiver may normalise them.
 pub(crate) fn hold<'a>(
     condition: &'a Condition,
     facts: &Facts<'a>,
@@ -41,16 +41,27 @@ pub(crate) fn hold<'a>(
         return sent;
     }
     let decides = quantity == Quantity::Some;
-    let reading = match quantity {
-        Quantity::Some => Reading::Read,
-        Quantity::All => Reading::Received,
+    // A constant that is not ASCII is found in what is received, and not in what reads like ASCII.
+    let readings: &[Reading] = match quantity {
+        Quantity::Some => &[Reading::Read, Reading::Received],
+        Quantity::All => &[Reading::Received],
     };
-    let (read, _) = truth(condition, facts, reading, &mut work);
-    match (sent, read) {
-        (Ok(one), _) | (_, Ok(one)) if one == decides => Ok(decides),
-        (Err(one), Err(other)) => Err(graver(Some(one), other)),
-        (Err(error), _) | (_, Err(error)) => Err(error),
-        (Ok(_), Ok(_)) => Ok(!decides),
+    let mut error = None;
+    let mut heed = |told: Result<bool, Unevaluated>| match told {
+        Ok(one) => one == decides,
+        Err(other) => {
+            error = Some(graver(error.take(), other));
+            false
+        }
+    };
+    let decided = heed(sent)
+        || readings
+            .iter()
+            .any(|reading| heed(truth(condition, facts, *reading, &mut work).0));
+    match error {
+        _ if decided => Ok(decides),
+        Some(error) => Err(error),
+        None => Ok(!decides),
     }
 }
 

@@ -1,6 +1,7 @@
 //! `exeat policy check`: every fault, with the line that it is in.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use exeat_policy::{Credential, Effect, Fault, PolicySet, Proof, Rule, Source, Timestamp};
@@ -116,7 +117,7 @@ impl FaultLine {
 }
 
 /// What the policy's own warnings are, rules that hardly anybody can approve, and sources of credentials that fail.
-fn warnings(set: &PolicySet, now: Timestamp) -> Vec<Fault> {
+fn warnings(set: &PolicySet, sources: &[Source], now: Timestamp) -> Vec<Fault> {
     // A token approves nothing: `exeat approvals` knows Unix users.
     let is_user = |name: &Arc<str>| {
         let identity = set.identity(name);
@@ -135,18 +136,20 @@ fn warnings(set: &PolicySet, now: Timestamp) -> Vec<Fault> {
     });
     let mut warnings = set.warnings(now);
     warnings.extend(lonely);
-    warnings.extend(sources_at_fault(set));
+    warnings.extend(sources_at_fault(set, sources));
     warnings.sort();
     warnings
 }
 
 /// Sources of credentials that tell no secret, as far as root can see without running anything.
-fn sources_at_fault(set: &PolicySet) -> Vec<Fault> {
+fn sources_at_fault(set: &PolicySet, sources: &[Source]) -> Vec<Fault> {
     if !geteuid().is_root() {
         return Vec::new();
     }
     let fault = |credential: &Arc<Credential>| {
-        let why = secrets::look(credential)?.err()?;
+        let all = sources.iter().map(|source| Path::new(&*source.name));
+        let foreign = all.map(secrets::root_alone).find_map(Result::err);
+        let why = foreign.or_else(|| secrets::look(credential)?.err())?;
         Some(Fault {
             file: credential.place.file.to_string(),
             line: credential.place.span.line,

@@ -251,7 +251,9 @@ fn one_of(
             (Scalar::Text(listed), Json::Text(text)) => {
                 // What an allow rule lists is what it means, to the letter.
                 let exact = text == &**listed;
-                exact || (quantity == Quantity::Some && readable(text) == **listed)
+                exact
+                    || (quantity == Quantity::Some
+                        && (readable(text) == **listed || compatible(text) == **listed))
             }
             (Scalar::Number(listed), Json::Number(_)) => {
                 let order = Decimal::parse(listed)
@@ -279,13 +281,14 @@ fn in_forms(text: &str, quantity: Quantity, holds: impl Fn(&str) -> bool) -> boo
     if raw == (quantity == Quantity::Some) {
         return raw;
     }
-    let other = match quantity {
-        Quantity::Some => readable(text),
-        Quantity::All => compatible(text),
-    };
-    match other {
+    let in_form = |other: Cow<'_, str>| match other {
         Cow::Borrowed(_) => raw,
         Cow::Owned(other) => holds(&other),
+    };
+    match quantity {
+        // What is not ASCII in a pattern is found in what is received, and not in what reads like ASCII.
+        Quantity::Some => in_form(readable(text)) || in_form(compatible(text)),
+        Quantity::All => in_form(compatible(text)),
     }
 }
 
