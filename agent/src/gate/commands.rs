@@ -15,7 +15,7 @@ use crate::audit::{Filter, Segments};
 use crate::control::records::{self, Owner};
 use crate::control::reply::{
     AuditState, Certificate, CredentialState, Disconnected, Finding, IssuerState, PolicyState,
-    Reply, Server, Status, Workload, WorkloadKind,
+    Reply, Server, Status, WebhookState, Workload, WorkloadKind,
 };
 use crate::control::{
     ClientLimits, Code, Command, ControlError, Facts, Handover, Question, Responder, Scope, Slots,
@@ -129,6 +129,7 @@ async fn reply(
         Command::ApprovalDecide(decision) => {
             approvals::decide(stages, &peer, decision, responder).await
         }
+        Command::ApprovalLink(link) => approvals::by_link(stages, &peer, &link, responder).await,
         Command::Run(_)
         | Command::Reload
         | Command::Canary
@@ -145,6 +146,9 @@ async fn reply(
 async fn doctor(stages: &Stages, mut responder: Responder) -> Result<(), ControlError> {
     for issuer in issuers(stages) {
         responder.reply(Reply::Check(issuer.check())).await?;
+    }
+    for webhook in webhooks(stages) {
+        responder.reply(Reply::Check(webhook.check())).await?;
     }
     responder.done().await
 }
@@ -194,6 +198,7 @@ fn status(answering: &Answering, facts: Facts, owner: Owner) -> Status {
         audit: Some(audit_state(stages, &answering.directory)),
         issuers: issuers(stages),
         credentials: credentials(stages),
+        webhooks: webhooks(stages),
         workloads: workloads(stages, owner),
         disconnected: stages
             .decider
@@ -252,6 +257,16 @@ fn credentials(stages: &Stages) -> Vec<CredentialState> {
         name: standing.name.to_string(),
         read: standing.read,
         problem: standing.fault,
+    });
+    shown.collect()
+}
+
+fn webhooks(stages: &Stages) -> Vec<WebhookState> {
+    let webhooks = stages.approving.iter().flat_map(|of| &of.webhooks);
+    let shown = webhooks.map(|webhook| WebhookState {
+        approver: webhook.approver.user.clone(),
+        host: webhook.host(),
+        problem: webhook.fault(),
     });
     shown.collect()
 }
