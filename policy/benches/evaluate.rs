@@ -1,7 +1,7 @@
 //! What a decision costs, by the number of rules; and what reading a large policy costs.
 //!
 //! `cargo bench -p exeat-policy`. A decision is to stay under a microsecond with 1,000 rules and 200 tools,
-//! and about as cheap with 10,000.
+//! and about as cheap with 10,000; one that reaches conditions in CEL under five.
 
 use divan::{Bencher, black_box};
 use exeat_policy::{
@@ -139,6 +139,26 @@ fn tool_call_with_arguments(bencher: Bencher<'_, '_>, rules: usize) {
     const TESTS: &str = "  - { id: tricks, tools: ['*'], args: [{ any: true, matches: '(?i)rm\\s+-rf|DROP\\s+TABLE' }], effect: deny }
   - { id: large, servers: [s2], tools: [tool_2], args: [{ field: /amountCents, above: 100000 }], effect: deny }
   - { id: here, servers: [s2], tools: [tool_2], args: [{ field: /path, glob: '/srv/*' }], effect: allow }\n";
+    let action = Action::Mcp {
+        server: "s2",
+        method: "tools/call",
+        name: Some("tool_2"),
+        arguments: Some(Json::Map(&ARGUMENTS)),
+        hints: None,
+        session: None,
+    };
+    let Some(set) = compiled(text(rules) + TESTS) else {
+        return;
+    };
+    ask(bencher, &set, user("u0"), action);
+}
+
+/// Three rules with a condition are about the call: a comparison, a pattern, one that goes through a list's kin.
+#[divan::bench(args = SIZES)]
+fn tool_call_with_conditions(bencher: Bencher<'_, '_>, rules: usize) {
+    const TESTS: &str = "  - { id: large, servers: [s2], tools: [tool_2], when: args.amountCents > 100000 && !args.dryRun, effect: approve }
+  - { id: titles, servers: [s2], tools: [tool_2], when: \"args.title.matches(r'(?i)rm\\\\s+-rf') || size(args.title) > 200\", effect: deny }
+  - { id: here, servers: [s2], tools: [tool_2], when: \"args.path.startsWith('/srv/') && args.exists(k, k == 'title')\", effect: allow }\n";
     let action = Action::Mcp {
         server: "s2",
         method: "tools/call",

@@ -4,6 +4,7 @@
 //! [`Request`] from it. Time and counters are inputs: the same inputs give the same verdict.
 #![forbid(unsafe_code)]
 
+pub mod cel;
 mod check;
 mod decide;
 mod fault;
@@ -25,19 +26,19 @@ pub mod yaml;
 pub use self::decide::{
     Action, Binding, Caller, Considered, Count, Counter, Egress, Explanation, Hints, LimitKey,
     Origin, Outcome, Range, Reason, Request, Subject, Target, Tested, Token, Unevaluated, Used,
-    Verdict, Workload, Would, evaluate, explain, limit_keys, listable, ports_for, ranges,
+    Verdict, Workload, Would, callable, evaluate, explain, limit_keys, listable, ports_for, ranges,
 };
 pub use self::fault::{Fault, Place, Source, Span};
 pub use self::glob::{Glob, GlobFault};
 pub use self::json::{AsJson, Json, List, Members};
 pub use self::methods::{Governance, governance, methods};
 pub use self::model::{
-    ArgumentPlace, ArgumentTest, Authorization, Bound, Cap, Cidr, CidrFault, Claim, ClaimTest,
-    Class, ClassSet, Credential, Data, DryRun, Effect, EgressRule, Endpoint, EnvValue, Grant, Host,
-    HostRule, Identity, Kind, Launch, Limit, Matcher, Mode, Pattern, PatternFault, Per, Placement,
-    Pointer, PointerFault, Process, Proof, Protocol, RangeRule, Role, Rule, Scalar, SecretOrigin,
-    Selector, Server, Test, Tls, TokenTest, Tool, Transport, Type, Unregistered, Url, UrlFault,
-    Wire, Written,
+    ArgumentPlace, ArgumentTest, Authorization, Bound, Breaker, Cap, Cidr, CidrFault, Claim,
+    ClaimTest, Class, ClassSet, Credential, Data, DryRun, Effect, EgressRule, Endpoint, EnvValue,
+    Grant, Host, HostRule, Identity, Kind, Launch, Limit, Matcher, Mode, Pattern, PatternFault,
+    Per, Placement, Pointer, PointerFault, Process, Proof, Protocol, RangeRule, Role, Rule, Scalar,
+    SecretOrigin, Selector, Server, Test, Tls, TokenTest, Tool, Transport, Type, Unregistered, Url,
+    UrlFault, Wire, Written,
 };
 pub use self::name::{HostFault, HostPattern, Name, NameFault};
 pub use self::number::Amount;

@@ -72,15 +72,27 @@ impl<'a> Decimal<'a> {
 
     /// The number in billionths; `None` for what is negative, finer than that, or 10^19 and more.
     pub(crate) fn amount(self) -> Option<Amount> {
-        let mut amount = 0_u128;
+        let size = self.size()?;
+        (!self.negative).then_some(Amount(size))
+    }
+
+    /// The number in billionths, negative ones too; `None` for what is finer, or 10^19 and more in size.
+    pub(crate) fn billionths(self) -> Option<i128> {
+        let size = i128::try_from(self.size()?).ok()?;
+        Some(if self.negative { -size } else { size })
+    }
+
+    /// Billionths without the sign.
+    fn size(self) -> Option<u128> {
+        let mut size = 0_u128;
         for (index, digit) in (0_i64..).zip(self.significant()) {
             if digit != b'0' {
                 let power = self.power.checked_sub(index)?.checked_add(AMOUNT_POWER)?;
                 let power = u32::try_from(power).ok().filter(|power| *power <= 27)?;
-                amount += u128::from(digit - b'0') * 10_u128.pow(power);
+                size += u128::from(digit - b'0') * 10_u128.pow(power);
             }
         }
-        (!self.negative).then_some(Amount(amount))
+        Some(size)
     }
 
     /// Compares by value, whatever the spelling.

@@ -23,6 +23,7 @@ pub fn schema() -> Value {
             ("credentials", named("credential")),
             ("rules", list(item_ref("rule"))),
             ("limits", list(item_ref("limit"))),
+            ("breaker", breaker()),
             ("mode", words(&tables::MODES)),
             ("strict_review", json!({ "type": "boolean" })),
         ],
@@ -218,6 +219,10 @@ fn rule() -> Value {
         ("methods", some(glob())),
         ("tools", item_ref("selector")),
         ("args", some(item_ref("argument"))),
+        (
+            "when",
+            json!({ "type": "string", "minLength": 1, "maxLength": 4096 }),
+        ),
         ("effect", words(&tables::EFFECTS)),
         ("approvers", some(name())),
         ("timeout", duration()),
@@ -346,6 +351,19 @@ fn limit() -> Value {
     limit
 }
 
+fn breaker() -> Value {
+    let fields = [
+        (
+            "error_rate",
+            json!({ "type": "string", "pattern": "^([1-9][0-9]?|100)%$" }),
+        ),
+        ("window", duration()),
+        ("min_calls", json!({ "type": "integer", "minimum": 1 })),
+        ("open_for", duration()),
+    ];
+    object(&tables::BREAKER, &fields, &["error_rate"])
+}
+
 fn selector() -> Value {
     let classes = one_or_more(words(&tables::CLASSES));
     json!({ "anyOf": [some(glob()), object(&tables::SELECTOR, &[("class", classes)], &["class"])] })
@@ -430,6 +448,7 @@ mod tests {
             ("/$defs/argument", tables::ARGUMENT),
             ("/$defs/argument/properties/length/anyOf/1", tables::LENGTH),
             ("/$defs/limit", tables::LIMIT),
+            ("/properties/breaker", tables::BREAKER),
             ("/$defs/selector/anyOf/1", tables::SELECTOR),
         ];
         for (pointer, keys) in tables {

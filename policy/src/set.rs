@@ -10,7 +10,7 @@ use crate::fault::{Fault, Place, Source};
 use crate::index::{Id, Index, position};
 use crate::load::{Draft, load, settle};
 use crate::model::{
-    Credential, Effect, EnvValue, Host, Identity, Limit, Mode, Role, Rule, Server, Written,
+    Breaker, Credential, Effect, EnvValue, Host, Identity, Limit, Mode, Role, Rule, Server, Written,
 };
 use crate::time::Timestamp;
 
@@ -24,6 +24,7 @@ pub struct PolicySet {
     roles: Vec<Role>,
     rules: Vec<Rule>,
     limits: Vec<Limit>,
+    breaker: Option<Breaker>,
     mode: Mode,
     strict_review: bool,
     index: Index,
@@ -64,6 +65,7 @@ pub fn compile(sources: &[Source]) -> Result<PolicySet, Vec<Fault>> {
         roles,
         rules,
         limits,
+        breaker,
         mode,
         strict_review,
         ..
@@ -77,6 +79,7 @@ pub fn compile(sources: &[Source]) -> Result<PolicySet, Vec<Fault>> {
         roles,
         rules,
         limits,
+        breaker,
         mode,
         strict_review,
         index,
@@ -226,6 +229,19 @@ impl PolicySet {
     #[must_use]
     pub fn limits(&self) -> &[Limit] {
         &self.limits
+    }
+
+    /// When servers and tools that fail are left alone.
+    #[must_use]
+    pub const fn breaker(&self) -> Option<Breaker> {
+        self.breaker
+    }
+
+    /// Whether denials of calls to this server are only observed.
+    #[must_use]
+    pub fn observes(&self, server: &str) -> bool {
+        let server = self.server(server);
+        self.mode == Mode::Observe || server.is_some_and(|server| server.mode == Mode::Observe)
     }
 
     /// Whether denials of calls are enforced at all.

@@ -202,7 +202,33 @@ pub(crate) fn arguments() -> impl Strategy<Value = Tree> {
             object(inner),
         ]
     });
-    object(value)
+    prop_oneof![1 => object(value), 2 => usual()]
+}
+
+/// Arguments of the types that tests are mostly for.
+fn usual() -> impl Strategy<Value = Tree> {
+    let text = || select(TEXTS.to_vec()).prop_map(|(text, _, _)| Tree::Text(text));
+    let number = || select(NUMBERS.to_vec()).prop_map(Tree::Number);
+    let list = prop::collection::vec(prop_oneof![number(), text()], 0..3).prop_map(Tree::List);
+    let some = prop::option::weighted::<BoxedStrategy<Tree>>;
+    let opts = (some(0.7, text().boxed()), some(0.7, number().boxed()))
+        .prop_map(|(cmd, n)| members([("cmd", cmd), ("n", n)]));
+    (
+        some(0.8, text().boxed()),
+        some(0.8, number().boxed()),
+        some(0.5, list.boxed()),
+        some(0.5, opts.boxed()),
+    )
+        .prop_map(|(cmd, n, list, opts)| {
+            members([("cmd", cmd), ("n", n), ("list", list), ("opts", opts)])
+        })
+}
+
+fn members<const N: usize>(members: [(&'static str, Option<Tree>); N]) -> Tree {
+    let some = members
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)));
+    Tree::Map(some.collect())
 }
 
 fn object(value: impl Strategy<Value = Tree>) -> impl Strategy<Value = Tree> {
@@ -321,8 +347,30 @@ fn keys(tree: &Tree) -> Vec<Tree> {
     }
 }
 
-/// Thousandths.
-fn value(number: &str) -> i128 {
+/// How a text is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Reading {
+    /// As it was sent.
+    Sent,
+    /// As a receiver may normalise it.
+    Received,
+    /// As a person reads it.
+    Read,
+}
+
+/// A text of the table as it is read; another is what it is.
+pub(crate) fn read(sent: &'static str, reading: Reading) -> &'static str {
+    let found = TEXTS.into_iter().find(|(text, _, _)| *text == sent);
+    let (sent, received, read) = found.unwrap_or((sent, sent, sent));
+    match reading {
+        Reading::Sent => sent,
+        Reading::Received => received,
+        Reading::Read => read,
+    }
+}
+
+/// A number of the table in thousandths.
+pub(crate) fn thousandths(number: &str) -> i128 {
     if number == "0.5e1" {
         return 5_000;
     }
@@ -350,7 +398,7 @@ fn passes(asked: &GenTest, allows: bool, found: &Tree) -> Option<bool> {
             Tree::Null => *name == "null",
             Tree::Bool(_) => *name == "boolean",
             Tree::Number(number) => {
-                *name == "number" || (*name == "integer" && value(number) % 1000 == 0)
+                *name == "number" || (*name == "integer" && thousandths(number) % 1000 == 0)
             }
             Tree::Text(_) => *name == "string",
             Tree::List(_) => *name == "array",
@@ -361,10 +409,10 @@ fn passes(asked: &GenTest, allows: bool, found: &Tree) -> Option<bool> {
         Begins(start) => text(&|form| form.starts_with(start)),
         Bound(how, bound) => match found {
             Tree::Number(number) => Some(match *how {
-                "min" => value(number) >= value(bound),
-                "max" => value(number) <= value(bound),
-                "above" => value(number) > value(bound),
-                _ => value(number) < value(bound),
+                "min" => thousandths(number) >= thousandths(bound),
+                "max" => thousandths(number) <= thousandths(bound),
+                "above" => thousandths(number) > thousandths(bound),
+                _ => thousandths(number) < thousandths(bound),
             }),
             _ => None,
         },
@@ -375,7 +423,9 @@ fn passes(asked: &GenTest, allows: bool, found: &Tree) -> Option<bool> {
                 .peekable();
             comparable.peek()?;
             Some(comparable.any(|one| match (one, found) {
-                (Tree::Number(one), Tree::Number(number)) => value(one) == value(number),
+                (Tree::Number(one), Tree::Number(number)) => {
+                    thousandths(one) == thousandths(number)
+                }
                 (Tree::Text(one), Tree::Text(sent)) => {
                     let read = TEXTS
                         .into_iter()

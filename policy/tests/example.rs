@@ -62,7 +62,7 @@ rules:
     who: [research-agent]
     servers: [inventory]
     tools: [send_invoice]
-    args: [{ field: /amountCents, above: 100000 }]
+    when: has(args.amountCents) && args.amountCents > 100000
     effect: approve
     approvers: [finance]
     timeout: 10m
@@ -71,6 +71,8 @@ rules:
     effect: deny
     mode: observe
     expires: 2027-01-01
+
+breaker: { error_rate: 20%, window: 30s, min_calls: 10, open_for: 30s }
 
 limits:
   - { per: [session, tool], calls: 30 }
@@ -130,8 +132,7 @@ servers:
 identities:
   research-agent: { jwt: { issuer: https://login.example.com, claims: { appid: 7f3c0a } } }
 rules:
-  - { id: b, who: [research-agent], when: x, effect: approve }
-breaker: {}
+  - { id: b, who: [research-agent], effect: approve }
 mask: []
 detect: {}
 responses: {}
@@ -160,5 +161,5 @@ fn documented_examples_compile() {
             }
         }
     }
-    assert_eq!(found, 9);
+    assert_eq!(found, 11);
 }

@@ -253,6 +253,36 @@ rules:
     assert_eq!(faults(text), "");
 }
 
+/// The character that is wrong, wherever the expression stands in the file.
+#[test]
+fn conditions() {
+    insta::assert_snapshot!(faults(
+        r#"version: 1
+servers: { a: { launch: { command: a } } }
+rules:
+  - { id: plain, when: args.n > 4 && arg.m, effect: deny }
+  - { id: quoted, when: "args.s == 'a' || cal.user == 'x'", effect: deny }
+  - id: block
+    when: |
+      args.n > 4
+        && tol == 'x'
+    effect: deny
+  - id: folded
+    when: >
+      args.n > 4
+      && tol == 'x'
+    effect: deny
+  - id: escaped
+    when: "args.s == \"a\" && tol == 'x'"
+    effect: deny
+  - { id: several, when: a == b, effect: deny }
+  - { id: number, when: 5, effect: deny }
+  - { id: always, when: "true", effect: deny }
+  - { id: unfinished, when: "args.n ==", effect: deny }
+"#
+    ));
+}
+
 #[test]
 fn identities() {
     insta::assert_snapshot!(faults(
@@ -323,4 +353,13 @@ hosts: { agent: { servers: [remote], egress: [{ host: "*.d.example", credential:
 "#
         )
     );
+}
+
+#[test]
+fn breakers() {
+    insta::assert_snapshot!(faults(
+        "version: 1\nbreaker: { error_rate: 20, window: 2h, min_calls: 0, open_for: soon, errors: 1 }\n"
+    ));
+    assert!(faults("version: 1\nbreaker: {}\n").contains("`error_rate` is missing"));
+    assert_eq!(faults("version: 1\nbreaker: { error_rate: 5% }\n"), "");
 }

@@ -9,6 +9,8 @@
 #[cfg(test)]
 mod arguments;
 #[cfg(test)]
+mod conditions;
+#[cfg(test)]
 mod decisions;
 #[cfg(test)]
 mod example;
@@ -17,7 +19,11 @@ mod faults;
 #[cfg(test)]
 mod laws;
 #[cfg(test)]
+mod limited;
+#[cfg(test)]
 mod outbound;
+#[cfg(test)]
+mod question;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]

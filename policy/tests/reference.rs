@@ -1,107 +1,24 @@
 //! A second evaluator, naive on purpose: it reads the generated policy as written, matches by trying
 //! everything, and shares no code with the engine. Both must say the same.
 
+use std::cell::Cell;
+use std::collections::HashMap;
+
 use exeat_policy::{
-    Action, AsJson as _, Caller, Effect, Hints, Mode, Reason, Request, Source, Workload, compile,
-    evaluate, explain, listable,
+    Action, Count, Counter, Effect, LimitKey, Mode, PolicySet, Reason, Request, Source, Timestamp,
+    compile, evaluate, explain, limit_keys, listable,
 };
 use proptest::prelude::*;
-use proptest::sample::select;
+use proptest::test_runner::TestRunner;
 
-use crate::arguments::{Tree, arguments, hold};
+use crate::arguments::{Tree, hold};
+use crate::conditions::Asked;
+use crate::limited::{Call, Charged, charge, refuses};
+use crate::question::{Question, question};
 use crate::support::{NOW, shown};
 use crate::world::{
-    GenEffect, GenRule, GenTools, IDENTITIES, METHODS, NAMES, ROLES, SERVERS, World, rule, world,
+    Claim, GenEffect, GenRule, GenServer, GenTools, IDENTITIES, ROLES, TOKENS, World, rule, world,
 };
-
-/// A question in the small world.
-#[derive(Debug, Clone)]
-pub(crate) struct Question {
-    user: Option<&'static str>,
-    workload: Option<(bool, &'static str)>,
-    server: &'static str,
-    /// `None`: the server is to be started.
-    method: Option<&'static str>,
-    name: Option<&'static str>,
-    arguments: Option<Tree>,
-    hints: Option<(Option<bool>, Option<bool>, Option<bool>)>,
-}
-
-impl Question {
-    fn ask<T>(&self, answer: impl FnOnce(&Request<'_>) -> T) -> T {
-        let workload = self.workload.map(|(host, name)| {
-            if host {
-                Workload::Host(name)
-            } else {
-                Workload::Server(name)
-            }
-        });
-        let caller = Caller {
-            workload,
-            user: self.user,
-            fetching: false,
-            token: None,
-        };
-        let hints = self
-            .hints
-            .map(|(read_only, destructive, open_world)| Hints {
-                read_only,
-                destructive,
-                open_world,
-            });
-        let action = match self.method {
-            None => Action::Run {
-                server: self.server,
-            },
-            Some(method) => Action::Mcp {
-                server: self.server,
-                method,
-                name: self.name,
-                arguments: self.arguments.as_ref().map(Tree::as_json),
-                hints,
-                session: None,
-            },
-        };
-        answer(&Request {
-            caller,
-            action,
-            now: NOW,
-            counts: &[],
-        })
-    }
-}
-
-fn question() -> impl Strategy<Value = Question> {
-    let servers = SERVERS.into_iter().chain(["nowhere"]).collect::<Vec<_>>();
-    (
-        prop::option::weighted(0.8, select(vec!["dave", "eve", "x", "zoe"])),
-        prop::option::weighted(
-            0.4,
-            select(vec![
-                (true, "h"),
-                (true, "unknown"),
-                (false, "a"),
-                (false, "gone"),
-            ]),
-        ),
-        select(servers),
-        prop::option::weighted(0.9, select(METHODS.to_vec())),
-        prop::option::weighted(0.9, select(NAMES.to_vec())),
-        prop::option::weighted(0.8, arguments()),
-        prop::option::of(any::<(Option<bool>, Option<bool>, Option<bool>)>()),
-    )
-        .prop_map(
-            |(user, workload, server, method, name, arguments, hints)| Question {
-                user,
-                workload,
-                server,
-                method,
-                name,
-                arguments,
-                hints,
-            },
-        )
-}
 
 #[derive(Debug, Clone, PartialEq)]
 struct Answer {
@@ -110,6 +27,8 @@ struct Answer {
     /// The rule could not be evaluated.
     failed: bool,
     would: Option<(GenEffect, Option<usize>)>,
+    /// The limit that refuses.
+    limit: Option<usize>,
 }
 
 fn glob(pattern: &str, text: &str) -> bool {
@@ -194,6 +113,9 @@ fn is_about(rule: &GenRule, question: &Question) -> bool {
                         .user
                         .is_some_and(|user| users.iter().any(|glob_| glob(glob_, user)))
             })
+            || TOKENS
+                .iter()
+                .any(|(name, issuer, claim)| *name == who && shows(question, issuer, *claim))
     };
     let belongs = |role: &str| {
         ROLES
@@ -204,6 +126,24 @@ fn is_about(rule: &GenRule, question: &Question) -> bool {
     who && (rule.servers.is_empty() || rule.servers.contains(&question.server))
 }
 
+fn shows(question: &Question, issuer: &str, claim: Option<Claim>) -> bool {
+    let Some((of, _, Tree::Map(claims))) = &question.token else {
+        return false;
+    };
+    let Some((claim, any)) = claim else {
+        return *of == issuer;
+    };
+    let is = |value: &Tree| matches!(value, Tree::Text(text) if any.contains(text));
+    let claimed = claims.iter().any(|(name, value)| {
+        *name == claim
+            && match value {
+                Tree::List(list) => list.iter().any(is),
+                value => is(value),
+            }
+    });
+    *of == issuer && claimed
+}
+
 fn in_force(rule: &GenRule) -> bool {
     // Today is 2026-11-21.
     rule.expires != Some("2026-11-20")
@@ -211,7 +151,10 @@ fn in_force(rule: &GenRule) -> bool {
 
 /// `None`: the rule cannot be evaluated.
 fn matches(world: &World, rule: &GenRule, question: &Question) -> Option<bool> {
-    let plain = rule.methods.is_none() && rule.tools == GenTools::Any && rule.args.is_empty();
+    let plain = rule.methods.is_none()
+        && rule.tools == GenTools::Any
+        && rule.args.is_empty()
+        && rule.when.is_none();
     let everything = plain && matches!(rule.effect, GenEffect::Allow | GenEffect::Deny);
     let method = match (question.method, &rule.methods) {
         (None, _) => everything,
@@ -241,11 +184,33 @@ fn matches(world: &World, rule: &GenRule, question: &Question) -> Option<bool> {
     if !(is_about(rule, question) && method && tool && in_force(rule)) {
         return Some(false);
     }
-    hold(
-        &rule.args,
-        rule.effect == GenEffect::Allow,
-        question.arguments.as_ref(),
-    )
+    let allows = rule.effect == GenEffect::Allow;
+    let args = hold(&rule.args, allows, question.arguments.as_ref());
+    let none = Tree::Map(Vec::new());
+    let arguments = question.arguments.as_ref().unwrap_or(&none);
+    match (args, when(rule, question, Some(arguments))) {
+        (Some(false), _) | (_, Some(false)) => Some(false),
+        (Some(true), Some(true)) => Some(true),
+        _ => None,
+    }
+}
+
+/// Whether the rule's condition holds; `None` for arguments: not known.
+fn when(rule: &GenRule, question: &Question, arguments: Option<&Tree>) -> Option<bool> {
+    let Some(when) = &rule.when else {
+        return Some(true);
+    };
+    let asked = Asked {
+        arguments,
+        tool: name(question),
+        server: question.server,
+        user: question.user,
+        host: question
+            .workload
+            .filter(|(host, _)| *host)
+            .map(|(_, name)| name),
+    };
+    when.holds(rule.effect == GenEffect::Allow, asked)
 }
 
 /// An effect, the rule behind it, and whether that could not be evaluated.
@@ -263,6 +228,7 @@ fn answer(world: &World, question: &Question) -> Answer {
         rule,
         failed,
         would: observes.then_some((effect, rule)),
+        limit: None,
     };
     let nothing = (GenEffect::Deny, None, false);
     let Some(server) = server else {
@@ -320,11 +286,61 @@ fn answer(world: &World, question: &Question) -> Answer {
         rule: real.1,
         failed: real.2,
         would: (strict.0 != real.0).then_some((strict.0, strict.1)),
+        limit: None,
     }
 }
 
+/// The same with what the limits say, which keep what passed.
+fn limited(world: &World, question: &Question, at: i64, passed: &mut Vec<Charged>) -> Answer {
+    let answer = answer(world, question);
+    let server = world
+        .servers
+        .iter()
+        .find(|server| server.name == question.server);
+    let observes = world.observe || server.is_some_and(|server| server.observe);
+    let lets_pass = observes && answer.effect == GenEffect::Allow && answer.would.is_some();
+    if question.method != Some("tools/call") || answer.effect == GenEffect::Deny || server.is_none()
+    {
+        return answer;
+    }
+    let classes = classes(world, question);
+    let call = Call {
+        server: question.server,
+        tool: question.name.unwrap_or(""),
+        classes: &classes,
+        arguments: question.arguments.as_ref(),
+        caller: match (&question.token, question.user, question.workload) {
+            (Some((issuer, subject, _)), _, _) => format!("token {issuer} {subject}"),
+            (None, Some(user), _) => format!("user {user}"),
+            (None, None, Some((host, name))) => format!("workload {host} {name}"),
+            (None, None, None) => "nobody".to_owned(),
+        },
+        session: question.session.unwrap_or(""),
+        at,
+    };
+    let refused = refuses(&world.limits, &call, passed, glob).filter(|_| !lets_pass);
+    let answer = match refused {
+        None => answer,
+        Some(limit) => Answer {
+            effect: if observes {
+                GenEffect::Allow
+            } else {
+                GenEffect::Deny
+            },
+            rule: None,
+            failed: false,
+            would: observes.then_some((GenEffect::Deny, None)),
+            limit: Some(limit),
+        },
+    };
+    if answer.effect == GenEffect::Allow {
+        charge(&world.limits, &call, passed, glob);
+    }
+    answer
+}
+
 /// Compiles the world; rules that are faults are taken out and given back.
-fn compiled(mut world: World) -> (World, exeat_policy::PolicySet, Vec<GenRule>) {
+fn compiled(mut world: World) -> (World, PolicySet, Vec<GenRule>) {
     let mut accused = Vec::new();
     loop {
         let (text, lines) = world.text();
@@ -367,57 +383,196 @@ const fn effect(effect: Effect) -> GenEffect {
     }
 }
 
-fn told(world: &World, set: &exeat_policy::PolicySet, question: &Question) -> Answer {
+/// The engine's counters, as their keeper keeps them.
+#[derive(Default)]
+struct Kept(HashMap<String, Counter>);
+
+impl Kept {
+    fn counts(&mut self, keys: &[LimitKey], now: Timestamp) -> Vec<Count> {
+        let count = |key: &LimitKey| {
+            let counter = self
+                .0
+                .entry(key.key.clone())
+                .or_insert_with(|| Counter::new(key.cap));
+            counter.count(key, now)
+        };
+        keys.iter().map(count).collect()
+    }
+
+    fn charge(&mut self, keys: &[LimitKey], now: Timestamp) {
+        for key in keys {
+            if let Some(counter) = self.0.get_mut(&key.key) {
+                counter.charge(key, now);
+            }
+        }
+    }
+}
+
+/// What the engine says, the same twice and with every explanation.
+fn told(world: &World, set: &PolicySet, question: &Question, at: i64, kept: &mut Kept) -> Answer {
+    let now = NOW.plus_millis(u64::try_from(at).unwrap());
     question.ask(|request| {
-        let verdict = evaluate(set, request);
-        assert_eq!(explain(set, request).verdict, verdict);
+        let mut request = Request { now, ..*request };
+        let keys = limit_keys(set, &request);
+        let counts = kept.counts(&keys, now);
+        request.counts = &counts;
+        let verdict = evaluate(set, &request);
+        assert_eq!(evaluate(set, &request), verdict);
+        assert_eq!(explain(set, &request).verdict, verdict);
         assert_eq!(
             verdict.mode == Mode::Observe,
             verdict.would.is_some() && verdict.effect == Effect::Allow
         );
+        if verdict.effect == Effect::Allow {
+            kept.charge(&keys, now);
+        }
+        let stricter = verdict.would.as_ref();
+        let limit = |reason: Reason| match reason {
+            Reason::LimitReached(limit) | Reason::AmountRefused(limit) => Some(limit),
+            _ => None,
+        };
         Answer {
             effect: effect(verdict.effect),
             rule: verdict.rule.as_deref().map(|rule| number(world, rule)),
             failed: matches!(verdict.reason, Reason::RuleFailed(_)),
-            would: verdict.would.map(|would| {
+            would: stricter.map(|would| {
                 let rule = would.rule.as_deref().map(|rule| number(world, rule));
                 (effect(would.effect), rule)
             }),
+            limit: limit(verdict.reason),
         }
     })
 }
 
 /// Whether some arguments make the call possible: shown, or not. The naive way is to ask with none of the
-/// rules that restrict by arguments, and with no tests on those that allow.
+/// rules that restrict by arguments, and with no tests on those that allow. A condition that is the same whatever
+/// the arguments are is no test on them.
 fn shown_to(world: &World, question: &Question) -> bool {
     let mut open = world.clone();
-    open.rules
-        .retain(|rule| rule.effect == GenEffect::Allow || rule.args.is_empty());
-    for rule in &mut open.rules {
-        if !rule.args.is_empty() {
-            rule.args.clear();
-            // Without its tests it stays a rule about calls.
-            rule.methods.get_or_insert_with(|| vec!["tools/call"]);
+    open.rules.retain_mut(|rule| {
+        let holds = when(rule, question, None);
+        let tests = !rule.args.is_empty();
+        if rule.when.take().is_none() && !tests {
+            return true;
         }
-    }
+        rule.args.clear();
+        // Without its tests it stays a rule about calls.
+        rule.methods.get_or_insert_with(|| vec!["tools/call"]);
+        match holds {
+            Some(false) => false,
+            Some(true) => rule.effect == GenEffect::Allow || !tests,
+            None => rule.effect == GenEffect::Allow,
+        }
+    });
     answer(&open, question).effect != GenEffect::Deny
 }
 
+/// Compares both evaluators on one world and a sequence of questions; how many of them were allowed.
+fn compare(world: World, questions: &[Question]) -> Result<u64, TestCaseError> {
+    let (world, set, _) = compiled(world);
+    let (mut at, mut kept, mut passed, mut allowed) = (0, Kept::default(), Vec::new(), 0);
+    for question in questions {
+        at += question.after;
+        let told = told(&world, &set, question, at, &mut kept);
+        let expected = limited(&world, question, at, &mut passed);
+        prop_assert_eq!(&told, &expected, "{:?}\n{}", question, world.text().0);
+        allowed += u64::from(told.effect == GenEffect::Allow);
+        if question.method == Some("tools/call") {
+            let listed = question.ask(|request| match request.action {
+                Action::Mcp {
+                    server,
+                    name,
+                    hints,
+                    ..
+                } => listable(&set, request.caller, server, name.unwrap_or(""), hints, NOW),
+                _ => false,
+            });
+            prop_assert_eq!(
+                listed,
+                shown_to(&world, question),
+                "{:?}\n{}",
+                question,
+                world.text().0
+            );
+        }
+    }
+    Ok(allowed)
+}
+
+/// Pairs of a policy and a request that are compared where `EXEAT_PAIRS` says nothing.
+const PAIRS: u32 = 20_000;
+/// Requests that are put to one policy.
+const REQUESTS: u32 = 64;
+
+#[test]
+fn both_evaluators_agree() {
+    let pairs = match std::env::var("EXEAT_PAIRS") {
+        Ok(pairs) => pairs.parse().expect("EXEAT_PAIRS is a number"),
+        Err(_) => PAIRS,
+    };
+    let config = ProptestConfig {
+        cases: pairs / REQUESTS,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let allowed = Cell::new(0);
+    let requests = usize::try_from(REQUESTS).unwrap();
+    let questions = prop::collection::vec(question(), requests);
+    let compared = TestRunner::new(config).run(&(world(), questions), |(world, questions)| {
+        allowed.set(allowed.get() + compare(world, &questions)?);
+        Ok(())
+    });
+    compared.unwrap_or_else(|error| panic!("{error}"));
+    // Neither of them says one thing to all.
+    let (allowed, pairs) = (allowed.get(), u64::from(pairs));
+    assert!(
+        allowed > pairs / 20 && allowed < pairs / 2,
+        "{allowed} of {pairs} allowed"
+    );
+}
+
+/// What the engine does with a question by itself, whatever was charged.
+fn effect_of(set: &PolicySet, question: &Question) -> Effect {
+    question.ask(|request| {
+        let mut request = *request;
+        let keys = limit_keys(set, &request);
+        let counts = Kept::default().counts(&keys, request.now);
+        request.counts = &counts;
+        evaluate(set, &request).effect
+    })
+}
+
 proptest! {
+    /// What no rule and no grant allows is denied, unless denials are only observed.
     #[test]
-    fn both_evaluators_agree(world in world(), questions in prop::collection::vec(question(), 32)) {
-        let (world, set, _) = compiled(world);
+    fn what_nothing_allows_is_denied(world in world(), questions in prop::collection::vec(question(), 32)) {
+        let quiet = World { rules: Vec::new(), grants: Vec::new(), observe: false, servers: world.servers.iter().map(|server| GenServer { observe: false, ..server.clone() }).collect(), ..world };
+        let (_, set, _) = compiled(quiet);
         for question in questions {
-            prop_assert_eq!(told(&world, &set, &question), answer(&world, &question), "{:?}\n{}", question, world.text().0);
-            if question.method == Some("tools/call") {
-                let listed = question.ask(|request| match request.action {
-                    Action::Mcp { server, name, hints, .. } => {
-                        listable(&set, request.caller, server, name.unwrap_or(""), hints, NOW)
-                    }
-                    _ => false,
-                });
-                prop_assert_eq!(listed, shown_to(&world, &question), "{:?}\n{}", question, world.text().0);
-            }
+            let session = question.method.is_none_or(|method| SESSION.contains(&method));
+            let host = matches!(question.workload, Some((true, _)));
+            prop_assert!(effect_of(&set, &question) == Effect::Deny || (host && session), "{:?}", question);
+        }
+    }
+
+    /// A deny rule about everything leaves nothing; one more deny rule never allows what was not allowed; the same
+    /// files, read again, say the same.
+    #[test]
+    fn deny_beats_all(world in world(), more in rule(), questions in prop::collection::vec(question(), 32)) {
+        let world = World { observe: false, servers: world.servers.iter().map(|server| GenServer { observe: false, ..server.clone() }).collect(), ..world };
+        let deny = |rule: GenRule| {
+            let mut narrower = world.clone();
+            narrower.rules.push(GenRule { id: 99, effect: GenEffect::Deny, observe: false, expires: None, ..rule });
+            compiled(narrower).1
+        };
+        let everything = |more| GenRule { who: Vec::new(), servers: Vec::new(), methods: None, tools: GenTools::Any, args: Vec::new(), when: None, ..more };
+        let (before, again) = (compiled(world.clone()).1, compiled(world.clone()).1);
+        let (narrower, nothing) = (deny(more.clone()), deny(everything(more)));
+        for question in &questions {
+            let was = effect_of(&before, question);
+            prop_assert_eq!(was, effect_of(&again, question));
+            prop_assert_eq!(effect_of(&nothing, question), Effect::Deny);
+            prop_assert!(effect_of(&narrower, question) >= was, "{:?}\n{}", question, world.text().0);
         }
     }
 

@@ -4,6 +4,8 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use crate::arguments::{GenArg, argument};
+use crate::conditions::{Condition, condition};
+use crate::limited::{GenLimit, limits};
 
 /// A policy as its reader would tell it.
 #[derive(Debug, Clone)]
@@ -16,6 +18,7 @@ pub(crate) struct World {
     pub(crate) rules: Vec<GenRule>,
     /// What each of the [`ROLES`] grants: allow rules without an own `who`.
     pub(crate) grants: Vec<GenRule>,
+    pub(crate) limits: Vec<GenLimit>,
 }
 
 #[derive(Debug, Clone)]
@@ -35,6 +38,7 @@ pub(crate) struct GenRule {
     pub(crate) methods: Option<Vec<&'static str>>,
     pub(crate) tools: GenTools,
     pub(crate) args: Vec<GenArg>,
+    pub(crate) when: Option<Condition>,
     pub(crate) effect: GenEffect,
     pub(crate) observe: bool,
     pub(crate) expires: Option<&'static str>,
@@ -58,11 +62,24 @@ pub(crate) enum GenEffect {
 }
 
 /// Roles and their members. A role that grants nothing and that no rule names is left out of the text.
-pub(crate) const ROLES: [(&str, &[&str]); 2] = [("team", &["dave", "h"]), ("crew", &["es"])];
+pub(crate) const ROLES: [(&str, &[&str]); 2] =
+    [("team", &["dave", "h", "staff"]), ("crew", &["es"])];
 
 /// The identities of the world, and their users' patterns.
 pub(crate) const IDENTITIES: [(&str, &[&str]); 3] =
     [("dave", &["dave"]), ("es", &["e*", "x"]), ("all", &["*"])];
+/// A claim, and the texts of which it has to be one.
+pub(crate) type Claim = (&'static str, &'static [&'static str]);
+
+/// Identities by token: the issuer, and which of some texts a claim has to be; without a claim, any token.
+pub(crate) const TOKENS: [(&str, &str, Option<Claim>); 2] = [
+    (
+        "staff",
+        "https://i.example",
+        Some(("group", &["ops", "dev"])),
+    ),
+    ("guests", "https://j.example", None),
+];
 pub(crate) const SERVERS: [&str; 3] = ["a", "b", "c"];
 pub(crate) const CLASSES: [&str; 4] = ["read", "write", "destructive", "external"];
 pub(crate) const METHODS: [&str; 8] = [
@@ -98,9 +115,10 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
         listed,
         rules,
         grants,
+        limits(),
     )
         .prop_map(
-            |(observe, strict, servers, listed, mut rules, mut grants)| {
+            |(observe, strict, servers, listed, mut rules, mut grants, limits)| {
                 for (index, rule) in rules.iter_mut().enumerate() {
                     rule.id = index;
                 }
@@ -116,6 +134,7 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
                     listed,
                     rules,
                     grants,
+                    limits,
                 }
             },
         )
@@ -148,7 +167,7 @@ fn server(name: &'static str) -> impl Strategy<Value = GenServer> {
 
 /// Grants are numbered from here.
 pub(crate) const GRANTED: usize = 1_000;
-const GLOBS: [&str; 8] = [
+pub(crate) const GLOBS: [&str; 8] = [
     "get_*", "get_a", "*", "?et_a", "*_all", "set", "g*_a*", "get_??",
 ];
 
@@ -173,6 +192,7 @@ fn grant() -> impl Strategy<Value = GenRule> {
             methods: None,
             tools,
             args: Vec::new(),
+            when: None,
             effect: GenEffect::Allow,
             observe: false,
             expires: None,
@@ -196,11 +216,15 @@ pub(crate) fn rule() -> impl Strategy<Value = GenRule> {
         1 => subsequence(CLASSES.to_vec(), 1..=3).prop_map(GenTools::Classes),
     ];
     (
-        subsequence(vec!["dave", "es", "all", "h", "team", "crew"], 0..=2),
+        subsequence(
+            vec!["dave", "es", "all", "h", "team", "crew", "staff", "guests"],
+            0..=2,
+        ),
         subsequence(SERVERS.to_vec(), 0..=2),
         prop::option::weighted(0.3, subsequence(methods, 1..=2)),
         tools,
-        prop::option::weighted(0.5, prop::collection::vec(argument(), 1..=2)),
+        prop::option::weighted(0.4, prop::collection::vec(argument(), 1..=2)),
+        prop::option::weighted(0.3, condition()),
         prop_oneof![
             6 => Just(GenEffect::Allow),
             1 => Just(GenEffect::DryRun),
@@ -211,7 +235,7 @@ pub(crate) fn rule() -> impl Strategy<Value = GenRule> {
         prop::option::weighted(0.3, select(vec!["2026-11-20", "2026-11-21"])),
     )
         .prop_map(
-            |(who, servers, methods, tools, args, effect, observe, expires)| GenRule {
+            |(who, servers, methods, tools, args, when, effect, observe, expires)| GenRule {
                 id: 0,
                 who,
                 servers,
@@ -223,6 +247,7 @@ pub(crate) fn rule() -> impl Strategy<Value = GenRule> {
                     .into_iter()
                     .filter(|arg| effect != GenEffect::Allow || arg.field.is_some())
                     .collect(),
+                when,
                 effect,
                 observe,
                 expires,
@@ -230,7 +255,7 @@ pub(crate) fn rule() -> impl Strategy<Value = GenRule> {
         )
 }
 
-fn quoted(words: &[&str]) -> String {
+pub(crate) fn quoted(words: &[&str]) -> String {
     format!(
         "[{}]",
         words
@@ -269,6 +294,9 @@ impl GenRule {
         if !self.args.is_empty() {
             let args: Vec<_> = self.args.iter().map(GenArg::text).collect();
             put("args", format!("[{}]", args.join(", ")));
+        }
+        if let Some(when) = &self.when {
+            put("when", format!("\"{}\"", when.text()));
         }
         if self.observe {
             put("mode", "observe".to_owned());
@@ -329,6 +357,14 @@ impl World {
         for (name, users) in IDENTITIES {
             out.push_str(&format!("  {name}: {{ user: {} }}\n", quoted(users)));
         }
+        for (name, issuer, claim) in TOKENS {
+            let claims =
+                claim.map(|(claim, any)| format!(", claims: {{ {claim}: {} }}", quoted(any)));
+            let claims = claims.unwrap_or_default();
+            out.push_str(&format!(
+                "  {name}: {{ jwt: {{ issuer: \"{issuer}\"{claims} }} }}\n"
+            ));
+        }
         let mut lines = Vec::new();
         let next = |out: &str| u32::try_from(out.lines().count()).unwrap() + 1;
         out.push_str("roles:\n");
@@ -361,6 +397,13 @@ impl World {
             out.push_str(&rule.text());
         }
         if self.rules.is_empty() {
+            out.push_str("  []\n");
+        }
+        out.push_str("limits:\n");
+        for limit in &self.limits {
+            out.push_str(&limit.text());
+        }
+        if self.limits.is_empty() {
             out.push_str("  []\n");
         }
         (out, lines)

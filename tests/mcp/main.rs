@@ -19,6 +19,8 @@ mod bare;
 #[cfg(test)]
 mod bounds;
 #[cfg(test)]
+mod breakers;
+#[cfg(test)]
 mod clients;
 #[cfg(test)]
 mod effects;

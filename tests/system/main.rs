@@ -13,6 +13,8 @@
 #[cfg(test)]
 mod allowed;
 #[cfg(test)]
+mod breakers;
+#[cfg(test)]
 mod cause;
 #[cfg(test)]
 mod credentials;

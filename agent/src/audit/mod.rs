@@ -21,7 +21,7 @@ mod writer;
 pub use chain::{Digest, Head, LineFault, VERSION};
 pub use id::{RecordId, RecordIdError};
 pub use log::{AuditUnavailable, Log, Options, Receipt, Start, SyncPolicy};
-pub use open::{Intended, OpenRecord, RecordMut};
+pub use open::{Intended, OpenRecord, RecordMut, Witness};
 pub use read::{
     Entry, Fault, FaultKind, Filter, From as TailFrom, ReadError, Segments, Tail, Verification,
     VerifyError,

@@ -28,6 +28,13 @@ pub struct OpenRecord {
     place: Option<OwnedSemaphorePermit>,
     /// Given back with the record.
     share: Option<OwnedSemaphorePermit>,
+    witness: Option<Box<dyn Witness>>,
+}
+
+/// Who is to know how an exchange ends.
+pub trait Witness: Send + Sync + 'static {
+    /// It ended, as the record says. Neither waits nor asks the log for anything.
+    fn ended(self: Box<Self>, record: &Record);
 }
 
 /// What the writer sees of an exchange that is under way.
@@ -101,12 +108,23 @@ impl OpenRecord {
             stage: Stage::default(),
             place: Some(place),
             share: None,
+            witness: None,
         }
     }
 
     /// Keeps `share`, of whatever bounds how many records one owner may have open, until the record ends.
     pub fn hold(&mut self, share: OwnedSemaphorePermit) {
         self.share = Some(share);
+    }
+
+    /// Has `witness` told how the exchange ends.
+    pub fn watch(&mut self, witness: Box<dyn Witness>) {
+        self.witness = Some(witness);
+    }
+
+    /// Nobody is told: what ends the exchange is not the other side's doing.
+    pub fn forgive(&mut self) {
+        self.witness = None;
     }
 
     /// The record's name, for the `cause` of what follows from it.
@@ -146,12 +164,20 @@ impl OpenRecord {
     /// the record is safe.
     pub fn close(mut self, outcome: Outcome) -> Receipt {
         match self.place.take() {
-            Some(place) => self.hand_over(outcome, place),
+            Some(place) => {
+                let witness = self.witness.take();
+                self.hand_over(outcome, place, witness)
+            }
             None => self.log.settled(),
         }
     }
 
-    fn hand_over(&self, mut outcome: Outcome, place: OwnedSemaphorePermit) -> Receipt {
+    fn hand_over(
+        &self,
+        mut outcome: Outcome,
+        place: OwnedSemaphorePermit,
+        witness: Option<Box<dyn Witness>>,
+    ) -> Receipt {
         let mut held = self.running.lock();
         let lasted = clock::monotonic().since(held.record.mono);
         outcome.latency_us = u64::try_from(lasted.as_micros()).unwrap_or(u64::MAX);
@@ -160,6 +186,9 @@ impl OpenRecord {
         }
         held.record.open = None;
         held.record.outcome = Some(outcome);
+        if let Some(witness) = witness {
+            witness.ended(&held.record);
+        }
         // Before the end is in the queue, so that the writer never takes an intent after it.
         held.ended = true;
         let ends = held.written.then_some(self.id);
@@ -173,7 +202,8 @@ impl Drop for OpenRecord {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
             // Nobody is left to wait for the receipt.
-            drop(self.hand_over(Outcome::default(), place));
+            let witness = self.witness.take();
+            drop(self.hand_over(Outcome::default(), place, witness));
         }
     }
 }

@@ -74,11 +74,12 @@ Examples:
   exeat status --no-canary         without it
   exeat status --json | jq .status.workloads")]
     Status(StatusArguments),
-    /// Show the register of servers
+    /// Show the register of servers, and who may call what
     #[command(after_help = "\
 Examples:
   exeat servers                    all of them
   exeat servers show github        one, with what it may reach
+  sudo exeat servers matrix        how many tools each role may call
   sudo exeat servers disconnect github --reason \"leaks tokens\"
   sudo exeat servers reconnect github")]
     Servers(ServersArguments),
@@ -241,6 +242,23 @@ pub struct ServersArguments {
     pub command: Option<ServersCommand>,
 }
 
+/// Of `servers matrix`.
+#[derive(Debug, Args)]
+pub struct MatrixArguments {
+    /// The policy: a file or directory, in place of what the daemon loads
+    #[arg(long, value_name = "PATH")]
+    pub policy: Option<PathBuf>,
+    /// Name the grants by which nothing that was recorded was allowed
+    #[arg(long)]
+    pub unused: bool,
+    /// Look at records since this time
+    #[arg(long, value_name = "TIME", requires = "unused", default_value = "30d")]
+    pub since: String,
+    /// Where to read.
+    #[command(flatten)]
+    pub directory: DirectoryArguments,
+}
+
 /// What to do with a server.
 #[derive(Debug, Subcommand)]
 pub enum ServersCommand {
@@ -250,6 +268,17 @@ pub enum ServersCommand {
         /// Its name in the register
         name: String,
     },
+    /// Show which role may call how many tools of which server
+    #[command(after_help = "\
+Counted is what every member of the role may call with some arguments, of the tools that are known: those that the
+register names, and those that the server has listed since the gate began. --json names them.
+Exit status 1, with --unused: a grant was not used.
+
+Examples:
+  sudo exeat servers matrix
+  sudo exeat servers matrix --unused --since 30d           and the grants that nobody used
+  exeat servers matrix --policy ./policy.d --json | jq '.cells[] | select(.role == \"reader\")'")]
+    Matrix(Box<MatrixArguments>),
     /// Cut one server off: it reaches nothing, and nobody reaches it, until it is reconnected
     #[command(after_help = "\
 Its callers are told; nothing hangs. It holds over restarts of the daemon and of the machine. Only for root.

@@ -106,7 +106,9 @@ async fn client(
 ) -> Result<(), CliError> {
     match command {
         Command::Status(arguments) => status::run(arguments, daemon, output).await,
-        Command::Servers(arguments) => servers::run(arguments, daemon, output).await,
+        Command::Servers(arguments) => {
+            servers::run(arguments, config, daemon, &now(), output).await
+        }
         Command::Approvals(arguments) => approvals::run(arguments, daemon, output).await,
         Command::Audit(command) => audit::run(command, config, daemon, &now(), output).await,
         Command::Policy(command) => policy::run(command, config, daemon, &now(), output).await,

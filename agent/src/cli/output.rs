@@ -41,7 +41,7 @@ pub(super) struct Cell {
 /// Rows under headings, aligned.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Table {
-    headings: Vec<&'static str>,
+    headings: Vec<String>,
     rows: Vec<Vec<Cell>>,
 }
 
@@ -189,9 +189,10 @@ impl<T: Into<String>> From<T> for Cell {
 
 impl Table {
     /// With these headings and no rows.
-    pub(super) fn new(headings: &[&'static str]) -> Self {
+    pub(super) fn new<T: AsRef<str>>(headings: &[T]) -> Self {
+        let headings = headings.iter().map(|text| text.as_ref().to_owned());
         Self {
-            headings: headings.to_vec(),
+            headings: headings.collect(),
             rows: Vec::new(),
         }
     }
@@ -208,7 +209,7 @@ impl Table {
 
     /// The text: columns as wide as their widest cell, two spaces between them.
     pub(super) fn render(&self, painter: Painter) -> String {
-        let mut widths: Vec<usize> = self.headings.iter().map(|text| text.len()).collect();
+        let mut widths: Vec<usize> = self.headings.iter().map(String::len).collect();
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
                 *width = (*width).max(cell.text.chars().count());
@@ -218,7 +219,7 @@ impl Table {
         let headings: Vec<Cell> = self
             .headings
             .iter()
-            .map(|text| Cell::new(Tone::Strong, *text))
+            .map(|text| Cell::new(Tone::Strong, text.as_str()))
             .collect();
         let titled = self.headings.iter().any(|heading| !heading.is_empty());
         for row in titled.then_some(&headings).into_iter().chain(&self.rows) {

@@ -142,6 +142,9 @@ pub struct Status {
     /// Where approvers are told of calls that wait.
     #[serde(default)]
     pub webhooks: Vec<WebhookState>,
+    /// The breakers of which something is known: of servers, and of tools.
+    #[serde(default)]
+    pub breakers: Vec<BreakerState>,
     /// The managed workloads, those of the client only where it is an ordinary user.
     pub workloads: Vec<Workload>,
     /// The servers that are disconnected.
@@ -216,6 +219,36 @@ pub struct CredentialState {
     pub read: Option<Timestamp>,
     /// Why its source told no secret, where it told none: then requests that need it are refused.
     pub problem: Option<String>,
+}
+
+/// A breaker, of a server or of one of its tools.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BreakerState {
+    /// The server.
+    pub server: String,
+    /// The tool; absent: all of the server's calls.
+    pub tool: Option<String>,
+    /// Whether calls pass.
+    pub position: BreakerPosition,
+    /// Milliseconds for which calls are refused, where they are.
+    pub retry_after_ms: Option<u64>,
+    /// Calls that ended within the window.
+    pub calls: u32,
+    /// How many of them failed.
+    pub failed: u32,
+}
+
+/// Whether a breaker lets calls pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BreakerPosition {
+    /// All.
+    Closed,
+    /// None.
+    Open,
+    /// One, to see.
+    HalfOpen,
 }
 
 /// An issuer whose keys are fetched.
@@ -411,6 +444,24 @@ pub struct Server {
     pub egress: Vec<String>,
     /// Classes of its tools by pattern; only for `servers show`.
     pub tools: BTreeMap<String, String>,
+    /// What it was seen to list since the gate began, by name; only for `servers show`, and for administrators.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub listed: BTreeMap<String, ListedTool>,
+}
+
+/// A tool as its server lists it: untrusted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListedTool {
+    /// `readOnlyHint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
+    /// `destructiveHint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destructive: Option<bool>,
+    /// `openWorldHint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_world: Option<bool>,
 }
 
 /// A server that nobody reaches and that reaches nobody.

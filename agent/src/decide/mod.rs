@@ -2,6 +2,8 @@
 
 pub mod approvals;
 mod arguments;
+mod attempt;
+pub mod breakers;
 mod counters;
 mod dry_run;
 mod permit;
@@ -17,9 +19,13 @@ use exeat_policy::{
     evaluate, limit_keys, listable, ports_for, ranges,
 };
 
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::approvals::Approved;
+use self::attempt::Attempt;
+use self::breakers::{Breakers, Standing, Turn};
 use self::counters::Counters;
 pub use self::dry_run::Rehearsal;
 use self::permit::Judged;
@@ -38,6 +44,9 @@ const NEEDS_APPROVAL: &str = "needs an approval";
 const WAIT: Duration = Duration::from_mins(10);
 /// Why what a rule wants run dry does not pass as it is.
 const DRY_RUN: &str = "is run dry";
+
+/// The method of calls, which breakers are about.
+const TOOLS_CALL: &str = "tools/call";
 
 /// Why the gate itself asks an issuer for its keys.
 const KEYS: &str = "the configuration names the issuer";
@@ -64,6 +73,7 @@ pub struct Decider {
     /// Why the newest policy was not taken.
     rejected: ArcSwapOption<String>,
     severed: Severed,
+    breakers: Breakers,
 }
 
 /// An HTTP request, as far as policy judges it.
@@ -110,6 +120,7 @@ impl Decider {
             counters: Counters::default(),
             rejected: ArcSwapOption::empty(),
             severed: Severed::default(),
+            breakers: Breakers::default(),
         }
     }
 
@@ -163,6 +174,16 @@ impl Decider {
             None => Ok(()),
             Some(_) => Err(Refused::new(self.state.load().disconnected())),
         }
+    }
+
+    /// How the breakers stand of which something is known.
+    pub fn breakers(&self) -> Vec<Standing> {
+        self.breakers.standing(Instant::now())
+    }
+
+    /// What breakers do, for whoever asks first.
+    pub fn turns(&self) -> Option<UnboundedReceiver<Turn>> {
+        self.breakers.turns()
     }
 
     /// What the counter of `key` stands at, for explanations.
@@ -244,6 +265,7 @@ impl Decider {
             retry_after: None,
             asks: None,
             dry_run: None,
+            attempt: None,
         })
     }
 
@@ -394,10 +416,13 @@ impl Decider {
         let rule = verdict.rule.clone();
         let approved = effect == Effect::Approve
             && approved.is_some_and(|approved| approved.suits(&state.set, rule.as_deref()));
-        let judged = state.judged(verdict);
+        let mut judged = state.judged(verdict);
         let passes = effect == Effect::Allow || approved;
         // What its tool is told to run dry reaches the server, and counts.
         let reaches = passes || judged.dry_run.is_some();
+        if reaches {
+            judged = self.unbroken(&state.set, &action, judged)?;
+        }
         if let Some(held) = held.filter(|_| reaches) {
             held.charge();
         }
@@ -405,6 +430,50 @@ impl Decider {
             return Ok(Permit::new(judged));
         }
         // Not as it is: a dry run passes changed (`Refused::rehearse`), and what is to be approved is judged anew then.
+        Err(Refused::new(judged))
+    }
+}
+
+impl Decider {
+    /// Lets a call pass whose server and tool do not fail; one that is refused here counts for no limit.
+    fn unbroken(
+        &self,
+        set: &PolicySet,
+        action: &Action<'_>,
+        mut judged: Judged,
+    ) -> Result<Judged, Refused> {
+        let &Action::Mcp {
+            server,
+            method: TOOLS_CALL,
+            name,
+            ..
+        } = action
+        else {
+            return Ok(judged);
+        };
+        let Some(terms) = set.breaker() else {
+            return Ok(judged);
+        };
+        let tool = name.unwrap_or_default();
+        let wait = match self.breakers.admit(terms, server, tool, Instant::now()) {
+            Ok(trial) => {
+                judged.attempt = Some(Attempt::new(Some(trial)));
+                return Ok(judged);
+            }
+            Err(wait) => wait,
+        };
+        if set.observes(server) {
+            judged.decision.mode = RecordedMode::Observe;
+            judged.decision.would = Some(RecordedEffect::Deny);
+            return Ok(judged);
+        }
+        judged.decision.effect = RecordedEffect::Deny;
+        judged.decision.rule = None;
+        judged.decision.reason = Some(Text::fixed(Reason::BreakerOpen.text()));
+        judged.decision.mode = RecordedMode::Enforce;
+        judged.dry_run = None;
+        judged.reason = Reason::BreakerOpen;
+        judged.retry_after = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         Err(Refused::new(judged))
     }
 }
@@ -500,6 +569,7 @@ impl InForce {
             dry_run,
             retry_after,
             asks,
+            attempt: None,
         }
     }
 }

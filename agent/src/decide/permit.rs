@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use exeat_policy::{ClassSet, DryRun, Egress, Reason};
 
+use super::attempt::Attempt;
+use crate::audit::OpenRecord;
 use crate::audit::record::{Decision, Mode};
 
 /// What a decision was about: a workload's connection to a peer.
@@ -47,6 +49,7 @@ pub(super) struct Judged {
     pub(super) dry_run: Option<Arc<DryRun>>,
     pub(super) retry_after: Option<u64>,
     pub(super) asks: Option<Asks>,
+    pub(super) attempt: Option<Attempt>,
 }
 
 /// What a rule asks a person for.
@@ -93,6 +96,15 @@ impl<A> Permit<A> {
     }
 }
 
+impl Permit<Message> {
+    /// Has `record`, which ends with the call, tell how it ends.
+    pub fn watched(&mut self, record: &mut OpenRecord) {
+        if let Some(attempt) = self.judged.attempt.take() {
+            record.watch(Box::new(attempt));
+        }
+    }
+}
+
 impl Refused {
     pub(super) fn new(judged: Judged) -> Self {
         Self {
@@ -125,7 +137,7 @@ impl Refused {
         self.judged.asks.as_ref()
     }
 
-    /// Milliseconds after which the limit that refused lets a call pass.
+    /// Milliseconds after which the limit or the breaker that refused lets a call pass.
     pub fn retry_after(&self) -> Option<u64> {
         self.judged.retry_after
     }

@@ -1,5 +1,6 @@
 //! Commands of the control socket that the gate answers: state, register, log, explanations.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,14 +15,16 @@ use crate::audit::record::Kind;
 use crate::audit::{Filter, Segments};
 use crate::control::records::{self, Owner};
 use crate::control::reply::{
-    AuditState, Certificate, CredentialState, Disconnected, Finding, IssuerState, PolicyState,
-    Reply, Server, Status, WebhookState, Workload, WorkloadKind,
+    AuditState, BreakerPosition, BreakerState, Certificate, CredentialState, Disconnected, Finding,
+    IssuerState, ListedTool, PolicyState, Reply, Server, Status, WebhookState, Workload,
+    WorkloadKind,
 };
 use crate::control::{
     ClientLimits, Code, Command, ControlError, Facts, Handover, Question, Responder, Scope, Slots,
     chain,
 };
 use crate::control::{describe, explain};
+use crate::decide::breakers::Position;
 use crate::flow::Stages;
 use crate::identify::token::{Standing, Supply};
 use crate::identify::workloads::Known;
@@ -29,6 +32,8 @@ use crate::telemetry::clock;
 
 /// Findings shown by `status`.
 const FINDINGS: usize = 10;
+/// Tools shown of what a server lists.
+const LISTED: usize = 4096;
 
 /// What answering needs.
 pub(super) struct Answering {
@@ -199,6 +204,7 @@ fn status(answering: &Answering, facts: Facts, owner: Owner) -> Status {
         issuers: issuers(stages),
         credentials: credentials(stages),
         webhooks: webhooks(stages),
+        breakers: breakers(stages),
         workloads: workloads(stages, owner),
         disconnected: stages
             .decider
@@ -267,6 +273,25 @@ fn webhooks(stages: &Stages) -> Vec<WebhookState> {
         approver: webhook.approver.user.clone(),
         host: webhook.host(),
         problem: webhook.fault(),
+    });
+    shown.collect()
+}
+
+fn breakers(stages: &Stages) -> Vec<BreakerState> {
+    let shown = stages.decider.breakers().into_iter().map(|standing| {
+        let (position, wait) = match standing.position {
+            Position::Closed => (BreakerPosition::Closed, None),
+            Position::Open(wait) => (BreakerPosition::Open, Some(wait)),
+            Position::HalfOpen => (BreakerPosition::HalfOpen, None),
+        };
+        BreakerState {
+            server: standing.scope.server.to_string(),
+            tool: standing.scope.tool.map(|tool| tool.to_string()),
+            position,
+            retry_after_ms: wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+            calls: standing.calls,
+            failed: standing.failed,
+        }
     });
     shown.collect()
 }
@@ -373,9 +398,28 @@ fn shown(stages: &Stages, set: &PolicySet, server: &Registered, whole: bool) -> 
             };
             server.tools.iter().map(row).collect()
         } else {
-            std::collections::BTreeMap::new()
+            BTreeMap::new()
+        },
+        listed: if whole {
+            listed(stages, &server.name)
+        } else {
+            BTreeMap::new()
         },
     }
+}
+
+/// What a server was seen to list.
+fn listed(stages: &Stages, server: &str) -> BTreeMap<String, ListedTool> {
+    let listed = stages.observed.listed(server, LISTED).into_iter();
+    let shown = |(name, hints): (String, exeat_policy::Hints)| {
+        let tool = ListedTool {
+            read_only: hints.read_only,
+            destructive: hints.destructive,
+            open_world: hints.open_world,
+        };
+        (name, tool)
+    };
+    listed.map(shown).collect()
 }
 
 /// The CA's certificate as it is shown.

@@ -1,6 +1,7 @@
 //! The unprivileged process: builds every stage from what the supervisor hands over, then serves.
 
 mod approvals;
+mod breakers;
 mod build;
 mod commands;
 mod console;
@@ -96,12 +97,17 @@ pub enum GateError {
     Proxy(String),
 }
 
+/// Tasks that a thread runs before it takes one from the queue that all share. A thread's own queue holds 256, and
+/// each connection has two tasks: with tokio's own interval of about 60, what overflows under load waits for long.
+const GLOBAL_QUEUE: u32 = 3;
+
 /// Runs the gate until the supervisor stops it or is gone.
 ///
 /// # Errors
 /// A [`GateError`] that made it impossible to go on.
 pub fn main() -> Result<(), GateError> {
     let runtime = Builder::new_multi_thread()
+        .global_queue_interval(GLOBAL_QUEUE)
         .enable_all()
         .build()
         .map_err(GateError::Runtime)?;
@@ -146,11 +152,13 @@ async fn run() -> Result<(), GateError> {
     people(&stages, console);
     let pulse = kernel::pulse(Arc::clone(&stages), Arc::clone(&channel), config);
     let pulse = tokio::spawn(pulse);
+    let turns = tokio::spawn(breakers::record(Arc::clone(&stages)));
     let events = tokio::spawn(kernel::events(Arc::clone(&stages))?);
     channel.send(&ToSupervisor::Ready, &[]).await?;
     let deadline = supervisor.serve().await?;
     drain(&stages, deadline).await;
     events.abort();
+    turns.abort();
     pulse.abort();
     stages.log.flush().await?;
     if let Finished::Incomplete(records) = writer.finish(deadline).await {

@@ -15,6 +15,8 @@ pub enum Refusal<'a> {
     AuditUnavailable,
     /// The body stands in another charset, coding or media type than is due.
     BodyType,
+    /// Calls of the server or the tool fail; the milliseconds until one is let through again.
+    BreakerOpen(Option<u64>),
     /// The secret that belongs into the request cannot be had.
     CredentialUnavailable,
     /// Policy does not allow it, or nothing allows it.
@@ -153,6 +155,7 @@ impl Refusal<'_> {
             Refusal::ApprovalsFull => row("approvals_full", S::TOO_MANY_REQUESTS, S::OK, LIMIT, "needs an approval, and too many calls wait for one"),
             Refusal::AuditUnavailable => row("audit_unavailable", S::SERVICE_UNAVAILABLE, S::OK, UNAVAILABLE, "nothing can be recorded at present, so nothing is let through"),
             Refusal::BodyType => row("unsupported_body", S::UNSUPPORTED_MEDIA_TYPE, S::UNSUPPORTED_MEDIA_TYPE, BODY_TYPE, "the body must be application/json in UTF-8 without content coding"),
+            Refusal::BreakerOpen(_) => row("breaker_open", S::SERVICE_UNAVAILABLE, S::OK, UNAVAILABLE, "calls of this server or this tool fail at present, so none is sent"),
             Refusal::CredentialUnavailable => row("credential_unavailable", S::SERVICE_UNAVAILABLE, S::OK, UNAVAILABLE, "the credential that belongs into this request cannot be had at present"),
             Refusal::Denied => row("denied", S::FORBIDDEN, S::OK, DENIED, "not permitted"),
             Refusal::Disconnected => row("server_disconnected", S::FORBIDDEN, S::OK, DENIED, "this server was disconnected by an administrator: do not retry"),
@@ -197,11 +200,20 @@ impl Refusal<'_> {
         }
     }
 
+    /// Milliseconds after which the same is worth trying again, where that is known.
+    pub(super) fn retry_after(&self) -> Option<u64> {
+        if let Refusal::LimitReached(wait) | Refusal::BreakerOpen(wait) = self {
+            *wait
+        } else {
+            None
+        }
+    }
+
     /// The message with the name of what is hidden, as the specification's example spells it ("Unknown tool: ...").
     /// Servers differ here, so whoever answers for some names must answer for all that policy does not allow.
     pub(super) fn text(&self) -> String {
         let message = self.entry().message;
-        if let Refusal::LimitReached(Some(wait)) = self {
+        if let Some(wait) = self.retry_after() {
             return format!("{message}; try again in {} s", wait.div_ceil(1000));
         }
         let Refusal::Hidden(subject, name) = self else {

@@ -104,7 +104,7 @@ fn response(refusal: Refusal<'_>, asked: &Asked) -> Option<Response> {
     } else {
         let mut data = Object::new();
         data.insert("reason", entry.code);
-        if let Refusal::LimitReached(Some(wait)) = refusal {
+        if let Some(wait) = refusal.retry_after() {
             let wait = i64::try_from(wait).unwrap_or(i64::MAX);
             data.insert("retry_after_ms", wait);
         }

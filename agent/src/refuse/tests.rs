@@ -19,6 +19,7 @@ fn all() -> Vec<Refusal<'static>> {
         Refusal::ApprovalsFull,
         Refusal::AuditUnavailable,
         Refusal::BodyType,
+        Refusal::BreakerOpen(Some(29_001)),
         Refusal::CredentialUnavailable,
         Refusal::Denied,
         Refusal::Disconnected,
@@ -67,6 +68,7 @@ fn known(refusal: &Refusal<'_>) {
         | Refusal::ApprovalsFull
         | Refusal::AuditUnavailable
         | Refusal::BodyType
+        | Refusal::BreakerOpen(_)
         | Refusal::CredentialUnavailable
         | Refusal::Denied
         | Refusal::Disconnected

@@ -9,7 +9,7 @@ use super::limits;
 use super::rules::{Arguments, ByEffect, Found, Question, match_rules};
 use super::watch::Watch;
 use super::{Callers, Hints, Reason, Request, Verdict, Would, deny, observed, plain};
-use crate::index::position;
+use crate::index::{Id, position};
 use crate::methods::{Governance, TOOLS_CALL, governance};
 use crate::model::{Effect, Mode, Server, Written};
 use crate::set::PolicySet;
@@ -29,7 +29,7 @@ pub(super) struct Message<'a> {
 pub(super) fn message(
     set: &PolicySet,
     request: &Request<'_>,
-    callers: &Callers,
+    callers: &Callers<'_>,
     message: &Message<'_>,
     watch: &mut impl Watch,
 ) -> Verdict {
@@ -46,7 +46,7 @@ pub(super) fn message(
 /// Decides on a message without its limits.
 pub(super) fn by_rules(
     set: &PolicySet,
-    callers: &Callers,
+    callers: &Callers<'_>,
     message: &Message<'_>,
     now: Timestamp,
     watch: &mut impl Watch,
@@ -60,19 +60,9 @@ pub(super) fn by_rules(
         };
     };
     let governance = governance(message.method);
-    let name = named(message);
-    let tools = (message.method == TOOLS_CALL)
-        .then(|| set.index().tools.get(position(id)))
-        .flatten();
-    let classes = tools.map(|tools| tools.classes(name, message.hints));
-    let question = Question {
-        server: id,
-        method: Some(message.method),
-        known: governance.is_some(),
-        name,
-        classes,
-        arguments: message.arguments,
-    };
+    let question = question(set, id, message);
+    let (name, classes) = (question.name, question.classes);
+    let tools = set.index().tools.get(position(id));
     let verdict = judge(
         set,
         callers,
@@ -87,7 +77,7 @@ pub(super) fn by_rules(
         },
     );
     let dry_run = tools
-        .filter(|_| verdict.effect == Effect::DryRun)
+        .filter(|_| verdict.effect == Effect::DryRun && classes.is_some())
         .and_then(|tools| tools.named(name)?.dry_run.clone());
     let verdict = Verdict {
         class: classes,
@@ -98,6 +88,23 @@ pub(super) fn by_rules(
         observed(verdict)
     } else {
         verdict
+    }
+}
+
+/// What rules are asked about a message to a server.
+pub(super) fn question<'a>(set: &PolicySet, server: Id, message: &Message<'a>) -> Question<'a> {
+    let name = named(message);
+    let tools = (message.method == TOOLS_CALL)
+        .then(|| set.index().tools.get(position(server)))
+        .flatten();
+    Question {
+        server,
+        server_name: message.server,
+        method: Some(message.method),
+        known: governance(message.method).is_some(),
+        name,
+        classes: tools.map(|tools| tools.classes(name, message.hints)),
+        arguments: message.arguments,
     }
 }
 
@@ -113,7 +120,7 @@ pub(super) fn named<'a>(message: &Message<'a>) -> &'a str {
 pub(super) fn run(
     set: &PolicySet,
     request: &Request<'_>,
-    callers: &Callers,
+    callers: &Callers<'_>,
     server: &str,
     watch: &mut impl Watch,
 ) -> Verdict {
@@ -128,6 +135,7 @@ pub(super) fn run(
     }
     let question = Question {
         server: id,
+        server_name: server,
         method: None,
         known: true,
         name: "",
@@ -151,7 +159,7 @@ fn observes(set: &PolicySet, server: Option<&Server>) -> bool {
 /// Bounds first, then rules; `otherwise` where no rule says anything, told whether the server is reached.
 fn judge(
     set: &PolicySet,
-    callers: &Callers,
+    callers: &Callers<'_>,
     question: &Question<'_>,
     now: Timestamp,
     watch: &mut impl Watch,
@@ -224,7 +232,7 @@ fn by_rule(set: &PolicySet, found: Found) -> Verdict {
 }
 
 /// A host uses the servers of its list and no others.
-fn within_list(set: &PolicySet, callers: &Callers, server: Option<&Server>) -> bool {
+fn within_list(set: &PolicySet, callers: &Callers<'_>, server: Option<&Server>) -> bool {
     let Some(host) = callers.host else {
         return true;
     };

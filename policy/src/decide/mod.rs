@@ -8,6 +8,7 @@
 mod arguments;
 mod explain;
 mod limits;
+mod matrix;
 mod mcp;
 mod network;
 mod request;
@@ -16,9 +17,10 @@ mod verdict;
 mod watch;
 
 pub use self::arguments::Unevaluated;
-pub(crate) use self::arguments::claims;
+pub(crate) use self::arguments::{Quantity, Work, claims};
 pub use self::explain::{Considered, Explanation, Outcome, Subject, Tested};
 pub use self::limits::{Count, Counter, LimitKey, Used, limit_keys};
+pub use self::matrix::callable;
 pub use self::network::{Binding, Range, ports_for, ranges};
 pub use self::request::{Action, Caller, Hints, Request, Target, Token, Workload};
 pub use self::verdict::{Egress, Origin, Reason, Verdict, Would};
@@ -125,7 +127,8 @@ pub fn listable(
 }
 
 /// The caller as numbers: the host that it is, and the identities that its user and its token have.
-struct Callers {
+struct Callers<'a> {
+    caller: Caller<'a>,
     /// Ascending.
     ids: Vec<Id>,
     host: Option<Id>,
@@ -133,8 +136,8 @@ struct Callers {
     barred: Option<Reason>,
 }
 
-impl Callers {
-    fn of(set: &PolicySet, caller: &Caller<'_>) -> Self {
+impl<'a> Callers<'a> {
+    fn of(set: &PolicySet, caller: &Caller<'a>) -> Self {
         let host = match caller.workload {
             Some(Workload::Host(name)) => set.index().host(name),
             Some(Workload::Server(_) | Workload::Unregistered(_)) | None => None,
@@ -156,7 +159,12 @@ impl Callers {
             // Hosts are numbered before identities, so the host stays first.
             ids.sort_unstable();
         }
-        Self { ids, host, barred }
+        Self {
+            caller: *caller,
+            ids,
+            host,
+            barred,
+        }
     }
 
     /// The names of the identities.

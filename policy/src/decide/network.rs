@@ -267,7 +267,7 @@ pub(super) fn connect(
 pub(super) fn http(
     set: &PolicySet,
     request: &Request<'_>,
-    callers: &Callers,
+    callers: &Callers<'_>,
     http: &Http<'_>,
     watch: &mut impl Watch,
 ) -> Verdict {
@@ -408,7 +408,7 @@ fn mismatch(entry: &Entry, tls: bool) -> Option<Reason> {
 }
 
 /// Whether some rule in force lets the caller use the server.
-fn reaches(set: &PolicySet, callers: &Callers, server: Option<&str>, now: Timestamp) -> bool {
+fn reaches(set: &PolicySet, callers: &Callers<'_>, server: Option<&str>, now: Timestamp) -> bool {
     let Some(id) = server.and_then(|name| set.index().server(name)) else {
         return false;
     };

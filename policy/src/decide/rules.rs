@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::Callers;
 use super::arguments::{self, Quantity, Unevaluated};
 use super::explain::{Outcome, Subject, Tested};
 use super::watch::Watch;
+use super::{Callers, Workload};
+use crate::cel::{self, Facts};
 use crate::index::{Id, position};
 use crate::json::Json;
 use crate::methods::TOOLS_CALL;
@@ -25,6 +26,7 @@ pub(super) enum Arguments<'a> {
 /// What rules are matched with.
 pub(super) struct Question<'a> {
     pub(super) server: Id,
+    pub(super) server_name: &'a str,
     /// `None`: the server is to be started. Only rules about everything are about that.
     pub(super) method: Option<&'a str>,
     pub(super) known: bool,
@@ -128,7 +130,7 @@ fn first(left: Option<Found>, right: Option<Found>) -> Option<Found> {
 /// Compares the rules that may be about the question; for an explanation all of them.
 pub(super) fn match_rules<W: Watch>(
     set: &PolicySet,
-    callers: &Callers,
+    callers: &Callers<'_>,
     question: &Question<'_>,
     now: Timestamp,
     watch: &mut W,
@@ -144,7 +146,7 @@ pub(super) fn match_rules<W: Watch>(
             {
                 Outcome::OtherCaller
             } else {
-                compare(rule, question, now)
+                compare(rule, callers, question, now)
             };
             let subject = || match rule.written {
                 Written::Rule => Subject::Rule(Arc::clone(&rule.id)),
@@ -154,7 +156,7 @@ pub(super) fn match_rules<W: Watch>(
             if let Arguments::Given(arguments) = question.arguments
                 && came_to_arguments(outcome)
             {
-                watch.trace(|| trace(rule, arguments));
+                watch.trace(|| trace(rule, callers, question, arguments));
             }
             matched.add(id, rule, outcome);
         }
@@ -162,12 +164,32 @@ pub(super) fn match_rules<W: Watch>(
         for slots in set.index().rules.slots(question.server) {
             slots.candidates(&callers.ids, question.name, |id| {
                 if let Some(rule) = set.rules().get(position(id)) {
-                    matched.add(id, rule, compare(rule, question, now));
+                    matched.add(id, rule, compare(rule, callers, question, now));
                 }
             });
         }
     }
     matched
+}
+
+/// Of the rules that are about every one of `members`, the strongest in force; none where nothing matches.
+pub(super) fn callable_by_all<'a>(
+    set: &'a PolicySet,
+    members: &[Arc<str>],
+    nobody: &Callers<'_>,
+    question: &Question<'_>,
+    now: Timestamp,
+) -> Option<(&'a Rule, Effect)> {
+    let mut matched = Matched::default();
+    for (id, (rule, about)) in (0..).zip(set.rules().iter().zip(&set.index().rules.about)) {
+        let server = about.servers.is_empty() || about.servers.contains(&question.server);
+        let who = rule.who.is_empty() || members.iter().all(|member| rule.who.contains(member));
+        if server && who {
+            matched.add(id, rule, compare(rule, nobody, question, now));
+        }
+    }
+    let found = matched.enforced.strongest()?;
+    Some((set.rules().get(position(found.rule))?, found.effect))
 }
 
 const fn came_to_arguments(outcome: Outcome) -> bool {
@@ -182,12 +204,71 @@ const fn came_to_arguments(outcome: Outcome) -> bool {
 }
 
 /// Each test of a rule by itself.
-fn trace(rule: &Rule, arguments: Option<Json<'_>>) -> Vec<Tested> {
+fn trace(
+    rule: &Rule,
+    callers: &Callers<'_>,
+    question: &Question<'_>,
+    arguments: Option<Json<'_>>,
+) -> Vec<Tested> {
     let tested = |test: &ArgumentTest| Tested {
         test: test.to_string(),
         holds: arguments::hold(std::slice::from_ref(test), arguments, quantity(rule)),
     };
-    rule.args.iter().map(tested).collect()
+    let mut trace: Vec<Tested> = rule.args.iter().map(tested).collect();
+    trace.extend(rule.when.iter().map(|when| Tested {
+        test: when.to_string(),
+        holds: cel::hold(when, &facts(callers, question), quantity(rule)),
+    }));
+    trace
+}
+
+/// What an expression may ask for.
+fn facts<'a>(callers: &Callers<'a>, question: &Question<'a>) -> Facts<'a> {
+    Facts {
+        arguments: match question.arguments {
+            Arguments::Given(arguments) => arguments,
+            Arguments::Open => Some(Json::Unknown),
+        },
+        tool: question.name,
+        server: question.server_name,
+        method: question.method.unwrap_or_default(),
+        user: callers.caller.user,
+        host: match callers.caller.workload {
+            Some(Workload::Host(name)) => Some(name),
+            Some(Workload::Server(_) | Workload::Unregistered(_)) | None => None,
+        },
+    }
+}
+
+/// Whether all that a rule asks for beyond names holds; what does not outweighs what cannot be evaluated.
+fn conditions(
+    rule: &Rule,
+    callers: &Callers<'_>,
+    question: &Question<'_>,
+) -> Result<bool, Unevaluated> {
+    let tests = match question.arguments {
+        _ if rule.args.is_empty() => Ok(true),
+        Arguments::Given(arguments) => arguments::hold(&rule.args, arguments, quantity(rule)),
+        Arguments::Open => Err(Unevaluated::Unknown),
+    };
+    let when = match &rule.when {
+        Some(when) if tests != Ok(false) => {
+            cel::hold(when, &facts(callers, question), quantity(rule))
+        }
+        Some(_) | None => Ok(true),
+    };
+    let held = match (tests, when) {
+        (Ok(false), _) | (_, Ok(false)) => Ok(false),
+        // With the value that is not known, the other error might not have come up.
+        (Err(_), Err(Unevaluated::Unknown)) => when,
+        (Ok(true), when) => when,
+        (error, _) => error,
+    };
+    match question.arguments {
+        // Some arguments may make it either.
+        Arguments::Open => held.or_else(|_| Ok(rule.effect == Effect::Allow)),
+        Arguments::Given(_) => held,
+    }
 }
 
 fn quantity(rule: &Rule) -> Quantity {
@@ -198,7 +279,7 @@ fn quantity(rule: &Rule) -> Quantity {
 }
 
 /// Compares a rule with a question about one of its servers by one of its callers.
-fn compare(rule: &Rule, question: &Question<'_>, now: Timestamp) -> Outcome {
+fn compare(rule: &Rule, callers: &Callers<'_>, question: &Question<'_>, now: Timestamp) -> Outcome {
     let method = match (&rule.methods, question.method) {
         // What a method does that nobody here knows is allowed only by its name.
         (None, _) if rule.is_about_everything() => question.known || rule.effect != Effect::Allow,
@@ -226,12 +307,7 @@ fn compare(rule: &Rule, question: &Question<'_>, now: Timestamp) -> Outcome {
     if rule.expires.is_some_and(|date| date.is_past(now)) {
         return Outcome::Expired;
     }
-    let held = match question.arguments {
-        _ if !rule.is_conditional() => Ok(true),
-        Arguments::Given(arguments) => arguments::hold(&rule.args, arguments, quantity(rule)),
-        Arguments::Open => Ok(rule.effect == Effect::Allow),
-    };
-    match (held, rule.mode) {
+    match (conditions(rule, callers, question), rule.mode) {
         (Ok(false), _) => Outcome::OtherArguments,
         (Ok(true), Mode::Enforce) => Outcome::Matched,
         (Ok(true), Mode::Observe) => Outcome::Observed,

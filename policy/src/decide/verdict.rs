@@ -111,6 +111,9 @@ pub enum Reason {
     NotLaunchable,
     /// The server is disconnected: an administrator's word, not the policy's, and so never the evaluation's.
     Disconnected,
+    /// Calls of the server or the tool fail, and the breaker lets none through: told by what happened, and so never
+    /// the evaluation's.
+    BreakerOpen,
     /// The server's review is overdue, and `strict_review` is set.
     ReviewOverdue,
     /// The request comes from no managed workload, or from one that the policy does not know.
@@ -170,6 +173,12 @@ impl Reason {
             Self::RuleFailed(Unevaluated::OtherType) => {
                 "a rule could not be evaluated: an argument is of another type than its test is for"
             }
+            Self::RuleFailed(Unevaluated::Missing) => {
+                "a rule could not be evaluated: its expression asks for what is not there"
+            }
+            Self::RuleFailed(Unevaluated::Arithmetic) => {
+                "a rule could not be evaluated: its expression computes what has no exact result"
+            }
             Self::RuleFailed(Unevaluated::Unknown) => {
                 "a rule could not be evaluated: the record leaves out an argument"
             }
@@ -180,6 +189,7 @@ impl Reason {
             Self::NotRegistered => "the server is not registered",
             Self::NotLaunchable => "the server is not started by run",
             Self::Disconnected => "the server is disconnected",
+            Self::BreakerOpen => "calls fail, and the breaker is open",
             Self::ReviewOverdue => "the server's review is overdue",
             Self::UnknownWorkload => "no managed workload",
             Self::Unregistered => "an mcp server that its host started without exeat",

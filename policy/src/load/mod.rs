@@ -1,6 +1,7 @@
 //! From a file's tree to the model: shapes, words and numbers. References are checked later, over all files.
 
 mod argument;
+mod breaker;
 mod credential;
 mod egress;
 mod identity;
@@ -8,6 +9,7 @@ mod role;
 mod rule;
 mod server;
 pub(crate) mod tables;
+mod when;
 mod words;
 
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use std::sync::Arc;
 pub(crate) use self::role::settle;
 
 use crate::fault::{Fault, Place, Source};
-use crate::model::{Credential, Host, Identity, Limit, Mode, Role, Rule, Server};
+use crate::model::{Breaker, Credential, Host, Identity, Limit, Mode, Role, Rule, Server};
 use crate::yaml::{self, Node, Reader, Span};
 
 /// What kind of thing a name names.
@@ -54,6 +56,7 @@ pub(crate) struct Draft {
     /// As written; once [settled](settle), the grants of all roles too.
     pub(crate) rules: Vec<Rule>,
     pub(crate) limits: Vec<Limit>,
+    pub(crate) breaker: Option<Breaker>,
     pub(crate) mode: Mode,
     pub(crate) strict_review: bool,
     /// Names given, also those of things that were not read because of a fault.
@@ -70,6 +73,7 @@ pub(crate) fn load(source: &Source, draft: &mut Draft) -> Vec<Fault> {
     };
     let mut loader = Loader {
         reader: Reader::new(&source.name),
+        text: &source.text,
         draft,
     };
     loader.file(&root);
@@ -79,6 +83,8 @@ pub(crate) fn load(source: &Source, draft: &mut Draft) -> Vec<Fault> {
 /// Reads one file.
 struct Loader<'a> {
     reader: Reader,
+    /// The file's text.
+    text: &'a str,
     draft: &'a mut Draft,
 }
 
@@ -116,6 +122,9 @@ impl Loader<'_> {
             for item in self.reader.list(node, key).unwrap_or_default() {
                 read(self, item);
             }
+        }
+        if let Some(node) = fields.get("breaker") {
+            self.breaker(node);
         }
         if let Some(node) = fields.get("mode") {
             self.define(Kind::Setting, "mode", node.span);

@@ -116,6 +116,7 @@ fn granted(role: &Role, number: u32, grant: &Grant) -> Rule {
         methods: None,
         tools: grant.tools.clone(),
         args: Vec::new(),
+        when: None,
         effect: Effect::Allow,
         mode: Mode::Enforce,
         reason: None,

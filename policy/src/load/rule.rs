@@ -13,14 +13,7 @@ impl Loader<'_> {
         let Some(fields) = self.reader.fields(node, &tables::RULE) else {
             return;
         };
-        let id = self
-            .reader
-            .required(fields, "id", "a rule")
-            .and_then(|node| {
-                let parse = |text: &str| check_name(text).map(|()| text.to_owned());
-                let id = self.reader.parsed(node, "a name", parse)?;
-                Some(self.define(Kind::Rule, &id, node.span))
-            });
+        let id = self.rule_id(fields);
         let who = self.narrowing(fields, "who", Kind::Who, "identities, hosts or roles");
         let servers = self.narrowing(fields, "servers", Kind::Server, "servers");
         let methods = fields
@@ -31,7 +24,7 @@ impl Loader<'_> {
             .reader
             .required(fields, "effect", "a rule")
             .and_then(|node| self.reader.choice(node, &tables::EFFECTS, &[]));
-        let args = self.arguments(fields, effect);
+        let conditions = self.conditions(fields, effect);
         let approvers =
             self.narrowing(fields, "approvers", Kind::Who, "identities, hosts or roles");
         let timeout_ms = fields
@@ -48,7 +41,9 @@ impl Loader<'_> {
         let expires = fields
             .get("expires")
             .and_then(|node| self.reader.parsed(node, "a day as `2027-02-01`", date));
-        let (Some(id), Some(tools), Some(args), Some(effect)) = (id, tools, args, effect) else {
+        let (Some(id), Some(tools), Some((args, when)), Some(effect)) =
+            (id, tools, conditions, effect)
+        else {
             return;
         };
         let place = self.reader.place(fields.span);
@@ -61,6 +56,7 @@ impl Loader<'_> {
             methods,
             tools,
             args,
+            when,
             effect,
             mode,
             reason,
@@ -69,6 +65,13 @@ impl Loader<'_> {
             expires,
             place,
         });
+    }
+
+    fn rule_id(&mut self, fields: Fields<'_>) -> Option<Arc<str>> {
+        let node = self.reader.required(fields, "id", "a rule")?;
+        let parse = |text: &str| check_name(text).map(|()| text.to_owned());
+        let id = self.reader.parsed(node, "a name", parse)?;
+        Some(self.define(Kind::Rule, &id, node.span))
     }
 
     /// What only an approval has.

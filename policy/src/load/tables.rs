@@ -14,11 +14,11 @@ pub(crate) const FILE: Keys = Keys {
         "credentials",
         "rules",
         "limits",
+        "breaker",
         "mode",
         "strict_review",
     ],
     later: &[
-        "breaker",
         "mask",
         "detect",
         "responses",
@@ -113,6 +113,7 @@ pub(crate) const RULE: Keys = Keys {
         "methods",
         "tools",
         "args",
+        "when",
         "effect",
         "approvers",
         "timeout",
@@ -120,7 +121,7 @@ pub(crate) const RULE: Keys = Keys {
         "reason",
         "expires",
     ],
-    later: &["when"],
+    later: &[],
 };
 pub(crate) const ARGUMENT: Keys = Keys {
     what: "a test",
@@ -162,6 +163,12 @@ pub(crate) const LIMIT: Keys = Keys {
     known: &[
         "per", "servers", "tools", "calls", "rate", "sum", "max", "window",
     ],
+    later: &[],
+};
+
+pub(crate) const BREAKER: Keys = Keys {
+    what: "`breaker`",
+    known: &["error_rate", "window", "min_calls", "open_for"],
     later: &[],
 };
 

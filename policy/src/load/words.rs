@@ -133,6 +133,17 @@ pub(super) fn rate(text: &str) -> Result<Cap, String> {
     Ok(Cap::Rate { calls, window_ms })
 }
 
+/// `20%`.
+pub(super) fn percent(text: &str) -> Result<u8, &'static str> {
+    let number = text.strip_suffix('%').unwrap_or_default();
+    let decimal = number.bytes().all(|byte| byte.is_ascii_digit()) && !number.starts_with('0');
+    number
+        .parse::<u8>()
+        .ok()
+        .filter(|share| decimal && (1..=100).contains(share))
+        .ok_or("the share is a whole number between 1% and 100%")
+}
+
 /// `10m`, in milliseconds.
 pub(super) fn duration(text: &str) -> Result<u64, &'static str> {
     /// A year: what waits longer waits forever.
@@ -159,6 +170,16 @@ pub(super) fn duration(text: &str) -> Result<u64, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_are_read_strictly() {
+        assert_eq!((percent("20%"), percent("100%")), (Ok(20), Ok(100)));
+        for bad in [
+            "20", "%", "0%", "020%", "101%", "-1%", "+1%", "2.5%", "20 %", "20%%",
+        ] {
+            assert!(percent(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn words_are_read_strictly() {

@@ -1,6 +1,7 @@
 //! What a policy says, typed: the register of servers, hosts, identities, roles, rules and limits.
 
 mod argument;
+mod breaker;
 mod credential;
 mod egress;
 mod identity;
@@ -16,6 +17,7 @@ pub use self::argument::{
     ArgumentPlace, ArgumentTest, Bound, Pattern, PatternFault, Pointer, PointerFault, Scalar, Test,
     Type,
 };
+pub use self::breaker::Breaker;
 pub use self::credential::{Credential, Placement, SecretOrigin};
 pub use self::egress::{
     Cidr, CidrFault, EgressRule, HostRule, Kind, Protocol, RangeRule, Tls, Wire,

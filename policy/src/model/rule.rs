@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::argument::{ArgumentTest, Pointer};
+use crate::cel::Condition;
 use crate::fault::Place;
 use crate::glob::Glob;
 use crate::number::Amount;
@@ -27,6 +28,8 @@ pub struct Rule {
     pub tools: Selector,
     /// What must hold of the arguments.
     pub args: Vec<ArgumentTest>,
+    /// What else must hold.
+    pub when: Option<Condition>,
     /// What follows.
     pub effect: Effect,
     /// Whether it is enforced.
@@ -51,14 +54,14 @@ impl Rule {
     pub fn is_about_everything(&self) -> bool {
         self.methods.is_none()
             && self.tools == Selector::Any
-            && self.args.is_empty()
+            && !self.is_conditional()
             && matches!(self.effect, Effect::Allow | Effect::Deny)
     }
 
     /// Whether it looks at more than the name of what is called.
     #[must_use]
     pub fn is_conditional(&self) -> bool {
-        !self.args.is_empty()
+        !self.args.is_empty() || self.when.is_some()
     }
 }
 

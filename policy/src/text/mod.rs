@@ -27,7 +27,7 @@ pub(crate) fn readable(text: &str) -> Cow<'_, str> {
 }
 
 fn normal(text: &str, replace: impl Fn(char) -> Option<&'static str>) -> Cow<'_, str> {
-    if text.bytes().all(is_plain) {
+    if is_plain(text) {
         return Cow::Borrowed(text);
     }
     let seen = text.chars().filter(|c| !is_dropped(*c));
@@ -50,9 +50,10 @@ pub(crate) fn prepare() {
     LazyLock::force(&LOOKALIKES);
 }
 
-/// ASCII that is read as it stands.
-fn is_plain(byte: u8) -> bool {
-    matches!(byte, b' '..=b'~' | b'\t' | b'\n' | b'\r')
+/// Whether it is ASCII that is read as it stands.
+pub(crate) fn is_plain(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| matches!(byte, b' '..=b'~' | b'\t' | b'\n' | b'\r'))
 }
 
 /// Controls; white space among them separates words and stays.

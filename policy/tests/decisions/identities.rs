@@ -1,6 +1,6 @@
 //! Who a caller is: by its Unix user, by its token, by both at once.
 
-use exeat_policy::{AsJson as _, Caller, Token, limit_keys};
+use exeat_policy::{AsJson as _, Caller, Token, callable, limit_keys};
 
 use crate::arguments::Tree::{self, List, Map, Number, Text};
 use crate::support::{NOW, ask, call, policy, said};
@@ -161,4 +161,64 @@ fn a_tokens_subject_is_counted_by_its_issuer() {
         of(None, "a", "b subject=1:c"),
         of(None, "a subject=1:b", "c")
     );
+}
+
+/// What a role may call: what all of its members may, by the role or by rules about everyone.
+#[test]
+fn what_all_of_a_role_may_call() {
+    let set = policy(
+        "servers:
+  github: { url: 'https://g.example/', tools: { 'get_*': read, 'delete_*': destructive } }
+  linear: { url: 'https://l.example/' }
+hosts: { agent: { servers: [github] } }
+identities: { ann: { user: ann }, bob: { user: bob } }
+roles:
+  reader: { members: [ann, bob], grants: [{ servers: [github, linear], classes: [read] }] }
+  bots: { members: [ann, agent], grants: [{ servers: [linear, github], tools: ['*'] }] }
+rules:
+  - { id: nobody, servers: [github], tools: [get_secret], effect: deny }
+  - { id: not-ann, who: [ann], servers: [github], tools: [get_a], effect: deny }
+  - { id: not-readers, who: [reader], servers: [github], tools: [get_b], effect: deny }
+  - { id: some, servers: [github], tools: [get_c], args: [{ field: /n, min: 5 }], effect: deny }
+  - { id: own, servers: [linear], tools: [own], when: args.of == caller.user, effect: allow }
+  - { id: asked, who: [reader], servers: [github], tools: [delete_x], effect: approve }
+  - { id: trial, servers: [github], tools: [get_d], effect: deny, mode: observe }
+",
+    );
+    let members = |role: &str| {
+        let role = set.roles().iter().find(|one| &*one.name == role);
+        role.unwrap().members.clone()
+    };
+    let by = |role, server, tool| {
+        callable(&set, &members(role), server, tool, None, NOW).map_or("-", |rule| rule)
+    };
+    for (tool, reader, bots) in [
+        ("get_x", "reader/1", "bots/1"),
+        ("get_secret", "-", "-"),
+        // What is denied to one of them is not what the role may not.
+        ("get_a", "reader/1", "bots/1"),
+        ("get_b", "-", "bots/1"),
+        ("get_c", "reader/1", "bots/1"),
+        ("get_d", "reader/1", "bots/1"),
+        ("delete_x", "asked", "bots/1"),
+        ("delete_y", "-", "bots/1"),
+    ] {
+        assert_eq!(
+            (by("reader", "github", tool), by("bots", "github", tool)),
+            (reader, bots),
+            "{tool}"
+        );
+    }
+    assert_eq!(by("reader", "linear", "own"), "own");
+    assert_eq!(
+        by("reader", "linear", "get_x"),
+        "-",
+        "no hints, so not known to read"
+    );
+    assert_eq!(
+        by("bots", "linear", "get_x"),
+        "-",
+        "the host does not list it"
+    );
+    assert_eq!(by("bots", "nowhere", "x"), "-");
 }

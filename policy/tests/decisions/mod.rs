@@ -2,6 +2,7 @@
 
 mod arguments;
 mod calls;
+mod conditions;
 mod credentials;
 mod effects;
 mod http;

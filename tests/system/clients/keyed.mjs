@@ -41,7 +41,7 @@ async function answer({ method, params }) {
     return { tools: ["get", "look", "set"].map(tool) };
   }
   const text = await call(params.arguments);
-  return { content: [{ type: "text", text }] };
+  return { content: [{ type: "text", text }], isError: /^5|^failed/.test(text) };
 }
 
 for await (const line of createInterface({ input: process.stdin })) {

@@ -56,7 +56,7 @@ async fn query(
 
 /// Hands the lines of the records that `arguments` ask for to `each`, oldest first: from the daemon, or from the
 /// segments where they say so, or where root asks and the daemon does not answer.
-pub(super) async fn each(
+pub(in crate::cli) async fn each(
     arguments: &QueryArguments,
     config: &Config,
     daemon: &Daemon,

@@ -42,7 +42,7 @@ pub(super) fn read_with_cases(paths: &[PathBuf]) -> Result<(Vec<Source>, Vec<Sou
 }
 
 /// The policy that `path` names, for what needs one without faults.
-pub(super) fn compile(path: &Path) -> Result<PolicySet, CliError> {
+pub(in crate::cli) fn compile(path: &Path) -> Result<PolicySet, CliError> {
     let sources = read(&[path.to_owned()])?;
     exeat_policy::compile(&sources).map_err(|faults| {
         let first = faults.first().map(ToString::to_string).unwrap_or_default();

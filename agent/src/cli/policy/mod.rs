@@ -4,6 +4,7 @@ mod check;
 mod diff;
 mod explain;
 pub(super) mod files;
+pub(super) mod recorded;
 mod test;
 
 use jiff::Zoned;

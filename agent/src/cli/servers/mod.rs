@@ -1,9 +1,14 @@
 //! `exeat servers`: the register.
 
+mod matrix;
+
+use jiff::Zoned;
+
 use super::args::{ServersArguments, ServersCommand};
 use super::ask::{Daemon, unexpected};
 use super::error::CliError;
 use super::output::{Cell, Output, Painter, Table, Tone};
+use crate::config::Config;
 use crate::control::command::{ServerDisconnect, ServerReconnect, ServerShow};
 use crate::control::reply::{Disconnected, Server};
 use crate::control::{Command, Reply};
@@ -11,7 +16,9 @@ use crate::control::{Command, Reply};
 /// Lists the register, or shows one server of it.
 pub(super) async fn run(
     arguments: &ServersArguments,
+    config: &Config,
     daemon: &Daemon,
+    now: &Zoned,
     output: Output,
 ) -> Result<(), CliError> {
     let command = match &arguments.command {
@@ -34,6 +41,9 @@ pub(super) async fn run(
                 reason: reason.clone(),
             };
             return word(&Command::ServerReconnect(order), daemon, output).await;
+        }
+        Some(ServersCommand::Matrix(arguments)) => {
+            return matrix::run(arguments, config, daemon, now, output).await;
         }
         None => Command::Servers,
         Some(ServersCommand::Show { name }) => {

@@ -16,6 +16,7 @@ fn server(name: &str) -> Server {
         disconnected: None,
         egress: vec!["https://api.github.com GET,POST /repos/acme/**".to_owned()],
         tools: BTreeMap::from([("get_*".to_owned(), "read".to_owned())]),
+        listed: BTreeMap::new(),
     }
 }
 

@@ -8,8 +8,8 @@ use super::error::{CliError, Kind};
 use super::output::{Cell, Output, Painter, Table, Tone};
 use super::servers::told;
 use crate::control::reply::{
-    AuditState, Canary, Check, CredentialState, Health, KernelState, PolicyState, Status,
-    WorkloadKind,
+    AuditState, BreakerPosition, BreakerState, Canary, Check, CredentialState, Health, KernelState,
+    PolicyState, Status, WorkloadKind,
 };
 use crate::control::{Command, Reply};
 
@@ -115,6 +115,11 @@ impl Report {
         }
         for webhook in &status.webhooks {
             table.row(["webhook".into(), cell(webhook.check())]);
+        }
+        for breaker in &status.breakers {
+            if breaker.position != BreakerPosition::Closed {
+                table.row(["breaker".into(), self::breaker(breaker)]);
+            }
         }
         for disconnected in &status.disconnected {
             let text = format!("{} {}", disconnected.server, told(disconnected));
@@ -267,6 +272,33 @@ fn credential(credential: &CredentialState) -> Cell {
         (Some(read), None) => format!("{name}: read at {read}").into(),
         (None, None) => Cell::new(Tone::Doubtful, format!("{name}: its source is being read")),
     }
+}
+
+fn breaker(breaker: &BreakerState) -> Cell {
+    let BreakerState {
+        server,
+        tool,
+        position,
+        retry_after_ms,
+        ..
+    } = breaker;
+    let scope = match tool {
+        Some(tool) => format!("{server} {tool}"),
+        None => server.clone(),
+    };
+    let (tone, stands) = match (position, retry_after_ms) {
+        (BreakerPosition::Closed, _) => (Tone::Plain, "calls pass".to_owned()),
+        (BreakerPosition::HalfOpen, _) => (
+            Tone::Doubtful,
+            "it failed; the next call is let through to see".to_owned(),
+        ),
+        (BreakerPosition::Open, wait) => {
+            let seconds = wait.unwrap_or_default().div_ceil(1000);
+            let stands = format!("IT FAILS, so calls are refused for another {seconds} s");
+            (Tone::Bad, stands)
+        }
+    };
+    Cell::new(tone, format!("{scope}: {stands}"))
 }
 
 fn workloads(status: &Status, painter: Painter) -> String {

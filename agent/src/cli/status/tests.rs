@@ -26,6 +26,7 @@ fn webhook() -> WebhookState {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a table is read line by line")]
 fn status() -> Status {
     Status {
         version: "0.1.0".to_owned(),
@@ -76,6 +77,14 @@ fn status() -> Status {
         }],
         credentials: vec![credential()],
         webhooks: vec![webhook()],
+        breakers: vec![BreakerState {
+            server: "github".to_owned(),
+            tool: None,
+            position: BreakerPosition::Closed,
+            retry_after_ms: None,
+            calls: 3,
+            failed: 0,
+        }],
         disconnected: Vec::new(),
         findings: vec![Finding {
             time: at(90),
@@ -130,6 +139,15 @@ fn nothing_is_well() {
     status.issuers[0].problem = problem.clone();
     status.webhooks[0].problem = Some("it answered 500".to_owned());
     status.credentials[0].problem = Some("reading `/etc/exeat/github`: no such file".to_owned());
+    status.breakers[0].position = BreakerPosition::HalfOpen;
+    status.breakers.push(BreakerState {
+        server: "github".to_owned(),
+        tool: Some("get_issue".to_owned()),
+        position: BreakerPosition::Open,
+        retry_after_ms: Some(12_300),
+        calls: 0,
+        failed: 0,
+    });
     status.credentials.push(CredentialState {
         name: "other".to_owned(),
         read: None,

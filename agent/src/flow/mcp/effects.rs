@@ -120,7 +120,8 @@ impl Talking {
             return Settled::Refused(not_passed);
         };
         match (refused.rehearse(message), &*message) {
-            (Rehearsal::Told(permit), _) => {
+            (Rehearsal::Told(mut permit), _) => {
+                permit.watched(record);
                 let Err(why) = self.tell_told(record, message, headers, &permit) else {
                     return Settled::Passes(*permit);
                 };

@@ -162,8 +162,9 @@ impl Talking {
             return Err(NotPassed::plain(Refusal::InvalidToken, why));
         }
         let seen = view(message).map_err(unviewable)?;
-        let judged = self.judge(&Seen::from(&seen), Some(approved));
+        let mut judged = self.judge(&Seen::from(&seen), Some(approved));
         tell_judged(record, &judged);
+        watch(record, &mut judged);
         judged
     }
 
@@ -249,8 +250,9 @@ impl Talking {
         seen: &Seen<'_>,
     ) -> Result<Permit<AboutMessage>, NotPassed> {
         record.stage(Stage::Decide);
-        let judged = self.judge(seen, None);
+        let mut judged = self.judge(seen, None);
         tell_judged(record, &judged);
+        watch(record, &mut judged);
         judged
     }
 
@@ -280,6 +282,9 @@ impl Talking {
                 let told = match (refused.reason(), name) {
                     (Reason::LimitReached(_) | Reason::CountMissing(_), _) => {
                         Told::Plain(Refusal::LimitReached(refused.retry_after()))
+                    }
+                    (Reason::BreakerOpen, _) => {
+                        Told::Plain(Refusal::BreakerOpen(refused.retry_after()))
                     }
                     (Reason::Disconnected, _) => Told::Plain(Refusal::Disconnected),
                     (Reason::AmountRefused(_), _) => Told::Plain(Refusal::InvalidParams),
@@ -316,6 +321,13 @@ impl Talking {
         let mut record = record.record_mut();
         record.kind = Kind::Mcp;
         record.mcp = Some(mcp);
+    }
+}
+
+/// The call's record tells how it ends.
+fn watch(record: &mut OpenRecord, judged: &mut Result<Permit<AboutMessage>, NotPassed>) {
+    if let Ok(permit) = judged {
+        permit.watched(record);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What was seen of MCP servers on their way through: endpoints of the old transport, hints of tools, requests
 //! that wait for the other side. All of it bounded; what is forgotten is treated as never seen.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -157,6 +158,15 @@ impl Observed {
             .hints
             .get(&(Arc::clone(server), tool.to_owned()))
             .copied()
+    }
+
+    /// The tools that `server` was seen to list, by name; at most `most`.
+    pub fn listed(&self, server: &str, most: usize) -> BTreeMap<String, Hints> {
+        let state = self.lock();
+        let of = state.hints.iter().filter(|((of, _), _)| **of == *server);
+        of.map(|((_, tool), hints)| (tool.clone(), *hints))
+            .take(most)
+            .collect()
     }
 
     /// `server` lists `tool` with `hints`.

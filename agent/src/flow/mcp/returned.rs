@@ -288,7 +288,12 @@ impl Exchanging<'_> {
         } else {
             "the server's answer was not acceptable"
         };
-        self.in_place(passed, refused, why, |record| record.refuse_with(reason))
+        self.in_place(passed, refused, why, |mut record| {
+            if why != Refusal::Disconnected {
+                answer::tell(&mut record, ResponseKind::Http, None);
+            }
+            record.refuse_with(reason);
+        })
     }
 }
 

@@ -9,7 +9,8 @@ mod visit;
 use std::borrow::Cow;
 use std::fmt;
 
-use self::visit::{Go, Work, find, follow};
+pub(crate) use self::visit::Work;
+use self::visit::{Go, find, follow};
 use crate::json::Json;
 use crate::model::{ArgumentPlace, ArgumentTest, ClaimTest, Pointer, Scalar, Test, Type};
 use crate::number::{Amount, Decimal};
@@ -25,6 +26,10 @@ pub enum Unevaluated {
     /// A value is of another type than the tests on it are for: a list where a text is tested, or a text where
     /// a number is. Its receiver may well convert it, so it does not pass for something that failed the test.
     OtherType,
+    /// An expression asks for a field or an element that is not there.
+    Missing,
+    /// An expression divides by zero, or computes beyond what is exact.
+    Arithmetic,
     /// A value is not known: it stands in a record that left it out ([`Json::Unknown`]).
     Unknown,
 }
@@ -37,6 +42,8 @@ impl Unevaluated {
             Self::TooDeep => "the arguments are nested too deeply to be tested",
             Self::TooLarge => "the arguments are too large to be tested",
             Self::OtherType => "an argument is of another type than the test is for",
+            Self::Missing => "the expression asks for what is not there",
+            Self::Arithmetic => "the expression computes what has no exact result",
             Self::Unknown => "an argument is not known, since the record leaves it out",
         }
     }
@@ -50,7 +57,7 @@ impl fmt::Display for Unevaluated {
 
 /// How several values, and the two forms of one text, count together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Quantity {
+pub(crate) enum Quantity {
     /// One that passes is enough: for rules that restrict.
     Some,
     /// All must pass, and there must be one: for rules that allow.

@@ -13,13 +13,13 @@ const TEXT_MAX: usize = 1 << 20;
 
 /// How much was looked at.
 #[derive(Debug, Default)]
-pub(in crate::decide) struct Work {
+pub(crate) struct Work {
     values: usize,
     text: usize,
 }
 
 impl Work {
-    fn value(&mut self) -> Result<(), Unevaluated> {
+    pub(crate) fn value(&mut self) -> Result<(), Unevaluated> {
         self.values += 1;
         if self.values > VALUES_MAX {
             return Err(Unevaluated::TooLarge);
@@ -27,7 +27,7 @@ impl Work {
         Ok(())
     }
 
-    pub(super) fn text(&mut self, text: &str) -> Result<(), Unevaluated> {
+    pub(crate) fn text(&mut self, text: &str) -> Result<(), Unevaluated> {
         self.text = self.text.saturating_add(text.len());
         if self.text > TEXT_MAX {
             return Err(Unevaluated::TooLarge);

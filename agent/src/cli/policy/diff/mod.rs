@@ -1,7 +1,5 @@
 //! `exeat policy diff`: what another policy would decide otherwise, of what was recorded.
 
-mod replay;
-
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -9,8 +7,8 @@ use exeat_policy::{PolicySet, Timestamp};
 use jiff::Zoned;
 use serde::Serialize;
 
-use self::replay::{Answer, NotReplayed, Question};
 use super::files;
+use super::recorded::{Answer, NotReplayed, Question};
 use crate::audit::Record;
 use crate::cli::args::DiffArguments;
 use crate::cli::ask::Daemon;

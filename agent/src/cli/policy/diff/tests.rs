@@ -99,6 +99,22 @@ fn what_the_record_leaves_out_and_a_rule_asks_for_is_no_answer() {
         let told = compared(ALL, &denied, std::slice::from_ref(&record));
         assert_eq!((told.changed, told.untold), (1, 0));
     }
+    // The same in CEL: unknown unless the rest of the expression decides.
+    let when = |expression: &str| {
+        format!(
+            "rules:\n  - {{ id: all, tools: ['*'], effect: allow }}\n  - {{ id: large, tools: [pay], when: {expression}, effect: deny }}"
+        )
+    };
+    let masked = [call("pay", &json!({ "amount": "[masked]", "to": "x" }))];
+    let told = |expression| {
+        let told = compared(ALL, &when(expression), &masked);
+        (told.changed, told.untold)
+    };
+    assert_eq!(told("args.amount > 100"), (0, 1));
+    assert_eq!(told("args.amount > 100 && args.none > 1"), (0, 1));
+    assert_eq!(told("args.amount > 100 && args.to == 'y'"), (0, 0));
+    assert_eq!(told("args.amount > 100 || args.to == 'x'"), (1, 0));
+    assert_eq!(told("has(args.amount)"), (1, 0));
     // Beside what is asked for.
     let beside = call("pay", &json!({ "amount": 5, "note": "[masked]" }));
     let told = compared(ALL, NO_LARGE, &[beside]);

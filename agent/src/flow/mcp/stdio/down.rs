@@ -9,7 +9,7 @@ use super::super::judge::{NotPassed, unjudgeable};
 use super::asked::{Asked, For, NotAsked, Of};
 use super::{FRAME, Over, Session, answered, outgrows};
 use crate::audit::Outcome;
-use crate::audit::record::{Side, Stage};
+use crate::audit::record::{ResponseKind, Side, Stage};
 use crate::decide::{Message as AboutMessage, Permit};
 use crate::decode::lines::{Frame, Lines, MAX_LINE, Skimmed};
 use crate::decode::mcp::{Era, embedded};
@@ -80,7 +80,8 @@ impl Session {
         };
         if let For::Waiting(mut asked) = self.tables.answer(Of::Server, Some(&id)) {
             self.settled.notify_waiters();
-            if let Some(record) = asked.record.take() {
+            if let Some(mut record) = asked.record.take() {
+                answer::tell(&mut record, ResponseKind::Result, None);
                 record.refuse_with("the answer is larger than the limit");
             }
             let waits = Waits::Request(asked.id);

@@ -422,7 +422,10 @@ impl Session {
         let (of_server, of_host) = self.tables.empty();
         for Asked { id, record, .. } in of_server {
             self.ledger.failed();
-            if let Some(record) = record {
+            if let Some(mut record) = record {
+                if end != End::Server {
+                    record.forgive();
+                }
                 record.fail(&Over(why));
             }
             if end != End::Host {

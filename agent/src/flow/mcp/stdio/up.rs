@@ -156,6 +156,9 @@ impl Session {
         self.no_longer_held(&id);
         if let Err(fault) = taken {
             self.ledger.failed();
+            if matches!(fault, NotTaken::TooLong) {
+                record.forgive();
+            }
             record.fail(&fault);
             let refusal = match fault {
                 NotTaken::TooLong => Refusal::TooLarge,
@@ -250,7 +253,8 @@ impl Session {
             return false;
         };
         self.settled.notify_waiters();
-        if let Some(record) = asked.record.take() {
+        if let Some(mut record) = asked.record.take() {
+            record.forgive();
             record.fail(&Over("the client cancelled its request"));
         }
         false

@@ -1,5 +1,7 @@
 //! A record of the log as the question that it was to the policy.
 
+use std::sync::Arc;
+
 use exeat_policy::{
     Action, AsJson, Caller, Effect, Explanation, Hints, Json, List, Members, Name, Outcome,
     PolicySet, Protocol, Request, Subject, Target, Timestamp, Unevaluated, Workload, explain,
@@ -12,7 +14,7 @@ use crate::control::explain::unused;
 
 /// Why a record cannot be put to a policy again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum NotReplayed {
+pub(in crate::cli) enum NotReplayed {
     /// Nothing was decided.
     Undecided,
     /// What was asked could not be read, or is not in the record.
@@ -23,7 +25,7 @@ pub(super) enum NotReplayed {
 
 /// What became of a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(in crate::cli) enum Answer {
     /// It is decided.
     Decided {
         effect: Effect,
@@ -36,7 +38,7 @@ pub(super) enum Answer {
 
 /// A record's question.
 #[derive(Debug)]
-pub(super) struct Question<'a> {
+pub(in crate::cli) struct Question<'a> {
     record: &'a Record,
     arguments: Kept,
     asked: Asked<'a>,
@@ -89,7 +91,7 @@ enum Recorded {
 
 impl<'a> Question<'a> {
     /// What `record` asked.
-    pub(super) fn of(record: &'a Record) -> Result<Self, NotReplayed> {
+    pub(in crate::cli) fn of(record: &'a Record) -> Result<Self, NotReplayed> {
         if record.open.is_some() || record.decision.is_none() {
             return Err(NotReplayed::Undecided);
         }
@@ -150,7 +152,7 @@ impl<'a> Question<'a> {
     }
 
     /// Puts it to a policy. Limits count nothing here.
-    pub(super) fn put(&self, set: &PolicySet, now: Timestamp) -> Answer {
+    pub(in crate::cli) fn put(&self, set: &PolicySet, now: Timestamp) -> Answer {
         let request = Request {
             caller: self.caller(),
             action: self.action(),
@@ -171,6 +173,24 @@ impl<'a> Question<'a> {
                 },
             ),
         )
+    }
+
+    /// The grants of a policy that are about it.
+    pub(in crate::cli) fn granted(&self, set: &PolicySet, now: Timestamp) -> Vec<Arc<str>> {
+        let request = Request {
+            caller: self.caller(),
+            action: self.action(),
+            now,
+            counts: &[],
+        };
+        let considered = explain(set, &request).considered;
+        let granted = considered
+            .into_iter()
+            .filter_map(|item| match item.subject {
+                Subject::Grant(id) if item.outcome == Outcome::Matched => Some(id),
+                _ => None,
+            });
+        granted.collect()
     }
 
     fn caller(&self) -> Caller<'_> {
@@ -234,7 +254,7 @@ impl<'a> Question<'a> {
     }
 
     /// Who asked, in words.
-    pub(super) fn who(&self) -> String {
+    pub(in crate::cli) fn who(&self) -> String {
         let caller = self.caller();
         let workload = caller.workload.map(|workload| match workload {
             Workload::Server(name) => format!("server {name}"),
@@ -250,7 +270,7 @@ impl<'a> Question<'a> {
     }
 
     /// What for, in words; paths are left out, so that like stands with like.
-    pub(super) fn what(&self) -> String {
+    pub(in crate::cli) fn what(&self) -> String {
         match &self.asked {
             Asked::Mcp { server, mcp } => match &mcp.name {
                 Some(name) => format!("{} {name} of {server}", &*mcp.method),
@@ -352,6 +372,8 @@ impl Recorded {
             Value::String(text) if !is_whole(text) => Self::Unknown,
             Value::String(text) => Self::Text(text.clone()),
             Value::Array(elements) => Self::List(elements.iter().map(Self::of).collect()),
+            // A name that is masked may be the one that is asked for.
+            Value::Object(members) if !members.keys().all(|name| is_whole(name)) => Self::Unknown,
             Value::Object(members) => Self::Map(Self::members(members)),
         }
     }

@@ -1,0 +1,136 @@
+//! Random requests in the small world.
+
+use exeat_policy::{Action, AsJson as _, Caller, Hints, Request, Token, Workload};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use crate::arguments::{Tree, arguments};
+use crate::support::NOW;
+use crate::world::{METHODS, NAMES, SERVERS};
+
+/// A question in the small world.
+#[derive(Debug, Clone)]
+pub(crate) struct Question {
+    pub(crate) user: Option<&'static str>,
+    pub(crate) workload: Option<(bool, &'static str)>,
+    /// Issuer, subject and claims.
+    pub(crate) token: Option<(&'static str, &'static str, Tree)>,
+    pub(crate) server: &'static str,
+    /// `None`: the server is to be started.
+    pub(crate) method: Option<&'static str>,
+    pub(crate) name: Option<&'static str>,
+    pub(crate) arguments: Option<Tree>,
+    pub(crate) hints: Option<(Option<bool>, Option<bool>, Option<bool>)>,
+    pub(crate) session: Option<&'static str>,
+    /// Milliseconds since the question before it.
+    pub(crate) after: i64,
+}
+
+impl Question {
+    pub(crate) fn ask<T>(&self, answer: impl FnOnce(&Request<'_>) -> T) -> T {
+        let workload = self.workload.map(|(host, name)| {
+            if host {
+                Workload::Host(name)
+            } else {
+                Workload::Server(name)
+            }
+        });
+        let caller = Caller {
+            workload,
+            user: self.user,
+            fetching: false,
+            token: self.token.as_ref().map(|(issuer, subject, claims)| Token {
+                issuer,
+                subject,
+                claims: claims.as_json(),
+            }),
+        };
+        let hints = self
+            .hints
+            .map(|(read_only, destructive, open_world)| Hints {
+                read_only,
+                destructive,
+                open_world,
+            });
+        let action = match self.method {
+            None => Action::Run {
+                server: self.server,
+            },
+            Some(method) => Action::Mcp {
+                server: self.server,
+                method,
+                name: self.name,
+                arguments: self.arguments.as_ref().map(Tree::as_json),
+                hints,
+                session: self.session,
+            },
+        };
+        answer(&Request {
+            caller,
+            action,
+            now: NOW,
+            counts: &[],
+        })
+    }
+}
+
+pub(crate) fn question() -> impl Strategy<Value = Question> {
+    let servers = SERVERS.into_iter().chain(["nowhere"]).collect::<Vec<_>>();
+    (
+        prop::option::weighted(0.8, select(vec!["dave", "eve", "x", "zoe"])),
+        prop::option::weighted(
+            0.4,
+            select(vec![
+                (true, "h"),
+                (true, "unknown"),
+                (false, "a"),
+                (false, "gone"),
+            ]),
+        ),
+        select(servers),
+        prop_oneof![
+            1 => Just(None),
+            5 => Just(Some("tools/call")),
+            4 => select(METHODS.to_vec()).prop_map(Some),
+        ],
+        prop::option::weighted(0.9, select(NAMES.to_vec())),
+        prop::option::weighted(0.8, arguments()),
+        prop::option::of(any::<(Option<bool>, Option<bool>, Option<bool>)>()),
+        prop::option::weighted(0.3, token()),
+        (prop::option::of(select(vec!["s1", "s2"])), 0..400_i64),
+    )
+        .prop_map(
+            |(user, workload, server, method, name, arguments, hints, token, (session, after))| {
+                Question {
+                    user,
+                    workload,
+                    token,
+                    server,
+                    method,
+                    name,
+                    arguments,
+                    hints,
+                    session,
+                    after,
+                }
+            },
+        )
+}
+
+fn token() -> impl Strategy<Value = (&'static str, &'static str, Tree)> {
+    let issuers = vec![
+        "https://i.example",
+        "https://j.example",
+        "https://k.example",
+    ];
+    let group = |value| Tree::Map(vec![("group", value)]);
+    let claims = vec![
+        Tree::Map(Vec::new()),
+        group(Tree::Text("dev")),
+        group(Tree::Text("DEV")),
+        group(Tree::List(vec![Tree::Number("5"), Tree::Text("ops")])),
+        group(Tree::List(vec![Tree::Text("none")])),
+        group(Tree::Bool(true)),
+    ];
+    (select(issuers), select(vec!["u1", "u2"]), select(claims))
+}

@@ -1,0 +1,134 @@
+//! A server that fails is left alone for a while, then asked once, and used again when it answers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use exeat_tests::Lab;
+use exeat_tests::lab::WORLD;
+use exeat_tests::wait::wait_for;
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+use crate::scripted::{Asked, Scripted, plain, status};
+use crate::talk::Place;
+use crate::world::{LIMIT, NAME, World};
+
+const FAR: Place = Place {
+    host: NAME,
+    port: 443,
+    tls: true,
+    path: "/mcp",
+};
+const HEADERS: [(&str, &str); 1] = [("mcp-protocol-version", "2025-11-25")];
+const RULES: &str = r#"
+rules: [{ id: all, methods: ["*"], effect: allow }]
+breaker: { error_rate: 50%, window: 60s, min_calls: 4, open_for: 2s }
+limits: [{ per: [server], calls: 1000 }]
+"#;
+
+/// The reason of a refusal; empty for an answer.
+fn refused(answer: &Value) -> &str {
+    answer["error"]["data"]["reason"]
+        .as_str()
+        .unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failing_server_is_left_alone_and_tried() {
+    let lab = Lab::new().unwrap();
+    let fails = Arc::new(AtomicU16::new(500));
+    let script = {
+        let fails = Arc::clone(&fails);
+        move |asked: &Asked| {
+            let code = fails.load(Ordering::SeqCst);
+            match (asked.json()["params"]["name"].as_str(), code) {
+                (Some(_), 200) | (None, _) => plain(asked),
+                (Some(_), code) => status(StatusCode::from_u16(code).unwrap()),
+            }
+        }
+    };
+    let server = Scripted::far(&lab, NAME, SocketAddr::new(WORLD, 443), script).unwrap();
+    let url = format!("https://{NAME}/mcp");
+    let world = World::new(&lab, &[("far", &url)], RULES).await.unwrap();
+    let talker = world.talker().await.unwrap();
+    let call = async |id: u64, tool: &str| {
+        let call = json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call",
+            "params": { "name": tool, "arguments": {} } });
+        talker.post(FAR, &HEADERS, call.to_string()).await.unwrap()
+    };
+
+    for id in 1..=4 {
+        assert_eq!(call(id, "get").await.status, 500);
+    }
+    assert_eq!(server.take().len(), 4);
+    // Neither this tool nor another of the same server; and when to come back.
+    for (id, tool) in [(5, "get"), (6, "other")] {
+        let answer = call(id, tool).await.json();
+        assert_eq!(refused(&answer), "breaker_open", "{answer}");
+        let wait = answer["error"]["data"]["retry_after_ms"].as_u64().unwrap();
+        assert!((1..=2000).contains(&wait), "{answer}");
+        assert_eq!(answer["error"]["code"], -31503);
+    }
+    let list = json!({ "jsonrpc": "2.0", "id": 7, "method": "tools/list" });
+    let answer = talker.post(FAR, &HEADERS, list.to_string()).await.unwrap();
+    assert_eq!(answer.status, 200, "calls alone are held back");
+    assert_eq!(server.take().len(), 1, "only the list arrives");
+    let daemon = &world.daemon;
+    let record = daemon
+        .record("the refusal", |record| record["mcp"]["id"] == "5")
+        .await
+        .unwrap();
+    assert_eq!(record["decision"]["effect"], "deny", "{record}");
+    assert_eq!(record["outcome"]["status"], "refused", "{record}");
+    let reason = record["decision"]["reason"].as_str().unwrap();
+    assert!(reason.contains("breaker is open"), "{reason}");
+    let found = async |what: &str, event: &str| {
+        daemon
+            .record(what, |record| {
+                let told = [&record["finding"], &record["lifecycle"]];
+                let told = told.map(ToString::to_string);
+                told.iter()
+                    .any(|told| told.contains(event) && told.contains(what))
+            })
+            .await
+            .unwrap()
+    };
+    found("server `far`: 4 of 4 calls failed", "breaker_opened").await;
+    found("tool `get` of server `far`: 4 of 4", "breaker_opened").await;
+    let stands = async || daemon.status().await.unwrap()["breakers"].clone();
+    let open = stands().await;
+    assert_eq!(open[0]["server"], "far", "{open}");
+    assert_ne!(open[0]["position"], "closed", "{open}");
+
+    // Tried once, and it fails still.
+    let tried = wait_for("a call is let through", LIMIT, async || {
+        let answer = call(8, "get").await;
+        (answer.status == 500).then_some(())
+    });
+    tried.await.unwrap();
+    assert_eq!(server.take().len(), 1);
+    assert_eq!(refused(&call(9, "get").await.json()), "breaker_open");
+    found("it still fails", "breaker_opened").await;
+
+    // Tried once more, and it answers.
+    fails.store(200, Ordering::SeqCst);
+    let answered = wait_for("a call is answered", LIMIT, async || {
+        let answer = call(10, "get").await.json();
+        answer["result"].is_object().then_some(())
+    });
+    answered.await.unwrap();
+    found("server `far`: a call succeeded", "breaker_closed").await;
+    for id in 11..=14 {
+        assert!(call(id, "get").await.json()["result"].is_object());
+    }
+    assert_eq!(server.take().len(), 5);
+    let closed = stands().await;
+    assert_eq!(closed[0]["position"], "closed", "{closed}");
+    assert_eq!(closed[0]["failed"], 0, "{closed}");
+    // What a caller does wrong speaks against nobody.
+    fails.store(404, Ordering::SeqCst);
+    for id in 15..=24 {
+        assert_eq!(call(id, "get").await.status, 404);
+    }
+}
