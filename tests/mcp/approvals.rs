@@ -16,17 +16,17 @@ use crate::stdio::{Wire, alive, policy, wired};
 use crate::talk::{EventReader, Place, Talker, request};
 use crate::world::{LIMIT, NAME, World, far};
 
-const FAR: Place = Place {
+pub(crate) const FAR: Place = Place {
     host: "mcp.lab.example",
     port: 443,
     tls: true,
     path: "/mcp",
 };
-const URL: &str = "https://mcp.lab.example/mcp";
-const LEGACY: (&str, &str) = ("mcp-protocol-version", "2025-11-25");
+pub(crate) const URL: &str = "https://mcp.lab.example/mcp";
+pub(crate) const LEGACY: (&str, &str) = ("mcp-protocol-version", "2025-11-25");
 
 /// Whoever calls is root; `bin` is an approver, `games` is nobody in particular.
-const RULES: &str = r#"
+pub(crate) const RULES: &str = r#"
 identities: { boss: { user: bin } }
 rules:
   - { id: all, methods: ["*"], effect: allow }
@@ -34,7 +34,7 @@ rules:
   - { id: hurry, tools: [rush], effect: approve, approvers: [boss], timeout: 1s }
 "#;
 
-fn call(id: &str, tool: &str, amount: i64) -> Value {
+pub(crate) fn call(id: &str, tool: &str, amount: i64) -> Value {
     json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {
         "name": tool,
         "arguments": { "amount": amount, "password": "hunter2" },
@@ -43,7 +43,7 @@ fn call(id: &str, tool: &str, amount: i64) -> Value {
 }
 
 /// `exeat approvals ARGUMENTS` as this user.
-async fn approvals(lab: &Lab, user: &str, arguments: &[&str]) -> Finished {
+pub(crate) async fn approvals(lab: &Lab, user: &str, arguments: &[&str]) -> Finished {
     let mut command = lab.inside.command("setpriv");
     command
         .args(["--reuid", user, "--clear-groups", "--"])
@@ -67,7 +67,7 @@ async fn waiting(lab: &Lab) -> Vec<Value> {
 }
 
 /// Waits until `count` calls wait, and returns them.
-async fn until(lab: &Lab, count: usize) -> Vec<Value> {
+pub(crate) async fn until(lab: &Lab, count: usize) -> Vec<Value> {
     let what = format!("{count} calls wait");
     wait_for(&what, LIMIT, async || {
         let waiting = waiting(lab).await;
@@ -78,7 +78,7 @@ async fn until(lab: &Lab, count: usize) -> Vec<Value> {
 }
 
 /// The id of the one call that waits.
-async fn only(lab: &Lab) -> String {
+pub(crate) async fn only(lab: &Lab) -> String {
     let waiting = until(lab, 1).await;
     waiting[0]["id"].as_str().unwrap().to_owned()
 }
@@ -94,14 +94,14 @@ async fn is_kept(lab: &Lab, id: &str) {
     .unwrap();
 }
 
-async fn approve(lab: &Lab, id: &str) {
+pub(crate) async fn approve(lab: &Lab, id: &str) {
     let done = approvals(lab, "bin", &["approve", id]).await;
     assert!(done.status.success(), "{}{}", done.stdout, done.stderr);
     assert!(done.stdout.contains("\"approve\""), "{}", done.stdout);
 }
 
 /// Posts a call, and reads its answer's first event: the sign that it waits.
-async fn posted(talker: &Talker, message: &Value) -> (EventReader, Value) {
+pub(crate) async fn posted(talker: &Talker, message: &Value) -> (EventReader, Value) {
     let request = request("POST", FAR.path, &[LEGACY], message.to_string()).unwrap();
     let response = talker.send(FAR, request).await.unwrap();
     assert_eq!(response.status(), 200);

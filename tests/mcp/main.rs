@@ -13,6 +13,8 @@
 #[cfg(test)]
 mod approvals;
 #[cfg(test)]
+mod approvers;
+#[cfg(test)]
 mod bare;
 #[cfg(test)]
 mod bounds;

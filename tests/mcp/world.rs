@@ -48,9 +48,21 @@ impl<'lab> World<'lab> {
         egress: &str,
         rest: &str,
     ) -> Result<World<'lab>> {
+        Self::settled(lab, servers, egress, rest, "").await
+    }
+
+    /// The same with further settings, as text at the end of `exeat.yaml`.
+    pub(crate) async fn settled(
+        lab: &'lab Lab,
+        servers: &[(&str, &str)],
+        egress: &str,
+        rest: &str,
+        settings: &str,
+    ) -> Result<World<'lab>> {
         let name = format!("{}host", lab.name());
         let cgroup = Cgroup::create(&name)?;
-        let daemon = lab.daemon(&policy(&name, servers, egress, rest)).await?;
+        let policy = policy(&name, servers, egress, rest);
+        let daemon = lab.daemon_with(&policy, settings).await?;
         Ok(World {
             lab,
             daemon,

@@ -224,6 +224,8 @@ pub struct Setup {
     pub key_sets: Vec<Option<String>>,
     /// For `upstream_proxy`, where it wants a password.
     pub proxy_credentials: Option<ProxyCredentials>,
+    /// For `approvals`, where the configuration has it.
+    pub approving: Option<Approving>,
     /// The workloads alive now.
     pub workloads: Vec<Workload>,
     /// Their processes.
@@ -252,6 +254,8 @@ pub enum Role {
     DnsV4,
     /// UDP socket on `::1`, same port.
     DnsV6,
+    /// Listening TCP socket of `approvals.listen`.
+    Approvals,
     /// The directory of audit segments, opened with `O_DIRECTORY`; owned by the gate's user.
     AuditDirectory,
     /// The directory of what limits counted, likewise.
@@ -278,6 +282,16 @@ pub struct ClientIdentity {
     pub certificate: String,
     /// Private key, PEM.
     pub key: Secret,
+}
+
+/// What links in messages to approvers are made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approving {
+    /// The key that signs them, of 32 bytes.
+    pub key: Hex,
+    /// For each of `approvals.webhooks`, in order: the URL, and the approver's uid.
+    pub webhooks: Vec<(Secret, u32)>,
 }
 
 /// What the upstream proxy wants to see.
@@ -518,7 +532,8 @@ pub fn encode_hex(bytes: &[u8]) -> String {
         })
 }
 
-fn decode_hex(text: &str) -> Option<Vec<u8>> {
+/// The bytes that hex digits of either case stand for.
+pub fn decode_hex(text: &str) -> Option<Vec<u8>> {
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     if !rest.is_empty() {
         return None;

@@ -17,7 +17,7 @@ pub(crate) use endpoint::watch;
 pub use endpoint::{Channel, GateEnd, Received, SupervisorEnd, pair};
 pub use frame::{ChannelError, Frame, MAX_DESCRIPTORS, receive_frame, send_frame};
 pub use message::{
-    ClientIdentity, Disconnection, Done, FIRST_USER, Health, Hex, HostProcess, Kind, Lifecycle,
-    Message, Placeholder, Process, ProxyCredentials, Role, RunVerdict, Secret, Session, Setup,
-    Source, ToGate, ToSupervisor, Unregistered, Workload, encode_hex,
+    Approving, ClientIdentity, Disconnection, Done, FIRST_USER, Health, Hex, HostProcess, Kind,
+    Lifecycle, Message, Placeholder, Process, ProxyCredentials, Role, RunVerdict, Secret, Session,
+    Setup, Source, ToGate, ToSupervisor, Unregistered, Workload, decode_hex, encode_hex,
 };

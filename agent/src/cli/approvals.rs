@@ -6,7 +6,7 @@ use super::args::{ApprovalsArguments, ApprovalsCommand};
 use super::ask::{Daemon, unexpected};
 use super::error::CliError;
 use super::output::{Output, Painter, Tone};
-use crate::control::command::{ApprovalDecision, Verdict};
+use crate::control::command::{ApprovalDecision, ApprovalLink, Verdict};
 use crate::control::reply::Waiting;
 use crate::control::{Command, Reply};
 
@@ -16,16 +16,25 @@ pub(super) async fn run(
     daemon: &Daemon,
     output: Output,
 ) -> Result<(), CliError> {
-    let (id, verdict, reason) = match &arguments.command {
-        Some(ApprovalsCommand::Approve { id, reason }) => (id, Verdict::Approve, reason),
-        Some(ApprovalsCommand::Deny { id, reason }) => (id, Verdict::Deny, reason),
+    let decision = |id: &str, verdict, reason: &Option<String>| {
+        Command::ApprovalDecide(ApprovalDecision {
+            id: id.to_owned(),
+            verdict,
+            reason: reason.clone(),
+        })
+    };
+    let command = match &arguments.command {
+        Some(ApprovalsCommand::Approve { id, reason }) => decision(id, Verdict::Approve, reason),
+        Some(ApprovalsCommand::Deny { id, reason }) => decision(id, Verdict::Deny, reason),
+        Some(ApprovalsCommand::Decide { token }) => {
+            let behind = token.rsplit_once("/approvals/");
+            let token = behind.map_or(token.as_str(), |(_, token)| token);
+            Command::ApprovalLink(ApprovalLink {
+                token: token.to_owned(),
+            })
+        }
         None => return list(daemon, output).await,
     };
-    let command = Command::ApprovalDecide(ApprovalDecision {
-        id: id.clone(),
-        verdict,
-        reason: reason.clone(),
-    });
     let decided = daemon
         .one(&command, |reply| match reply {
             Reply::Decided(decided) => Some(decided),

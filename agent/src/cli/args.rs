@@ -212,6 +212,15 @@ pub enum ApprovalsCommand {
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
+    /// Do what the link of a message says, as whom it was made for
+    #[command(
+        after_help = "Example:\n  exeat approvals decide --token 3f9c02a7b1d4/approve/dana/1798750000/8c1f..."
+    )]
+    Decide {
+        /// The link, or what stands in it behind `/approvals/`
+        #[arg(long, value_name = "TOKEN")]
+        token: String,
+    },
     /// Refuse one call
     #[command(
         after_help = "Example:\n  exeat approvals deny 3f9c02a7b1d4 --reason \"not before the audit\""

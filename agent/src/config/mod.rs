@@ -3,6 +3,7 @@
 //! Every field has a default, so that an absent file is a working configuration. The types are
 //! also the form in which the supervisor hands the configuration to the gate.
 
+mod approvals;
 mod issuers;
 mod load;
 mod read;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use approvals::{Approvals, ConsoleUrl, Webhook, WebhookUrl};
 pub use issuers::{Issuer, KeySource, TokenAlgorithm};
 pub use load::{ConfigError, load, read_text};
 pub use read::parse;
@@ -50,6 +52,8 @@ pub struct Config {
     pub tls: Tls,
     /// Whose tokens are verified.
     pub issuers: Vec<Issuer>,
+    /// How calls that wait for a person reach one; absent: `exeat approvals` alone.
+    pub approvals: Option<Approvals>,
     /// A proxy that every upstream connection has to pass, where the site has one.
     pub upstream_proxy: Option<UpstreamProxy>,
     /// The audit log.
@@ -182,6 +186,7 @@ impl Default for Config {
             },
             tls: Tls::default(),
             issuers: Vec::new(),
+            approvals: None,
             upstream_proxy: None,
             audit: Audit {
                 sync: Duration::from_millis(20),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use exeat_policy::yaml::{Fields, Keys, Node, Reader, read};
 use exeat_policy::{Fault, Source};
 
+use super::approvals::approvals;
 use super::issuers::issuers;
 use super::{ClientCertificate, Config, DnsUpstream, UpstreamProxy};
 
@@ -33,6 +34,7 @@ const TOP: Keys = keys(
         "dns",
         "tls",
         "issuers",
+        "approvals",
         "upstream_proxy",
         "audit",
         "limits",
@@ -141,6 +143,7 @@ fn sections(reader: &mut Reader, fields: Fields<'_>, config: &mut Config) {
         set(&mut config.tls.client_certificates, certificates);
     }
     set(&mut config.issuers, issuers(reader, fields));
+    config.approvals = approvals(reader, fields);
     if let Some(proxy) = section(reader, "upstream_proxy", &UPSTREAM_PROXY) {
         config.upstream_proxy = upstream_proxy(reader, proxy);
     }

@@ -104,6 +104,51 @@ const SETTINGS: &[Setting] = &[
         "by how much clocks may differ at `exp` and `nbf`; whole seconds count, at most `5m`",
     ),
     (
+        "approvals",
+        "none",
+        "how calls that wait for a person reach one; without it `exeat approvals` alone tells of them; see below",
+    ),
+    (
+        "approvals.listen",
+        "none",
+        "`127.0.0.1:PORT` or `[::1]:PORT`, where the gate answers the links of messages",
+    ),
+    (
+        "approvals.console_url",
+        "required",
+        "what links begin with: `https://HOST` or `https://HOST:PORT` of a proxy that forwards to `listen`, or `http://127.0.0.1:PORT`",
+    ),
+    (
+        "approvals.secret_file",
+        "required",
+        "file with the key that signs links: 64 hexadecimal digits on its first line (`openssl rand -hex 32`); read by the supervisor alone, and refused if others can read it",
+    ),
+    (
+        "approvals.webhooks",
+        "required",
+        "where messages go: a list of one to 32 of what follows",
+    ),
+    (
+        "approvals.webhooks[].approver",
+        "required",
+        "the Unix user as who the links of these messages decide; not root",
+    ),
+    (
+        "approvals.webhooks[].url",
+        "or `url_file`",
+        "an `https` URL that takes messages in Slack's form",
+    ),
+    (
+        "approvals.webhooks[].url_file",
+        "or `url`",
+        "file with that URL on its first line, for one that is a secret itself, as Slack's is; read by the supervisor alone, and refused if others can read it",
+    ),
+    (
+        "approvals.webhooks[].private",
+        "`false`",
+        "whether that host may have private addresses",
+    ),
+    (
         "upstream_proxy.url",
         "none",
         "`http://HOST:PORT` of a proxy that every upstream connection passes by CONNECT",
@@ -185,8 +230,26 @@ pub fn page() -> String {
         writeln!(page, "| `{name}` | {default} | {meaning} |").unwrap_or_default();
     }
     page.push_str(TOKENS);
+    page.push_str(APPROVALS);
     page
 }
+
+/// What `approvals` comes to.
+const APPROVALS: &str = "
+## Approvals
+
+A call that begins to wait for an approval is told to every webhook whose approver may decide on it: it is one of the rule's `approvers`, and no part of the call. The message
+is a JSON object with `text` and `blocks` as Slack's incoming webhooks take it. It names caller, server, tool, arguments as records hold them, rule, reason and time limit, and has two links,
+`CONSOLE_URL/approvals/TOKEN`. A token says approval, verdict, approver and expiry, signed by HMAC-SHA256; whoever has it decides as that approver, once, while the call waits. So
+a webhook belongs to a channel that its approver alone reads, or to people who may all act as one.
+
+Opened, a link shows the call and changes nothing, since scanners and previews open links as well; the button on that page decides (as does `exeat approvals decide --token LINK`, but not of a user who has a part in the call), which is recorded (`verified_by: link`) before it counts. `listen` speaks
+HTTP in clear text and on loopback; TLS is its proxy's. Whatever the policy says, no workload is connected to `listen`, or to host and port of `console_url`.
+
+The gate posts over HTTPS, verified by the roots of `tls`, through `upstream_proxy` where there is one: to each webhook one message after the other, at most one in a second, each attempt within
+`limits.connect_deadline`, three attempts at most (one while the webhook fails), while the call waits. No redirect is followed. Each request has a record, caused by the call's. What is not delivered is said by `exeat status`, `exeat doctor`
+and a finding, `webhook_failed`, and its call goes on waiting for `exeat approvals`. After the gate was started anew, a call that waits again is told again, with the same links.
+";
 
 /// What `issuers` comes to.
 const TOKENS: &str = "

@@ -21,6 +21,7 @@ tls:
   extra_roots: [/etc/ssl/corp.pem]
   client_certificates: [{ host: api.example.com, cert: /c.pem, key: /k.pem }]
 issuers: [{ issuer: "https://a.example", audience: mcp, jwks: { file: /a.json }, algorithms: [ES256], leeway: 0s }]
+approvals: { listen: "127.0.0.1:8377", console_url: "https://exeat.example", secret_file: /k, webhooks: [{ approver: dana, url_file: /u }] }
 upstream_proxy: { url: "http://proxy.example:3128/", username: exeat, password_file: /p }
 audit: { sync: 0ms, segment_bytes: 1048576 }
 limits:
@@ -226,6 +227,10 @@ fn the_reference_names_every_setting() {
             None => expected.push(key.clone()),
         }
     }
+    // One list deeper, and of two ways to say the same.
+    expected.push("approvals".to_owned());
+    let webhook = ["approver", "url", "url_file", "private"];
+    expected.extend(webhook.map(|name| format!("approvals.webhooks[].{name}")));
     expected.sort();
     let page = page();
     let rows = page

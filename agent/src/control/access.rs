@@ -6,7 +6,7 @@
 //! | `run` | as policy decides | as policy decides | as policy decides | supervisor |
 //! | `policy explain` | all | refused | refused | gate |
 //! | `approvals` | all | own, and what they may approve | refused | gate |
-//! | `approvals approve`, `approvals deny` | as policy decides | as policy decides | refused | gate |
+//! | `approvals approve`, `approvals deny`, `approvals decide` | as policy decides | as policy decides | refused | gate |
 //! | `canary`, `reload` | all | refused | refused | supervisor |
 //! | `servers disconnect`, `servers reconnect` | root alone | refused | refused | supervisor |
 //! | `ca export` | all | all | all | gate |
@@ -94,7 +94,7 @@ const fn root(command: &Command) -> Scope {
 
 const fn administrator(command: &Command) -> Scope {
     match command {
-        Command::Run(_) | Command::ApprovalDecide(_) => Scope::Policy,
+        Command::Run(_) | Command::ApprovalDecide(_) | Command::ApprovalLink(_) => Scope::Policy,
         Command::ServerDisconnect(_) | Command::ServerReconnect(_) => Scope::Refused,
         Command::Status
         | Command::Approvals
@@ -112,7 +112,7 @@ const fn administrator(command: &Command) -> Scope {
 
 const fn ordinary(command: &Command) -> Scope {
     match command {
-        Command::Run(_) | Command::ApprovalDecide(_) => Scope::Policy,
+        Command::Run(_) | Command::ApprovalDecide(_) | Command::ApprovalLink(_) => Scope::Policy,
         Command::CaExport | Command::Doctor => Scope::All,
         Command::Status
         | Command::Approvals
@@ -135,6 +135,7 @@ const fn managed(command: &Command) -> Scope {
         Command::Status
         | Command::Approvals
         | Command::ApprovalDecide(_)
+        | Command::ApprovalLink(_)
         | Command::Canary
         | Command::Servers
         | Command::ServerShow(_)
@@ -162,6 +163,7 @@ impl Command {
             | Self::ServerShow(_)
             | Self::Approvals
             | Self::ApprovalDecide(_)
+            | Self::ApprovalLink(_)
             | Self::AuditQuery(_)
             | Self::AuditTail(_)
             | Self::PolicyExplain(_)

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::error::InvalidCommand;
 use crate::audit::record::Effect;
 use crate::audit::{Kind, RecordId, Status};
+pub use crate::decide::approvals::Verdict;
 use crate::telemetry::clock::Timestamp;
 
 /// Longest name of a server, tool, caller or host that a command may carry, in bytes.
@@ -42,6 +43,8 @@ pub enum Command {
     Approvals,
     /// A person's decision on one of them.
     ApprovalDecide(ApprovalDecision),
+    /// The same by the link of a message, as whom that was made for.
+    ApprovalLink(ApprovalLink),
     /// Records that match, oldest first, then the end.
     AuditQuery(RecordFilter),
     /// Records that match as they are written, until the client goes away.
@@ -104,14 +107,18 @@ pub struct ApprovalDecision {
     pub reason: Option<String>,
 }
 
-/// What a person decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// The call may be made, once.
-    Approve,
-    /// It may not.
-    Deny,
+/// A link of a message about an approval.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApprovalLink {
+    /// What stands in it behind `/approvals/`.
+    pub token: String,
+}
+
+impl fmt::Debug for ApprovalLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApprovalLink").finish_non_exhaustive()
+    }
 }
 
 /// Which records are wanted; what is absent does not restrict.
@@ -317,6 +324,7 @@ impl Command {
                 ..
             }) => "approvals approve",
             Self::ApprovalDecide(_) => "approvals deny",
+            Self::ApprovalLink(_) => "approvals decide",
             Self::AuditQuery(_) => "audit query",
             Self::AuditTail(_) => "audit tail",
             Self::PolicyExplain(_) => "policy explain",
@@ -353,6 +361,7 @@ impl Command {
                 name("id", &decision.id)?;
                 optional("reason", decision.reason.as_deref())
             }
+            Self::ApprovalLink(link) => name("token", &link.token),
             Self::Run(run) => run.check(),
             Self::AuditQuery(filter) | Self::AuditTail(filter) => filter.check(),
             Self::PolicyExplain(question) => question.check(),

@@ -139,6 +139,9 @@ pub struct Status {
     /// The credentials that the policy defines.
     #[serde(default)]
     pub credentials: Vec<CredentialState>,
+    /// Where approvers are told of calls that wait.
+    #[serde(default)]
+    pub webhooks: Vec<WebhookState>,
     /// The breakers of which something is known: of servers, and of tools.
     #[serde(default)]
     pub breakers: Vec<BreakerState>,
@@ -296,6 +299,48 @@ impl IssuerState {
         let remedy = "see that this machine reaches the issuer over HTTPS, that `tls.extra_roots` holds its root where it has one of its own, and `issuers` in exeat.yaml";
         Check {
             subject: "issuer".to_owned(),
+            standing,
+            found,
+            remedy: (standing != Health::Ok).then(|| remedy.to_owned()),
+        }
+    }
+}
+
+/// Where an approver is told of calls that wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookState {
+    /// Who is told.
+    pub approver: String,
+    /// The webhook's host.
+    pub host: String,
+    /// Why the last message was not delivered, where it was not.
+    pub problem: Option<String>,
+}
+
+impl WebhookState {
+    /// How it stands, for people.
+    pub fn check(&self) -> Check {
+        let Self {
+            approver,
+            host,
+            problem,
+        } = self;
+        let (standing, found) = match problem {
+            None => (
+                Health::Ok,
+                format!("{approver} is told of approvals at {host}"),
+            ),
+            Some(why) => (
+                Health::Warn,
+                format!(
+                    "{approver} is NOT TOLD of approvals, which wait for `exeat approvals`: {why}"
+                ),
+            ),
+        };
+        let remedy = "see that this machine reaches the webhook over HTTPS, that its URL still counts, and `approvals` in exeat.yaml";
+        Check {
+            subject: "webhook".to_owned(),
             standing,
             found,
             remedy: (standing != Health::Ok).then(|| remedy.to_owned()),

@@ -51,6 +51,8 @@ const TOOLS_CALL: &str = "tools/call";
 
 /// Why the gate itself asks an issuer for its keys.
 const KEYS: &str = "the configuration names the issuer";
+/// Why the gate itself tells an approver of a call.
+const WEBHOOK: &str = "the configuration names the webhook";
 
 /// A policy in force.
 #[derive(Debug)]
@@ -249,11 +251,21 @@ impl Decider {
     /// The gate's own way to the keys of an issuer. The configuration permits it by naming the issuer, which no policy
     /// can refuse: without keys nobody's token is judged.
     pub fn keys(&self, private: bool) -> Permit<Connect> {
+        Self::own(KEYS, private)
+    }
+
+    /// The gate's own way to an approver, by a webhook that the configuration names.
+    pub fn webhook(&self, private: bool) -> Permit<Connect> {
+        Self::own(WEBHOOK, private)
+    }
+
+    /// What the gate does by itself, because the configuration says so.
+    fn own(reason: &'static str, private: bool) -> Permit<Connect> {
         Permit::new(Judged {
             decision: Decision {
                 effect: RecordedEffect::Allow,
                 rule: None,
-                reason: Some(Text::fixed(KEYS)),
+                reason: Some(Text::fixed(reason)),
                 mode: RecordedMode::Enforce,
                 would: None,
                 policy: None,

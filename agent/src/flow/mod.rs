@@ -15,6 +15,7 @@ mod keys;
 mod mcp;
 mod recheck;
 mod unrecorded;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ use self::describe::{Story as _, finding};
 pub use self::dns::{Names, serve_datagrams};
 pub use self::keys::serve_keys;
 pub use self::mcp::{Observed, Offered, Sessions, Word, serve_stdio};
+pub use self::webhooks::{Approving, Webhook, facts, serve_webhook};
 use crate::audit::record::{Kind, Stage};
 use crate::audit::{AuditUnavailable, Log, OpenRecord, Outcome, Start};
 use crate::decide::approvals::Approvals;
@@ -90,6 +92,8 @@ pub struct Stages {
     pub decider: Arc<Decider>,
     /// Calls that wait for a person.
     pub approvals: Arc<Approvals>,
+    /// How they reach people, where the configuration says.
+    pub approving: Option<Arc<Approving>>,
     /// The secrets that are put into requests.
     pub credentials: Credentials,
     /// The issuers whose tokens are verified.

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use exeat_policy::Name;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
@@ -46,7 +47,35 @@ pub struct Ways<O> {
     pub limit: Duration,
     /// Where connections' tasks run.
     pub tasks: TaskTracker,
+    /// Where no workload is connected to.
+    pub closed: Closed,
 }
+
+/// Where approvers decide: what a workload learnt of their links must not be of use to it.
+#[derive(Debug, Default)]
+pub struct Closed {
+    /// Where links are answered, on loopback.
+    pub listen: Option<SocketAddr>,
+    /// Host and port that links lead to.
+    pub name: Option<(Name, u16)>,
+}
+
+impl Closed {
+    /// Whether this peer is there by its name, or one of these addresses by its port.
+    fn holds(&self, peer: &Peer, port: u16, addresses: &[SocketAddr]) -> bool {
+        let named =
+            |(name, at): &(Name, u16)| *at == port && matches!(peer, Peer::Name(of) if of == name);
+        let here = |address: &SocketAddr| {
+            let ip = address.ip().to_canonical();
+            ip.is_loopback() || ip.is_unspecified()
+        };
+        let listens = self.listen.is_some_and(|listen| listen.port() == port);
+        self.name.as_ref().is_some_and(named) || listens && addresses.iter().any(here)
+    }
+}
+
+/// The workload of the gate's own connections.
+const NOBODY: u32 = 0;
 
 /// Why there is no connection.
 #[derive(Debug, Error)]
@@ -57,6 +86,9 @@ pub enum OpenFault {
     /// The permit is not for the network.
     #[error("a permit without terms for the network")]
     Terms,
+    /// Nothing is dialled: only people have business there.
+    #[error("no workload is connected to where approvers decide")]
+    Closed,
     /// Nothing is dialled: an administrator has disconnected the server.
     #[error("the server is disconnected")]
     Disconnected,
@@ -82,7 +114,7 @@ impl OpenFault {
     pub fn refusal(&self) -> Refusal<'static> {
         match self {
             Self::Resolve(_) => Refusal::Upstream(Upstream::Dns),
-            Self::Terms => Refusal::Denied,
+            Self::Terms | Self::Closed => Refusal::Denied,
             Self::Disconnected => Refusal::Disconnected,
             Self::Unrecorded(_) => Refusal::AuditUnavailable,
             Self::Tls(_) | Self::Name(_) => Refusal::Upstream(Upstream::Tls),
@@ -205,6 +237,9 @@ impl<O: Oracle> Ways<O> {
             .into_iter()
             .map(|address| SocketAddr::new(address, to.port))
             .collect();
+        if to.workload != NOBODY && self.closed.holds(to.peer, to.port, &addresses) {
+            return Err(OpenFault::Closed);
+        }
         // The family that the workload chose is the one that works on its way.
         addresses.sort_by_key(|address| address.is_ipv4() != to.dialled.is_ipv4());
         Ok(addresses)

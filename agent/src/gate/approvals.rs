@@ -2,14 +2,18 @@
 
 use std::str::FromStr as _;
 
+use thiserror::Error;
+
 use crate::audit::record::{Cause, Identity, Kind, Mcp};
 use crate::audit::{AuditUnavailable, RecordId, Text};
 use crate::channel::{Approval, Granted};
-use crate::control::command::{ApprovalDecision, Verdict};
+use crate::control::command::{ApprovalDecision, ApprovalLink, Verdict};
 use crate::control::peer::Peer;
 use crate::control::reply::{Decided, Reply, Waiting};
 use crate::control::{Code, ControlError, Responder, Scope, chain};
-use crate::decide::approvals::{Approver, Reserved, Shown, Undecided, may_approve, recorded};
+use crate::decide::approvals::{
+    Approver, NotKept, Reserved, Shown, Undecided, may_approve, recorded,
+};
 use crate::flow::Stages;
 use crate::telemetry::clock;
 
@@ -76,35 +80,102 @@ pub(super) async fn decide(
     stages: &Stages,
     peer: &Peer,
     decision: ApprovalDecision,
+    responder: Responder,
+) -> Result<(), ControlError> {
+    let approver = Approver {
+        uid: peer.uid,
+        user: peer.user.clone(),
+    };
+    let id = decision.id.clone();
+    let done = carry_out(stages, decision, &approver, "kernel").await;
+    answer(&id, done, responder).await
+}
+
+/// Answers `approvals decide`: the link says who decides; who shows it may have no part in the call either.
+pub(super) async fn by_link(
+    stages: &Stages,
+    peer: &Peer,
+    shown: &ApprovalLink,
+    responder: Responder,
+) -> Result<(), ControlError> {
+    let Some(approving) = &stages.approving else {
+        let text = "exeat.yaml has no `approvals`, so no link is of this daemon";
+        return responder.fail(Code::Refused, text).await;
+    };
+    let (link, approver) = match approving.read(&shown.token, clock::wall()) {
+        Ok(read) => read,
+        Err(why) => return responder.fail(Code::Refused, why.to_string()).await,
+    };
+    let id = link.id.clone();
+    let waits = stages.approvals.undecided(&id);
+    if waits.is_some_and(|(approval, _)| approval.caller.uids.contains(&peer.uid)) {
+        return answer(&id, Err(Undecided::OwnCall.into()), responder).await;
+    }
+    let decision = ApprovalDecision {
+        id: link.id,
+        verdict: link.verdict,
+        reason: None,
+    };
+    let done = carry_out(stages, decision, approver, "link").await;
+    answer(&id, done, responder).await
+}
+
+async fn answer(
+    id: &str,
+    done: Result<Decided, Fault>,
     mut responder: Responder,
 ) -> Result<(), ControlError> {
+    match done {
+        Ok(decided) => {
+            responder.reply(Reply::Decided(decided)).await?;
+            responder.done().await
+        }
+        Err(fault) => {
+            let code = match &fault {
+                Fault::Undecided(Undecided::NotFound) => Code::NotFound,
+                Fault::Undecided(Undecided::OwnCall) => Code::Refused,
+                Fault::Undecided(Undecided::Decided) => Code::Invalid,
+                Fault::Unrecorded(_) | Fault::NotKept(_) => Code::Unavailable,
+            };
+            let text = format!("`{id}`: {}", chain(&fault));
+            responder.fail(code, text).await
+        }
+    }
+}
+
+/// Why a decision came to nothing.
+#[derive(Debug, Error)]
+pub(super) enum Fault {
+    /// It is not this person's, or not open.
+    #[error(transparent)]
+    Undecided(#[from] Undecided),
+    /// It would not be recorded.
+    #[error("it stays undecided, since nothing can be recorded")]
+    Unrecorded(#[source] AuditUnavailable),
+    /// It was recorded, and could not be carried out.
+    #[error("it came to nothing")]
+    NotKept(#[source] NotKept),
+}
+
+/// Records a decision of `approver`, who was `verified_by` these means, and has it count.
+pub(super) async fn carry_out(
+    stages: &Stages,
+    decision: ApprovalDecision,
+    approver: &Approver,
+    verified_by: &'static str,
+) -> Result<Decided, Fault> {
     let ApprovalDecision {
         id,
         verdict,
         reason,
     } = decision;
-    let approver = Approver {
-        uid: peer.uid,
-        user: peer.user.clone(),
-    };
     let state = stages.decider.in_force();
-    let reserved = match stages.approvals.reserve(&id, &approver, &state.set) {
-        Ok(reserved) => reserved,
-        Err(why) => {
-            let code = match why {
-                Undecided::NotFound => Code::NotFound,
-                Undecided::OwnCall => Code::Refused,
-                Undecided::Decided => Code::Invalid,
-            };
-            return responder.fail(code, format!("`{id}`: {why}")).await;
-        }
-    };
-    if let Err(error) = record(stages, &reserved, verdict, reason.as_deref()).await {
-        let text = format!("`{id}` stays undecided, since nothing can be recorded: {error}");
-        return responder.fail(Code::Unavailable, text).await;
-    }
+    let reserved = stages.approvals.reserve(&id, approver, &state.set)?;
+    record(stages, &reserved, verdict, reason.as_deref(), verified_by)
+        .await
+        .map_err(Fault::Unrecorded)?;
     let told = Decided {
-        id: id.clone(),
+        id,
         decision: verdict,
         server: reserved.approval().server.clone(),
         tool: reserved.approval().tool.clone(),
@@ -113,12 +184,8 @@ pub(super) async fn decide(
         Verdict::Approve => reserved.grant().await,
         Verdict::Deny => reserved.deny(reason),
     };
-    if let Err(why) = done {
-        let text = format!("`{id}` came to nothing: {}", chain(&why));
-        return responder.fail(Code::Unavailable, text).await;
-    }
-    responder.reply(Reply::Decided(told)).await?;
-    responder.done().await
+    done.map_err(Fault::NotKept)?;
+    Ok(told)
 }
 
 async fn record(
@@ -126,6 +193,7 @@ async fn record(
     reserved: &Reserved,
     verdict: Verdict,
     reason: Option<&str>,
+    verified_by: &'static str,
 ) -> Result<(), AuditUnavailable> {
     let approval = reserved.approval();
     let by: &Granted = reserved.by();
@@ -135,7 +203,7 @@ async fn record(
     };
     let mut record = stages.log.record(Kind::Approval, clock::now());
     let identity = Identity {
-        verified_by: Text::fixed("kernel"),
+        verified_by: Text::fixed(verified_by),
         user: Some(Text::new(&by.user)),
         uid: Some(by.uid),
         ..Identity::default()

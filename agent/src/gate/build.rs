@@ -19,14 +19,14 @@ use super::limits;
 use super::supervisor::Supervisor;
 use crate::audit::{Log, Options, SyncPolicy, Writer};
 use crate::channel::{GateEnd, ProxyCredentials, Role, Setup, Source};
-use crate::config::{Config, DnsUpstream, Limits};
+use crate::config::{Config, DnsUpstream, HttpsUrl, Limits};
 use crate::decide::Decider;
-use crate::decide::approvals::Approvals;
+use crate::decide::approvals::{Approvals, Approver, Links};
 use crate::decode::base64;
-use crate::flow::{Bounds, Names, Observed, Sessions, Stages};
+use crate::flow::{Approving, Bounds, Names, Observed, Sessions, Stages, Webhook};
 use crate::forward::credential::Credentials;
 use crate::forward::dial::SiteProxy;
-use crate::forward::open::Ways;
+use crate::forward::open::{Closed, Ways};
 use crate::identify::bindings::{Bindings, synthetic_prefix};
 use crate::identify::calls::Calls;
 use crate::identify::live::Live;
@@ -46,6 +46,7 @@ pub(super) struct Built {
     pub(super) stages: Arc<Stages>,
     pub(super) listeners: Vec<TcpListener>,
     pub(super) datagrams: Vec<UdpSocket>,
+    pub(super) console: Option<TcpListener>,
     pub(super) supervisor: Supervisor,
     pub(super) writer: Writer,
     pub(super) limits: limits::Kept,
@@ -77,13 +78,7 @@ pub(super) fn build(
     };
     let resolver = Arc::new(Resolver::new(names, resolver_settings(&setup.config))?);
     let tasks = TaskTracker::new();
-    let ways = Ways {
-        resolver: Arc::clone(&resolver),
-        tls: upstreams(&setup)?,
-        proxy: site_proxy(&setup.config, setup.proxy_credentials.as_ref())?,
-        limit: setup.config.limits.connect_deadline,
-        tasks: tasks.clone(),
-    };
+    let ways = ways(&setup, &resolver, &tasks)?;
     let stopping = CancellationToken::new();
     let approvals = Approvals::new(setup.approvals.clone(), stopping.clone());
     let (signer, requests) = mpsc::channel(SIGNATURES);
@@ -97,6 +92,7 @@ pub(super) fn build(
         sessions: Sessions::default(),
         decider,
         approvals,
+        approving: approving(&setup)?.map(Arc::new),
         credentials: Credentials::default(),
         tokens: tokens(&setup)?,
         log,
@@ -107,13 +103,14 @@ pub(super) fn build(
         tasks,
         stopping,
     });
-    let (listeners, datagrams) = given.sockets()?;
+    let (listeners, datagrams, console) = given.sockets()?;
     let mut supervisor = Supervisor::new(channel, Arc::clone(&stages), requests, audit, &setup);
     supervisor.begin(setup.workloads, &setup.processes);
     Ok(Built {
         stages,
         listeners,
         datagrams,
+        console,
         supervisor,
         writer,
         limits,
@@ -255,6 +252,58 @@ fn tokens(setup: &Setup) -> Result<Tokens, GateError> {
         .map_err(|(issuer, source)| GateError::KeySet { issuer, source })
 }
 
+/// The ways out.
+fn ways(
+    setup: &Setup,
+    resolver: &Arc<Resolver<Names>>,
+    tasks: &TaskTracker,
+) -> Result<Ways<Names>, GateError> {
+    Ok(Ways {
+        resolver: Arc::clone(resolver),
+        tls: upstreams(setup)?,
+        proxy: site_proxy(&setup.config, setup.proxy_credentials.as_ref())?,
+        limit: setup.config.limits.connect_deadline,
+        tasks: tasks.clone(),
+        closed: closed(&setup.config),
+    })
+}
+
+/// How approvals reach people.
+fn approving(setup: &Setup) -> Result<Option<Approving>, GateError> {
+    let (Some(config), Some(material)) = (&setup.config.approvals, &setup.approving) else {
+        return Ok(None);
+    };
+    let odd = |why: &str| GateError::Approvals(why.to_owned());
+    let key = material.key.0.as_slice();
+    let key = key
+        .try_into()
+        .map_err(|_other| odd("the key has not 32 bytes"))?;
+    let webhooks = config.webhooks.iter().zip(&material.webhooks);
+    let webhooks = webhooks.map(|(webhook, (url, uid))| {
+        let url = HttpsUrl::parse(url.expose()).map_err(|_fault| odd("a webhook has no URL"))?;
+        let approver = Approver {
+            uid: *uid,
+            user: webhook.approver.clone(),
+        };
+        let limit = setup.config.limits.connect_deadline;
+        Ok(Webhook::new(approver, url, webhook.private, limit))
+    });
+    Ok(Some(Approving {
+        links: Links::new(key),
+        console: config.console_url.to_string(),
+        webhooks: webhooks.collect::<Result<_, GateError>>()?,
+    }))
+}
+
+/// Where approvers decide, and no workload.
+fn closed(config: &Config) -> Closed {
+    let approvals = config.approvals.as_ref();
+    Closed {
+        listen: approvals.and_then(|of| of.listen),
+        name: approvals.and_then(|of| of.console_url.name().cloned()),
+    }
+}
+
 fn site_proxy(
     config: &Config,
     credentials: Option<&ProxyCredentials>,
@@ -313,6 +362,9 @@ fn descriptor(what: &'static str) -> impl Fn(std::io::Error) -> GateError {
     move |source| GateError::Descriptor { what, source }
 }
 
+/// The proxy's, the resolver's, and that of approvals.
+type Sockets = (Vec<TcpListener>, Vec<UdpSocket>, Option<TcpListener>);
+
 /// The descriptors of the setup, by what they are.
 struct Given {
     maps: Vec<(GateMap, OwnedFd)>,
@@ -336,6 +388,7 @@ impl Given {
                 | Role::ProxyV6
                 | Role::DnsV4
                 | Role::DnsV6
+                | Role::Approvals
                 | Role::AuditDirectory
                 | Role::LimitsDirectory => {
                     given.others.insert(role.clone(), descriptor);
@@ -345,9 +398,9 @@ impl Given {
         given
     }
 
-    /// The listeners and the resolver's sockets. A machine without IPv6 has none of that family; the supervisor
+    /// The listeners, the resolver's sockets, and where links of approvals are answered. A machine without IPv6 has none of that family; the supervisor
     /// says so.
-    fn sockets(&mut self) -> Result<(Vec<TcpListener>, Vec<UdpSocket>), GateError> {
+    fn sockets(&mut self) -> Result<Sockets, GateError> {
         let proxy = self.one(&Role::ProxyV4, "listener on 127.0.0.1")?;
         let dns = self.one(&Role::DnsV4, "resolver socket on 127.0.0.1")?;
         let (mut listeners, mut resolvers) = (vec![listener(proxy)?], vec![datagrams(dns)?]);
@@ -356,7 +409,8 @@ impl Given {
             listeners.push(listener(proxy)?);
             resolvers.push(datagrams(dns)?);
         }
-        Ok((listeners, resolvers))
+        let console = self.others.remove(&Role::Approvals);
+        Ok((listeners, resolvers, console.map(listener).transpose()?))
     }
 
     fn one(&mut self, role: &Role, what: &'static str) -> Result<OwnedFd, GateError> {

@@ -16,7 +16,8 @@ use crate::audit::{Filter, Segments};
 use crate::control::records::{self, Owner};
 use crate::control::reply::{
     AuditState, BreakerPosition, BreakerState, Certificate, CredentialState, Disconnected, Finding,
-    IssuerState, ListedTool, PolicyState, Reply, Server, Status, Workload, WorkloadKind,
+    IssuerState, ListedTool, PolicyState, Reply, Server, Status, WebhookState, Workload,
+    WorkloadKind,
 };
 use crate::control::{
     ClientLimits, Code, Command, ControlError, Facts, Handover, Question, Responder, Scope, Slots,
@@ -133,6 +134,7 @@ async fn reply(
         Command::ApprovalDecide(decision) => {
             approvals::decide(stages, &peer, decision, responder).await
         }
+        Command::ApprovalLink(link) => approvals::by_link(stages, &peer, &link, responder).await,
         Command::Run(_)
         | Command::Reload
         | Command::Canary
@@ -149,6 +151,9 @@ async fn reply(
 async fn doctor(stages: &Stages, mut responder: Responder) -> Result<(), ControlError> {
     for issuer in issuers(stages) {
         responder.reply(Reply::Check(issuer.check())).await?;
+    }
+    for webhook in webhooks(stages) {
+        responder.reply(Reply::Check(webhook.check())).await?;
     }
     responder.done().await
 }
@@ -198,6 +203,7 @@ fn status(answering: &Answering, facts: Facts, owner: Owner) -> Status {
         audit: Some(audit_state(stages, &answering.directory)),
         issuers: issuers(stages),
         credentials: credentials(stages),
+        webhooks: webhooks(stages),
         breakers: breakers(stages),
         workloads: workloads(stages, owner),
         disconnected: stages
@@ -257,6 +263,16 @@ fn credentials(stages: &Stages) -> Vec<CredentialState> {
         name: standing.name.to_string(),
         read: standing.read,
         problem: standing.fault,
+    });
+    shown.collect()
+}
+
+fn webhooks(stages: &Stages) -> Vec<WebhookState> {
+    let webhooks = stages.approving.iter().flat_map(|of| &of.webhooks);
+    let shown = webhooks.map(|webhook| WebhookState {
+        approver: webhook.approver.user.clone(),
+        host: webhook.host(),
+        problem: webhook.fault(),
     });
     shown.collect()
 }

@@ -4,6 +4,7 @@ mod approvals;
 mod breakers;
 mod build;
 mod commands;
+mod console;
 mod kernel;
 mod limits;
 mod supervisor;
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use self::build::Built;
 use crate::audit::{AuditUnavailable, Finished, StartError};
 use crate::channel::{ChannelError, GateEnd, ToGate, ToSupervisor};
-use crate::flow::{Stages, serve_connection, serve_datagrams, serve_keys};
+use crate::flow::{Stages, serve_connection, serve_datagrams, serve_keys, serve_webhook};
 use crate::identify::token::KeysFault;
 use crate::resolve::SettingsFault;
 use crate::tls::leaf::LeafFault;
@@ -90,6 +91,9 @@ pub enum GateError {
     /// TLS towards upstreams.
     #[error("setting up TLS towards upstream servers")]
     Upstream(#[from] UpstreamTlsFault),
+    /// How approvals reach people.
+    #[error("setting up `approvals`: {0}")]
+    Approvals(String),
     /// The site's proxy.
     #[error("`upstream_proxy.url`: {0}")]
     Proxy(String),
@@ -127,6 +131,7 @@ async fn run() -> Result<(), GateError> {
         stages,
         listeners,
         datagrams,
+        console,
         mut supervisor,
         writer,
         limits,
@@ -147,6 +152,7 @@ async fn run() -> Result<(), GateError> {
             .tasks
             .spawn(serve_keys(Arc::clone(&stages), Arc::clone(supply)));
     }
+    people(&stages, console);
     let pulse = kernel::pulse(Arc::clone(&stages), Arc::clone(&channel), config);
     let pulse = tokio::spawn(pulse);
     let over = CancellationToken::new();
@@ -169,6 +175,21 @@ async fn run() -> Result<(), GateError> {
     }
     channel.send(&ToSupervisor::Stopped, &[]).await?;
     Ok(())
+}
+
+/// Begins to tell approvers what waits, and to answer their links.
+fn people(stages: &Arc<Stages>, console: Option<TcpListener>) {
+    let Some(approving) = &stages.approving else {
+        return;
+    };
+    for place in 0..approving.webhooks.len() {
+        let serving = serve_webhook(Arc::clone(stages), Arc::clone(approving), place);
+        stages.tasks.spawn(serving);
+    }
+    if let Some(listener) = console {
+        let serving = console::serve(Arc::clone(stages), Arc::clone(approving), listener);
+        stages.tasks.spawn(serving);
+    }
 }
 
 /// Accepts until the gate stops.

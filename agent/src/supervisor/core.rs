@@ -501,6 +501,7 @@ impl Supervisor {
             client_identities: parts.material.client_identities.clone(),
             key_sets: parts.material.key_sets.clone(),
             proxy_credentials: parts.material.proxy_credentials.clone(),
+            approving: parts.material.approving.clone(),
             workloads: self.workloads.records(),
             processes: self.processes.all(),
             disconnected: self.disconnections.all(),

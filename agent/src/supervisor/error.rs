@@ -34,6 +34,9 @@ pub enum DaemonError {
     /// The gate's account.
     #[error("`gate.user`")]
     Account(#[from] AccountError),
+    /// Whom messages about approvals are for.
+    #[error("`approver` of a webhook in `approvals`")]
+    Approver(#[source] AccountError),
     /// The authority.
     #[error(transparent)]
     Authority(#[from] CaError),

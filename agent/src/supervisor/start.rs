@@ -4,7 +4,7 @@ use std::env;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, chown, lchown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown, lchown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -19,8 +19,8 @@ use super::error::DaemonError;
 use super::gate_life::GatePlan;
 use super::signing::{Signing, today};
 use super::{accounts, policy_files, trust};
-use crate::channel::{ClientIdentity, ProxyCredentials, Role, Secret};
-use crate::config::{Config, KeySource, load, read_text};
+use crate::channel::{Approving, ClientIdentity, Hex, ProxyCredentials, Role, Secret, decode_hex};
+use crate::config::{Approvals, Config, HttpsUrl, KeySource, WebhookUrl, load, read_text};
 use crate::launch::stage::{Account, Listen, Listening, Program, listen};
 use crate::telemetry::logging::LEVEL_VARIABLE;
 
@@ -75,6 +75,7 @@ pub(super) struct Material {
     pub(super) client_identities: Vec<ClientIdentity>,
     pub(super) key_sets: Vec<Option<String>>,
     pub(super) proxy_credentials: Option<ProxyCredentials>,
+    pub(super) approving: Option<Approving>,
 }
 
 /// Does everything up to the gate's own start.
@@ -107,12 +108,7 @@ pub(super) async fn prepare(
     let directories = gates_directories(&config, &gate_user.account)?;
 
     let tree = Tree::create(find_root()?, &config.cgroup)?;
-    let order = Listen {
-        cgroup: tree.gate.clone(),
-        proxy_port: config.listeners.proxy_port,
-        dns_port: config.listeners.dns_port,
-    };
-    let (listening, sockets) = listen(&programs.stage, order)
+    let (listening, sockets) = listen(&programs.stage, order(&config, &tree))
         .await
         .map_err(DaemonError::Listen)?;
     let inheritance = inheritance(listening, sockets, directories);
@@ -142,6 +138,15 @@ pub(super) async fn prepare(
         degraded,
     };
     Supervisor::new(parts)
+}
+
+fn order(config: &Config, tree: &Tree) -> Listen {
+    Listen {
+        cgroup: tree.gate.clone(),
+        proxy_port: config.listeners.proxy_port,
+        dns_port: config.listeners.dns_port,
+        approvals: config.approvals.as_ref().and_then(|of| of.listen),
+    }
 }
 
 fn layout(config: &Config, tree: &Tree) -> Layout {
@@ -189,7 +194,9 @@ fn inheritance(
     } else {
         &[Role::ProxyV4, Role::DnsV4]
     };
-    let mut descriptors: Vec<_> = roles.iter().cloned().zip(sockets).collect();
+    // What is left over was ordered beside them.
+    let roles = roles.iter().cloned().chain([Role::Approvals]);
+    let mut descriptors: Vec<_> = roles.zip(sockets).collect();
     descriptors.extend(directories);
     Inheritance {
         listening,
@@ -222,7 +229,53 @@ fn material(config: &Config) -> Result<Material, DaemonError> {
             username,
             password: Secret::new(password.lines().next().unwrap_or_default().to_owned()),
         }),
+        approving: config.approvals.as_ref().map(approving).transpose()?,
     })
+}
+
+/// The key of links, where messages go, and who decides.
+fn approving(of: &Approvals) -> Result<Approving, DaemonError> {
+    let key = secret_line(&of.secret_file, |line| {
+        let key = decode_hex(line).filter(|key| key.len() == 32);
+        key.ok_or("its first line is not 64 hexadecimal digits; `openssl rand -hex 32` makes them")
+    })?;
+    let webhooks = of.webhooks.iter().map(|webhook| {
+        let url = match &webhook.url {
+            WebhookUrl::Plain(url) => url.to_string(),
+            WebhookUrl::File(path) => secret_line(path, |line| {
+                HttpsUrl::parse(line)
+                    .map(String::from)
+                    .map_err(|_fault| "its first line is no `https` URL of a host by name")
+            })?,
+        };
+        let user = accounts::find(&webhook.approver).map_err(DaemonError::Approver)?;
+        Ok((Secret::new(url), user.account.uid))
+    });
+    Ok(Approving {
+        key: Hex(key),
+        webhooks: webhooks.collect::<Result<_, DaemonError>>()?,
+    })
+}
+
+/// What the first line of a file says, which nobody but its owner and root may read.
+fn secret_line<T>(
+    path: &Path,
+    read: impl FnOnce(&str) -> Result<T, &'static str>,
+) -> Result<T, DaemonError> {
+    let failed = |cause: io::Error| DaemonError::Path {
+        attempt: "reading the secret in",
+        path: path.to_owned(),
+        cause,
+    };
+    let unfit = |why| failed(io::Error::new(io::ErrorKind::InvalidData, why));
+    let others = fs::metadata(path).map_err(failed)?.mode() & 0o077;
+    if others != 0 {
+        return Err(unfit(
+            "others than its owner can read or write it: `chmod 600` it",
+        ));
+    }
+    let text = read_text(path)?;
+    read(text.lines().next().unwrap_or_default().trim()).map_err(unfit)
 }
 
 fn directory(path: &Path, mode: u32) -> Result<(), DaemonError> {

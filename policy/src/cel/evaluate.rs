@@ -54,12 +54,12 @@ pub(crate) fn hold<'a>(
             false
         }
     };
-    let decided = heed(sent)
+    let found = heed(sent)
         || readings
             .iter()
             .any(|reading| heed(truth(condition, facts, *reading, &mut work).0));
     match error {
-        _ if decided => Ok(decides),
+        _ if found => Ok(decides),
         Some(error) => Err(error),
         None => Ok(!decides),
     }

@@ -156,7 +156,7 @@ const IDENTITY: &[Member] = &[
     (
         "verified_by!",
         Text,
-        "how it was verified: `kernel`, `jwt`, `workload`",
+        "how it was verified: `kernel`, `jwt`, `workload`; of a decision by the link of a message, `link`",
     ),
     ("user", Text, "the Unix user's name"),
     ("uid", Count, "the Unix user's number"),

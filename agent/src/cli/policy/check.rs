@@ -58,7 +58,7 @@ pub(super) fn run(
     let sources = files::read(&paths)?;
     let compiled = exeat_policy::compile(&sources);
     let now = Timestamp::from_millis(clock::wall().microseconds().div_euclid(1000));
-    let warnings = compiled.as_ref().map(|set| warnings(set, now));
+    let warnings = compiled.as_ref().map(|set| warnings(set, &sources, now));
     let warnings = warnings.unwrap_or_default();
     let report = Report::of(&sources, &compiled, &warnings);
     output.document(&report, |painter| match &compiled {

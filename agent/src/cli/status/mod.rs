@@ -8,8 +8,8 @@ use super::error::{CliError, Kind};
 use super::output::{Cell, Output, Painter, Table, Tone};
 use super::servers::told;
 use crate::control::reply::{
-    AuditState, BreakerPosition, BreakerState, Canary, CredentialState, Health, IssuerState,
-    KernelState, PolicyState, Status, WorkloadKind,
+    AuditState, BreakerPosition, BreakerState, Canary, Check, CredentialState, Health, KernelState,
+    PolicyState, Status, WorkloadKind,
 };
 use crate::control::{Command, Reply};
 
@@ -108,10 +108,13 @@ impl Report {
         }
         table.row(["audit".into(), audit(status.audit.as_ref())]);
         for issuer in &status.issuers {
-            table.row(["issuer".into(), self::issuer(issuer)]);
+            table.row(["issuer".into(), cell(issuer.check())]);
         }
         for credential in &status.credentials {
             table.row(["credential".into(), self::credential(credential)]);
+        }
+        for webhook in &status.webhooks {
+            table.row(["webhook".into(), cell(webhook.check())]);
         }
         for breaker in &status.breakers {
             if breaker.position != BreakerPosition::Closed {
@@ -246,8 +249,7 @@ fn audit(audit: Option<&AuditState>) -> Cell {
     )
 }
 
-fn issuer(issuer: &IssuerState) -> Cell {
-    let check = issuer.check();
+fn cell(check: Check) -> Cell {
     let tone = match check.standing {
         Health::Ok => Tone::Plain,
         Health::Warn => Tone::Doubtful,

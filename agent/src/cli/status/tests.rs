@@ -1,11 +1,29 @@
 //! What `exeat status` shows.
 
 use super::*;
-use crate::control::reply::{Attempt, CredentialState, Finding, Process, Workload};
+use crate::control::reply::{
+    Attempt, CredentialState, Finding, IssuerState, Process, WebhookState, Workload,
+};
 use crate::telemetry::clock::Timestamp;
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_microseconds((1_795_224_773 + seconds) * 1_000_000)
+}
+
+fn credential() -> CredentialState {
+    CredentialState {
+        name: "github-read".to_owned(),
+        read: Some(at(6)),
+        problem: None,
+    }
+}
+
+fn webhook() -> WebhookState {
+    WebhookState {
+        approver: "dana".to_owned(),
+        host: "hooks.example".to_owned(),
+        problem: None,
+    }
 }
 
 #[expect(clippy::too_many_lines, reason = "a table is read line by line")]
@@ -57,11 +75,8 @@ fn status() -> Status {
             fetched: Some(at(7)),
             problem: None,
         }],
-        credentials: vec![CredentialState {
-            name: "github-read".to_owned(),
-            read: Some(at(6)),
-            problem: None,
-        }],
+        credentials: vec![credential()],
+        webhooks: vec![webhook()],
         breakers: vec![BreakerState {
             server: "github".to_owned(),
             tool: None,
@@ -122,6 +137,7 @@ fn nothing_is_well() {
     status.workloads.clear();
     let problem = Some("fetching the keys of the issuer `https://login.example`: late".to_owned());
     status.issuers[0].problem = problem.clone();
+    status.webhooks[0].problem = Some("it answered 500".to_owned());
     status.credentials[0].problem = Some("reading `/etc/exeat/github`: no such file".to_owned());
     status.breakers[0].position = BreakerPosition::HalfOpen;
     status.breakers.push(BreakerState {

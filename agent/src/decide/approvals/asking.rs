@@ -44,6 +44,8 @@ pub struct Asking<'a> {
     pub arguments: &'a str,
     /// All parameters as they are sent, without what is about the message alone.
     pub bound: &'a str,
+    /// What stands beside the message and says, as it does, what is done: path and query, and headers.
+    pub beside: &'a [&'a [u8]],
     /// What a person is shown.
     pub shown: Shown,
     /// How long it waits.
@@ -74,13 +76,13 @@ pub(super) fn is_showable(text: &str) -> bool {
     !text.is_empty() && text.len() <= APPROVAL_NAME && text.bytes().all(plain)
 }
 
-fn digest(parts: &[&str]) -> String {
+fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut context = Context::new(&SHA256);
     for part in parts {
         // Each after its length, so that nothing moves from one to the next.
         let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
         context.update(&length.to_be_bytes());
-        context.update(part.as_bytes());
+        context.update(part);
     }
     encode_hex(context.finish().as_ref())
 }
@@ -113,7 +115,7 @@ impl Asking<'_> {
     /// The caller as it is kept.
     pub(super) fn told(&self) -> ApprovalCaller {
         let token = self.token.map(|(issuer, subject)| {
-            let whole = digest(&[issuer, subject]);
+            let whole = digest([issuer.as_bytes(), subject.as_bytes()]);
             whole.get(..16).unwrap_or_default().to_owned()
         });
         ApprovalCaller {
@@ -131,17 +133,24 @@ impl Asking<'_> {
             ..
         } = &self.caller;
         let (issuer, subject) = self.token.unwrap_or_default();
-        digest(&[
+        let uid = uid.to_string();
+        let parts = [
             // A name is never empty.
             workload.as_deref().unwrap_or_default(),
             user.as_deref().unwrap_or_default(),
-            &uid.to_string(),
+            &uid,
             issuer,
             subject,
             self.server,
             self.tool,
             self.bound,
-        ])
+        ];
+        digest(
+            parts
+                .map(str::as_bytes)
+                .into_iter()
+                .chain(self.beside.iter().copied()),
+        )
     }
 
     pub(super) fn approval(&self, call: String, asked: Timestamp) -> Result<Approval, NotWaiting> {

@@ -7,6 +7,7 @@
 mod asking;
 mod deciding;
 mod keeping;
+mod link;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ pub use self::asking::{Asking, NotWaiting, Shown};
 pub use self::deciding::{Approver, Reserved, Undecided, may_approve};
 use self::keeping::Kept;
 pub use self::keeping::{KeepRequest, NotKept};
+pub use self::link::{Link, LinkFault, Links, Verdict};
 use crate::audit::Text;
 use crate::audit::record::Approval as Recorded;
 use crate::channel::{Approval, ApprovalCaller, Granted, MOST_APPROVALS};
@@ -36,6 +38,8 @@ pub struct Approvals {
     state: Mutex<State>,
     /// There is something new to keep.
     changed: Notify,
+    /// Counts the calls that began to wait.
+    asked: watch::Sender<u64>,
     /// What the supervisor has on its disk.
     kept: watch::Sender<Kept>,
     /// When it fires, what waits is left for the next gate.
@@ -59,6 +63,8 @@ struct Entry {
     waits: Option<oneshot::Sender<Word>>,
     /// Somebody's decision is being recorded.
     deciding: bool,
+    /// Whom it was put before, a bit each.
+    told: u32,
 }
 
 /// What became of a call that waited.
@@ -106,12 +112,14 @@ impl Approvals {
                 held: false,
                 waits: None,
                 deciding: false,
+                told: 0,
             };
             state.entries.insert(entry.approval.id.clone(), entry);
         }
         Arc::new(Self {
             state: Mutex::new(state),
             changed: Notify::new(),
+            asked: watch::Sender::new(0),
             kept: watch::Sender::new(Kept::default()),
             stopping,
         })
@@ -149,6 +157,7 @@ impl Approvals {
                 held: true,
                 waits: Some(sender),
                 deciding: false,
+                told: 0,
             };
             state.entries.insert(approval.id.clone(), entry);
             approval
@@ -156,6 +165,7 @@ impl Approvals {
         state.version += 1;
         drop(state);
         self.changed.notify_one();
+        self.asked.send_modify(|count| *count += 1);
         Ok(Ticket {
             approvals: Arc::clone(self),
             approval,
@@ -176,6 +186,43 @@ impl Approvals {
             .collect();
         waiting.sort_by_key(|(approval, _)| approval.asked);
         waiting
+    }
+
+    /// Fires as calls begin to wait.
+    pub fn asked(&self) -> watch::Receiver<u64> {
+        self.asked.subscribe()
+    }
+
+    /// The oldest call that waits for a decision and was not put before the person of this `place` (below 32) yet, if
+    /// `sees` says that it may be; from now on it counts as put.
+    pub fn put_before(
+        &self,
+        place: u32,
+        sees: impl Fn(&Approval) -> bool,
+    ) -> Option<(Approval, Shown)> {
+        let bit = 1_u32.checked_shl(place)?;
+        let mut state = self.lock();
+        state.forget_old(clock::wall());
+        let untold = state.entries.values_mut().filter(|entry| {
+            entry.told & bit == 0
+                && !entry.deciding
+                && entry.approval.granted.is_none()
+                && sees(&entry.approval)
+        });
+        // What a gate before this one left is put before people once somebody waits for it again.
+        let untold = untold.filter(|entry| entry.shown.is_some());
+        let entry = untold.min_by_key(|entry| entry.approval.asked)?;
+        entry.told |= bit;
+        Some((entry.approval.clone(), entry.shown.clone()?))
+    }
+
+    /// The call that waits for a decision under this id, with what is shown of it.
+    pub fn undecided(&self, id: &str) -> Option<(Approval, Option<Shown>)> {
+        let mut state = self.lock();
+        state.forget_old(clock::wall());
+        let entry = state.entries.get(id)?;
+        let waits = entry.approval.granted.is_none() && !entry.deciding;
+        waits.then(|| (entry.approval.clone(), entry.shown.clone()))
     }
 
     fn remove(&self, id: &str) -> u64 {

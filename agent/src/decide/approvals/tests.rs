@@ -36,6 +36,7 @@ fn asking(bound: &str, uid: u32) -> Asking<'_> {
         record: String::new(),
         arguments: bound,
         bound,
+        beside: &[],
         shown: Shown {
             arguments: serde_json::Value::Null,
             further: Vec::new(),
@@ -144,7 +145,13 @@ async fn who_goes_away_waits_no_more_and_what_a_gate_leaves_is_taken_up() {
     // Another's call, another call, and the same user's with a token are not it.
     let mut shows = asking("{\"a\":1}", 1);
     shows.token = Some(("https://issuer.example", "mallory"));
-    for other in [asking("{\"a\":1}", 2), asking("{\"a\":2}", 1), shows] {
+    // Nor the same message to another place, or beside another session.
+    let mut elsewhere = asking("{\"a\":1}", 1);
+    elsewhere.beside = &[b"/mcp?tenant=2"];
+    let mut session = asking("{\"a\":1}", 1);
+    session.beside = &[b"/mcp", b"mcp-session-id", b"1"];
+    let others = [asking("{\"a\":1}", 2), asking("{\"a\":2}", 1)];
+    for other in others.into_iter().chain([shows, elsewhere, session]) {
         assert_ne!(approvals.ask(other).unwrap().approval().id, id);
     }
     let reserved = approvals.reserve(&id, &user("bob", 3), &set()).unwrap();
@@ -266,4 +273,28 @@ fn all_that_may_wait_fits_into_one_packet() {
     };
     let length = serde_json::to_vec(&message).unwrap().len();
     assert!(length <= 64 << 10, "{length}");
+}
+
+#[tokio::test]
+async fn a_call_is_put_before_each_person_once() {
+    let (approvals, _stopping, _disk) = kept(vec![Approval::for_tests("0123456789ab")]);
+    let mut asked = approvals.asked();
+    let bob = |approval: &Approval| may_approve(&set(), &approval.rule, 3, "bob");
+    // What an earlier gate left is put before nobody: what it says is not known.
+    assert!(approvals.put_before(0, bob).is_none());
+    let ticket = approvals.ask(asking("{}", 1)).unwrap();
+    asked.changed().await.unwrap();
+    let id = ticket.approval().id.clone();
+    assert!(approvals.put_before(0, |_| false).is_none());
+    assert!(approvals.put_before(32, bob).is_none());
+    assert_eq!(approvals.put_before(0, bob).unwrap().0.id, id);
+    assert!(approvals.put_before(0, bob).is_none());
+    assert_eq!(approvals.put_before(1, bob).unwrap().0.id, id);
+    assert!(approvals.undecided(&id).is_some());
+    let reserved = approvals.reserve(&id, &user("bob", 3), &set()).unwrap();
+    assert!(approvals.undecided(&id).is_none());
+    assert!(approvals.put_before(2, bob).is_none());
+    reserved.grant().await.unwrap();
+    assert!(approvals.undecided(&id).is_none());
+    assert!(approvals.put_before(2, bob).is_none());
 }

@@ -28,6 +28,7 @@ impl Talking {
         record: &mut OpenRecord,
         message: &Message,
         not_passed: NotPassed,
+        beside: &[&[u8]],
     ) -> Settled {
         let asks = not_passed
             .refused
@@ -71,6 +72,7 @@ impl Talking {
             record: record.id().to_string(),
             arguments: &arguments.map(Value::to_text).unwrap_or_default(),
             bound: &bound,
+            beside,
             shown,
             wait: asks.wait,
         });

@@ -1,5 +1,6 @@
 //! What a rule's effect asks for beyond yes and no: a dry run, or an approval (`approving`).
 
+use hyper::Uri;
 use hyper::header::HeaderMap;
 
 use super::answer;
@@ -16,6 +17,43 @@ use crate::refuse::{Refusal, tool_error};
 
 /// Parameters longer than this, in bytes, are not repeated to who sent them.
 const REPEATED: usize = 64 << 10;
+
+/// What stands beside a message in the request that it came in.
+pub(super) struct Beside<'a> {
+    /// Where it was sent.
+    pub(super) uri: &'a Uri,
+    /// They may repeat arguments.
+    pub(super) headers: &'a mut HeaderMap,
+}
+
+/// Headers that say nothing of what is asked for: of the connection, of the body's form, and of the place in a trace.
+const FORM: [&str; 10] = [
+    "baggage",
+    "connection",
+    "content-length",
+    "expect",
+    "keep-alive",
+    "te",
+    "traceparent",
+    "tracestate",
+    "trailer",
+    "transfer-encoding",
+];
+
+impl Beside<'_> {
+    /// Everything in it by which a server may decide what it does: path and query, session, credentials, any other header.
+    fn said(&self) -> Vec<&[u8]> {
+        let place = self.uri.path_and_query().map_or("", |place| place.as_str());
+        let mut headers: Vec<_> = self.headers.iter().collect();
+        headers.retain(|(name, _)| !FORM.contains(&name.as_str()));
+        // Values of one name stay in their order.
+        headers.sort_by_key(|(name, _)| name.as_str());
+        let headers = headers
+            .into_iter()
+            .flat_map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()]);
+        std::iter::once(place.as_bytes()).chain(headers).collect()
+    }
+}
 
 /// What becomes of a client's message.
 pub(super) enum Settled {
@@ -49,21 +87,23 @@ impl Settled {
 }
 
 impl Talking {
-    /// Judges `message` of the client, and carries out what is asked for where it does not pass as it is. `headers`: of
-    /// the request that it came in alone; they may repeat arguments.
+    /// Judges `message` of the client, and carries out what is asked for where it does not pass as it is. `beside`: of
+    /// the request that it came in alone.
     pub(super) fn settle(
         &self,
         record: &mut OpenRecord,
         message: &mut Message,
-        headers: Option<&mut HeaderMap>,
+        beside: Option<Beside<'_>>,
     ) -> Settled {
         match self.judge_client(record, message) {
             Ok(permit) => Settled::Passes(permit),
             Err(not_passed) if not_passed.told == Told::Plain(Refusal::DryRun) => {
+                let headers = beside.map(|beside| beside.headers);
                 self.rehearse(record, message, headers, not_passed)
             }
             Err(not_passed) if not_passed.told == Told::Plain(Refusal::NeedsApproval) => {
-                self.ask(record, message, not_passed)
+                let beside = beside.as_ref().map(Beside::said).unwrap_or_default();
+                self.ask(record, message, not_passed, &beside)
             }
             Err(not_passed) => Settled::Refused(not_passed),
         }
@@ -186,5 +226,66 @@ impl Talking {
 fn tell_dry_run(record: &mut OpenRecord, dry_run: DryRun) {
     if let Some(mcp) = &mut record.record_mut().mcp {
         mcp.dry_run = Some(dry_run);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn said(uri: &str, given: &[(&'static str, &'static str)]) -> Vec<Vec<u8>> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in given {
+            let name = HeaderName::from_static(name);
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let uri = uri.parse().unwrap();
+        let beside = Beside {
+            uri: &uri,
+            headers: &mut headers,
+        };
+        beside.said().into_iter().map(<[u8]>::to_vec).collect()
+    }
+
+    #[test]
+    fn an_approval_binds_query_session_and_credentials() {
+        let call = [
+            ("mcp-session-id", "1"),
+            ("authorization", "Bearer a"),
+            ("x-tenant", "b"),
+        ];
+        let one = said("/mcp?tenant=1", &call);
+        // The order of names says nothing, nor does what is about the body's form or the trace.
+        let [session, authorization, tenant] = call;
+        let form = [
+            tenant,
+            ("content-length", "7"),
+            ("traceparent", "x"),
+            session,
+            authorization,
+        ];
+        assert_eq!(said("/mcp?tenant=1", &form), one);
+        for (uri, given) in [
+            ("/mcp?tenant=2", call),
+            ("/mcp", call),
+            ("/other?tenant=1", call),
+            (
+                "/mcp?tenant=1",
+                [("mcp-session-id", "2"), authorization, tenant],
+            ),
+            (
+                "/mcp?tenant=1",
+                [session, ("authorization", "Bearer b"), tenant],
+            ),
+            ("/mcp?tenant=1", [session, authorization, ("x-tenant", "c")]),
+        ] {
+            assert_ne!(said(uri, &given), one, "{uri} {given:?}");
+        }
+        assert_ne!(
+            said("/", &[("a", "1"), ("a", "2")]),
+            said("/", &[("a", "2"), ("a", "1")])
+        );
     }
 }

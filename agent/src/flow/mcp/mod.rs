@@ -30,7 +30,7 @@ use hyper::{Method, Request, Response};
 use tokio_util::sync::CancellationToken;
 
 use self::collect::{Uncollected, collect};
-use self::effects::Settled;
+use self::effects::{Beside, Settled};
 use self::judge::{Talking, Told, digest_of, recorded_session};
 pub use self::observed::Observed;
 use self::observed::{From as Sender, Talk};
@@ -198,8 +198,11 @@ impl Exchanging<'_> {
             record.refuse_with(&fault);
             return answered(Refusal::from(fault), &asked(&message));
         }
-        let headers = Some(&mut parts.headers);
-        let settled = self.talking.settle(&mut record, &mut message, headers);
+        let beside = Some(Beside {
+            uri: &parts.uri,
+            headers: &mut parts.headers,
+        });
+        let settled = self.talking.settle(&mut record, &mut message, beside);
         match settled {
             Settled::Passes(permit) => {
                 let body = message.encode();

@@ -1,7 +1,7 @@
 //! The gate's sockets, born in the gate's cgroup: an accepted socket inherits its listener's.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -28,10 +28,12 @@ pub struct Listen {
     pub proxy_port: u16,
     /// UDP; 0: any that is free.
     pub dns_port: u16,
+    /// TCP, for links of approvals, where there is such a listener.
+    pub approvals: Option<SocketAddr>,
 }
 
 /// What was opened. The sockets stand in this order: TCP on 127.0.0.1, TCP on `::1`, UDP on
-/// 127.0.0.1, UDP on `::1`; those on `::1` are absent where the machine has no IPv6.
+/// 127.0.0.1, UDP on `::1`, TCP for approvals; those on `::1` are absent where the machine has no IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listening {
@@ -55,7 +57,9 @@ pub(super) fn run(order: &Listen, socket: &OwnedFd) -> Result<(), StageError> {
     });
     let body = serde_json::to_vec(&report)
         .map_err(|e| StageError::Orders(crate::channel::ChannelError::Encode(e)))?;
-    let descriptors: Vec<BorrowedFd<'_>> = if v6 {
+    let approvals = order.approvals.map(|at| open(SocketType::STREAM, at));
+    let approvals = approvals.transpose()?.map(|(socket, _port)| socket);
+    let mut descriptors: Vec<BorrowedFd<'_>> = if v6 {
         proxy.iter().chain(&dns).map(OwnedFd::as_fd).collect()
     } else {
         proxy
@@ -65,6 +69,7 @@ pub(super) fn run(order: &Listen, socket: &OwnedFd) -> Result<(), StageError> {
             .map(OwnedFd::as_fd)
             .collect()
     };
+    descriptors.extend(approvals.as_ref().map(OwnedFd::as_fd));
     send_frame(socket.as_fd(), &body, &descriptors).map_err(StageError::Orders)
 }
 
@@ -73,8 +78,9 @@ fn open_pair(kind: SocketType, port: u16) -> Result<(Vec<OwnedFd>, u16), StageEr
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let (v4, chosen) = open(kind, IpAddr::V4(Ipv4Addr::LOCALHOST), port)?;
-        match open(kind, IpAddr::V6(Ipv6Addr::LOCALHOST), chosen) {
+        let at = |address, port| SocketAddr::new(address, port);
+        let (v4, chosen) = open(kind, at(Ipv4Addr::LOCALHOST.into(), port))?;
+        match open(kind, at(Ipv6Addr::LOCALHOST.into(), chosen)) {
             Ok((v6, _same)) => return Ok((vec![v4, v6], chosen)),
             Err(StageError::Listen { cause, .. }) if no_ipv6(&cause) => {
                 return Ok((vec![v4], chosen));
@@ -93,8 +99,7 @@ fn no_ipv6(cause: &io::Error) -> bool {
         .any(|code| cause.raw_os_error() == Some(code.raw_os_error()))
 }
 
-fn open(kind: SocketType, address: IpAddr, port: u16) -> Result<(OwnedFd, u16), StageError> {
-    let wanted = SocketAddr::new(address, port);
+fn open(kind: SocketType, wanted: SocketAddr) -> Result<(OwnedFd, u16), StageError> {
     let protocol = if kind == SocketType::STREAM {
         "tcp"
     } else {
@@ -102,7 +107,7 @@ fn open(kind: SocketType, address: IpAddr, port: u16) -> Result<(OwnedFd, u16), 
     };
     bind(kind, wanted).map_err(|errno| {
         let holder = if errno == Errno::ADDRINUSE {
-            holder::of(protocol, port)
+            holder::of(protocol, wanted.port())
         } else {
             None
         };

@@ -100,6 +100,7 @@ pub async fn listen(
     program: &Program,
     order_: Listen,
 ) -> Result<(Listening, Vec<OwnedFd>), SpawnError> {
+    let beside = usize::from(order_.approvals.is_some());
     let (mut child, socket) = order(program, &Stage::Listen(order_), &[])?;
     let frame = answer(socket)
         .await?
@@ -107,7 +108,8 @@ pub async fn listen(
     let Ok(Report::Listening(listening)) = serde_json::from_slice(&frame.body) else {
         return Err(failure(&frame));
     };
-    if frame.descriptors.len() != if listening.v6 { 4 } else { 2 } {
+    let pairs = if listening.v6 { 4 } else { 2 };
+    if frame.descriptors.len() != pairs + beside {
         return Err(SpawnError::Unexpected("opened the wrong number of sockets"));
     }
     child.wait().await.map_err(|cause| SpawnError::Spawn {

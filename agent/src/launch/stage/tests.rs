@@ -413,6 +413,7 @@ async fn the_gates_sockets_are_opened_on_both_addresses() {
         cgroup: tree.gate.clone(),
         proxy_port: 0,
         dns_port: 0,
+        approvals: None,
     };
     let (listening, sockets) = listen(&stage_program(), order).await.unwrap();
     let mut sockets = sockets.into_iter();
@@ -438,6 +439,7 @@ async fn the_gates_sockets_are_opened_on_both_addresses() {
         cgroup: tree.gate.clone(),
         proxy_port: listening.proxy_port,
         dns_port: 0,
+        approvals: None,
     };
     let error = listen(&stage_program(), taken)
         .await
