@@ -134,6 +134,18 @@ impl Amount {
         Self(self.0.saturating_sub(other.0))
     }
 
+    /// The number in billionths.
+    #[must_use]
+    pub const fn billionths(self) -> u128 {
+        self.0
+    }
+
+    /// So many billionths.
+    #[must_use]
+    pub const fn from_billionths(number: u128) -> Self {
+        Self(number)
+    }
+
     /// Whether it is nothing.
     #[must_use]
     pub const fn is_zero(self) -> bool {

@@ -335,6 +335,7 @@ fn limit() -> Value {
             ("sum", json!({ "type": "string", "pattern": "^/" })),
             ("max", json!({ "type": "number", "minimum": 0 })),
             ("window", duration()),
+            ("refund", json!({ "type": "boolean" })),
         ],
         &["per"],
     );

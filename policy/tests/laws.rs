@@ -156,7 +156,7 @@ proptest! {
              limits: [{{ per: [server], rate: {most}/s }}]\n"
         ));
         let cap = Cap::Rate { calls: most, window_ms: window };
-        let key = LimitKey { limit: 0, key: String::new(), cap, amount: None };
+        let key = LimitKey { limit: 0, key: String::new(), cap, amount: None, refund: false, session: false };
         let mut counter = Counter::new(cap);
         let mut allowed: Vec<i64> = Vec::new();
         let mut now = NOW.as_millis();

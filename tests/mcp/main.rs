@@ -27,6 +27,8 @@ mod effects;
 #[cfg(test)]
 mod headers;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod scripted;

@@ -16,7 +16,7 @@ use crate::place::LIMIT;
 
 const NAME: &str = "api.lab.example";
 
-fn policy(server: &str, host: &str) -> String {
+pub(crate) fn policy(server: &str, host: &str) -> String {
     format!(
         "version: 1
 servers:
@@ -143,7 +143,7 @@ async fn an_outbound_request_names_its_tool_call() {
 }
 
 /// `ca export --json` wraps the certificate; without it the text is the certificate.
-fn pem(text: &str) -> String {
+pub(crate) fn pem(text: &str) -> String {
     let wrapped: Option<Value> = serde_json::from_str(text).ok();
     wrapped
         .and_then(|value| {

@@ -23,6 +23,8 @@ mod disconnected;
 #[cfg(test)]
 mod discover;
 #[cfg(test)]
+mod drafted;
+#[cfg(test)]
 mod fetching;
 #[cfg(test)]
 mod hand;

@@ -98,8 +98,12 @@ impl Text {
 pub fn is_whole(text: &str) -> bool {
     let cut = text
         .strip_suffix(" bytes]")
-        .and_then(|text| text.rsplit_once("[+"));
-    let cut = cut.is_some_and(|(_, count)| count.bytes().all(|byte| byte.is_ascii_digit()));
+        .and_then(|text| text.rsplit_once('['));
+    // How many bytes were cut from a text (`+`), or how many an argument had.
+    let cut = cut.is_some_and(|(_, count)| {
+        let count = count.strip_prefix('+').unwrap_or(count);
+        !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit())
+    });
     !cut && !text.contains(mask::MASK)
 }
 

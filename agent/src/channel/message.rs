@@ -258,6 +258,8 @@ pub enum Role {
     Approvals,
     /// The directory of audit segments, opened with `O_DIRECTORY`; owned by the gate's user.
     AuditDirectory,
+    /// The directory of what limits counted, likewise.
+    LimitsDirectory,
 }
 
 /// One policy file.

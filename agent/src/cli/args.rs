@@ -411,7 +411,7 @@ Examples:
 }
 
 /// Of `audit query`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct QueryArguments {
     /// Which records.
     #[command(flatten)]
@@ -531,6 +531,17 @@ Examples:
 Each recorded exchange is put to both policies. Limits count nothing in this, and what a token says of its bearer is not
 recorded: such exchanges are counted and left out. Where a value that the record masks or cuts would decide, it says so.")]
     Diff(Box<DiffArguments>),
+    /// Write the least privilege that allows what was observed
+    #[command(after_help = "\
+Examples:
+  sudo exeat policy draft --since 14d --output draft.yaml
+  sudo exeat policy draft --since 14d --server github
+  exeat policy draft --dir ./audit --policy ./policy.d > draft.yaml
+
+The register is that of the policy; in place of its egress lists, allow rules and grants stands what was recorded as
+allowed and still is. Rules that restrict, and limits, are kept. What a record leaves out (secrets, long texts, claims
+of tokens) makes no constraint. Exit status 1: something could not be told by a rule, and is left out.")]
+    Draft(Box<DraftArguments>),
     /// Print the JSON Schema of policy files, for editors
     #[command(after_help = "Example:\n  exeat policy schema > exeat-policy.schema.json")]
     Schema,
@@ -567,6 +578,20 @@ pub struct DiffArguments {
     /// The policy that is compared
     #[arg(value_name = "NEW")]
     pub new: PathBuf,
+    /// Which records.
+    #[command(flatten)]
+    pub records: QueryArguments,
+}
+
+/// Of `policy draft`.
+#[derive(Debug, Args)]
+pub struct DraftArguments {
+    /// The policy to start from: a file or directory, in place of what the daemon loads
+    #[arg(long, value_name = "PATH")]
+    pub policy: Option<PathBuf>,
+    /// Write to this new file instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
     /// Which records.
     #[command(flatten)]
     pub records: QueryArguments,

@@ -1,8 +1,11 @@
-//! A call on its way: what its end says to the breakers, told by the record that ends with it.
+//! A call on its way: what its end says to breakers and limits, told by the record that ends with it.
+
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::breakers::{Fate, Trial};
+use super::counters::{Charge, Counters};
 use crate::audit::Witness;
 use crate::audit::record::{Record, Status};
 
@@ -10,11 +13,23 @@ use crate::audit::record::{Record, Status};
 #[derive(Debug)]
 pub(super) struct Attempt {
     trial: Option<Trial>,
+    /// What is given back if it fails.
+    charges: Vec<Charge>,
+    counters: Arc<Counters>,
 }
 
 impl Attempt {
-    pub(super) fn new(trial: Option<Trial>) -> Self {
-        Self { trial }
+    /// `None`: nobody is to know.
+    pub(super) fn new(
+        trial: Option<Trial>,
+        charges: Vec<Charge>,
+        counters: &Arc<Counters>,
+    ) -> Option<Self> {
+        (trial.is_some() || !charges.is_empty()).then(|| Self {
+            trial,
+            charges,
+            counters: Arc::clone(counters),
+        })
     }
 }
 
@@ -23,6 +38,9 @@ impl Witness for Attempt {
         let fate = fate(record);
         if let Some(trial) = self.trial {
             trial.end(fate, Instant::now());
+        }
+        if fate == Fate::Failed && !self.charges.is_empty() {
+            self.counters.refund(self.charges);
         }
     }
 }

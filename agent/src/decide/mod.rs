@@ -25,8 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::approvals::Approved;
 use self::attempt::Attempt;
-use self::breakers::{Breakers, Standing, Turn};
+use self::breakers::{Breakers, Standing, Trial, Turn};
 use self::counters::Counters;
+pub use self::counters::{MalformedLine, Unwritten};
 pub use self::dry_run::Rehearsal;
 use self::permit::Judged;
 pub use self::permit::{Asks, Connect, Exchange, Message, Permit, Refused, Resolve, Run};
@@ -69,7 +70,7 @@ pub struct InForce {
 #[derive(Debug)]
 pub struct Decider {
     state: ArcSwap<InForce>,
-    counters: Counters,
+    counters: Arc<Counters>,
     /// Why the newest policy was not taken.
     rejected: ArcSwapOption<String>,
     severed: Severed,
@@ -117,7 +118,7 @@ impl Decider {
     pub fn new(set: PolicySet, generation: u64) -> Self {
         Self {
             state: ArcSwap::from_pointee(InForce::new(set, generation)),
-            counters: Counters::default(),
+            counters: Arc::default(),
             rejected: ArcSwapOption::empty(),
             severed: Severed::default(),
             breakers: Breakers::default(),
@@ -174,6 +175,29 @@ impl Decider {
             None => Ok(()),
             Some(_) => Err(Refused::new(self.state.load().disconnected())),
         }
+    }
+
+    /// Goes on with what an earlier gate counted, sessions included where they may still live; how many counters.
+    ///
+    /// # Errors
+    /// [`MalformedLine`]: then nothing is taken up.
+    pub fn take_up(&self, lines: &str, sessions: bool) -> Result<usize, MalformedLine> {
+        self.counters.restore(lines, sessions, now())
+    }
+
+    /// What is to be written by now of what limits count, beside the `length` bytes that are written.
+    pub fn unwritten(&self, length: u64) -> Unwritten {
+        self.counters.unwritten(length, now())
+    }
+
+    /// All that limits count is to be written anew.
+    pub fn write_anew(&self) {
+        self.counters.write_anew();
+    }
+
+    /// Whether an earlier gate counted calls of this session.
+    pub fn counted(&self, session: &str) -> bool {
+        self.counters.knows(session)
     }
 
     /// How the breakers stand of which something is known.
@@ -404,7 +428,11 @@ impl Decider {
             counts: &[],
         };
         let keys = limit_keys(&state.set, &request);
-        let held = (!keys.is_empty()).then(|| self.counters.hold(keys, now));
+        let session = match action {
+            Action::Mcp { session, .. } => session,
+            _ => None,
+        };
+        let held = (!keys.is_empty()).then(|| self.counters.hold(keys, session, now));
         let counts = held
             .as_ref()
             .map(counters::Held::counts)
@@ -417,14 +445,16 @@ impl Decider {
         let approved = effect == Effect::Approve
             && approved.is_some_and(|approved| approved.suits(&state.set, rule.as_deref()));
         let mut judged = state.judged(verdict);
+        let mut trial = None;
         let passes = effect == Effect::Allow || approved;
         // What its tool is told to run dry reaches the server, and counts.
         let reaches = passes || judged.dry_run.is_some();
         if reaches {
-            judged = self.unbroken(&state.set, &action, judged)?;
+            (judged, trial) = self.unbroken(&state.set, &action, judged)?;
         }
-        if let Some(held) = held.filter(|_| reaches) {
-            held.charge();
+        if reaches {
+            let charges = held.map(counters::Held::charge).unwrap_or_default();
+            judged.attempt = Attempt::new(trial, charges, &self.counters);
         }
         if passes {
             return Ok(Permit::new(judged));
@@ -441,7 +471,7 @@ impl Decider {
         set: &PolicySet,
         action: &Action<'_>,
         mut judged: Judged,
-    ) -> Result<Judged, Refused> {
+    ) -> Result<(Judged, Option<Trial>), Refused> {
         let &Action::Mcp {
             server,
             method: TOOLS_CALL,
@@ -449,23 +479,20 @@ impl Decider {
             ..
         } = action
         else {
-            return Ok(judged);
+            return Ok((judged, None));
         };
         let Some(terms) = set.breaker() else {
-            return Ok(judged);
+            return Ok((judged, None));
         };
         let tool = name.unwrap_or_default();
         let wait = match self.breakers.admit(terms, server, tool, Instant::now()) {
-            Ok(trial) => {
-                judged.attempt = Some(Attempt::new(Some(trial)));
-                return Ok(judged);
-            }
+            Ok(trial) => return Ok((judged, Some(trial))),
             Err(wait) => wait,
         };
         if set.observes(server) {
             judged.decision.mode = RecordedMode::Observe;
             judged.decision.would = Some(RecordedEffect::Deny);
-            return Ok(judged);
+            return Ok((judged, None));
         }
         judged.decision.effect = RecordedEffect::Deny;
         judged.decision.rule = None;

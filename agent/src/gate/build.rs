@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::GateError;
+use super::limits;
 use super::supervisor::Supervisor;
 use crate::audit::{Log, Options, SyncPolicy, Writer};
 use crate::channel::{GateEnd, ProxyCredentials, Role, Setup, Source};
@@ -48,6 +49,7 @@ pub(super) struct Built {
     pub(super) console: Option<TcpListener>,
     pub(super) supervisor: Supervisor,
     pub(super) writer: Writer,
+    pub(super) limits: limits::Kept,
 }
 
 /// Builds every stage, in the order in which they need each other.
@@ -65,6 +67,8 @@ pub(super) fn build(
     let (log, writer) = Log::start(directory, options(&setup.config))?;
 
     let decider = decider(&setup)?;
+    let limits = given.one(&Role::LimitsDirectory, "directory of limits")?;
+    let limits = limits::Kept::take_up(limits, &decider);
     let workloads = Arc::new(Workloads::default());
     let bindings = Arc::new(Bindings::new(Arc::clone(&kernel)));
     let names = Names {
@@ -74,14 +78,7 @@ pub(super) fn build(
     };
     let resolver = Arc::new(Resolver::new(names, resolver_settings(&setup.config))?);
     let tasks = TaskTracker::new();
-    let ways = Ways {
-        resolver: Arc::clone(&resolver),
-        tls: upstreams(&setup)?,
-        proxy: site_proxy(&setup.config, setup.proxy_credentials.as_ref())?,
-        limit: setup.config.limits.connect_deadline,
-        tasks: tasks.clone(),
-        closed: closed(&setup.config),
-    };
+    let ways = ways(&setup, &resolver, &tasks)?;
     let stopping = CancellationToken::new();
     let approvals = Approvals::new(setup.approvals.clone(), stopping.clone());
     let (signer, requests) = mpsc::channel(SIGNATURES);
@@ -116,6 +113,7 @@ pub(super) fn build(
         console,
         supervisor,
         writer,
+        limits,
     })
 }
 
@@ -254,6 +252,22 @@ fn tokens(setup: &Setup) -> Result<Tokens, GateError> {
         .map_err(|(issuer, source)| GateError::KeySet { issuer, source })
 }
 
+/// The ways out.
+fn ways(
+    setup: &Setup,
+    resolver: &Arc<Resolver<Names>>,
+    tasks: &TaskTracker,
+) -> Result<Ways<Names>, GateError> {
+    Ok(Ways {
+        resolver: Arc::clone(resolver),
+        tls: upstreams(setup)?,
+        proxy: site_proxy(&setup.config, setup.proxy_credentials.as_ref())?,
+        limit: setup.config.limits.connect_deadline,
+        tasks: tasks.clone(),
+        closed: closed(&setup.config),
+    })
+}
+
 /// How approvals reach people.
 fn approving(setup: &Setup) -> Result<Option<Approving>, GateError> {
     let (Some(config), Some(material)) = (&setup.config.approvals, &setup.approving) else {
@@ -375,7 +389,8 @@ impl Given {
                 | Role::DnsV4
                 | Role::DnsV6
                 | Role::Approvals
-                | Role::AuditDirectory => {
+                | Role::AuditDirectory
+                | Role::LimitsDirectory => {
                     given.others.insert(role.clone(), descriptor);
                 }
             }

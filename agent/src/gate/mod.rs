@@ -6,6 +6,7 @@ mod build;
 mod commands;
 mod console;
 mod kernel;
+mod limits;
 mod supervisor;
 mod unregistered;
 mod workloads;
@@ -18,6 +19,7 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use self::build::Built;
 use crate::audit::{AuditUnavailable, Finished, StartError};
@@ -132,6 +134,7 @@ async fn run() -> Result<(), GateError> {
         console,
         mut supervisor,
         writer,
+        limits,
     } = build::build(*setup, descriptors, Arc::clone(&channel))?;
     stages.log.available()?;
     for listener in listeners {
@@ -152,6 +155,8 @@ async fn run() -> Result<(), GateError> {
     people(&stages, console);
     let pulse = kernel::pulse(Arc::clone(&stages), Arc::clone(&channel), config);
     let pulse = tokio::spawn(pulse);
+    let over = CancellationToken::new();
+    let limits = tokio::spawn(limits::keep(Arc::clone(&stages), limits, over.clone()));
     let turns = tokio::spawn(breakers::record(Arc::clone(&stages)));
     let events = tokio::spawn(kernel::events(Arc::clone(&stages))?);
     channel.send(&ToSupervisor::Ready, &[]).await?;
@@ -160,6 +165,10 @@ async fn run() -> Result<(), GateError> {
     events.abort();
     turns.abort();
     pulse.abort();
+    over.cancel();
+    if let Err(error) = limits.await {
+        tracing::error!(%error, "what limits count may not be written");
+    }
     stages.log.flush().await?;
     if let Finished::Incomplete(records) = writer.finish(deadline).await {
         tracing::error!(records, "records were open when the log ended");

@@ -62,6 +62,15 @@ impl Known {
         }
     }
 
+    /// A name that no other workload has before the next boot, over restarts of the daemon too: numbers are given out anew.
+    pub fn lasting_name(&self) -> String {
+        if self.unmanaged {
+            format!("uid:{}", self.workload.uid)
+        } else {
+            format!("cgroup:{}", self.workload.cgroup_id)
+        }
+    }
+
     /// Why nothing at all is allowed to it, whatever it asks for.
     pub fn barred(&self) -> Option<&'static str> {
         let barred = self.workload.kind == Kind::Unregistered && !self.unmanaged;

@@ -105,13 +105,13 @@ pub(super) async fn prepare(
             cause,
         }
     })?;
-    let audit = audit_directory(&config.state_dir.join("audit"), &gate_user.account)?;
+    let directories = gates_directories(&config, &gate_user.account)?;
 
     let tree = Tree::create(find_root()?, &config.cgroup)?;
     let (listening, sockets) = listen(&programs.stage, order(&config, &tree))
         .await
         .map_err(DaemonError::Listen)?;
-    let inheritance = inheritance(listening, sockets, audit);
+    let inheritance = inheritance(listening, sockets, directories);
     let settings = Settings {
         proxy_port: listening.proxy_port,
         dns_port: listening.dns_port,
@@ -184,7 +184,11 @@ fn degraded(features: &Features, takes_descriptors: bool) -> Vec<String> {
     found
 }
 
-fn inheritance(listening: Listening, sockets: Vec<OwnedFd>, audit: OwnedFd) -> Inheritance {
+fn inheritance(
+    listening: Listening,
+    sockets: Vec<OwnedFd>,
+    directories: Vec<(Role, OwnedFd)>,
+) -> Inheritance {
     let roles: &[Role] = if listening.v6 {
         &[Role::ProxyV4, Role::ProxyV6, Role::DnsV4, Role::DnsV6]
     } else {
@@ -193,7 +197,7 @@ fn inheritance(listening: Listening, sockets: Vec<OwnedFd>, audit: OwnedFd) -> I
     // What is left over was ordered beside them.
     let roles = roles.iter().cloned().chain([Role::Approvals]);
     let mut descriptors: Vec<_> = roles.zip(sockets).collect();
-    descriptors.push((Role::AuditDirectory, audit));
+    descriptors.extend(directories);
     Inheritance {
         listening,
         descriptors,
@@ -287,10 +291,28 @@ fn directory(path: &Path, mode: u32) -> Result<(), DaemonError> {
 }
 
 /// The gate writes there and nowhere else.
-fn audit_directory(path: &Path, account: &Account) -> Result<OwnedFd, DaemonError> {
+fn gates_directories(
+    config: &Config,
+    account: &Account,
+) -> Result<Vec<(Role, OwnedFd)>, DaemonError> {
+    let all = [
+        ("limits", Role::LimitsDirectory),
+        ("audit", Role::AuditDirectory),
+    ];
+    all.into_iter()
+        .map(|(name, role)| {
+            Ok((
+                role,
+                gates_directory(&config.state_dir.join(name), account)?,
+            ))
+        })
+        .collect()
+}
+
+fn gates_directory(path: &Path, account: &Account) -> Result<OwnedFd, DaemonError> {
     directory(path, 0o700)?;
     let failed = |cause: io::Error| DaemonError::Path {
-        attempt: "handing over the audit directory",
+        attempt: "handing over the directory",
         path: path.to_owned(),
         cause,
     };

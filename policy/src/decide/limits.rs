@@ -29,6 +29,10 @@ pub struct LimitKey {
     pub cap: Cap,
     /// What the call adds to [`Cap::Sum`]; `None`: its argument cannot be summed, so it is refused.
     pub amount: Option<Amount>,
+    /// Whether it is given back when the call fails at the server.
+    pub refund: bool,
+    /// Whether the counter belongs to one session.
+    pub session: bool,
 }
 
 /// What a counter stands at.
@@ -86,6 +90,34 @@ impl Counter {
         }
     }
 
+    /// Goes on with so many calls.
+    pub const fn resume(&mut self, calls: u64) {
+        self.calls = calls;
+    }
+
+    /// Goes on with one of the calls of which it keeps a point in time; in the order in which they were.
+    pub fn remember(&mut self, at: Timestamp, amount: Amount) {
+        self.recent.push_back((at, amount));
+    }
+
+    /// What it allows.
+    #[must_use]
+    pub const fn cap(&self) -> Cap {
+        self.cap
+    }
+
+    /// The number of calls that were charged.
+    #[must_use]
+    pub const fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    /// Each call that it keeps a point in time of, and what it added.
+    #[must_use]
+    pub const fn recent(&self) -> &VecDeque<(Timestamp, Amount)> {
+        &self.recent
+    }
+
     /// What to give to [`evaluate`](crate::evaluate) for this limit and call.
     #[must_use]
     pub fn count(&self, key: &LimitKey, now: Timestamp) -> Count {
@@ -126,8 +158,26 @@ impl Counter {
         Used::Sum { used, calls, free }
     }
 
+    /// Takes back what a call was charged that added `amount` at this time. What has left the window is gone already.
+    pub fn refund(&mut self, amount: Amount, at: Timestamp) {
+        self.calls = self.calls.saturating_sub(1);
+        let amount = match self.cap {
+            Cap::Sum { .. } => amount,
+            Cap::Calls(_) | Cap::Rate { .. } => Amount::default(),
+        };
+        let charged = self.recent.iter().rposition(|one| *one == (at, amount));
+        if let Some(index) = charged {
+            self.recent.remove(index);
+        }
+    }
+
     /// Charges one call.
     pub fn charge(&mut self, key: &LimitKey, now: Timestamp) {
+        self.charge_amount(key.amount.unwrap_or_default(), now);
+    }
+
+    /// Charges one call that adds `amount` where that is summed.
+    pub fn charge_amount(&mut self, amount: Amount, now: Timestamp) {
         self.calls = self.calls.saturating_add(1);
         match self.cap {
             Cap::Calls(_) => {}
@@ -145,7 +195,6 @@ impl Counter {
                 {
                     self.recent.pop_front();
                 }
-                let amount = key.amount.unwrap_or_default();
                 if !amount.is_zero() {
                     self.recent.push_back((now, amount));
                 }
@@ -232,6 +281,8 @@ pub fn limit_keys(set: &PolicySet, request: &Request<'_>) -> Vec<LimitKey> {
             key: key(limit, &request.caller, server, &message),
             cap: limit.cap,
             amount: amount(limit, arguments),
+            refund: limit.refund,
+            session: limit.per.contains(&Per::Session),
         })
         .collect()
 }

@@ -120,6 +120,7 @@ impl Loader<'_> {
                 .parsed(node, "a pointer as `/amountCents`", Pointer::parse)
         });
         let cap = self.cap(fields);
+        let refund = fields.get("refund").and_then(|node| self.reader.flag(node));
         let (Some(tools), Some(cap)) = (tools, cap) else {
             return;
         };
@@ -130,6 +131,7 @@ impl Loader<'_> {
             tools,
             sum,
             cap,
+            refund: refund.unwrap_or_default(),
             place,
         });
     }

@@ -245,6 +245,8 @@ pub struct Limit {
     pub sum: Option<Pointer>,
     /// How much is allowed.
     pub cap: Cap,
+    /// Whether a call that failed at the server takes nothing in the end.
+    pub refund: bool,
     /// Where it is defined.
     pub place: Place,
 }

@@ -19,6 +19,8 @@ fn key(limit: usize, cap: Cap) -> LimitKey {
         key: String::new(),
         cap,
         amount: None,
+        refund: false,
+        session: false,
     }
 }
 

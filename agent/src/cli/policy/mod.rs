@@ -1,7 +1,8 @@
-//! `exeat policy`: is it right, does it decide as expected, why as it does, and what would another?
+//! `exeat policy`: is it right, does it decide as expected, why as it does, what would another, and what is needed?
 
 mod check;
 mod diff;
+mod draft;
 mod explain;
 pub(super) mod files;
 pub(super) mod recorded;
@@ -27,6 +28,7 @@ pub(super) async fn run(
         PolicyCommand::Check(arguments) => check::run(arguments, config, output),
         PolicyCommand::Test(arguments) => test::run(arguments, config, output),
         PolicyCommand::Diff(arguments) => diff::run(arguments, config, daemon, now, output).await,
+        PolicyCommand::Draft(arguments) => draft::run(arguments, config, daemon, now, output).await,
         PolicyCommand::Schema => output.schema(&exeat_policy::schema()),
         PolicyCommand::Explain(arguments) => explain::run(arguments, daemon, output).await,
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use exeat_policy::{
     Action, AsJson, Caller, Effect, Explanation, Hints, Json, List, Members, Name, Outcome,
-    PolicySet, Protocol, Request, Subject, Target, Timestamp, Unevaluated, Workload, explain,
+    PolicySet, Protocol, Request, Subject, Target, Timestamp, Unevaluated, Verdict, Workload,
+    explain,
 };
 use serde_json::{Map, Value};
 
@@ -39,13 +40,13 @@ pub(in crate::cli) enum Answer {
 /// A record's question.
 #[derive(Debug)]
 pub(in crate::cli) struct Question<'a> {
-    record: &'a Record,
-    arguments: Kept,
-    asked: Asked<'a>,
+    pub(in crate::cli) record: &'a Record,
+    pub(in crate::cli) arguments: Kept,
+    pub(in crate::cli) asked: Asked<'a>,
 }
 
 #[derive(Debug)]
-enum Asked<'a> {
+pub(in crate::cli) enum Asked<'a> {
     Mcp {
         server: &'a str,
         mcp: &'a Mcp,
@@ -64,14 +65,14 @@ enum Asked<'a> {
 }
 
 #[derive(Debug)]
-enum Peer {
+pub(in crate::cli) enum Peer {
     Name(Name),
     Address(std::net::IpAddr),
 }
 
 /// Arguments as a record has them: without its secrets and what was too long.
 #[derive(Debug)]
-enum Kept {
+pub(in crate::cli) enum Kept {
     None,
     All(Recorded),
     Nothing,
@@ -79,7 +80,7 @@ enum Kept {
 
 /// Recorded JSON, lent to the policy; what was masked or cut is unknown.
 #[derive(Debug)]
-enum Recorded {
+pub(in crate::cli) enum Recorded {
     Null,
     Bool(bool),
     Number(String),
@@ -175,6 +176,20 @@ impl<'a> Question<'a> {
         )
     }
 
+    /// What a policy says to it, and by which entry. Limits count nothing here.
+    pub(in crate::cli) fn verdict(&self, set: &PolicySet, now: Timestamp) -> Verdict {
+        let request = Request {
+            caller: self.caller(),
+            action: self.action(),
+            now,
+            counts: &[],
+        };
+        let keys = exeat_policy::limit_keys(set, &request);
+        let counts: Vec<_> = keys.iter().map(unused).collect();
+        let counts = &counts;
+        explain(set, &Request { counts, ..request }).verdict
+    }
+
     /// The grants of a policy that are about it.
     pub(in crate::cli) fn granted(&self, set: &PolicySet, now: Timestamp) -> Vec<Arc<str>> {
         let request = Request {
@@ -193,7 +208,7 @@ impl<'a> Question<'a> {
         granted.collect()
     }
 
-    fn caller(&self) -> Caller<'_> {
+    pub(in crate::cli) fn caller(&self) -> Caller<'_> {
         let workload = self.record.workload.as_ref();
         let identity = self.record.identity.as_ref();
         // A user who is no managed workload's acts without a name of the policy's.

@@ -76,9 +76,14 @@ impl NotPassed {
 
 impl Talking {
     pub(super) fn new(stages: Arc<Stages>, actor: Actor, talk: Talk) -> Self {
-        let opened = stages.observed.is_open(&talk);
-        let session = talk.session.as_deref().filter(|_| opened);
-        let counted = format!("{}/{}", talk.workload, session.unwrap_or(""));
+        let whose = stages.intake.workloads.get(talk.workload);
+        let whose = whose.map_or_else(|| talk.workload.to_string(), |known| known.lasting_name());
+        // One that an earlier gate counted was opened then.
+        let is_open = |session: &&str| {
+            stages.observed.is_open(&talk) || stages.decider.counted(&format!("{whose}/{session}"))
+        };
+        let session = talk.session.as_deref().filter(is_open).unwrap_or("");
+        let counted = format!("{whose}/{session}");
         Self {
             stages,
             actor,

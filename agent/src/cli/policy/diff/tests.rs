@@ -87,7 +87,8 @@ fn what_the_record_leaves_out_and_a_rule_asks_for_is_no_answer() {
     let cut = call("pay", &json!({ "amount": "9[+12 bytes]" }));
     let mut none = call("pay", &json!({ "amount": 6 }));
     none.mcp.as_mut().unwrap().arguments_cut = true;
-    for record in [masked, cut, none] {
+    let long = call("pay", &json!({ "amount": "9 9 9[600 bytes]" }));
+    for record in [masked, cut, long, none] {
         let report = compared(ALL, NO_LARGE, std::slice::from_ref(&record));
         assert_eq!((report.changed, report.untold), (0, 1), "{record:?}");
         assert_eq!(report.doubts[0].rule, "rule `large`");

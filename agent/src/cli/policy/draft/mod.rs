@@ -1,0 +1,121 @@
+//! `exeat policy draft`: the least privilege that allows what was recorded as allowed, and nothing else.
+//!
+//! The register stays as it is written; its egress lists, the allow rules and the grants are written anew, each no
+//! wider than what was seen. Rules that restrict stay, so that nothing becomes allowed that the policy refuses.
+
+mod compose;
+mod seen;
+mod shape;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use exeat_policy::Timestamp;
+use jiff::Zoned;
+use serde::Serialize;
+
+use self::compose::Draft;
+use self::seen::{Left, Seen};
+use super::files;
+use crate::cli::args::DraftArguments;
+use crate::cli::ask::Daemon;
+use crate::cli::audit;
+use crate::cli::error::{CliError, Kind};
+use crate::cli::output::{Output, note, raw};
+use crate::config::Config;
+
+/// How far back is looked where nothing is said.
+const SINCE: &str = "14d";
+
+/// The draft, for programs.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// Recorded exchanges that were allowed.
+    exchanges: u64,
+    /// Those that the draft leaves out, by why.
+    left_out: Vec<LeftOut>,
+    /// The draft; absent where it was written to a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct LeftOut {
+    why: &'static str,
+    count: u64,
+}
+
+/// Drafts.
+pub(super) async fn run(
+    arguments: &DraftArguments,
+    config: &Config,
+    daemon: &Daemon,
+    now: &Zoned,
+    output: Output,
+) -> Result<(), CliError> {
+    let path = arguments.policy.as_ref().unwrap_or(&config.policy);
+    let set = files::compile(path)?;
+    let sources = files::read(std::slice::from_ref(path))?;
+    let at = Timestamp::from_millis(now.timestamp().as_millisecond());
+    let mut records = arguments.records.clone();
+    records.since.get_or_insert_with(|| SINCE.to_owned());
+    let mut seen = Seen::default();
+    audit::each(&records, config, daemon, now, |line| {
+        let record = serde_json::from_str(line)
+            .map_err(|error| CliError::from_error(Kind::Usage, &error))?;
+        seen.note(&set, &record, at);
+        Ok(())
+    })
+    .await?;
+    seen.end();
+    let draft = Draft::new(&set, &sources, seen)?;
+    let drafted = draft.policy()?;
+    let mut report = Report {
+        exchanges: drafted.seen.exchanges,
+        left_out: drafted.left_out(),
+        policy: None,
+    };
+    match &arguments.output {
+        Some(file) => write(file, &drafted.text)?,
+        None => report.policy = Some(drafted.text),
+    }
+    if output.json() {
+        output.document(&report, |_| String::new())?;
+    } else if let Some(policy) = &report.policy {
+        raw(policy)?;
+    }
+    for LeftOut { why, count } in &report.left_out {
+        note(&format!("left out: {count} {why}"));
+    }
+    if report.left_out.is_empty() {
+        return Ok(());
+    }
+    Err(CliError::new(Kind::Refused, ""))
+}
+
+/// A new file: a draft replaces nothing.
+fn write(file: &Path, text: &str) -> Result<(), CliError> {
+    let failed = |error| CliError::io(format_args!("write `{}`", file.display()), &error);
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o640);
+    let mut file = options.open(file).map_err(failed)?;
+    file.write_all(text.as_bytes()).map_err(failed)
+}
+
+impl Left {
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Token => "whose caller showed a token, whose claims are not recorded",
+            Self::Unreadable => "of which the record does not tell what was asked",
+            Self::Refused => "that the policy refuses by now",
+            Self::Untellable => "that no rule can tell from others",
+            Self::Unused => "lookups and connections without a request",
+            Self::Overruled => "that rules of the policy leave no room for",
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! The counters behind limits: read and charged under one lock, so that no two calls take the last place. What
+//! they stand at is told as text, line by line, so that the next gate goes on with it.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use exeat_policy::{Amount, Count, Counter, LimitKey, Timestamp};
+
+use self::text::Line;
+pub use self::text::MalformedLine;
+
+mod text;
+
+/// Counters kept at once. A call that needs one more is refused: evicting a counter would lift a limit.
+pub(super) const MOST: usize = 400_000;
+/// Calls that all counters of rates and sums together keep a point in time of.
+pub(super) const MOST_RECENT: usize = 1_000_000;
+/// A number of calls that nothing was charged to for this long belongs to a session that is over.
+const IDLE_MS: u64 = 24 * 60 * 60 * 1000;
+/// How often room is looked for where there is none.
+const SWEEP_MS: u64 = 1000;
+/// Changes that wait to be written, in bytes; beyond it all is written anew.
+const PENDING: usize = 4 << 20;
+/// What is written may be so many bytes longer than what it says, before it is written anew.
+const SLACK: u64 = 4 << 20;
+/// Bytes of one counter, or of one call, in what is written anew; at most.
+const LINE: u64 = 160;
+
+/// A counter's name, or a session's: the beginning of a SHA-256, so that a long name takes no more room.
+type Name = [u8; 16];
+
+/// One counter.
+#[derive(Debug)]
+struct Kept {
+    counter: Counter,
+    used: Timestamp,
+    /// The session that it belongs to, if it belongs to one.
+    session: Option<Name>,
+}
+
+impl Kept {
+    /// Whether forgetting it lifts no limit.
+    fn is_over(&self, now: Timestamp) -> bool {
+        let counts = matches!(self.counter.cap(), exeat_policy::Cap::Calls(_));
+        let abandoned = counts && now.millis_since(self.used) >= IDLE_MS;
+        self.counter.is_idle(now) || abandoned
+    }
+}
+
+/// All counters.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    kept: HashMap<Name, Kept>,
+    /// Calls that they keep a point in time of.
+    recent: usize,
+    /// When room was looked for last.
+    swept: Option<Timestamp>,
+    /// Sessions that an earlier gate counted.
+    sessions: HashSet<Name>,
+    /// What changed and is not written.
+    pending: String,
+    /// All is to be written anew.
+    anew: bool,
+}
+
+/// What is to be written.
+#[derive(Debug)]
+pub struct Unwritten {
+    /// Lines.
+    pub text: String,
+    /// Whether they take the place of all that was written before.
+    pub anew: bool,
+}
+
+/// What a call was charged, where it may be given back.
+#[derive(Debug)]
+pub(super) struct Charge {
+    name: Name,
+    amount: Amount,
+    at: Timestamp,
+}
+
+/// The counters of one decision, locked until it is made.
+#[derive(Debug)]
+pub(super) struct Held<'a> {
+    state: MutexGuard<'a, State>,
+    keys: Vec<(Name, LimitKey)>,
+    now: Timestamp,
+}
+
+fn named(text: &str) -> Name {
+    let digest = digest(&SHA256, text.as_bytes());
+    let mut name = Name::default();
+    for (to, from) in name.iter_mut().zip(digest.as_ref()) {
+        *to = *from;
+    }
+    name
+}
+
+impl Counters {
+    /// What one counter stands at.
+    pub(super) fn count(&self, key: &LimitKey, now: Timestamp) -> Count {
+        match self.lock().kept.get(&named(&key.key)) {
+            Some(held) => held.counter.count(key, now),
+            None => Counter::new(key.cap).count(key, now),
+        }
+    }
+
+    /// Locks the counters that `keys` name; those that there is no room for are left out, and a decision
+    /// without a count is a refusal. `session`: of the call.
+    pub(super) fn hold(
+        &self,
+        keys: Vec<LimitKey>,
+        session: Option<&str>,
+        now: Timestamp,
+    ) -> Held<'_> {
+        let session = session.map(named);
+        let mut state = self.lock();
+        let keys: Vec<(Name, LimitKey)> =
+            keys.into_iter().map(|key| (named(&key.key), key)).collect();
+        for (name, key) in &keys {
+            if state.kept.contains_key(name) {
+                continue;
+            }
+            state.sweep(now);
+            if state.kept.len() < MOST {
+                let kept = Kept {
+                    counter: Counter::new(key.cap),
+                    used: now,
+                    session: session.filter(|_| key.session),
+                };
+                state.tell(Line::New(*name, key.cap, kept.session));
+                state.kept.insert(*name, kept);
+            }
+        }
+        Held { state, keys, now }
+    }
+
+    /// Whether an earlier gate counted calls of this session.
+    pub(super) fn knows(&self, session: &str) -> bool {
+        self.lock().sessions.contains(&named(session))
+    }
+
+    /// Takes back what a call was charged that failed.
+    pub(super) fn refund(&self, charges: Vec<Charge>) {
+        let mut state = self.lock();
+        for Charge { name, amount, at } in charges {
+            state.change(name, |counter| counter.refund(amount, at));
+            state.tell(Line::Less(name, at, amount));
+        }
+    }
+
+    /// What is to be written by now, beside the `length` bytes that are written.
+    pub(super) fn unwritten(&self, length: u64, now: Timestamp) -> Unwritten {
+        let mut state = self.lock();
+        let lines = state.kept.len().saturating_add(state.recent);
+        let needed = u64::try_from(lines)
+            .unwrap_or(u64::MAX)
+            .saturating_mul(LINE);
+        if !std::mem::take(&mut state.anew) && length <= needed.saturating_add(SLACK) {
+            return Unwritten {
+                text: std::mem::take(&mut state.pending),
+                anew: false,
+            };
+        }
+        state.pending = String::new();
+        state.forget_over(now);
+        Unwritten {
+            text: state.whole(),
+            anew: true,
+        }
+    }
+
+    /// All is to be written anew: what was to be written is lost.
+    pub(super) fn write_anew(&self) {
+        self.lock().anew = true;
+    }
+
+    /// Goes on with what an earlier gate wrote, sessions included where they may still live. A last line without its end
+    /// was never written.
+    pub(super) fn restore(
+        &self,
+        text: &str,
+        sessions: bool,
+        now: Timestamp,
+    ) -> Result<usize, MalformedLine> {
+        let mut state = State::default();
+        let whole = text.rfind('\n').and_then(|end| text.get(..=end));
+        for line in whole.unwrap_or_default().lines() {
+            state.take(Line::parse(line)?);
+        }
+        state
+            .kept
+            .retain(|_, kept| (sessions || kept.session.is_none()) && !kept.is_over(now));
+        state.sessions = state
+            .kept
+            .values()
+            .filter_map(|kept| kept.session)
+            .collect();
+        state.recount();
+        // So that what is over, and of another life, is not read again.
+        state.anew = true;
+        let count = state.kept.len();
+        *self.lock() = state;
+        Ok(count)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Makes room where there is none.
+    fn sweep(&mut self, now: Timestamp) {
+        let full = self.kept.len() >= MOST || self.recent >= MOST_RECENT;
+        // Not for every call that finds none.
+        let looked = self.swept.is_some_and(|at| now.millis_since(at) < SWEEP_MS);
+        if full && !looked {
+            self.swept = Some(now);
+            self.forget_over(now);
+        }
+    }
+
+    fn forget_over(&mut self, now: Timestamp) {
+        self.kept.retain(|_, kept| !kept.is_over(now));
+        self.recount();
+    }
+
+    fn recount(&mut self) {
+        let recent = self.kept.values().map(|kept| kept.counter.recent().len());
+        self.recent = recent.sum();
+    }
+
+    /// Changes a counter; `false` if there is none of that name.
+    fn change(&mut self, name: Name, change: impl FnOnce(&mut Counter)) -> bool {
+        let Some(kept) = self.kept.get_mut(&name) else {
+            return false;
+        };
+        let before = kept.counter.recent().len();
+        change(&mut kept.counter);
+        let after = kept.counter.recent().len();
+        self.recent = self.recent.saturating_add(after).saturating_sub(before);
+        true
+    }
+
+    fn tell(&mut self, line: Line) {
+        if self.pending.len() > PENDING {
+            self.pending = String::new();
+            self.anew = true;
+        }
+        if !self.anew {
+            // Writing to a string cannot fail.
+            writeln!(self.pending, "{line}").unwrap_or_default();
+        }
+    }
+
+    fn whole(&self) -> String {
+        let mut text = String::new();
+        for (name, kept) in &self.kept {
+            let mut line = |line: Line| writeln!(text, "{line}").unwrap_or_default();
+            line(Line::New(*name, kept.counter.cap(), kept.session));
+            line(Line::Calls(*name, kept.counter.calls(), kept.used));
+            for (at, amount) in kept.counter.recent() {
+                line(Line::Recent(*name, *at, *amount));
+            }
+        }
+        text
+    }
+
+    fn take(&mut self, line: Line) {
+        match line {
+            Line::New(name, cap, session) => {
+                let kept = Kept {
+                    counter: Counter::new(cap),
+                    used: Timestamp::from_millis(0),
+                    session,
+                };
+                // One that was over was forgotten, and begins anew.
+                if self.kept.len() < MOST || self.kept.contains_key(&name) {
+                    self.kept.insert(name, kept);
+                }
+            }
+            Line::Calls(name, calls, used) => {
+                if let Some(kept) = self.kept.get_mut(&name) {
+                    kept.counter.resume(calls);
+                    kept.used = used;
+                }
+            }
+            Line::Recent(name, at, amount) => {
+                self.change(name, |counter| counter.remember(at, amount));
+            }
+            Line::More(name, at, amount) => {
+                self.change(name, |counter| counter.charge_amount(amount, at));
+                if let Some(kept) = self.kept.get_mut(&name) {
+                    kept.used = at;
+                }
+            }
+            Line::Less(name, at, amount) => {
+                self.change(name, |counter| counter.refund(amount, at));
+            }
+        }
+    }
+}
+
+impl Held<'_> {
+    /// What the counters stand at. None of a rate or sum where no more calls can be kept.
+    pub(super) fn counts(&self) -> Vec<Count> {
+        let full = self.state.recent >= MOST_RECENT;
+        let count = |(name, key): &(Name, LimitKey)| {
+            let kept = self.state.kept.get(name)?;
+            let keeps = !matches!(key.cap, exeat_policy::Cap::Calls(_));
+            (!(full && keeps)).then(|| kept.counter.count(key, self.now))
+        };
+        self.keys.iter().filter_map(count).collect()
+    }
+
+    /// The call is allowed: each counter is one higher. What of it is given back if the call fails.
+    pub(super) fn charge(mut self) -> Vec<Charge> {
+        let mut charges = Vec::new();
+        let (now, keys) = (self.now, std::mem::take(&mut self.keys));
+        for (name, key) in keys {
+            let amount = key.amount.unwrap_or_default();
+            if !self.state.change(name, |counter| counter.charge(&key, now)) {
+                continue;
+            }
+            if let Some(kept) = self.state.kept.get_mut(&name) {
+                kept.used = now;
+            }
+            self.state.tell(Line::More(name, now, amount));
+            if key.refund {
+                let at = now;
+                charges.push(Charge { name, amount, at });
+            }
+        }
+        charges
+    }
+}
+
+/// A name as it is written: in hexadecimal. Each call that is counted writes some.
+fn shown(name: &Name) -> String {
+    let digits = name.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

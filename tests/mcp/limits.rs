@@ -1,0 +1,159 @@
+//! Limits over the daemon's life: what was counted counts, and what failed is given back where the policy says so.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use exeat_tests::Lab;
+use exeat_tests::lab::WORLD;
+use exeat_tests::wait::wait_until;
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+use crate::scripted::{Asked, Body, Scripted, plain, status};
+use crate::talk::{Place, Talker};
+use crate::world::{LIMIT, NAME, World};
+
+const FAR: Place = Place {
+    host: NAME,
+    port: 443,
+    tls: true,
+    path: "/mcp",
+};
+const REVISION: (&str, &str) = ("mcp-protocol-version", "2025-11-25");
+const RULES: &str = r#"
+rules: [{ id: all, methods: ["*"], effect: allow }]
+limits:
+  - { per: [session], tools: [each], calls: 3 }
+  - { per: [identity], tools: [hourly], rate: 3/h }
+  - { per: [server], tools: [spend], sum: /cents, max: 100, window: 24h, refund: true }
+  - { per: [server], tools: [kept], calls: 2 }
+"#;
+
+/// Opens the session `s-1`; fails calls that say so.
+fn far(asked: &Asked) -> hyper::Response<Body> {
+    let message = asked.json();
+    if message["params"]["arguments"]["fails"] == true {
+        return status(StatusCode::BAD_GATEWAY);
+    }
+    let mut answer = plain(asked);
+    if message["method"] == "initialize" {
+        answer
+            .headers_mut()
+            .insert("mcp-session-id", "s-1".parse().unwrap());
+    }
+    answer
+}
+
+/// What came of a call: `ok`, a reason, or a status.
+async fn call(talker: &Talker, session: &str, tool: &str, arguments: Value) -> String {
+    let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": { "name": tool, "arguments": arguments } });
+    let headers = [REVISION, ("mcp-session-id", session)];
+    let answer = talker.post(FAR, &headers, call.to_string()).await.unwrap();
+    let json = answer.json();
+    match json["error"]["data"]["reason"].as_str() {
+        Some(reason) => reason.to_owned(),
+        None if json["result"].is_object() => "ok".to_owned(),
+        None => answer.status.as_u16().to_string(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_counted_counts_over_restarts_and_failures_are_given_back() {
+    let lab = Lab::new().unwrap();
+    let server = Scripted::far(&lab, NAME, SocketAddr::new(WORLD, 443), far).unwrap();
+    let url = format!("https://{NAME}/mcp");
+    let mut world = World::new(&lab, &[("far", &url)], RULES).await.unwrap();
+    let talker = world.talker().await.unwrap();
+    let hello = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "t", "version": "1" } } });
+    let answer = talker.post(FAR, &[REVISION], hello.to_string()).await;
+    assert_eq!(answer.unwrap().status, 200);
+
+    let none = || json!({});
+    assert_eq!(call(&talker, "s-1", "each", none()).await, "ok");
+    assert_eq!(call(&talker, "s-1", "hourly", none()).await, "ok");
+    // What fails at the server takes nothing of the sum; of another limit it does.
+    for _ in 0..3 {
+        let spends = json!({ "cents": 80, "fails": true });
+        assert_eq!(call(&talker, "s-1", "spend", spends).await, "502");
+    }
+    assert_eq!(
+        call(&talker, "s-1", "spend", json!({ "cents": 60 })).await,
+        "ok"
+    );
+    assert_eq!(
+        call(&talker, "s-1", "spend", json!({ "cents": 60 })).await,
+        "limit_reached"
+    );
+    for _ in 0..2 {
+        assert_eq!(
+            call(&talker, "s-1", "kept", json!({ "fails": true })).await,
+            "502"
+        );
+    }
+    assert_eq!(call(&talker, "s-1", "kept", none()).await, "limit_reached");
+    assert_eq!(server.take().len(), 9);
+
+    // Ended in order.
+    world.daemon.stop().await.unwrap();
+    world.daemon.restart().await.unwrap();
+    assert_eq!(call(&talker, "s-1", "each", none()).await, "ok");
+    assert_eq!(call(&talker, "s-1", "hourly", none()).await, "ok");
+    assert_eq!(
+        call(&talker, "s-1", "spend", json!({ "cents": 41 })).await,
+        "limit_reached"
+    );
+    assert_eq!(
+        call(&talker, "s-1", "spend", json!({ "cents": 30 })).await,
+        "ok"
+    );
+    assert_eq!(call(&talker, "s-1", "kept", none()).await, "limit_reached");
+
+    // Killed: what was written by then counts.
+    let file = lab.directory().join("state/limits/counters");
+    let charged = || {
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        text.lines().filter(|line| line.starts_with("+ ")).count()
+    };
+    wait_until("three calls are written", LIMIT, || charged() == 3)
+        .await
+        .unwrap();
+    world.daemon.kill().await.unwrap();
+    world.daemon.restart().await.unwrap();
+    assert_eq!(call(&talker, "s-1", "each", none()).await, "ok");
+    assert_eq!(call(&talker, "s-1", "each", none()).await, "limit_reached");
+    // A session that no server opened has no count of its own, however it is called.
+    for (session, told) in [
+        ("a", "ok"),
+        ("b", "ok"),
+        ("c", "ok"),
+        ("d", "limit_reached"),
+    ] {
+        assert_eq!(
+            call(&talker, session, "each", none()).await,
+            told,
+            "{session}"
+        );
+    }
+    assert_eq!(call(&talker, "s-1", "hourly", none()).await, "ok");
+    assert_eq!(
+        call(&talker, "s-1", "hourly", none()).await,
+        "limit_reached"
+    );
+    assert_eq!(
+        call(&talker, "s-1", "spend", json!({ "cents": 11 })).await,
+        "limit_reached"
+    );
+
+    // What cannot be read is forgotten, and that is said.
+    world.daemon.stop().await.unwrap();
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("\nn ", "\nx ")).unwrap();
+    world.daemon.restart().await.unwrap();
+    let found = world.daemon.record("the finding", |record| {
+        record["finding"]["what"] == "limits_forgotten"
+    });
+    found.await.unwrap();
+    assert_eq!(call(&talker, "s-1", "kept", none()).await, "ok");
+}
