@@ -8,11 +8,12 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FileType;
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncWrite, Ready};
 
 use crate::channel::watch;
 
@@ -51,12 +52,43 @@ impl Stream {
         self.inner.get_ref().try_clone().map(Peer)
     }
 
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Appends what can be read to `buffer`, up to its capacity, and says how much that is; 0 is the end. Waits until
+    /// there is something.
+    ///
+    /// # Errors
+    /// What the kernel says, or that `buffer` has no room.
+    pub async fn read(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let room = buffer.capacity().saturating_sub(buffer.len());
+        if room == 0 {
+            return Err(io::Error::other("no room to read to"));
+        }
+        loop {
+            let mut guard = self.inner.readable().await?;
+            match guard.try_io(|_| self.receive(buffer)) {
+                Ok(Ok(length)) => {
+                    // A socket that gives less than there was room for is drained, and what comes next is told of: asking
+                    // for it would be a call into the kernel for each message.
+                    if self.socket && length > 0 && length < room {
+                        guard.clear_ready_matching(Ready::READABLE);
+                    }
+                    return Ok(length);
+                }
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A process that ended without reading what it was sent: its end all the same.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(0),
+                Ok(Err(error)) => return Err(error),
+                Err(_would_wait) => {}
+            }
+        }
+    }
+
+    fn receive(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         let descriptor = self.inner.get_ref().as_fd();
+        let room = spare_capacity(buffer);
         Ok(if self.socket {
-            rustix::net::recv(descriptor, buffer, RecvFlags::DONTWAIT)?.0
+            rustix::net::recv(descriptor, room, RecvFlags::DONTWAIT)?.0
         } else {
-            rustix::io::read(descriptor, buffer)?
+            rustix::io::read(descriptor, room)?
         })
     }
 
@@ -86,32 +118,6 @@ impl Peer {
         let gone = PollFlags::ERR | PollFlags::HUP;
         poll(&mut asked, Some(&now)).is_ok()
             && asked.iter().any(|asked| asked.revents().intersects(gone))
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        loop {
-            let mut guard = ready!(self.inner.poll_read_ready(cx))?;
-            let read = guard.try_io(|_| self.receive(buffer.initialize_unfilled()));
-            match read {
-                Ok(Ok(length)) => {
-                    buffer.advance(length);
-                    return Poll::Ready(Ok(()));
-                }
-                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                // A process that ended without reading what it was sent: its end all the same.
-                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
-                    return Poll::Ready(Ok(()));
-                }
-                Ok(Err(error)) => return Poll::Ready(Err(error)),
-                Err(_would_wait) => {}
-            }
-        }
     }
 }
 

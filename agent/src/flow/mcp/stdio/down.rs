@@ -1,7 +1,6 @@
 //! From the server to the host. Whatever is not one message is never forwarded; a server that does not read
 //! what it is answered is not waited for.
 
-use tokio::io::AsyncReadExt as _;
 use tokio::time::Instant;
 
 use super::super::answer;
@@ -20,13 +19,13 @@ use crate::refuse::{Asked as Waits, Refusal, error};
 
 impl Session {
     /// Reads the server's frames to their end.
-    pub(super) async fn down(&self, mut output: Stream) {
+    pub(super) async fn down(&self, output: Stream) {
         let mut lines = Lines::new(MAX_LINE);
         loop {
             while let Some(frame) = lines.next() {
                 self.heed_server(frame).await;
             }
-            match output.read_buf(lines.space()).await {
+            match output.read(lines.space()).await {
                 Ok(0) => break,
                 Ok(_) => {}
                 Err(error) => {

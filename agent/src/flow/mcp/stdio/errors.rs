@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, sleep};
 
 use crate::audit::mask;
@@ -17,13 +17,13 @@ const BURST: u64 = 4 << 20;
 const RATE: u64 = 1 << 20;
 
 /// Forwards `from` to `to` until either ends. A server whose host reads no more writes on, to nobody.
-pub(super) async fn forward(mut from: Stream, to: Stream) {
+pub(super) async fn forward(from: Stream, to: Stream) {
     let mut to = Some(to);
     let mut buffer = Vec::new();
     let mut allowance = Allowance::new(Instant::now());
     loop {
         buffer.reserve(LINE);
-        let read = match from.read_buf(&mut buffer).await {
+        let read = match from.read(&mut buffer).await {
             Ok(read) => read,
             Err(error) => {
                 tracing::debug!(%error, "a server's standard error failed");

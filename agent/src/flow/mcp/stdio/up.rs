@@ -1,6 +1,5 @@
 //! From the host to the server.
 
-use tokio::io::AsyncReadExt as _;
 use tokio::time::Instant;
 
 use super::super::effects::Settled;
@@ -20,13 +19,13 @@ use crate::refuse::{Asked as Waits, Refusal, Upstream, asked};
 
 impl Session {
     /// Reads the host's frames to their end.
-    pub(super) async fn up(&self, mut input: Stream) {
+    pub(super) async fn up(&self, input: Stream) {
         let mut lines = Lines::new(MAX_LINE);
         loop {
             while let Some(frame) = lines.next() {
                 self.heed_host(frame).await;
             }
-            match input.read_buf(lines.space()).await {
+            match input.read(lines.space()).await {
                 Ok(0) => break,
                 Ok(_) => {}
                 Err(error) => {
