@@ -35,7 +35,7 @@ const WRITE: u32 = 0o022;
 pub enum SecretFault {
     /// The policy that names the source is not root's alone: whoever writes it would read what root reads.
     #[error(
-        "`{path}` can be changed by others than root, and says what root is to read or run: `chown root` and `chmod go-w` it"
+        "`{path}` can be changed by others than root, and says what root is to read or run: `chown root` and `chmod go-w` it, then reload (SIGHUP)"
     )]
     Foreign {
         /// The policy's file or its directory.
@@ -122,20 +122,12 @@ pub async fn read(credential: &Credential) -> Result<Secret, SecretFault> {
 
 async fn read_within(limit: Duration, credential: &Credential) -> Result<Secret, SecretFault> {
     let origin = credential.origin.clone();
-    let policy = PathBuf::from(&*credential.place.file);
     let asked = async {
         match &credential.origin {
-            SecretOrigin::Command(words) => {
-                trusted(policy).await?;
-                printed(words).await
-            }
+            SecretOrigin::Command(words) => printed(words).await,
             SecretOrigin::File(_) | SecretOrigin::Systemd(_) => {
                 let origin = credential.origin.clone();
-                let read = move || {
-                    root_alone(&policy)?;
-                    file(&path(&origin)?)
-                };
-                blocking(read).await
+                blocking(move || file(&path(&origin)?)).await
             }
         }
     };
@@ -175,19 +167,6 @@ fn path(origin: &SecretOrigin) -> Result<PathBuf, SecretFault> {
     }
 }
 
-async fn trusted(policy: PathBuf) -> Result<(), SecretFault> {
-    trust(vec![policy]).await
-}
-
-/// Whether all these files, of which a policy is made, are the owner's alone to change: whoever writes one of them
-/// says where a secret goes that another defines.
-///
-/// # Errors
-/// [`SecretFault::Foreign`], or that one cannot be looked at.
-pub async fn trust(policy: Vec<PathBuf>) -> Result<(), SecretFault> {
-    blocking(move || policy.iter().try_for_each(|file| root_alone(file))).await
-}
-
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SecretFault> + Send + 'static,
 ) -> Result<T, SecretFault> {
@@ -200,10 +179,10 @@ async fn blocking<T: Send + 'static>(
     })
 }
 
-/// Whether the policy's file and its directory are the owner's alone to change: root's, for the daemon.
+/// Whether a file of the policy and its directory are [`is_alone`] now: what the daemon will find when it loads them.
 ///
 /// # Errors
-/// As [`trust`].
+/// [`SecretFault::Foreign`], or that one cannot be looked at.
 pub fn root_alone(policy: &Path) -> Result<(), SecretFault> {
     let directory = policy.parent().filter(|path| *path != Path::new(""));
     for path in [Some(policy), directory].into_iter().flatten() {
@@ -212,11 +191,16 @@ pub fn root_alone(policy: &Path) -> Result<(), SecretFault> {
             path: shown.clone(),
             cause,
         })?;
-        if !is_own(&metadata) || metadata.mode() & WRITE != 0 {
+        if !is_alone(&metadata) {
             return Err(SecretFault::Foreign { path: shown });
         }
     }
     Ok(())
+}
+
+/// Whether what this is about is the owner's alone to change: root's, for the daemon.
+pub fn is_alone(metadata: &Metadata) -> bool {
+    is_own(metadata) && metadata.mode() & WRITE == 0
 }
 
 fn is_own(metadata: &Metadata) -> bool {
@@ -426,16 +410,16 @@ mod tests {
         assert!(matches!(fault, SecretFault::NotAFile { .. }), "{fault}");
     }
 
-    #[tokio::test]
-    async fn a_policy_that_others_write_reads_nothing() {
+    #[test]
+    fn a_policy_that_others_write_is_said_to_be() {
         let (directory, credential) = credential("file: '{}/secret'");
         keep(&directory, SECRET.as_bytes(), 0o600);
-        read(&credential).await.unwrap();
+        look(&credential).unwrap().unwrap();
         for (path, mode) in [("policy.yaml", 0o664), ("policy.yaml", 0o646), (".", 0o777)] {
             let path = directory.path().join(path);
             let before = path.metadata().unwrap().mode();
             chmod(&path, mode);
-            let fault = read(&credential).await.unwrap_err();
+            let fault = look(&credential).unwrap().unwrap_err();
             assert!(matches!(fault, SecretFault::Foreign { .. }), "{fault}");
             chmod(&path, before);
         }

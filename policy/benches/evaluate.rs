@@ -158,7 +158,7 @@ fn tool_call_with_arguments(bencher: Bencher<'_, '_>, rules: usize) {
 fn tool_call_with_conditions(bencher: Bencher<'_, '_>, rules: usize) {
     const TESTS: &str = "  - { id: large, servers: [s2], tools: [tool_2], when: args.amountCents > 100000 && !args.dryRun, effect: approve }
   - { id: titles, servers: [s2], tools: [tool_2], when: \"args.title.matches(r'(?i)rm\\\\s+-rf') || size(args.title) > 200\", effect: deny }
-  - { id: here, servers: [s2], tools: [tool_2], when: \"args.path.startsWith('/srv/') && args.exists(k, k == 'title')\", effect: allow }\n";
+  - { id: here, servers: [s2], tools: [tool_2], when: \"args.path.startsWith('/srv/') && has(args.title)\", effect: allow }\n";
     let action = Action::Mcp {
         server: "s2",
         method: "tools/call",

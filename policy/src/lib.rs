@@ -25,8 +25,9 @@ pub mod yaml;
 
 pub use self::decide::{
     Action, Binding, Caller, Considered, Count, Counter, Egress, Explanation, Hints, LimitKey,
-    Origin, Outcome, Range, Reason, Request, Subject, Target, Tested, Token, Unevaluated, Used,
-    Verdict, Workload, Would, callable, evaluate, explain, limit_keys, listable, ports_for, ranges,
+    Origin, Outcome, Range, Reason, Request, Subject, Target, Tested, Token, Underway, Unevaluated,
+    Used, Verdict, Workload, Would, callable, evaluate, explain, limit_keys, listable, ports_for,
+    ranges,
 };
 pub use self::fault::{Fault, Place, Source, Span};
 pub use self::glob::{Glob, GlobFault};

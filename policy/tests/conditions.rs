@@ -24,7 +24,7 @@ pub(crate) enum Condition {
     /// The bare value, which may be true or false.
     Truth(&'static [&'static str]),
     Size(&'static [&'static str], &'static str, (&'static str, i128)),
-    /// All elements (or keys), or some: a number that is compared.
+    /// All elements, or some: a number that is compared.
     Each(
         &'static str,
         &'static [&'static str],
@@ -312,7 +312,6 @@ fn value<'a>(tree: &'a Tree, path: &[&str]) -> Option<&'a Tree> {
 fn elements(tree: &Tree) -> Option<Vec<Tree>> {
     match tree {
         Tree::List(list) => Some(list.clone()),
-        Tree::Map(map) => Some(map.iter().map(|(key, _)| Tree::Text(key)).collect()),
         _ => None,
     }
 }

@@ -38,7 +38,9 @@ fn policy(lab: &Lab) -> String {
     format!(
         "version: 1
 identities: {{ tester: {{ user: root }} }}
-rules: [{{ id: all, who: [tester], servers: [keyed], tools: [\"*\"], effect: allow }}]
+rules:
+  - {{ id: all, who: [tester], servers: [keyed], tools: [\"*\"], effect: allow }}
+  - {{ id: reads, who: [tester], servers: [keyed], methods: [resources/read], effect: allow }}
 credentials:
   read-key: {{ file: {0}/read.key }}
   write-key: {{ file: {0}/write.key, hosts: [{API}] }}
@@ -290,6 +292,76 @@ async fn whose_call_it_is_must_be_clear_where_credentials_differ() {
     for answer in &answers {
         assert!(answer.starts_with("201 "), "{answer}");
     }
+    assert!(session.close().await.unwrap().success());
+}
+
+/// Who leaves a call must not have what it still does go out with the credential, and under the name, of another; nor
+/// who asks for something else than a call.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_left_or_is_no_call_gets_no_other_calls_credential() {
+    let lab = Lab::new().unwrap();
+    let world = world(&lab);
+    let daemon = lab.daemon(&policy(&lab)).await.unwrap();
+    let mut session = daemon.run("keyed").unwrap();
+    session.initialize().await.unwrap();
+    let ask = |id: u64, method: &str, tool: &str, path: &str| {
+        let arguments = json!({ "url": format!("https://{API}{path}"), "together": 2 });
+        let params = match method {
+            "tools/call" => json!({ "name": tool, "arguments": arguments }),
+            _ => json!({ "uri": "notes://all", "arguments": arguments }),
+        };
+        json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })
+    };
+    let text = |answer: &Value| -> String {
+        let text = answer["result"]["content"][0]["text"].as_str();
+        text.unwrap_or_else(|| panic!("{answer}")).to_owned()
+    };
+
+    // `get` is left and goes on once `set` is there, whose credential it is after.
+    let left = ask(901, "tools/call", "get", "/status?n=200&code=200");
+    session.send(&left).await.unwrap();
+    let params = json!({ "requestId": 901 });
+    let cancel = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": params });
+    session.send(&cancel).await.unwrap();
+    let other = ask(902, "tools/call", "set", "/status?n=201&code=201");
+    session.send(&other).await.unwrap();
+    let answer = session.receive().await.unwrap();
+    assert_eq!(answer["id"], 902, "{answer}");
+    assert!(text(&answer).starts_with("403 "), "{answer}");
+    assert_eq!(world.api.seen().len(), 0);
+    for path in ["/status?n=200", "/status?n=201"] {
+        let refused = record(&daemon, path).await;
+        let candidates = refused["cause"]["candidates"].as_array();
+        assert_eq!(candidates.map(Vec::len), Some(2), "{refused}");
+    }
+    // The server answered both by now: the next call is alone.
+    let alone = told(
+        &mut session,
+        "set",
+        json!({ "url": format!("https://{API}/status?n=202&code=202") }),
+    );
+    let alone = alone.await;
+    assert!(alone.starts_with("202 "), "{alone}");
+    assert!(record(&daemon, "/status?n=202").await["cause"]["id"].is_string());
+
+    // What is no call has the entry's.
+    let read = ask(903, "resources/read", "", "/status?n=203&code=203");
+    session.send(&read).await.unwrap();
+    session
+        .send(&ask(904, "tools/call", "set", "/status?n=204&code=204"))
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        let answer = session.receive().await.unwrap();
+        assert!(text(&answer).starts_with("403 "), "{answer}");
+    }
+    assert_eq!(world.api.seen().len(), 1);
+    let refused = record(&daemon, "/status?n=204").await;
+    assert_eq!(
+        refused["cause"]["candidates"].as_array().map(Vec::len),
+        Some(2),
+        "{refused}"
+    );
     assert!(session.close().await.unwrap().success());
 }
 

@@ -62,8 +62,16 @@ pub fn read_text(path: &Path) -> Result<String, ConfigError> {
         path: path.to_owned(),
         cause,
     };
+    read_opened(&File::open(path).map_err(failed)?, path)
+}
+
+/// The same of one that is open, and was found at `path`.
+pub fn read_opened(file: &File, path: &Path) -> Result<String, ConfigError> {
+    let failed = |cause| ConfigError::Read {
+        path: path.to_owned(),
+        cause,
+    };
     let mut text = String::new();
-    let file = File::open(path).map_err(failed)?;
     file.take(MAX_FILE + 1)
         .read_to_string(&mut text)
         .map_err(failed)?;

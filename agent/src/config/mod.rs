@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use approvals::{Approvals, ConsoleUrl, Webhook, WebhookUrl};
 pub use issuers::{Issuer, KeySource, TokenAlgorithm};
-pub use load::{ConfigError, load, read_text};
+pub use load::{ConfigError, load, read_opened, read_text};
 pub use read::parse;
 pub use reference::page;
 pub use url::{HttpsUrl, HttpsUrlFault};

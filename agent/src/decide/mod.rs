@@ -15,8 +15,8 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use exeat_policy::{
     Action, Binding, Caller, Count, Effect, Egress, Hints, Json, LimitKey, Mode, Name, Origin,
-    PolicySet, Protocol, Range, Reason, Request, Target, Timestamp, Tls, Verdict, Wire, Workload,
-    evaluate, limit_keys, listable, ports_for, ranges,
+    PolicySet, Protocol, Range, Reason, Request, Target, Timestamp, Tls, Underway, Verdict, Wire,
+    Workload, evaluate, limit_keys, listable, ports_for, ranges,
 };
 
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -92,8 +92,8 @@ pub struct HttpRequest<'a> {
     pub tls: bool,
     /// Whether it asks for an upgrade.
     pub upgrade: bool,
-    /// The tools of the calls in flight that may have caused it.
-    pub calls: &'a [Arc<str>],
+    /// What the requests in flight that may have caused it ask for.
+    pub calls: &'a [Underway],
 }
 
 /// An MCP message, as far as policy judges it.

@@ -349,6 +349,13 @@ impl Connection {
     }
 }
 
+impl SendFault {
+    /// Whether nothing of the request was sent for certain.
+    pub(super) fn is_unsent(&self) -> bool {
+        matches!(self, Self::Open(_) | Self::Mismatch | Self::Unrecorded(_))
+    }
+}
+
 /// Why a request was not answered by the upstream.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SendFault {

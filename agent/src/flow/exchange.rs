@@ -198,7 +198,7 @@ fn admit(
         path: judged,
         tls: connection.tls,
         upgrade: request.headers().contains_key(UPGRADE),
-        calls: &causing.tools,
+        calls: &causing.underway,
     };
     let decide = |asked| {
         let caller = actor.caller();

@@ -43,6 +43,7 @@ impl Openings {
         self.spans.remove(&number);
         self.listeners.remove(&number);
         stages.observed.forget(number);
+        stages.calls.forget(number);
         stages.bindings.forget(number)
     }
 

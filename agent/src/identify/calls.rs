@@ -1,15 +1,31 @@
-//! Tool calls in flight, by who carries them out: what an outbound request of their processes can be caused by.
+//! What servers are asked and may still be doing, by who carries it out: what an outbound request of their processes
+//! can be caused by.
+//!
+//! Only the server's own answer ends a request here. Whatever else ends it for its caller (a cancellation, a closed
+//! connection, a time-out) leaves it among what may have caused something, since its server may go on with it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use exeat_policy::Underway;
+use tokio::time::Instant;
 
 use crate::audit::RecordId;
 use crate::audit::record::Cause;
 
-/// Candidates named in one record; a server with more calls in flight names the newest.
+/// Candidates named in one record; a server with more requests in flight names the newest.
 const NAMED: usize = 16;
+/// How long a request counts for which nobody waits and that its server does not answer.
+const LINGERS: Duration = Duration::from_secs(30);
+/// How long one counts whose server said that the answer comes later, each time it says so.
+const LATER: Duration = Duration::from_mins(10);
+/// Requests of one callee that count though nobody waits for them. What is more may have asked anything.
+const LINGERING: usize = 256;
+/// The longest id of a task by which its end is recognised, in bytes.
+const TASK_ID: usize = 256;
 
-/// Whose call it is to carry out.
+/// Whose request it is to carry out.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Callee {
     /// A server that is reached over HTTP, whichever of its processes answers.
@@ -23,22 +39,64 @@ pub enum Callee {
 pub struct Causing {
     /// For the record.
     pub cause: Option<Cause>,
-    /// The tools of all calls in flight, one for each.
-    pub tools: Vec<Arc<str>>,
+    /// What all requests in flight ask for, one for each.
+    pub underway: Vec<Underway>,
 }
 
-/// A call's record and its tool.
-type Call = (RecordId, Arc<str>);
+/// What a server says of a task, the work of a call that it has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task<'a> {
+    /// It goes on.
+    Works(&'a str),
+    /// It was cancelled, and may go on all the same.
+    Left(&'a str),
+    /// It has ended.
+    Over(&'a str),
+}
 
-type Table = HashMap<Callee, Vec<Call>>;
+/// How an answer leaves what it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answered<'a> {
+    /// Nothing more is done for it.
+    Whole,
+    /// The answer itself comes later: on another stream.
+    Elsewhere,
+    /// The answer itself comes later: under this task.
+    Task(&'a str),
+}
 
-/// The calls in flight.
+/// A request in flight.
+#[derive(Debug)]
+struct Request {
+    record: RecordId,
+    asks: Underway,
+    lingers: Option<Lingers>,
+}
+
+/// Nobody waits for it any more.
+#[derive(Debug)]
+struct Lingers {
+    until: Instant,
+    task: Option<Box<str>>,
+}
+
+/// What one callee is asked.
+#[derive(Debug, Default)]
+struct Asked {
+    requests: Vec<Request>,
+    /// The last of those for which there was no room, and how long they count.
+    forgotten: Option<(RecordId, Instant)>,
+}
+
+type Table = HashMap<Callee, Asked>;
+
+/// The requests in flight.
 #[derive(Debug, Default)]
 pub struct Calls {
     table: Arc<Mutex<Table>>,
 }
 
-/// One call in flight; ends when dropped.
+/// One request in flight. Dropped, nobody waits for it any more, and it lingers.
 #[derive(Debug)]
 pub struct InFlight {
     table: Arc<Mutex<Table>>,
@@ -46,12 +104,24 @@ pub struct InFlight {
     record: RecordId,
 }
 
+/// Whether a request with this method has its server act on somebody's behalf. Greetings and pings do not, nor does
+/// what lasts or asks after a task, whose call is in flight itself.
+pub fn acts(method: &str) -> bool {
+    const STANDING: [&str; 5] = [
+        "initialize",
+        "logging/setLevel",
+        "ping",
+        "server/discover",
+        "subscriptions/listen",
+    ];
+    !STANDING.contains(&method) && !method.starts_with("tasks/")
+}
+
 impl Calls {
-    /// A call of `tool` that `callee` is to carry out begins; `record` is the id of its record.
-    pub fn begin(&self, callee: Callee, record: RecordId, tool: &str) -> InFlight {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let call = (record, Arc::from(tool));
-        table.entry(callee.clone()).or_default().push(call);
+    /// A request that `callee` is to carry out begins; `record` is the id of its record.
+    pub fn begin(&self, callee: Callee, record: RecordId, asks: Underway) -> InFlight {
+        let mut table = lock(&self.table);
+        table.entry(callee.clone()).or_default().begin(record, asks);
         InFlight {
             table: Arc::clone(&self.table),
             callee,
@@ -59,121 +129,390 @@ impl Calls {
         }
     }
 
-    /// How many calls of `server`, whose workloads `is_its` knows, are in flight.
+    /// How many requests to `server`, whose workloads `is_its` knows, are waited for.
     pub fn in_flight(&self, server: &str, is_its: impl Fn(u32) -> bool) -> usize {
-        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = lock(&self.table);
         let of_it = table.iter().filter(|(callee, _)| match callee {
             Callee::Server(name) => **name == *server,
             Callee::Workload(number) => is_its(*number),
         });
-        of_it.map(|(_, calls)| calls.len()).sum()
+        of_it.map(|(_, asked)| asked.waited_for()).sum()
     }
 
     /// What a request of a process of `server`, in this workload, was caused by, as things stand now.
     pub fn cause(&self, server: &str, workload: u32) -> Option<Cause> {
-        self.of(server, workload, cause).flatten()
+        self.of(server, workload, Asked::cause).flatten()
     }
 
-    /// The same with the tools that are called, both of one moment.
+    /// The same with what is asked for, both of one moment.
     pub fn causing(&self, server: &str, workload: u32) -> Causing {
-        let told = self.of(server, workload, |calls| Causing {
-            cause: cause(calls),
-            tools: calls.iter().map(|(_, tool)| Arc::clone(tool)).collect(),
+        let told = self.of(server, workload, |asked| Causing {
+            cause: asked.cause(),
+            underway: asked.underway(),
         });
         told.unwrap_or_default()
     }
 
-    /// What `tell` says of the calls in flight that this workload of `server` carries out.
-    fn of<T>(&self, server: &str, workload: u32, tell: impl FnOnce(&[Call]) -> T) -> Option<T> {
-        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+    /// What `tell` says of what this workload of `server` is asked.
+    fn of<T>(&self, server: &str, workload: u32, tell: impl FnOnce(&Asked) -> T) -> Option<T> {
+        let mut table = lock(&self.table);
         if table.is_empty() {
             return None;
         }
-        let calls = table
-            .get(&Callee::Workload(workload))
-            .or_else(|| table.get(&Callee::Server(Arc::from(server))));
-        calls.map(|calls| tell(calls))
+        let now = Instant::now();
+        let mut current = |callee: &Callee| {
+            let asked = table.get_mut(callee)?;
+            asked.expire(now);
+            Some(!asked.is_empty())
+        };
+        let own = Callee::Workload(workload);
+        let callee = if current(&own).unwrap_or_default() {
+            own
+        } else {
+            let server = Callee::Server(Arc::from(server));
+            current(&server)?;
+            server
+        };
+        table.get(&callee).map(tell)
     }
-}
 
-fn cause(calls: &[Call]) -> Option<Cause> {
-    match calls {
-        [] => None,
-        [(one, _)] => Some(Cause::Id(*one)),
-        several => {
-            let newest = several.iter().rev().take(NAMED);
-            Some(Cause::Candidates(newest.map(|(id, _)| *id).collect()))
+    /// The request of this record, for which nobody waits any more, was answered after all.
+    pub fn answered(&self, callee: &Callee, record: RecordId, how: Answered<'_>) {
+        if let Some(asked) = lock(&self.table).get_mut(callee) {
+            asked.answered(record, how, Instant::now());
         }
+    }
+
+    /// `callee` says how one of its tasks stands.
+    pub fn task(&self, callee: &Callee, task: Task<'_>) {
+        if let Some(asked) = lock(&self.table).get_mut(callee) {
+            asked.task(task, Instant::now());
+        }
+    }
+
+    /// A workload is gone, and does nothing more.
+    pub fn forget(&self, workload: u32) {
+        let now = Instant::now();
+        lock(&self.table).retain(|callee, asked| {
+            asked.expire(now);
+            *callee != Callee::Workload(workload) && !asked.is_empty()
+        });
     }
 }
 
 impl InFlight {
-    /// The id of the call's record.
+    /// The id of the request's record.
     pub fn record(&self) -> RecordId {
         self.record
+    }
+
+    /// It was never sent.
+    pub fn unsent(self) {
+        self.answered(Answered::Whole);
+    }
+
+    /// Its server answered.
+    pub fn answered(self, how: Answered<'_>) {
+        let now = Instant::now();
+        if let Some(asked) = lock(&self.table).get_mut(&self.callee) {
+            asked.answered(self.record, how, now);
+        }
+        // What is dropped now finds it gone, or lingering already.
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(calls) = table.get_mut(&self.callee) else {
+        let now = Instant::now();
+        let mut table = lock(&self.table);
+        // Where there is none, its workload is gone.
+        let Some(asked) = table.get_mut(&self.callee) else {
             return;
         };
-        if let Some(index) = calls.iter().position(|(call, _)| *call == self.record) {
-            calls.remove(index);
-        }
-        if calls.is_empty() {
+        asked.left(self.record, now);
+        if asked.is_empty() {
             table.remove(&self.callee);
         }
     }
+}
+
+impl Asked {
+    fn begin(&mut self, record: RecordId, asks: Underway) {
+        self.requests.push(Request {
+            record,
+            asks,
+            lingers: None,
+        });
+    }
+
+    fn is_empty(&self) -> bool {
+        self.requests.is_empty() && self.forgotten.is_none()
+    }
+
+    fn waited_for(&self) -> usize {
+        let waited = self.requests.iter().filter(|one| one.lingers.is_none());
+        waited.count()
+    }
+
+    fn cause(&self) -> Option<Cause> {
+        match (self.requests.as_slice(), self.forgotten) {
+            ([], None) => None,
+            ([one], None) => Some(Cause::Id(one.record)),
+            (several, forgotten) => {
+                let newest = several.iter().rev().map(|one| one.record);
+                let all = newest.chain(forgotten.map(|(record, _)| record));
+                Some(Cause::Candidates(all.take(NAMED).collect()))
+            }
+        }
+    }
+
+    fn underway(&self) -> Vec<Underway> {
+        let known = self.requests.iter().map(|one| one.asks.clone());
+        known
+            .chain(self.forgotten.map(|_| Underway::Unknown))
+            .collect()
+    }
+
+    /// Forgets what counts no more.
+    fn expire(&mut self, now: Instant) {
+        self.requests
+            .retain(|one| one.lingers.as_ref().is_none_or(|it| it.until > now));
+        self.forgotten = self.forgotten.filter(|(_, until)| *until > now);
+    }
+
+    /// Nobody waits for the request of this record any more.
+    fn left(&mut self, record: RecordId, now: Instant) {
+        let mut own = self.requests.iter_mut().filter(|one| one.record == record);
+        if let Some(one) = own.find(|one| one.lingers.is_none()) {
+            one.lingers = Some(Lingers {
+                until: now + LINGERS,
+                task: None,
+            });
+            self.bound(now);
+        }
+    }
+
+    fn answered(&mut self, record: RecordId, how: Answered<'_>, now: Instant) {
+        let Some(index) = self.requests.iter().position(|one| one.record == record) else {
+            return;
+        };
+        let task = match how {
+            Answered::Whole => {
+                self.requests.remove(index);
+                return;
+            }
+            Answered::Elsewhere => None,
+            Answered::Task(id) => Some(id).filter(|id| id.len() <= TASK_ID),
+        };
+        if let Some(one) = self.requests.get_mut(index) {
+            one.lingers = Some(Lingers {
+                until: now + LATER,
+                task: task.map(Box::from),
+            });
+            self.bound(now);
+        }
+    }
+
+    fn task(&mut self, task: Task<'_>, now: Instant) {
+        let (Task::Works(id) | Task::Left(id) | Task::Over(id)) = task;
+        let is_it = |one: &Request| {
+            let lingers = one.lingers.as_ref();
+            lingers.is_some_and(|it| it.task.as_deref() == Some(id))
+        };
+        if let Task::Over(_) = task {
+            return self.requests.retain(|one| !is_it(one));
+        }
+        for one in self.requests.iter_mut().filter(|one| is_it(one)) {
+            if let Some(lingers) = &mut one.lingers {
+                lingers.until = match task {
+                    Task::Left(_) => lingers.until.min(now + LINGERS),
+                    Task::Works(_) | Task::Over(_) => now + LATER,
+                };
+            }
+        }
+    }
+
+    /// Makes room: what counts the shortest is forgotten first, and stands for anything until then.
+    fn bound(&mut self, now: Instant) {
+        self.expire(now);
+        while self.requests.len().saturating_sub(self.waited_for()) > LINGERING {
+            let until = |one: &Request| one.lingers.as_ref().map(|it| it.until);
+            let lingering = self.requests.iter().enumerate();
+            let first = lingering
+                .filter_map(|(index, one)| Some((until(one)?, index)))
+                .min();
+            let Some((until, index)) = first else { return };
+            let record = self.requests.remove(index).record;
+            let before = self.forgotten.map_or(until, |(_, before)| before);
+            self.forgotten = Some((record, until.max(before)));
+        }
+    }
+}
+
+fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use super::{Callee, Calls};
+    use exeat_policy::Underway;
+    use tokio::time::Instant;
+
+    use super::{Answered, Asked, Callee, Calls, LATER, LINGERING, LINGERS, NAMED, Task, acts};
     use crate::audit::RecordId;
     use crate::audit::record::Cause;
 
+    fn id(number: usize) -> RecordId {
+        let text = format!("01890a5d-ac96-774b-bcce-{number:012x}");
+        text.parse().expect("an id")
+    }
+
+    fn tool(name: &str) -> Underway {
+        Underway::Call(Arc::from(name))
+    }
+
     #[test]
-    fn one_call_is_the_cause_and_several_are_candidates() {
-        let id = |text: &str| text.parse::<RecordId>().expect("an id");
-        let (one, two) = (
-            id("01890a5d-ac96-774b-bcce-b302099a8057"),
-            id("01890a5d-ac96-774b-bcce-b302099a8058"),
-        );
+    fn one_request_is_the_cause_and_several_are_candidates() {
+        let (one, two) = (id(1), id(2));
         let calls = Calls::default();
         let github = || Callee::Server(Arc::from("github"));
         assert_eq!(calls.cause("github", 1), None);
-        let first = calls.begin(github(), one, "get");
+        let first = calls.begin(github(), one, tool("get"));
         assert_eq!(calls.cause("github", 1), Some(Cause::Id(one)));
         assert_eq!(calls.cause("linear", 1), None);
-        let second = calls.begin(github(), two, "set");
-        assert_eq!(
-            calls.cause("github", 1),
-            Some(Cause::Candidates(vec![two, one]))
-        );
-        let tools = calls.causing("github", 1).tools;
-        assert_eq!(
-            tools.iter().map(|tool| &**tool).collect::<Vec<_>>(),
-            ["get", "set"]
-        );
-        assert!(calls.causing("linear", 1).tools.is_empty());
-        drop(first);
+        let second = calls.begin(github(), two, Underway::Other);
+        let both = Some(Cause::Candidates(vec![two, one]));
+        assert_eq!(calls.cause("github", 1), both);
+        let underway = calls.causing("github", 1).underway;
+        assert_eq!(underway, [tool("get"), Underway::Other]);
+        assert!(calls.causing("linear", 1).underway.is_empty());
+        first.answered(Answered::Whole);
         assert_eq!(calls.cause("github", 1), Some(Cause::Id(two)));
-        drop(second);
+        second.unsent();
         assert_eq!(calls.cause("github", 1), None);
+    }
+
+    /// Call one tool, leave it, and let another's call lend its name and its credential to what the first still does.
+    #[test]
+    fn what_its_caller_leaves_stays_among_the_causes_until_it_is_answered() {
+        let calls = Calls::default();
+        let callee = Callee::Workload(7);
+        let left = calls.begin(callee.clone(), id(1), tool("set"));
+        drop(left);
+        assert_eq!(calls.cause("github", 7), Some(Cause::Id(id(1))));
+        assert_eq!(
+            calls.in_flight("github", |_| true),
+            0,
+            "nobody waits for it"
+        );
+        let other = calls.begin(callee.clone(), id(2), tool("get"));
+        let causing = calls.causing("github", 7);
+        let both = Cause::Candidates(vec![id(2), id(1)]);
+        assert_eq!(causing.cause, Some(both));
+        assert_eq!(causing.underway, [tool("set"), tool("get")]);
+        calls.answered(&callee, id(1), Answered::Whole);
+        assert_eq!(calls.cause("github", 7), Some(Cause::Id(id(2))));
+        drop(other);
+        calls.forget(7);
+        assert_eq!(calls.cause("github", 7), None, "its processes are gone");
+        // What ends after its workload does not bring it back.
+        let late = calls.begin(callee, id(3), tool("get"));
+        calls.forget(7);
+        drop(late);
+        assert_eq!(calls.cause("github", 7), None);
+    }
+
+    #[test]
+    fn what_lingers_does_so_for_its_time() {
+        let now = Instant::now();
+        let mut asked = Asked::default();
+        asked.begin(id(1), tool("set"));
+        asked.left(id(1), now);
+        asked.left(id(1), now + LINGERS / 2);
+        asked.expire(now + LINGERS * 9 / 10);
+        assert_eq!(asked.cause(), Some(Cause::Id(id(1))));
+        asked.expire(now + LINGERS);
+        assert!(asked.is_empty());
+    }
+
+    #[test]
+    fn a_call_that_became_a_task_lasts_as_long_as_the_task() {
+        let now = Instant::now();
+        let mut asked = Asked::default();
+        asked.begin(id(1), tool("set"));
+        asked.answered(id(1), Answered::Task("t1"), now);
+        // The answer is given, and what carried it goes.
+        asked.left(id(1), now);
+        asked.task(Task::Works("t1"), now + LATER / 2);
+        asked.task(Task::Over("t2"), now + LATER / 2);
+        asked.expire(now + LATER);
+        assert_eq!(asked.cause(), Some(Cause::Id(id(1))));
+        asked.task(Task::Left("t1"), now + LATER);
+        assert!(!asked.is_empty());
+        asked.expire(now + LATER + LINGERS);
+        assert!(asked.is_empty());
+        asked.begin(id(1), tool("set"));
+        asked.answered(id(1), Answered::Task("t1"), now);
+        asked.task(Task::Over("t1"), now);
+        assert!(asked.is_empty());
+        asked.begin(id(2), tool("set"));
+        asked.answered(id(2), Answered::Elsewhere, now);
+        asked.expire(now + LINGERS);
+        assert!(!asked.is_empty());
+        asked.answered(id(2), Answered::Whole, now + LINGERS);
+        assert!(asked.is_empty());
+    }
+
+    /// More calls that are left than are kept must not make the causes of others certain.
+    #[test]
+    fn what_there_is_no_room_for_may_have_been_anything() {
+        let now = Instant::now();
+        let mut asked = Asked::default();
+        asked.begin(id(0), tool("set"));
+        asked.left(id(0), now);
+        let later = now + LINGERS / 2;
+        for number in 1..=LINGERING {
+            asked.begin(id(number), tool("get"));
+            asked.left(id(number), later);
+        }
+        assert_eq!(asked.requests.len(), LINGERING);
+        assert!(asked.underway().contains(&Underway::Unknown));
+        for number in 1..=LINGERING {
+            asked.answered(id(number), Answered::Whole, later);
+        }
+        // Only it is left: not certain, but named.
+        assert_eq!(asked.cause(), Some(Cause::Candidates(vec![id(0)])));
+        asked.begin(id(900), tool("get"));
+        let both = Cause::Candidates(vec![id(900), id(0)]);
+        assert_eq!(asked.cause(), Some(both));
+        asked.expire(now + LINGERS);
+        assert_eq!(asked.cause(), Some(Cause::Id(id(900))));
+        for number in 0..NAMED {
+            asked.begin(id(1000 + number), tool("get"));
+        }
+        let Some(Cause::Candidates(named)) = asked.cause() else {
+            panic!("several are in flight")
+        };
+        assert_eq!(named.len(), NAMED);
     }
 
     #[test]
     fn instances_of_one_server_are_told_apart() {
-        let id = "01890a5d-ac96-774b-bcce-b302099a8057";
-        let id = id.parse::<RecordId>().expect("an id");
         let calls = Calls::default();
-        let _call = calls.begin(Callee::Workload(7), id, "get");
-        assert_eq!(calls.cause("github", 7), Some(Cause::Id(id)));
+        let _call = calls.begin(Callee::Workload(7), id(1), tool("get"));
+        assert_eq!(calls.cause("github", 7), Some(Cause::Id(id(1))));
         assert_eq!(calls.cause("github", 8), None);
+    }
+
+    #[test]
+    fn what_a_server_is_asked_has_it_act_but_for_greetings_and_what_lasts() {
+        for method in ["tools/call", "resources/read", "prompts/get", "acme/own"] {
+            assert!(acts(method), "{method}");
+        }
+        for method in ["initialize", "ping", "subscriptions/listen", "tasks/result"] {
+            assert!(!acts(method), "{method}");
+        }
     }
 }

@@ -231,7 +231,7 @@ impl Actor {
         }
     }
 
-    /// The tool call of which what it does now is a part, where it is a server's process.
+    /// The request of which what it does now is a part, where it is a server's process.
     pub fn cause(&self, calls: &Calls) -> Option<Cause> {
         let server = match self.acts {
             Acts::Workload => self.known.server()?,
@@ -240,7 +240,7 @@ impl Actor {
         calls.cause(server, self.number())
     }
 
-    /// The same with the tools that are called, where it is a server's process.
+    /// The same with what is asked for, where it is a server's process.
     pub fn causing(&self, calls: &Calls) -> Causing {
         match (self.acts, self.known.server()) {
             (Acts::Workload, Some(server)) => calls.causing(server, self.number()),

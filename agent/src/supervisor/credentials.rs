@@ -1,7 +1,6 @@
 //! The sources of credentials: read here alone, by tasks that may hang, and told to the gate.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use exeat_policy::Credential;
@@ -11,7 +10,7 @@ use tokio::time::Instant;
 use super::core::{Happening, Supervisor};
 use crate::channel::{Secret, ToGate};
 use crate::launch::stage::chain;
-use crate::secrets;
+use crate::secrets::{self, SecretFault};
 
 /// Sources that are read at once.
 const READERS: usize = 8;
@@ -87,13 +86,12 @@ impl Supervisor {
         let credential = Arc::clone(credential);
         let (readers, happenings) = (Arc::clone(&sources.readers), self.happenings.clone());
         let stop = self.stop.clone();
-        let policy = self.parts.policy.sources.iter();
-        let policy = policy.map(|source| PathBuf::from(&*source.name)).collect();
+        let foreign = self.parts.policy.foreign.clone();
         self.tasks.spawn(stop.run_until_cancelled_owned(async move {
             let place = readers.acquire_owned().await;
-            let secret = match secrets::trust(policy).await {
-                Ok(()) => secrets::read(&credential).await,
-                Err(fault) => Err(fault),
+            let secret = match foreign {
+                None => secrets::read(&credential).await,
+                Some(path) => Err(SecretFault::Foreign { path }),
             };
             drop(place);
             let secret = secret.map_err(|fault| chain(&fault));

@@ -1,10 +1,10 @@
 //! The policy's files: read, compiled, watched.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -13,13 +13,15 @@ use std::time::Duration;
 
 use exeat_policy::{Fault, PolicySet, Source, compile};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::fs::{Mode as FsMode, OFlags, openat};
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
 use crate::channel::watch;
-use crate::config::{ConfigError, read_text};
+use crate::config::{ConfigError, read_opened};
 use crate::launch::stage::chain;
+use crate::secrets::is_alone;
 
 /// Files of one policy.
 const MAX_FILES: usize = 1024;
@@ -64,6 +66,9 @@ impl PolicyError {
 pub(super) struct Policy {
     pub(super) sources: Vec<Source>,
     pub(super) set: Arc<PolicySet>,
+    /// The first of its files and their directories that others than root could change when it was read: whoever writes
+    /// one of them says where a secret goes that another defines.
+    pub(super) foreign: Option<String>,
 }
 
 /// Reads and compiles the policy at `path`: a file, or a directory's `*.yaml` in name order. An
@@ -71,8 +76,10 @@ pub(super) struct Policy {
 pub(super) fn load(path: &Path) -> Result<Policy, PolicyError> {
     let mut sources = Vec::new();
     let mut bytes = 0_usize;
+    let mut foreign = None;
     for file in files(path)? {
-        let text = read_text(&file)?;
+        let (text, not_alone) = read(&file)?;
+        foreign = foreign.or(not_alone);
         bytes = bytes.saturating_add(text.len());
         if sources.len() == MAX_FILES || bytes > MAX_BYTES {
             return Err(PolicyError::TooLarge(path.to_owned()));
@@ -86,7 +93,41 @@ pub(super) fn load(path: &Path) -> Result<Policy, PolicyError> {
     Ok(Policy {
         sources,
         set: Arc::new(set),
+        foreign,
     })
+}
+
+/// The text of a policy's file; and which of it and its directories others than root can change, judged on what is open.
+fn read(path: &Path) -> Result<(String, Option<String>), ConfigError> {
+    let failed = |cause| ConfigError::Read {
+        path: path.to_owned(),
+        cause,
+    };
+    let parent = path.parent().filter(|parent| *parent != Path::new(""));
+    let parent = parent.unwrap_or(Path::new("."));
+    let directory = File::open(parent).map_err(failed)?;
+    let name = path.file_name().unwrap_or_default();
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = openat(&directory, name, flags, FsMode::empty());
+    let file = File::from(file.map_err(|errno| failed(errno.into()))?);
+    let alone = |opened: &File| opened.metadata().is_ok_and(|found| is_alone(&found));
+    let foreign = if !alone(&file) {
+        Some(path)
+    } else if !alone(&directory) || !led_by_root(&file) {
+        Some(parent)
+    } else {
+        None
+    };
+    let foreign = foreign.map(|path| path.display().to_string());
+    Ok((read_opened(&file, path)?, foreign))
+}
+
+/// Whether root alone can change the directory in which an open file stands, wherever a link led to it.
+fn led_by_root(file: &File) -> bool {
+    let stands = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    let directory = stands.and_then(|path| File::open(path.parent().unwrap_or(Path::new("/"))));
+    let found = directory.and_then(|directory| directory.metadata());
+    found.is_ok_and(|found| is_alone(&found))
 }
 
 fn files(path: &Path) -> Result<Vec<PathBuf>, PolicyError> {
@@ -258,6 +299,45 @@ mod tests {
         );
         assert_eq!(files(&at("a.yaml")).unwrap(), [at("a.yaml")]);
         assert!(files(&at("absent")).unwrap().is_empty());
+    }
+
+    /// What counts is who could change what was read, not who can change what stands there later.
+    #[test]
+    fn whose_a_policy_is_is_judged_on_what_was_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let policy = directory.path().join("policy.d");
+        let elsewhere = directory.path().join("elsewhere");
+        fs::create_dir(&policy).unwrap();
+        fs::create_dir(&elsewhere).unwrap();
+        let chmod = |path: &Path, mode: u32| {
+            rustix::fs::chmod(path, FsMode::from_raw_mode(mode)).unwrap();
+        };
+        let (one, other) = (policy.join("a.yaml"), policy.join("b.yaml"));
+        let linked = elsewhere.join("c.yaml");
+        for path in [&one, &other, &linked] {
+            fs::write(path, "version: 1\n").unwrap();
+            chmod(path, 0o644);
+        }
+        std::os::unix::fs::symlink(&linked, policy.join("c.yaml")).unwrap();
+        chmod(&policy, 0o755);
+        chmod(&elsewhere, 0o755);
+        assert_eq!(load(&policy).unwrap().foreign, None);
+        for (path, writable, before) in [
+            (&other, 0o664, 0o644),
+            (&linked, 0o646, 0o644),
+            (&policy, 0o777, 0o755),
+            (&elsewhere, 0o775, 0o755),
+        ] {
+            chmod(path, writable);
+            let loaded = load(&policy).unwrap();
+            chmod(path, before);
+            // It is mended now, and what was read may be anybody's all the same.
+            assert!(loaded.foreign.is_some(), "{}", path.display());
+            assert_eq!(load(&policy).unwrap().foreign, None);
+        }
+        chmod(&one, 0o664);
+        let named = load(&one).unwrap().foreign;
+        assert_eq!(named, Some(one.display().to_string()));
     }
 
     #[tokio::test]

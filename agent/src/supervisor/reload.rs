@@ -29,6 +29,7 @@ impl Supervisor {
         if policy.set.fingerprint() == self.parts.policy.set.fingerprint()
             && policy.sources == self.parts.policy.sources
         {
+            self.parts.policy.foreign = policy.foreign;
             self.read_credentials();
             if let Some(client) = client {
                 self.answer_reloaded(client).await;

@@ -376,8 +376,7 @@ impl Checker {
 
     fn contained(&mut self, call: &Call<'_>, left: &Tree, right: &Tree) -> Node {
         let (left, _) = self.node(left, call.depth);
-        let wanted = [Type::Array, Type::Object];
-        let right = self.of(right, &wanted, call.depth, "contains nothing");
+        let right = self.of(right, &[Type::Array], call.depth, "contains nothing");
         if let Node::List(items) = &right {
             let constants: Option<Vec<Scalar>> = items
                 .iter()
@@ -474,8 +473,7 @@ impl Checker {
             let message = format!("`{}` already names something else", name.escape_debug());
             return Some(self.nothing(variable.at, message));
         }
-        let wanted = [Type::Array, Type::Object];
-        let range = self.of(range, &wanted, call.depth, "has no elements");
+        let range = self.of(range, &[Type::Array], call.depth, "has no elements");
         if self.locals.len() >= MACROS_MAX {
             let message = format!("`all`, `exists` and their like nest at most {MACROS_MAX} deep");
             return Some(self.nothing(call.at, message));

@@ -241,8 +241,7 @@ impl<'a> Run<'a, '_> {
             (Value::Map(_), Value::Text(name)) => self.member(operand, name),
             (Value::Lent(_) | Value::Made(_), Value::Number(place)) => {
                 let place = place.place().ok_or(Unevaluated::Missing)?;
-                let elements = operand.elements().ok_or(Unevaluated::OtherType)?;
-                elements.at(place, &mut self.reader)
+                operand.elements()?.at(place, &mut self.reader)
             }
             _ => Err(Unevaluated::OtherType),
         }
@@ -284,7 +283,8 @@ impl<'a> Run<'a, '_> {
     fn size(&mut self, operand: &'a Node) -> Result<Number<'a>, Unevaluated> {
         Ok(Number::of(match self.value(operand)? {
             Value::Text(text) => text.chars().count(),
-            other => other.range()?.count(),
+            Value::Map(map) => map.count(),
+            other => other.elements()?.count(),
         }))
     }
 
@@ -311,10 +311,7 @@ impl<'a> Run<'a, '_> {
     }
 
     fn contained(&mut self, operand: &Value<'a>, range: &Value<'a>) -> Result<bool, Unevaluated> {
-        if let (Value::Map(map), Value::Text(name)) = (range, operand) {
-            return Ok(map.get(name).is_some());
-        }
-        let elements = range.elements().ok_or(Unevaluated::OtherType)?;
+        let elements = range.elements()?;
         let mut none = All::default();
         for index in 0..elements.count() {
             let equal = match elements.at(index, &mut self.reader) {
@@ -336,7 +333,7 @@ impl<'a> Run<'a, '_> {
         wanted: bool,
     ) -> Result<bool, Unevaluated> {
         let range = self.value(range)?;
-        let elements = range.range()?;
+        let elements = range.elements()?;
         let mut all = All::default();
         for index in 0..elements.count() {
             let element = elements.at(index, &mut self.reader);
@@ -351,7 +348,7 @@ impl<'a> Run<'a, '_> {
     /// Whether the body holds of exactly one element; an error of any is one.
     fn one(&mut self, range: &'a Node, body: &'a Node) -> Result<bool, Unevaluated> {
         let range = self.value(range)?;
-        let elements = range.range()?;
+        let elements = range.elements()?;
         let mut found = 0_usize;
         let mut errors = All::default();
         for index in 0..elements.count() {
@@ -371,7 +368,7 @@ impl<'a> Run<'a, '_> {
         filter: bool,
     ) -> Result<Value<'a>, Unevaluated> {
         let range = self.value(range)?;
-        let elements = range.range()?;
+        let elements = range.elements()?;
         let mut made = Vec::new();
         let mut errors = All::default();
         for index in 0..elements.count() {

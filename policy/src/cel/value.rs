@@ -90,10 +90,7 @@ impl Reader<'_> {
             }
             (Value::Text(left), Value::Text(right)) => Ok(left == right),
             (Value::Map(left), Value::Map(right)) => self.equal_maps(*left, *right, depth),
-            _ => match (left.elements(), right.elements()) {
-                (Some(left), Some(right)) => self.equal_lists(&left, &right, depth),
-                _ => Err(Unevaluated::OtherType),
-            },
+            _ => self.equal_lists(&left.elements()?, &right.elements()?, depth),
         }
     }
 
@@ -175,10 +172,9 @@ pub(super) fn graver(first: Option<Unevaluated>, second: Unevaluated) -> Unevalu
     }
 }
 
-/// The elements of a list, or the keys of a map.
+/// The elements of a list.
 pub(super) enum Elements<'v, 'a> {
     Lent(&'a dyn List),
-    Keys(&'a dyn Members),
     Made(&'v [Value<'a>]),
 }
 
@@ -199,19 +195,13 @@ impl<'a> Value<'a> {
         }
     }
 
-    pub(super) fn elements(&self) -> Option<Elements<'_, 'a>> {
+    /// What `in` looks through, and a macro goes through. Not a map's keys, as in CEL: whoever sends a map where a list
+    /// is meant would choose what the rule then asks of.
+    pub(super) fn elements(&self) -> Result<Elements<'_, 'a>, Unevaluated> {
         match self {
-            Self::Lent(list) => Some(Elements::Lent(*list)),
-            Self::Made(list) => Some(Elements::Made(list)),
-            _ => None,
-        }
-    }
-
-    /// What a macro goes through: elements, or a map's keys.
-    pub(super) fn range(&self) -> Result<Elements<'_, 'a>, Unevaluated> {
-        match self {
-            Self::Map(map) => Ok(Elements::Keys(*map)),
-            other => other.elements().ok_or(Unevaluated::OtherType),
+            Self::Lent(list) => Ok(Elements::Lent(*list)),
+            Self::Made(list) => Ok(Elements::Made(list)),
+            _ => Err(Unevaluated::OtherType),
         }
     }
 }
@@ -220,7 +210,6 @@ impl<'a> Elements<'_, 'a> {
     pub(super) fn count(&self) -> usize {
         match self {
             Self::Lent(list) => list.count(),
-            Self::Keys(map) => map.count(),
             Self::Made(list) => list.len(),
         }
     }
@@ -233,10 +222,6 @@ impl<'a> Elements<'_, 'a> {
     ) -> Result<Value<'a>, Unevaluated> {
         match self {
             Self::Lent(list) => reader.value(list.at(index).ok_or(Unevaluated::Missing)?),
-            Self::Keys(map) => {
-                let (key, _) = map.at(index).ok_or(Unevaluated::Missing)?;
-                reader.text(key).map(Value::Text)
-            }
             Self::Made(list) => {
                 let element = list.get(index).cloned().ok_or(Unevaluated::Missing)?;
                 if let Value::Text(text) = &element {

@@ -22,7 +22,7 @@ pub use self::explain::{Considered, Explanation, Outcome, Subject, Tested};
 pub use self::limits::{Count, Counter, LimitKey, Used, limit_keys};
 pub use self::matrix::callable;
 pub use self::network::{Binding, Range, ports_for, ranges};
-pub use self::request::{Action, Caller, Hints, Request, Target, Token, Workload};
+pub use self::request::{Action, Caller, Hints, Request, Target, Token, Underway, Workload};
 pub use self::verdict::{Egress, Origin, Reason, Verdict, Would};
 use self::watch::{Blind, Notes, Watch};
 use crate::index::Id;

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use super::explain::{Outcome, Subject};
 use super::watch::Watch;
 use super::{
-    Caller, Callers, Egress, Origin, Reason, Request, Target, Verdict, Workload, deny, observed,
-    plain,
+    Caller, Callers, Egress, Origin, Reason, Request, Target, Underway, Verdict, Workload, deny,
+    observed, plain,
 };
 use crate::fault::Place;
 use crate::index::{EgressTable, Entry, position};
-use crate::model::{Cidr, Credential, Effect, Mode, Protocol, Tls, Wire};
+use crate::model::{Cidr, Credential, Effect, Mode, Protocol, Tls, Tool, Wire};
 use crate::name::Name;
 use crate::path::normalise_path;
 use crate::set::PolicySet;
@@ -27,7 +27,7 @@ pub(super) struct Http<'a> {
     pub(super) path: &'a str,
     pub(super) tls: bool,
     pub(super) upgrade: bool,
-    pub(super) calls: &'a [Arc<str>],
+    pub(super) calls: &'a [Underway],
 }
 
 /// The table of a workload, where its entries are written, and whether its HTTP denials are observed.
@@ -375,11 +375,13 @@ fn credential<'a>(
     let Some(tools) = tools.and_then(|id| index.tools.get(position(id))) else {
         return Ok(own);
     };
-    let of_call = |tool: &Arc<str>| {
-        let tool = tools.named(tool).and_then(|tool| tool.credential.as_ref());
-        tool.and_then(named).or(own)
-    };
-    let mut all = http.calls.iter().map(of_call);
+    let of_tool = |tool: &'a Tool| tool.credential.as_ref().and_then(named).or(own);
+    let of_calls = http.calls.iter().map(|underway| match underway {
+        Underway::Call(tool) => tools.named(tool).map_or(own, of_tool),
+        Underway::Other | Underway::Unknown => own,
+    });
+    let unknown = http.calls.contains(&Underway::Unknown);
+    let mut all = of_calls.chain(tools.all().filter(|_| unknown).map(of_tool));
     let Some(first) = all.next() else {
         return Ok(own);
     };

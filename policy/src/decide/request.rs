@@ -104,8 +104,8 @@ pub enum Action<'a> {
         tls: bool,
         /// Whether the request asks for an upgrade.
         upgrade: bool,
-        /// The tools of the calls in flight that may have caused it.
-        calls: &'a [Arc<str>],
+        /// What the requests in flight that may have caused it ask for.
+        calls: &'a [Underway],
     },
     /// One MCP request or notification.
     Mcp {
@@ -122,6 +122,17 @@ pub enum Action<'a> {
         /// The MCP session.
         session: Option<&'a str>,
     },
+}
+
+/// What a request in flight asks of the server that acts, as far as credentials tell requests apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Underway {
+    /// A call of this tool.
+    Call(Arc<str>),
+    /// Something else than a call.
+    Other,
+    /// It is not known any more: a call of any tool, or something else.
+    Unknown,
 }
 
 /// Where a connection goes.

@@ -37,6 +37,12 @@ impl ToolTable {
         )
     }
 
+    /// All that the policy says of tools, in no order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Tool> {
+        let patterns = self.patterns.iter().map(|(_, tool)| tool);
+        self.exact.values().chain(patterns)
+    }
+
     /// What the policy says of a tool.
     pub(crate) fn named(&self, tool: &str) -> Option<&Tool> {
         self.exact.get(tool).or_else(|| {

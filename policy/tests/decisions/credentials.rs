@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use exeat_policy::{Action, Caller, PolicySet, Target, Timestamp};
+use exeat_policy::{Action, Caller, PolicySet, Target, Timestamp, Underway};
 
 use crate::support::{NOW, ask, host, name, policy, server, shown};
 
@@ -29,12 +29,21 @@ hosts:
   agent: { servers: [tracker], egress: [{ host: models.example.com, kind: model, credential: models }] }
 "#;
 
+/// In place of a tool: a request that is no call, and one of which nothing is known.
+const OTHER: &str = "-";
+const UNKNOWN: &str = "?";
+
 /// The credential of a request over TLS; the refusal's reason, if it is refused.
 fn sent(set: &PolicySet, caller: Caller<'_>, to: &str, calls: &[&str]) -> String {
     let (method, url) = to.split_once(' ').unwrap();
     let (host, path) = url.split_once('/').unwrap();
     let host = name(host);
-    let calls: Vec<Arc<str>> = calls.iter().map(|call| Arc::from(*call)).collect();
+    let calls = calls.iter().map(|call| match *call {
+        OTHER => Underway::Other,
+        UNKNOWN => Underway::Unknown,
+        tool => Underway::Call(Arc::from(tool)),
+    });
+    let calls: Vec<Underway> = calls.collect();
     let verdict = ask(
         set,
         caller,
@@ -84,6 +93,10 @@ fn what_goes_where() {
         ("GET a.cdn.example.com/", vec!["get_x"], "none"),
         ("GET a.cdn.example.com/", vec!["set_x"], "writes"),
         ("GET open.example.com/", vec!["set_x"], "none"),
+        // What is no call has the entry's.
+        ("GET api.example.com/", vec![OTHER], "reads"),
+        ("GET api.example.com/", vec![OTHER, "get_x"], "reads"),
+        ("GET open.example.com/", vec![UNKNOWN], "none"),
     ] {
         assert_eq!(
             sent(&set, server("api"), to, &calls),
@@ -96,6 +109,10 @@ fn what_goes_where() {
         ("GET api.example.com/", ["get_x", "set_x"]),
         ("GET a.cdn.example.com/", ["set_x", "get_x"]),
         ("POST api.example.com/other", ["unknown", "ask"]),
+        ("GET api.example.com/", [OTHER, "set_x"]),
+        ("GET a.cdn.example.com/", ["set_x", OTHER]),
+        ("GET api.example.com/", ["get_x", UNKNOWN]),
+        ("GET a.cdn.example.com/", [UNKNOWN, UNKNOWN]),
     ] {
         assert_eq!(sent(&set, server("api"), to, &calls), unclear, "{to}");
     }

@@ -3,9 +3,10 @@
 use super::judge::{Talking, hints};
 use crate::audit::record::{Mcp, ResponseKind};
 use crate::audit::{OpenRecord, Text};
-use crate::decode::json::Object;
+use crate::decode::json::{Object, Value};
 use crate::decode::mcp::{Era, List, Mirrors, embedded, filter, is_error, listed, result_kind};
 use crate::decode::rpc::{Outcome, Response};
+use crate::identify::calls::{Answered, InFlight, Task};
 use crate::refuse::Refusal;
 
 /// Judges a response to a request with `method` (`None`: it is not known what it answers), in place.
@@ -22,6 +23,9 @@ pub(super) fn judge(
         Outcome::Error(_) => return Ok(()),
         Outcome::Result(result) => result,
     };
+    if let Some(task) = method.and_then(|method| asked_after(method, result)) {
+        talking.stages.calls.task(&talking.callee, task);
+    }
     result_kind(result).map_err(Refusal::from)?;
     for request in embedded(result).map_err(Refusal::from)? {
         if talking.embedded(request.method).is_err() {
@@ -47,6 +51,53 @@ pub(super) fn judge(
 /// may come on a stream that was taken up again: what is known of the request does not tell it from others.
 fn lists_tools(method: Option<&str>, result: &Object) -> bool {
     method.and_then(List::of) == Some(List::Tools) || result.get("tools").is_some()
+}
+
+/// The request that `response` answers is answered, as far as the server says so.
+pub(super) fn over(in_flight: Option<InFlight>, response: &Response) {
+    if let Some(in_flight) = in_flight {
+        in_flight.answered(leaves(response));
+    }
+}
+
+/// How `response` leaves the request that it answers.
+pub(super) fn leaves(response: &Response) -> Answered<'_> {
+    let Outcome::Result(result) = &response.outcome else {
+        return Answered::Whole;
+    };
+    let is_task = result.get("resultType").and_then(Value::as_str) == Some("task");
+    // Within a member (2025-11-25), or as the result itself (the extension of 2026-07-28).
+    let within = result.get("task").and_then(Value::as_object);
+    match within.or(Some(result).filter(|_| is_task)).and_then(task) {
+        Some(Task::Works(id) | Task::Left(id)) => Answered::Task(id),
+        None if is_task => Answered::Elsewhere,
+        Some(Task::Over(_)) | None => Answered::Whole,
+    }
+}
+
+/// What the answer to a question after a task (`method`) says of it.
+fn asked_after<'a>(method: &str, result: &'a Object) -> Option<Task<'a>> {
+    match method {
+        "tasks/get" | "tasks/cancel" => task(result),
+        // The task's own result, which names it beside (2025-11-25 Tasks, "Related Task Metadata").
+        "tasks/result" => {
+            let related = result
+                .get("_meta")?
+                .get("io.modelcontextprotocol/related-task")?;
+            related.get("taskId")?.as_str().map(Task::Over)
+        }
+        _ => None,
+    }
+}
+
+/// What is said of a task, in a result or a notification.
+pub(super) fn task(said: &Object) -> Option<Task<'_>> {
+    let id = said.get("taskId")?.as_str()?;
+    Some(match said.get("status").and_then(Value::as_str) {
+        Some("completed" | "failed") => Task::Over(id),
+        Some("cancelled") => Task::Left(id),
+        _ => Task::Works(id),
+    })
 }
 
 /// Writes into the record what answered.

@@ -3,18 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use exeat_policy::{Endpoint, Hints as PolicyHints, Reason, Transport};
+use exeat_policy::{Endpoint, Hints as PolicyHints, Reason, Transport, Underway};
 
 use super::super::describe::Story as _;
 use super::observed::{From, Talk};
+use super::{answer, tool};
 use crate::audit::record::{Kind, Mcp, Session as RecordedSession, Side, Stage};
-use crate::audit::{OpenRecord, Text, mask};
+use crate::audit::{OpenRecord, RecordId, Text, mask};
 use crate::decide::approvals::Approved;
 use crate::decide::{McpMessage, Message as AboutMessage, Permit, Refused};
 use crate::decode::json::Object;
 use crate::decode::mcp::{Era, Hints, Name, View, ViewFault, spoken, view};
 use crate::decode::rpc::{Id, Message};
 use crate::flow::Stages;
+use crate::identify::calls::{self, Callee, InFlight};
 use crate::identify::peer::Peer;
 use crate::intake::Actor;
 use crate::refuse::{Refusal, Subject};
@@ -26,6 +28,8 @@ pub(super) struct Talking {
     pub(super) stages: Arc<Stages>,
     pub(super) actor: Actor,
     pub(super) talk: Talk,
+    /// Who carries out what is asked.
+    pub(super) callee: Callee,
     /// What limits for each session count by: a session that the server opened for the workload. Every other
     /// conversation is its workload's: an id that a client makes up must not make a count of its own.
     counted: String,
@@ -75,7 +79,7 @@ impl NotPassed {
 }
 
 impl Talking {
-    pub(super) fn new(stages: Arc<Stages>, actor: Actor, talk: Talk) -> Self {
+    pub(super) fn new(stages: Arc<Stages>, actor: Actor, talk: Talk, callee: Callee) -> Self {
         let whose = stages.intake.workloads.get(talk.workload);
         let whose = whose.map_or_else(|| talk.workload.to_string(), |known| known.lasting_name());
         // One that an earlier gate counted was opened then.
@@ -88,6 +92,7 @@ impl Talking {
             stages,
             actor,
             talk,
+            callee,
             counted,
         }
     }
@@ -143,6 +148,29 @@ impl Talking {
                 self.describe(record, from, message.method().unwrap_or(""), None);
                 Err(unviewable(fault))
             }
+        }
+    }
+
+    /// A request of the client is on its way: until it is answered, it may be the cause of what the server does.
+    pub(super) fn begin(&self, message: &Message, record: RecordId) -> Option<InFlight> {
+        let Message::Request(request) = message else {
+            return None;
+        };
+        let asks = match request.method.as_str() {
+            "tools/call" => Underway::Call(Arc::from(tool(message).unwrap_or_default())),
+            _ => Underway::Other,
+        };
+        let acts = calls::acts(&request.method);
+        acts.then(|| self.stages.calls.begin(self.callee.clone(), record, asks))
+    }
+
+    /// Learns from a notification of the server how one of its tasks stands.
+    pub(super) fn learn_task(&self, message: &Message) {
+        let told = message.method().is_some_and(|method| {
+            matches!(method, "notifications/tasks" | "notifications/tasks/status")
+        });
+        if let Some(task) = message.params().filter(|_| told).and_then(answer::task) {
+            self.stages.calls.task(&self.callee, task);
         }
     }
 

@@ -99,7 +99,8 @@ pub(super) async fn serve(
         server: Arc::clone(place.server),
         session,
     };
-    let talking = Talking::new(Arc::clone(&place.connection.stages), actor, talk);
+    let callee = Callee::Server(Arc::clone(place.server));
+    let talking = Talking::new(Arc::clone(&place.connection.stages), actor, talk, callee);
     if strips(&talking.stages.decider.in_force().set, place.server) {
         request.headers_mut().remove(AUTHORIZATION);
     }
@@ -314,7 +315,12 @@ impl Exchanging<'_> {
         };
         let response = match answered {
             Ok(response) => response,
-            Err(fault) => return self.unanswered(passed, refused, &fault),
+            Err(fault) => {
+                if fault.is_unsent() {
+                    waiting.into_iter().for_each(InFlight::unsent);
+                }
+                return self.unanswered(passed, refused, &fault);
+            }
         };
         let upstream_us = u64::try_from(asked_at.elapsed().as_micros()).unwrap_or(u64::MAX);
         let came = Came {
@@ -380,13 +386,8 @@ impl Exchanging<'_> {
                         one.record.id(),
                     );
                 }
-                if request.method == "tools/call" {
-                    let calls = &self.talking.stages.calls;
-                    let callee = Callee::Server(Arc::clone(&self.talking.talk.server));
-                    let tool = tool(&one.message).unwrap_or_default();
-                    in_flight.push(calls.begin(callee, one.record.id(), tool));
-                }
             }
+            in_flight.extend(self.talking.begin(&one.message, one.record.id()));
         }
         in_flight
     }

@@ -55,6 +55,8 @@ pub(super) struct Waiting {
     pub method: String,
     /// The record of its exchange.
     pub record: RecordId,
+    /// Whether no other request with its id waited: an answer is surely to this one.
+    pub alone: bool,
 }
 
 /// Where an old HTTP+SSE server wants messages posted.
@@ -230,13 +232,16 @@ impl Observed {
 
     /// A request was sent on and waits for its answer.
     pub(super) fn wait(&self, talk: &Talk, from: From, id: &Id, method: &str, record: RecordId) {
+        let key = (talk.clone(), from, slot(id));
+        let mut state = self.lock();
+        let before = state.waiting.get(&key);
+        let alone = before.is_none_or(|before| before.record == record && before.alone);
         let waiting = Waiting {
             method: method.to_owned(),
             record,
+            alone,
         };
-        self.lock()
-            .waiting
-            .insert((talk.clone(), from, slot(id)), waiting);
+        state.waiting.insert(key, waiting);
     }
 
     /// The request that an answer with `id` answers; it waits no longer.

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use hyper::Response;
 use hyper::header::{ALT_SVC, CONTENT_LENGTH, HeaderMap, HeaderValue};
 use hyper::http::response::Parts as Head;
+use hyper::{Response, StatusCode};
 
 use super::super::describe::{Story as _, partly, read};
 use super::super::exchange::{Answer, full};
@@ -22,7 +22,7 @@ use crate::decode::rpc::{self, Incoming as Messages, Message, Request, Response 
 use crate::forward::body::Received;
 use crate::forward::headers::strip_hop_by_hop;
 use crate::forward::upstream::Body;
-use crate::identify::calls::InFlight;
+use crate::identify::calls::{Answered, InFlight};
 use crate::refuse::{Asked, Refusal, asked};
 
 use super::answer;
@@ -163,7 +163,7 @@ impl Exchanging<'_> {
             Ok(_) | Err(_) => return self.withheld(came, Refusal::ResponseRefused),
         };
         let refused = came.refused;
-        let judged = self.deliver(came.passed, responses, came.upstream_us);
+        let judged = self.deliver(came.passed, came.waiting, responses, came.upstream_us);
         if batch {
             let mut answer = batch_answer(&refused, judged);
             keep_session(&head.headers, answer.headers_mut());
@@ -182,11 +182,11 @@ impl Exchanging<'_> {
     /// Judges responses and closes the records of what they answer.
     fn deliver(
         &self,
-        passed: Vec<Passed>,
+        mut passed: Vec<Passed>,
+        mut waiting: Vec<InFlight>,
         responses: Vec<RpcResponse>,
         upstream_us: u64,
     ) -> Vec<RpcResponse> {
-        let mut passed = passed;
         let mut delivered = Vec::new();
         for mut response in responses {
             let position = passed
@@ -200,6 +200,7 @@ impl Exchanging<'_> {
                 position.or_else(|| (response.id.is_none() && passed.len() == 1).then_some(0));
             let Some(position) = position else { continue };
             let one = passed.swap_remove(position);
+            answer::over(taken(&mut waiting, one.record.id()), &response);
             if let Some(id) = &response.id {
                 self.talking
                     .stages
@@ -245,8 +246,20 @@ impl Exchanging<'_> {
     }
 
     fn pass_other(&self, came: Came, mut head: Head, bytes: Bytes) -> Answer {
+        // Taken on (202): answered on another stream, as by the old HTTP with server-sent events. An error of HTTP that
+        // the server finds with its caller ends it; of another kind it may come from what stands before the server.
+        let later = head.status == StatusCode::ACCEPTED;
+        for in_flight in came.waiting {
+            if later {
+                in_flight.answered(Answered::Elsewhere);
+            } else if head.status.is_client_error() {
+                in_flight.answered(Answered::Whole);
+            }
+        }
         for mut one in came.passed {
-            if let Message::Request(request) = &one.message {
+            if let Message::Request(request) = &one.message
+                && !later
+            {
                 let observed = &self.talking.stages.observed;
                 observed.answered(&self.talking.talk, Sender::Client, &request.id);
             }

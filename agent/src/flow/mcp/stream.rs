@@ -20,7 +20,7 @@ use crate::decode::mcp::Era;
 use crate::decode::rpc::{Id, Message, Request, Response, parse_single};
 use crate::decode::sse::{Event, Item, Limits, Parser};
 use crate::forward::body::{BodyFault, HttpFault, Received};
-use crate::identify::calls::InFlight;
+use crate::identify::calls::{Answered, InFlight};
 use crate::identify::peer::Peer;
 use crate::refuse::{Asked, Refusal, error};
 
@@ -277,6 +277,10 @@ impl Events {
     ) -> Result<Option<Refusal<'static>>, &'static str> {
         let mut record = self.open()?;
         let talking = &self.source.talking;
+        if let Some(waiting) = waiting.as_ref().filter(|waiting| waiting.alone) {
+            let calls = &talking.stages.calls;
+            calls.answered(&talking.callee, waiting.record, answer::leaves(response));
+        }
         let method = waiting.as_ref().map(|waiting| waiting.method.as_str());
         talking.tell_answer(&mut record, method.unwrap_or(""), response.id.as_ref());
         record.record_mut().cause = waiting.as_ref().map(|waiting| Cause::Id(waiting.record));
@@ -322,7 +326,9 @@ impl Events {
     /// A request or notification of the server. An ordinary notification belongs to the exchange on whose stream
     /// it comes; everything else is an exchange of its own.
     fn ask_client(&mut self, message: Message) -> Result<Option<Message>, &'static str> {
-        let judged = self.source.talking.consider(&message);
+        let talking = &self.source.talking;
+        talking.learn_task(&message);
+        let judged = talking.consider(&message);
         if let (Message::Notification(notification), Ok(permit)) = (&message, &judged)
             && permit.is_plain()
             && self.counted(&notification.method)
@@ -414,6 +420,9 @@ impl Events {
             // A stream may end before its answer and be taken up elsewhere (2025-11-25, polling).
             Purpose::Answers(waiting) => {
                 for mut answering in waiting {
+                    if let Some(in_flight) = answering.in_flight.take() {
+                        in_flight.answered(Answered::Elsewhere);
+                    }
                     answer::tell(&mut answering.record, ResponseKind::Stream, None);
                     drop(answering.record.close(Outcome::done()));
                 }
@@ -427,7 +436,7 @@ impl Events {
 fn close(mut answering: Answering, refused: Option<Refusal<'static>>, response: &Response) {
     answering.record.stage(Stage::Forward);
     answer::tell(&mut answering.record, ResponseKind::Stream, Some(response));
-    drop(answering.in_flight.take());
+    answer::over(answering.in_flight.take(), response);
     if refused.is_some() {
         return answering.record.refuse_with(UNACCEPTABLE);
     }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use super::super::observed::slot;
-use crate::audit::OpenRecord;
+use crate::audit::{OpenRecord, RecordId};
 use crate::bounded::Bounded;
 use crate::decode::mcp::Era;
 use crate::decode::rpc::Id;
@@ -27,6 +27,8 @@ pub(super) struct Asked {
     pub(super) since: Instant,
     /// Ends with the answer.
     pub(super) in_flight: Option<InFlight>,
+    /// Whether an answer with its id is surely to it: no other was asked under it that is not answered.
+    pub(super) alone: bool,
 }
 
 /// Why a request is not taken.
@@ -42,15 +44,24 @@ pub(super) enum NotAsked {
 pub(super) enum For {
     /// A request that waits.
     Waiting(Box<Asked>),
-    /// One that was cancelled, so that nobody does.
-    Cancelled,
+    /// One that was cancelled, so that nobody does; its record, if its server acts for it.
+    Cancelled(Option<RecordId>),
     /// None that was seen.
     Nobody,
 }
 
+/// What was cancelled under one id and is not answered.
+#[derive(Debug, Clone, Copy)]
+enum Cancelled {
+    /// This record's request, if its server acts for it.
+    One(Option<RecordId>),
+    /// The id was used anew meanwhile: whom an answer is for is not told any more.
+    Several,
+}
+
 struct Table {
     waiting: HashMap<String, Asked>,
-    cancelled: Bounded<String, ()>,
+    cancelled: Bounded<String, Cancelled>,
 }
 
 impl Default for Table {
@@ -90,10 +101,13 @@ impl Tables {
     }
 
     /// A request is on its way; to be checked before.
-    pub(super) fn ask(&self, of: Of, asked: Asked) {
+    pub(super) fn ask(&self, of: Of, mut asked: Asked) {
         let mut table = self.lock(of);
         let slot = slot(&asked.id);
-        table.cancelled.remove(&slot);
+        if let Some(before) = table.cancelled.get(&slot) {
+            *before = Cancelled::Several;
+            asked.alone = false;
+        }
         table.waiting.insert(slot, asked);
     }
 
@@ -103,16 +117,24 @@ impl Tables {
         let slot = match id {
             Some(id) => slot(id),
             None if table.waiting.len() == 1 => {
+                let alone = table.cancelled.is_empty();
                 let mut only = table.waiting.drain().map(|(_, asked)| asked);
-                return only
-                    .next()
-                    .map_or(For::Nobody, |asked| For::Waiting(Box::new(asked)));
+                return only.next().map_or(For::Nobody, |mut asked| {
+                    asked.alone = asked.alone && alone;
+                    For::Waiting(Box::new(asked))
+                });
             }
             None => return For::Nobody,
         };
-        match table.waiting.remove(&slot) {
-            Some(asked) => For::Waiting(Box::new(asked)),
-            None if table.cancelled.remove(&slot).is_some() => For::Cancelled,
+        if let Some(asked) = table.waiting.remove(&slot) {
+            return For::Waiting(Box::new(asked));
+        }
+        match table.cancelled.get(&slot).copied() {
+            Some(Cancelled::One(record)) => {
+                table.cancelled.remove(&slot);
+                For::Cancelled(record)
+            }
+            Some(Cancelled::Several) => For::Cancelled(None),
             None => For::Nobody,
         }
     }
@@ -122,7 +144,10 @@ impl Tables {
         let mut table = self.lock(of);
         let slot = slot(id);
         let asked = table.waiting.remove(&slot)?;
-        table.cancelled.insert(slot, ());
+        if asked.alone {
+            let acted_for = asked.in_flight.as_ref().map(InFlight::record);
+            table.cancelled.insert(slot, Cancelled::One(acted_for));
+        }
         Some(asked)
     }
 
@@ -168,6 +193,7 @@ mod tests {
             record: None,
             since: Instant::now(),
             in_flight: None,
+            alone: true,
         }
     }
 
@@ -203,9 +229,33 @@ mod tests {
         assert_eq!(tables.check(Of::Server, &id), Ok(()));
         assert!(matches!(
             tables.answer(Of::Server, Some(&id)),
-            For::Cancelled
+            For::Cancelled(None)
         ));
         assert!(matches!(tables.answer(Of::Server, Some(&id)), For::Nobody));
+    }
+
+    /// An answer to what was cancelled must not end what was asked under its id since.
+    #[tokio::test]
+    async fn an_id_that_is_used_anew_says_no_more_what_is_answered() {
+        let tables = Tables::default();
+        let id = Id::Number(1);
+        let answered = || match tables.answer(Of::Server, Some(&id)) {
+            For::Waiting(asked) => Some(asked.alone),
+            For::Cancelled(None) => None,
+            For::Cancelled(Some(_)) | For::Nobody => panic!("it is known"),
+        };
+        tables.ask(Of::Server, asked(id.clone()));
+        assert_eq!(answered(), Some(true));
+        tables.ask(Of::Server, asked(id.clone()));
+        assert!(tables.cancel(Of::Server, &id).is_some());
+        tables.ask(Of::Server, asked(id.clone()));
+        assert_eq!(answered(), Some(false));
+        assert_eq!(answered(), None);
+        tables.ask(Of::Server, asked(id.clone()));
+        assert!(tables.cancel(Of::Server, &id).is_some());
+        assert_eq!(answered(), None);
+        tables.ask(Of::Server, asked(id.clone()));
+        assert_eq!(answered(), Some(false));
     }
 
     #[tokio::test]

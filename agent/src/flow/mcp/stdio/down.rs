@@ -4,7 +4,7 @@
 use tokio::time::Instant;
 
 use super::super::answer;
-use super::super::judge::{NotPassed, unjudgeable};
+use super::super::judge::{NotPassed, Talking, unjudgeable};
 use super::asked::{Asked, For, NotAsked, Of};
 use super::{FRAME, Over, Session, answered, outgrows};
 use crate::audit::Outcome;
@@ -92,7 +92,15 @@ impl Session {
         let mut asked = match self.tables.answer(Of::Server, response.id.as_ref()) {
             For::Waiting(asked) => asked,
             // The specification lets it be: whoever asked has been told to forget it.
-            For::Cancelled => return,
+            For::Cancelled(record) => {
+                if let Some(record) = record {
+                    let Talking { stages, callee, .. } = &self.talking;
+                    stages
+                        .calls
+                        .answered(callee, record, answer::leaves(&response));
+                }
+                return;
+            }
             For::Nobody => return self.violation("an answer to nothing").await,
         };
         response.id = Some(asked.id.clone());
@@ -101,7 +109,8 @@ impl Session {
         };
         let judged = answer::judge(&self.talking, Some(&asked.method), asked.era, &mut response);
         answered(&mut record, &response);
-        drop(asked.in_flight.take());
+        // What was asked before under the same id may be what is answered: it is not told which of them has ended.
+        answer::over(asked.in_flight.take().filter(|_| asked.alone), &response);
         let upstream_us = u64::try_from(asked.since.elapsed().as_micros()).ok();
         if asked.method == "initialize" {
             self.ledger.learn_agreed(&response);
@@ -185,6 +194,7 @@ impl Session {
                 record: Some(record),
                 since: Instant::now(),
                 in_flight: None,
+                alone: true,
             },
         );
     }
@@ -219,6 +229,7 @@ impl Session {
 
     /// A notification may carry a task's result, and in it what the server asks of the host.
     fn consider_told(&self, message: &Message) -> Result<Permit<AboutMessage>, NotPassed> {
+        self.talking.learn_task(message);
         if message.method() == Some("notifications/tasks")
             && let Some(params) = message.params()
         {

@@ -42,6 +42,7 @@ use crate::flow::Stages;
 use crate::flow::describe::{Story as _, read};
 use crate::forward::outlet::Outlet;
 use crate::forward::stream::{Peer, Stream};
+use crate::identify::calls::Callee;
 use crate::identify::workloads::Known;
 use crate::intake::{Actor, Acts};
 use crate::refuse::{Asked as Waits, Refusal, Upstream, error};
@@ -177,7 +178,8 @@ impl Offered {
         let begun = Ledger::begin(stages, &actor, told.host);
         let ledger = begun.await.map_err(unavailable)?;
         fetch::begin(stages, &own);
-        let talking = Talking::new(Arc::clone(stages), actor, talk);
+        let callee = Callee::Workload(talk.workload);
+        let talking = Talking::new(Arc::clone(stages), actor, talk, callee);
         let (held, arriving) = Held::new();
         Ok(Serving {
             session: Session {

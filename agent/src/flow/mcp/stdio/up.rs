@@ -4,7 +4,6 @@ use tokio::time::Instant;
 
 use super::super::effects::Settled;
 use super::super::judge::{NotPassed, answers_nothing, era};
-use super::super::tool;
 use super::asked::{Asked, For, NotAsked, Of};
 use super::{FRAME, Over, Session, answered, outgrows};
 use crate::audit::record::{Side, Stage};
@@ -14,7 +13,6 @@ use crate::decode::rpc::{Id, Message, Request, Response, parse_single};
 use crate::flow::describe::{Story as _, partly};
 use crate::forward::outlet::NotTaken;
 use crate::forward::stream::Stream;
-use crate::identify::calls::Callee;
 use crate::refuse::{Asked as Waits, Refusal, Upstream, asked};
 
 impl Session {
@@ -138,14 +136,13 @@ impl Session {
         };
         let method = message.method().unwrap_or_default().to_owned();
         record.stage(Stage::Forward);
-        let in_flight = (method == "tools/call").then(|| {
-            let callee = Callee::Workload(self.talking.talk.workload);
-            let tool = tool(&message).unwrap_or_default();
-            self.talking.stages.calls.begin(callee, record.id(), tool)
-        });
+        let in_flight = self.talking.begin(&message, record.id());
         let taken = match record.intend().await {
             Ok(intended) => self.to_server.pass(permit, &intended, &message).await,
             Err(unavailable) => {
+                if let Some(in_flight) = in_flight {
+                    in_flight.unsent();
+                }
                 self.ledger.refused();
                 record.refuse_with(&unavailable);
                 self.no_longer_held(&id);
@@ -157,6 +154,9 @@ impl Session {
             self.ledger.failed();
             if matches!(fault, NotTaken::TooLong) {
                 record.forgive();
+                if let Some(in_flight) = in_flight {
+                    in_flight.unsent();
+                }
             }
             record.fail(&fault);
             let refusal = match fault {
@@ -176,6 +176,7 @@ impl Session {
                 record: Some(record),
                 since: Instant::now(),
                 in_flight,
+                alone: true,
             },
         );
     }
@@ -263,7 +264,7 @@ impl Session {
     async fn host_answers(&self, mut response: Response, length: usize) {
         let mut asked = match self.tables.answer(Of::Host, response.id.as_ref()) {
             For::Waiting(asked) => asked,
-            For::Cancelled => return,
+            For::Cancelled(_) => return,
             For::Nobody => {
                 self.ledger.refused();
                 if let Some(record) = self.open_unread(Side::Client).await {
