@@ -227,6 +227,7 @@ fn actor(stages: &Stages, told: &Told) -> Option<Actor> {
         process,
         identity: identity.into(),
         token: None,
+        certificate: None,
     })
 }
 
