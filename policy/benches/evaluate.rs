@@ -81,6 +81,7 @@ const fn user(user: &str) -> Caller<'_> {
         user: Some(user),
         fetching: false,
         token: None,
+        certificate: None,
     }
 }
 
@@ -196,6 +197,7 @@ fn http_request(bencher: Bencher<'_, '_>, rules: usize) {
         user: None,
         fetching: false,
         token: None,
+        certificate: None,
     };
     let action = Action::Http {
         target: Target::Name(&name),

@@ -24,22 +24,22 @@ mod time;
 pub mod yaml;
 
 pub use self::decide::{
-    Action, Binding, Caller, Considered, Count, Counter, Egress, Explanation, Hints, LimitKey,
-    Origin, Outcome, Range, Reason, Request, Subject, Target, Tested, Token, Underway, Unevaluated,
-    Used, Verdict, Workload, Would, callable, evaluate, explain, limit_keys, listable, ports_for,
-    ranges,
+    Action, Binding, Caller, Certificate, CertifiedName, Considered, Count, Counter, Egress,
+    Explanation, Hints, LimitKey, Origin, Outcome, Range, Reason, Request, Subject, Target, Tested,
+    Token, Underway, Unevaluated, Used, Verdict, Workload, Would, callable, evaluate, explain,
+    limit_keys, listable, ports_for, ranges,
 };
 pub use self::fault::{Fault, Place, Source, Span};
 pub use self::glob::{Glob, GlobFault};
 pub use self::json::{AsJson, Json, List, Members};
 pub use self::methods::{Governance, governance, methods};
 pub use self::model::{
-    ArgumentPlace, ArgumentTest, Authorization, Bound, Breaker, Cap, Cidr, CidrFault, Claim,
-    ClaimTest, Class, ClassSet, Credential, Data, DryRun, Effect, EgressRule, Endpoint, EnvValue,
-    Grant, Host, HostRule, Identity, Kind, Launch, Limit, Matcher, Mode, Pattern, PatternFault,
-    Per, Placement, Pointer, PointerFault, Process, Proof, Protocol, RangeRule, Role, Rule, Scalar,
-    SecretOrigin, Selector, Server, Test, Tls, TokenTest, Tool, Transport, Type, Unregistered, Url,
-    UrlFault, Wire, Written,
+    ArgumentPlace, ArgumentTest, Authorization, Bound, Breaker, Cap, CertificateTest, Cidr,
+    CidrFault, Claim, ClaimTest, Class, ClassSet, Credential, Data, DryRun, Effect, EgressRule,
+    Endpoint, EnvValue, Grant, Host, HostRule, Identity, Kind, Launch, Limit, Matcher, Mode,
+    NameKind, NameTest, Pattern, PatternFault, Per, Placement, Pointer, PointerFault, Process,
+    Proof, Protocol, RangeRule, Role, Rule, Scalar, SecretOrigin, Selector, Server, Test, Tls,
+    TokenTest, Tool, Transport, Type, Unregistered, Url, UrlFault, Wire, Written,
 };
 pub use self::name::{HostFault, HostPattern, Name, NameFault};
 pub use self::number::Amount;

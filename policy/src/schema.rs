@@ -149,11 +149,22 @@ fn identity() -> Value {
         &[("issuer", text()), ("claims", claims)],
         &["issuer"],
     );
-    let fields = [("user", one_or_more(glob())), ("jwt", jwt)];
+    let names = tables::NAMES.map(|(key, _)| (key, one_or_more(glob())));
+    let mut shown = vec![("authority", text())];
+    shown.extend(names);
+    let certificate = object(&tables::CERTIFICATE, &shown, &["authority"]);
+    let fields = [
+        ("user", one_or_more(glob())),
+        ("jwt", jwt),
+        ("certificate", certificate),
+    ];
     let mut identity = object(&tables::IDENTITY, &fields, &[]);
     if let Value::Object(map) = &mut identity {
         let one = |key: &str| json!({ "required": [key] });
-        map.insert("oneOf".into(), json!([one("user"), one("jwt")]));
+        map.insert(
+            "oneOf".into(),
+            json!([one("user"), one("jwt"), one("certificate")]),
+        );
     }
     identity
 }
@@ -440,6 +451,10 @@ mod tests {
             ("/$defs/host", tables::HOST),
             ("/$defs/identity", tables::IDENTITY),
             ("/$defs/identity/properties/jwt", tables::JWT),
+            (
+                "/$defs/identity/properties/certificate",
+                tables::CERTIFICATE,
+            ),
             ("/$defs/match", tables::MATCH),
             ("/$defs/egress", tables::EGRESS),
             ("/$defs/role", tables::ROLE),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use crate::check::check;
-use crate::decide::Token;
+use crate::decide::Caller;
 use crate::fault::{Fault, Place, Source};
 use crate::index::{Id, Index, position};
 use crate::load::{Draft, load, settle};
@@ -155,11 +155,17 @@ impl PolicySet {
         self.index.names_issuers()
     }
 
-    /// The names of the identities that a token shows, ascending.
+    /// Whether any identity asks for client certificates.
     #[must_use]
-    pub fn identities_of(&self, token: &Token<'_>) -> Vec<&Arc<str>> {
+    pub fn asks_certificates(&self) -> bool {
+        self.index.asks_certificates()
+    }
+
+    /// The names of the identities that a caller shows by token and certificate, ascending.
+    #[must_use]
+    pub fn identities_shown(&self, caller: &Caller<'_>) -> Vec<&Arc<str>> {
         let mut ids = Vec::new();
-        self.index.of_token(token, &mut ids);
+        self.index.of_shown(caller, &mut ids);
         ids.sort_unstable();
         ids.iter().filter_map(|id| self.identity_at(*id)).collect()
     }

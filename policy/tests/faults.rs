@@ -295,6 +295,9 @@ identities:
   odd: { jwt: { issuer: 7, audience: x, claims: { a: 7, b: [], /c~: d, "": e, f: [g, null] } } }
   empty: { jwt: { issuer: x, claims: {} } }
   listed: { jwt: [x] }
+  two: { certificate: { authority: corp }, user: dave }
+  nobody: { certificate: { uri: "spiffe://a/b" } }
+  strange: { certificate: { authority: corp, san: x, dns: [], email: 7, common_name: "a[b]" } }
 "#
     ));
 }

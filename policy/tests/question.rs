@@ -1,6 +1,9 @@
 //! Random requests in the small world.
 
-use exeat_policy::{Action, AsJson as _, Caller, Hints, Request, Token, Workload};
+use exeat_policy::{
+    Action, AsJson as _, Caller, Certificate, CertifiedName, Hints, NameKind, Request, Token,
+    Workload,
+};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -15,6 +18,8 @@ pub(crate) struct Question {
     pub(crate) workload: Option<(bool, &'static str)>,
     /// Issuer, subject and claims.
     pub(crate) token: Option<(&'static str, &'static str, Tree)>,
+    /// Authority and names.
+    pub(crate) certificate: Option<(&'static str, Vec<CertifiedName>)>,
     pub(crate) server: &'static str,
     /// `None`: the server is to be started.
     pub(crate) method: Option<&'static str>,
@@ -44,6 +49,14 @@ impl Question {
                 subject,
                 claims: claims.as_json(),
             }),
+            certificate: self
+                .certificate
+                .as_ref()
+                .map(|(authority, names)| Certificate {
+                    authority,
+                    subject: names.first().map_or("", |name| &name.text),
+                    names,
+                }),
         };
         let hints = self
             .hints
@@ -96,15 +109,29 @@ pub(crate) fn question() -> impl Strategy<Value = Question> {
         prop::option::weighted(0.9, select(NAMES.to_vec())),
         prop::option::weighted(0.8, arguments()),
         prop::option::of(any::<(Option<bool>, Option<bool>, Option<bool>)>()),
-        prop::option::weighted(0.3, token()),
+        (
+            prop::option::weighted(0.3, token()),
+            prop::option::weighted(0.3, certificate()),
+        ),
         (prop::option::of(select(vec!["s1", "s2"])), 0..400_i64),
     )
         .prop_map(
-            |(user, workload, server, method, name, arguments, hints, token, (session, after))| {
+            |(
+                user,
+                workload,
+                server,
+                method,
+                name,
+                arguments,
+                hints,
+                (token, certificate),
+                (session, after),
+            )| {
                 Question {
                     user,
                     workload,
                     token,
+                    certificate,
                     server,
                     method,
                     name,
@@ -133,4 +160,20 @@ fn token() -> impl Strategy<Value = (&'static str, &'static str, Tree)> {
         group(Tree::Bool(true)),
     ];
     (select(issuers), select(vec!["u1", "u2"]), select(claims))
+}
+
+fn certificate() -> impl Strategy<Value = (&'static str, Vec<CertifiedName>)> {
+    let kind = vec![
+        NameKind::Uri,
+        NameKind::Dns,
+        NameKind::Email,
+        NameKind::CommonName,
+    ];
+    let texts = vec!["spiffe://x/a", "spiffe://x/b", "spiffe://y/a", "a.x", "a"];
+    let name = (select(kind), select(texts)).prop_map(|(kind, text)| CertifiedName {
+        kind,
+        text: text.to_owned(),
+    });
+    let authorities = vec!["corp", "lab", "other"];
+    (select(authorities), prop::collection::vec(name, 0..4))
 }

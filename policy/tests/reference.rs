@@ -5,8 +5,8 @@ use std::cell::Cell;
 use std::collections::HashMap;
 
 use exeat_policy::{
-    Action, Count, Counter, Effect, LimitKey, Mode, PolicySet, Reason, Request, Source, Timestamp,
-    compile, evaluate, explain, limit_keys, listable,
+    Action, Count, Counter, Effect, LimitKey, Mode, NameKind, PolicySet, Reason, Request, Source,
+    Timestamp, compile, evaluate, explain, limit_keys, listable,
 };
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -17,7 +17,8 @@ use crate::limited::{Call, Charged, charge, refuses};
 use crate::question::{Question, question};
 use crate::support::{NOW, shown};
 use crate::world::{
-    Claim, GenEffect, GenRule, GenServer, GenTools, IDENTITIES, ROLES, TOKENS, World, rule, world,
+    CERTIFICATES, Claim, GenEffect, GenRule, GenServer, GenTools, IDENTITIES, Names, ROLES, TOKENS,
+    World, rule, world,
 };
 
 #[derive(Debug, Clone, PartialEq)]
@@ -116,6 +117,9 @@ fn is_about(rule: &GenRule, question: &Question) -> bool {
             || TOKENS
                 .iter()
                 .any(|(name, issuer, claim)| *name == who && shows(question, issuer, *claim))
+            || CERTIFICATES.iter().any(|(name, authority, names)| {
+                *name == who && certified(question, authority, names)
+            })
     };
     let belongs = |role: &str| {
         ROLES
@@ -142,6 +146,24 @@ fn shows(question: &Question, issuer: &str, claim: Option<Claim>) -> bool {
             }
     });
     *of == issuer && claimed
+}
+
+fn certified(question: &Question, authority: &str, names: Names) -> bool {
+    let Some((of, shown)) = &question.certificate else {
+        return false;
+    };
+    let has = |key: &str, any: &[&str]| {
+        shown.iter().any(|name| {
+            let its = match name.kind {
+                NameKind::Uri => "uri",
+                NameKind::Dns => "dns",
+                NameKind::Email => "email",
+                NameKind::CommonName => "common_name",
+            };
+            its == key && any.iter().any(|pattern| glob(pattern, &name.text))
+        })
+    };
+    *of == authority && names.iter().all(|(key, any)| has(key, any))
 }
 
 fn in_force(rule: &GenRule) -> bool {
@@ -309,11 +331,20 @@ fn limited(world: &World, question: &Question, at: i64, passed: &mut Vec<Charged
         tool: question.name.unwrap_or(""),
         classes: &classes,
         arguments: question.arguments.as_ref(),
-        caller: match (&question.token, question.user, question.workload) {
-            (Some((issuer, subject, _)), _, _) => format!("token {issuer} {subject}"),
-            (None, Some(user), _) => format!("user {user}"),
-            (None, None, Some((host, name))) => format!("workload {host} {name}"),
-            (None, None, None) => "nobody".to_owned(),
+        caller: match (
+            &question.token,
+            &question.certificate,
+            question.user,
+            question.workload,
+        ) {
+            (Some((issuer, subject, _)), ..) => format!("token {issuer} {subject}"),
+            (None, Some((authority, names)), ..) => {
+                let subject = names.first().map_or("", |name| &*name.text);
+                format!("certificate {authority} {subject}")
+            }
+            (None, None, Some(user), _) => format!("user {user}"),
+            (None, None, None, Some((host, name))) => format!("workload {host} {name}"),
+            (None, None, None, None) => "nobody".to_owned(),
         },
         session: question.session.unwrap_or(""),
         at,

@@ -63,7 +63,7 @@ pub(crate) enum GenEffect {
 
 /// Roles and their members. A role that grants nothing and that no rule names is left out of the text.
 pub(crate) const ROLES: [(&str, &[&str]); 2] =
-    [("team", &["dave", "h", "staff"]), ("crew", &["es"])];
+    [("team", &["dave", "h", "staff"]), ("crew", &["es", "bots"])];
 
 /// The identities of the world, and their users' patterns.
 pub(crate) const IDENTITIES: [(&str, &[&str]); 3] =
@@ -79,6 +79,23 @@ pub(crate) const TOKENS: [(&str, &str, Option<Claim>); 2] = [
         Some(("group", &["ops", "dev"])),
     ),
     ("guests", "https://j.example", None),
+];
+/// The names that a certificate has to show: their key, and the patterns of which one has to fit.
+pub(crate) type Names = &'static [(&'static str, &'static [&'static str])];
+
+/// Identities by certificate: the authority, and the names.
+pub(crate) const CERTIFICATES: [(&str, &str, Names); 3] = [
+    (
+        "bots",
+        "corp",
+        &[("uri", &["spiffe://x/*", "spiffe://y/b"])],
+    ),
+    (
+        "named",
+        "corp",
+        &[("common_name", &["a"]), ("dns", &["?.x"])],
+    ),
+    ("labs", "lab", &[]),
 ];
 pub(crate) const SERVERS: [&str; 3] = ["a", "b", "c"];
 pub(crate) const CLASSES: [&str; 4] = ["read", "write", "destructive", "external"];
@@ -217,7 +234,10 @@ pub(crate) fn rule() -> impl Strategy<Value = GenRule> {
     ];
     (
         subsequence(
-            vec!["dave", "es", "all", "h", "team", "crew", "staff", "guests"],
+            vec![
+                "dave", "es", "all", "h", "team", "crew", "staff", "guests", "bots", "named",
+                "labs",
+            ],
             0..=2,
         ),
         subsequence(SERVERS.to_vec(), 0..=2),
@@ -363,6 +383,15 @@ impl World {
             let claims = claims.unwrap_or_default();
             out.push_str(&format!(
                 "  {name}: {{ jwt: {{ issuer: \"{issuer}\"{claims} }} }}\n"
+            ));
+        }
+        for (name, authority, names) in CERTIFICATES {
+            let mut all = String::new();
+            for (key, any) in names {
+                all.push_str(&format!(", {key}: {}", quoted(any)));
+            }
+            out.push_str(&format!(
+                "  {name}: {{ certificate: {{ authority: {authority}{all} }} }}\n"
             ));
         }
         let mut lines = Vec::new();

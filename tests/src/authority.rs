@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::server::WebPkiClientVerifier;
@@ -40,6 +40,15 @@ pub struct Leaf {
 }
 
 impl Leaf {
+    fn new(certificate: &Certificate, key: &KeyPair) -> Self {
+        Self {
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+            certificate: certificate.der().clone(),
+            key: Arc::new(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        }
+    }
+
     /// Writes `NAME.pem` and `NAME.key` for servers that want files.
     pub fn write(&self, directory: &Path, name: &str) -> Result<()> {
         fs::write(directory.join(format!("{name}.pem")), &self.certificate_pem)
@@ -75,6 +84,16 @@ impl Leaf {
         config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
         Ok(Arc::new(config))
     }
+}
+
+fn client_params(change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(2048, 1, 1);
+    change(&mut params);
+    params
 }
 
 /// The authority.
@@ -142,12 +161,27 @@ impl Authority {
             }
         }
         .context("sign a certificate")?;
-        Ok(Leaf {
-            certificate_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
-            certificate: certificate.der().clone(),
-            key: Arc::new(PrivatePkcs8KeyDer::from(key.serialize_der())),
-        })
+        Ok(Leaf::new(&certificate, &key))
+    }
+
+    /// A certificate for a client, which names nobody until `change` says whom.
+    pub fn client_leaf(&self, change: impl FnOnce(&mut CertificateParams)) -> Result<Leaf> {
+        let params = client_params(change);
+        let key = KeyPair::generate().context("generate a key")?;
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .context("sign a client's certificate")?;
+        Ok(Leaf::new(&certificate, &key))
+    }
+
+    /// The same, signed by nobody but itself.
+    pub fn lone_leaf(change: impl FnOnce(&mut CertificateParams)) -> Result<Leaf> {
+        let params = client_params(change);
+        let key = KeyPair::generate().context("generate a key")?;
+        let certificate = params
+            .self_signed(&key)
+            .context("sign a client's certificate")?;
+        Ok(Leaf::new(&certificate, &key))
     }
 
     /// A store that trusts this authority alone.

@@ -17,6 +17,8 @@ mod breakers;
 #[cfg(test)]
 mod cause;
 #[cfg(test)]
+mod certificates;
+#[cfg(test)]
 mod credentials;
 #[cfg(test)]
 mod disconnected;

@@ -52,7 +52,8 @@ pub struct ApprovalCaller {
     pub user: Option<String>,
     /// The process's user.
     pub uid: u32,
-    /// The beginning of a digest of its token's issuer and subject, where it showed one: 16 hexadecimal digits.
+    /// The beginning of a digest of whom its token and its client certificate are about, where it showed one: 16 hexadecimal
+    /// digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
     /// Every user who has a part in it, ascending; none of them may approve.

@@ -36,6 +36,8 @@ pub enum ToGate {
         /// The files in merge order.
         sources: Vec<Source>,
     },
+    /// The client authorities changed: their names, and their certificates as PEM.
+    ClientAuthorities(Vec<(String, String)>),
     /// A workload came into being; its processes have not run an instruction yet, unless it was
     /// running when the daemon started.
     Workload(Box<Workload>),
@@ -220,6 +222,8 @@ pub struct Setup {
     pub extra_roots: Vec<String>,
     /// Contents of `tls.client_certificates`, in order.
     pub client_identities: Vec<ClientIdentity>,
+    /// Names and contents of `tls.client_authorities`, PEM, in order.
+    pub client_authorities: Vec<(String, String)>,
     /// Contents of the key sets of `issuers`, in order; none of an issuer whose keys are fetched.
     pub key_sets: Vec<Option<String>>,
     /// For `upstream_proxy`, where it wants a password.

@@ -48,7 +48,7 @@ pub struct Config {
     pub listeners: Listeners,
     /// Name resolution on behalf of workloads.
     pub dns: Dns,
-    /// Trust towards upstream servers.
+    /// Trust towards upstream servers and clients.
     pub tls: Tls,
     /// Whose tokens are verified.
     pub issuers: Vec<Issuer>,
@@ -100,7 +100,8 @@ pub enum DnsUpstream {
     Servers(Vec<SocketAddr>),
 }
 
-/// Trust towards upstream servers. The system's roots always count.
+/// Trust towards upstream servers, for which the system's roots always count, and towards clients, for which nothing else
+/// does.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
@@ -108,6 +109,18 @@ pub struct Tls {
     pub extra_roots: Vec<PathBuf>,
     /// Certificates that the gate shows to servers which ask for one.
     pub client_certificates: Vec<ClientCertificate>,
+    /// Whose client certificates identify callers of registered servers.
+    pub client_authorities: Vec<ClientAuthority>,
+}
+
+/// Who vouches for clients of registered servers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientAuthority {
+    /// As policy names it.
+    pub name: String,
+    /// PEM file with its root certificates.
+    pub roots: PathBuf,
 }
 
 /// A certificate for one upstream host.

@@ -10,7 +10,7 @@ use exeat_policy::{Fault, Source};
 
 use super::approvals::approvals;
 use super::issuers::issuers;
-use super::{ClientCertificate, Config, DnsUpstream, UpstreamProxy};
+use super::{ClientAuthority, ClientCertificate, Config, DnsUpstream, Tls, UpstreamProxy};
 
 pub(super) const fn keys(what: &'static str, known: &'static [&'static str]) -> Keys {
     Keys {
@@ -44,7 +44,11 @@ const TOP: Keys = keys(
 const GATE: Keys = keys("`gate`", &["user"]);
 const LISTENERS: Keys = keys("`listeners`", &["proxy_port", "dns_port"]);
 const DNS: Keys = keys("`dns`", &["upstream"]);
-const TLS: Keys = keys("`tls`", &["extra_roots", "client_certificates"]);
+const TLS: Keys = keys(
+    "`tls`",
+    &["extra_roots", "client_certificates", "client_authorities"],
+);
+const CLIENT_AUTHORITY: Keys = keys("a client authority", &["name", "roots"]);
 const CLIENT_CERTIFICATE: Keys = keys("a client certificate", &["host", "cert", "key"]);
 const UPSTREAM_PROXY: Keys = keys("`upstream_proxy`", &["url", "username", "password_file"]);
 const AUDIT: Keys = keys("`audit`", &["sync", "segment_bytes"]);
@@ -129,18 +133,7 @@ fn sections(reader: &mut Reader, fields: Fields<'_>, config: &mut Config) {
         set(&mut config.dns.upstream, upstream(reader, node));
     }
     if let Some(tls) = section(reader, "tls", &TLS) {
-        set(
-            &mut config.tls.extra_roots,
-            list(reader, tls, "extra_roots", "paths", path),
-        );
-        let certificates = list(
-            reader,
-            tls,
-            "client_certificates",
-            "certificates",
-            client_certificate,
-        );
-        set(&mut config.tls.client_certificates, certificates);
+        read_tls(reader, tls, &mut config.tls);
     }
     set(&mut config.issuers, issuers(reader, fields));
     config.approvals = approvals(reader, fields);
@@ -164,6 +157,25 @@ fn sections(reader: &mut Reader, fields: Fields<'_>, config: &mut Config) {
     if let Some(limits) = section(reader, "limits", &LIMITS) {
         read_limits(reader, limits, config);
     }
+}
+
+fn read_tls(reader: &mut Reader, fields: Fields<'_>, tls: &mut Tls) {
+    set(
+        &mut tls.extra_roots,
+        list(reader, fields, "extra_roots", "paths", path),
+    );
+    let certificates = list(
+        reader,
+        fields,
+        "client_certificates",
+        "certificates",
+        client_certificate,
+    );
+    set(&mut tls.client_certificates, certificates);
+    set(
+        &mut tls.client_authorities,
+        client_authorities(reader, fields),
+    );
 }
 
 fn read_limits(reader: &mut Reader, fields: Fields<'_>, config: &mut Config) {
@@ -319,6 +331,38 @@ fn client_certificate(reader: &mut Reader, node: &Node) -> Option<ClientCertific
         host: host?,
         cert: cert?,
         key: key?,
+    })
+}
+
+fn client_authorities(reader: &mut Reader, fields: Fields<'_>) -> Option<Vec<ClientAuthority>> {
+    let key = "client_authorities";
+    let authorities = list(reader, fields, key, "authorities", client_authority)?;
+    let node = fields.get(key)?;
+    for (place, one) in authorities.iter().enumerate() {
+        let mut before = authorities.iter().take(place);
+        if before.any(|other| other.name == one.name) {
+            let shown = one.name.escape_debug();
+            reader.fault(
+                node.span,
+                format!("client authority `{shown}` stands here twice"),
+            );
+        }
+    }
+    Some(authorities)
+}
+
+fn client_authority(reader: &mut Reader, node: &Node) -> Option<ClientAuthority> {
+    let fields = reader.fields(node, &CLIENT_AUTHORITY)?;
+    let name = reader
+        .required(fields, "name", CLIENT_AUTHORITY.what)
+        .and_then(|node| reader.text(node, "the name by which policy knows the authority"))
+        .map(str::to_owned);
+    let roots = reader
+        .required(fields, "roots", CLIENT_AUTHORITY.what)
+        .and_then(|node| path(reader, node));
+    Some(ClientAuthority {
+        name: name?,
+        roots: roots?,
     })
 }
 

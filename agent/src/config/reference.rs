@@ -59,6 +59,11 @@ const SETTINGS: &[Setting] = &[
         "`{host, cert, key}`: certificates for hosts that ask for one; PEM files that the supervisor alone reads",
     ),
     (
+        "tls.client_authorities",
+        "`[]`",
+        "`{name, roots}`: authorities by whose client certificates policy knows callers (`certificate` in `identities`), each name once; PEM files, read at each SIGHUP as well; see below",
+    ),
+    (
         "issuers",
         "`[]`",
         "whose tokens are verified: a list of what follows; see below",
@@ -230,6 +235,7 @@ pub fn page() -> String {
         writeln!(page, "| `{name}` | {default} | {meaning} |").unwrap_or_default();
     }
     page.push_str(TOKENS);
+    page.push_str(CERTIFICATES);
     page.push_str(APPROVALS);
     page
 }
@@ -249,6 +255,21 @@ HTTP in clear text and on loopback; TLS is its proxy's. Whatever the policy says
 The gate posts over HTTPS, verified by the roots of `tls`, through `upstream_proxy` where there is one: to each webhook one message after the other, at most one in a second, each attempt within
 `limits.connect_deadline`, three attempts at most (one while the webhook fails), while the call waits. No redirect is followed. Each request has a record, caused by the call's. What is not delivered is said by `exeat status`, `exeat doctor`
 and a finding, `webhook_failed`, and its call goes on waiting for `exeat approvals`. After the gate was started anew, a call that waits again is told again, with the same links.
+";
+
+/// What `tls.client_authorities` comes to.
+const CERTIFICATES: &str = "
+## Client certificates
+
+Where an identity of the policy has a `certificate`, the gate asks clients for one in TLS 1.2 and 1.3, as they connect to a registered server whose TLS it reads.
+Showing none is nobody's fault: the caller is who it is without. One that is shown is verified at each request to the server: its chain of at most eight
+certificates up to one of `tls.client_authorities`, the time of each, that it may be a client's (`extendedKeyUsage`), what authorities may name (constraints on URIs and on directory names are not understood, so that what
+falls under one is refused), and that its names are plain text; a SPIFFE ID stands beside no other URI. What is wrong with it is answered by 403, `invalid_certificate`, and recorded, whatever its bearer may without
+it. It says nothing to anyone else: the gate speaks for itself to the server (`tls.client_certificates`), which gets neither the certificate nor word of it.
+
+No TLS session is resumed where certificates are asked for, so that the key is proved on each connection. Files of authorities are read at the start, at SIGHUP and when the policy changes; what changed counts from the
+next request on, on connections that are open as well. A file that cannot be used leaves the last good ones in force (`client_authorities_refused`). When policy begins to ask for certificates, connections of clients
+that were not asked are closed. Revocation lists are not read: a certificate counts until it expires or its authority is taken out.
 ";
 
 /// What `issuers` comes to.

@@ -20,6 +20,7 @@ dns: { upstream: [9.9.9.9, "[2620:fe::fe]:5353", "10.0.0.1:53"] }
 tls:
   extra_roots: [/etc/ssl/corp.pem]
   client_certificates: [{ host: api.example.com, cert: /c.pem, key: /k.pem }]
+  client_authorities: [{ name: corp, roots: /clients.pem }]
 issuers: [{ issuer: "https://a.example", audience: mcp, jwks: { file: /a.json }, algorithms: [ES256], leeway: 0s }]
 approvals: { listen: "127.0.0.1:8377", console_url: "https://exeat.example", secret_file: /k, webhooks: [{ approver: dana, url_file: /u }] }
 upstream_proxy: { url: "http://proxy.example:3128/", username: exeat, password_file: /p }
@@ -95,6 +96,35 @@ fn every_fault_is_told_at_once_with_its_place() {
             faults.iter().any(|fault| fault.starts_with(start)),
             "{start} in {faults:#?}"
         );
+    }
+}
+
+#[test]
+fn client_authorities_are_read_strictly() {
+    let with = |authorities: &str| {
+        from(&format!(
+            "version: 1\ntls: {{ client_authorities: {authorities} }}\n"
+        ))
+    };
+    let one = "{ name: corp, roots: /a.pem }";
+    let config = with(&format!("[{one}]")).unwrap();
+    let [authority] = &*config.tls.client_authorities else {
+        panic!("one is there");
+    };
+    assert_eq!(authority.name, "corp");
+    assert_eq!(authority.roots, Path::new("/a.pem"));
+    for (authorities, fault) in [
+        (format!("[{one}, {one}]"), "stands here twice"),
+        ("[{ name: corp }]".to_owned(), "`roots` is missing"),
+        ("[{ roots: /a.pem }]".to_owned(), "`name` is missing"),
+        ("[{ name: corp, roots: a.pem }]".to_owned(), "absolute"),
+        (
+            "[{ name: corp, file: /a }]".to_owned(),
+            "unknown key `file`",
+        ),
+    ] {
+        let faults = with(&authorities).unwrap_err().join("\n");
+        assert!(faults.contains(fault), "{authorities}: {faults}");
     }
 }
 

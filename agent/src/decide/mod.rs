@@ -282,6 +282,7 @@ impl Decider {
                 kind: None,
                 origin: Origin::Egress(0),
                 server: None,
+                asks_certificate: false,
                 credential: None,
             }),
             class: None,
@@ -321,6 +322,12 @@ impl Decider {
                 calls,
             },
         )
+    }
+
+    /// Whether a client that connects there is asked for a certificate.
+    pub fn asks_certificate(&self, caller: Caller<'_>, target: Target<'_>, port: u16) -> bool {
+        self.connect(caller, target, port)
+            .is_ok_and(|permit| permit.egress().is_some_and(|terms| terms.asks_certificate))
     }
 
     /// May what goes by unread on a connection go on, now that the policy changed?

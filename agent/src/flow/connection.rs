@@ -27,6 +27,7 @@ use crate::forward::open::{Destination, OpenFault};
 use crate::forward::upstream::{Body, Sender, Unheard, Version};
 use crate::http2;
 use crate::identify::agree;
+use crate::identify::certificate::Presented;
 use crate::identify::peer::Peer;
 use crate::intake::Arrived;
 use crate::refuse::Refusal;
@@ -34,6 +35,16 @@ use crate::tls::leaf::Alpn;
 
 /// What became of the upstream connection.
 pub(super) type Opened = Result<Sender, OpenFault>;
+
+/// What a TLS handshake came to.
+pub(super) struct Agreed {
+    /// Whom it is meant for.
+    pub(super) peer: Peer,
+    /// What became of the upstream connection.
+    pub(super) opened: Opened,
+    /// The client certificate, where the client was asked and has one.
+    pub(super) presented: Option<Presented>,
+}
 
 /// Streams that one HTTP/2 connection may have open.
 const STREAMS: u32 = 128;
@@ -47,6 +58,8 @@ pub(super) struct Connection {
     pub(super) version: Version,
     /// Whether it is intercepted TLS.
     pub(super) tls: bool,
+    /// The client certificate of the handshake.
+    pub(super) presented: Option<Arc<Presented>>,
     /// Set once: by the handshake, or by the first request in clear text.
     peer: OnceLock<Peer>,
     /// The peer as records name it.
@@ -62,21 +75,23 @@ impl Connection {
         stages: Arc<Stages>,
         arrived: Arrived,
         version: Version,
-        agreed: Option<(Peer, Opened)>,
+        agreed: Option<Agreed>,
         record: OpenRecord,
     ) -> Self {
         let tls = agreed.is_some();
         let peer = OnceLock::new();
-        let mut upstream = None;
-        if let Some((agreed, opened)) = agreed {
-            drop(peer.set(agreed));
-            upstream = Some(opened);
+        let (mut upstream, mut presented) = (None, None);
+        if let Some(agreed) = agreed {
+            drop(peer.set(agreed.peer));
+            upstream = Some(agreed.opened);
+            presented = agreed.presented.map(Arc::new);
         }
         Self {
             stages,
             arrived,
             version,
             tls,
+            presented,
             peer,
             name: OnceLock::new(),
             upstream: AsyncMutex::new(upstream),

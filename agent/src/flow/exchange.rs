@@ -9,7 +9,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Body as _;
 use hyper::header::{
     ACCEPT, ALT_SVC, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT,
-    HeaderValue, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
+    HeaderValue, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::{Method, Request, Response, StatusCode, Version as HttpVersion};
 use hyper_util::rt::TokioIo;
@@ -18,7 +18,8 @@ use super::artefacts::{Asked, Fetch};
 use super::connection::{Connection, SendFault};
 use super::describe::{Cut, Story as _, Why, partly, read, unread};
 use super::interim::{Turn, Way};
-use super::{NotAgreed, Stages, credential, mcp};
+use super::shown::{shown, unbelieved, unread_rest};
+use super::{NotAgreed, credential, mcp};
 use crate::audit::record::Stage;
 use crate::audit::{OpenRecord, Outcome};
 use crate::decide::{Exchange, HttpRequest, Permit};
@@ -32,7 +33,6 @@ use crate::forward::upstream::{Body, Version};
 use crate::identify::agree;
 use crate::identify::live::Unread;
 use crate::identify::peer::Peer;
-use crate::identify::token::TokenFault;
 use crate::intake::{Actor, Acts, Arrived};
 use crate::refuse::{HttpRefusal, Refusal, Timeout, Upstream};
 
@@ -61,7 +61,7 @@ pub(super) async fn serve(
         }) => {
             let actor = match shown {
                 Ok(actor) => actor,
-                Err(fault) => return unverified(connection, record, request, fault),
+                Err(fault) => return unbelieved(connection, record, request, fault),
             };
             if let Some(actor) = &actor {
                 record.record_mut().identity = Some(actor.identity.clone());
@@ -81,10 +81,11 @@ pub(super) async fn serve(
         Err(not_admitted) => not_admitted,
     };
     // A user reaches nothing but registered servers: what is refused may well have been allowed by the token.
+    let acts = actor.acts;
     if let (Err(fault), NotAdmitted::NotAgreed(NotAgreed::Refused(_)), Acts::User) =
-        (&shown, &not_admitted, actor.acts)
+        (shown, &not_admitted, acts)
     {
-        return unverified(connection, record, request, *fault);
+        return unbelieved(connection, record, request, fault);
     }
     unread_rest(connection, request);
     match not_admitted {
@@ -102,49 +103,6 @@ pub(super) async fn serve(
             record.refuse(&refused);
             answer
         }
-    }
-}
-
-/// Who asks, where the request shows a token: only a registered server's requests are judged by it, and refused for it.
-async fn shown(
-    connection: &Connection,
-    request: &Request<Received>,
-) -> Result<Option<Actor>, TokenFault> {
-    let Stages {
-        tokens, decider, ..
-    } = &*connection.stages;
-    if !request.headers().contains_key(AUTHORIZATION) {
-        return Ok(None);
-    }
-    let policy = decider.in_force();
-    let token = tokens.look(request.headers(), &policy.set).await?;
-    Ok(token.map(|token| connection.arrived.actor.with_token(token, &policy.set)))
-}
-
-/// Refuses a request whose token is not acceptable or cannot be verified at present, as RFC 6750 section 3 has it.
-fn unverified(
-    connection: &Connection,
-    mut record: OpenRecord,
-    request: Request<Received>,
-    fault: TokenFault,
-) -> Answer {
-    unread_rest(connection, request);
-    record.stage(Stage::Identify);
-    if fault == TokenFault::Unavailable {
-        return refused(record, Refusal::IssuerUnavailable, &fault);
-    }
-    let mut answer = refused(record, Refusal::InvalidToken, &fault);
-    let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
-    answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-    answer
-}
-
-/// Reads on, for a while, what nobody wants, unless its sender waits to be asked for it.
-fn unread_rest(connection: &Connection, request: Request<Received>) {
-    let waits = request.headers().contains_key(EXPECT);
-    let rest = Drained::new(request.into_body(), &connection.stages.tasks);
-    if waits {
-        rest.leave();
     }
 }
 

@@ -14,19 +14,21 @@ mod interim;
 mod keys;
 mod mcp;
 mod recheck;
+mod shown;
 mod unrecorded;
 mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::connection::Connection;
+use self::connection::{Agreed, Connection};
 use self::describe::{Story as _, finding};
 pub use self::dns::{Names, serve_datagrams};
 pub use self::keys::serve_keys;
@@ -43,14 +45,16 @@ use crate::forward::upstream::Version;
 use crate::identify::agree;
 use crate::identify::bindings::Bindings;
 use crate::identify::calls::Calls;
+use crate::identify::certificate::{Authorities, Presented};
 use crate::identify::live::Unread;
 use crate::identify::peer::Peer;
 use crate::identify::token::Tokens;
 use crate::intake::{Actor, Arrived, Intake};
 use crate::resolve::Resolver;
 use crate::tls::hello::{self, Hello, Spoken};
-use crate::tls::leaf::{Alpn, Leaves};
+use crate::tls::leaf::{Alpn, LeafFault, Leaves};
 use crate::tls::tee::Tee;
+use crate::tls::upstream::is_certificate_fault;
 
 /// The port of DNS, by whatever address (RFC 1035 section 4.2).
 const DNS: u16 = 53;
@@ -98,6 +102,8 @@ pub struct Stages {
     pub credentials: Credentials,
     /// The issuers whose tokens are verified.
     pub tokens: Tokens,
+    /// The authorities whose client certificates are verified, as they are now.
+    pub authorities: ArcSwap<Authorities>,
     /// The log.
     pub log: Log,
     /// Names.
@@ -181,6 +187,31 @@ enum Next {
     Clear(Box<Connection>, TcpStream),
     /// HTTP in TLS.
     Tls(Box<Connection>, Box<TlsStream<Tee<TcpStream>>>),
+}
+
+/// Why TLS with a client was not finished.
+enum Unshaken {
+    /// There is no certificate to show it.
+    Leaf(LeafFault),
+    /// TLS failed.
+    Failed(std::io::Error),
+    /// It took too long.
+    Late,
+}
+
+impl Unshaken {
+    /// Ends the connection's record.
+    fn record(self, record: OpenRecord) {
+        match self {
+            Self::Leaf(fault) => record.fail(&fault),
+            // What the client showed is malformed, or is not its own.
+            Self::Failed(error) if is_certificate_fault(&error) => {
+                record.refuse_with(&describe::Handshake(error));
+            }
+            Self::Failed(error) => record.fail(&describe::Handshake(error)),
+            Self::Late => record.refuse_with("the TLS handshake took too long"),
+        }
+    }
 }
 
 /// How long an exchange may wait for a place in the log before it is refused.
@@ -316,6 +347,12 @@ impl Opening {
 
     async fn intercept(mut self, hello: Hello, peer: Peer, permit: Permit<Connect>) -> Next {
         self.record.tell_decision(permit.decision());
+        let asks = permit.egress().is_some_and(|terms| terms.asks_certificate);
+        if !self.still(&peer, asks) {
+            hello.deny().await;
+            self.record.fail(&describe::Cut);
+            return Next::Over;
+        }
         let offers = hello.offers.clone();
         let to = self.destination(&peer);
         let server = permit.egress().and_then(|terms| terms.server.as_deref());
@@ -332,22 +369,10 @@ impl Opening {
             Err(_) if offers.contains(&Alpn::Http1) => Alpn::Http1,
             Err(_) => Alpn::Http2,
         };
-        let config = match self.stages.leaves.config(&peer.to_string(), alpn).await {
-            Ok(config) => config,
-            Err(fault) => {
-                self.record.fail(&fault);
-                return Next::Over;
-            }
-        };
-        let shaken = hello.into_handshake().into_stream(config);
-        let stream = match timeout(self.stages.bounds.greeting, shaken).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                self.record.fail(&describe::Handshake(error));
-                return Next::Over;
-            }
-            Err(_) => {
-                self.record.refuse_with("the TLS handshake took too long");
+        let stream = match self.shake(hello, &peer, alpn, asks).await {
+            Ok(stream) => stream,
+            Err(unshaken) => {
+                unshaken.record(self.record);
                 return Next::Over;
             }
         };
@@ -356,14 +381,54 @@ impl Opening {
         } else {
             Version::Http1
         };
-        let agreed = Some((peer, opened.map(|(sender, _)| sender)));
+        let (_, tls) = stream.get_ref();
+        let agreed = Some(Agreed {
+            peer,
+            opened: opened.map(|(sender, _)| sender),
+            presented: tls.peer_certificates().map(Presented::new),
+        });
         let Self {
             stages,
             arrived,
             record,
         } = self;
         let connection = Connection::new(stages, arrived, version, agreed, record);
-        Next::Tls(Box::new(connection), Box::new(stream))
+        Next::Tls(Box::new(connection), stream)
+    }
+
+    /// Notes whether the client is asked for a certificate. `false`: it is not, and would be by the policy in force by
+    /// now, whose coming found nothing to cut.
+    fn still(&self, peer: &Peer, asked: bool) -> bool {
+        let Arrived {
+            actor,
+            port,
+            registered,
+            ..
+        } = &self.arrived;
+        registered.set_asked(asked);
+        let decider = &self.stages.decider;
+        asked || !decider.asks_certificate(actor.caller(), peer.target(), *port)
+    }
+
+    /// Finishes TLS with the client in the name of `peer`.
+    async fn shake(
+        &self,
+        hello: Hello,
+        peer: &Peer,
+        alpn: Alpn,
+        asks: bool,
+    ) -> Result<Box<TlsStream<Tee<TcpStream>>>, Unshaken> {
+        let asking = asks.then(|| self.stages.authorities.load_full());
+        let leaves = &self.stages.leaves;
+        let name = peer.to_string();
+        let config = leaves.config(&name, alpn, asking.as_ref()).await;
+        let config = config.map_err(Unshaken::Leaf)?;
+        let shaken = hello.into_handshake().into_stream(config);
+        match timeout(self.stages.bounds.greeting, shaken).await {
+            Ok(Ok(stream)) => Ok(Box::new(stream)),
+            Ok(Err(error)) => Err(Unshaken::Failed(error)),
+            Err(_) => Err(Unshaken::Late),
+        }
     }
 
     /// HTTP in clear text: the first request says whom it is for, so that agreement and decision wait for it.

@@ -33,11 +33,13 @@ impl Stages {
                 // Not agreed on yet: it will be decided as things are now.
                 return true;
             };
+            let (caller, target, port) = (known.caller(), peer.target(), connected.port);
             let unread = connected.unread.as_ref();
+            // A client that was not asked who it is would be nobody for as long as it stays.
+            let unasked = connected.asked == Some(false);
             !whose(connected.workload)
-                || self
-                    .decider
-                    .goes_on(known.caller(), peer.target(), connected.port, unread)
+                || (self.decider.goes_on(caller, target, port, unread)
+                    && !(unasked && self.decider.asks_certificate(caller, target, port)))
         })
     }
 }

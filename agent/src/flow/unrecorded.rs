@@ -57,7 +57,7 @@ async fn intercept(stages: &Stages, arrived: &Arrived, hello: Hello) {
         [Alpn::Http2] => (Alpn::Http2, Version::Http2),
         _ => (Alpn::Http1, Version::Http1),
     };
-    let Ok(config) = stages.leaves.config(&peer.to_string(), alpn).await else {
+    let Ok(config) = stages.leaves.config(&peer.to_string(), alpn, None).await else {
         return hello.deny().await;
     };
     match hello.into_handshake().into_stream(config).await {

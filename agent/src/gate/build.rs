@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use exeat_ebpf::{Gate as Kernel, GateMap};
 use hyper::Uri;
 use hyper::header::HeaderValue;
@@ -29,6 +30,7 @@ use crate::forward::dial::SiteProxy;
 use crate::forward::open::{Closed, Ways};
 use crate::identify::bindings::{Bindings, synthetic_prefix};
 use crate::identify::calls::Calls;
+use crate::identify::certificate::Authorities;
 use crate::identify::live::Live;
 use crate::identify::token::Tokens;
 use crate::identify::users::Users;
@@ -95,6 +97,7 @@ pub(super) fn build(
         approving: approving(&setup)?.map(Arc::new),
         credentials: Credentials::default(),
         tokens: tokens(&setup)?,
+        authorities: authorities(&setup)?,
         log,
         resolver,
         leaves: Leaves::new(signer)?,
@@ -243,6 +246,12 @@ fn upstreams(setup: &Setup) -> Result<Upstreams, GateError> {
         })
         .collect();
     Ok(Upstreams::new(&extra, certificates)?)
+}
+
+fn authorities(setup: &Setup) -> Result<ArcSwap<Authorities>, GateError> {
+    let given = setup.client_authorities.iter();
+    let given = given.map(|(name, text)| (&**name, &**text));
+    Ok(ArcSwap::from_pointee(Authorities::new(given)?))
 }
 
 fn tokens(setup: &Setup) -> Result<Tokens, GateError> {

@@ -25,6 +25,7 @@ use self::build::Built;
 use crate::audit::{AuditUnavailable, Finished, StartError};
 use crate::channel::{ChannelError, GateEnd, ToGate, ToSupervisor};
 use crate::flow::{Stages, serve_connection, serve_datagrams, serve_keys, serve_webhook};
+use crate::identify::certificate::AuthorityFault;
 use crate::identify::token::KeysFault;
 use crate::resolve::SettingsFault;
 use crate::tls::leaf::LeafFault;
@@ -88,6 +89,9 @@ pub enum GateError {
         #[source]
         source: KeysFault,
     },
+    /// The certificates of a client authority.
+    #[error(transparent)]
+    ClientAuthority(#[from] AuthorityFault),
     /// TLS towards upstreams.
     #[error("setting up TLS towards upstream servers")]
     Upstream(#[from] UpstreamTlsFault),

@@ -23,6 +23,7 @@ use crate::channel::{
 };
 use crate::decide::approvals::KeepRequest;
 use crate::flow::{Offered, Stages, Word, serve_stdio};
+use crate::identify::certificate::Authorities;
 use crate::identify::workloads::Known;
 use crate::telemetry::clock;
 use crate::tls::leaf::{Chain, SignRequest};
@@ -133,6 +134,7 @@ impl Supervisor {
                 generation,
                 sources,
             } => self.policy(generation, &sources).await?,
+            ToGate::ClientAuthorities(authorities) => self.authorities(&authorities),
             ToGate::Workload(workload) => {
                 self.workload(*workload);
             }
@@ -333,6 +335,16 @@ impl Supervisor {
         Ok(self.channel.send(&reloaded, &[]).await?)
     }
 
+    /// Client certificates are verified by these from here on, at the next request of each connection.
+    fn authorities(&self, given: &[(String, String)]) {
+        let given = given.iter().map(|(name, text)| (&**name, &**text));
+        match Authorities::new(given) {
+            Ok(authorities) => self.stages.authorities.store(Arc::new(authorities)),
+            // The supervisor made them before it sent them.
+            Err(fault) => tracing::error!(%fault, "the client authorities were not taken"),
+        }
+    }
+
     /// Nothing new begins with the server from here on; what is under way ends now or when it is drained, and
     /// then the supervisor is told.
     async fn disconnect(&self, disconnection: Disconnection, drain_ms: Option<u64>) {
@@ -409,6 +421,7 @@ impl Supervisor {
             user,
             fetching: false,
             token: None,
+            certificate: None,
         };
         let (decision, verdict) = self.decide_run(caller, server);
         record.record_mut().decision = Some(decision);

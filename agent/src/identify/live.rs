@@ -39,6 +39,8 @@ pub struct Connected {
     pub peer: Option<Peer>,
     /// The port that the workload asked for.
     pub port: u16,
+    /// Whether its client was asked for a certificate; `None`: TLS is not finished with it.
+    pub asked: Option<bool>,
     /// What goes by unread; `None`: each request is decided on.
     pub unread: Option<Unread>,
 }
@@ -86,6 +88,7 @@ impl Live {
             workload,
             peer: None,
             port,
+            asked: None,
             unread: None,
         };
         state.entries.insert(
@@ -148,6 +151,15 @@ impl Registered {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = state.entries.get_mut(&self.id) {
             entry.connected.peer = Some(peer.clone());
+        }
+    }
+
+    /// Says whether the client is asked for a certificate; to be decided again after this, so that no change of policy
+    /// falls in between.
+    pub fn set_asked(&self, asked: bool) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = state.entries.get_mut(&self.id) {
+            entry.connected.asked = Some(asked);
         }
     }
 

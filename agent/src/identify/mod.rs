@@ -3,6 +3,7 @@
 pub mod agree;
 pub mod bindings;
 pub mod calls;
+pub mod certificate;
 pub mod fetching;
 pub mod live;
 pub mod peer;

@@ -59,6 +59,7 @@ impl Known {
             user,
             fetching: self.fetching.is_open(),
             token: None,
+            certificate: None,
         }
     }
 

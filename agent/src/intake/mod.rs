@@ -9,9 +9,12 @@ use exeat_policy::{Caller, PolicySet};
 use thiserror::Error;
 use tokio::net::TcpStream;
 
-use crate::audit::record::{Cause, Identity, Workload as RecordedWorkload, WorkloadKind};
+use crate::audit::record::{
+    Cause, Certificate, Identity, Workload as RecordedWorkload, WorkloadKind,
+};
 use crate::audit::{Shared, Text};
 use crate::identify::calls::{Calls, Causing};
+use crate::identify::certificate::Shown;
 use crate::identify::live::{Live, Registered};
 use crate::identify::token::Verified;
 use crate::identify::users::Users;
@@ -56,10 +59,12 @@ pub struct Actor {
     pub user: Option<Arc<str>>,
     /// For records: the process.
     pub process: Shared<RecordedWorkload>,
-    /// For records: the user, and whom the token is about.
+    /// For records: the user, and whom token and certificate are about.
     pub identity: Shared<Identity>,
     /// The verified token of the request.
     pub token: Option<Arc<Verified>>,
+    /// The verified client certificate of the connection.
+    pub certificate: Option<Shown>,
 }
 
 /// A connection that may be looked at.
@@ -162,6 +167,7 @@ impl Intake {
             process: client(pid, uid, cgroup).into(),
             identity: identity.into(),
             token: None,
+            certificate: None,
         })
     }
 
@@ -184,6 +190,7 @@ impl Intake {
             process,
             identity: identity.into(),
             token: None,
+            certificate: None,
         })
     }
 }
@@ -200,34 +207,61 @@ impl Actor {
             user: self.user.as_deref(),
             fetching: workload.is_some() && self.known.fetching.is_open(),
             token: self.token.as_deref().map(Verified::judged),
+            certificate: self
+                .certificate
+                .as_ref()
+                .map(|shown| shown.verified().judged()),
         }
     }
 
-    /// The same with the token of one request. Its identities add to what the kernel attests; records name the first
-    /// of them.
+    /// The same with the token of one request and the certificate of its connection. Their identities add to what the
+    /// kernel attests; records name the first of them.
     #[must_use]
-    pub fn with_token(&self, token: Arc<Verified>, policy: &PolicySet) -> Self {
-        let judged = token.judged();
-        let names = policy.identities_of(&judged);
+    pub fn showing(
+        &self,
+        token: Option<Arc<Verified>>,
+        certificate: Option<Shown>,
+        policy: &PolicySet,
+    ) -> Self {
+        let actor = Self {
+            token,
+            certificate,
+            ..self.clone()
+        };
+        let caller = actor.caller();
+        let names = policy.identities_shown(&caller);
         let roles = policy
             .roles()
             .iter()
             .filter(|role| role.members.iter().any(|member| names.contains(&member)));
+        let (means, issuer, subject) = match (&caller.token, &caller.certificate) {
+            (Some(token), _) => ("jwt", Some(token.issuer), Some(token.subject)),
+            (None, Some(shown)) => ("certificate", Some(shown.authority), Some(shown.subject)),
+            (None, None) => ("kernel", None, None),
+        };
+        let certificate = actor.certificate.as_ref().map(|shown| {
+            let judged = shown.verified().judged();
+            Certificate {
+                authority: Text::new(judged.authority),
+                subject: Text::new(judged.subject),
+                sha256: Text::new(shown.verified().sha256()),
+            }
+        });
         let identity = Identity {
             name: names
                 .first()
                 .map(|name| Text::new(name))
                 .unwrap_or_default(),
-            verified_by: Text::fixed("jwt"),
-            issuer: Some(Text::new(judged.issuer)),
-            subject: Some(Text::new(judged.subject)),
+            verified_by: Text::fixed(means),
+            issuer: issuer.map(Text::new),
+            subject: subject.map(Text::new),
+            certificate,
             roles: roles.map(|role| Text::new(&role.name)).collect(),
             ..(*self.identity).clone()
         };
         Self {
             identity: identity.into(),
-            token: Some(token),
-            ..self.clone()
+            ..actor
         }
     }
 

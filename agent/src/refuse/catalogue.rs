@@ -38,6 +38,8 @@ pub enum Refusal<'a> {
     /// A limit on calls, their rate or what they add up to is used up; the milliseconds until this call passes,
     /// where waiting helps.
     LimitReached(Option<u64>),
+    /// The client certificate of the connection is not one that can be verified.
+    InvalidCertificate,
     /// The token of the request is not one that can be verified.
     InvalidToken,
     /// The keys of the token's issuer cannot be fetched.
@@ -172,6 +174,7 @@ impl Refusal<'_> {
             Refusal::HttpForm => row("malformed_request", S::BAD_REQUEST, S::FORBIDDEN, INVALID_REQUEST, "a form of HTTP request that is not let through"),
             Refusal::InvalidParams => row("invalid_params", S::BAD_REQUEST, S::OK, INVALID_PARAMS, "a parameter is missing or of the wrong type"),
             Refusal::InvalidRequest => row("invalid_request", S::BAD_REQUEST, S::BAD_REQUEST, INVALID_REQUEST, "not an acceptable JSON-RPC message"),
+            Refusal::InvalidCertificate => row("invalid_certificate", S::FORBIDDEN, S::FORBIDDEN, DENIED, "the client certificate is not acceptable"),
             Refusal::InvalidToken => row("invalid_token", S::UNAUTHORIZED, S::UNAUTHORIZED, UNAUTHORIZED, "the bearer token is not acceptable"),
             Refusal::IssuerUnavailable => row("issuer_unavailable", S::SERVICE_UNAVAILABLE, S::SERVICE_UNAVAILABLE, UNAVAILABLE, "the bearer token cannot be verified at present: its issuer is not reached"),
             Refusal::LimitReached(_) => row("limit_reached", S::TOO_MANY_REQUESTS, S::OK, LIMIT, "a limit on calls is reached"),

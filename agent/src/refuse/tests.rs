@@ -34,6 +34,7 @@ fn all() -> Vec<Refusal<'static>> {
         Refusal::HttpForm,
         Refusal::InvalidParams,
         Refusal::InvalidRequest,
+        Refusal::InvalidCertificate,
         Refusal::InvalidToken,
         Refusal::IssuerUnavailable,
         Refusal::LimitReached(None),
@@ -78,6 +79,7 @@ fn known(refusal: &Refusal<'_>) {
         | Refusal::HttpForm
         | Refusal::InvalidParams
         | Refusal::InvalidRequest
+        | Refusal::InvalidCertificate
         | Refusal::InvalidToken
         | Refusal::IssuerUnavailable
         | Refusal::LimitReached(_)

@@ -499,6 +499,7 @@ impl Supervisor {
             ca_certificate: parts.signing.certificate().to_owned(),
             extra_roots: parts.material.extra_roots.clone(),
             client_identities: parts.material.client_identities.clone(),
+            client_authorities: parts.material.client_authorities.clone(),
             key_sets: parts.material.key_sets.clone(),
             proxy_credentials: parts.material.proxy_credentials.clone(),
             approving: parts.material.approving.clone(),

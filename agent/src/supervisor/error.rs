@@ -12,6 +12,7 @@ use super::gate_life::GateError;
 use super::policy_files::PolicyError;
 use crate::config::ConfigError;
 use crate::control::ControlError;
+use crate::identify::certificate::AuthorityFault;
 use crate::launch::stage::SpawnError;
 
 /// Why the daemon does not start, or stopped.
@@ -28,6 +29,9 @@ pub enum DaemonError {
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The certificates of a client authority.
+    #[error(transparent)]
+    ClientAuthority(#[from] AuthorityFault),
     /// The policy, at start: nothing is in force that could be kept.
     #[error(transparent)]
     Policy(#[from] PolicyError),

@@ -5,6 +5,7 @@
 
 pub(crate) mod accounts;
 mod approvals;
+mod authorities;
 pub mod ca;
 mod callers;
 mod canary;

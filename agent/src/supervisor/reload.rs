@@ -11,6 +11,7 @@ impl Supervisor {
     /// Reads the policy anew. A good one goes to the gate, and the sources of its credentials are read; a bad one
     /// leaves the last good one in force. `client` is told how it went.
     pub(super) async fn reload(&mut self, client: Option<Responder>) {
+        self.reread_authorities().await;
         let policy = match policy_files::load(&self.parts.config.policy) {
             Ok(policy) => policy,
             Err(error) => {

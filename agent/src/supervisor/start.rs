@@ -18,7 +18,7 @@ use super::core::{Parts, Supervisor};
 use super::error::DaemonError;
 use super::gate_life::GatePlan;
 use super::signing::{Signing, today};
-use super::{accounts, policy_files, trust};
+use super::{accounts, authorities, policy_files, trust};
 use crate::channel::{Approving, ClientIdentity, Hex, ProxyCredentials, Role, Secret, decode_hex};
 use crate::config::{Approvals, Config, HttpsUrl, KeySource, WebhookUrl, load, read_text};
 use crate::launch::stage::{Account, Listen, Listening, Program, listen};
@@ -73,6 +73,7 @@ pub(super) struct Inheritance {
 pub(super) struct Material {
     pub(super) extra_roots: Vec<String>,
     pub(super) client_identities: Vec<ClientIdentity>,
+    pub(super) client_authorities: Vec<(String, String)>,
     pub(super) key_sets: Vec<Option<String>>,
     pub(super) proxy_credentials: Option<ProxyCredentials>,
     pub(super) approving: Option<Approving>,
@@ -224,6 +225,7 @@ fn material(config: &Config) -> Result<Material, DaemonError> {
     Ok(Material {
         extra_roots: extra_roots.collect::<Result<_, _>>()?,
         client_identities: identities.collect::<Result<_, _>>()?,
+        client_authorities: authorities::read(config)?,
         key_sets: key_sets.collect::<Result<_, _>>()?,
         proxy_credentials: username.map(|username| ProxyCredentials {
             username,

@@ -1,5 +1,6 @@
 //! Leaf certificates for intercepted connections: one key for the gate's life, one certificate for each
-//! name, signed by the supervisor and kept for half a day.
+//! name, signed by the supervisor and kept for half a day. Where a client is asked for a certificate, no session of it is
+//! resumed: it proves on each connection that it has the key.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,7 +9,8 @@ use rcgen::{KeyPair, PublicKeyData as _};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use thiserror::Error;
@@ -16,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use crate::bounded::Bounded;
+use crate::identify::certificate::Authorities;
 
 /// How many names' certificates are kept.
 const KEPT: usize = 4096;
@@ -84,15 +87,20 @@ impl Alpn {
 
 struct Kept {
     config: Arc<ServerConfig>,
+    /// What asks for a certificate on its connections.
+    asking: Option<Arc<Authorities>>,
     until: Instant,
 }
+
+/// The name, what is offered, and whether a certificate is asked for.
+type Key = (String, Alpn, bool);
 
 /// The cache of leaf certificates, as ready server configurations.
 pub struct Leaves {
     key: Arc<dyn SigningKey>,
     public_key: Vec<u8>,
     signer: mpsc::Sender<SignRequest>,
-    kept: Mutex<Bounded<(String, Alpn), Kept>>,
+    kept: Mutex<Bounded<Key, Kept>>,
 }
 
 impl std::fmt::Debug for Leaves {
@@ -119,20 +127,27 @@ impl Leaves {
         })
     }
 
-    /// The server configuration for `name` (a host name or an address) that offers just `alpn`.
+    /// The server configuration for `name` (a host name or an address) that offers just `alpn` and, with `asking`, asks
+    /// the client for a certificate of these authorities.
     ///
     /// # Errors
     /// [`LeafFault::NoAnswer`] and [`LeafFault::Refused`].
-    pub async fn config(&self, name: &str, alpn: Alpn) -> Result<Arc<ServerConfig>, LeafFault> {
-        let key = (name.to_owned(), alpn);
-        if let Some(config) = self.fresh(&key) {
+    pub async fn config(
+        &self,
+        name: &str,
+        alpn: Alpn,
+        asking: Option<&Arc<Authorities>>,
+    ) -> Result<Arc<ServerConfig>, LeafFault> {
+        let key = (name.to_owned(), alpn, asking.is_some());
+        if let Some(config) = self.fresh(&key, asking) {
             return Ok(config);
         }
         let chain = self.ask(name).await?;
         let until = Instant::now() + KEPT_FOR;
-        let config = Arc::new(self.build(chain, alpn)?);
+        let config = Arc::new(self.build(chain, alpn, asking)?);
         let kept = Kept {
             config: Arc::clone(&config),
+            asking: asking.cloned(),
             until,
         };
         self.kept
@@ -142,10 +157,15 @@ impl Leaves {
         Ok(config)
     }
 
-    fn fresh(&self, key: &(String, Alpn)) -> Option<Arc<ServerConfig>> {
+    fn fresh(&self, key: &Key, asking: Option<&Arc<Authorities>>) -> Option<Arc<ServerConfig>> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let found = kept.get(key)?;
-        (Instant::now() < found.until).then(|| Arc::clone(&found.config))
+        // Other authorities were asked for before.
+        let same = match (&found.asking, asking) {
+            (Some(then), Some(now)) => Arc::ptr_eq(then, now),
+            (then, now) => then.is_none() && now.is_none(),
+        };
+        (same && Instant::now() < found.until).then(|| Arc::clone(&found.config))
     }
 
     async fn ask(&self, name: &str) -> Result<Chain, LeafFault> {
@@ -169,14 +189,31 @@ impl Leaves {
         }
     }
 
-    fn build(&self, chain: Chain, alpn: Alpn) -> Result<ServerConfig, LeafFault> {
+    fn build(
+        &self,
+        chain: Chain,
+        alpn: Alpn,
+        asking: Option<&Arc<Authorities>>,
+    ) -> Result<ServerConfig, LeafFault> {
         let chain = chain.into_iter().map(CertificateDer::from).collect();
         let certified = CertifiedKey::new(chain, Arc::clone(&self.key));
-        let mut config = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(One(Arc::new(certified))));
+        let builder = ServerConfig::builder();
+        let builder = match asking {
+            None => builder.with_no_client_auth(),
+            Some(asking) => {
+                let asking: Arc<dyn ClientCertVerifier> = Arc::<Authorities>::clone(asking);
+                builder.with_client_cert_verifier(asking)
+            }
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(One(Arc::new(certified))));
         config.alpn_protocols = alpn.protocols();
-        config.ticketer = Ticketer::new().map_err(LeafFault::Load)?;
+        if asking.is_some() {
+            // Neither by tickets, of which none is made without a ticketer, nor by what is stored here.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        } else {
+            config.ticketer = Ticketer::new().map_err(LeafFault::Load)?;
+        }
         Ok(config)
     }
 }

@@ -398,6 +398,10 @@ fn key(limit: &Limit, caller: &Caller<'_>, server: &Server, message: &Message<'_
                 part("issuer", token.issuer);
                 part("subject", token.subject);
             }
+            Per::Identity if let Some(certificate) = &caller.certificate => {
+                part("authority", certificate.authority);
+                part("subject", certificate.subject);
+            }
             Per::Identity => match (caller.user, caller.workload) {
                 (Some(user), _) => part("user", user),
                 (None, Some(Workload::Host(host))) => part("host", host),

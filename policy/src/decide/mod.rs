@@ -22,7 +22,9 @@ pub use self::explain::{Considered, Explanation, Outcome, Subject, Tested};
 pub use self::limits::{Count, Counter, LimitKey, Used, limit_keys};
 pub use self::matrix::callable;
 pub use self::network::{Binding, Range, ports_for, ranges};
-pub use self::request::{Action, Caller, Hints, Request, Target, Token, Underway, Workload};
+pub use self::request::{
+    Action, Caller, Certificate, CertifiedName, Hints, Request, Target, Token, Underway, Workload,
+};
 pub use self::verdict::{Egress, Origin, Reason, Verdict, Would};
 use self::watch::{Blind, Notes, Watch};
 use crate::index::Id;
@@ -126,7 +128,7 @@ pub fn listable(
     mcp::by_rules(set, &callers, &message, now, &mut Blind).effect != Effect::Deny
 }
 
-/// The caller as numbers: the host that it is, and the identities that its user and its token have.
+/// The caller as numbers: the host that it is, and the identities that its user, its token and its certificate have.
 struct Callers<'a> {
     caller: Caller<'a>,
     /// Ascending.
@@ -154,11 +156,9 @@ impl<'a> Callers<'a> {
         if let Some(user) = caller.user {
             set.index().of_user(user, &mut ids);
         }
-        if let Some(token) = &caller.token {
-            set.index().of_token(token, &mut ids);
-            // Hosts are numbered before identities, so the host stays first.
-            ids.sort_unstable();
-        }
+        set.index().of_shown(caller, &mut ids);
+        // Hosts are numbered before identities, so the host stays first.
+        ids.sort_unstable();
         Self {
             caller: *caller,
             ids,

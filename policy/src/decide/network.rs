@@ -139,6 +139,7 @@ fn egress(entry: &Entry, server: Option<Arc<str>>) -> Egress {
         kind: entry.kind,
         origin: entry.origin,
         server,
+        asks_certificate: false,
         credential: None,
     }
 }
@@ -256,7 +257,10 @@ pub(super) fn connect(
             .entries(target)
             .filter(|entry| fits(entry, port, protocol) == Outcome::Matched)
     };
-    let egress = egress(entry, only_server(here()));
+    let egress = Egress {
+        asks_certificate: set.asks_certificates() && here().any(|entry| entry.server.is_some()),
+        ..egress(entry, only_server(here()))
+    };
     Verdict {
         egress: Some(egress),
         ..plain(Effect::Allow, Reason::EgressAllowed)

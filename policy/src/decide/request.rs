@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::limits::Count;
 use crate::json::Json;
-use crate::model::Protocol;
+use crate::model::{NameKind, Protocol};
 use crate::name::Name;
 use crate::time::Timestamp;
 
@@ -33,6 +33,29 @@ pub struct Caller<'a> {
     pub fetching: bool,
     /// What the token of the request says, once it is verified.
     pub token: Option<Token<'a>>,
+    /// What the client certificate of the connection says, once it is verified.
+    pub certificate: Option<Certificate<'a>>,
+}
+
+/// A client certificate whose chain, time and purpose are verified, and whose key the caller has. Like a token, it
+/// adds to what the kernel attests.
+#[derive(Debug, Clone, Copy)]
+pub struct Certificate<'a> {
+    /// Who vouches for it, as the configuration calls it.
+    pub authority: &'a str,
+    /// Whom it is about: with the authority, what limits per identity count by where there is no token.
+    pub subject: &'a str,
+    /// All that it names.
+    pub names: &'a [CertifiedName],
+}
+
+/// A name that a certificate gives its subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertifiedName {
+    /// Where it stands.
+    pub kind: NameKind,
+    /// The name; a host's in lower case.
+    pub text: String,
 }
 
 /// A token whose signature, time and audience are verified. It adds to what the kernel attests and replaces

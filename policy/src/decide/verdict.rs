@@ -46,6 +46,7 @@ pub struct Would {
 
 /// How an allowed connection is to be treated.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a term of its own")]
 pub struct Egress {
     /// What happens to its TLS.
     pub tls: Tls,
@@ -63,6 +64,9 @@ pub struct Egress {
     pub origin: Origin,
     /// The registered server that answers here: MCP spoken on this connection is meant for it.
     pub server: Option<Arc<str>>,
+    /// A registered server answers here, and identities show themselves by certificates: the client is asked for one.
+    /// Said of connections alone.
+    pub asks_certificate: bool,
     /// What is put into the request, for an HTTP request over TLS.
     pub credential: Option<Arc<Credential>>,
 }

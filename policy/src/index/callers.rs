@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::{Id, Map};
-use crate::decide::{Token, claims};
+use crate::decide::{Certificate, Token, claims};
 use crate::glob::Glob;
-use crate::model::{Identity, Proof, TokenTest};
+use crate::model::{CertificateTest, Identity, Proof, TokenTest};
 
 /// From a Unix user to identities.
 #[derive(Debug, Default)]
@@ -79,5 +79,44 @@ impl Tokens {
 
     pub(super) fn names(&self, issuer: &str) -> bool {
         self.0.contains_key(issuer)
+    }
+}
+
+/// From a client certificate to identities.
+#[derive(Debug, Default)]
+pub(super) struct Certificates(Map<Arc<str>, Vec<(CertificateTest, Id)>>);
+
+impl Certificates {
+    /// Identities are numbered after the hosts.
+    pub(super) fn new(identities: &[Identity], hosts: usize) -> Self {
+        let first = Id::try_from(hosts).unwrap_or(Id::MAX);
+        let mut certificates = Self::default();
+        for (id, identity) in (first..).zip(identities) {
+            if let Proof::Certificate(test) = &identity.proof {
+                let of_authority = certificates.0.entry(Arc::clone(&test.authority));
+                of_authority.or_default().push((test.clone(), id));
+            }
+        }
+        certificates
+    }
+
+    pub(super) fn find(&self, certificate: &Certificate<'_>, out: &mut Vec<Id>) {
+        let shows = |test: &CertificateTest| {
+            test.names.iter().all(|test| {
+                certificate.names.iter().any(|name| {
+                    name.kind == test.kind && test.any.iter().any(|glob| glob.matches(&name.text))
+                })
+            })
+        };
+        let of_authority = self.0.get(certificate.authority).into_iter().flatten();
+        out.extend(
+            of_authority
+                .filter(|(test, _)| shows(test))
+                .map(|(_, id)| id),
+        );
+    }
+
+    pub(super) fn any(&self) -> bool {
+        !self.0.is_empty()
     }
 }

@@ -10,11 +10,11 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
-use self::callers::{Tokens, Users};
+use self::callers::{Certificates, Tokens, Users};
 pub(crate) use self::egress::{EgressTable, Entry, reached};
 pub(crate) use self::rules::RuleTable;
 pub(crate) use self::tools::ToolTable;
-use crate::decide::Token;
+use crate::decide::Caller;
 use crate::load::Draft;
 use crate::model::{Credential, Server};
 
@@ -31,6 +31,7 @@ pub(crate) struct Index {
     hosts: Map<Arc<str>, Id>,
     users: Users,
     tokens: Tokens,
+    certificates: Certificates,
     pub(crate) rules: RuleTable,
     /// For each server its limits, in the order of the files.
     pub(crate) limits: Vec<Vec<Id>>,
@@ -63,6 +64,7 @@ impl Index {
         Self {
             users: Users::new(&draft.identities, hosts.len()),
             tokens: Tokens::new(&draft.identities, hosts.len()),
+            certificates: Certificates::new(&draft.identities, hosts.len()),
             rules: RuleTable::new(draft, &servers, &hosts),
             limits,
             tools: draft
@@ -112,9 +114,19 @@ impl Index {
         self.users.find(user, out);
     }
 
-    /// The identities of a token, in the same numbers.
-    pub(crate) fn of_token(&self, token: &Token<'_>, out: &mut Vec<Id>) {
-        self.tokens.find(token, out);
+    /// The identities of a caller's token and certificate, in the same numbers.
+    pub(crate) fn of_shown(&self, caller: &Caller<'_>, out: &mut Vec<Id>) {
+        if let Some(token) = &caller.token {
+            self.tokens.find(token, out);
+        }
+        if let Some(certificate) = &caller.certificate {
+            self.certificates.find(certificate, out);
+        }
+    }
+
+    /// Whether any identity asks for certificates.
+    pub(crate) fn asks_certificates(&self) -> bool {
+        self.certificates.any()
     }
 
     /// Whether any identity asks for tokens.

@@ -1,30 +1,68 @@
-//! How identities are shown: by the Unix user, or by a token.
+//! How identities are shown: by the Unix user, by a token, or by a client certificate.
 
 use std::sync::Arc;
 
 use super::{Loader, tables};
-use crate::model::{Claim, ClaimTest, Proof, TokenTest};
+use crate::glob::Glob;
+use crate::model::{CertificateTest, Claim, ClaimTest, NameKind, NameTest, Proof, TokenTest};
 use crate::yaml::{Entry, Fields, Node};
 
 impl Loader<'_> {
     /// What an identity asks for; `None` after a fault.
     pub(super) fn proof(&mut self, fields: Fields<'_>) -> Option<Proof> {
-        match (fields.get("user"), fields.get("jwt")) {
-            (Some(node), None) => Some(Proof::User(self.one_or_more_globs(node, "a user"))),
-            (None, Some(node)) => self.token(node).map(Proof::Token),
-            (Some(_), Some(node)) => {
-                self.reader.fault(
-                    node.span,
-                    "an identity has either `user` or `jwt`; a role can have both kinds of members",
-                );
-                None
-            }
-            (None, None) => {
-                self.reader
-                    .fault(fields.span, "`user` or `jwt` is missing in an identity");
-                None
-            }
+        let ways = ["user", "jwt", "certificate"];
+        let mut given = ways
+            .into_iter()
+            .filter_map(|way| Some((way, fields.get(way)?)));
+        let Some((way, node)) = given.next() else {
+            self.reader.fault(
+                fields.span,
+                "`user`, `jwt` or `certificate` is missing in an identity",
+            );
+            return None;
+        };
+        if let Some((_, second)) = given.next() {
+            self.reader.fault(
+                second.span,
+                "an identity has one of `user`, `jwt` and `certificate`; a role can have all kinds of members",
+            );
+            return None;
         }
+        match way {
+            "user" => Some(Proof::User(self.one_or_more_globs(node, "a user"))),
+            "jwt" => self.token(node).map(Proof::Token),
+            _ => self.certificate(node).map(Proof::Certificate),
+        }
+    }
+
+    fn certificate(&mut self, node: &Node) -> Option<CertificateTest> {
+        let fields = self.reader.fields(node, &tables::CERTIFICATE)?;
+        let authority = self
+            .reader
+            .required(fields, "authority", tables::CERTIFICATE.what)
+            .and_then(|node| {
+                self.reader.text(
+                    node,
+                    "the authority as `tls.client_authorities` in exeat.yaml names it",
+                )
+            });
+        let names = tables::NAMES.iter().filter_map(|(key, kind)| {
+            let node = fields.get(key)?;
+            let mut any = self.one_or_more_globs(node, "a name");
+            if *kind == NameKind::Dns {
+                // Of what is a pattern already, the same in lower case is one.
+                any = any
+                    .iter()
+                    .filter_map(|glob| Glob::parse(&glob.as_str().to_ascii_lowercase()).ok())
+                    .collect();
+            }
+            Some(NameTest { kind: *kind, any })
+        });
+        let names = names.collect();
+        Some(CertificateTest {
+            authority: authority?.into(),
+            names,
+        })
     }
 
     fn token(&mut self, node: &Node) -> Option<TokenTest> {

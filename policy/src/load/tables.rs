@@ -1,6 +1,8 @@
 //! The words of the policy language: keys and values, and those that are documented for later versions.
 
-use crate::model::{Authorization, Class, Data, Effect, Mode, Per, Tls, Type, Unregistered};
+use crate::model::{
+    Authorization, Class, Data, Effect, Mode, NameKind, Per, Tls, Type, Unregistered,
+};
 use crate::yaml::Keys;
 
 pub(crate) const FILE: Keys = Keys {
@@ -96,7 +98,7 @@ pub(crate) const HOST: Keys = Keys {
 };
 pub(crate) const IDENTITY: Keys = Keys {
     what: "an identity",
-    known: &["user", "jwt"],
+    known: &["user", "jwt", "certificate"],
     later: &[],
 };
 pub(crate) const JWT: Keys = Keys {
@@ -104,6 +106,18 @@ pub(crate) const JWT: Keys = Keys {
     known: &["issuer", "claims"],
     later: &[],
 };
+pub(crate) const CERTIFICATE: Keys = Keys {
+    what: "what a client certificate must show",
+    known: &["authority", "uri", "dns", "email", "common_name"],
+    later: &[],
+};
+/// The keys of [`CERTIFICATE`] that are about names.
+pub(crate) const NAMES: [(&str, NameKind); 4] = [
+    ("uri", NameKind::Uri),
+    ("dns", NameKind::Dns),
+    ("email", NameKind::Email),
+    ("common_name", NameKind::CommonName),
+];
 pub(crate) const RULE: Keys = Keys {
     what: "a rule",
     known: &[

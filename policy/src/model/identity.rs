@@ -13,6 +13,8 @@ pub enum Proof {
     User(Vec<Glob>),
     /// It carries a verified token.
     Token(TokenTest),
+    /// Its connection shows a verified client certificate.
+    Certificate(CertificateTest),
 }
 
 /// What must hold of a verified token.
@@ -22,6 +24,37 @@ pub struct TokenTest {
     pub issuer: Arc<str>,
     /// What it must claim, all of it; empty: every token of the issuer.
     pub claims: Vec<ClaimTest>,
+}
+
+/// What must hold of a verified client certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateTest {
+    /// The authority that vouches for it, as the daemon's configuration calls it.
+    pub authority: Arc<str>,
+    /// What it must name, all of it; empty: every certificate of the authority.
+    pub names: Vec<NameTest>,
+}
+
+/// A kind of name, and the patterns of which one must fit one of the certificate's names of that kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameTest {
+    /// Which names.
+    pub kind: NameKind,
+    /// Compared byte by byte, names of hosts in lower case; never empty.
+    pub any: Vec<Glob>,
+}
+
+/// Where a name stands in a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NameKind {
+    /// A URI of the subject's alternative names, such as a SPIFFE ID.
+    Uri,
+    /// A host's name of the subject's alternative names.
+    Dns,
+    /// An address of mail of the subject's alternative names.
+    Email,
+    /// The common name of the subject.
+    CommonName,
 }
 
 /// A claim, and the texts of which one must stand there.

@@ -22,7 +22,7 @@ pub use self::credential::{Credential, Placement, SecretOrigin};
 pub use self::egress::{
     Cidr, CidrFault, EgressRule, HostRule, Kind, Protocol, RangeRule, Tls, Wire,
 };
-pub use self::identity::{Claim, ClaimTest, Proof, TokenTest};
+pub use self::identity::{CertificateTest, Claim, ClaimTest, NameKind, NameTest, Proof, TokenTest};
 pub use self::role::{Grant, Role};
 pub use self::rule::{Cap, Class, ClassSet, Effect, Limit, Mode, Per, Rule, Selector, Written};
 pub use self::url::{Endpoint, Url, UrlFault};

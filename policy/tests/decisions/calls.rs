@@ -263,6 +263,7 @@ fn what_a_host_started_without_exeat_may_nothing() {
             user: Some("dave"),
             fetching: true,
             token: None,
+            certificate: None,
         };
         let github = name("api.github.com");
         let actions = [
@@ -285,6 +286,7 @@ fn what_a_host_started_without_exeat_may_nothing() {
         user: Some("dave"),
         fetching: false,
         token: None,
+        certificate: None,
     };
     let verdict = ask(&set, caller, call("github", "get_x"));
     assert_eq!(

@@ -1,6 +1,8 @@
 //! Who a caller is: by its Unix user, by its token, by both at once.
 
-use exeat_policy::{AsJson as _, Caller, Token, callable, limit_keys};
+use exeat_policy::{
+    AsJson as _, Caller, Certificate, CertifiedName, NameKind, Token, callable, limit_keys,
+};
 
 use crate::arguments::Tree::{self, List, Map, Number, Text};
 use crate::support::{NOW, ask, call, policy, said};
@@ -161,6 +163,130 @@ fn a_tokens_subject_is_counted_by_its_issuer() {
         of(None, "a", "b subject=1:c"),
         of(None, "a subject=1:b", "c")
     );
+}
+
+const CERTIFICATES: &str = r#"
+servers: { s: { url: "https://s.example/mcp" } }
+identities:
+  agents: { certificate: { authority: corp, uri: ["spiffe://corp.example/agents/*", "spiffe://corp.example/bot"] } }
+  ann: { certificate: { authority: corp, email: ann@corp.example, common_name: Ann } }
+  build: { certificate: { authority: corp, dns: "Build-?.corp.example" } }
+  anyone: { certificate: { authority: lab } }
+  dave: { user: dave }
+rules:
+  - { id: by-agents, who: [agents], tools: [t1], effect: allow }
+  - { id: by-ann, who: [ann], tools: [t2], effect: allow }
+  - { id: by-build, who: [build], tools: [t3], effect: allow }
+  - { id: by-anyone, who: [anyone], tools: [t4], effect: allow }
+  - { id: by-dave, who: [dave], tools: [t5], effect: allow }
+"#;
+
+type Names<'a> = &'a [(NameKind, &'a str)];
+
+fn names(names: Names<'_>) -> Vec<CertifiedName> {
+    let name = |(kind, text): &(NameKind, &str)| CertifiedName {
+        kind: *kind,
+        text: (*text).to_owned(),
+    };
+    names.iter().map(name).collect()
+}
+
+fn certified<'a>(authority: &'a str, subject: &'a str, names: &'a [CertifiedName]) -> Caller<'a> {
+    Caller {
+        certificate: Some(Certificate {
+            authority,
+            subject,
+            names,
+        }),
+        ..Caller::default()
+    }
+}
+
+#[test]
+fn names_of_certificates_are_matched_by_authority_kind_and_pattern() {
+    use NameKind::{CommonName, Dns, Email, Uri};
+    let set = policy(CERTIFICATES);
+    assert!(set.asks_certificates() && !set.names_issuers());
+    let agent = (Uri, "spiffe://corp.example/agents/a");
+    let table: [(&str, &str, Names<'_>, bool); 16] = [
+        ("t1", "corp", &[agent], true),
+        ("t1", "corp", &[(Uri, "spiffe://corp.example/bot")], true),
+        ("t1", "corp", &[(Uri, "spiffe://corp.example/bots")], false),
+        ("t1", "corp", &[(Uri, "SPIFFE://corp.example/bot")], false),
+        ("t1", "lab", &[agent], false),
+        ("t1", "Corp", &[agent], false),
+        ("t1", "corp", &[(CommonName, agent.1)], false),
+        ("t1", "corp", &[(Dns, agent.1), (Email, agent.1)], false),
+        // All of them, each by one of the certificate's.
+        (
+            "t2",
+            "corp",
+            &[(Email, "ann@corp.example"), (CommonName, "Ann")],
+            true,
+        ),
+        ("t2", "corp", &[(Email, "ann@corp.example")], false),
+        (
+            "t2",
+            "corp",
+            &[(CommonName, "Ann"), (Email, "bob@corp.example")],
+            false,
+        ),
+        ("t3", "corp", &[(Dns, "build-1.corp.example")], true),
+        ("t3", "corp", &[(Dns, "build-12.corp.example")], false),
+        ("t4", "lab", &[(CommonName, "x")], true),
+        ("t4", "corp", &[(CommonName, "x")], false),
+        (
+            "t5",
+            "corp",
+            &[(CommonName, "dave"), (Email, "dave")],
+            false,
+        ),
+    ];
+    for (tool, authority, shown, allowed) in table {
+        let shown = names(shown);
+        let told = said(&ask(
+            &set,
+            certified(authority, "x", &shown),
+            call("s", tool),
+        ));
+        assert_eq!(
+            told.starts_with("allow"),
+            allowed,
+            "{tool} {authority} {shown:?}: {told}"
+        );
+    }
+}
+
+#[test]
+fn a_certificates_subject_is_counted_by_its_authority() {
+    let set = policy(&format!(
+        "{CERTIFICATES}limits: [{{ per: [identity], rate: 60/min }}]\n"
+    ));
+    let key = |caller| {
+        let request = exeat_policy::Request {
+            caller,
+            action: call("s", "t1"),
+            now: NOW,
+            counts: &[],
+        };
+        limit_keys(&set, &request).remove(0).key
+    };
+    let a = key(certified("corp", "x", &[]));
+    assert_ne!(a, key(certified("corp", "y", &[])));
+    assert_ne!(a, key(certified("lab", "x", &[])));
+    let user = Caller {
+        user: Some("dave"),
+        ..certified("corp", "x", &[])
+    };
+    assert_eq!(a, key(user), "whoever shows it");
+    let claims = Map(vec![]);
+    let both = Caller {
+        token: caller(None, "corp", &claims).token,
+        ..user
+    };
+    let token = key(caller(None, "corp", &claims));
+    assert_eq!(token, key(both), "a token's subject comes first");
+    assert_ne!(token, key(certified("corp", "sub", &[])));
 }
 
 /// What a role may call: what all of its members may, by the role or by rules about everyone.

@@ -59,7 +59,7 @@ pub enum WorkloadKind {
 pub struct Identity {
     /// The name in the policy; empty if it names none that fits.
     pub name: Text,
-    /// How it was verified: `kernel`, `jwt`, `workload`.
+    /// How it was verified: `kernel`, `jwt`, `certificate`, `workload`.
     pub verified_by: Text,
     /// The Unix user's name.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,15 +67,30 @@ pub struct Identity {
     /// The Unix user's number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
-    /// Who issued the token.
+    /// Who issued the token; without one, the authority of the certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<Text>,
-    /// Whom the token names.
+    /// Whom the token names; without one, the certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<Text>,
+    /// The client certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
     /// The roles that the policy gives.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<Text>,
+}
+
+/// A verified client certificate.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Certificate {
+    /// Who vouches for it, as the configuration calls it.
+    pub authority: Text,
+    /// Whom it is about: its first URI, address of mail, host's name, or its common name.
+    pub subject: Text,
+    /// SHA-256 of it, hexadecimal.
+    pub sha256: Text,
 }
 
 /// An MCP session.

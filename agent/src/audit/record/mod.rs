@@ -8,7 +8,7 @@ mod traffic;
 
 use serde::{Deserialize, Serialize};
 
-pub use actor::{HostProcess, Identity, Session, Workload, WorkloadKind};
+pub use actor::{Certificate, HostProcess, Identity, Session, Workload, WorkloadKind};
 pub use approval::Approval;
 pub use event::{Cause, Counted, Cut, Fetched, Finding, Lifecycle, PolicyChange};
 pub use result::{

@@ -156,13 +156,40 @@ const IDENTITY: &[Member] = &[
     (
         "verified_by!",
         Text,
-        "how it was verified: `kernel`, `jwt`, `workload`; of a decision by the link of a message, `link`",
+        "how it was verified: `kernel`, `jwt`, `certificate`, `workload`; of a decision by the link of a message, `link`",
     ),
     ("user", Text, "the Unix user's name"),
     ("uid", Count, "the Unix user's number"),
-    ("issuer", Text, "who issued the token"),
-    ("subject", Text, "whom the token names"),
+    (
+        "issuer",
+        Text,
+        "who issued the token; without one, the authority of the certificate",
+    ),
+    (
+        "subject",
+        Text,
+        "whom the token names; without one, the certificate",
+    ),
+    (
+        "certificate",
+        Section(CERTIFICATE),
+        "the client certificate of the connection, once it is verified",
+    ),
     ("roles", Texts, "the roles that the policy gives"),
+];
+
+const CERTIFICATE: &[Member] = &[
+    (
+        "authority!",
+        Text,
+        "who vouches for it, as the configuration calls it",
+    ),
+    (
+        "subject!",
+        Text,
+        "its first URI, else address of mail, else host's name, else `CN=` and its common name",
+    ),
+    ("sha256!", Text, "SHA-256 of it"),
 ];
 
 const SESSION: &[Member] = &[

@@ -159,6 +159,11 @@ fn full() -> Record {
         uid: Some(1),
         issuer: some(),
         subject: some(),
+        certificate: Some(record::Certificate {
+            authority: text(),
+            subject: text(),
+            sha256: text(),
+        }),
         roles: vec![text()],
     };
     let session = record::Session {

@@ -20,7 +20,7 @@ pub(in crate::cli) enum NotReplayed {
     Undecided,
     /// What was asked could not be read, or is not in the record.
     Unreadable,
-    /// A token spoke for the caller, whose claims are not recorded.
+    /// A token or a certificate spoke for the caller, whose claims and names are not recorded.
     Token,
 }
 
@@ -99,7 +99,7 @@ impl<'a> Question<'a> {
         if record
             .identity
             .as_ref()
-            .is_some_and(|who| &*who.verified_by == "jwt")
+            .is_some_and(|who| ["jwt", "certificate"].contains(&&*who.verified_by))
         {
             return Err(NotReplayed::Token);
         }
@@ -225,6 +225,7 @@ impl<'a> Question<'a> {
             user: identity.and_then(|who| who.user.as_deref()),
             fetching: false,
             token: None,
+            certificate: None,
         }
     }
 

@@ -61,6 +61,7 @@ pub fn answer(
             user: question.user.as_deref(),
             fetching: false,
             token: None,
+            certificate: None,
         },
         action: parsed.action(),
         now,

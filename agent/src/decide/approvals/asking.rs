@@ -38,6 +38,8 @@ pub struct Asking<'a> {
     pub caller: ApprovalCaller,
     /// Issuer and subject of the token that the call shows.
     pub token: Option<(&'a str, &'a str)>,
+    /// Authority and subject of the client certificate that the call shows.
+    pub certificate: Option<(&'a str, &'a str)>,
     /// The record of the call.
     pub record: String,
     /// The arguments as they are sent.
@@ -114,14 +116,22 @@ impl Asking<'_> {
 
     /// The caller as it is kept.
     pub(super) fn told(&self) -> ApprovalCaller {
-        let token = self.token.map(|(issuer, subject)| {
-            let whole = digest([issuer.as_bytes(), subject.as_bytes()]);
+        let shows = self.token.is_some() || self.certificate.is_some();
+        let token = shows.then(|| {
+            let whole = digest(self.shows().map(str::as_bytes));
             whole.get(..16).unwrap_or_default().to_owned()
         });
         ApprovalCaller {
             token,
             ..self.caller.clone()
         }
+    }
+
+    /// Who issued the token, to whom, and who vouches for the certificate, of whom; empty where there is none.
+    fn shows(&self) -> [&str; 4] {
+        let (issuer, subject) = self.token.unwrap_or_default();
+        let (authority, certified) = self.certificate.unwrap_or_default();
+        [issuer, subject, authority, certified]
     }
 
     pub(super) fn digest(&self) -> String {
@@ -132,7 +142,7 @@ impl Asking<'_> {
             uid,
             ..
         } = &self.caller;
-        let (issuer, subject) = self.token.unwrap_or_default();
+        let [issuer, subject, authority, certified] = self.shows();
         let uid = uid.to_string();
         let parts = [
             // A name is never empty.
@@ -141,6 +151,8 @@ impl Asking<'_> {
             &uid,
             issuer,
             subject,
+            authority,
+            certified,
             self.server,
             self.tool,
             self.bound,

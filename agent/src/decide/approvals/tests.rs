@@ -33,6 +33,7 @@ fn asking(bound: &str, uid: u32) -> Asking<'_> {
             uids: vec![uid],
         },
         token: None,
+        certificate: None,
         record: String::new(),
         arguments: bound,
         bound,
@@ -145,13 +146,18 @@ async fn who_goes_away_waits_no_more_and_what_a_gate_leaves_is_taken_up() {
     // Another's call, another call, and the same user's with a token are not it.
     let mut shows = asking("{\"a\":1}", 1);
     shows.token = Some(("https://issuer.example", "mallory"));
+    let mut certified = asking("{\"a\":1}", 1);
+    certified.certificate = Some(("corp", "spiffe://corp.example/bot"));
     // Nor the same message to another place, or beside another session.
     let mut elsewhere = asking("{\"a\":1}", 1);
     elsewhere.beside = &[b"/mcp?tenant=2"];
     let mut session = asking("{\"a\":1}", 1);
     session.beside = &[b"/mcp", b"mcp-session-id", b"1"];
     let others = [asking("{\"a\":1}", 2), asking("{\"a\":2}", 1)];
-    for other in others.into_iter().chain([shows, elsewhere, session]) {
+    for other in others
+        .into_iter()
+        .chain([shows, certified, elsewhere, session])
+    {
         assert_ne!(approvals.ask(other).unwrap().approval().id, id);
     }
     let reserved = approvals.reserve(&id, &user("bob", 3), &set()).unwrap();

@@ -62,6 +62,8 @@ impl Talking {
             return Settled::Refused(NotPassed::plain(Refusal::NeedsApproval, UNSHOWABLE));
         };
         let token = self.actor.token.as_deref().map(Verified::judged);
+        let certificate = self.actor.certificate.as_ref();
+        let certificate = certificate.map(|shown| shown.verified().judged());
         let bound = Value::Object(bound).to_text();
         let asked = self.stages.approvals.ask(Asking {
             server: &self.talk.server,
@@ -69,6 +71,7 @@ impl Talking {
             rule: &asks.rule,
             caller,
             token: token.map(|token| (token.issuer, token.subject)),
+            certificate: certificate.map(|shown| (shown.authority, shown.subject)),
             record: record.id().to_string(),
             arguments: &arguments.map(Value::to_text).unwrap_or_default(),
             bound: &bound,

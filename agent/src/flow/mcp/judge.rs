@@ -194,6 +194,12 @@ impl Talking {
             let why = "its token expired while it waited for an approval";
             return Err(NotPassed::plain(Refusal::InvalidToken, why));
         }
+        let authorities = self.stages.authorities.load();
+        let shown = self.actor.certificate.as_ref();
+        if shown.is_some_and(|shown| !shown.holds(&authorities)) {
+            let why = "its client certificate is not acceptable any more";
+            return Err(NotPassed::plain(Refusal::InvalidCertificate, why));
+        }
         let seen = view(message).map_err(unviewable)?;
         let mut judged = self.judge(&Seen::from(&seen), Some(approved));
         tell_judged(record, &judged);

@@ -74,6 +74,7 @@ fn nanoseconds(count: usize) -> Result<f64> {
             user: Some("u0"),
             fetching: false,
             token: None,
+            certificate: None,
         },
         action: Action::Mcp {
             server: "s0",

@@ -124,7 +124,7 @@ impl<'a> Draft<'a> {
                 .identities()
                 .find(|identity| match &identity.proof {
                     Proof::User(globs) => globs.iter().all(|glob| glob.literal() == Some(&user)),
-                    Proof::Token(_) => false,
+                    Proof::Token(_) | Proof::Certificate(_) => false,
                 });
             if let Some(identity) = alone {
                 self.users.insert(user, identity.name.to_string());

@@ -229,6 +229,7 @@ fn actor(stages: &Stages, told: &Told) -> Option<Actor> {
         process,
         identity: identity.into(),
         token: None,
+        certificate: None,
     })
 }
 
