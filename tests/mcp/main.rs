@@ -52,5 +52,6 @@ mod streams;
 mod suite;
 #[cfg(test)]
 mod talk;
+mod tasks;
 #[cfg(test)]
 mod world;

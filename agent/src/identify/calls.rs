@@ -11,6 +11,7 @@ use std::time::Duration;
 use exeat_policy::Underway;
 use tokio::time::Instant;
 
+use super::tasks::{Became, Tasks};
 use crate::audit::RecordId;
 use crate::audit::record::Cause;
 
@@ -88,7 +89,11 @@ struct Asked {
     forgotten: Option<(RecordId, Instant)>,
 }
 
-type Table = HashMap<Callee, Asked>;
+#[derive(Debug, Default)]
+struct Table {
+    asked: HashMap<Callee, Asked>,
+    tasks: Tasks,
+}
 
 /// The requests in flight.
 #[derive(Debug, Default)]
@@ -121,7 +126,11 @@ impl Calls {
     /// A request that `callee` is to carry out begins; `record` is the id of its record.
     pub fn begin(&self, callee: Callee, record: RecordId, asks: Underway) -> InFlight {
         let mut table = lock(&self.table);
-        table.entry(callee.clone()).or_default().begin(record, asks);
+        table
+            .asked
+            .entry(callee.clone())
+            .or_default()
+            .begin(record, asks);
         InFlight {
             table: Arc::clone(&self.table),
             callee,
@@ -132,7 +141,7 @@ impl Calls {
     /// How many requests to `server`, whose workloads `is_its` knows, are waited for.
     pub fn in_flight(&self, server: &str, is_its: impl Fn(u32) -> bool) -> usize {
         let table = lock(&self.table);
-        let of_it = table.iter().filter(|(callee, _)| match callee {
+        let of_it = table.asked.iter().filter(|(callee, _)| match callee {
             Callee::Server(name) => **name == *server,
             Callee::Workload(number) => is_its(*number),
         });
@@ -156,12 +165,12 @@ impl Calls {
     /// What `tell` says of what this workload of `server` is asked.
     fn of<T>(&self, server: &str, workload: u32, tell: impl FnOnce(&Asked) -> T) -> Option<T> {
         let mut table = lock(&self.table);
-        if table.is_empty() {
+        if table.asked.is_empty() {
             return None;
         }
         let now = Instant::now();
         let mut current = |callee: &Callee| {
-            let asked = table.get_mut(callee)?;
+            let asked = table.asked.get_mut(callee)?;
             asked.expire(now);
             Some(!asked.is_empty())
         };
@@ -173,27 +182,32 @@ impl Calls {
             current(&server)?;
             server
         };
-        table.get(&callee).map(tell)
+        table.asked.get(&callee).map(tell)
     }
 
     /// The request of this record, for which nobody waits any more, was answered after all.
     pub fn answered(&self, callee: &Callee, record: RecordId, how: Answered<'_>) {
-        if let Some(asked) = lock(&self.table).get_mut(callee) {
-            asked.answered(record, how, Instant::now());
-        }
+        lock(&self.table).answered(callee, record, how);
     }
 
     /// `callee` says how one of its tasks stands.
     pub fn task(&self, callee: &Callee, task: Task<'_>) {
-        if let Some(asked) = lock(&self.table).get_mut(callee) {
+        if let Some(asked) = lock(&self.table).asked.get_mut(callee) {
             asked.task(task, Instant::now());
         }
+    }
+
+    /// The call of `callee` that became this task.
+    pub fn became(&self, callee: &Callee, task: &str) -> Option<Became> {
+        lock(&self.table).tasks.of(callee, task)
     }
 
     /// A workload is gone, and does nothing more.
     pub fn forget(&self, workload: u32) {
         let now = Instant::now();
-        lock(&self.table).retain(|callee, asked| {
+        let mut table = lock(&self.table);
+        table.tasks.forget(workload);
+        table.asked.retain(|callee, asked| {
             asked.expire(now);
             *callee != Callee::Workload(workload) && !asked.is_empty()
         });
@@ -213,10 +227,7 @@ impl InFlight {
 
     /// Its server answered.
     pub fn answered(self, how: Answered<'_>) {
-        let now = Instant::now();
-        if let Some(asked) = lock(&self.table).get_mut(&self.callee) {
-            asked.answered(self.record, how, now);
-        }
+        lock(&self.table).answered(&self.callee, self.record, how);
         // What is dropped now finds it gone, or lingering already.
     }
 }
@@ -226,12 +237,24 @@ impl Drop for InFlight {
         let now = Instant::now();
         let mut table = lock(&self.table);
         // Where there is none, its workload is gone.
-        let Some(asked) = table.get_mut(&self.callee) else {
+        let Some(asked) = table.asked.get_mut(&self.callee) else {
             return;
         };
         asked.left(self.record, now);
         if asked.is_empty() {
-            table.remove(&self.callee);
+            table.asked.remove(&self.callee);
+        }
+    }
+}
+
+impl Table {
+    fn answered(&mut self, callee: &Callee, record: RecordId, how: Answered<'_>) {
+        let Some(asked) = self.asked.get_mut(callee) else {
+            return;
+        };
+        let asks = asked.answered(record, how, Instant::now());
+        if let (Some(asks), Answered::Task(id)) = (asks, how) {
+            self.tasks.begin(callee, id, Became { record, asks });
         }
     }
 }
@@ -292,25 +315,22 @@ impl Asked {
         }
     }
 
-    fn answered(&mut self, record: RecordId, how: Answered<'_>, now: Instant) {
-        let Some(index) = self.requests.iter().position(|one| one.record == record) else {
-            return;
-        };
+    /// What was answered had asked for this; `None`: it is not known.
+    fn answered(&mut self, record: RecordId, how: Answered<'_>, now: Instant) -> Option<Underway> {
+        let index = self.requests.iter().position(|one| one.record == record)?;
         let task = match how {
-            Answered::Whole => {
-                self.requests.remove(index);
-                return;
-            }
+            Answered::Whole => return Some(self.requests.remove(index).asks),
             Answered::Elsewhere => None,
             Answered::Task(id) => Some(id).filter(|id| id.len() <= TASK_ID),
         };
-        if let Some(one) = self.requests.get_mut(index) {
-            one.lingers = Some(Lingers {
-                until: now + LATER,
-                task: task.map(Box::from),
-            });
-            self.bound(now);
-        }
+        let one = self.requests.get_mut(index)?;
+        one.lingers = Some(Lingers {
+            until: now + LATER,
+            task: task.map(Box::from),
+        });
+        let asks = one.asks.clone();
+        self.bound(now);
+        Some(asks)
     }
 
     fn task(&mut self, task: Task<'_>, now: Instant) {

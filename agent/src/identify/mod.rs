@@ -7,6 +7,7 @@ pub mod certificate;
 pub mod fetching;
 pub mod live;
 pub mod peer;
+pub mod tasks;
 pub mod token;
 pub mod users;
 pub mod workloads;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::audit::id::RecordId;
 use crate::audit::text::Text;
 
 /// A JSON-RPC message of MCP.
@@ -35,6 +36,9 @@ pub struct Mcp {
     /// The request's id, as text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Text>,
+    /// The record of the call whose work is the task that this is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task_of: Option<RecordId>,
     /// What answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response: Option<ResponseKind>,

@@ -246,6 +246,11 @@ const MCP: &[Member] = &[
     ),
     ("id", Text, "the request's id, as text"),
     (
+        "task_of",
+        Id,
+        "the record of the call whose work is the task that this is about",
+    ),
+    (
         "response",
         Word(&["result", "error", "none", "stream", "http"]),
         "what answered",

@@ -18,6 +18,7 @@ use crate::decode::rpc::{Id, Message};
 use crate::flow::Stages;
 use crate::identify::calls::{self, Callee, InFlight};
 use crate::identify::peer::Peer;
+use crate::identify::tasks::Became;
 use crate::intake::Actor;
 use crate::refuse::{Refusal, Subject};
 use crate::telemetry::clock;
@@ -283,6 +284,34 @@ impl Talking {
         there.max().is_some_and(|(_, own)| !own)
     }
 
+    /// The call that became the task that `seen` names.
+    fn became(&self, seen: &Seen<'_>) -> Option<Became> {
+        let Some(Name::Task(id)) = seen.name else {
+            return None;
+        };
+        self.stages.calls.became(&self.callee, id)
+    }
+
+    /// What comes of a call under its task's id is for those alone who are shown the call's tool: ids can be guessed, and
+    /// `tasks/*` names no tool that a rule could tell apart.
+    fn may_have(&self, seen: &Seen<'_>) -> Result<(), NotPassed> {
+        let Some(Became {
+            asks: Underway::Call(tool),
+            ..
+        }) = self.became(seen)
+        else {
+            return Ok(());
+        };
+        let hints = self.stages.observed.hints(&self.talk.server, &tool);
+        if self.lists(&tool, hints.unwrap_or_default()) {
+            return Ok(());
+        }
+        Err(NotPassed::plain(
+            Refusal::Denied,
+            "the task is a call of a tool that the caller is not shown",
+        ))
+    }
+
     fn decide(
         &self,
         record: &mut OpenRecord,
@@ -300,6 +329,7 @@ impl Talking {
         seen: &Seen<'_>,
         approved: Option<Approved>,
     ) -> Result<Permit<AboutMessage>, NotPassed> {
+        self.may_have(seen)?;
         let tool = matches!(seen.name, Some(Name::Tool(_)));
         let name = seen.name.map(Name::text);
         let hints = name
@@ -353,6 +383,7 @@ impl Talking {
         if let Some(seen) = seen {
             mcp.name = seen.name.map(|name| Text::new(name.text()));
             mcp.id = seen.id.map(|id| Text::new(&id.to_text()));
+            mcp.task_of = self.became(seen).map(|call| call.record);
             mcp.arguments = seen
                 .arguments
                 .map(|arguments| mask::arguments::<&str>(&arguments.to_serde(), &[]).0);

@@ -1,0 +1,174 @@
+//! Calls whose answers come later: what is said under a task's id is known as the call's that became it, and is for
+//! nobody to whom that call's tool is not shown.
+
+use std::net::SocketAddr;
+
+use exeat_tests::Lab;
+use exeat_tests::lab::WORLD;
+use exeat_tests::wait::wait_for;
+use hyper::Response;
+use serde_json::{Value, json};
+
+use crate::scripted::{Asked, Body, Scripted, plain, result};
+use crate::stdio::{Wire, policy, wired};
+use crate::talk::Place;
+use crate::world::{LIMIT, World};
+
+const FAR: Place = Place {
+    host: "mcp.lab.example",
+    port: 443,
+    tls: true,
+    path: "/mcp",
+};
+const LEGACY: (&str, &str) = ("mcp-protocol-version", "2025-11-25");
+const MODERN: &str = "2026-07-28";
+const RELATED: &str = "io.modelcontextprotocol/related-task";
+
+/// Both tools, or all but the one that becomes a task.
+const BOTH: &str = r#"rules: [{ id: all, methods: ["*"], tools: ["*"], effect: allow }]"#;
+const WITHOUT: &str = r#"
+rules:
+  - { id: all, methods: ["*"], tools: ["*"], effect: allow }
+  - { id: not-slow, tools: [slow], effect: deny }
+"#;
+
+/// Answers calls with a task and says its end, in the form of either era.
+fn later(asked: &Asked) -> Response<Body> {
+    let body = asked.json();
+    let modern = body["params"]["_meta"]["io.modelcontextprotocol/protocolVersion"] == MODERN;
+    let whole = json!({ "content": [{ "type": "text", "text": "built" }], "isError": false });
+    let answer = match (body["method"].as_str().unwrap_or_default(), modern) {
+        ("tools/call", false) => json!({ "task": { "taskId": "t1", "status": "working" } }),
+        ("tools/call", true) => {
+            json!({ "resultType": "task", "taskId": "m1", "status": "working" })
+        }
+        ("tasks/get", false) => json!({ "taskId": "t1", "status": "completed" }),
+        ("tasks/get", true) => json!({
+            "resultType": "complete", "taskId": "m1", "status": "completed", "result": whole,
+        }),
+        ("tasks/result", _) => {
+            let mut whole = whole;
+            whole["_meta"] = json!({ RELATED: { "taskId": "t1" } });
+            whole
+        }
+        _ => return plain(asked),
+    };
+    result(asked, answer)
+}
+
+fn request(id: &str, method: &str, params: Value) -> Value {
+    json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })
+}
+
+/// The record of the request with this id.
+async fn record(world: &World<'_>, id: &str) -> Value {
+    let id = format!("\"{id}\"");
+    let wanted = |record: &Value| record["mcp"]["id"] == *id && record["outcome"].is_object();
+    world.daemon.record("its end", wanted).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tasks_result_is_known_as_its_calls_and_hidden_with_its_tool() {
+    let lab = Lab::new().unwrap();
+    let server = Scripted::far(&lab, FAR.host, SocketAddr::new(WORLD, 443), later).unwrap();
+    let url = format!("https://{}/mcp\", data: \"internal", FAR.host);
+    let servers = [("far", url.as_str())];
+    let world = World::new(&lab, &servers, BOTH).await.unwrap();
+    let talker = world.talker().await.unwrap();
+    let legacy = async |id, method, params| {
+        let body = request(id, method, params).to_string();
+        talker.post(FAR, &[LEGACY], body).await.unwrap().json()
+    };
+    let modern = async |id, method, name, mut params: Value| {
+        params["_meta"] = json!({
+            "io.modelcontextprotocol/protocolVersion": MODERN,
+            "io.modelcontextprotocol/clientCapabilities": {},
+        });
+        let headers = [
+            ("mcp-protocol-version", MODERN),
+            ("mcp-method", method),
+            ("mcp-name", name),
+        ];
+        let body = request(id, method, params).to_string();
+        talker.post(FAR, &headers, body).await.unwrap().json()
+    };
+
+    let slow = json!({ "name": "slow", "arguments": {}, "task": {} });
+    let answer = legacy("call", "tools/call", slow).await;
+    assert_eq!(answer["result"]["task"]["taskId"], "t1", "{answer}");
+    let slow = json!({ "name": "slow", "arguments": {} });
+    let answer = modern("modern call", "tools/call", "slow", slow).await;
+    assert_eq!(answer["result"]["taskId"], "m1", "{answer}");
+    let (call, modern_call) = (
+        record(&world, "call").await,
+        record(&world, "modern call").await,
+    );
+
+    // Asked for after it has ended, too, and as often as somebody wants.
+    legacy("get", "tasks/get", json!({ "taskId": "t1" })).await;
+    for id in ["result", "again"] {
+        let answer = legacy(id, "tasks/result", json!({ "taskId": "t1" })).await;
+        assert_eq!(answer["result"]["content"][0]["text"], "built", "{answer}");
+        assert_eq!(record(&world, id).await["mcp"]["task_of"], call["id"]);
+    }
+    assert_eq!(record(&world, "get").await["mcp"]["task_of"], call["id"]);
+    let answer = modern("inline", "tasks/get", "m1", json!({ "taskId": "m1" })).await;
+    assert_eq!(answer["result"]["result"]["content"][0]["text"], "built");
+    let told = record(&world, "inline").await;
+    assert_eq!(told["mcp"]["task_of"], modern_call["id"], "{told}");
+    let other = legacy("other", "tasks/result", json!({ "taskId": "t2" })).await;
+    assert!(other["result"].is_object(), "{other}");
+    assert!(record(&world, "other").await["mcp"]["task_of"].is_null());
+
+    // Ids can be guessed: what the tool's caller alone may see is not had by asking after the task.
+    let before = server.take().len();
+    assert_eq!(before, 7);
+    world.replace(&servers, "[]", WITHOUT).unwrap();
+    let hidden = async || {
+        let answer = legacy("hidden", "tasks/result", json!({ "taskId": "t1" })).await;
+        answer["error"].is_object().then_some(())
+    };
+    wait_for("the policy to be in force", LIMIT, hidden)
+        .await
+        .unwrap();
+    server.take();
+    let answer = modern("hidden too", "tasks/get", "m1", json!({ "taskId": "m1" })).await;
+    assert!(answer["error"].is_object(), "{answer}");
+    assert!(server.take().is_empty(), "nothing of it reaches the server");
+    let refused = record(&world, "hidden too").await;
+    assert_eq!(refused["outcome"]["status"], "refused", "{refused}");
+    assert_eq!(refused["mcp"]["task_of"], modern_call["id"], "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_standard_streams_too() {
+    let lab = Lab::new().unwrap();
+    let mut wire = Wire::new(&lab, "wire");
+    let daemon = lab.daemon(&policy(&lab, BOTH)).await.unwrap();
+    let mut session = wired(&daemon, &mut wire).await;
+    let params = json!({ "name": "slow", "arguments": {}, "task": {} });
+    session
+        .send(&request("call", "tools/call", params))
+        .await
+        .unwrap();
+    wire.hears("tools/call").await;
+    wire.say(&json!({ "jsonrpc": "2.0", "id": "call",
+        "result": { "task": { "taskId": "t1", "status": "working" } } }));
+    session.receive().await.unwrap();
+    let params = json!({ "taskId": "t1" });
+    session
+        .send(&request("result", "tasks/result", params))
+        .await
+        .unwrap();
+    wire.hears("tasks/result").await;
+    wire.say(&json!({ "jsonrpc": "2.0", "id": "result", "result": {
+        "content": [], "_meta": { RELATED: { "taskId": "t1" } } } }));
+    session.receive().await.unwrap();
+    let of = async |id: &str| {
+        let id = format!("\"{id}\"");
+        let wanted = |record: &Value| record["mcp"]["id"] == *id && record["outcome"].is_object();
+        daemon.record("its end", wanted).await.unwrap()
+    };
+    let (call, told) = (of("call").await, of("result").await);
+    assert_eq!(told["mcp"]["task_of"], call["id"], "{told}");
+}
