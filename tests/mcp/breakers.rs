@@ -10,8 +10,9 @@ use exeat_tests::wait::wait_for;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
+use crate::approvals::{self, approve, only};
 use crate::scripted::{Asked, Scripted, plain, status};
-use crate::talk::Place;
+use crate::talk::{EventReader, Place, Talker, request};
 use crate::world::{LIMIT, NAME, World};
 
 const FAR: Place = Place {
@@ -130,5 +131,81 @@ async fn a_failing_server_is_left_alone_and_tried() {
     fails.store(404, Ordering::SeqCst);
     for id in 15..=24 {
         assert_eq!(call(id, "get").await.status, 404);
+    }
+}
+
+/// Posts the call of `pay`, and reads what it is answered in the end.
+async fn paid(talker: &Talker) -> Value {
+    let call = approvals::call("p", "pay", 7).to_string();
+    let request = request("POST", FAR.path, &HEADERS, call).unwrap();
+    let mut events = EventReader::new(talker.send(FAR, request).await.unwrap());
+    loop {
+        let message = events.message().await.unwrap().unwrap();
+        if message["method"].is_null() {
+            return message;
+        }
+    }
+}
+
+/// A person approved the call, and it could not be sent: what they said is not used up by that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_breaker_uses_no_approval_up() {
+    let lab = Lab::new().unwrap();
+    let script = |asked: &Asked| match asked.json()["params"]["name"].as_str() {
+        Some("get") => status(StatusCode::INTERNAL_SERVER_ERROR),
+        _ => plain(asked),
+    };
+    let server = Scripted::far(&lab, NAME, SocketAddr::new(WORLD, 443), script).unwrap();
+    let rules = r#"
+identities: { boss: { user: bin } }
+rules:
+  - { id: all, methods: ["*"], effect: allow }
+  - { id: ask, tools: [pay], effect: approve, approvers: [boss] }
+breaker: { error_rate: 50%, window: 60s, min_calls: 4, open_for: 6s }
+"#;
+    let url = format!("https://{NAME}/mcp");
+    let world = World::new(&lab, &[("far", &url)], rules).await.unwrap();
+    let talker = world.talker().await.unwrap();
+    let approved = async {
+        let id = only(&lab).await;
+        for id in 1..=4 {
+            let call = json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call",
+                "params": { "name": "get", "arguments": {} } });
+            let failing = world.talker().await.unwrap();
+            let answer = failing.post(FAR, &HEADERS, call.to_string()).await.unwrap();
+            assert_eq!(answer.status, 500);
+        }
+        approve(&lab, &id).await;
+        id
+    };
+    let (answer, id) = tokio::join!(paid(&talker), approved);
+    assert_eq!(refused(&answer), "breaker_open", "{answer}");
+    assert_eq!(server.take().len(), 4, "it is not sent");
+    let refusal = world
+        .daemon
+        .record("the refusal", |record| record["mcp"]["name"] == "pay")
+        .await
+        .unwrap();
+    assert_eq!(refusal["approval"]["decision"], "approved", "{refusal}");
+    // The same call goes, once, as soon as the breaker lets it.
+    let passed = wait_for("the call passes", LIMIT, async || {
+        let answer = paid(&talker).await;
+        assert!(matches!(refused(&answer), "" | "breaker_open"), "{answer}");
+        answer["result"].is_object().then_some(())
+    });
+    passed.await.unwrap();
+    assert_eq!(server.take().len(), 1);
+    let done = world
+        .daemon
+        .record("the call", |record| {
+            record["mcp"]["name"] == "pay" && record["outcome"]["status"] == "done"
+        })
+        .await
+        .unwrap();
+    assert_eq!(done["approval"]["id"], id.as_str(), "{done}");
+    let anew = async { assert_ne!(only(&lab).await, id) };
+    tokio::select! {
+        answer = paid(&talker) => panic!("it passed twice: {answer}"),
+        () = anew => {}
     }
 }

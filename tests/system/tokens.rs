@@ -262,3 +262,94 @@ async fn an_issuer_without_keys_refuses() {
     .unwrap();
     assert_eq!(serving.requests(), [""; 0]);
 }
+
+/// What a token opened must not outlast it: neither the wait for an answer, nor a stream of events on which one is to come, nor
+/// one that is only listened to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_token_began_ends_when_it_expires() {
+    let lab = Lab::new().unwrap();
+    let mut serving = Serving::new(&lab);
+    let a = Issuer::new(A);
+    let settings =
+        format!("issuers:\n{}", a.setting(&lab, "a")).replace("jwks:", "leeway: 0s, jwks:");
+    let policy = serving.policy("127.0.0.1:3001", RULES, "") + MORE;
+    let policy = policy.replace("identities: {", IDENTITIES);
+    let daemon = lab.daemon_with(&policy, &settings).await.unwrap();
+    serving.start(&lab, "127.0.0.1", 3001).await;
+    let good_for = |seconds: i64| {
+        let token = a.token(A, "a", seconds, json!({ "appid": "7f3c0a" }));
+        format!("authorization: Bearer {token}")
+    };
+    let sent = async |token: &str, arguments: Option<Value>| {
+        let text = arguments.map(|arguments| {
+            let params = json!({ "name": "work", "arguments": arguments });
+            json!({ "jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params })
+                .to_string()
+        });
+        let mut all = vec![
+            "--include",
+            "--header",
+            token,
+            "--header",
+            "accept: application/json, text/event-stream",
+        ];
+        if let Some(text) = &text {
+            all.extend(["--header", "content-type: application/json", "--data", text]);
+        } else {
+            all.extend(["--header", "accept: text/event-stream"]);
+        }
+        all.push(URL);
+        curl(user(&lab, "bin"), &all).await
+    };
+    let token = good_for(3);
+    let (waited, answered, listened) = tokio::join!(
+        sent(&token, Some(json!({ "seconds": 15 }))),
+        sent(&token, Some(json!({ "stream": true }))),
+        sent(&token, None),
+    );
+    assert_eq!((waited.exit, &*waited.status), (0, "401"), "{waited:?}");
+    assert!(
+        waited
+            .body
+            .contains("www-authenticate: Bearer error=\"invalid_token\""),
+        "{waited:?}"
+    );
+    assert!(
+        waited.body.contains(r#""reason":"invalid_token""#),
+        "{waited:?}"
+    );
+    assert_eq!(
+        (answered.exit, &*answered.status),
+        (0, "200"),
+        "{answered:?}"
+    );
+    assert!(answered.body.contains("begun"), "{answered:?}");
+    let last = answered
+        .body
+        .lines()
+        .rfind(|line| line.starts_with("data:"));
+    let last = last.unwrap_or_default();
+    assert!(
+        last.contains(r#""id":7"#) && last.contains("invalid_token"),
+        "{answered:?}"
+    );
+    assert_eq!(
+        (listened.exit, &*listened.status),
+        (0, "200"),
+        "{listened:?}"
+    );
+    assert!(listened.body.contains("begun"), "{listened:?}");
+    let why = "the token that authorised it expired while it was answered";
+    wait_until("three records say so", LIMIT, || {
+        let records = daemon.audit().unwrap();
+        let told = records.iter().filter(|record| {
+            record["decision"]["reason"] == why && record["outcome"]["status"] == "refused"
+        });
+        told.count() == 3
+    })
+    .await
+    .unwrap();
+    // One that lasts has its answer.
+    let answer = sent(&good_for(300), Some(json!({ "seconds": 4 }))).await;
+    assert!(answer.body.contains("result"), "{answer:?}");
+}

@@ -1,5 +1,6 @@
 //! The decision: the one caller of `exeat_policy::evaluate`, and the only maker of permits and refusals.
 
+mod admitting;
 pub mod approvals;
 mod arguments;
 mod attempt;
@@ -23,9 +24,10 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use self::admitting::Admission;
 use self::approvals::Approved;
 use self::attempt::Attempt;
-use self::breakers::{Breakers, Standing, Trial, Turn};
+use self::breakers::{Breakers, Standing, Turn};
 use self::counters::Counters;
 pub use self::counters::{MalformedLine, Unwritten};
 pub use self::dry_run::Rehearsal;
@@ -173,7 +175,9 @@ impl Decider {
     pub fn connected(&self, server: &str) -> Result<(), Refused> {
         match self.severed.of(server) {
             None => Ok(()),
-            Some(_) => Err(Refused::new(self.state.load().disconnected())),
+            Some(_) => Err(Refused::new(
+                self.state.load().refusal(Reason::Disconnected),
+            )),
         }
     }
 
@@ -380,7 +384,7 @@ impl Decider {
         } = message;
         self.judge(
             caller,
-            approved.as_ref(),
+            approved,
             Action::Mcp {
                 server,
                 method,
@@ -417,7 +421,7 @@ impl Decider {
     fn judge<A>(
         &self,
         caller: Caller<'_>,
-        approved: Option<&Approved>,
+        approved: Option<Approved>,
         action: Action<'_>,
     ) -> Result<Permit<A>, Refused> {
         let state = self.state.load();
@@ -425,7 +429,7 @@ impl Decider {
             self.connected(server)?;
         }
         if concerned(&caller, &action).any(|server| self.severed.is_cut(server)) {
-            return Err(Refused::new(state.disconnected()));
+            return Err(Refused::new(state.refusal(Reason::Disconnected)));
         }
         let now = now();
         let mut request = Request {
@@ -449,15 +453,16 @@ impl Decider {
         let verdict = evaluate(&state.set, &request);
         let effect = verdict.effect;
         let rule = verdict.rule.clone();
-        let approved = effect == Effect::Approve
-            && approved.is_some_and(|approved| approved.suits(&state.set, rule.as_deref()));
+        let suits = |approved: &Approved| approved.suits(&state.set, rule.as_deref());
+        let suited = effect == Effect::Approve && approved.as_ref().is_some_and(suits);
+        let admitted = approved.map(Approved::admitted);
         let mut judged = state.judged(verdict);
         let mut trial = None;
-        let passes = effect == Effect::Allow || approved;
+        let passes = effect == Effect::Allow || suited;
         // What its tool is told to run dry reaches the server, and counts.
         let reaches = passes || judged.dry_run.is_some();
         if reaches {
-            (judged, trial) = self.unbroken(&state.set, &action, judged)?;
+            (judged, trial) = self.unbroken(&state.set, &action, admitted, judged)?;
         }
         if reaches {
             let charges = held.map(counters::Held::charge).unwrap_or_default();
@@ -467,47 +472,6 @@ impl Decider {
             return Ok(Permit::new(judged));
         }
         // Not as it is: a dry run passes changed (`Refused::rehearse`), and what is to be approved is judged anew then.
-        Err(Refused::new(judged))
-    }
-}
-
-impl Decider {
-    /// Lets a call pass whose server and tool do not fail; one that is refused here counts for no limit.
-    fn unbroken(
-        &self,
-        set: &PolicySet,
-        action: &Action<'_>,
-        mut judged: Judged,
-    ) -> Result<(Judged, Option<Trial>), Refused> {
-        let &Action::Mcp {
-            server,
-            method: TOOLS_CALL,
-            name,
-            ..
-        } = action
-        else {
-            return Ok((judged, None));
-        };
-        let Some(terms) = set.breaker() else {
-            return Ok((judged, None));
-        };
-        let tool = name.unwrap_or_default();
-        let wait = match self.breakers.admit(terms, server, tool, Instant::now()) {
-            Ok(trial) => return Ok((judged, Some(trial))),
-            Err(wait) => wait,
-        };
-        if set.observes(server) {
-            judged.decision.mode = RecordedMode::Observe;
-            judged.decision.would = Some(RecordedEffect::Deny);
-            return Ok((judged, None));
-        }
-        judged.decision.effect = RecordedEffect::Deny;
-        judged.decision.rule = None;
-        judged.decision.reason = Some(Text::fixed(Reason::BreakerOpen.text()));
-        judged.decision.mode = RecordedMode::Enforce;
-        judged.dry_run = None;
-        judged.reason = Reason::BreakerOpen;
-        judged.retry_after = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         Err(Refused::new(judged))
     }
 }
@@ -537,12 +501,12 @@ impl InForce {
         }
     }
 
-    /// The refusal that no policy made.
-    fn disconnected(&self) -> Judged {
+    /// A refusal that no policy made.
+    fn refusal(&self, reason: Reason) -> Judged {
         self.judged(Verdict {
             effect: Effect::Deny,
             rule: None,
-            reason: Reason::Disconnected,
+            reason,
             mode: Mode::Enforce,
             would: None,
             identities: Vec::new(),

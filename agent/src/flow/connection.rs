@@ -392,6 +392,9 @@ pub(super) enum SendFault {
     /// No head of an answer in time.
     #[error("no answer in time")]
     Timeout,
+    /// The token that authorised it expired.
+    #[error("the token that authorised it expired while it was answered")]
+    Expired,
     /// It cannot be recorded.
     #[error(transparent)]
     Unrecorded(#[from] AuditUnavailable),

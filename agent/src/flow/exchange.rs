@@ -549,7 +549,9 @@ pub(super) fn unanswered(mut record: OpenRecord, fault: &SendFault) -> Answer {
     record.tell_status(answer.status());
     match fault {
         SendFault::Refused(refused) => record.refuse(refused),
-        SendFault::Mismatch | SendFault::Unrecorded(_) => record.refuse_with(fault),
+        SendFault::Mismatch | SendFault::Expired | SendFault::Unrecorded(_) => {
+            record.refuse_with(fault);
+        }
         SendFault::Open(_) | SendFault::Closed | SendFault::Send(_) | SendFault::Timeout => {
             record.fail(fault);
         }
@@ -566,6 +568,7 @@ pub(super) fn told(fault: &SendFault) -> Refusal<'static> {
         }
         SendFault::Refused(_) | SendFault::Mismatch => Refusal::Denied,
         SendFault::Unrecorded(_) => Refusal::AuditUnavailable,
+        SendFault::Expired => Refusal::InvalidToken,
         SendFault::Send(fault) if fault.is_malformed() => Refusal::Upstream(Upstream::Protocol),
         SendFault::Closed | SendFault::Send(_) => Refusal::Upstream(Upstream::Reset),
         SendFault::Timeout => Refusal::TimedOut(Timeout::Headers),

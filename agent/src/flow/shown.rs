@@ -68,13 +68,15 @@ pub(super) fn unbelieved(
         Unbelieved::Token(TokenFault::Unavailable) => {
             refused(record, Refusal::IssuerUnavailable, &TokenFault::Unavailable)
         }
-        Unbelieved::Token(fault) => {
-            let mut answer = refused(record, Refusal::InvalidToken, &fault);
-            let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
-            answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-            answer
-        }
+        Unbelieved::Token(fault) => challenging(refused(record, Refusal::InvalidToken, &fault)),
     }
+}
+
+/// An answer that asks for another token.
+pub(super) fn challenging(mut answer: Answer) -> Answer {
+    let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+    answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    answer
 }
 
 /// Reads on, for a while, what nobody wants, unless its sender waits to be asked for it.

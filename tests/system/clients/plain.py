@@ -1,5 +1,6 @@
 """A fake MCP server for tests of who gets through: answers any POST, after the argument `seconds` of a call, with an
-empty result, and any GET with the text `open`. Arguments: ADDRESS PORT LOG; a line of LOG for each request,
+empty result, and any GET with the text `open`; with a stream of events that does not end where a GET asks for one, and
+where a call has the argument `stream`. Arguments: ADDRESS PORT LOG; a line of LOG for each request,
 ending in `authorized` where it had that header."""
 
 import http.server
@@ -27,14 +28,30 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def stream(self):
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.end_headers()
+        told = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "begun"}}
+        try:
+            while True:
+                self.wfile.write(("data: " + json.dumps(told) + "\n\n").encode())
+                time.sleep(0.2)
+        except OSError:
+            self.close_connection = True
+
     def do_GET(self):
         self.note("GET " + self.path)
+        if "event-stream" in self.headers.get("accept", ""):
+            return self.stream()
         self.reply("text/plain", b"open")
 
     def do_POST(self):
         message = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.note("POST " + str(message.get("method")))
         arguments = message.get("params", {}).get("arguments", {})
+        if arguments.get("stream"):
+            return self.stream()
         time.sleep(arguments.get("seconds", 0))
         dial = arguments.get("dial")
         said = {}

@@ -188,6 +188,7 @@ fn full() -> Record {
         arguments: Some(json!({"a": 1})),
         arguments_cut: true,
         id: some(),
+        task_of: Some(id),
         response: Some(record::ResponseKind::Result),
         code: Some(-1),
         is_error: Some(true),

@@ -25,6 +25,7 @@ pub use self::deciding::{Approver, Reserved, Undecided, may_approve};
 use self::keeping::Kept;
 pub use self::keeping::{KeepRequest, NotKept};
 pub use self::link::{Link, LinkFault, Links, Verdict};
+use super::Admission;
 use crate::audit::Text;
 use crate::audit::record::Approval as Recorded;
 use crate::channel::{Approval, ApprovalCaller, Granted, MOST_APPROVALS};
@@ -98,6 +99,7 @@ pub struct Ticket {
 #[derive(Debug)]
 pub struct Approved {
     by: Granted,
+    admitted: Admission,
 }
 
 impl Approvals {
@@ -303,16 +305,12 @@ impl Ticket {
         }
     }
 
-    /// Uses the approval up, after [`Word::Granted`]: from here on the disk knows none.
+    /// Uses the approval up, after [`Word::Granted`] and for a call that is `admitted`: from here on the disk knows none.
     ///
     /// # Errors
     /// It could not be used, and so must not be.
-    pub async fn redeem(mut self) -> Result<(Approval, Approved), NotKept> {
-        let granted = {
-            let state = self.approvals.lock();
-            let entry = state.entries.get(&self.approval.id);
-            entry.and_then(|entry| entry.approval.granted.clone())
-        };
+    pub async fn redeem(mut self, admitted: Admission) -> Result<(Approval, Approved), NotKept> {
+        let granted = self.granted();
         // Whoever waits may have read nothing for long.
         let in_time = self.approval.until > clock::wall();
         let by = granted.filter(|_| in_time).ok_or(NotKept::Ended)?;
@@ -323,7 +321,31 @@ impl Ticket {
             granted: Some(by.clone()),
             ..self.approval.clone()
         };
-        Ok((approval, Approved { by }))
+        Ok((approval, Approved { by, admitted }))
+    }
+
+    /// Leaves what was decided unused: within its time, the same caller's same call takes it up. Returns the approval.
+    pub fn leave(mut self) -> Approval {
+        let granted = self.granted();
+        self.spent = true;
+        self.let_go();
+        Approval {
+            granted,
+            ..self.approval.clone()
+        }
+    }
+
+    fn granted(&self) -> Option<Granted> {
+        let state = self.approvals.lock();
+        let entry = state.entries.get(&self.approval.id)?;
+        entry.approval.granted.clone()
+    }
+
+    fn let_go(&self) {
+        if let Some(entry) = self.approvals.lock().entries.get_mut(&self.approval.id) {
+            entry.held = false;
+            entry.waits = None;
+        }
     }
 }
 
@@ -336,14 +358,16 @@ impl Drop for Ticket {
             self.approvals.remove(&self.approval.id);
             return;
         }
-        if let Some(entry) = self.approvals.lock().entries.get_mut(&self.approval.id) {
-            entry.held = false;
-            entry.waits = None;
-        }
+        self.let_go();
     }
 }
 
 impl Approved {
+    /// What breakers said of the call.
+    pub(super) fn admitted(self) -> Admission {
+        self.admitted
+    }
+
     /// Whether it is an approval of what `rule` of the policy in force asks for.
     pub(super) fn suits(&self, set: &PolicySet, rule: Option<&str>) -> bool {
         rule.is_some_and(|rule| may_approve(set, rule, self.by.uid, &self.by.user))

@@ -93,7 +93,7 @@ async fn an_approval_is_for_one_call_and_used_once() {
     let twice = approvals.reserve(&id, &user("bob", 3), &set());
     assert_eq!(twice.unwrap_err(), Undecided::Decided);
     assert!(matches!(ticket.wait().await, Word::Granted));
-    let (approval, approved) = ticket.redeem().await.unwrap();
+    let (approval, approved) = ticket.redeem(Admission::FREE).await.unwrap();
     assert_eq!(approval.granted.unwrap().user, "bob");
     assert!(approved.suits(&set(), Some("ask")));
     assert!(!approved.suits(&set(), Some("other")) && !approved.suits(&set(), None));
@@ -124,7 +124,10 @@ async fn a_decision_that_is_not_carried_out_leaves_the_call_waiting() {
         panic!("it is denied")
     };
     assert_eq!((by.uid, reason.as_deref()), (0, Some("no")));
-    assert!(matches!(ticket.redeem().await, Err(NotKept::Ended)));
+    assert!(matches!(
+        ticket.redeem(Admission::FREE).await,
+        Err(NotKept::Ended)
+    ));
 }
 
 #[tokio::test]
@@ -171,8 +174,32 @@ async fn who_goes_away_waits_no_more_and_what_a_gate_leaves_is_taken_up() {
     assert_eq!(ticket.approval().id, id);
     assert_ne!(anew.approval().id, id);
     assert!(matches!(ticket.wait().await, Word::Granted));
-    let (used, _approved) = ticket.redeem().await.unwrap();
+    let (used, _approved) = ticket.redeem(Admission::FREE).await.unwrap();
     assert_eq!(used.id, id);
+}
+
+/// A call that cannot go now, since a breaker is open, leaves its approval to the same call made again.
+#[tokio::test]
+async fn what_is_left_unused_is_taken_up_by_the_same_call_and_used_once() {
+    let (approvals, _stopping, disk) = kept(Vec::new());
+    let mut ticket = approvals.ask(asking("{}", 1)).unwrap();
+    let id = ticket.approval().id.clone();
+    let reserved = approvals.reserve(&id, &user("bob", 3), &set()).unwrap();
+    reserved.grant().await.unwrap();
+    assert!(matches!(ticket.wait().await, Word::Granted));
+    assert_eq!(ticket.leave().granted.unwrap().user, "bob");
+    let version = approvals.lock().version;
+    approvals.kept(version).await.unwrap();
+    assert!(disk.lock().unwrap()[0].granted.is_some());
+    let other = approvals.ask(asking("{}", 2)).unwrap();
+    assert_ne!(other.approval().id, id, "it is not another's");
+    let mut ticket = approvals.ask(asking("{}", 1)).unwrap();
+    assert_eq!(ticket.approval().id, id);
+    assert!(matches!(ticket.wait().await, Word::Granted));
+    let (used, _approved) = ticket.redeem(Admission::FREE).await.unwrap();
+    assert_eq!(used.id, id);
+    let anew = approvals.ask(asking("{}", 1)).unwrap();
+    assert_ne!(anew.approval().id, id);
 }
 
 #[tokio::test]
@@ -191,7 +218,7 @@ async fn nothing_is_used_that_cannot_be_taken_from_the_disk() {
     reserved.grant().await.unwrap();
     assert!(matches!(ticket.wait().await, Word::Granted));
     let failed = NotKept::Failed("the disk is full".into());
-    assert_eq!(ticket.redeem().await.unwrap_err(), failed);
+    assert_eq!(ticket.redeem(Admission::FREE).await.unwrap_err(), failed);
     // Nor is one granted for later.
     let left = Approvals::new(
         vec![Approval::for_tests("0123456789ab")],
@@ -222,7 +249,10 @@ async fn old_ones_are_forgotten_and_the_number_is_bounded() {
     assert_eq!(undecided.unwrap_err(), Undecided::NotFound);
     assert!(approvals.waiting(|_| true).is_empty());
     assert!(matches!(late.wait().await, Word::TimedOut));
-    assert_eq!(late.redeem().await.unwrap_err(), NotKept::Ended);
+    assert_eq!(
+        late.redeem(Admission::FREE).await.unwrap_err(),
+        NotKept::Ended
+    );
     let mut tickets = Vec::new();
     for uid in 0..8 {
         for _ in 0..OF_ONE {

@@ -1,7 +1,7 @@
 //! Calls that a rule wants approved: what a person is asked, and what becomes of the call then.
 
 use super::effects::Settled;
-use super::judge::{NotPassed, Talking, era};
+use super::judge::{NotPassed, Talking, Told, era};
 use crate::audit::record::ResponseKind;
 use crate::audit::{OpenRecord, Outcome, Text, mask};
 use crate::channel::{Approval, ApprovalCaller, Granted};
@@ -116,23 +116,41 @@ impl Talking {
                 super::answer::tell(record, ResponseKind::Result, Some(&response));
                 Settled::Answered(response, Outcome::refused())
             }
-            Word::Granted => match ticket.redeem().await {
-                Ok((approval, approved)) => {
-                    let by = approval.granted.as_ref();
-                    tell(record, &approval, by.map(|by| (by, "approved", None)));
-                    match self.judge_approved(record, message, approved) {
-                        Ok(permit) => Settled::Passes(permit),
-                        Err(not_passed) => Settled::Refused(not_passed),
-                    }
+            Word::Granted => self.granted(record, message, ticket).await,
+        }
+    }
+
+    /// Uses the approval up, unless a breaker keeps the call from being sent at present.
+    async fn granted(&self, record: &mut OpenRecord, message: &Message, ticket: Ticket) -> Settled {
+        let told = |record: &mut OpenRecord, approval: &Approval| {
+            let by = approval.granted.as_ref();
+            tell(record, approval, by.map(|by| (by, "approved", None)));
+        };
+        let decider = &self.stages.decider;
+        let admitted = match decider.admit(&self.talk.server, &ticket.approval().tool) {
+            Ok(admitted) => admitted,
+            Err(refused) => {
+                told(record, &ticket.leave());
+                return Settled::Refused(NotPassed {
+                    told: Told::Plain(Refusal::BreakerOpen(refused.retry_after())),
+                    refused: Some(refused),
+                    why: "",
+                });
+            }
+        };
+        match ticket.redeem(admitted).await {
+            Ok((approval, approved)) => {
+                told(record, &approval);
+                match self.judge_approved(record, message, approved) {
+                    Ok(permit) => Settled::Passes(permit),
+                    Err(not_passed) => Settled::Refused(not_passed),
                 }
-                Err(fault) => {
-                    tracing::error!(%fault, "an approval could not be used");
-                    refused(
-                        Refusal::NeedsApproval,
-                        "it was approved, and the approval could not be used",
-                    )
-                }
-            },
+            }
+            Err(fault) => {
+                tracing::error!(%fault, "an approval could not be used");
+                let why = "it was approved, and the approval could not be used";
+                Settled::Refused(NotPassed::plain(Refusal::NeedsApproval, why))
+            }
         }
     }
 }

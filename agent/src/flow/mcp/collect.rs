@@ -23,6 +23,9 @@ pub(super) enum Uncollected {
     /// The server was disconnected meanwhile.
     #[error("the server was disconnected while it answered")]
     Severed,
+    /// The token that authorised it expired meanwhile.
+    #[error("the token that authorised it expired while it was answered")]
+    Expired,
     /// Its sender failed.
     #[error("reading a body")]
     Read(#[source] Box<dyn Error + Send + Sync>),
@@ -35,6 +38,7 @@ impl Uncollected {
             Self::TooLarge => Refusal::ResponseTooLarge,
             Self::Late(_) => Refusal::TimedOut(Timeout::Body),
             Self::Severed => Refusal::Disconnected,
+            Self::Expired => Refusal::InvalidToken,
             Self::Read(_) => Refusal::Upstream(Upstream::Reset),
         }
     }

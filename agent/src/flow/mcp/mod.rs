@@ -13,6 +13,7 @@ mod refusing;
 mod returned;
 mod stdio;
 mod stream;
+mod until;
 mod vigil;
 
 use std::sync::Arc;
@@ -27,7 +28,6 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::http::response::Parts as Head;
 use hyper::{Method, Request, Response};
-use tokio_util::sync::CancellationToken;
 
 use self::collect::{Uncollected, collect};
 use self::effects::{Beside, Settled};
@@ -38,11 +38,13 @@ use self::refusing::Refuser;
 use self::returned::Came;
 pub use self::stdio::{Offered, Sessions, Word, serve_stdio};
 use self::stream::{Events, Purpose};
+use self::until::{Over, Until};
 use self::vigil::{Call, unsent};
 use super::connection::{Connection, SendFault};
 use super::describe::{Story as _, partly, read};
 use super::exchange::{Answer, full, json, refusal, told};
 use super::open;
+use super::shown::challenging;
 use crate::audit::record::{Kind, Stage};
 use crate::audit::{AuditUnavailable, Intended, OpenRecord, Outcome, Text};
 use crate::decide::{Exchange, Message as AboutMessage, Permit};
@@ -106,10 +108,11 @@ pub(super) async fn serve(
     }
     // Before anything is decided: what is let through from here on ends with it.
     let severed = talking.stages.decider.watch(place.server);
+    let until = Until::new(severed, &talking.actor);
     let exchange = Exchanging {
         place,
         talking,
-        severed,
+        until,
     };
     match *request.method() {
         Method::POST => exchange.post(record, request).await,
@@ -146,8 +149,8 @@ fn strips(policy: &PolicySet, server: &str) -> bool {
 struct Exchanging<'a> {
     place: Place<'a>,
     talking: Talking,
-    /// Fires when the server is disconnected, and what is under way with it is to end.
-    severed: CancellationToken,
+    /// When what is under way is to end.
+    until: Until,
 }
 
 impl Exchanging<'_> {
@@ -334,19 +337,22 @@ impl Exchanging<'_> {
         self.returned(came, response).await
     }
 
-    /// Sends `request`, and waits for the head of its answer while the server is connected.
+    /// Sends `request`, and waits for the head of its answer while that may go on.
     async fn exchanged(
         &self,
         intended: Intended<'_>,
         request: Request<Sent>,
     ) -> Result<Response<Received>, SendFault> {
         let connection = self.place.connection;
-        tokio::select! {
+        let over = tokio::select! {
             biased;
-            () = self.severed.cancelled() => {}
+            over = self.until.clone().over() => over,
             answered = connection.send(self.place.peer, intended, request, None::<Unheard>) => {
                 return answered;
             }
+        };
+        if over == Over::Expired {
+            return Err(SendFault::Expired);
         }
         connection.hang_up().await;
         let decider = &self.talking.stages.decider;
@@ -357,15 +363,18 @@ impl Exchanging<'_> {
         })
     }
 
-    /// A whole answer, while the server is connected.
+    /// A whole answer, while that may go on.
     async fn collected(&self, body: Received, most: usize) -> Result<Bytes, Uncollected> {
         let limit = self.talking.stages.bounds.answer;
         tokio::select! {
             biased;
-            () = self.severed.cancelled() => {
-                self.place.connection.hang_up().await;
-                Err(Uncollected::Severed)
-            }
+            over = self.until.clone().over() => match over {
+                Over::Severed => {
+                    self.place.connection.hang_up().await;
+                    Err(Uncollected::Severed)
+                }
+                Over::Expired => Err(Uncollected::Expired),
+            },
             collected = collect(body, most, limit) => collected,
         }
     }
@@ -400,7 +409,7 @@ impl Exchanging<'_> {
     ) -> Answer {
         self.in_place(passed, refused, told(fault), |record| match fault {
             SendFault::Refused(by) => record.refuse(by),
-            SendFault::Unrecorded(_) => record.refuse_with(fault),
+            SendFault::Unrecorded(_) | SendFault::Expired => record.refuse_with(fault),
             _ => record.fail(fault),
         })
     }
@@ -481,7 +490,7 @@ impl Exchanging<'_> {
                 source,
                 Purpose::Listens(Box::new(record), self.talking.stages.observed.listen()),
                 cut,
-                self.severed.clone(),
+                self.until.clone(),
             );
             head.headers.remove(CONTENT_LENGTH);
             return Response::from_parts(head, events.boxed_unsync());
@@ -564,7 +573,11 @@ fn outgoing(headers: &mut HeaderMap, length: usize) {
 /// A refusal of one message.
 fn answered(refusal: Refusal<'_>, waits: &Asked) -> Answer {
     let answer = crate::refuse::answer(refusal, waits);
-    json(answer.status, answer.body)
+    let answer = json(answer.status, answer.body);
+    if refusal == Refusal::InvalidToken {
+        return challenging(answer);
+    }
+    answer
 }
 
 fn batch_answer(refused: &[(Told, Asked)], delivered: Vec<RpcResponse>) -> Answer {

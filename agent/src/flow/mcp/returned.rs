@@ -12,6 +12,7 @@ use super::judge::{Talking, Told, digest_of, era};
 use super::observed::{From as Sender, Talk};
 use super::refusing::Refuser;
 use super::stream::{Answering, Events, Purpose, Source};
+use super::until::Over;
 
 use crate::audit::record::ResponseKind;
 use crate::audit::{Outcome, RecordId};
@@ -119,7 +120,7 @@ impl Exchanging<'_> {
             source,
             Purpose::Answers(answering),
             cut,
-            self.severed.clone(),
+            self.until.clone(),
         );
         for (told, waits) in refused {
             events.say_first(crate::refuse::error(told.refusal(), &waits));
@@ -296,16 +297,13 @@ impl Exchanging<'_> {
         let Came {
             passed, refused, ..
         } = came;
-        let reason = if why == Refusal::Disconnected {
-            "the server was disconnected while it answered"
-        } else {
-            "the server's answer was not acceptable"
-        };
+        let over = [Over::Severed, Over::Expired];
+        let over = over.into_iter().find(|over| over.refusal() == why);
         self.in_place(passed, refused, why, |mut record| {
-            if why != Refusal::Disconnected {
+            if over.is_none() {
                 answer::tell(&mut record, ResponseKind::Http, None);
             }
-            record.refuse_with(reason);
+            record.refuse_with(over.map_or("the server's answer was not acceptable", Over::why));
         })
     }
 }

@@ -6,13 +6,14 @@ use std::task::{Context, Poll};
 use bytes::{Buf as _, Bytes};
 use hyper::Uri;
 use hyper::body::{Body as HttpBody, Frame};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 
 use super::super::describe::{Story as _, read, unread};
 use super::answer;
 use super::judge::Talking;
 use super::observed::{From, Listening, Waiting};
 use super::refusing::Refuser;
+use super::until::{Over, Until};
 use crate::audit::record::{Cause, Kind, Mcp, ResponseKind, Stage};
 use crate::audit::{AuditUnavailable, OpenRecord, Outcome, Start, Text};
 use crate::decode::json::Limits as JsonLimits;
@@ -65,8 +66,9 @@ pub(super) struct Events {
     source: Source,
     purpose: Purpose,
     cut: CancellationToken,
-    /// Ends when the server is disconnected.
-    severed: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// What ends it before its time.
+    until: Until,
+    over: Pin<Box<dyn Future<Output = Over> + Send>>,
     ended: bool,
     /// What is to be sent next.
     out: String,
@@ -91,7 +93,7 @@ impl Events {
         source: Source,
         purpose: Purpose,
         cut: CancellationToken,
-        severed: CancellationToken,
+        until: Until,
     ) -> Self {
         let parser = Parser::new(Limits::default());
         Self {
@@ -100,7 +102,8 @@ impl Events {
             source,
             purpose,
             cut,
-            severed: Box::pin(severed.cancelled_owned()),
+            over: Box::pin(until.clone().over()),
+            until,
             ended: false,
             out: String::new(),
             waited: false,
@@ -152,6 +155,20 @@ impl Events {
             tracing::debug!(%fault, "an event stream was cut");
             "an event stream that cannot be read"
         })
+    }
+
+    /// What ends the stream now, if it has not ended.
+    fn over(&mut self, cx: &mut Context<'_>) -> Option<Over> {
+        if self.ended {
+            return None;
+        }
+        if self.until.is_expired() {
+            return Some(Over::Expired);
+        }
+        match self.over.as_mut().poll(cx) {
+            Poll::Ready(over) => Some(over),
+            Poll::Pending => None,
+        }
     }
 
     /// Ends the stream for what must not go on: whoever waits is told, and the records say why.
@@ -463,10 +480,9 @@ impl HttpBody for Events {
             if let Some(held) = std::task::ready!(this.poll_held(cx)) {
                 return Poll::Ready(Some(held.map(Frame::data)));
             }
-            if !this.ended && this.severed.as_mut().poll(cx).is_ready() {
+            if let Some(over) = this.over(cx) {
                 let mut out = std::mem::take(&mut this.out);
-                let why = "the server was disconnected while it answered";
-                this.stop(why, Refusal::Disconnected, &mut out);
+                this.stop(over.why(), over.refusal(), &mut out);
                 this.out = out;
             }
             if !this.ended && this.out.len() < TOGETHER {

@@ -18,6 +18,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::approving::progress;
 use super::effects::Settled;
 use super::judge::NotPassed;
+use super::until::Over;
 use super::{Exchanging, Passed, Place, answered};
 use crate::audit::OpenRecord;
 use crate::channel::Approval;
@@ -72,7 +73,7 @@ impl Exchanging<'_> {
             server,
         } = self.place;
         let (connection, peer, server) = (Arc::clone(connection), peer.clone(), Arc::clone(server));
-        let (talking, severed) = (self.talking.clone(), self.severed.clone());
+        let (talking, until) = (self.talking.clone(), self.until.clone());
         let over = Arc::new(AtomicBool::new(false));
         let waits = asked(&call.message);
         let mut vigil = Vigil::new(&call.message, ticket.approval().clone(), Arc::clone(&over));
@@ -85,7 +86,7 @@ impl Exchanging<'_> {
             let this = Exchanging {
                 place,
                 talking,
-                severed,
+                until,
             };
             let answer = Box::pin(this.decided(call, ticket, &over)).await;
             // Nothing is answered as done that could not be recorded.
@@ -107,9 +108,10 @@ impl Exchanging<'_> {
         let ended = |refusal, why| Settled::Refused(NotPassed::plain(refusal, why));
         let settled = tokio::select! {
             biased;
-            () = self.severed.cancelled() => {
-                ended(Refusal::Disconnected, "the server was disconnected")
-            }
+            over = self.until.clone().over() => ended(over.refusal(), match over {
+                Over::Severed => "the server was disconnected",
+                Over::Expired => "its token expired while it waited for an approval",
+            }),
             () = cut.cancelled() => ended(Refusal::Denied, "the policy does not allow it any more"),
             word = ticket.wait() => {
                 over.store(true, Ordering::Relaxed);

@@ -1,5 +1,6 @@
 //! Who calls, by the token of the request: read strictly, verified by its issuer's keys on every request.
 
+mod expiry;
 mod fault;
 mod keys;
 #[cfg(any(test, fuzzing))]
@@ -19,6 +20,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Validation, decode};
 use serde::de::IgnoredAny;
 
+pub use self::expiry::Expiry;
 pub use self::fault::TokenFault;
 use self::keys::Keys;
 pub use self::keys::KeysFault;
@@ -32,6 +34,8 @@ pub struct Verified {
     issuer: Arc<str>,
     subject: String,
     claims: Object,
+    /// What its issuer's clock may differ.
+    leeway: Duration,
 }
 
 // Claims say who people are.
@@ -47,10 +51,19 @@ impl Verified {
     /// Whether its time is over at `now`, counted from 1970: for what waited since it was verified. No leeway is given,
     /// and one that does not say is over.
     pub fn is_over(&self, now: Duration) -> bool {
+        self.until().is_none_or(|until| until <= now)
+    }
+
+    /// When what it authorised ends: with the leeway that it was given when it was verified.
+    pub fn expiry(&self) -> Expiry {
+        let until = self.until().unwrap_or_default();
+        Expiry::at(until.saturating_add(self.leeway))
+    }
+
+    fn until(&self) -> Option<Duration> {
         let until = self.claims.get("exp").and_then(Value::as_number);
         let until = until.and_then(Number::as_f64);
-        let until = until.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        until.is_none_or(|until| until <= now)
+        until.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
     }
 
     /// The form that policy judges.
@@ -223,6 +236,7 @@ impl Issuer {
             issuer: Arc::clone(&self.name),
             subject: token.subject()?.to_owned(),
             claims: token.claims,
+            leeway: Duration::from_secs(self.asked.leeway),
         })
     }
 

@@ -546,6 +546,7 @@ fn a_token_is_over_when_it_says_so_or_says_nothing() {
             issuer: A.into(),
             subject: "s".into(),
             claims: claims.as_object().unwrap().clone(),
+            leeway: Duration::from_secs(30),
         };
         assert_eq!(token.is_over(Duration::from_secs(1000)), over, "{claims:?}");
     }
