@@ -6,6 +6,7 @@ pub mod calls;
 pub mod fetching;
 pub mod live;
 pub mod peer;
+pub mod together;
 pub mod token;
 pub mod users;
 pub mod workloads;

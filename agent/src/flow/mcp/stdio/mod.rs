@@ -116,6 +116,8 @@ struct Session {
     own: Arc<Known>,
     /// Where the supervisor is told.
     words: mpsc::Sender<Word>,
+    /// What is not said yet of what its server fetched.
+    owed: fetch::Owed,
 }
 
 /// What ended a session.
@@ -190,6 +192,7 @@ impl Offered {
                 settled: Notify::new(),
                 own,
                 words,
+                owed: fetch::Owed::default(),
             },
             ends,
             registered,
@@ -333,6 +336,7 @@ impl Serving {
             _late = timeout(limit, last) => {}
             () = hurry => {}
         }
+        session.over_fetching().await;
         session.ledger.ended(&stages, reason(end, stopping)).await;
     }
 }
