@@ -7,6 +7,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use exeat_policy::{Credential, SecretOrigin};
@@ -14,6 +15,7 @@ use rustix::process::{Pid, Signal, geteuid, kill_process_group};
 use thiserror::Error;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -90,6 +92,22 @@ pub enum SecretFault {
         /// Which.
         origin: SecretOrigin,
     },
+    /// Whoever read it last is not back.
+    #[error(
+        "{origin} is not read anew: an earlier reading has not come back from its disk, which is to be looked at"
+    )]
+    Away {
+        /// Which.
+        origin: SecretOrigin,
+    },
+    /// So many are not back that there is nobody left.
+    #[error(
+        "{origin} is not read: too many readings of others have not come back from their disks, which are to be looked at"
+    )]
+    Busy {
+        /// Which.
+        origin: SecretOrigin,
+    },
     /// Nothing is in it.
     #[error("{origin} is empty")]
     Empty {
@@ -112,22 +130,60 @@ pub enum SecretFault {
 
 type Bytes = Zeroizing<Vec<u8>>;
 
+/// A reader's places. Its threads have them too, which a disk may keep for longer than anybody waits.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    _places: Arc<Vec<OwnedSemaphorePermit>>,
+}
+
+impl Reader {
+    /// A reader in these places.
+    pub fn new(places: Vec<OwnedSemaphorePermit>) -> Self {
+        Self {
+            _places: Arc::new(places),
+        }
+    }
+
+    /// Does `work` in a thread that may not come back.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, SecretFault> + Send + 'static,
+    ) -> Result<T, SecretFault> {
+        let own = self.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(own);
+            done
+        });
+        done.await.unwrap_or_else(|stopped| {
+            Err(SecretFault::Read {
+                path: String::new(),
+                cause: io::Error::other(stopped),
+            })
+        })
+    }
+}
+
 /// Asks the source of `credential`, within [`LIMIT`]. May be dropped: a program that it started ends then.
 ///
 /// # Errors
 /// A [`SecretFault`].
-pub async fn read(credential: &Credential) -> Result<Secret, SecretFault> {
-    read_within(LIMIT, credential).await
+pub async fn read(reader: &Reader, credential: &Credential) -> Result<Secret, SecretFault> {
+    read_within(LIMIT, reader, credential).await
 }
 
-async fn read_within(limit: Duration, credential: &Credential) -> Result<Secret, SecretFault> {
+async fn read_within(
+    limit: Duration,
+    reader: &Reader,
+    credential: &Credential,
+) -> Result<Secret, SecretFault> {
     let origin = credential.origin.clone();
     let asked = async {
         match &credential.origin {
             SecretOrigin::Command(words) => printed(words).await,
             SecretOrigin::File(_) | SecretOrigin::Systemd(_) => {
                 let origin = credential.origin.clone();
-                blocking(move || file(&path(&origin)?)).await
+                reader.blocking(move || file(&path(&origin)?)).await
             }
         }
     };
@@ -165,18 +221,6 @@ fn path(origin: &SecretOrigin) -> Result<PathBuf, SecretFault> {
         }
         SecretOrigin::Command(words) => Ok(words.first().map(PathBuf::from).unwrap_or_default()),
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, SecretFault> + Send + 'static,
-) -> Result<T, SecretFault> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|stopped| {
-        Err(SecretFault::Read {
-            path: String::new(),
-            cause: io::Error::other(stopped),
-        })
-    })
 }
 
 /// Whether a file of the policy and its directory are [`is_alone`] now: what the daemon will find when it loads them.
@@ -326,11 +370,18 @@ fn line(mut bytes: Bytes, origin: SecretOrigin) -> Result<Secret, SecretFault> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::sync::mpsc::channel;
 
     use exeat_policy::{Source, compile};
     use tempfile::TempDir;
+    use tokio::sync::Semaphore;
 
     use super::*;
+
+    async fn read(credential: &Credential) -> Result<Secret, SecretFault> {
+        let place = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+        super::read(&Reader::new(vec![place]), Vec::new(), credential).await
+    }
 
     const SECRET: &str = "s3cr3t-of-the-source";
 
@@ -457,8 +508,30 @@ mod tests {
     async fn a_program_that_hangs_is_a_fault() {
         let (_directory, credential) = credential("command: [/bin/sleep, '1000']");
         let soon = Duration::from_millis(50);
-        let fault = read_within(soon, &credential).await.unwrap_err();
+        let places = Arc::new(Semaphore::new(1));
+        let reader = Reader::new(vec![Arc::clone(&places).try_acquire_owned().unwrap()]);
+        let asked = read_within(soon, &reader, Vec::new(), &credential).await;
+        let fault = asked.unwrap_err();
         assert!(matches!(fault, SecretFault::Late { .. }), "{fault}");
+        // It ended, and so nothing is out.
+        drop(reader);
+        assert_eq!(places.available_permits(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_does_not_come_back_keeps_its_place() {
+        let places = Arc::new(Semaphore::new(1));
+        let reader = Reader::new(vec![Arc::clone(&places).try_acquire_owned().unwrap()]);
+        let (release, held) = channel::<()>();
+        let hung = reader.blocking(move || {
+            held.recv().unwrap_err();
+            Ok(())
+        });
+        timeout(Duration::from_millis(50), hung).await.unwrap_err();
+        drop(reader);
+        assert_eq!(places.available_permits(), 0);
+        drop(release);
+        drop(places.acquire().await.unwrap());
     }
 
     #[tokio::test]

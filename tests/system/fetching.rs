@@ -281,7 +281,7 @@ async fn what_is_fetched_otherwise_than_last_time_is_a_finding() {
     assert_eq!(
         changed["finding"]["detail"],
         format!(
-            "`npm:demo 1.0.0 demo-1.0.0.tgz` has other bytes: sha256 {DIGEST_OTHER}, before {DIGEST_FIRST}"
+            "`launcher`: `npm:demo 1.0.0 demo-1.0.0.tgz` has other bytes: sha256 {DIGEST_OTHER}, before {DIGEST_FIRST}"
         )
     );
     start(&daemon).await;
@@ -302,7 +302,7 @@ async fn what_is_fetched_otherwise_than_last_time_is_a_finding() {
         .record("another version", |record| {
             record["finding"]["what"] == "fetched_changed"
                 && record["finding"]["detail"]
-                    == "`npm:demo 2.0.0 demo-2.0.0.tgz` was not fetched before; before it was 1.0.0"
+                    == "`launcher`: `npm:demo 2.0.0 demo-2.0.0.tgz` was not fetched before; before it was 1.0.0"
         })
         .await
         .unwrap();
@@ -320,6 +320,112 @@ async fn what_is_fetched_otherwise_than_last_time_is_a_finding() {
     let detail = unknown["finding"]["detail"].as_str().unwrap();
     assert!(detail.contains(kept.to_str().unwrap()), "{detail}");
     assert_eq!(fs::read_to_string(&kept).unwrap(), "{");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_fetched_that_ends_at_once_is_recorded_and_compared() {
+    let place = Place::new();
+    let allowed = format!("[{HOST}]");
+    let text = policy(&[
+        place.server("brief", &allowed, &[FIRST, "!"]),
+        place.server("silent", &allowed, &[FIRST]),
+    ]);
+    let mut daemon = place.lab.daemon(&text).await.unwrap();
+    let changed = async |daemon: &Daemon<'_>, server: &str, to: &str, from: &str| {
+        let expected = format!(
+            "`{server}`: `npm:demo 1.0.0 demo-1.0.0.tgz` has other bytes: sha256 {to}, before {from}"
+        );
+        daemon
+            .record(&expected, |record| record["finding"]["detail"] == expected)
+            .await
+            .unwrap();
+    };
+    place.release("brief");
+    for (body, digest) in [("first", DIGEST_FIRST), ("other", DIGEST_OTHER)] {
+        place.registry.put(FIRST, BYTES, body);
+        let mut session = daemon.run("brief").unwrap();
+        session.initialize().await.unwrap();
+        daemon
+            .record("what it fetched", |record| {
+                record["lifecycle"]["event"] == "session_fetched"
+                    && record["lifecycle"]["fetched"][0]["sha256"] == digest
+            })
+            .await
+            .unwrap();
+    }
+    changed(&daemon, "brief", DIGEST_OTHER, DIGEST_FIRST).await;
+
+    // The daemon ends while one has said nothing yet: what it fetched is compared before that.
+    let line_said = |record: &Value| {
+        record["finding"]["what"] == "stdio_violation" && record["workload"]["name"] == "silent"
+    };
+    for body in ["other", "first"] {
+        place.registry.put(FIRST, BYTES, body);
+        let before = daemon
+            .audit()
+            .unwrap()
+            .into_iter()
+            .filter(line_said)
+            .count();
+        let _session = daemon.run("silent").unwrap();
+        exeat_tests::wait::wait_until("it has fetched", crate::place::LIMIT, || {
+            let said = daemon.audit().unwrap().into_iter().filter(line_said);
+            said.count() > before
+        })
+        .await
+        .unwrap();
+        daemon.stop().await.unwrap();
+        daemon.restart().await.unwrap();
+    }
+    changed(&daemon, "silent", DIGEST_FIRST, DIGEST_OTHER).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_more_than_is_compared_one_by_one_is_said_and_compared_together() {
+    let place = Place::new();
+    let allowed = format!("[{HOST}]");
+    let text = policy(&[place.server("launcher", &allowed, &[FIRST, "*4100"])]);
+    place.release("launcher");
+    let daemon = place.lab.daemon(&text).await.unwrap();
+    let start = async |how: &str| {
+        let lines = || findings(&daemon, "stdio_violation").len();
+        let before = lines();
+        let mut session = daemon.run("launcher").unwrap();
+        let limit = 4 * crate::place::LIMIT;
+        exeat_tests::wait::wait_until("it has fetched", limit, || lines() > before)
+            .await
+            .unwrap();
+        session.initialize().await.unwrap();
+        let said = daemon
+            .record(how, |record| {
+                let detail = record["finding"]["detail"].as_str().unwrap_or_default();
+                record["finding"]["what"] == "fetched_beyond" && detail.contains(how)
+            })
+            .await
+            .unwrap();
+        assert!(session.close().await.unwrap().success());
+        let detail = said["finding"]["detail"].as_str().unwrap().to_owned();
+        assert!(detail.starts_with("`launcher`: 5 things more"), "{detail}");
+    };
+    start("with which the next start").await;
+    start("as before").await;
+    assert!(findings(&daemon, "fetched_changed").is_empty());
+    // One of those that are not listed.
+    place.registry.put("/many/4098", BYTES, "other");
+    start("before ").await;
+    let changed = findings(&daemon, "fetched_changed");
+    assert_eq!(changed.len(), 1, "{changed:?}");
+    assert!(
+        changed[0].starts_with("`launcher`: all that was fetched has together sha256 "),
+        "{changed:?}"
+    );
+    let records = daemon.audit().unwrap();
+    let listed = records
+        .iter()
+        .filter_map(|record| record["lifecycle"]["fetched"].as_array())
+        .map(Vec::len)
+        .sum::<usize>();
+    assert_eq!(listed, 3 * 4096);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

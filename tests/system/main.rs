@@ -33,6 +33,8 @@ mod hand;
 #[cfg(test)]
 mod http2;
 #[cfg(test)]
+mod hung;
+#[cfg(test)]
 mod issuers;
 #[cfg(test)]
 mod killed;

@@ -5,10 +5,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How many are kept of one session.
-pub const MOST_ARTEFACTS: usize = 512;
-/// How many stand in one message or record: neither outgrows its bound, whatever the paths are.
+/// How many are kept one by one of one session: launchers of large packages fetch a thousand.
+pub const MOST_ARTEFACTS: usize = 4096;
+/// What those may take, by [`Artefact::weight`].
+pub const MOST_ARTEFACT_BYTES: usize = 1 << 20;
+/// How many stand in one record: it does not outgrow its bound, whatever the paths are.
 pub const ARTEFACTS_AT_ONCE: usize = 24;
+/// About what those in one message take, written.
+const PIECE: usize = 48 << 10;
 /// The longest path that is kept, in bytes.
 const PATH: usize = 512;
 /// The longest name of a package (npm's bound).
@@ -32,6 +36,16 @@ pub struct Artefact {
     /// Of the whole body as it was sent, in hex; absent where not all of it came by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+}
+
+/// What a session fetched beyond [`MOST_ARTEFACTS`] or [`MOST_ARTEFACT_BYTES`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArtefactRest {
+    /// How many more answers there were.
+    pub count: u64,
+    /// Of all that was fetched, these and the others, in hex; their order does not count.
+    pub sha256: String,
 }
 
 /// A package of a registry.
@@ -81,6 +95,32 @@ impl Artefact {
             bytes: 0,
             sha256: None,
         }
+    }
+
+    /// The bytes of its texts.
+    pub fn weight(&self) -> usize {
+        let package = self.package.as_ref().map_or(0, |package| {
+            let version = package.version.as_ref().map_or(0, String::len);
+            package.name.len().saturating_add(version)
+        });
+        let sha256 = self.sha256.as_ref().map_or(0, String::len);
+        [self.host.len(), self.path.len(), package, sha256]
+            .into_iter()
+            .fold(0, usize::saturating_add)
+    }
+
+    /// All of them, in parts that fit in a message each.
+    pub fn pieces(all: &[Self]) -> impl Iterator<Item = &[Self]> {
+        let mut size = 0_usize;
+        all.chunk_by(move |_, next| {
+            let written = serde_json::to_string(next).map_or(PIECE, |text| text.len());
+            size = size.saturating_add(written);
+            let fits = size <= PIECE;
+            if !fits {
+                size = written;
+            }
+            fits
+        })
     }
 
     /// What makes two of them the same thing: the package, its version and the file, or else the place.
@@ -328,9 +368,15 @@ mod tests {
                 prop_assert!(package.version.as_ref().is_none_or(|v| v.len() <= VERSION));
                 prop_assert!(package.name.is_ascii());
             }
-            // What a hostile path makes of a message stays within the channel's and the log's bounds.
+            // What a hostile path makes of a record or a message stays within the log's and the channel's bounds.
             let size = serde_json::to_string(&artefact).unwrap().len();
             prop_assert!(size * super::ARTEFACTS_AT_ONCE < 56 * 1024, "{size}");
+            let many = vec![artefact; 100];
+            let pieces: Vec<_> = Artefact::pieces(&many).collect();
+            prop_assert_eq!(pieces.iter().map(|piece| piece.len()).sum::<usize>(), many.len());
+            for piece in pieces {
+                prop_assert!(serde_json::to_string(piece).unwrap().len() < 56 * 1024);
+            }
         }
     }
 }

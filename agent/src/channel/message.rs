@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::approval::Approval;
-use super::artefact::Artefact;
+use super::artefact::{Artefact, ArtefactRest};
 use crate::config::Config;
 use crate::control::Handover;
 use crate::telemetry::clock::Timestamp;
@@ -115,7 +115,7 @@ pub enum ToGate {
         /// Why they are not on the disk, if they are not.
         fault: Option<String>,
     },
-    /// Drain, then exit.
+    /// Drain, then exit; the second one answers `Drained`.
     Stop {
         /// How long live exchanges may go on.
         deadline_ms: u64,
@@ -173,10 +173,13 @@ pub enum ToSupervisor {
     Fetched {
         /// The number of its workload.
         number: u32,
-        /// At most [`super::ARTEFACTS_AT_ONCE`].
+        /// As many as a message holds ([`Artefact::pieces`]).
         artefacts: Vec<Artefact>,
         /// Whether this is the last piece.
         last: bool,
+        /// With the last one: what there was beyond all of them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rest: Option<ArtefactRest>,
     },
     /// The calls that wait for a person, to be kept in the place of those before; to be answered with
     /// `ApprovalsKept`.
@@ -188,6 +191,9 @@ pub enum ToSupervisor {
     },
     /// Sent every second while the gate's executor turns.
     Health(Health),
+    /// Nothing is under way any more, and everything is told; to be answered with a second `Stop`, before which what
+    /// the supervisor has to say of it is recorded.
+    Drained,
     /// Everything is drained and recorded; the process ends next.
     Stopped,
 }

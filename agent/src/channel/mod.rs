@@ -12,7 +12,10 @@ mod message;
 mod tests;
 
 pub use approval::{APPROVAL_NAME, Approval, ApprovalCaller, Granted, MOST_APPROVALS};
-pub use artefact::{ARTEFACTS_AT_ONCE, Artefact, MOST_ARTEFACTS, Package, Registry};
+pub use artefact::{
+    ARTEFACTS_AT_ONCE, Artefact, ArtefactRest, MOST_ARTEFACT_BYTES, MOST_ARTEFACTS, Package,
+    Registry,
+};
 pub(crate) use endpoint::watch;
 pub use endpoint::{Channel, GateEnd, Received, SupervisorEnd, pair};
 pub use frame::{ChannelError, Frame, MAX_DESCRIPTORS, receive_frame, send_frame};

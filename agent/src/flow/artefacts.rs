@@ -87,6 +87,6 @@ impl Fetch {
             whole,
         } = self;
         let sha256 = (ended && whole).then(|| encode_hex(&digest.finalize()));
-        known.fetching.arrived(&place, bytes, sha256);
+        known.fetching.arrived(place, bytes, sha256);
     }
 }

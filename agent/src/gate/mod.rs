@@ -165,7 +165,7 @@ async fn run() -> Result<(), GateError> {
     let events = tokio::spawn(kernel::events(Arc::clone(&stages))?);
     channel.send(&ToSupervisor::Ready, &[]).await?;
     let deadline = supervisor.serve().await?;
-    drain(&stages, deadline).await;
+    supervisor.see_out(drain(&stages, deadline)).await;
     events.abort();
     turns.abort();
     pulse.abort();

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +19,8 @@ use super::workloads::Openings;
 use crate::audit::record::{Decision, Finding, Identity, Kind, Lifecycle, PolicyChange};
 use crate::audit::{Outcome, Start, Text};
 use crate::channel::{
-    ARTEFACTS_AT_ONCE, Disconnection, GateEnd, Hex, Lifecycle as Told, Process, Received,
-    RunVerdict, Secret, Session, Setup, Source, ToGate, ToSupervisor, Workload,
+    Artefact, Disconnection, GateEnd, Hex, Lifecycle as Told, Process, Received, RunVerdict,
+    Secret, Session, Setup, Source, ToGate, ToSupervisor, Workload,
 };
 use crate::decide::approvals::KeepRequest;
 use crate::flow::{Offered, Stages, Word, serve_stdio};
@@ -36,6 +37,8 @@ const WAITING: usize = 256;
 const WORDS: usize = 1024;
 /// Time for a session's beginning to be recorded.
 const ACCEPTED: Duration = Duration::from_secs(5);
+/// Time for the supervisor to say the last.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// What is told where nothing can be recorded.
 const UNRECORDED: &str = "nothing can be recorded at present, so nothing is started";
 
@@ -121,6 +124,45 @@ impl Supervisor {
                 Some(word) = self.words.1.recv() => self.pass_on(word).await?,
             }
         }
+    }
+
+    /// Passes on what sessions say while they end, until `drained`, and records what the supervisor has to say of it.
+    pub(super) async fn see_out(&mut self, drained: impl Future<Output = ()>) {
+        let mut drained = pin!(drained);
+        let mut told = Ok(());
+        loop {
+            tokio::select! {
+                () = &mut drained => break,
+                Some(word) = self.words.1.recv(), if told.is_ok() => told = self.pass_on(word).await,
+            }
+        }
+        while told.is_ok()
+            && let Ok(word) = self.words.1.try_recv()
+        {
+            told = self.pass_on(word).await;
+        }
+        if told.is_ok() {
+            match timeout(FAREWELL, self.hear_out()).await {
+                Ok(heard) => told = heard,
+                Err(_late) => tracing::warn!("the supervisor did not have its last word in time"),
+            }
+        }
+        if let Err(error) = told {
+            tracing::warn!(%error, "the supervisor was not told all of what ended");
+        }
+    }
+
+    /// Says that nothing is under way any more, and takes in what the supervisor says to that.
+    async fn hear_out(&self) -> Result<(), GateError> {
+        self.channel.send(&ToSupervisor::Drained, &[]).await?;
+        while let Some(received) = self.channel.receive().await? {
+            match received.message {
+                ToGate::Record(told) => self.record(*told).await,
+                ToGate::Stop { .. } => break,
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     async fn heed(&mut self, received: Received<ToGate>) -> Result<(), GateError> {
@@ -221,19 +263,21 @@ impl Supervisor {
 
     /// Tells the supervisor what a session says.
     async fn pass_on(&self, word: Word) -> Result<(), GateError> {
-        let (number, artefacts) = match word {
+        let (number, fetched) = match word {
             Word::Over(number) => {
                 let over = ToSupervisor::SessionOver { number };
                 return Ok(self.channel.send(&over, &[]).await?);
             }
-            Word::Fetched(number, artefacts) => (number, artefacts),
+            Word::Fetched(number, fetched) => (number, fetched),
         };
-        let mut pieces = artefacts.chunks(ARTEFACTS_AT_ONCE).peekable();
+        let mut pieces = Artefact::pieces(&fetched.artefacts).peekable();
         while let Some(piece) = pieces.next() {
+            let last = pieces.peek().is_none();
             let fetched = ToSupervisor::Fetched {
                 number,
                 artefacts: piece.to_vec(),
-                last: pieces.peek().is_none(),
+                last,
+                rest: fetched.rest.clone().filter(|_| last),
             };
             self.channel.send(&fetched, &[]).await?;
         }

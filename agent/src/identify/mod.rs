@@ -8,6 +8,7 @@ pub mod fetching;
 pub mod live;
 pub mod peer;
 pub mod tasks;
+pub mod together;
 pub mod token;
 pub mod users;
 pub mod workloads;

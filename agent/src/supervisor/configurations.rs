@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::MemfdFlags;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::turns::Turn;
 use crate::hosts::{Readable, Stamp, Started, in_home, in_project, numbered};
 use crate::launch::stage::{Account, Program, Stage, Start, chain, spawn};
 
@@ -96,7 +96,7 @@ impl Configurations {
         self: &Arc<Self>,
         uid: u32,
         directories: Vec<PathBuf>,
-        turn: Arc<OwnedSemaphorePermit>,
+        turn: Arc<Turn>,
     ) -> Result<Vec<Arc<Vec<Started>>>, String> {
         let reading = Arc::clone(self.seen().reading.entry(uid).or_default());
         // Held by the thread as well, which outlives whoever waits for it.

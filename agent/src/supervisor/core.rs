@@ -582,13 +582,16 @@ impl Supervisor {
                 number,
                 artefacts,
                 last,
-            } => self.fetched(number, artefacts, last).await,
+                rest,
+            } => self.fetched(number, artefacts, last, rest).await,
             ToSupervisor::Severed { server } => self.severed(&server).await,
             ToSupervisor::Approvals { request, waiting } => {
                 self.keep_approvals(request, waiting).await;
             }
             ToSupervisor::Health(health) => gate.health = health,
-            ToSupervisor::Stopped => self.gate_ended("it stopped of its own accord").await,
+            ToSupervisor::Drained | ToSupervisor::Stopped => {
+                self.gate_ended("it stopped of its own accord").await;
+            }
         }
     }
 

@@ -15,12 +15,19 @@ use super::core::Supervisor;
 use super::kept;
 use super::runs::file_name;
 use super::workloads::Origin;
-use crate::channel::{Artefact, Kind, MOST_ARTEFACTS, Package, encode_hex};
+use crate::channel::{
+    Artefact, ArtefactRest, Kind, MOST_ARTEFACT_BYTES, MOST_ARTEFACTS, Package, Registry,
+    encode_hex,
+};
 
 /// Things that are remembered of one server; those that were fetched longest ago make room.
-const REMEMBERED: usize = 2048;
+const REMEMBERED: usize = 2 * MOST_ARTEFACTS;
 /// Changes that are findings of their own; the rest is counted in one.
 const APART: usize = 16;
+/// Versions and digests that a sentence names.
+const NAMED: usize = 8;
+/// Servers that ended before it was heard what they fetched.
+const DEPARTED: usize = 1024;
 /// The version of [`Memory`] that this daemon reads and writes.
 const VERSION: u32 = 1;
 
@@ -29,7 +36,17 @@ const VERSION: u32 = 1;
 pub(super) struct Arriving {
     directory: PathBuf,
     /// By workload; none where all of it was told.
-    of: HashMap<u32, Option<Vec<Artefact>>>,
+    of: HashMap<u32, Option<Arrived>>,
+    /// The servers of workloads that are gone and of which not all was told: the gate may be late.
+    departed: BTreeMap<u32, String>,
+}
+
+/// What of it is there.
+#[derive(Debug, Default)]
+struct Arrived {
+    artefacts: Vec<Artefact>,
+    /// By [`Artefact::weight`].
+    bytes: usize,
 }
 
 /// What one server fetched so far: the form of its file.
@@ -42,6 +59,9 @@ struct Memory {
     run: u64,
     /// By [`Artefact::key`].
     things: BTreeMap<String, Thing>,
+    /// Of everything together, when it was last more than is compared one by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    together: Option<String>,
 }
 
 /// One thing, as it was when it was fetched last.
@@ -56,27 +76,57 @@ struct Thing {
     run: u64,
 }
 
+/// By what a package was fetched last: its registry, its name, and whether it was one of its versions.
+type Latest<'a> = HashMap<(Registry, &'a str, bool), (u64, BTreeSet<&'a str>)>;
+
 impl Arriving {
     /// Files are kept in a directory of `state`.
     pub(super) fn new(state: &Path) -> Self {
         Self {
             directory: state.join("fetched"),
             of: HashMap::new(),
+            departed: BTreeMap::new(),
         }
     }
 
-    /// A workload is gone.
-    pub(super) fn forget(&mut self, number: u32) {
-        self.of.remove(&number);
+    /// The workload of this server is gone. What it fetched is still heard.
+    pub(super) fn ended(&mut self, number: u32, server: String) {
+        if let Some(None) = self.of.get(&number) {
+            self.of.remove(&number);
+            return;
+        }
+        self.departed.insert(number, server);
+        if self.departed.len() > DEPARTED
+            && let Some((oldest, _)) = self.departed.pop_first()
+        {
+            self.of.remove(&oldest);
+        }
     }
 
     /// Takes in a piece; all of it, once it is there.
     fn take(&mut self, number: u32, piece: Vec<Artefact>, last: bool) -> Option<Vec<Artefact>> {
-        let slot = self.of.entry(number).or_insert_with(|| Some(Vec::new()));
+        let slot = self
+            .of
+            .entry(number)
+            .or_insert_with(|| Some(Arrived::default()));
         let all = slot.as_mut()?;
-        let room = MOST_ARTEFACTS.saturating_sub(all.len());
-        all.extend(piece.into_iter().take(room));
-        if last { slot.take() } else { None }
+        for artefact in piece {
+            // Twice what the gate keeps: it does not know the digests beforehand.
+            let bytes = all.bytes.saturating_add(artefact.weight());
+            if all.artefacts.len() >= MOST_ARTEFACTS || bytes > 2 * MOST_ARTEFACT_BYTES {
+                break;
+            }
+            all.bytes = bytes;
+            all.artefacts.push(artefact);
+        }
+        if !last {
+            return None;
+        }
+        let all = slot.take();
+        if self.departed.remove(&number).is_some() {
+            self.of.remove(&number);
+        }
+        all.map(|all| all.artefacts)
     }
 
     fn path(&self, server: &str) -> PathBuf {
@@ -94,11 +144,19 @@ impl Arriving {
 impl Supervisor {
     /// A piece of what a server fetched, as the gate says. Of what is no server that `exeat run` started, it means
     /// nothing.
-    pub(super) async fn fetched(&mut self, number: u32, piece: Vec<Artefact>, last: bool) {
+    pub(super) async fn fetched(
+        &mut self,
+        number: u32,
+        piece: Vec<Artefact>,
+        last: bool,
+        rest: Option<ArtefactRest>,
+    ) {
         let live = self.workloads.get(number);
         let started =
             live.filter(|live| live.origin == Origin::Run && live.record.kind == Kind::Server);
-        let Some(server) = started.map(|live| live.record.name.clone()) else {
+        let named = started.map(|live| &live.record.name);
+        let named = named.or_else(|| self.arriving.departed.get(&number));
+        let Some(server) = named.cloned() else {
             return;
         };
         let Some(all) = self.arriving.take(number, piece, last) else {
@@ -108,7 +166,8 @@ impl Supervisor {
         let shown = path.display();
         match Memory::load(&path, &server) {
             Ok(mut memory) => {
-                let changes = memory.compare(&all);
+                let mut changes = memory.compare(&all);
+                let rest = rest.map(|rest| memory.compare_rest(&rest, &mut changes));
                 if let Err(error) = memory.save(&path) {
                     let text = format!(
                         "`{shown}` could not be written: {error}; the next start of `{server}` is compared with an older one"
@@ -117,7 +176,13 @@ impl Supervisor {
                         .await;
                 }
                 for text in bounded(changes) {
+                    let text = format!("`{server}`: {text}");
                     self.finding("fetched_changed", Some(number), vec![text])
+                        .await;
+                }
+                if let Some(rest) = rest {
+                    let text = format!("`{server}`: {rest}");
+                    self.finding("fetched_beyond", Some(number), vec![text])
                         .await;
                 }
             }
@@ -152,6 +217,7 @@ impl Memory {
                 server: server.to_owned(),
                 run: 0,
                 things: BTreeMap::new(),
+                together: None,
             },
             Err(error) => return Err(error),
         };
@@ -189,20 +255,21 @@ impl Memory {
             thing.sha256.extend(digest);
         }
         let (mut other, mut new) = (Vec::new(), Vec::new());
+        let latest = self.latest();
         for (key, thing) in &now {
             match self.things.get(key) {
                 _ if first => {}
-                None => new.push(self.describe_new(key, thing)),
+                None => new.push(describe_new(&latest, key, thing)),
                 Some(before) if !thing.sha256.is_subset(&before.sha256) => {
                     if !before.sha256.is_empty() {
                         other.push(format!(
                             "`{key}` has other bytes: sha256 {}, before {}",
-                            joined(&thing.sha256),
-                            joined(&before.sha256)
+                            joined(thing.sha256.iter().map(String::as_str)),
+                            joined(before.sha256.iter().map(String::as_str))
                         ));
                     }
                 }
-                Some(before) => new.extend(self.describe_older(key, before)),
+                Some(before) => new.extend(describe_older(&latest, key, before)),
             }
         }
         for (key, mut thing) in now {
@@ -219,45 +286,45 @@ impl Memory {
         other
     }
 
-    fn describe_new(&self, key: &str, thing: &Thing) -> String {
-        let mut text = format!("`{key}` was not fetched before");
-        if let Some((versions, _)) = self.versions(thing) {
-            text.push_str("; before it was ");
-            text.push_str(&versions);
-        }
-        text
-    }
-
-    /// A version that was fetched before, but not when its package was fetched last.
-    fn describe_older(&self, key: &str, before: &Thing) -> Option<String> {
-        let (versions, run) = self.versions(before)?;
-        (before.run < run).then(|| format!("`{key}` was not fetched last time: it was {versions}"))
-    }
-
-    /// The versions of a package that were fetched when it was fetched last, and when that was.
-    fn versions(&self, thing: &Thing) -> Option<(String, u64)> {
-        let package = thing.package.as_ref()?;
-        let of = |thing: &&Thing| {
-            thing.package.as_ref().is_some_and(|other| {
-                other.registry == package.registry
-                    && other.name == package.name
-                    && other.version.is_some() == package.version.is_some()
-            })
+    /// What there was beyond what is compared one by one. That it was so much is said; that it is not what it was
+    /// is a change.
+    fn compare_rest(&mut self, rest: &ArtefactRest, changes: &mut Vec<String>) -> String {
+        let sha256: String = rest.sha256.chars().take(64).collect();
+        let before = self.together.replace(sha256.clone());
+        let how = match before {
+            None => "with which the next start is compared".to_owned(),
+            Some(before) if before == sha256 => "as before".to_owned(),
+            Some(before) => {
+                changes.insert(
+                    0,
+                    format!("all that was fetched has together sha256 {sha256}, before {before}"),
+                );
+                format!("before {before}")
+            }
         };
-        let run = self
-            .things
-            .values()
-            .filter(of)
-            .map(|thing| thing.run)
-            .max()?;
-        let versions: BTreeSet<String> = self
-            .things
-            .values()
-            .filter(of)
-            .filter(|thing| thing.run == run)
-            .filter_map(|thing| thing.package.as_ref()?.version.clone())
-            .collect();
-        Some((joined(&versions), run))
+        format!(
+            "{} things more were fetched than are compared one by one; together all of them have sha256 {sha256}, {how}",
+            rest.count
+        )
+    }
+
+    /// The versions of each package that were fetched when it was fetched last, and when that was.
+    fn latest(&self) -> Latest<'_> {
+        let mut latest = Latest::new();
+        for thing in self.things.values() {
+            let Some(package) = &thing.package else {
+                continue;
+            };
+            let (run, versions) = latest.entry(of_package(package)).or_default();
+            if thing.run > *run {
+                *run = thing.run;
+                versions.clear();
+            }
+            if thing.run == *run {
+                versions.extend(package.version.as_deref());
+            }
+        }
+        latest
     }
 
     fn forget_oldest(&mut self) {
@@ -276,9 +343,35 @@ impl Memory {
     }
 }
 
-fn joined(texts: &BTreeSet<String>) -> String {
-    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    texts.join(", ")
+fn of_package(package: &Package) -> (Registry, &str, bool) {
+    (package.registry, &package.name, package.version.is_some())
+}
+
+fn describe_new(latest: &Latest<'_>, key: &str, thing: &Thing) -> String {
+    let mut text = format!("`{key}` was not fetched before");
+    let package = thing.package.as_ref();
+    if let Some((_, versions)) = package.and_then(|package| latest.get(&of_package(package))) {
+        text.push_str("; before it was ");
+        text.push_str(&joined(versions.iter().copied()));
+    }
+    text
+}
+
+/// A version that was fetched before, but not when its package was fetched last.
+fn describe_older(latest: &Latest<'_>, key: &str, before: &Thing) -> Option<String> {
+    let (run, versions) = latest.get(&of_package(before.package.as_ref()?))?;
+    let versions = joined(versions.iter().copied());
+    (before.run < *run).then(|| format!("`{key}` was not fetched last time: it was {versions}"))
+}
+
+/// The first of them, and how many more there are.
+fn joined<'a>(texts: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let more = texts.len().saturating_sub(NAMED);
+    let named = texts.take(NAMED).collect::<Vec<_>>().join(", ");
+    if more == 0 {
+        return named;
+    }
+    format!("{named} and {more} more")
 }
 
 #[cfg(test)]
@@ -352,6 +445,50 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_beyond_is_said_and_compared_together() {
+        let mut memory = memory();
+        let rest = |count, sha256: &str| ArtefactRest {
+            count,
+            sha256: sha256.to_owned(),
+        };
+        let mut compare = |rest| {
+            let mut changes = Vec::new();
+            (memory.compare_rest(&rest, &mut changes), changes)
+        };
+        let (said, changes) = compare(rest(3, "aa"));
+        assert_eq!(
+            (said.as_str(), changes.len()),
+            (
+                "3 things more were fetched than are compared one by one; together all of them have sha256 aa, with which the next start is compared",
+                0
+            )
+        );
+        let (said, changes) = compare(rest(4, "aa"));
+        assert!(said.ends_with("sha256 aa, as before") && changes.is_empty());
+        let (said, changes) = compare(rest(4, "bb"));
+        assert!(said.ends_with("sha256 bb, before aa"), "{said}");
+        assert_eq!(
+            changes,
+            ["all that was fetched has together sha256 bb, before aa"]
+        );
+    }
+
+    #[test]
+    fn sentences_are_short_whatever_is_in_them() {
+        let mut memory = memory();
+        let many = |digits: &str| -> Vec<Artefact> {
+            let versions =
+                (0..MOST_ARTEFACTS).map(|number| format!("/a/-/a-{number}.0.{digits}.tgz"));
+            versions.map(|path| one(&path, Some("11"))).collect()
+        };
+        memory.compare(&many("0"));
+        let said = memory.compare(&many("1"));
+        assert_eq!(said.len(), MOST_ARTEFACTS);
+        assert!(said.iter().all(|text| text.len() < 256), "{}", said[0]);
+        assert!(said[0].ends_with(" and 4088 more"), "{}", said[0]);
+    }
+
+    #[test]
     fn what_is_remembered_is_bounded_and_so_is_what_is_said() {
         let mut memory = memory();
         for start in 0..9 {
@@ -394,7 +531,7 @@ mod tests {
     #[test]
     fn the_gate_is_heard_once_and_within_a_bound() {
         let mut arriving = Arriving::new(Path::new("/nonexistent"));
-        let piece = || vec![one("/x", None); 100];
+        let piece = || vec![one("/x", None); 1000];
         for _ in 0..9 {
             assert!(arriving.take(7, piece(), false).is_none());
         }
@@ -403,7 +540,42 @@ mod tests {
             MOST_ARTEFACTS
         );
         assert!(arriving.take(7, piece(), true).is_none(), "only once");
-        arriving.forget(7);
-        assert_eq!(arriving.take(7, piece(), true).unwrap().len(), 100);
+        // Nor of what is large.
+        let large = || vec![one(&"x".repeat(500), None); 1000];
+        for _ in 0..9 {
+            assert!(arriving.take(8, large(), false).is_none());
+        }
+        let bytes: usize = arriving
+            .take(8, large(), true)
+            .unwrap()
+            .iter()
+            .map(Artefact::weight)
+            .sum();
+        assert!((MOST_ARTEFACT_BYTES..=2 * MOST_ARTEFACT_BYTES).contains(&bytes));
+    }
+
+    #[test]
+    fn a_server_that_is_gone_is_still_heard_of() {
+        let mut arriving = Arriving::new(Path::new("/nonexistent"));
+        arriving.take(7, vec![one("/x", None)], true).unwrap();
+        arriving.ended(7, "told".to_owned());
+        assert!(arriving.departed.is_empty() && arriving.of.is_empty());
+        assert!(arriving.take(8, vec![one("/x", None)], false).is_none());
+        arriving.ended(8, "demo".to_owned());
+        assert_eq!(arriving.departed[&8], "demo");
+        assert_eq!(
+            arriving.take(8, vec![one("/y", None)], true).unwrap().len(),
+            2
+        );
+        assert!(arriving.departed.is_empty() && arriving.of.is_empty());
+        for number in 0..2000 {
+            arriving.take(number, Vec::new(), false);
+            arriving.ended(number, "demo".to_owned());
+        }
+        assert_eq!(
+            (arriving.departed.len(), arriving.of.len()),
+            (DEPARTED, DEPARTED)
+        );
+        assert!(arriving.departed.contains_key(&1999));
     }
 }

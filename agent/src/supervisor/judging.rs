@@ -9,7 +9,7 @@ use std::time::Duration;
 use exeat_policy::Unregistered as Mode;
 use rustix::process::Signal;
 use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
 use super::cgroups;
@@ -18,14 +18,13 @@ use super::core::{Happening, Supervisor};
 use super::matching::cgroup_of;
 use super::processes::{origin, outline, read};
 use super::recognising::{Known, Why, is_configured, is_piped, is_stopped};
+use super::turns::{Turn, Turns};
 use crate::channel::{Kind, Process, ToGate, Workload};
 use crate::hosts::Package;
 use crate::launch::stage::chain;
 
 /// Time to find out what a process is; past it, it is taken for a server.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Processes that are looked at together.
-const TOGETHER: usize = 64;
 /// Processes that wait to be looked at without being held.
 const WAITING: usize = 4096;
 /// Processes that are remembered as reported.
@@ -37,7 +36,7 @@ const MAX_UNTOLD: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Judging {
     configurations: Arc<Configurations>,
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
     /// Processes that are not held and wait for their turn.
     places: Arc<Semaphore>,
     /// One found no place.
@@ -72,20 +71,21 @@ struct Found {
 }
 
 /// Looks at processes of one host.
+#[derive(Clone)]
 struct Judge {
     host: u32,
     cgroup: PathBuf,
     root: PathBuf,
     known: Arc<Known>,
     configurations: Arc<Configurations>,
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
 }
 
 impl Judging {
     pub(super) fn new(configurations: Configurations, lost: u64) -> Self {
         Self {
             configurations: Arc::new(configurations),
-            turns: Arc::new(Semaphore::new(TOGETHER)),
+            turns: Arc::new(Turns::new()),
             places: Arc::new(Semaphore::new(WAITING)),
             missed: false,
             reported: HashMap::new(),
@@ -195,12 +195,7 @@ impl Supervisor {
         let judge = self.judge(host.clone());
         let happenings = self.happenings.clone();
         self.tasks.spawn(async move {
-            let mut all = Vec::new();
-            let deadline = Instant::now() + LIMIT;
-            for pid in pids {
-                let held = is_stopped(pid) && is_piped(pid);
-                all.extend(judge.look(pid, held, deadline).await);
-            }
+            let all = judge.look_at_all(pids).await;
             let mend = cut.then_some(number);
             if happenings.send(Happening::Judged(all, mend)).await.is_err() {
                 tracing::debug!("the supervisor is gone");
@@ -296,6 +291,29 @@ impl Supervisor {
 }
 
 impl Judge {
+    /// Looks at all of them, in the time of one: those that nothing keeps do not wait for the others.
+    async fn look_at_all(self, pids: Vec<u32>) -> Vec<Judged> {
+        let deadline = Instant::now() + LIMIT;
+        let mut looking = JoinSet::new();
+        for (place, pid) in pids.into_iter().enumerate() {
+            let judge = self.clone();
+            looking.spawn(async move {
+                let held = is_stopped(pid) && is_piped(pid);
+                Some((place, judge.look(pid, held, deadline).await?))
+            });
+        }
+        let mut all: Vec<(usize, Judged)> = Vec::new();
+        while let Some(looked) = looking.join_next().await {
+            match looked {
+                Ok(judged) => all.extend(judged),
+                Err(error) => tracing::error!(error = chain(&error), "looking at a process"),
+            }
+        }
+        // As the kernel lists them, a process before what it started.
+        all.sort_unstable_by_key(|(place, _)| *place);
+        all.into_iter().map(|(_, judged)| judged).collect()
+    }
+
     /// Looks at a process; `None`: it is not there, or not this host's.
     async fn look(&self, pid: u32, held: bool, deadline: Instant) -> Option<Judged> {
         let process = outline(pid, self.host)?;
@@ -308,7 +326,7 @@ impl Judge {
             contained: false,
         };
         let found = if is_piped(pid) {
-            match timeout_at(deadline, self.find(pid, held)).await {
+            match timeout_at(deadline, self.find(pid, process.uid, held)).await {
                 Ok(Ok(found)) => found?,
                 Ok(Err(error)) => {
                     tracing::error!(pid, error, "a host's process could not be judged");
@@ -333,16 +351,17 @@ impl Judge {
     }
 
     /// The process in full, and why it is a server if it is one; `None`: it has ended.
-    async fn find(&self, pid: u32, held: bool) -> Result<Option<Found>, String> {
+    async fn find(&self, pid: u32, uid: u32, held: bool) -> Result<Option<Found>, String> {
         let failed = |e: tokio::task::JoinError| chain(&e);
-        // A thread that hangs keeps its turn: where all do, the others wait for their deadline.
-        let turn = Arc::clone(&self.turns).acquire_owned().await;
-        let turn = Arc::new(turn.map_err(|e| chain(&e))?);
+        let is_own = self.known.is_own(pid);
+        // A thread that hangs keeps its turn: where all of a user's do, that user's others wait for their deadline.
+        let turn = self.turns.take(self.host, uid, is_own).await;
+        let turn: Arc<Turn> = Arc::new(turn.map_err(|e| chain(&e))?);
         let (known, host, own) = (Arc::clone(&self.known), self.host, Arc::clone(&turn));
         let looked = spawn_blocking(move || {
             let _turn = own;
             let process = read(pid, host)?;
-            if known.is_own(pid) {
+            if is_own {
                 // What is held has not run, so that its environment is what it was started with.
                 let why = known.is_loaded_into(pid, !held).then_some(Why::Posing);
                 let found = Found {

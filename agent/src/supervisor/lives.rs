@@ -116,7 +116,9 @@ impl Supervisor {
         }
         self.processes.forget(number);
         self.running.remove(&number);
-        self.arriving.forget(number);
+        if live.origin == Origin::Run && live.record.kind == Kind::Server {
+            self.arriving.ended(number, live.record.name);
+        }
         self.tell(ToGate::WorkloadGone { number }).await;
     }
 

@@ -40,6 +40,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 mod trust;
+mod turns;
 pub(crate) mod unregistered;
 mod workloads;
 

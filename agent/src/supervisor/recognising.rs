@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use exeat_policy::PolicySet;
+use rustix::fs::{AtFlags, CWD, FileType, Statx, StatxFlags, statx};
 
 use crate::channel::{Process, Workload};
 use crate::hosts::{Extent, Package, Ran, Started};
@@ -182,8 +183,17 @@ fn own() -> Vec<(u64, u64)> {
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {
-    let metadata = fs::metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
+    let known = known_of(path, StatxFlags::INO)?;
+    Some((
+        rustix::fs::makedev(known.stx_dev_major, known.stx_dev_minor),
+        known.stx_ino,
+    ))
+}
+
+/// What the kernel knows of a file already: a process's file may be one of a file system that never answers, and
+/// nobody waits for that here.
+fn known_of(path: &Path, what: StatxFlags) -> Option<Statx> {
+    statx(CWD, path, AtFlags::STATX_DONT_SYNC, what).ok()
 }
 
 /// Whether standard input and output are pipes or sockets, as a stdio server's are.
@@ -199,8 +209,11 @@ pub(super) fn is_piped(pid: u32) -> bool {
 
 /// A pipe may have a name.
 fn is_fifo(pid: u32, number: &str) -> bool {
-    use std::os::unix::fs::FileTypeExt as _;
-    fs::metadata(format!("/proc/{pid}/fd/{number}")).is_ok_and(|of| of.file_type().is_fifo())
+    known_of(
+        Path::new(&format!("/proc/{pid}/fd/{number}")),
+        StatxFlags::TYPE,
+    )
+    .is_some_and(|of| FileType::from_raw_mode(of.stx_mode.into()) == FileType::Fifo)
 }
 
 /// Whether a process is stopped (state T of `proc_pid_stat(5)`).

@@ -17,29 +17,7 @@ impl Supervisor {
         self.record("daemon_stopping", None, Vec::new()).await;
         let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
         self.tell(ToGate::Stop { deadline_ms }).await;
-        let last = Instant::now() + deadline + Duration::from_secs(1);
-        while let Some(gate) = &self.gate {
-            match tokio::time::timeout_at(last, gate.receive()).await {
-                Ok(Ok(Some(ToSupervisor::Stopped) | None)) => break,
-                Ok(Ok(Some(ToSupervisor::Sign {
-                    request,
-                    names,
-                    key,
-                }))) => {
-                    let chain = self.parts.signing.sign(&names, &key, Instant::now());
-                    self.tell(ToGate::Certificate { request, chain }).await;
-                }
-                Ok(Ok(Some(_))) => {}
-                Ok(Err(error)) => {
-                    tracing::warn!(error = chain(&error), "the gate did not say good-bye");
-                    break;
-                }
-                Err(_elapsed) => {
-                    tracing::warn!("the gate did not stop in time");
-                    break;
-                }
-            }
-        }
+        self.hear_out(deadline_ms).await;
         // It has recorded what there was; what ends from here on is nobody's loss, and telling it would only find
         // that it has gone.
         let gate = self.gate.take();
@@ -71,6 +49,43 @@ impl Supervisor {
             && let Err(error) = super::cgroups::empty(&gate_cgroup).await
         {
             tracing::error!(error = chain(&error), "the gate could not be ended");
+        }
+    }
+
+    /// What the gate still has to say, to its end.
+    async fn hear_out(&mut self, deadline_ms: u64) {
+        let last = Instant::now() + Duration::from_millis(deadline_ms) + Duration::from_secs(1);
+        while let Some(gate) = &self.gate {
+            match tokio::time::timeout_at(last, gate.receive()).await {
+                Ok(Ok(Some(ToSupervisor::Stopped) | None)) => break,
+                Ok(Ok(Some(ToSupervisor::Sign {
+                    request,
+                    names,
+                    key,
+                }))) => {
+                    let chain = self.parts.signing.sign(&names, &key, Instant::now());
+                    self.tell(ToGate::Certificate { request, chain }).await;
+                }
+                Ok(Ok(Some(ToSupervisor::Fetched {
+                    number,
+                    artefacts,
+                    last,
+                    rest,
+                }))) => self.fetched(number, artefacts, last, rest).await,
+                // What came before it is heard, and what was said of that is on its way.
+                Ok(Ok(Some(ToSupervisor::Drained))) => {
+                    self.tell(ToGate::Stop { deadline_ms }).await;
+                }
+                Ok(Ok(Some(_))) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(error = chain(&error), "the gate did not say good-bye");
+                    break;
+                }
+                Err(_elapsed) => {
+                    tracing::warn!("the gate did not stop in time");
+                    break;
+                }
+            }
         }
     }
 }

@@ -45,7 +45,7 @@ impl Credential {
 }
 
 /// Where a secret comes from. Read by the supervisor alone.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub enum SecretOrigin {
     /// The one line of this file.
     File(String),

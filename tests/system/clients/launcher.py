@@ -1,7 +1,8 @@
 """What npx and its like do: fetches before it speaks, then is an MCP server, whose tools try to fetch again.
 
 launcher.py HOST GO PATH...: GETs each path over one connection, says a line that is no message, and speaks when the file
-GO is there. A path that begins with `~` is left half read, on a connection of its own.
+GO is there. A path that begins with `~` is left half read, on a connection of its own; `*N` are N paths, and with `!`
+it ends when it has said one message.
 """
 import http.client
 import json
@@ -11,6 +12,8 @@ import sys
 import time
 
 HOST, GO, *PATHS = sys.argv[1:]
+BRIEF = "!" in PATHS
+PATHS = [path for path in PATHS if path != "!"]
 
 
 def connect():
@@ -64,6 +67,9 @@ try:
     for path in PATHS:
         if path.startswith("~"):
             halved = half(path[1:])
+        elif path.startswith("*"):
+            for number in range(int(path[1:])):
+                fetch(kept, "GET", f"/many/{number}")
         else:
             before[path] = fetch(kept, "GET", path)
     before["HEAD"] = fetch(None, "HEAD", PATHS[0])
@@ -98,3 +104,5 @@ for line in sys.stdin:
             said = dial(address, 443)
         result = {"content": [{"type": "text", "text": json.dumps(said)}]}
     print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
+    if BRIEF:
+        sys.exit()

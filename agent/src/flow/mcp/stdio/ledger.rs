@@ -181,45 +181,22 @@ impl Ledger {
         }
     }
 
-    /// Records what the server fetched, now that it may fetch no more: in as many records as it takes, and in one if it
-    /// was nothing.
-    pub(super) async fn fetched(&self, stages: &Stages, why: &'static str, fetched: &Fetched) {
-        let Fetched {
-            artefacts,
-            left_out,
-        } = fetched;
-        let mut pieces = artefacts.chunks(ARTEFACTS_AT_ONCE).peekable();
-        let mut first = true;
-        while first || pieces.peek().is_some() {
-            first = false;
-            let piece = pieces.next().unwrap_or_default();
-            let detail = match (pieces.peek(), left_out) {
-                (Some(_), _) => "more in the next record".to_owned(),
-                (None, 0) => why.to_owned(),
-                (None, more) => format!("{why}; {more} more are not listed"),
-            };
-            let mut record = self.about(stages, Kind::Lifecycle);
-            record.lifecycle = Some(Lifecycle {
-                event: Text::fixed("session_fetched"),
-                detail: Some(Text::new(&detail)),
-                fetched: piece.iter().map(recorded).collect(),
-                ..Lifecycle::default()
-            });
-            if let Err(error) = stages.log.event(record).await {
-                tracing::error!(%error, "what a server fetched could not be recorded");
-            }
-        }
+    /// A record of the session.
+    pub(super) fn lifecycle(&self, stages: &Stages, lifecycle: Lifecycle) -> Record {
+        let mut record = self.about(stages, Kind::Lifecycle);
+        record.lifecycle = Some(lifecycle);
+        record
     }
 
     /// Records the session's end.
     pub(super) async fn ended(&self, stages: &Stages, why: &'static str) {
-        let mut record = self.about(stages, Kind::Lifecycle);
-        record.lifecycle = Some(Lifecycle {
+        let lifecycle = Lifecycle {
             event: Text::fixed("session_ended"),
             detail: Some(Text::fixed(why)),
             counts: self.lock().counts(),
             ..Lifecycle::default()
-        });
+        };
+        let record = self.lifecycle(stages, lifecycle);
         if let Err(error) = stages.log.event(record).await {
             tracing::error!(%error, "a session's end could not be recorded");
         }
@@ -255,6 +232,34 @@ impl State {
             .map(|(what, count)| Counted { what, count })
             .collect()
     }
+}
+
+/// What the server fetched, now that it may fetch no more: in as many records as it takes, of which this is the one at
+/// `place`, and in one if it was nothing.
+pub(super) fn described_fetched(
+    fetched: &Fetched,
+    why: &'static str,
+    place: usize,
+) -> Option<Lifecycle> {
+    let mut pieces = fetched.artefacts.chunks(ARTEFACTS_AT_ONCE).skip(place);
+    let piece = match pieces.next() {
+        None if place == 0 => &[],
+        piece => piece?,
+    };
+    let detail = match (pieces.next(), &fetched.rest) {
+        (Some(_), _) => "more in the next record".to_owned(),
+        (None, None) => why.to_owned(),
+        (None, Some(rest)) => format!(
+            "{why}; {} more are not listed; all of them together have sha256 {}",
+            rest.count, rest.sha256
+        ),
+    };
+    Some(Lifecycle {
+        event: Text::fixed("session_fetched"),
+        detail: Some(Text::new(&detail)),
+        fetched: piece.iter().map(recorded).collect(),
+        ..Lifecycle::default()
+    })
 }
 
 fn recorded(artefact: &Artefact) -> Recorded {

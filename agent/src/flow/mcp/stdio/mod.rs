@@ -117,6 +117,8 @@ struct Session {
     own: Arc<Known>,
     /// Where the supervisor is told.
     words: mpsc::Sender<Word>,
+    /// What is not said yet of what its server fetched.
+    owed: fetch::Owed,
 }
 
 /// What ended a session.
@@ -192,6 +194,7 @@ impl Offered {
                 settled: Notify::new(),
                 own,
                 words,
+                owed: fetch::Owed::default(),
             },
             ends,
             registered,
@@ -336,6 +339,7 @@ impl Serving {
             _late = timeout(limit, last) => {}
             () = hurry => {}
         }
+        session.over_fetching().await;
         session.ledger.ended(&stages, reason(end, stopping)).await;
     }
 }
