@@ -380,7 +380,7 @@ mod tests {
 
     async fn read(credential: &Credential) -> Result<Secret, SecretFault> {
         let place = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
-        super::read(&Reader::new(vec![place]), Vec::new(), credential).await
+        super::read(&Reader::new(vec![place]), credential).await
     }
 
     const SECRET: &str = "s3cr3t-of-the-source";
@@ -510,7 +510,7 @@ mod tests {
         let soon = Duration::from_millis(50);
         let places = Arc::new(Semaphore::new(1));
         let reader = Reader::new(vec![Arc::clone(&places).try_acquire_owned().unwrap()]);
-        let asked = read_within(soon, &reader, Vec::new(), &credential).await;
+        let asked = read_within(soon, &reader, &credential).await;
         let fault = asked.unwrap_err();
         assert!(matches!(fault, SecretFault::Late { .. }), "{fault}");
         // It ended, and so nothing is out.

@@ -157,6 +157,7 @@ fn identity() -> Value {
         ("user", one_or_more(glob())),
         ("jwt", jwt),
         ("certificate", certificate),
+        ("person", text()),
     ];
     let mut identity = object(&tables::IDENTITY, &fields, &[]);
     if let Value::Object(map) = &mut identity {

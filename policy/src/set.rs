@@ -170,6 +170,22 @@ impl PolicySet {
         ids.iter().filter_map(|id| self.identity_at(*id)).collect()
     }
 
+    /// The persons whose identities a caller has, in the order of the identities' names.
+    #[must_use]
+    pub fn persons(&self, caller: &Caller<'_>) -> Vec<&Arc<str>> {
+        let mut ids = Vec::new();
+        if let Some(user) = caller.user {
+            self.index.of_user(user, &mut ids);
+        }
+        self.index.of_shown(caller, &mut ids);
+        ids.sort_unstable();
+        let names = ids.iter().filter_map(|id| self.identity_at(*id));
+        let identities = names.filter_map(|name| self.identity(name));
+        identities
+            .filter_map(|identity| identity.person.as_ref())
+            .collect()
+    }
+
     /// The identity of this name.
     #[must_use]
     pub fn identity(&self, name: &str) -> Option<&Identity> {

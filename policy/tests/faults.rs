@@ -296,6 +296,7 @@ identities:
   empty: { jwt: { issuer: x, claims: {} } }
   listed: { jwt: [x] }
   two: { certificate: { authority: corp }, user: dave }
+  whose: { user: a, person: [b] }
   nobody: { certificate: { uri: "spiffe://a/b" } }
   strange: { certificate: { authority: corp, san: x, dns: [], email: 7, common_name: "a[b]" } }
 "#

@@ -4,7 +4,9 @@ use std::fs;
 use std::process::Command;
 
 use exeat_tests::Lab;
-use exeat_tests::wait::wait_until;
+use exeat_tests::daemon::binary;
+use exeat_tests::process::{Finished, run};
+use exeat_tests::wait::{wait_for, wait_until};
 use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData as _, SigningKey as _};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
@@ -352,4 +354,68 @@ async fn what_a_token_began_ends_when_it_expires() {
     // One that lasts has its answer.
     let answer = sent(&good_for(300), Some(json!({ "seconds": 4 }))).await;
     assert!(answer.body.contains("result"), "{answer:?}");
+}
+
+/// `exeat approvals ARGUMENTS` as this user.
+async fn approvals(lab: &Lab, name: &str, arguments: &[&str]) -> Finished {
+    let mut command = user(lab, name);
+    command
+        .arg(binary().unwrap())
+        .arg("approvals")
+        .args(arguments)
+        .arg("--config")
+        .arg(lab.directory().join("exeat.yaml"))
+        .arg("--json");
+    run(&mut command, LIMIT).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whom_a_token_names_cannot_approve_its_call() {
+    let lab = Lab::new().unwrap();
+    let mut serving = Serving::new(&lab);
+    let a = Issuer::new(A);
+    let settings = format!("issuers:\n{}", a.setting(&lab, "a"));
+    let rules = "
+  { id: all, who: [agents], servers: [notes], effect: allow },
+  { id: ask, servers: [notes], tools: [work], effect: approve, approvers: [boss, chief, sso] }";
+    let identities = format!(
+        "identities: {{ agents: {{ jwt: {{ issuer: \"{A}\" }} }},
+  boss: {{ user: games }}, chief: {{ user: daemon }},
+  sso: {{ user: man, person: olga }}, olga-sso: {{ jwt: {{ issuer: \"{A}\", claims: {{ sub: 00u1 }} }}, person: olga }},"
+    );
+    let policy = serving.policy("127.0.0.1:3001", rules, "");
+    let policy = policy.replace("identities: {", &identities);
+    let daemon = lab.daemon_with(&policy, &settings).await.unwrap();
+    serving.start(&lab, "127.0.0.1", 3001).await;
+    for (own, claims) in [
+        ("games", json!({ "sub": "games@corp.example" })),
+        (
+            "games",
+            json!({ "sub": "00u2", "preferred_username": "CORP\\Games" }),
+        ),
+        ("man", json!({ "sub": "00u1" })),
+    ] {
+        let bearer = format!("Bearer {}", a.token(A, "a", 300, claims.clone()));
+        let bearers = [&*bearer];
+        let decided = async {
+            let id = wait_for("a call waits", LIMIT, async || {
+                let listed = approvals(&lab, "root", &[]).await.json().ok()?;
+                listed[0]["id"].as_str().map(str::to_owned)
+            });
+            let id = id.await.unwrap();
+            let done = approvals(&lab, own, &["approve", &id]).await;
+            let told = done.stdout + &done.stderr;
+            assert!(told.contains("who calls cannot approve"), "{claims} {told}");
+            let done = approvals(&lab, "daemon", &["approve", &id]).await;
+            assert!(done.status.success(), "{}{}", done.stdout, done.stderr);
+        };
+        let (told, ()) = tokio::join!(ask(user(&lab, "bin"), "work", &bearers), decided);
+        assert!(told.body.contains("\"result\""), "{told:?}");
+    }
+    let approved = |record: &&Value| record["kind"] == "approval";
+    let records = daemon.audit().unwrap();
+    for record in records.iter().filter(approved) {
+        assert_eq!(record["approval"]["approver"], "daemon", "{record}");
+    }
+    assert_eq!(records.iter().filter(approved).count(), 3);
 }

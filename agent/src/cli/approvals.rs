@@ -102,7 +102,7 @@ fn lines(one: &Waiting) -> Vec<(&'static str, String)> {
         None => format!("SHA-256 {}", one.arguments_sha256),
     };
     let caller = match &one.subject {
-        Some(subject) => format!("{caller}, with a token of {subject}"),
+        Some(subject) => format!("{caller}, shown to be {subject}"),
         None => caller,
     };
     let mut lines = vec![
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(
             live,
             "0123456789ab  pay of bank
-  caller     agent, dave (1000, 1001), with a token of agent-7
+  caller     agent, dave (1000, 1001), shown to be agent-7
   rule       ask
   asked      1970-01-01T00:00:00.000000Z
   until      1970-01-01T00:10:00.000000Z

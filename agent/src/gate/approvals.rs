@@ -12,7 +12,7 @@ use crate::control::peer::Peer;
 use crate::control::reply::{Decided, Reply, Waiting};
 use crate::control::{Code, ControlError, Responder, Scope, chain};
 use crate::decide::approvals::{
-    Approver, NotKept, Reserved, Shown, Undecided, may_approve, recorded,
+    Approver, NotKept, Reserved, Shown, Undecided, may_approve, recorded, takes_part,
 };
 use crate::flow::Stages;
 use crate::telemetry::clock;
@@ -108,7 +108,14 @@ pub(super) async fn by_link(
     };
     let id = link.id.clone();
     let waits = stages.approvals.undecided(&id);
-    if waits.is_some_and(|(approval, _)| approval.caller.uids.contains(&peer.uid)) {
+    let by = Approver {
+        uid: peer.uid,
+        user: peer.user.clone(),
+    };
+    let state = stages.decider.in_force();
+    if waits.is_some_and(|(approval, shown)| {
+        takes_part(&approval.caller, shown.as_ref(), &by, &state.set)
+    }) {
         return answer(&id, Err(Undecided::OwnCall.into()), responder).await;
     }
     let decision = ApprovalDecision {

@@ -208,20 +208,14 @@ mod tests {
         let away = Arc::clone(&own).try_acquire_owned().unwrap();
         readers.own.insert(hung.origin.clone(), own);
         for _again in 0..3 {
-            let fault = readers
-                .read(Vec::new(), Arc::clone(&hung))
-                .await
-                .unwrap_err();
+            let fault = readers.read(Arc::clone(&hung)).await.unwrap_err();
             assert!(matches!(fault, SecretFault::Away { .. }), "{fault}");
-            let fault = readers
-                .read(Vec::new(), Arc::clone(&other))
-                .await
-                .unwrap_err();
+            let fault = readers.read(Arc::clone(&other)).await.unwrap_err();
             assert!(matches!(fault, SecretFault::Read { .. }), "{fault}");
         }
         // One that comes back in time is waited for.
         readers.limit = LIMIT;
-        let read = readers.read(Vec::new(), Arc::clone(&hung));
+        let read = readers.read(Arc::clone(&hung));
         let back = async move {
             tokio::task::yield_now().await;
             drop(away);
@@ -235,7 +229,7 @@ mod tests {
             .acquire_many_owned(u32::try_from(READERS).unwrap())
             .await
             .unwrap();
-        let fault = readers.read(Vec::new(), other).await.unwrap_err();
+        let fault = readers.read(other).await.unwrap_err();
         assert!(matches!(fault, SecretFault::Busy { .. }), "{fault}");
     }
 }

@@ -322,8 +322,15 @@ impl Loader<'_> {
             return;
         };
         let place = self.reader.place(span);
+        let person = fields.get("person");
+        let person = person.and_then(|node| self.reader.text(node, "a person's name"));
         if let Some(proof) = self.proof(fields) {
-            self.draft.identities.push(Identity { name, proof, place });
+            self.draft.identities.push(Identity {
+                name,
+                proof,
+                person: person.map(Into::into),
+                place,
+            });
         }
     }
 

@@ -98,7 +98,7 @@ pub(crate) const HOST: Keys = Keys {
 };
 pub(crate) const IDENTITY: Keys = Keys {
     what: "an identity",
-    known: &["user", "jwt", "certificate"],
+    known: &["user", "jwt", "certificate", "person"],
     later: &[],
 };
 pub(crate) const JWT: Keys = Keys {

@@ -298,6 +298,8 @@ pub struct Identity {
     pub name: Arc<str>,
     /// How a caller shows that it is this one.
     pub proof: Proof,
+    /// Whose it is, where one person has several: who approves must be another than who calls.
+    pub person: Option<Arc<str>>,
     /// Where it is defined.
     pub place: Place,
 }

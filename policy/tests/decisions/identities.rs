@@ -133,6 +133,36 @@ fn a_caller_is_everything_that_is_attested() {
     assert_eq!(told, "deny: a rule denies it (not-dave)");
 }
 
+/// Who has several identities is one person by whichever is shown.
+#[test]
+fn a_person_has_several_identities() {
+    let set = policy(
+        "servers: { s: { url: 'https://s.example/mcp' } }
+identities:
+  ann: { user: ann, person: ann }
+  ann-token: { jwt: { issuer: i, claims: { sub: 7f3c } }, person: ann }
+  ann-card: { certificate: { authority: corp, common_name: Ann }, person: ann }
+  bob: { user: bob }
+  both: { user: 'ann*', person: someone }
+rules: [{ id: r, tools: [t], effect: allow }]
+",
+    );
+    let persons = |caller: &Caller<'_>| {
+        let persons = set.persons(caller);
+        persons.into_iter().map(|name| &**name).collect::<Vec<_>>()
+    };
+    let claims = Map(vec![("sub", text("7f3c"))]);
+    assert_eq!(persons(&caller(None, "i", &claims)), ["ann"]);
+    assert_eq!(persons(&caller(Some("bob"), "i", &claims)), ["ann"]);
+    assert_eq!(
+        persons(&caller(Some("ann"), "j", &claims)),
+        ["ann", "someone"]
+    );
+    let shown = names(&[(NameKind::CommonName, "Ann")]);
+    assert_eq!(persons(&certified("corp", "CN=Ann", &shown)), ["ann"]);
+    assert_eq!(persons(&certified("lab", "CN=Ann", &shown)), [""; 0]);
+}
+
 #[test]
 fn a_tokens_subject_is_counted_by_its_issuer() {
     let set = policy(&format!(

@@ -1,5 +1,6 @@
 //! What a call is to a person and to the disk: what is shown, and what an approval of it is bound to.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ const ID: usize = 6;
 /// Users who may have a part in one call: the process's, its workload's, and who had that started.
 pub(super) const USERS: usize = 3;
 
-/// What a person sees of a call.
+/// What a person sees of a call, and who that person may not be.
 #[derive(Clone, PartialEq)]
 pub struct Shown {
     /// The arguments, masked.
@@ -23,6 +24,8 @@ pub struct Shown {
     pub further: Vec<String>,
     /// Whom the token of the call is about, as the record has it.
     pub subject: Option<String>,
+    /// The names by which who calls is known; who has one of them may not approve.
+    pub names: BTreeSet<String>,
 }
 
 /// A call that needs an approval.

@@ -7,6 +7,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::asking::is_showable;
+use super::person::takes_part;
 use super::{Approvals, NotKept, Word};
 use crate::channel::{Approval, Granted};
 use crate::telemetry::clock;
@@ -17,7 +18,7 @@ pub enum Undecided {
     /// Nothing waits under this id, or not any more. Also what who may not decide is told.
     #[error("no call waits for an approval under this id")]
     NotFound,
-    /// The approver is the caller.
+    /// The approver is the caller, by any name that is known.
     #[error("who calls cannot approve: another of the approvers has to")]
     OwnCall,
     /// Somebody else was faster.
@@ -51,9 +52,7 @@ impl Approvals {
         state.forget_old(clock::wall());
         let entry = state.entries.get_mut(id).ok_or(Undecided::NotFound)?;
         let Approval { caller, rule, .. } = &entry.approval;
-        if caller.uids.contains(&approver.uid)
-            || caller.user.as_deref() == Some(approver.user.as_str())
-        {
+        if takes_part(caller, entry.shown.as_ref(), approver, set) {
             return Err(Undecided::OwnCall);
         }
         if !is_showable(&approver.user) || !may_approve(set, rule, approver.uid, &approver.user) {

@@ -8,6 +8,7 @@ mod asking;
 mod deciding;
 mod keeping;
 mod link;
+mod person;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +17,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use exeat_policy::PolicySet;
+use exeat_policy::{Caller, PolicySet};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +26,7 @@ pub use self::deciding::{Approver, Reserved, Undecided, may_approve};
 use self::keeping::Kept;
 pub use self::keeping::{KeepRequest, NotKept};
 pub use self::link::{Link, LinkFault, Links, Verdict};
+pub use self::person::{names_of, takes_part};
 use super::Admission;
 use crate::audit::Text;
 use crate::audit::record::Approval as Recorded;
@@ -200,7 +202,7 @@ impl Approvals {
     pub fn put_before(
         &self,
         place: u32,
-        sees: impl Fn(&Approval) -> bool,
+        sees: impl Fn(&Approval, Option<&Shown>) -> bool,
     ) -> Option<(Approval, Shown)> {
         let bit = 1_u32.checked_shl(place)?;
         let mut state = self.lock();
@@ -209,7 +211,7 @@ impl Approvals {
             entry.told & bit == 0
                 && !entry.deciding
                 && entry.approval.granted.is_none()
-                && sees(&entry.approval)
+                && sees(&entry.approval, entry.shown.as_ref())
         });
         // What a gate before this one left is put before people once somebody waits for it again.
         let untold = untold.filter(|entry| entry.shown.is_some());
@@ -366,6 +368,11 @@ impl Approved {
     /// What breakers said of the call.
     pub(super) fn admitted(self) -> Admission {
         self.admitted
+    }
+
+    /// Whether who calls approved it, as the policy knows people.
+    pub fn is_by(&self, caller: &Caller<'_>, set: &PolicySet) -> bool {
+        person::shares(&names_of(caller, set), &self.by.user, set)
     }
 
     /// Whether it is an approval of what `rule` of the policy in force asks for.

@@ -1,5 +1,7 @@
 //! Waiting, deciding, and what is left for the next gate.
 
+use std::collections::BTreeSet;
+
 use exeat_policy::{Source, compile};
 use tokio::sync::mpsc;
 
@@ -42,6 +44,7 @@ fn asking(bound: &str, uid: u32) -> Asking<'_> {
             arguments: serde_json::Value::Null,
             further: Vec::new(),
             subject: None,
+            names: BTreeSet::new(),
         },
         wait: Duration::from_mins(10),
     }
@@ -269,6 +272,19 @@ async fn old_ones_are_forgotten_and_the_number_is_bounded() {
     assert_eq!(more, NotWaiting::TooMany);
 }
 
+#[tokio::test]
+async fn who_is_known_by_a_name_of_the_caller_does_not_decide() {
+    let (approvals, _stopping, _disk) = kept(Vec::new());
+    let mut call = asking("{}", 1);
+    call.shown.names = BTreeSet::from(["bob".to_owned()]);
+    let ticket = approvals.ask(call).unwrap();
+    let id = ticket.approval().id.clone();
+    let told = approvals.reserve(&id, &user("bob", 3), &set());
+    assert_eq!(told.unwrap_err(), Undecided::OwnCall);
+    let told = approvals.reserve(&id, &user("root", 0), &set());
+    told.unwrap().grant().await.unwrap();
+}
+
 #[test]
 fn what_cannot_be_shown_does_not_wait() {
     let approvals = Approvals::new(Vec::new(), CancellationToken::new());
@@ -315,13 +331,14 @@ fn all_that_may_wait_fits_into_one_packet() {
 async fn a_call_is_put_before_each_person_once() {
     let (approvals, _stopping, _disk) = kept(vec![Approval::for_tests("0123456789ab")]);
     let mut asked = approvals.asked();
-    let bob = |approval: &Approval| may_approve(&set(), &approval.rule, 3, "bob");
+    let bob =
+        |approval: &Approval, _: Option<&Shown>| may_approve(&set(), &approval.rule, 3, "bob");
     // What an earlier gate left is put before nobody: what it says is not known.
     assert!(approvals.put_before(0, bob).is_none());
     let ticket = approvals.ask(asking("{}", 1)).unwrap();
     asked.changed().await.unwrap();
     let id = ticket.approval().id.clone();
-    assert!(approvals.put_before(0, |_| false).is_none());
+    assert!(approvals.put_before(0, |_, _| false).is_none());
     assert!(approvals.put_before(32, bob).is_none());
     assert_eq!(approvals.put_before(0, bob).unwrap().0.id, id);
     assert!(approvals.put_before(0, bob).is_none());

@@ -5,7 +5,7 @@ use super::judge::{NotPassed, Talking, Told, era};
 use crate::audit::record::ResponseKind;
 use crate::audit::{OpenRecord, Outcome, Text, mask};
 use crate::channel::{Approval, ApprovalCaller, Granted};
-use crate::decide::approvals::{Asking, NotWaiting, Shown, Ticket, Word, recorded};
+use crate::decide::approvals::{Asking, NotWaiting, Shown, Ticket, Word, names_of, recorded};
 use crate::decode::json::{Limits, Object, Value, parse};
 use crate::decode::rpc::{Id, Message, Notification, Outcome as Answered, Response};
 use crate::flow::describe::{Story as _, read, unread};
@@ -46,6 +46,7 @@ impl Talking {
             });
         }
         let arguments = params.get("arguments");
+        let state = self.stages.decider.in_force();
         let bound = bound(params);
         let further = bound
             .keys()
@@ -57,6 +58,7 @@ impl Talking {
             }),
             further,
             subject: self.actor.identity.subject.as_ref().map(Text::to_string),
+            names: names_of(&self.actor.caller(), &state.set),
         };
         let Some(caller) = caller(&self.actor) else {
             return Settled::Refused(NotPassed::plain(Refusal::NeedsApproval, UNSHOWABLE));

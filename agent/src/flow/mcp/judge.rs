@@ -201,6 +201,11 @@ impl Talking {
             let why = "its client certificate is not acceptable any more";
             return Err(NotPassed::plain(Refusal::InvalidCertificate, why));
         }
+        let state = self.stages.decider.in_force();
+        if approved.is_by(&self.actor.caller(), &state.set) {
+            let why = "it was approved by who calls, as the policy knows people by now";
+            return Err(NotPassed::plain(Refusal::NeedsApproval, why));
+        }
         let seen = view(message).map_err(unviewable)?;
         let mut judged = self.judge(&Seen::from(&seen), Some(approved));
         tell_judged(record, &judged);

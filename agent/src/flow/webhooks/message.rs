@@ -24,7 +24,7 @@ pub fn facts(
         who = format!("{workload}, {who}");
     }
     if let Some(subject) = shown.and_then(|shown| shown.subject.as_deref()) {
-        who = format!("{who}, with a token of {subject}");
+        who = format!("{who}, shown to be {subject}");
     }
     let arguments = match shown {
         Some(shown) => shown.arguments.to_string(),
@@ -126,6 +126,7 @@ fn code(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::time::Duration;
 
     use super::*;
@@ -157,6 +158,7 @@ mod tests {
             arguments: json!({ "note": "<https://evil.example|ok> \u{202e}@channel", "z": long }),
             further: vec!["requestState".into()],
             subject: Some("a\u{430}gent".into()),
+            names: BTreeSet::new(),
         };
         let text = write(
             &approving,
@@ -187,7 +189,7 @@ mod tests {
         let all = message["blocks"].to_string();
         for part in [
             "alice (1000)",
-            "with a token of a\\\\u{430}gent",
+            "shown to be a\\\\u{430}gent",
             "bank",
             "ask",
             "too much",

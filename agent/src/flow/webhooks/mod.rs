@@ -21,7 +21,9 @@ use crate::audit::record::{Cause, Http, Kind, Stage};
 use crate::audit::{AuditUnavailable, OpenRecord, Outcome, RecordId, Start, Text};
 use crate::channel::Approval;
 use crate::config::HttpsUrl;
-use crate::decide::approvals::{Approver, Link, LinkFault, Links, Shown, may_approve, recorded};
+use crate::decide::approvals::{
+    Approver, Link, LinkFault, Links, Shown, may_approve, recorded, takes_part,
+};
 use crate::forward::body::HttpFault;
 use crate::forward::open::{Destination, OpenFault};
 use crate::forward::upstream::{Body, Unheard};
@@ -109,12 +111,11 @@ impl Webhook {
     }
 
     /// Whether its approver may decide on a call by the policy in force.
-    fn may_decide(&self, stages: &Stages, approval: &Approval) -> bool {
+    fn may_decide(&self, stages: &Stages, approval: &Approval, shown: Option<&Shown>) -> bool {
         let Approver { uid, user } = &self.approver;
-        let caller = &approval.caller;
-        !caller.uids.contains(uid)
-            && caller.user.as_ref() != Some(user)
-            && may_approve(&stages.decider.in_force().set, &approval.rule, *uid, user)
+        let state = stages.decider.in_force();
+        !takes_part(&approval.caller, shown, &self.approver, &state.set)
+            && may_approve(&state.set, &approval.rule, *uid, user)
     }
 }
 
@@ -161,9 +162,10 @@ pub async fn serve_webhook(stages: Arc<Stages>, approving: Arc<Approving>, place
     let serving = async {
         loop {
             asked.borrow_and_update();
-            while let Some((approval, shown)) = stages
-                .approvals
-                .put_before(bit, |approval| webhook.may_decide(&stages, approval))
+            while let Some((approval, shown)) =
+                stages.approvals.put_before(bit, |approval, shown| {
+                    webhook.may_decide(&stages, approval, shown)
+                })
             {
                 Box::pin(tell(&stages, &approving, webhook, &approval, &shown)).await;
                 sleep(PAUSES[0]).await;

@@ -74,6 +74,7 @@ mod tests {
             arguments: serde_json::json!({ "a": "<form action=//evil.example><button>\u{202e}" }),
             further: Vec::new(),
             subject: None,
+            names: std::collections::BTreeSet::new(),
         };
         let link = Link {
             id: approval.id.clone(),
