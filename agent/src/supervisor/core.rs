@@ -24,7 +24,7 @@ use super::gate_life::{Backoff, GateLife, GatePlan};
 use super::guarding::Guarding;
 use super::judging::{Judged, Judging};
 use super::notify::notify;
-use super::placing::{Found, UnitWatch};
+use super::placing::{Found, Scan, UnitWatch};
 use super::policy_files::{Policy, Watch};
 use super::processes::{Hashes, Processes};
 use super::runs::Asked;
@@ -124,7 +124,7 @@ pub(super) enum Happening {
     /// Processes of hosts were looked at; the host that was cut off meanwhile.
     Judged(Vec<Judged>, Option<u32>),
     /// The running processes were looked at.
-    Scanned(Vec<Found>),
+    Scanned(Scan),
     /// The source of a credential was read.
     Credential(Box<credentials::Asked>),
     /// An executable was hashed.
@@ -413,12 +413,7 @@ impl Supervisor {
                 found,
             } => self.place_stopped(pid, started, found).await,
             Happening::Judged(all, mend) => self.judged(all, mend).await,
-            Happening::Scanned(found) => {
-                for found in found {
-                    // These run already; nothing waits.
-                    drop(self.place(found).await);
-                }
-            }
+            Happening::Scanned(scan) => self.scanned(scan).await,
             Happening::Credential(asked) => self.credential_read(*asked).await,
             Happening::Hashed {
                 pid,

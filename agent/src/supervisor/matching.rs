@@ -86,20 +86,52 @@ impl Subject {
         }
     }
 
-    /// Whether a process is meant. `hash` is called only where the policy asks for a hash.
+    /// Whether a process is meant. `hash` is called only where the policy asks for a hash and all else fits.
     pub(crate) fn matches(
         &self,
         process: &Process,
         cgroup: Option<&str>,
         hash: &mut dyn FnMut() -> Option<[u8; 32]>,
     ) -> bool {
+        if self.matcher.sha256.is_none() {
+            return self.fits(process, cgroup, None);
+        }
+        let without = Self {
+            matcher: Matcher {
+                sha256: None,
+                ..self.matcher.clone()
+            },
+            ..self.clone()
+        };
+        without.fits(process, cgroup, None)
+            && hash().is_some_and(|sha256| self.fits(process, cgroup, Some(sha256)))
+    }
+
+    /// Whether a process may be meant of which no argument is known.
+    pub(super) fn may_match(&self, process: &Process, cgroup: Option<&str>) -> bool {
+        let exe = self.matcher.exe.as_deref().map(Path::new);
+        let interpreted = exe.and_then(interpreter).is_some_and(|interpreter| {
+            fs::canonicalize(interpreter).is_ok_and(|found| found == Path::new(&process.exe))
+        });
+        let without = Self {
+            matcher: Matcher {
+                exe: if interpreted {
+                    Some(process.exe.clone())
+                } else {
+                    self.matcher.exe.clone()
+                },
+                args: Vec::new(),
+                sha256: None,
+                ..self.matcher.clone()
+            },
+            ..self.clone()
+        };
+        without.fits(process, cgroup, None)
+    }
+
+    fn fits(&self, process: &Process, cgroup: Option<&str>, sha256: Option<[u8; 32]>) -> bool {
         let user = name_of(process.uid).unwrap_or_else(|| process.uid.to_string());
         let unit = cgroup.and_then(unit_of);
-        let sha256 = if self.matcher.sha256.is_some() {
-            hash()
-        } else {
-            None
-        };
         let given = |exe: &str, skip: usize| {
             let known = Known {
                 unit,
@@ -200,6 +232,8 @@ pub(crate) fn cgroup_of(pid: u32) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use exeat_policy::Glob;
+
     use super::*;
 
     fn subject(matcher: Matcher) -> Subject {
@@ -284,11 +318,38 @@ mod tests {
         assert!(asks.matches(&process, None, &mut || Some([7; 32])));
         assert!(!asks.matches(&process, None, &mut || Some([8; 32])));
         assert!(!asks.matches(&process, None, &mut || None));
+        let mut other = process.clone();
+        other.exe = "/nonexistent/other".into();
+        assert!(!asks.matches(&other, None, &mut || panic!(
+            "what does not fit is not hashed"
+        )));
         let free = subject(Matcher {
             exe: Some(exe.into()),
             ..Matcher::default()
         });
         assert!(free.matches(&process, None, &mut || panic!("not asked for")));
+    }
+
+    #[test]
+    fn what_cannot_be_read_may_be_whatever_else_fits() {
+        let directory = tempfile::tempdir().unwrap();
+        let script = directory.path().join("tool");
+        fs::write(&script, "#!/bin/sh\n").unwrap();
+        let shell = fs::canonicalize("/bin/sh").unwrap();
+        let (shell, script) = (shell.to_str().unwrap(), script.to_str().unwrap());
+        let of = |exe: &str| {
+            subject(Matcher {
+                exe: Some(exe.into()),
+                args: vec![Glob::parse("serve").unwrap()],
+                sha256: Some([7; 32]),
+                ..Matcher::default()
+            })
+        };
+        let unread = process(shell, &[]);
+        assert!(of("/bin/sh").may_match(&unread, None));
+        assert!(of(script).may_match(&unread, None));
+        assert!(!of("/usr/bin/env").may_match(&unread, None));
+        assert!(!plain(&of("/bin/sh"), &unread, None));
     }
 
     #[test]

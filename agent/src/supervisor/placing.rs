@@ -17,7 +17,7 @@ use super::cgroups;
 use super::core::{Happening, Supervisor};
 use super::lives::{discard, record};
 use super::matching::{Subject, cgroup_of, subjects};
-use super::processes::{Hashes, PATIENTLY, SOON, origin, read, read_within};
+use super::processes::{AT_LENGTH, Hashes, PATIENTLY, SOON, origin, read, read_known, read_within};
 use super::settle::Settled;
 use super::workloads::{Live, Origin};
 use crate::channel::{Kind, Process, ToGate, watch};
@@ -25,6 +25,17 @@ use crate::launch::stage::chain;
 
 /// Depth of slices within which units are watched for.
 const SLICES: u32 = 6;
+
+/// Processes of which it is said one by one that not enough of them is known.
+const SAID: usize = 4;
+
+/// What runs, as far as policy names it.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    pub(super) found: Vec<Found>,
+    /// What may belong to a subject and could not be read: a sentence each.
+    unread: Vec<String>,
+}
 
 /// Processes that belong to a subject.
 #[derive(Debug, Clone)]
@@ -81,8 +92,8 @@ impl Supervisor {
         let (hashes, happenings) = (Arc::clone(&self.hashes), self.happenings.clone());
         let own = self.parts.tree.base.clone();
         self.tasks.spawn_blocking(move || {
-            let found = scan(&subjects, &own, &hashes);
-            if !found.is_empty() && happenings.blocking_send(Happening::Scanned(found)).is_err() {
+            let scan = scan(&subjects, &own, &hashes);
+            if happenings.blocking_send(Happening::Scanned(scan)).is_err() {
                 tracing::debug!("the supervisor is gone");
             }
         });
@@ -195,7 +206,8 @@ impl Supervisor {
         self.tasks.spawn_blocking(move || {
             let process = read(pid, 0);
             let started = process.as_ref().map_or(0, |process| process.started);
-            let found = process.and_then(|process| find(&subjects, process, &own, &hashes));
+            let mut hash = || hashes.of_process(pid);
+            let found = process.and_then(|process| find(&subjects, process, &own, &mut hash));
             if happenings
                 .blocking_send(Happening::Looked {
                     pid,
@@ -223,6 +235,23 @@ impl Supervisor {
             // What should be managed and cannot be does not run at all.
             Placed::Failed if now == Some(started) => cgroups::signal(pid, Signal::KILL),
             Placed::Failed => {}
+        }
+    }
+
+    /// Makes workloads of what was found, and says what was not.
+    pub(super) async fn scanned(&mut self, scan: Scan) {
+        for found in scan.found {
+            // These run already; nothing waits.
+            drop(self.place(found).await);
+        }
+        let mut unread = scan.unread;
+        let more = unread.len().saturating_sub(SAID);
+        unread.truncate(SAID);
+        if more > 0 {
+            unread.push(format!("{more} more"));
+        }
+        if !unread.is_empty() {
+            self.finding("match_incomplete", None, unread).await;
         }
     }
 
@@ -317,22 +346,40 @@ pub(super) fn cut_old(number: u32, cgroup: &Path, waiting: Waiting) {
 }
 
 /// The subject that a process belongs to, unless it is in a workload already.
-fn find(subjects: &[Subject], process: Process, own: &Path, hashes: &Hashes) -> Option<Found> {
+fn find(
+    subjects: &[Subject],
+    process: Process,
+    own: &Path,
+    hash: &mut dyn FnMut() -> Option<[u8; 32]>,
+) -> Option<Found> {
     let cgroup = cgroup_of(process.pid);
     if cgroup.as_deref().is_some_and(|cgroup| is_own(cgroup, own)) {
         return None;
     }
-    let pid = process.pid;
-    let mut hash = || hashes.of_process(pid);
-    let subject = subjects
-        .iter()
-        .filter(|subject| subject.matcher.exe.is_some() || !subject.matcher.user.is_empty())
-        .find(|subject| subject.matches(&process, cgroup.as_deref(), &mut hash))?;
+    let subject = of_processes(subjects)
+        .find(|subject| subject.matches(&process, cgroup.as_deref(), hash))?;
     Some(Found {
         name: subject.name.clone(),
         kind: subject.kind,
         processes: vec![process],
     })
+}
+
+/// Those that are looked for process by process.
+fn of_processes(subjects: &[Subject]) -> impl Iterator<Item = &Subject> {
+    subjects
+        .iter()
+        .filter(|subject| subject.matcher.exe.is_some() || !subject.matcher.user.is_empty())
+}
+
+/// The subject that a process may belong to of which no argument is known.
+fn suspected<'a>(subjects: &'a [Subject], process: &Process, own: &Path) -> Option<&'a Subject> {
+    let cgroup = cgroup_of(process.pid);
+    let cgroup = cgroup.as_deref();
+    if cgroup.is_some_and(|cgroup| is_own(cgroup, own)) {
+        return None;
+    }
+    of_processes(subjects).find(|subject| subject.may_match(process, cgroup))
 }
 
 /// Whether a cgroup is below Exeat's own, whose name is the last part of `own`.
@@ -342,32 +389,56 @@ fn is_own(cgroup: &str, own: &Path) -> bool {
 }
 
 /// Everything that runs and belongs to a subject, each with its descendants.
-fn scan(subjects: &[Subject], own: &Path, hashes: &Hashes) -> Vec<Found> {
-    let mut all: Vec<Process> = fs::read_dir("/proc")
+fn scan(subjects: &[Subject], own: &Path, hashes: &Arc<Hashes>) -> Scan {
+    let mut all: Vec<(Process, bool)> = fs::read_dir("/proc")
         .into_iter()
         .flatten()
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|pid| read_within(PATIENTLY, pid, 0))
+        .filter_map(|pid| read_known(PATIENTLY, pid, 0))
         .collect();
     // Parents before children.
-    all.sort_unstable_by_key(|process| (process.started, process.pid));
+    all.sort_unstable_by_key(|(process, _)| (process.started, process.pid));
     let mut group_of: HashMap<u32, usize> = HashMap::new();
-    let mut groups: Vec<Found> = Vec::new();
-    for process in all {
+    let mut scan = Scan::default();
+    for (process, known) in all {
         let pid = process.pid;
         let group = group_of.get(&process.parent).copied();
-        if let Some(found) = group.and_then(|group| groups.get_mut(group)) {
+        if let Some(found) = group.and_then(|group| scan.found.get_mut(group)) {
             found.processes.push(process);
             group_of.extend(group.map(|group| (pid, group)));
-        } else if pid != std::process::id()
-            && let Some(found) = find(subjects, process, own, hashes)
-        {
-            group_of.insert(pid, groups.len());
-            groups.push(found);
+            continue;
+        }
+        if pid == std::process::id() {
+            continue;
+        }
+        let who = format!("process {pid} of uid {}, `{}`,", process.uid, process.exe);
+        let suspected = if known {
+            None
+        } else {
+            suspected(subjects, &process, own)
+        };
+        let mut late = false;
+        let mut hash = || {
+            let hash = hashes.of_process_within(AT_LENGTH, pid);
+            late |= hash.is_err();
+            hash.ok().flatten()
+        };
+        if let Some(found) = find(subjects, process, own, &mut hash) {
+            group_of.insert(pid, scan.found.len());
+            scan.found.push(found);
+        } else if let Some(subject) = suspected {
+            let name = &subject.name;
+            scan.unread.push(format!(
+                "{who} may be of `{name}` and is not matched: its arguments could not be read in time"
+            ));
+        } else if late {
+            scan.unread.push(format!(
+                "{who} is not matched: it could not be hashed in time"
+            ));
         }
     }
-    groups
+    scan
 }
 
 /// Notices directories that appear where units do.

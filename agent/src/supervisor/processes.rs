@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ const MAX_ARGUMENTS: u64 = 64 << 10;
 /// Time for a process's arguments to be read where others wait for it, and where nobody does.
 pub(super) const SOON: Duration = Duration::from_millis(100);
 pub(super) const PATIENTLY: Duration = Duration::from_secs(5);
+/// Time for a large executable to be hashed where nobody waits for it.
+pub(super) const AT_LENGTH: Duration = Duration::from_secs(20);
 /// How many of those who read them may be held up.
 const MAX_HELD_UP: usize = 64;
 /// Nanoseconds in a clock tick (`USER_HZ` is 100 on every architecture that is supported).
@@ -179,13 +181,17 @@ pub(crate) fn read(pid: u32, workload: u32) -> Option<Process> {
 /// The same in a time that is bounded: without its arguments where they do not come, and where too many threads
 /// wait for such.
 pub(super) fn read_within(limit: Duration, pid: u32, workload: u32) -> Option<Process> {
+    read_known(limit, pid, workload).map(|(process, _)| process)
+}
+
+/// As [`read_within`], and whether its arguments are known.
+pub(super) fn read_known(limit: Duration, pid: u32, workload: u32) -> Option<(Process, bool)> {
     static HELD_UP: AtomicUsize = AtomicUsize::new(0);
     let process = outline(pid, workload).filter(|process| !process.exe.is_empty())?;
-    let args = in_time(limit, &HELD_UP, move || arguments(pid)).flatten();
-    Some(Process {
-        args: args.unwrap_or_default(),
-        ..process
-    })
+    let args = in_time(limit, &HELD_UP, move || arguments(pid));
+    let known = args.is_some();
+    let args = args.flatten().unwrap_or_default();
+    Some((Process { args, ..process }, known))
 }
 
 /// `held_up`: the threads that read.
@@ -236,6 +242,10 @@ fn arguments(pid: u32) -> Option<Vec<String>> {
     )
 }
 
+/// Something was not read in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Late;
+
 /// Hashes of executables, each read once as long as the file does not change.
 #[derive(Debug, Default)]
 pub(super) struct Hashes {
@@ -250,6 +260,20 @@ impl Hashes {
     /// it was replaced. May read hundreds of megabytes, and may be held up by a file system, which holds up no other.
     pub(super) fn of_process(&self, pid: u32) -> Option<[u8; 32]> {
         self.of_file(Path::new(&format!("/proc/{pid}/exe")))
+    }
+
+    /// The same in a time that is bounded.
+    ///
+    /// # Errors
+    /// It did not come.
+    pub(super) fn of_process_within(
+        self: &Arc<Self>,
+        limit: Duration,
+        pid: u32,
+    ) -> Result<Option<[u8; 32]>, Late> {
+        static HELD_UP: AtomicUsize = AtomicUsize::new(0);
+        let hashes = Arc::clone(self);
+        in_time(limit, &HELD_UP, move || hashes.of_process(pid)).ok_or(Late)
     }
 
     fn of_file(&self, path: &Path) -> Option<[u8; 32]> {
@@ -287,7 +311,6 @@ pub(super) fn shown(hash: &[u8; 32]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::mpsc::channel;
 
     use super::*;
