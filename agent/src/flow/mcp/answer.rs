@@ -68,7 +68,8 @@ pub(super) fn leaves(response: &Response) -> Answered<'_> {
     let is_task = result.get("resultType").and_then(Value::as_str) == Some("task");
     // Within a member (2025-11-25), or as the result itself (the extension of 2026-07-28).
     let within = result.get("task").and_then(Value::as_object);
-    match within.or(Some(result).filter(|_| is_task)).and_then(task) {
+    let said = within.or(if is_task { Some(result) } else { None });
+    match said.and_then(task) {
         Some(Task::Works(id) | Task::Left(id)) => Answered::Task(id),
         None if is_task => Answered::Elsewhere,
         Some(Task::Over(_)) | None => Answered::Whole,
