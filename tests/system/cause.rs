@@ -13,6 +13,7 @@ use exeat_tests::wait::wait_until;
 use serde_json::{Value, json};
 
 use crate::place::LIMIT;
+use crate::serving::{self, Serving, curl, user};
 
 const NAME: &str = "api.lab.example";
 
@@ -140,6 +141,34 @@ async fn an_outbound_request_names_its_tool_call() {
             .filter(|record| record["kind"] == "lifecycle")
             .all(|record| record["cause"].is_null())
     );
+}
+
+/// Over HTTP, too: what a server still does for a caller who hung up is not put down to another's call alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_whose_caller_hung_up_stays_among_the_causes() {
+    const URL: &str = "http://127.0.0.1:3001/mcp";
+    let lab = Lab::new().unwrap();
+    let mut serving = Serving::new(&lab);
+    let rules = "{ id: all, who: [staff], servers: [notes], tools: [\"*\"], effect: allow }";
+    let policy = serving.policy("127.0.0.1:3001", rules, "");
+    let daemon = lab.daemon(&policy).await.unwrap();
+    serving.start(&lab, "127.0.0.1", 3001).await;
+    let arguments = json!({ "seconds": 4, "dial": ["203.0.113.9", 81] });
+    let params = json!({ "name": "work", "arguments": arguments });
+    let left = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+    let left = left.to_string();
+    let kind = "content-type: application/json";
+    let arguments = ["--max-time", "1", "--header", kind, "--data", &left, URL];
+    let told = curl(user(&lab, "root"), &arguments).await;
+    assert_eq!(told.exit, 28, "it gave up: {told:?}");
+    let waited = serving::call(user(&lab, "root"), URL, json!({ "seconds": 8 })).await;
+    assert!(waited.body.contains("result"), "{waited:?}");
+    let dialled = daemon
+        .record("the dial", |record| record["tcp"]["port"] == 81)
+        .await
+        .unwrap();
+    let candidates = dialled["cause"]["candidates"].as_array();
+    assert_eq!(candidates.map(Vec::len), Some(2), "{dialled}");
 }
 
 /// `ca export --json` wraps the certificate; without it the text is the certificate.

@@ -104,7 +104,7 @@ fn read(path: &Path) -> Result<(String, Option<String>), ConfigError> {
         cause,
     };
     let parent = path.parent().filter(|parent| *parent != Path::new(""));
-    let parent = parent.unwrap_or(Path::new("."));
+    let parent = parent.unwrap_or_else(|| Path::new("."));
     let directory = File::open(parent).map_err(failed)?;
     let name = path.file_name().unwrap_or_default();
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
@@ -125,7 +125,7 @@ fn read(path: &Path) -> Result<(String, Option<String>), ConfigError> {
 /// Whether root alone can change the directory in which an open file stands, wherever a link led to it.
 fn led_by_root(file: &File) -> bool {
     let stands = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    let directory = stands.and_then(|path| File::open(path.parent().unwrap_or(Path::new("/"))));
+    let directory = stands.and_then(|path| File::open(path.parent().unwrap_or(&path)));
     let found = directory.and_then(|directory| directory.metadata());
     found.is_ok_and(|found| is_alone(&found))
 }
@@ -272,6 +272,8 @@ fn is_link(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use tokio::time::timeout;
 
     use super::*;
@@ -318,7 +320,7 @@ mod tests {
             fs::write(path, "version: 1\n").unwrap();
             chmod(path, 0o644);
         }
-        std::os::unix::fs::symlink(&linked, policy.join("c.yaml")).unwrap();
+        symlink(&linked, policy.join("c.yaml")).unwrap();
         chmod(&policy, 0o755);
         chmod(&elsewhere, 0o755);
         assert_eq!(load(&policy).unwrap().foreign, None);

@@ -68,7 +68,8 @@ pub(super) fn leaves(response: &Response) -> Answered<'_> {
     let is_task = result.get("resultType").and_then(Value::as_str) == Some("task");
     // Within a member (2025-11-25), or as the result itself (the extension of 2026-07-28).
     let within = result.get("task").and_then(Value::as_object);
-    match within.or(Some(result).filter(|_| is_task)).and_then(task) {
+    let said = within.or(if is_task { Some(result) } else { None });
+    match said.and_then(task) {
         Some(Task::Works(id) | Task::Left(id)) => Answered::Task(id),
         None if is_task => Answered::Elsewhere,
         Some(Task::Over(_)) | None => Answered::Whole,
@@ -125,19 +126,78 @@ fn tell_result(mcp: &mut Mcp, failed: bool) {
 
 #[cfg(test)]
 mod tests {
-    use super::lists_tools;
+    use super::{asked_after, leaves, lists_tools};
     use crate::decode::json::Limits;
-    use crate::decode::rpc::{Message, Outcome, parse_single};
+    use crate::decode::rpc::{Message, Outcome, Response, parse_single};
+    use crate::identify::calls::{Answered, Task};
+
+    fn response(result: &str) -> Response {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#);
+        let parsed = parse_single(text.as_bytes(), &Limits::RESPONSE);
+        let Ok(Message::Response(response)) = parsed else {
+            panic!("a response is due")
+        };
+        response
+    }
+
+    #[test]
+    fn an_answer_that_is_a_task_ends_nothing_before_the_task_does() {
+        for (result, how) in [
+            (r#"{"content":[]}"#, Answered::Whole),
+            (r#"{"content":[],"taskId":"7"}"#, Answered::Whole),
+            (
+                r#"{"task":{"taskId":"7","status":"working"}}"#,
+                Answered::Task("7"),
+            ),
+            (r#"{"task":{"taskId":"7"}}"#, Answered::Task("7")),
+            (
+                r#"{"task":{"taskId":"7","status":"completed"}}"#,
+                Answered::Whole,
+            ),
+            (
+                r#"{"resultType":"task","taskId":"7","status":"working"}"#,
+                Answered::Task("7"),
+            ),
+            (r#"{"resultType":"task","id":"7"}"#, Answered::Elsewhere),
+        ] {
+            assert_eq!(leaves(&response(result)), how, "{result}");
+        }
+        for (method, result, task) in [
+            (
+                "tasks/get",
+                r#"{"taskId":"7","status":"working"}"#,
+                Some(Task::Works("7")),
+            ),
+            (
+                "tasks/get",
+                r#"{"taskId":"7","status":"failed"}"#,
+                Some(Task::Over("7")),
+            ),
+            (
+                "tasks/cancel",
+                r#"{"taskId":"7","status":"cancelled"}"#,
+                Some(Task::Left("7")),
+            ),
+            (
+                "tasks/result",
+                r#"{"content":[],"_meta":{"io.modelcontextprotocol/related-task":{"taskId":"7"}}}"#,
+                Some(Task::Over("7")),
+            ),
+            ("tasks/result", r#"{"content":[]}"#, None),
+            ("tools/call", r#"{"taskId":"7","status":"completed"}"#, None),
+        ] {
+            let response = response(result);
+            let Outcome::Result(result) = &response.outcome else {
+                panic!("a result is due")
+            };
+            assert_eq!(asked_after(method, result), task, "{method}");
+        }
+    }
 
     #[test]
     fn a_list_of_tools_is_one_whatever_it_is_said_to_answer() {
         let lists = |method, result: &str| {
-            let text = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#);
-            let parsed = parse_single(text.as_bytes(), &Limits::RESPONSE);
-            let Ok(Message::Response(response)) = parsed else {
-                panic!("a response is due")
-            };
-            let Outcome::Result(result) = response.outcome else {
+            let Outcome::Result(result) = response(result).outcome else {
                 panic!("a result is due")
             };
             lists_tools(method, &result)

@@ -56,7 +56,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_token_began_ends_with_its_time() {
         let soon = Duration::from_millis(30);
-        let now = Duration::MAX - left(Duration::MAX);
+        let now = Duration::MAX.saturating_sub(left(Duration::MAX));
         for never in [Expiry::NEVER, Expiry::at(now + Duration::from_hours(1))] {
             assert!(!never.is_over());
             timeout(soon, never.over()).await.unwrap_err();

@@ -13,6 +13,7 @@ use crate::decode::rpc::{Id, Message, Request, Response, parse_single};
 use crate::flow::describe::{Story as _, partly};
 use crate::forward::outlet::NotTaken;
 use crate::forward::stream::Stream;
+use crate::identify::calls::InFlight;
 use crate::refuse::{Asked as Waits, Refusal, Upstream, asked};
 
 impl Session {
@@ -140,9 +141,7 @@ impl Session {
         let taken = match record.intend().await {
             Ok(intended) => self.to_server.pass(permit, &intended, &message).await,
             Err(unavailable) => {
-                if let Some(in_flight) = in_flight {
-                    in_flight.unsent();
-                }
+                in_flight.into_iter().for_each(InFlight::unsent);
                 self.ledger.refused();
                 record.refuse_with(&unavailable);
                 self.no_longer_held(&id);
@@ -154,9 +153,7 @@ impl Session {
             self.ledger.failed();
             if matches!(fault, NotTaken::TooLong) {
                 record.forgive();
-                if let Some(in_flight) = in_flight {
-                    in_flight.unsent();
-                }
+                in_flight.into_iter().for_each(InFlight::unsent);
             }
             record.fail(&fault);
             let refusal = match fault {
