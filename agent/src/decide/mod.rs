@@ -18,7 +18,7 @@ use exeat_policy::{
     PolicySet, Protocol, Range, Reason, Request, Target, Timestamp, Tls, Verdict, Wire, Workload,
     evaluate, limit_keys, listable, ports_for, ranges,
 };
-
+use hyper::Method;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +37,7 @@ use crate::audit::record::{Decision, Effect as RecordedEffect, Mode as RecordedM
 use crate::channel::Disconnection;
 use crate::decode::json::Object;
 use crate::identify::live::Unread;
+use crate::identify::peer::Peer;
 use crate::telemetry::clock;
 
 /// Why what a rule wants approved does not pass as it is.
@@ -111,6 +112,26 @@ pub struct McpMessage<'a> {
     pub hints: Option<Hints>,
     /// The session.
     pub session: Option<&'a str>,
+    /// The request that it came in, if it came over HTTP.
+    pub within: Option<&'a Within>,
+}
+
+/// A request that policy let through to a registered server before its messages were read: by the time they are, another
+/// policy may be in force.
+#[derive(Debug)]
+pub struct Within {
+    /// The generation of the policy that let it through.
+    pub generation: Option<u64>,
+    /// Where to.
+    pub peer: Peer,
+    /// Which port.
+    pub port: u16,
+    /// The method.
+    pub method: Method,
+    /// The path that it was judged by.
+    pub path: String,
+    /// Whether the connection is intercepted TLS.
+    pub tls: bool,
 }
 
 impl Decider {
@@ -173,7 +194,9 @@ impl Decider {
     pub fn connected(&self, server: &str) -> Result<(), Refused> {
         match self.severed.of(server) {
             None => Ok(()),
-            Some(_) => Err(Refused::new(self.state.load().disconnected())),
+            Some(_) => Err(Refused::new(
+                self.state.load().refused(Reason::Disconnected),
+            )),
         }
     }
 
@@ -363,6 +386,17 @@ impl Decider {
         message: McpMessage<'_>,
         approved: Option<Approved>,
     ) -> Result<Permit<Message>, Refused> {
+        self.message_by(&self.state.load(), caller, message, approved)
+    }
+
+    /// The same by `policy`, which decides something else along with it.
+    pub fn message_by(
+        &self,
+        policy: &InForce,
+        caller: Caller<'_>,
+        message: McpMessage<'_>,
+        approved: Option<Approved>,
+    ) -> Result<Permit<Message>, Refused> {
         let McpMessage {
             server,
             method,
@@ -370,8 +404,13 @@ impl Decider {
             arguments,
             hints,
             session,
+            within,
         } = message;
-        self.judge(
+        if let Some(within) = within {
+            self.leads_to(policy, caller, within, server)?;
+        }
+        self.judge_by(
+            policy,
             caller,
             approved.as_ref(),
             Action::Mcp {
@@ -385,16 +424,32 @@ impl Decider {
         )
     }
 
-    /// Whether a tool is shown to `caller`.
-    pub fn lists(&self, caller: Caller<'_>, server: &str, tool: &str, hints: Hints) -> bool {
-        listable(
-            &self.state.load().set,
-            caller,
-            server,
-            tool,
-            Some(hints),
-            now(),
-        )
+    /// A request and its messages are decided by one policy: what another let through is decided anew.
+    fn leads_to(
+        &self,
+        policy: &InForce,
+        caller: Caller<'_>,
+        within: &Within,
+        server: &str,
+    ) -> Result<(), Refused> {
+        if within.generation == Some(policy.generation) {
+            return Ok(());
+        }
+        let asked = Action::Http {
+            target: within.peer.target(),
+            port: within.port,
+            method: within.method.as_str(),
+            path: &within.path,
+            tls: within.tls,
+            upgrade: false,
+            calls: &[],
+        };
+        let permit: Permit<Exchange> = self.judge_by(policy, caller, None, asked)?;
+        let there = permit.egress().and_then(|terms| terms.server.as_deref());
+        if there == Some(server) {
+            return Ok(());
+        }
+        Err(Refused::new(policy.refused(Reason::NotReachable)))
     }
 
     /// The ports at which the addresses of `name` are opened for `caller`.
@@ -413,12 +468,21 @@ impl Decider {
         approved: Option<&Approved>,
         action: Action<'_>,
     ) -> Result<Permit<A>, Refused> {
-        let state = self.state.load();
+        self.judge_by(&self.state.load(), caller, approved, action)
+    }
+
+    fn judge_by<A>(
+        &self,
+        state: &InForce,
+        caller: Caller<'_>,
+        approved: Option<&Approved>,
+        action: Action<'_>,
+    ) -> Result<Permit<A>, Refused> {
         if let Action::Run { server } = action {
             self.connected(server)?;
         }
         if concerned(&caller, &action).any(|server| self.severed.is_cut(server)) {
-            return Err(Refused::new(state.disconnected()));
+            return Err(Refused::new(state.refused(Reason::Disconnected)));
         }
         let now = now();
         let mut request = Request {
@@ -530,12 +594,17 @@ impl InForce {
         }
     }
 
-    /// The refusal that no policy made.
-    fn disconnected(&self) -> Judged {
+    /// Whether a tool is shown to `caller`. Of a list all are asked of the same policy.
+    pub fn lists(&self, caller: Caller<'_>, server: &str, tool: &str, hints: Hints) -> bool {
+        listable(&self.set, caller, server, tool, Some(hints), now())
+    }
+
+    /// A refusal by no rule.
+    fn refused(&self, reason: Reason) -> Judged {
         self.judged(Verdict {
             effect: Effect::Deny,
             rule: None,
-            reason: Reason::Disconnected,
+            reason,
             mode: Mode::Enforce,
             would: None,
             identities: Vec::new(),

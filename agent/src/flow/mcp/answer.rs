@@ -8,12 +8,14 @@ use crate::decode::mcp::{Era, List, Mirrors, embedded, filter, is_error, listed,
 use crate::decode::rpc::{Outcome, Response};
 use crate::refuse::Refusal;
 
-/// Judges a response to a request with `method` (`None`: it is not known what it answers), in place.
+/// Judges a response to a request with `method` (`None`: it is not known what it answers), in place. `record` is the
+/// request's, or the response's own.
 ///
 /// # Errors
 /// What the caller gets in its place.
 pub(super) fn judge(
     talking: &Talking,
+    record: &mut OpenRecord,
     method: Option<&str>,
     era: Era,
     response: &mut Response,
@@ -35,8 +37,9 @@ pub(super) fn judge(
             observed.list(server, tool.name, hints(tool.hints));
             observed.mirror(server, tool.name, Mirrors::of(tool.entry));
         }
+        let policy = talking.shown_by(record, method)?;
         filter(result, List::Tools, era, |tool| {
-            talking.lists(tool.name, hints(tool.hints))
+            talking.lists(&policy, tool.name, hints(tool.hints))
         })
         .map_err(Refusal::from)?;
     }

@@ -100,7 +100,8 @@ impl Session {
         let Some(mut record) = asked.record.take() else {
             return;
         };
-        let judged = answer::judge(&self.talking, Some(&asked.method), asked.era, &mut response);
+        let (method, era) = (Some(asked.method.as_str()), asked.era);
+        let judged = answer::judge(&self.talking, &mut record, method, era, &mut response);
         answered(&mut record, &response);
         drop(asked.in_flight.take());
         let upstream_us = u64::try_from(asked.since.elapsed().as_micros()).ok();
