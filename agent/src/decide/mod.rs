@@ -8,6 +8,7 @@ mod counters;
 mod dry_run;
 mod permit;
 mod severed;
+mod within;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,6 @@ use exeat_policy::{
     PolicySet, Protocol, Range, Reason, Request, Target, Timestamp, Tls, Verdict, Wire, Workload,
     evaluate, limit_keys, listable, ports_for, ranges,
 };
-use hyper::Method;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -32,12 +32,12 @@ pub use self::dry_run::Rehearsal;
 use self::permit::Judged;
 pub use self::permit::{Asks, Connect, Exchange, Message, Permit, Refused, Resolve, Run};
 use self::severed::Severed;
+pub use self::within::Within;
 use crate::audit::Text;
 use crate::audit::record::{Decision, Effect as RecordedEffect, Mode as RecordedMode};
 use crate::channel::Disconnection;
 use crate::decode::json::Object;
 use crate::identify::live::Unread;
-use crate::identify::peer::Peer;
 use crate::telemetry::clock;
 
 /// Why what a rule wants approved does not pass as it is.
@@ -114,24 +114,6 @@ pub struct McpMessage<'a> {
     pub session: Option<&'a str>,
     /// The request that it came in, if it came over HTTP.
     pub within: Option<&'a Within>,
-}
-
-/// A request that policy let through to a registered server before its messages were read: by the time they are, another
-/// policy may be in force.
-#[derive(Debug)]
-pub struct Within {
-    /// The generation of the policy that let it through.
-    pub generation: Option<u64>,
-    /// Where to.
-    pub peer: Peer,
-    /// Which port.
-    pub port: u16,
-    /// The method.
-    pub method: Method,
-    /// The path that it was judged by.
-    pub path: String,
-    /// Whether the connection is intercepted TLS.
-    pub tls: bool,
 }
 
 impl Decider {
@@ -422,34 +404,6 @@ impl Decider {
                 session,
             },
         )
-    }
-
-    /// A request and its messages are decided by one policy: what another let through is decided anew.
-    fn leads_to(
-        &self,
-        policy: &InForce,
-        caller: Caller<'_>,
-        within: &Within,
-        server: &str,
-    ) -> Result<(), Refused> {
-        if within.generation == Some(policy.generation) {
-            return Ok(());
-        }
-        let asked = Action::Http {
-            target: within.peer.target(),
-            port: within.port,
-            method: within.method.as_str(),
-            path: &within.path,
-            tls: within.tls,
-            upgrade: false,
-            calls: &[],
-        };
-        let permit: Permit<Exchange> = self.judge_by(policy, caller, None, asked)?;
-        let there = permit.egress().and_then(|terms| terms.server.as_deref());
-        if there == Some(server) {
-            return Ok(());
-        }
-        Err(Refused::new(policy.refused(Reason::NotReachable)))
     }
 
     /// The ports at which the addresses of `name` are opened for `caller`.
