@@ -16,6 +16,7 @@ mod methods;
 mod model;
 mod name;
 mod number;
+pub mod oracle;
 mod path;
 mod schema;
 mod set;

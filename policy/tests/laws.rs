@@ -250,3 +250,14 @@ rules:
         }
     }
 }
+
+#[test]
+fn the_corpus_of_policies_holds() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../agent/fuzz/corpus/policy");
+    let mut found = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        exeat_policy::oracle::policy(&std::fs::read(entry.unwrap().path()).unwrap());
+        found += 1;
+    }
+    assert!(found >= 10, "{found} files");
+}

@@ -17,9 +17,13 @@ mod example;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod keys;
+#[cfg(test)]
 mod laws;
 #[cfg(test)]
 mod limited;
+#[cfg(test)]
+mod messages;
 #[cfg(test)]
 mod outbound;
 #[cfg(test)]

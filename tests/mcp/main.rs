@@ -31,6 +31,8 @@ mod limits;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod scenario;
+#[cfg(test)]
 mod scripted;
 #[cfg(test)]
 mod smuggling;

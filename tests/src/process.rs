@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -216,6 +217,42 @@ pub fn resident(pid: u32) -> Result<u64> {
         .parse()
         .context("read VmRSS")?;
     Ok(kibibytes * 1024)
+}
+
+/// Whether `text` is anywhere in the memory, the environment or the command line of the process `pid`.
+pub fn holds(pid: u32, text: &str) -> Result<bool> {
+    let place = |file: &str| format!("/proc/{pid}/{file}");
+    // Both are of the standard library, which is optimised also here.
+    let found = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(text);
+    for file in ["environ", "cmdline"] {
+        if found(&fs::read(place(file)).with_context(|| place(file))?) {
+            return Ok(true);
+        }
+    }
+    let memory = File::open(place("mem")).with_context(|| place("mem"))?;
+    let maps = fs::read_to_string(place("maps")).with_context(|| place("maps"))?;
+    let mut read = 0;
+    for line in maps.lines() {
+        let (range, rest) = line.split_once(' ').context("read a mapping")?;
+        let (from, to) = range.split_once('-').context("read a mapping")?;
+        let (from, to) = (u64::from_str_radix(from, 16)?, u64::from_str_radix(to, 16)?);
+        if !rest.starts_with('r') || rest.contains("[vvar") || rest.contains("[vsyscall") {
+            continue;
+        }
+        // What is reserved and not there cannot be read; pages are looked at one by one then.
+        let mut bytes = vec![0; usize::try_from(to - from)?];
+        if memory.read_exact_at(&mut bytes, from).is_err() {
+            for (page, bytes) in (0..).zip(bytes.chunks_mut(4096)) {
+                let _absent = memory.read_exact_at(bytes, from + 4096 * page);
+            }
+        }
+        read += bytes.len();
+        if found(&bytes) {
+            return Ok(true);
+        }
+    }
+    anyhow::ensure!(read > 1 << 20, "the memory of {pid} cannot be read");
+    Ok(false)
 }
 
 #[cfg(test)]

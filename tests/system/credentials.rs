@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use exeat_tests::Lab;
 use exeat_tests::daemon::Daemon;
 use exeat_tests::fixtures::Fixtures;
 use exeat_tests::lab::WORLD;
+use exeat_tests::process::holds;
 use exeat_tests::stdio::Session;
 use exeat_tests::upstream::{Manner, Upstream};
 use exeat_tests::wait::wait_for;
@@ -114,38 +114,6 @@ async fn record(daemon: &Daemon<'_>, path: &str) -> Value {
         .unwrap()
 }
 
-/// Whether `text` is anywhere in the memory, the environment or the command line of a process.
-fn holds(pid: u64, text: &str) -> bool {
-    let place = |file: &str| format!("/proc/{pid}/{file}");
-    // Both are of the standard library, which is optimised also here.
-    let found = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(text);
-    let memory = fs::File::open(place("mem")).unwrap();
-    let maps = fs::read_to_string(place("maps")).unwrap();
-    let mut read = 0;
-    let in_memory = maps.lines().any(|line| {
-        let (range, rest) = line.split_once(' ').unwrap();
-        let (from, to) = range.split_once('-').unwrap();
-        let [from, to] = [from, to].map(|address| u64::from_str_radix(address, 16).unwrap());
-        if !rest.starts_with('r') || rest.contains("[vvar") || rest.contains("[vsyscall") {
-            return false;
-        }
-        // What is reserved and not there cannot be read; pages are looked at one by one then.
-        let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
-        if memory.read_exact_at(&mut bytes, from).is_err() {
-            for (page, bytes) in bytes.chunks_mut(4096).enumerate() {
-                let at = from + 4096 * page as u64;
-                let _absent = memory.read_exact_at(bytes, at);
-            }
-        }
-        read += bytes.len();
-        found(&bytes)
-    });
-    assert!(read > 1 << 20, "the memory of {pid} cannot be read");
-    let [environment, arguments] =
-        ["environ", "cmdline"].map(|file| fs::read(place(file)).unwrap());
-    in_memory || found(&environment) || found(&arguments)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_secret_reaches_its_host_and_nobody_else() {
     let lab = Lab::new().unwrap();
@@ -228,9 +196,13 @@ async fn a_secret_reaches_its_host_and_nobody_else() {
 
     // Not in the process, where its placeholder is.
     let pid = first["workload"]["pid"].as_u64().unwrap();
-    assert!(holds(pid, placeholder), "the search finds nothing at all");
+    let pid = u32::try_from(pid).unwrap();
+    assert!(
+        holds(pid, placeholder).unwrap(),
+        "the search finds nothing at all"
+    );
     for secret in [READ, WRITE, ASKED, "qu3ry%20K3y"] {
-        assert!(!holds(pid, secret), "{secret} is in the process");
+        assert!(!holds(pid, secret).unwrap(), "{secret} is in the process");
     }
     // Nor in what is written.
     let records: String = daemon

@@ -12,7 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 use crate::place::LIMIT;
-use crate::serving::{Serving, Told, curl, user};
+use crate::serving::{Serving, Told, call, curl, user};
 
 const URL: &str = "http://127.0.0.1:3001/mcp";
 const A: &str = "https://a.example";
@@ -203,6 +203,10 @@ async fn tokens_of_two_issuers_are_verified_decided_and_recorded() {
         assert_eq!(refused["decision"]["effect"], "deny", "{refused}");
         assert_eq!(refused["identity"]["verified_by"], "kernel", "{refused}");
     }
+    // A token in the query (RFC 6750 section 2.3) is none.
+    let asked = format!("{URL}?access_token={agent}");
+    let answer = call(user(&lab, "bin"), &asked, json!({})).await;
+    assert_eq!(answer.status, "403", "{answer:?}");
     let bearer = format!("Bearer {agent}");
     let twice = ask(user(&lab, "bin"), "work", &[&bearer, &bearer]).await;
     assert_eq!(twice.status, "401", "{twice:?}");

@@ -114,6 +114,7 @@ rules: [{ id: dry, servers: [bank], tools: [pay], effect: dry_run }]
             arguments: None,
             hints: None,
             session: None,
+            within: None,
         };
         let refused = decider.message(Caller::default(), asked, None).unwrap_err();
         let before = message.encode();

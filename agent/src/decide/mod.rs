@@ -9,6 +9,7 @@ mod counters;
 mod dry_run;
 mod permit;
 mod severed;
+mod within;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,6 @@ use exeat_policy::{
     PolicySet, Protocol, Range, Reason, Request, Target, Timestamp, Tls, Underway, Verdict, Wire,
     Workload, evaluate, limit_keys, listable, ports_for, ranges,
 };
-
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,7 @@ pub use self::dry_run::Rehearsal;
 use self::permit::Judged;
 pub use self::permit::{Asks, Connect, Exchange, Message, Permit, Refused, Resolve, Run};
 use self::severed::Severed;
+pub use self::within::Within;
 use crate::audit::Text;
 use crate::audit::record::{Decision, Effect as RecordedEffect, Mode as RecordedMode};
 use crate::channel::Disconnection;
@@ -113,6 +114,8 @@ pub struct McpMessage<'a> {
     pub hints: Option<Hints>,
     /// The session.
     pub session: Option<&'a str>,
+    /// The request that it came in, if it came over HTTP.
+    pub within: Option<&'a Within>,
 }
 
 impl Decider {
@@ -374,6 +377,17 @@ impl Decider {
         message: McpMessage<'_>,
         approved: Option<Approved>,
     ) -> Result<Permit<Message>, Refused> {
+        self.message_by(&self.state.load(), caller, message, approved)
+    }
+
+    /// The same by `policy`, which decides something else along with it.
+    pub fn message_by(
+        &self,
+        policy: &InForce,
+        caller: Caller<'_>,
+        message: McpMessage<'_>,
+        approved: Option<Approved>,
+    ) -> Result<Permit<Message>, Refused> {
         let McpMessage {
             server,
             method,
@@ -381,8 +395,13 @@ impl Decider {
             arguments,
             hints,
             session,
+            within,
         } = message;
-        self.judge(
+        if let Some(within) = within {
+            self.leads_to(policy, caller, within, server)?;
+        }
+        self.judge_by(
+            policy,
             caller,
             approved,
             Action::Mcp {
@@ -393,18 +412,6 @@ impl Decider {
                 hints,
                 session,
             },
-        )
-    }
-
-    /// Whether a tool is shown to `caller`.
-    pub fn lists(&self, caller: Caller<'_>, server: &str, tool: &str, hints: Hints) -> bool {
-        listable(
-            &self.state.load().set,
-            caller,
-            server,
-            tool,
-            Some(hints),
-            now(),
         )
     }
 
@@ -424,7 +431,16 @@ impl Decider {
         approved: Option<Approved>,
         action: Action<'_>,
     ) -> Result<Permit<A>, Refused> {
-        let state = self.state.load();
+        self.judge_by(&self.state.load(), caller, approved, action)
+    }
+
+    fn judge_by<A>(
+        &self,
+        state: &InForce,
+        caller: Caller<'_>,
+        approved: Option<Approved>,
+        action: Action<'_>,
+    ) -> Result<Permit<A>, Refused> {
         if let Action::Run { server } = action {
             self.connected(server)?;
         }
@@ -499,6 +515,11 @@ impl InForce {
             loaded: clock::wall(),
             fingerprint,
         }
+    }
+
+    /// Whether a tool is shown to `caller`. Of a list all are asked of the same policy.
+    pub fn lists(&self, caller: Caller<'_>, server: &str, tool: &str, hints: Hints) -> bool {
+        listable(&self.set, caller, server, tool, Some(hints), now())
     }
 
     /// A refusal that no policy made.

@@ -40,6 +40,7 @@ fn called(decider: &Decider, tool: &str, arguments: &str) -> (Effect, Option<Str
         arguments: arguments.as_object(),
         hints: None,
         session: None,
+        within: None,
     };
     let judged = decider.message(Caller::default(), message, None);
     let decision = match &judged {

@@ -22,7 +22,7 @@ use super::shown::{shown, unbelieved, unread_rest};
 use super::{NotAgreed, credential, mcp};
 use crate::audit::record::Stage;
 use crate::audit::{OpenRecord, Outcome};
-use crate::decide::{Exchange, HttpRequest, Permit};
+use crate::decide::{Exchange, HttpRequest, Permit, Within};
 use crate::decode::mcp::{MCP_METHOD, MCP_NAME, MCP_SESSION_ID};
 use crate::decode::scan::{self, Scanner, Verdict};
 use crate::forward::body::{Drained, HttpFault, Received, Watch, Watched};
@@ -57,7 +57,7 @@ pub(super) async fn serve(
         Ok(Admitted {
             peer,
             permit,
-            server: Some(server),
+            server: Some((server, within)),
         }) => {
             let actor = match shown {
                 Ok(actor) => actor,
@@ -71,7 +71,7 @@ pub(super) async fn serve(
                 peer: &peer,
                 server: &server,
             };
-            return mcp::serve(place, actor, permit, record, request).await;
+            return mcp::serve(place, actor, permit, within, record, request).await;
         }
         Ok(Admitted {
             peer,
@@ -111,7 +111,7 @@ struct Admitted {
     peer: Peer,
     permit: Permit<Exchange>,
     /// The registered MCP server that it goes to: each of its messages is decided as well.
-    server: Option<Arc<str>>,
+    server: Option<(Arc<str>, Within)>,
 }
 
 enum NotAdmitted {
@@ -169,6 +169,17 @@ fn admit(
     let permit = decide(asked)?;
     record.tell_decision(permit.decision());
     let server = permit.egress().and_then(|terms| terms.server.clone());
+    let server = server.map(|server| {
+        let within = Within {
+            generation: permit.decision().generation,
+            peer: peer.clone(),
+            port,
+            method: request.method().clone(),
+            path: judged.to_owned(),
+            tls: connection.tls,
+        };
+        (server, within)
+    });
     Ok(Admitted {
         peer,
         permit,

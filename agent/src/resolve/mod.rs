@@ -15,6 +15,8 @@ mod fault;
 mod frame;
 mod lookup;
 mod message;
+#[cfg(any(test, fuzzing))]
+pub mod oracle;
 mod outcome;
 mod server;
 mod settings;

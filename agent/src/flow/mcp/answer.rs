@@ -9,12 +9,14 @@ use crate::decode::rpc::{Outcome, Response};
 use crate::identify::calls::{Answered, InFlight, Task};
 use crate::refuse::Refusal;
 
-/// Judges a response to a request with `method` (`None`: it is not known what it answers), in place.
+/// Judges a response to a request with `method` (`None`: it is not known what it answers), in place. `record` is the
+/// request's, or the response's own.
 ///
 /// # Errors
 /// What the caller gets in its place.
 pub(super) fn judge(
     talking: &Talking,
+    record: &mut OpenRecord,
     method: Option<&str>,
     era: Era,
     response: &mut Response,
@@ -39,8 +41,9 @@ pub(super) fn judge(
             observed.list(server, tool.name, hints(tool.hints));
             observed.mirror(server, tool.name, Mirrors::of(tool.entry));
         }
+        let policy = talking.shown_by(record, method)?;
         filter(result, List::Tools, era, |tool| {
-            talking.lists(tool.name, hints(tool.hints))
+            talking.lists(&policy, tool.name, hints(tool.hints))
         })
         .map_err(Refusal::from)?;
     }

@@ -11,7 +11,7 @@ use super::{answer, tool};
 use crate::audit::record::{Kind, Mcp, Session as RecordedSession, Side, Stage};
 use crate::audit::{OpenRecord, RecordId, Text, mask};
 use crate::decide::approvals::Approved;
-use crate::decide::{McpMessage, Message as AboutMessage, Permit, Refused};
+use crate::decide::{InForce, McpMessage, Message as AboutMessage, Permit, Refused, Within};
 use crate::decode::json::Object;
 use crate::decode::mcp::{Era, Hints, Name, View, ViewFault, spoken, view};
 use crate::decode::rpc::{Id, Message};
@@ -34,6 +34,8 @@ pub(super) struct Talking {
     /// What limits for each session count by: a session that the server opened for the workload. Every other
     /// conversation is its workload's: an id that a client makes up must not make a count of its own.
     counted: String,
+    /// The request whose messages are judged; none over standard streams.
+    pub(super) within: Option<Arc<Within>>,
 }
 
 /// A refused message: what its sender is told, and what the record says beyond the decision.
@@ -95,6 +97,7 @@ impl Talking {
             talk,
             callee,
             counted,
+            within: None,
         }
     }
 
@@ -265,11 +268,36 @@ impl Talking {
         self.judge(&seen, None)
     }
 
-    /// Whether the caller is shown `tool`.
-    pub(super) fn lists(&self, tool: &str, hints: PolicyHints) -> bool {
-        self.stages
-            .decider
-            .lists(self.actor.caller(), &self.talk.server, tool, hints)
+    /// Whether the caller is shown `tool` by `policy`.
+    pub(super) fn lists(&self, policy: &InForce, tool: &str, hints: PolicyHints) -> bool {
+        policy.lists(self.actor.caller(), &self.talk.server, tool, hints)
+    }
+
+    /// The policy by which an answer's tools are shown, and by which its request, whose record this is, passes in the
+    /// end: it is decided anew where another came into force since.
+    pub(super) fn shown_by(
+        &self,
+        record: &mut OpenRecord,
+        method: Option<&str>,
+    ) -> Result<Arc<InForce>, Refusal<'static>> {
+        let policy = self.stages.decider.in_force();
+        let decision = record.record_mut().decision.clone();
+        let decided = decision.and_then(|decision| decision.generation);
+        if decided.is_none() || decided == Some(policy.generation) {
+            return Ok(policy);
+        }
+        let seen = Seen {
+            method: method.unwrap_or_default(),
+            name: None,
+            id: None,
+            arguments: None,
+        };
+        let judged = self.judge_by(&policy, &seen, None);
+        tell_judged(record, &judged);
+        match judged {
+            Ok(_permit) => Ok(policy),
+            Err(_refused) => Err(Refusal::Denied),
+        }
     }
 
     /// Whether another server of the register stands at `path` (normalised) of `peer`.
@@ -299,7 +327,7 @@ impl Talking {
 
     /// What comes of a call under its task's id is for those alone who are shown the call's tool: ids can be guessed, and
     /// `tasks/*` names no tool that a rule could tell apart.
-    fn may_have(&self, seen: &Seen<'_>) -> Result<(), NotPassed> {
+    fn may_have(&self, policy: &InForce, seen: &Seen<'_>) -> Result<(), NotPassed> {
         let Some(Became {
             asks: Underway::Call(tool),
             ..
@@ -308,7 +336,7 @@ impl Talking {
             return Ok(());
         };
         let hints = self.stages.observed.hints(&self.talk.server, &tool);
-        if self.lists(&tool, hints.unwrap_or_default()) {
+        if self.lists(policy, &tool, hints.unwrap_or_default()) {
             return Ok(());
         }
         Err(NotPassed::plain(
@@ -334,7 +362,16 @@ impl Talking {
         seen: &Seen<'_>,
         approved: Option<Approved>,
     ) -> Result<Permit<AboutMessage>, NotPassed> {
-        self.may_have(seen)?;
+        self.judge_by(&self.stages.decider.in_force(), seen, approved)
+    }
+
+    fn judge_by(
+        &self,
+        policy: &InForce,
+        seen: &Seen<'_>,
+        approved: Option<Approved>,
+    ) -> Result<Permit<AboutMessage>, NotPassed> {
+        self.may_have(policy, seen)?;
         let tool = matches!(seen.name, Some(Name::Tool(_)));
         let name = seen.name.map(Name::text);
         let hints = name
@@ -347,11 +384,12 @@ impl Talking {
             arguments: seen.arguments,
             hints,
             session: Some(&self.counted),
+            within: self.within.as_deref(),
         };
         let caller = self.actor.caller();
         self.stages
             .decider
-            .message(caller, asked, approved)
+            .message_by(policy, caller, asked, approved)
             .map_err(|refused| {
                 let told = match (refused.reason(), name) {
                     (Reason::LimitReached(_) | Reason::CountMissing(_), _) => {
@@ -365,7 +403,9 @@ impl Talking {
                     (Reason::NeedsApproval, _) => Told::Plain(Refusal::NeedsApproval),
                     (Reason::DryRun, _) => Told::Plain(Refusal::DryRun),
                     (Reason::UnknownMethod, _) => Told::Plain(Refusal::Hidden(Subject::Method, "")),
-                    (_, Some(name)) if tool && !self.lists(name, hints.unwrap_or_default()) => {
+                    (_, Some(name))
+                        if tool && !self.lists(policy, name, hints.unwrap_or_default()) =>
+                    {
                         Told::HiddenTool(name.to_owned())
                     }
                     (_, _) => Told::Plain(Refusal::Denied),

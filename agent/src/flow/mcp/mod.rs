@@ -47,7 +47,7 @@ use super::open;
 use super::shown::challenging;
 use crate::audit::record::{Kind, Stage};
 use crate::audit::{AuditUnavailable, Intended, OpenRecord, Outcome, Text};
-use crate::decide::{Exchange, Message as AboutMessage, Permit};
+use crate::decide::{Exchange, Message as AboutMessage, Permit, Within};
 use crate::decode::http::{Body as Media, check_request, response_body};
 use crate::decode::json::Limits;
 use crate::decode::mcp::{
@@ -86,6 +86,7 @@ pub(super) async fn serve(
     place: Place<'_>,
     shown: Option<Actor>,
     permit: Permit<Exchange>,
+    within: Within,
     mut record: OpenRecord,
     mut request: Request<Received>,
 ) -> Answer {
@@ -102,7 +103,8 @@ pub(super) async fn serve(
         session,
     };
     let callee = Callee::Server(Arc::clone(place.server));
-    let talking = Talking::new(Arc::clone(&place.connection.stages), actor, talk, callee);
+    let mut talking = Talking::new(Arc::clone(&place.connection.stages), actor, talk, callee);
+    talking.within = Some(Arc::new(within));
     if strips(&talking.stages.decider.in_force().set, place.server) {
         request.headers_mut().remove(AUTHORIZATION);
     }
@@ -302,6 +304,11 @@ impl Exchanging<'_> {
         refused: Vec<(Told, Asked)>,
     ) -> Answer {
         outgoing(&mut parts.headers, body.len());
+        // The policy that let the messages pass may say so since the request began.
+        let Talking { stages, talk, .. } = &self.talking;
+        if strips(&stages.decider.in_force().set, &talk.server) {
+            parts.headers.remove(AUTHORIZATION);
+        }
         let back = Refuser::new(
             self.place.connection,
             self.place.peer,

@@ -200,7 +200,7 @@ impl Exchanging<'_> {
             let position =
                 position.or_else(|| (response.id.is_none() && passed.len() == 1).then_some(0));
             let Some(position) = position else { continue };
-            let one = passed.swap_remove(position);
+            let mut one = passed.swap_remove(position);
             answer::over(taken(&mut waiting, one.record.id()), &response);
             if let Some(id) = &response.id {
                 self.talking
@@ -210,7 +210,8 @@ impl Exchanging<'_> {
             }
             let method = one.message.method().map(str::to_owned);
             let spoken = era(&one.message);
-            let judged = answer::judge(&self.talking, method.as_deref(), spoken, &mut response);
+            let (talking, record) = (&self.talking, &mut one.record);
+            let judged = answer::judge(talking, record, method.as_deref(), spoken, &mut response);
             if let Some(refused) = close(one, judged.err(), &response, upstream_us) {
                 response = refused;
             }

@@ -270,9 +270,14 @@ impl Events {
             observed.answered(&talking.talk, From::Client, id)
         });
         let refused = match answering {
-            Some(answering) => {
-                let method = Some(answering.method.as_str());
-                let judged = answer::judge(talking, method, answering.era, &mut response);
+            Some(mut answering) => {
+                let Answering {
+                    record,
+                    method,
+                    era,
+                    ..
+                } = &mut answering;
+                let judged = answer::judge(talking, record, Some(method), *era, &mut response);
                 let refused = judged.err();
                 close(answering, refused, &response);
                 refused
@@ -302,7 +307,7 @@ impl Events {
         talking.tell_answer(&mut record, method.unwrap_or(""), response.id.as_ref());
         record.record_mut().cause = waiting.as_ref().map(|waiting| Cause::Id(waiting.record));
         record.stage(Stage::Forward);
-        let judged = answer::judge(talking, method, Era::Legacy, response);
+        let judged = answer::judge(talking, &mut record, method, Era::Legacy, response);
         answer::tell(&mut record, ResponseKind::Stream, Some(response));
         let request =
             waiting.map_or_else(|| unread("it answers no request that is known"), |_| read());

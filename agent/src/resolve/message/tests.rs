@@ -1,6 +1,8 @@
 //! Honest, odd, broken and arbitrary queries.
 
 use super::*;
+use crate::decode::corpus;
+use crate::resolve::oracle;
 use proptest::prelude::*;
 
 /// A query's bytes: flags, counts, question name as labels, type, class, and what follows.
@@ -328,4 +330,9 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn the_corpus_of_queries() {
+    corpus::run("dns", oracle::query);
 }

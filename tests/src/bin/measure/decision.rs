@@ -11,8 +11,8 @@ use tokio::time::Instant;
 /// Decisions in one sample.
 const SAMPLE: u32 = 20_000;
 /// As many as a large site has; each rule is about one of each.
-const SERVERS: usize = 8;
-const IDENTITIES: usize = 20;
+pub(crate) const SERVERS: usize = 8;
+pub(crate) const IDENTITIES: usize = 20;
 /// Samples, of which the median counts.
 const SAMPLES: usize = 15;
 

@@ -10,6 +10,7 @@ mod decision;
 mod dialling;
 mod machine;
 mod memory;
+mod reload;
 mod report;
 mod stdio;
 mod ways;
@@ -131,6 +132,9 @@ async fn measure(arguments: &Arguments) -> Result<Value> {
     }
     if arguments.wants("stdio") {
         add("stdio", stdio::measure(arguments, &site).await?);
+    }
+    if arguments.wants("reload") {
+        add("reload", reload::measure(arguments, &site).await?);
     }
     add("load_after", machine::load());
     Ok(figures)

@@ -172,12 +172,16 @@ impl Figures<'_> {
     }
 
     /// What no proxy has part in.
-    fn beside(&self) -> [Goal; 3] {
+    fn beside(&self) -> [Goal; 4] {
         let more = |figure: &str| {
             let more = self.number(&format!("/connect/{figure}"))?;
             Some(format!("{more:.2} µs more"))
         };
         let decision = self.number("/decision/ns_by_rules/1000");
+        let reload = |figure: &str| {
+            let of = |way: &str| self.number(&format!("/reload/10000/{way}_ms/{figure}"));
+            Some(of("http")?.max(of("stdio")?))
+        };
         [
             (
                 "connect, unmanaged process",
@@ -193,6 +197,13 @@ impl Figures<'_> {
                 "decision with 1,000 rules",
                 "under 1 µs",
                 decision.map(|ns| format!("{:.2} µs", ns / 1000.0)),
+            ),
+            (
+                "rename of 10,000 rules to the verdict, last (median)",
+                "under 100 ms",
+                reload("max")
+                    .zip(reload("median"))
+                    .map(|(last, median)| format!("{last:.0} ms ({median:.0} ms)")),
             ),
         ]
     }

@@ -107,7 +107,8 @@ impl Session {
         let Some(mut record) = asked.record.take() else {
             return;
         };
-        let judged = answer::judge(&self.talking, Some(&asked.method), asked.era, &mut response);
+        let (method, era) = (Some(asked.method.as_str()), asked.era);
+        let judged = answer::judge(&self.talking, &mut record, method, era, &mut response);
         answered(&mut record, &response);
         // What was asked before under the same id may be what is answered: it is not told which of them has ended.
         answer::over(asked.in_flight.take().filter(|_| asked.alone), &response);

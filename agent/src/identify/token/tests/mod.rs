@@ -1,5 +1,6 @@
 //! Tokens of attackers, and those of issuers.
 
+mod attacks;
 mod fetched;
 
 use std::pin::pin;

@@ -1,0 +1,269 @@
+//! Every message of the loader and of the checks stands in a snapshot: those that `faults` does not come to, and the
+//! proof that there are no others.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use exeat_policy::{PathFault, normalise_path};
+use regex::Regex;
+
+use crate::support::*;
+
+#[test]
+fn texts() {
+    let many = format!("version: 1\nrules: [{}]\n", "1,".repeat(1_000_001));
+    let large = format!("version: 1\n#{}\n", "x".repeat(8 << 20));
+    let deep = format!("version: {}1{}\n", "[".repeat(40), "]".repeat(40));
+    let faults = [
+        "version: 1\nmode: \u{1}\n",
+        "version: 1\n---\nversion: 1\n",
+        "version: 1\nservers: &all {}\nhosts: *all\nmode: !x enforce\n",
+        "version: 1\n? [a]\n: b\n<<: { mode: observe }\n~: x\nmode: enforce\nmode: enforce\n",
+        "version: 1\nservers: { a: { launch: { command: '' } } }\n",
+        &many,
+        &large,
+        &deep,
+    ]
+    .map(faults);
+    insta::assert_snapshot!(faults.join("\n"));
+}
+
+#[test]
+fn words() {
+    let (long, pointer) = ("a".repeat(65), "/a".repeat(33));
+    let (pattern, glob) = ("a".repeat(4097), "a".repeat(257));
+    let listed = "1, ".repeat(10_001);
+    let label = format!("{}.example", "a".repeat(64));
+    let host = format!("{}example", "aaaaaaaa.".repeat(30));
+    let path = "a".repeat(8200);
+    insta::assert_snapshot!(faults(&format!(
+        r#"version: 1
+servers:
+  {long}: {{ url: "https://[x]/" }}
+  texts: {{ purpose: 7, launch: {{ command: a, user: 1x, args: x, fetch: x }}, egress: {{}} }}
+  tools: {{ launch: {{ command: a }}, tools: {{ a: {{ class: read, credential: 7, dry_run: {{ argument: "/a/*", value: 1 }} }}, b: {{ class: read, dry_run: {{ argument: a, value: 1 }} }} }} }}
+  matched: {{ listen: "127.0.0.1:1", match: {{ cgroup: "/a/../b", args: x }} }}
+  paths: {{ listen: "127.0.0.1:2", match: {{ cgroup: a, user: "a[" , sha256: "00" }} }}
+  names:
+    launch: {{ command: a }}
+    egress:
+      - {{ host: "" }}
+      - {{ host: "." }}
+      - {{ host: a..example }}
+      - {{ host: {label} }}
+      - {{ host: {host} }}
+      - {{ host: -a.example }}
+      - {{ cidr: x/8, ports: [1] }}
+      - {{ cidr: "::ffff:10.0.0.0/104", ports: [1] }}
+      - {{ cidr: 10.0.0.0/33, ports: [1] }}
+      - {{ host: b.example, paths: ["/%zz", '/a\b', "/a#b", "/a b", "/%00", "/%2f", "/%2e", "/%25", "/a//b", "/{path}"] }}
+credentials: {{ a: {{ file: /a, header: x, prefix: 7 }}, b: {{ file: /a, header: x, prefix: " x" }} }}
+identities: {{ dave: {{ user: dave }} }}
+roles: {{ r: {{ members: dave }} }}
+rules:
+  - {{ id: a, who: dave, reason: 7, effect: approve, approvers: dave, timeout: "10" }}
+  - {{ id: b, effect: approve, timeout: 0s, args: [{{ field: /x, min: 1, length: 3 }}] }}
+  - {{ id: c, effect: deny, args: [{{ field: {pointer}, matches: x }}, {{ field: /x, glob: {glob} }}] }}
+  - {{ id: d, effect: deny, args: [{{ field: /x, matches: {pattern} }}, {{ field: /x, in: [{listed}] }}] }}
+limits: [{{ per: session, calls: 1 }}, {{ per: [tool], rate: "60" }}]
+breaker: {{ error_rate: 0% }}
+"#
+    )));
+}
+
+#[test]
+fn conditions_that_never_fit() {
+    let deep = format!("args{} == 1", ".a".repeat(70));
+    let (long, tokens) = ("a".repeat(4097), "1 + ".repeat(200));
+    let nested = format!("{}args.a{}", "(".repeat(13), ")".repeat(13));
+    let mut rules = String::new();
+    for (place, when) in [
+        &deep,
+        "-tool == args.x",
+        "size(tool == 'x') > args.n",
+        "tool.all(x, x)",
+        "args.x == 1 // why",
+        "args.x == 1 # 2",
+        "args.x == 0.1234567890123456",
+        "args.x == 'a",
+        "5'a' == args.x",
+        "args.x + 1",
+        "caller == 'x'",
+        "caller.name == 'x'",
+        "tool.x == args.y",
+        "has(args.x, 1)",
+        "sizes(args.x) == 1",
+        "has(args)",
+        "args.x == tool && tool == 5",
+        "args.x in tool",
+        "tool.matches(args.x)",
+        "tool.matches('(')",
+        "args.l.all(1, true)",
+        "args.l.all(tool, true)",
+        "args.l.all(a, a.all(b, b.all(c, c)))",
+        "tool && args.x",
+        "(tool == 'a') < args.x",
+        "[1] + args.x == args.y",
+        "args.x.contains(1)",
+        "{'a': args.x} == args.y",
+        "args.x > 1e999",
+        "b'a' == args.x",
+        &long,
+        &tokens,
+        &nested,
+    ]
+    .iter()
+    .enumerate()
+    {
+        rules.push_str(&format!(
+            "  - {{ id: r{place}, effect: deny, when: \"{when}\" }}\n"
+        ));
+    }
+    insta::assert_snapshot!(faults(&format!("version: 1\nrules:\n{rules}")));
+}
+
+#[test]
+fn what_runs_dry_for_nothing() {
+    insta::assert_snapshot!(faults(
+        r#"version: 1
+servers: { a: { launch: { command: a } } }
+rules:
+  - { id: wide, servers: [a], tools: ["pay_*"], effect: dry_run }
+  - { id: narrow, servers: [a], tools: [pay_x], effect: allow }
+"#
+    ));
+}
+
+#[test]
+fn warnings() {
+    let set = policy(
+        r"
+servers:
+  old: { launch: { command: a, env: { A: { secret: unused } } }, review_by: 2020-01-01 }
+credentials: { unused: { file: /a } }
+rules: [{ id: over, effect: allow, expires: 2026-01-01 }]
+",
+    );
+    insta::assert_snapshot!(shown(&set.warnings(NOW)));
+}
+
+/// A request's path, which is said in its record alone.
+#[test]
+fn paths_of_requests() {
+    let long = format!("/{}", "a".repeat(8192));
+    let said: Vec<String> = [
+        &long, "a", "/%zz", "/a\\b", "/a?b", "/a#b", "/a b", "/%00", "/%2f", "/%2e", "/%25",
+        "/./a", "/a//b",
+    ]
+    .into_iter()
+    .map(|path| {
+        let fault: PathFault = normalise_path(path).unwrap_err();
+        fault.to_string()
+    })
+    .collect();
+    insta::assert_snapshot!(said.join("\n"));
+}
+
+/// Texts that nobody sees, each with where it stands: no messages, or what `cel/scan.rs` refuses before.
+const OTHERS: [(&str, &str); 4] = [
+    ("cel/parse.rs", "Syntax error: "),
+    ("cel/parse.rs", "bytes are not supported"),
+    ("cel/parse.rs", "the number is too large"),
+    ("cel/parse.rs", "this construct is not supported"),
+];
+
+/// Reads the sources, so that a message that is written tomorrow has a snapshot as well.
+#[test]
+fn every_message_stands_in_a_snapshot() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let shown = snapshots();
+    let mut messages = 0;
+    let mut missing = Vec::new();
+    for path in rust(&sources) {
+        let place = path.strip_prefix(&sources).unwrap().display().to_string();
+        for text in messages_of(&place, &fs::read_to_string(&path).unwrap()) {
+            messages += 1;
+            if !shown.iter().any(|line| is_shown(&text, line)) {
+                missing.push(format!("{place}: {text}"));
+            }
+        }
+    }
+    assert!(messages > 250, "only {messages} messages were found");
+    assert_eq!(missing, [""; 0]);
+}
+
+fn rust(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(rust(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs")
+            && !path.ends_with("tests.rs")
+        {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn snapshots() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots");
+    let mut lines = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        // Behind the head, which repeats the test's source.
+        let body = text.splitn(3, "---\n").nth(2).unwrap();
+        lines.extend(body.lines().map(str::to_owned));
+    }
+    lines
+}
+
+/// The messages that a source can come to: where faults are found all texts of more than a word, elsewhere those of
+/// errors.
+fn messages_of(place: &str, source: &str) -> Vec<String> {
+    let folder = place.split('/').next().unwrap();
+    let finds = matches!(folder, "load" | "check" | "yaml" | "set.rs")
+        || matches!(place, "cel/check.rs" | "cel/parse.rs" | "cel/scan.rs");
+    let errors = matches!(folder, "model" | "name" | "path" | "glob.rs");
+    let own = source.split("#[cfg(test)]\nmod tests").next().unwrap();
+    let token = Regex::new(r#"(?s)//[^\n]*|'(?:\\.|[^'\\])'|"((?:[^"\\]|\\.)*)""#).unwrap();
+    let mut messages = Vec::new();
+    for found in token.captures_iter(own) {
+        let Some(text) = found.get(1) else { continue };
+        let before = own[..text.start() - 1].trim_end();
+        let wanted =
+            (finds && !before.ends_with("reason =")) || (errors && before.ends_with("error("));
+        let text = unescaped(text.as_str());
+        if wanted && text.trim().contains(' ') && !OTHERS.contains(&(place, &*text)) {
+            messages.push(text);
+        }
+    }
+    messages
+}
+
+fn unescaped(literal: &str) -> String {
+    let joined = Regex::new(r"\\\n\s*").unwrap().replace_all(literal, "");
+    joined.replace("\\\"", "\"").replace("\\\\", "\\")
+}
+
+/// Whether `line` is the message `text`, whatever stands in its braces.
+fn is_shown(text: &str, line: &str) -> bool {
+    let text = text.replace("{{", "\u{1}").replace("}}", "\u{2}");
+    let mut rest = line;
+    for part in text
+        .split('{')
+        .enumerate()
+        .map(|(place, part)| match place {
+            0 => part,
+            _ => part.split_once('}').map_or(part, |(_, behind)| behind),
+        })
+    {
+        let part = part.replace('\u{1}', "{").replace('\u{2}', "}");
+        let Some((_, behind)) = rest.split_once(&*part) else {
+            return false;
+        };
+        rest = behind;
+    }
+    true
+}
