@@ -8,6 +8,7 @@ mod counters;
 mod dry_run;
 mod permit;
 mod severed;
+mod tally;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,7 @@ pub use self::dry_run::Rehearsal;
 use self::permit::Judged;
 pub use self::permit::{Asks, Connect, Exchange, Message, Permit, Refused, Resolve, Run};
 use self::severed::Severed;
+pub use self::tally::Tally;
 use crate::audit::Text;
 use crate::audit::record::{Decision, Effect as RecordedEffect, Mode as RecordedMode};
 use crate::channel::Disconnection;
