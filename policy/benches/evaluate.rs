@@ -82,6 +82,7 @@ const fn user(user: &str) -> Caller<'_> {
         fetching: false,
         token: None,
         certificate: None,
+        known_as: &[],
     }
 }
 
@@ -198,6 +199,7 @@ fn http_request(bencher: Bencher<'_, '_>, rules: usize) {
         fetching: false,
         token: None,
         certificate: None,
+        known_as: &[],
     };
     let action = Action::Http {
         target: Target::Name(&name),

@@ -359,6 +359,14 @@ impl PolicySet {
     }
 
     /// The name of the identity with this number among those that `who` may name: hosts come first.
+    pub(crate) fn identity_id(&self, name: &str) -> Option<Id> {
+        let found = self
+            .identities
+            .binary_search_by(|identity| (*identity.name).cmp(name));
+        Id::try_from(self.hosts.len().checked_add(found.ok()?)?).ok()
+    }
+
+    /// The name of the identity of this number.
     pub(crate) fn identity_at(&self, id: Id) -> Option<&Arc<str>> {
         let index = position(id).checked_sub(self.hosts.len())?;
         self.identities.get(index).map(|identity| &identity.name)

@@ -37,6 +37,13 @@ pub(crate) enum Condition {
     Server(&'static str),
     User(&'static str),
     HasHost,
+    HasClaims,
+    /// The token's subject.
+    Subject(&'static str),
+    /// The claim `group` is this text.
+    Group(&'static str),
+    /// The claim `group` is a list with this text.
+    InGroup(&'static str),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -49,14 +56,16 @@ pub(crate) enum Textual {
 }
 
 use Condition::{
-    And, Each, Either, Has, HasHost, Holds, Not, Null, Number, OneOf, Or, Server, Size, Text, Tool,
-    Truth, Twice, User,
+    And, Each, Either, Group, Has, HasClaims, HasHost, Holds, InGroup, Not, Null, Number, OneOf,
+    Or, Server, Size, Subject, Text, Tool, Truth, Twice, User,
 };
 
 /// What a condition is asked of. `None` for arguments: not known.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {
     pub(crate) arguments: Option<&'a Tree>,
+    /// Subject and claims of the token.
+    pub(crate) token: Option<(&'a str, &'a Tree)>,
     pub(crate) tool: &'a str,
     pub(crate) server: &'a str,
     pub(crate) user: Option<&'a str>,
@@ -107,6 +116,10 @@ pub(crate) fn condition() -> impl Strategy<Value = Condition> {
         1 => select(vec!["a", "b"]).prop_map(Server),
         1 => select(vec!["dave", "x"]).prop_map(User),
         1 => Just(HasHost),
+        1 => Just(HasClaims),
+        1 => select(vec!["u1", "u2"]).prop_map(Subject),
+        1 => select(vec!["dev", "ops", "DEV"]).prop_map(Group),
+        1 => select(vec!["dev", "ops", "none"]).prop_map(InGroup),
     ];
     leaf.prop_recursive(3, 8, 2, |inner| {
         let two = || {
@@ -154,6 +167,10 @@ impl Condition {
             Server(text) => format!("server == '{text}'"),
             User(text) => format!("caller.user == '{text}'"),
             HasHost => "has(caller.host)".to_owned(),
+            HasClaims => "has(caller.claims)".to_owned(),
+            Subject(text) => format!("caller.subject == '{text}'"),
+            Group(text) => format!("caller.claims.group == '{text}'"),
+            InGroup(text) => format!("'{text}' in caller.claims.group"),
         }
     }
 
@@ -190,6 +207,22 @@ impl Condition {
             Server(name) => Some(asked.server == *name),
             User(name) => Some(asked.user? == *name),
             HasHost => Some(asked.host.is_some()),
+            HasClaims => Some(asked.token.is_some()),
+            Subject(name) => Some(asked.token?.0 == *name),
+            Group(name) => match value(asked.token?.1, &["group"])? {
+                Tree::Text(text) => Some(text == name),
+                _ => None,
+            },
+            InGroup(name) => match value(asked.token?.1, &["group"])? {
+                Tree::List(list) => {
+                    let of = |element: &Tree| match element {
+                        Tree::Text(text) => Some(text == name),
+                        _ => None,
+                    };
+                    decided(list.iter().map(of), true)
+                }
+                _ => None,
+            },
             _ => self.tested(asked.arguments?, reading),
         }
     }

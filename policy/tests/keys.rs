@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 
 use exeat_policy::{
     Action, AsJson as _, Caller, Cap, Count, Counter, Json, Limit, LimitKey, PolicySet, Protocol,

@@ -57,6 +57,7 @@ impl Question {
                     subject: names.first().map_or("", |name| &name.text),
                     names,
                 }),
+            known_as: &[],
         };
         let hints = self
             .hints

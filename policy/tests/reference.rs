@@ -227,6 +227,10 @@ fn when(rule: &GenRule, question: &Question, arguments: Option<&Tree>) -> Option
         tool: name(question),
         server: question.server,
         user: question.user,
+        token: question
+            .token
+            .as_ref()
+            .map(|(_, subject, claims)| (*subject, claims)),
         host: question
             .workload
             .filter(|(host, _)| *host)

@@ -528,8 +528,8 @@ Examples:
   exeat policy diff /etc/exeat/policy.d ./policy.d --since 7d --server github
   exeat policy diff old.yaml new.yaml --dir ./audit --json
 
-Each recorded exchange is put to both policies. Limits count nothing in this, and what a token says of its bearer is not
-recorded: such exchanges are counted and left out. Where a value that the record masks or cuts would decide, it says so.")]
+Each recorded exchange is put to both policies; limits are counted from the first one on. Callers with tokens are known by the
+identities in the record, where both policies define them alike. What cannot be told is counted, with the reason.")]
     Diff(Box<DiffArguments>),
     /// Write the least privilege that allows what was observed
     #[command(after_help = "\

@@ -48,6 +48,11 @@ impl Witness for Attempt {
 /// JSON-RPC errors that are the caller's doing (JSON-RPC 2.0 section 5.1; MCP's "resource not found").
 const CALLERS: [i64; 5] = [-32700, -32600, -32601, -32602, -32002];
 
+/// Whether a call of a record gives back what it was charged.
+pub(super) fn has_failed(record: &Record) -> bool {
+    fate(record) == Fate::Failed
+}
+
 /// How a call came out, by its record.
 fn fate(record: &Record) -> Fate {
     let Some(outcome) = &record.outcome else {

@@ -9,6 +9,7 @@ mod counters;
 mod dry_run;
 mod permit;
 mod severed;
+mod tally;
 mod within;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub use self::dry_run::Rehearsal;
 use self::permit::Judged;
 pub use self::permit::{Asks, Connect, Exchange, Message, Permit, Refused, Resolve, Run};
 use self::severed::Severed;
+pub use self::tally::Tally;
 pub use self::within::Within;
 use crate::audit::Text;
 use crate::audit::record::{Decision, Effect as RecordedEffect, Mode as RecordedMode};

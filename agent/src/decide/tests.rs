@@ -97,6 +97,7 @@ fn what_goes_by_unread_is_cut_when_it_is_to_be_read() {
         fetching: false,
         token: None,
         certificate: None,
+        known_as: &[],
     };
     let name = Name::parse("a.example").expect("a name");
     let goes_on = |egress: &str, unread: &Unread| {
@@ -129,6 +130,7 @@ fn a_disconnected_server_begins_nothing_and_then_does_nothing() {
         fetching: false,
         token: None,
         certificate: None,
+        known_as: &[],
     };
     let name = Name::parse("a.example").expect("a name");
     let reaches = || decider.connect(caller, Target::Name(&name), 443).is_ok();

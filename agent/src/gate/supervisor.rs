@@ -466,6 +466,7 @@ impl Supervisor {
             fetching: false,
             token: None,
             certificate: None,
+            known_as: &[],
         };
         let (decision, verdict) = self.decide_run(caller, server);
         record.record_mut().decision = Some(decision);

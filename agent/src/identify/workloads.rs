@@ -60,6 +60,7 @@ impl Known {
             fetching: self.fetching.is_open(),
             token: None,
             certificate: None,
+            known_as: &[],
         }
     }
 

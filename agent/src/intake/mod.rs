@@ -211,6 +211,7 @@ impl Actor {
                 .certificate
                 .as_ref()
                 .map(|shown| shown.verified().judged()),
+            known_as: &[],
         }
     }
 
@@ -256,6 +257,7 @@ impl Actor {
             issuer: issuer.map(Text::new),
             subject: subject.map(Text::new),
             certificate,
+            identities: names.iter().map(|name| Text::new(name)).collect(),
             roles: roles.map(|role| Text::new(&role.name)).collect(),
             ..(*self.identity).clone()
         };

@@ -19,6 +19,8 @@ pub(super) enum Node {
     Constant(Scalar),
     List(Vec<Node>),
     Arguments,
+    /// What the caller's token claims.
+    Claims,
     Field(Field),
     /// The variable of the macro at this depth, from 0.
     Local(usize),
@@ -26,6 +28,7 @@ pub(super) enum Node {
     Index(Box<Node>, Box<Node>),
     Has(Box<Node>, Box<str>),
     HasField(Field),
+    HasClaims,
     Not(Box<Node>),
     Negated(Box<Node>),
     And(Box<Node>, Box<Node>),
@@ -52,6 +55,17 @@ pub(super) enum Field {
     Method,
     User,
     Host,
+    /// Who issued the caller's token.
+    Issuer,
+    /// Whom it is about.
+    Subject,
+}
+
+/// A field of the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Text(Field),
+    Claims,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +93,7 @@ pub(super) enum Macro {
 }
 
 const NAMES: [&str; 5] = ["args", "tool", "server", "method", "caller"];
-const CALLER: [&str; 2] = ["user", "host"];
+const CALLER: [&str; 5] = ["user", "host", "issuer", "subject", "claims"];
 const FUNCTIONS: [&str; 12] = [
     "has",
     "size",
@@ -205,11 +219,14 @@ impl Checker {
     }
 
     /// A field of the caller; `None` after a fault.
-    fn caller(&mut self, field: &str, at: usize) -> Option<Field> {
+    fn caller(&mut self, field: &str, at: usize) -> Option<Asked> {
         self.asks = true;
         match field {
-            "user" => Some(Field::User),
-            "host" => Some(Field::Host),
+            "user" => Some(Asked::Text(Field::User)),
+            "host" => Some(Asked::Text(Field::Host)),
+            "issuer" => Some(Asked::Text(Field::Issuer)),
+            "subject" => Some(Asked::Text(Field::Subject)),
+            "claims" => Some(Asked::Claims),
             _ => {
                 let message = format!("unknown field `{}` of `caller`", field.escape_debug());
                 self.unknown(at, message, field, &CALLER);
@@ -221,7 +238,8 @@ impl Checker {
     fn select(&mut self, operand: &Tree, field: &str, at: usize, depth: usize) -> (Node, Known) {
         if is_caller(operand) {
             return match self.caller(field, at) {
-                Some(field) => (Node::Field(field), Some(Type::String)),
+                Some(Asked::Text(field)) => (Node::Field(field), Some(Type::String)),
+                Some(Asked::Claims) => (Node::Claims, Some(Type::Object)),
                 None => (Node::Constant(Scalar::Null), None),
             };
         }
@@ -287,7 +305,11 @@ impl Checker {
                 };
                 let node = if is_caller(operand) {
                     let field = self.caller(field, one.at);
-                    field.map_or(Node::Constant(Scalar::Null), Node::HasField)
+                    match field {
+                        Some(Asked::Text(field)) => Node::HasField(field),
+                        Some(Asked::Claims) => Node::HasClaims,
+                        None => Node::Constant(Scalar::Null),
+                    }
                 } else {
                     let operand = self.of(operand, &[Type::Object], depth, "has no fields");
                     Node::Has(operand.into(), field.as_str().into())

@@ -26,6 +26,12 @@ pub(crate) struct Facts<'a> {
     pub(crate) user: Option<&'a str>,
     /// `caller.host`
     pub(crate) host: Option<&'a str>,
+    /// `caller.issuer`
+    pub(crate) issuer: Option<&'a str>,
+    /// `caller.subject`
+    pub(crate) subject: Option<&'a str>,
+    /// `caller.claims`
+    pub(crate) claims: Option<Json<'a>>,
 }
 
 /// Whether the condition holds: for a rule that restricts as the texts came, as they read or as a receiver may
@@ -125,6 +131,10 @@ impl<'a> Run<'a, '_> {
                 Some(arguments) => self.reader.value(arguments)?,
                 None => Value::Map(&Nothing),
             },
+            Node::Claims => {
+                let claims = self.facts.claims.ok_or(Unevaluated::Missing)?;
+                self.reader.value(claims)?
+            }
             Node::Field(field) => {
                 let text = self.field(*field).ok_or(Unevaluated::Missing)?;
                 self.counted(Value::Text(Cow::Borrowed(text)))?
@@ -176,6 +186,7 @@ impl<'a> Run<'a, '_> {
                 _ => Err(Unevaluated::OtherType),
             },
             Node::HasField(field) => Ok(self.field(*field).is_some()),
+            Node::HasClaims => Ok(self.facts.claims.is_some()),
             Node::Not(operand) => self.truth(operand).map(|truth| !truth),
             Node::And(left, right) => self.both(left, right, true),
             Node::Or(left, right) => self.both(left, right, false),
@@ -224,6 +235,8 @@ impl<'a> Run<'a, '_> {
             Field::Method => Some(self.facts.method),
             Field::User => self.facts.user,
             Field::Host => self.facts.host,
+            Field::Issuer => self.facts.issuer,
+            Field::Subject => self.facts.subject,
         }
     }
 

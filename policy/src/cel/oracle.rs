@@ -68,6 +68,10 @@ fn ask(
         method: "tools/call",
         user: Some("dave"),
         host: None,
+        issuer: Some("https://i.example"),
+        subject: Some("dave"),
+        // What is asked of arguments can be asked of claims.
+        claims: arguments.map(Tree::as_json),
     };
     hold(condition, &facts, quantity)
 }

@@ -85,6 +85,9 @@ fn asked(
         method: "tools/call",
         user: Some("dave"),
         host: None,
+        issuer: Some("https://i.example"),
+        subject: Some("sub"),
+        claims: arguments.map(AsJson::as_json),
     };
     hold(&condition, &facts, quantity)
 }
@@ -159,6 +162,9 @@ const TRUE: &[&str] = &[
     "method == 'tools/call'",
     "caller.user == 'dave'",
     "has(caller.user) && !has(caller.host)",
+    "has(caller.issuer) && caller.issuer == 'https://i.example' && caller.subject == 'sub'",
+    "has(caller.claims) && 'ann' in caller.claims.names && caller.claims.o.deep.n < 2",
+    "caller.claims.names == args.names",
     "args.n == 0x5 && args.n == 5u",
     "args.s < 'abd'",
     "args.e == ''",
@@ -543,7 +549,7 @@ proptest! {
     fn cel_means_the_same(text in expression()) {
         let Ok(condition) = Condition::parse(&text) else { return Ok(()) };
         let arguments = Tree::of(&serde_json::from_str(ARGUMENTS).unwrap());
-        let facts = Facts { arguments: Some(arguments.as_json()), tool: "pay", server: "bank", method: "m", user: None, host: None };
+        let facts = Facts { arguments: Some(arguments.as_json()), tool: "pay", server: "bank", method: "m", user: None, host: None, issuer: None, subject: None, claims: None };
         let Ok(truth) = hold(&condition, &facts, Quantity::Some) else { return Ok(()) };
         if let Some(other) = interpreted(&text, &arguments) {
             prop_assert_eq!(other, truth, "{}", text);

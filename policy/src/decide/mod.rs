@@ -157,8 +157,11 @@ impl<'a> Callers<'a> {
             set.index().of_user(user, &mut ids);
         }
         set.index().of_shown(caller, &mut ids);
+        let known = caller.known_as.iter();
+        ids.extend(known.filter_map(|name| set.identity_id(name)));
         // Hosts are numbered before identities, so the host stays first.
         ids.sort_unstable();
+        ids.dedup();
         Self {
             caller: *caller,
             ids,

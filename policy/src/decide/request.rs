@@ -35,6 +35,9 @@ pub struct Caller<'a> {
     pub token: Option<Token<'a>>,
     /// What the client certificate of the connection says, once it is verified.
     pub certificate: Option<Certificate<'a>>,
+    /// Identities that it has besides, by name: of a caller in a record, whose token or certificate is not at hand. Empty for
+    /// one that is there.
+    pub known_as: &'a [Arc<str>],
 }
 
 /// A client certificate whose chain, time and purpose are verified, and whose key the caller has. Like a token, it

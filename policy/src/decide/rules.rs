@@ -237,6 +237,9 @@ fn facts<'a>(callers: &Callers<'a>, question: &Question<'a>) -> Facts<'a> {
             Some(Workload::Host(name)) => Some(name),
             Some(Workload::Server(_) | Workload::Unregistered(_)) | None => None,
         },
+        issuer: callers.caller.token.map(|token| token.issuer),
+        subject: callers.caller.token.map(|token| token.subject),
+        claims: callers.caller.token.map(|token| token.claims),
     }
 }
 

@@ -7,7 +7,7 @@ use super::argument::{Pointer, PointerFault};
 use crate::glob::Glob;
 
 /// How a caller shows that it is an identity.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proof {
     /// Its process runs under one of these Unix users, by patterns over the name.
     User(Vec<Glob>),

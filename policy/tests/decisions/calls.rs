@@ -264,6 +264,7 @@ fn what_a_host_started_without_exeat_may_nothing() {
             fetching: true,
             token: None,
             certificate: None,
+            known_as: &[],
         };
         let github = name("api.github.com");
         let actions = [
@@ -287,6 +288,7 @@ fn what_a_host_started_without_exeat_may_nothing() {
         fetching: false,
         token: None,
         certificate: None,
+        known_as: &[],
     };
     let verdict = ask(&set, caller, call("github", "get_x"));
     assert_eq!(

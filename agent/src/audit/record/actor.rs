@@ -76,6 +76,9 @@ pub struct Identity {
     /// The client certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
+    /// All identities that token and certificate show.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub identities: Vec<Text>,
     /// The roles that the policy gives.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<Text>,

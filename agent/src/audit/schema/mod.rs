@@ -175,6 +175,11 @@ const IDENTITY: &[Member] = &[
         Section(CERTIFICATE),
         "the client certificate of the connection, once it is verified",
     ),
+    (
+        "identities",
+        Texts,
+        "all identities that token and certificate show, `name` among them",
+    ),
     ("roles", Texts, "the roles that the policy gives"),
 ];
 

@@ -164,6 +164,7 @@ fn full() -> Record {
             subject: text(),
             sha256: text(),
         }),
+        identities: vec![text()],
         roles: vec![text()],
     };
     let session = record::Session {

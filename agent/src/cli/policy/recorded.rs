@@ -3,15 +3,22 @@
 use std::sync::Arc;
 
 use exeat_policy::{
-    Action, AsJson, Caller, Effect, Explanation, Hints, Json, List, Members, Name, Outcome,
-    PolicySet, Protocol, Request, Subject, Target, Timestamp, Unevaluated, Verdict, Workload,
-    explain,
+    Action, AsJson, Caller, Certificate, Effect, Explanation, Hints, Json, List, Members, Name,
+    Outcome, PolicySet, Protocol, Request, Subject, Target, Timestamp, Token, Unevaluated, Verdict,
+    Workload, explain,
 };
 use serde_json::{Map, Value};
 
 use crate::audit::is_whole;
 use crate::audit::record::{Http, Mcp, Record, Tcp, WorkloadKind};
 use crate::control::explain::unused;
+use crate::decide::Tally;
+
+/// Whether a token or a certificate spoke for the caller.
+fn shows(record: &Record) -> bool {
+    let who = record.identity.as_ref();
+    who.is_some_and(|who| ["jwt", "certificate"].contains(&&*who.verified_by))
+}
 
 /// Why a record cannot be put to a policy again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,12 +103,16 @@ impl<'a> Question<'a> {
         if record.open.is_some() || record.decision.is_none() {
             return Err(NotReplayed::Undecided);
         }
-        if record
-            .identity
-            .as_ref()
-            .is_some_and(|who| ["jwt", "certificate"].contains(&&*who.verified_by))
-        {
+        if record.decision.is_some() && record.open.is_none() && shows(record) {
             return Err(NotReplayed::Token);
+        }
+        Self::of_any(record)
+    }
+
+    /// The same where a token or a certificate spoke for the caller: who puts it says as whom the caller is known.
+    pub(in crate::cli) fn of_any(record: &'a Record) -> Result<Self, NotReplayed> {
+        if record.open.is_some() || record.decision.is_none() {
+            return Err(NotReplayed::Undecided);
         }
         let asked = Self::asked(record).ok_or(NotReplayed::Unreadable)?;
         let arguments = match &asked {
@@ -176,6 +187,48 @@ impl<'a> Question<'a> {
         )
     }
 
+    /// Puts it to a policy to which the caller is known so, with the limits of `tally` as they stand `at` then. The second:
+    /// whether a limit is about it.
+    pub(in crate::cli) fn replay(
+        &self,
+        set: &PolicySet,
+        now: Timestamp,
+        known_as: &[Arc<str>],
+        tally: (&Tally, Timestamp),
+    ) -> (Answer, bool) {
+        let request = Request {
+            caller: self.showing(known_as),
+            action: self.action(),
+            now,
+            counts: &[],
+        };
+        let approval = self.record.approval.as_ref();
+        let decision = approval.and_then(|approval| approval.decision.as_deref());
+        let approved = decision == Some("approved");
+        let (tally, at) = tally;
+        tally.weigh(set, request, self.session(), (self.record, at), |request| {
+            let explanation = explain(set, request);
+            let answer = answer(set, &explanation);
+            let passes = match &answer {
+                Answer::Decided { effect, .. } => match effect {
+                    Effect::Allow => true,
+                    Effect::Approve => approved,
+                    Effect::DryRun => explanation.verdict.dry_run.is_some(),
+                    Effect::Deny => false,
+                },
+                Answer::Untold(_) => false,
+            };
+            (answer, passes)
+        })
+    }
+
+    fn session(&self) -> Option<&str> {
+        let session = self.record.session.as_ref();
+        session
+            .map(|session| &*session.id)
+            .filter(|id| !id.is_empty())
+    }
+
     /// What a policy says to it, and by which entry. Limits count nothing here.
     pub(in crate::cli) fn verdict(&self, set: &PolicySet, now: Timestamp) -> Verdict {
         let request = Request {
@@ -212,7 +265,7 @@ impl<'a> Question<'a> {
         let workload = self.record.workload.as_ref();
         let identity = self.record.identity.as_ref();
         // A user who is no managed workload's acts without a name of the policy's.
-        let acts = |name: &str| identity.is_none_or(|who| &*who.name == name);
+        let acts = |name: &str| shows(self.record) || identity.is_none_or(|who| &*who.name == name);
         Caller {
             workload: workload
                 .filter(|workload| !workload.name.is_empty() && acts(&workload.name))
@@ -226,6 +279,28 @@ impl<'a> Question<'a> {
             fetching: false,
             token: None,
             certificate: None,
+            known_as: &[],
+        }
+    }
+
+    /// The caller with what it showed, as far as the record says, and with these identities.
+    fn showing<'q>(&'q self, known_as: &'q [Arc<str>]) -> Caller<'q> {
+        let identity = self.record.identity.as_ref();
+        let token = identity.filter(|who| &*who.verified_by == "jwt");
+        let certificate = identity.and_then(|who| who.certificate.as_ref());
+        Caller {
+            token: token.map(|who| Token {
+                issuer: who.issuer.as_deref().unwrap_or_default(),
+                subject: who.subject.as_deref().unwrap_or_default(),
+                claims: Json::Unknown,
+            }),
+            certificate: certificate.map(|shown| Certificate {
+                authority: &shown.authority,
+                subject: &shown.subject,
+                names: &[],
+            }),
+            known_as,
+            ..self.caller()
         }
     }
 
@@ -241,7 +316,7 @@ impl<'a> Question<'a> {
                     Kept::Nothing => Some(Json::Unknown),
                 },
                 hints: mcp.class.as_deref().and_then(hints),
-                session: None,
+                session: self.session(),
             },
             Asked::Http { peer, port, http } => Action::Http {
                 target: peer.target(),

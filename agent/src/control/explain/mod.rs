@@ -62,6 +62,7 @@ pub fn answer(
             fetching: false,
             token: None,
             certificate: None,
+            known_as: &[],
         },
         action: parsed.action(),
         now,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use exeat_policy::NameKind;
+use proptest::prelude::*;
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType,
@@ -13,6 +14,7 @@ use rcgen::{
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
+use super::names::read;
 use super::{Authorities, CertificateFault, Presented, Shown};
 
 /// 2026-06-01.
@@ -356,4 +358,34 @@ fn files_of_authorities_hold_authorities() {
     let bad = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     assert!(told(bad).contains("using a certificate of the client authority `corp`"));
     let _none = Authorities::new([]).unwrap();
+}
+
+proptest! {
+    /// Whatever a certificate's bytes are, it has names that can be compared, or a fault.
+    #[test]
+    fn names_are_plain_or_a_fault(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        cut in any::<prop::sample::Index>(),
+        whole in any::<bool>(),
+    ) {
+        let chain = root("corp").leaf(|params| {
+            common_name(params, "ann");
+            params.subject_alt_names = vec![uri("https://x.example/ann"), dns("x.example")];
+        });
+        let mut bytes = chain[0].to_vec();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if !whole {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        if let Ok(names) = read(&bytes.into()) {
+            prop_assert!(!names.is_empty());
+            for name in names {
+                prop_assert!(!name.text.is_empty() && !name.text.chars().any(char::is_control));
+                prop_assert!(!name.text.contains('*'));
+            }
+        }
+    }
 }

@@ -75,6 +75,7 @@ fn nanoseconds(count: usize) -> Result<f64> {
             fetching: false,
             token: None,
             certificate: None,
+            known_as: &[],
         },
         action: Action::Mcp {
             server: "s0",

@@ -1,5 +1,7 @@
 //! `exeat policy diff`: what another policy would decide otherwise, of what was recorded.
 
+mod known;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -7,8 +9,9 @@ use exeat_policy::{PolicySet, Timestamp};
 use jiff::Zoned;
 use serde::Serialize;
 
+use self::known::known;
 use super::files;
-use super::recorded::{Answer, NotReplayed, Question};
+use super::recorded::{Answer, Asked, NotReplayed, Question};
 use crate::audit::Record;
 use crate::cli::args::DiffArguments;
 use crate::cli::ask::Daemon;
@@ -16,6 +19,7 @@ use crate::cli::audit;
 use crate::cli::error::{CliError, Kind};
 use crate::cli::output::{Output, Painter, Tone};
 use crate::config::Config;
+use crate::decide::Tally;
 
 /// Kinds of difference that are told apart; what goes beyond is counted.
 const MOST: usize = 10_000;
@@ -29,14 +33,24 @@ struct Report {
     changed: u64,
     /// Those of which it cannot be told, since a value that is not recorded decides.
     untold: u64,
-    /// Those whose caller showed a token, whose claims are not recorded.
-    with_token: u64,
+    /// Those of which it cannot be said who called, since claims of tokens and names of certificates are not recorded.
+    unknown: u64,
+    /// Those that a limit of either policy is about. Limits are counted from the first record on.
+    limited: u64,
+    /// Those of them that cannot be told, and so are not counted.
+    uncounted: u64,
+    /// Requests that tool calls in flight may have caused, which are put without these.
+    in_flight: u64,
+    /// Whether either policy has a breaker, which is not replayed.
+    breaker: bool,
     /// Those that could not be read when they were recorded, or whose question is not in the record.
     unreadable: u64,
     /// What changes, the most frequent first.
     changes: Vec<Change>,
     /// What cannot be told, the most frequent first.
     doubts: Vec<Doubt>,
+    /// Why it cannot be said who called, the most frequent first.
+    cannot_say: Vec<CannotSay>,
     /// Changes of further kinds, which are not listed.
     #[serde(skip_serializing_if = "is_none")]
     unlisted: u64,
@@ -72,6 +86,15 @@ struct Doubt {
     example: String,
 }
 
+/// Exchanges of which it cannot be said who called.
+#[derive(Debug, Serialize)]
+struct CannotSay {
+    why: String,
+    count: u64,
+    /// A record of it.
+    example: String,
+}
+
 /// How often something was, and where it was first.
 #[derive(Debug)]
 struct Seen {
@@ -88,6 +111,11 @@ struct Comparison {
     report: Report,
     changes: BTreeMap<(String, String, Decided, Decided), Seen>,
     doubts: BTreeMap<(String, String, String), Seen>,
+    cannot_say: BTreeMap<String, Seen>,
+    /// What the limits of each policy stand at.
+    tallies: [Tally; 2],
+    /// The latest time of a record so far: none counts before one that was written before it.
+    latest: Timestamp,
 }
 
 /// Puts every record that is asked for to both policies.
@@ -118,25 +146,49 @@ pub(super) async fn run(
 impl Comparison {
     fn new(old: PolicySet, new: PolicySet, now: Timestamp) -> Self {
         Self {
+            report: Report {
+                breaker: old.breaker().is_some() || new.breaker().is_some(),
+                ..Report::default()
+            },
             old,
             new,
             now,
-            report: Report::default(),
             changes: BTreeMap::new(),
             doubts: BTreeMap::new(),
+            cannot_say: BTreeMap::new(),
+            tallies: <[Tally; 2]>::default(),
+            latest: Timestamp::from_millis(0),
         }
     }
 
     fn compare(&mut self, record: &Record) {
-        let question = match Question::of(record) {
+        let question = match Question::of_any(record) {
             Ok(question) => question,
             Err(NotReplayed::Undecided) => return,
-            Err(NotReplayed::Unreadable) => return self.report.unreadable += 1,
-            Err(NotReplayed::Token) => return self.report.with_token += 1,
+            Err(_) => return self.report.unreadable += 1,
+        };
+        let known = match known(record, &self.old, &self.new) {
+            Ok(known) => known,
+            Err(why) => {
+                self.report.unknown += 1;
+                let told = count(&mut self.cannot_say, why, record.id.to_string());
+                self.report.unlisted += u64::from(!told);
+                return;
+            }
         };
         self.report.replayed += 1;
-        let old = question.put(&self.old, self.now);
-        let new = question.put(&self.new, self.now);
+        self.report.in_flight +=
+            u64::from(record.cause.is_some() && matches!(question.asked, Asked::Http { .. }));
+        let at = Timestamp::from_millis(record.time.microseconds() / 1000);
+        self.latest = self.latest.max(at);
+        let [old, new] = &self.tallies;
+        let (old, before) = question.replay(&self.old, self.now, &known.old, (old, self.latest));
+        let (new, after) = question.replay(&self.new, self.now, &known.new, (new, self.latest));
+        if before || after {
+            self.report.limited += 1;
+            let untold = [&old, &new].map(|answer| matches!(answer, Answer::Untold(_)));
+            self.report.uncounted += u64::from(untold.contains(&true));
+        }
         let (who, what) = (question.who(), question.what());
         let example = record.id.to_string();
         match (old, new) {
@@ -163,6 +215,7 @@ impl Comparison {
             mut report,
             changes,
             doubts,
+            cannot_say,
             ..
         } = self;
         report.changes = changes
@@ -186,6 +239,14 @@ impl Comparison {
                 example,
             })
             .collect();
+        report.cannot_say = cannot_say
+            .into_iter()
+            .map(|(why, Seen { count, example })| CannotSay {
+                why,
+                count,
+                example,
+            })
+            .collect();
         // Stable: those that were equally often stay in the order of their words.
         report
             .changes
@@ -193,6 +254,9 @@ impl Comparison {
         report
             .doubts
             .sort_by_key(|doubt| std::cmp::Reverse(doubt.count));
+        report
+            .cannot_say
+            .sort_by_key(|one| std::cmp::Reverse(one.count));
         report
     }
 }
@@ -261,6 +325,16 @@ fn text(report: &Report, painter: Painter) -> String {
         let word = painter.paint(Tone::Doubtful, "cannot be told");
         writeln!(text, "{word}  {count} x  {said}\n    {why}").unwrap_or_default();
     }
+    for CannotSay {
+        why,
+        count,
+        example,
+    } in &report.cannot_say
+    {
+        let word = painter.paint(Tone::Doubtful, "cannot say who called");
+        let why = painter.paint(Tone::Quiet, &format!("{why}; for example {example}"));
+        writeln!(text, "{word}  {count} x\n    {why}").unwrap_or_default();
+    }
     text + &summary(report)
 }
 
@@ -269,7 +343,11 @@ fn summary(report: &Report) -> String {
         replayed,
         changed,
         untold,
-        with_token,
+        unknown,
+        limited,
+        uncounted,
+        in_flight,
+        breaker,
         unreadable,
         unlisted,
         ..
@@ -277,7 +355,7 @@ fn summary(report: &Report) -> String {
     let mut text = format!("{replayed} exchanges: {changed} decided otherwise");
     for (count, what) in [
         (untold, "cannot be told"),
-        (with_token, "left out, since a token spoke for the caller"),
+        (unknown, "left out, since it cannot be said who called"),
         (unreadable, "left out, since what was asked is not recorded"),
         (unlisted, "of further kinds, which are not listed"),
     ] {
@@ -286,6 +364,24 @@ fn summary(report: &Report) -> String {
         }
     }
     text.push('\n');
+    for (count, what) in [
+        (
+            limited,
+            "under limits, which are counted from the first of these records on",
+        ),
+        (uncounted, "of these cannot be told, and are not counted"),
+        (
+            in_flight,
+            "requests that tool calls in flight may have caused, which are put without these",
+        ),
+    ] {
+        if *count > 0 {
+            writeln!(text, "{count} {what}").unwrap_or_default();
+        }
+    }
+    if *breaker {
+        text.push_str("breakers are not replayed\n");
+    }
     text
 }
 

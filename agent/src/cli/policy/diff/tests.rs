@@ -188,12 +188,137 @@ fn what_cannot_be_replayed_is_counted() {
     let unread = line(&json!({ "mcp": { "server": "bank", "method": "" } }));
     let report = compared(ALL, NO_LARGE, &[open, token, unread]);
     assert_eq!(
-        (report.replayed, report.with_token, report.unreadable),
+        (report.replayed, report.unknown, report.unreadable),
         (0, 1, 1)
     );
     assert_eq!(
-        summary(&report),
-        "0 exchanges: 0 decided otherwise, 1 left out, since a token spoke for the caller, \
+        text(&report, Painter::default()),
+        "cannot say who called  1 x
+    the record does not name all identities of its caller; for example 01936b5e-7c00-7000-8000-000000000001
+0 exchanges: 0 decided otherwise, 1 left out, since it cannot be said who called, \
          1 left out, since what was asked is not recorded\n"
+    );
+}
+
+const SHOWN: &str = "identities:
+  bot: { jwt: { issuer: i, claims: { app: bot } } }
+  ops: { jwt: { issuer: i, claims: { group: ops } } }
+  card: { certificate: { authority: corp, uri: 'spiffe://x/*' } }
+";
+
+/// A call of `show` that was recorded under this policy, with these identities shown by these means.
+fn shown(policy: &str, means: &str, identities: &[&str]) -> Record {
+    let mut identity = json!({
+        "name": identities.first().unwrap_or(&""),
+        "verified_by": means,
+        "issuer": "i",
+        "subject": "s",
+        "user": "dave",
+        "identities": identities,
+    });
+    if means == "certificate" {
+        identity["issuer"] = json!("corp");
+        identity["certificate"] = json!({ "authority": "corp", "subject": "s", "sha256": "0" });
+    }
+    line(&json!({
+        "identity": identity,
+        "decision": { "effect": "allow", "mode": "enforce", "policy": set(policy).fingerprint() },
+        "mcp": { "server": "bank", "method": "tools/call", "name": "show", "class": "read" },
+    }))
+}
+
+#[test]
+fn who_showed_a_token_is_known_by_its_identities() {
+    let rule = |who: &str| {
+        format!(
+            "rules: [{{ id: r, who: [{who}], servers: [bank], tools: [show], effect: allow }}]\n"
+        )
+    };
+    let old = format!("{SHOWN}{}", rule("bot"));
+    let told = |new: &str, means: &str, identities: &[&str]| {
+        let record = shown(&old, means, identities);
+        let report = compared(&old, new, &[record]);
+        let why = report.cannot_say.first().map(|one| one.why.clone());
+        (report.replayed, report.changed, why.unwrap_or_default())
+    };
+    let same = |changed| (1, changed, String::new());
+    let for_ops = format!("{SHOWN}{}", rule("ops"));
+    assert_eq!(told(&old, "jwt", &["bot", "ops"]), same(0));
+    assert_eq!(told(&for_ops, "jwt", &["bot"]), same(1));
+    assert_eq!(told(&for_ops, "jwt", &["bot", "ops"]), same(0));
+    assert_eq!(told(&for_ops, "jwt", &[]), same(0), "neither allows");
+    let for_cards = format!("{SHOWN}{}", rule("card"));
+    assert_eq!(told(&for_cards, "certificate", &["card"]), same(1));
+    assert_eq!(told(&for_cards, "certificate", &[]), same(0));
+    // What an identity asks for by now, a record does not hold, unless it asks for nothing.
+    let other = for_ops.replace("group: ops", "group: admins");
+    let (replayed, _, why) = told(&other, "jwt", &["bot", "ops"]);
+    assert_eq!(replayed, 0);
+    assert_eq!(
+        why,
+        "identity `ops` asks for claims or names that are not recorded"
+    );
+    let any = for_ops.replace(", claims: { group: ops }", "");
+    assert_eq!(
+        told(&any, "jwt", &["bot"]),
+        same(0),
+        "everybody of the issuer"
+    );
+    assert_eq!(
+        told(&any, "certificate", &["card"]),
+        same(0),
+        "and nobody else"
+    );
+    let elsewhere = shown(&for_ops, "jwt", &["ops"]);
+    let report = compared(&old, &for_ops, &[elsewhere]);
+    assert!(
+        report.cannot_say[0].why.contains("under another policy"),
+        "{report:?}"
+    );
+    // A condition on claims cannot be told.
+    let when = for_ops.replace(
+        "effect: allow",
+        "when: caller.claims.dept == 'x', effect: allow",
+    );
+    let report = compared(&old, &when, &[shown(&old, "jwt", &["ops"])]);
+    assert_eq!((report.replayed, report.untold), (1, 1), "{report:?}");
+}
+
+#[test]
+fn limits_are_counted_over_the_records() {
+    let at = |second: u32, session: &str, status: &str| {
+        line(&json!({
+            "time": format!("2026-11-26T12:00:{second:02}.000000Z"),
+            "session": { "id": session },
+            "mcp": { "server": "bank", "method": "tools/call", "name": "show", "class": "read", "arguments": {} },
+            "outcome": { "status": status },
+        }))
+    };
+    let with = |limit: &str| format!("{ALL}\nlimits: [{limit}]\n");
+    let changed = |limit: &str, records: &[Record]| {
+        let report = compared(ALL, &with(limit), records);
+        assert_eq!(report.limited, u64::try_from(records.len()).unwrap());
+        assert_eq!(report.untold, 0);
+        report.changed
+    };
+    let calls: Vec<_> = (0..6).map(|second| at(second * 4, "a", "done")).collect();
+    assert_eq!(changed("{ per: [session], calls: 4 }", &calls), 2);
+    assert_eq!(changed("{ per: [session], rate: 2/min }", &calls), 4);
+    let mixed: Vec<_> = (0..6)
+        .map(|second| at(second, if second % 2 == 0 { "a" } else { "b" }, "done"))
+        .collect();
+    assert_eq!(changed("{ per: [session], calls: 2 }", &mixed), 2);
+    // What failed upstream is given back where the limit says so.
+    let failed: Vec<_> = (0..4).map(|second| at(second, "a", "failed")).collect();
+    assert_eq!(changed("{ per: [session], calls: 1 }", &failed), 3);
+    assert_eq!(
+        changed("{ per: [session], rate: 1/min, refund: true }", &failed),
+        0
+    );
+    let report = compared(ALL, &with("{ per: [session], calls: 4 }"), &calls);
+    let told = text(&report, Painter::default());
+    assert!(
+        told.ends_with("6 under limits, which are counted from the first of these records on\n"),
+        "{told}"
     );
 }
