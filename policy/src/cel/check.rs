@@ -398,7 +398,8 @@ impl Checker {
 
     fn contained(&mut self, call: &Call<'_>, left: &Tree, right: &Tree) -> Node {
         let (left, _) = self.node(left, call.depth);
-        let right = self.of(right, &[Type::Array], call.depth, "contains nothing");
+        let wanted = [Type::Array, Type::Object];
+        let right = self.of(right, &wanted, call.depth, "contains nothing");
         if let Node::List(items) = &right {
             let constants: Option<Vec<Scalar>> = items
                 .iter()

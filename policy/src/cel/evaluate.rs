@@ -324,6 +324,9 @@ impl<'a> Run<'a, '_> {
     }
 
     fn contained(&mut self, operand: &Value<'a>, range: &Value<'a>) -> Result<bool, Unevaluated> {
+        if let (Value::Map(map), Value::Text(name)) = (range, operand) {
+            return Ok(map.get(name).is_some());
+        }
         let elements = range.elements()?;
         let mut none = All::default();
         for index in 0..elements.count() {

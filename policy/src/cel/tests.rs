@@ -145,6 +145,7 @@ const TRUE: &[&str] = &[
     "has(args.o.deep.n)",
     "2 in args.list",
     "!(9 in args.list)",
+    "'k' in args.o",
     "args.n in [4, 5]",
     "args.s in ['abc', 5]",
     "args.list == [1, 2, 3.0]",
@@ -212,7 +213,6 @@ fn what_cannot_be_evaluated_is_an_error() {
         ("args.s.exists(x, true)", OtherType),
         ("args.n in ['a']", OtherType),
         // In place of a list an object, whose names the caller chooses.
-        ("'k' in args.o", OtherType),
         ("args.o.exists(k, k == 'deep')", OtherType),
         ("args.o.all(k, k != 'none')", OtherType),
         ("args.o.exists_one(k, k == 'k')", OtherType),

@@ -195,7 +195,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// What `in` looks through, and a macro goes through. Not a map's keys, as in CEL: whoever sends a map where a list
+    /// What a macro goes through, and `in` looks through. Not a map's keys, as in CEL: whoever sends a map where a list
     /// is meant would choose what the rule then asks of.
     pub(super) fn elements(&self) -> Result<Elements<'_, 'a>, Unevaluated> {
         match self {
