@@ -298,6 +298,7 @@ identities:
   two: { certificate: { authority: corp }, user: dave }
   whose: { user: a, person: [b] }
   nobody: { certificate: { uri: "spiffe://a/b" } }
+  numbered: { certificate: { authority: 7 } }
   strange: { certificate: { authority: corp, san: x, dns: [], email: 7, common_name: "a[b]" } }
 "#
     ));

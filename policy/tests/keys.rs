@@ -5,8 +5,9 @@ use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr};
 
 use exeat_policy::{
-    Action, AsJson as _, Caller, Cap, Count, Counter, Json, Limit, LimitKey, PolicySet, Protocol,
-    Request, Rule, Target, Token, Underway, Used, compile, evaluate, limit_keys, schema,
+    Action, AsJson as _, Caller, Cap, Certificate, CertifiedName, Count, Counter, Json, Limit,
+    LimitKey, NameKind, PolicySet, Protocol, Request, Rule, Target, Token, Underway, Used, compile,
+    evaluate, limit_keys, schema,
 };
 use serde_json::Value;
 
@@ -62,7 +63,10 @@ const POLICIES: [&str; 2] = [
   "identities": {
     "ann": { "user": "ann" },
     "bob": { "user": ["bob"] },
-    "bot": { "jwt": { "issuer": "https://login.example", "claims": { "groups": ["a", "b"] } } }
+    "bot": { "jwt": { "issuer": "https://login.example", "claims": { "groups": ["a", "b"] } }, "person": "bea" },
+    "cell": { "certificate": {
+      "authority": "corp", "uri": "spiffe://corp/*", "dns": ["a.example"], "email": "a@corp.example", "common_name": "a"
+    } }
   },
   "roles": {
     "reader": { "members": ["ann"], "grants": [{ "servers": ["bank"], "tools": ["get_*"], "classes": ["read"] }] }
@@ -90,6 +94,7 @@ const POLICIES: [&str; 2] = [
     { "id": "watched", "tools": ["watched"], "effect": "deny", "mode": "observe" },
     { "id": "over", "tools": ["over"], "effect": "allow", "expires": "2026-01-01" },
     { "id": "hers", "who": ["ann"], "servers": ["bank"], "tools": ["hers"], "effect": "allow" },
+    { "id": "by-certificate", "who": ["cell"], "tools": ["by_certificate"], "effect": "allow" },
     { "id": "by-token", "who": ["bot"], "tools": ["by_token"], "effect": "allow" },
     { "id": "read", "servers": ["bank"], "methods": ["resources/read"], "tools": ["docs://*"], "effect": "allow" },
     { "id": "by-class", "who": ["bob"], "servers": ["bank"], "tools": { "class": "external" }, "effect": "allow" },
@@ -262,6 +267,25 @@ fn arguments() -> Vec<Tree> {
     ]
 }
 
+const NAMES: [(NameKind, &str); 4] = [
+    (NameKind::Uri, "spiffe://corp/a"),
+    (NameKind::Dns, "a.example"),
+    (NameKind::Email, "a@corp.example"),
+    (NameKind::CommonName, "a"),
+];
+
+/// The names but the one of this index.
+fn certified(without: usize) -> Vec<CertifiedName> {
+    let those = NAMES.iter().enumerate();
+    let others = those.filter(|(index, _)| *index != without);
+    others
+        .map(|(_, (kind, text))| CertifiedName {
+            kind: *kind,
+            text: (*text).to_owned(),
+        })
+        .collect()
+}
+
 /// All answers to a fixed list of questions.
 fn decided(set: &PolicySet) -> Vec<String> {
     let mut answers = Vec::new();
@@ -292,12 +316,36 @@ fn decided(set: &PolicySet) -> Vec<String> {
             callers.push(token(issuer, claims.as_json()));
         }
     }
+    // One certificate with every name, and each without one of them.
+    let shown: Vec<Vec<CertifiedName>> = (0..=NAMES.len()).map(certified).collect();
+    for names in &shown {
+        callers.push(Caller {
+            certificate: Some(Certificate {
+                authority: "corp",
+                subject: "CN=a",
+                names,
+            }),
+            ..user("dave")
+        });
+    }
     let trees = arguments();
+    let mut persons = Vec::new();
     for caller in callers {
+        persons.push(format!("{:?}", set.persons(&caller)));
         for server in ["api", "old", "trial", "inventory", "bank"] {
             for tool in [
-                "get_x", "get_all", "look", "send", "create", "asked", "watched", "over", "hers",
-                "by_token", "limited",
+                "get_x",
+                "get_all",
+                "look",
+                "send",
+                "create",
+                "asked",
+                "watched",
+                "over",
+                "hers",
+                "by_token",
+                "by_certificate",
+                "limited",
             ] {
                 ask(caller, called(server, tool, &trees[0]));
             }
@@ -324,6 +372,7 @@ fn decided(set: &PolicySet) -> Vec<String> {
     ] {
         network(caller, &mut ask);
     }
+    answers.extend(persons);
     let approves = |who| set.approves("asked", who);
     let waits = set.rule("asked").map(|rule: &Rule| rule.timeout_ms);
     let limits: &[Limit] = set.limits();

@@ -423,3 +423,63 @@ async fn whom_a_token_names_cannot_approve_its_call() {
     }
     assert_eq!(records.iter().filter(approved).count(), 3);
 }
+
+/// What a rule let in must not outlast it, whether it was let in for a user or for a token: a stream that is only listened to
+/// asks for nothing that would be decided on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_ends_with_the_rule_that_let_it_in() {
+    let lab = Lab::new().unwrap();
+    let mut serving = Serving::new(&lab);
+    let a = Issuer::new(A);
+    let settings = format!("issuers:\n{}", a.setting(&lab, "a"));
+    let with = |rules: &str| {
+        let policy = serving.policy("127.0.0.1:3001", rules, "");
+        policy.replace("identities: {", &IDENTITIES.replace("https://b.example", A))
+    };
+    let [both, staff, nobody] = [
+        with(RULES),
+        with("{ id: by-staff, who: [staff], servers: [notes], effect: allow }"),
+        with(""),
+    ];
+    let daemon = lab.daemon_with(&both, &settings).await.unwrap();
+    serving.start(&lab, "127.0.0.1", 3001).await;
+    let token = a.token(A, "a", 300, json!({ "appid": "7f3c0a" }));
+    let bearer = format!("authorization: Bearer {token}");
+    let listen = async |name: &str, header: &str| {
+        let accept = "accept: text/event-stream";
+        let all = ["--header", accept, "--header", header, URL];
+        curl(user(&lab, name), &all).await
+    };
+    let ended = |count: usize| {
+        let records = daemon.audit().unwrap();
+        let told = records.iter().filter(|record| {
+            record["decision"]["reason"] == "the policy does not allow it any more"
+        });
+        told.count() == count
+    };
+    let edited = async {
+        let both_listen = || {
+            serving
+                .requests()
+                .iter()
+                .filter(|line| line.starts_with("GET "))
+                .count()
+                == 2
+        };
+        wait_until("both listen", LIMIT, both_listen).await.unwrap();
+        daemon.replace_policy(&staff).unwrap();
+        wait_until("the token's ends", LIMIT, || ended(1))
+            .await
+            .unwrap();
+        daemon.replace_policy(&nobody).unwrap();
+        wait_until("the user's ends", LIMIT, || ended(2))
+            .await
+            .unwrap();
+    };
+    let (by_token, by_user, ()) =
+        tokio::join!(listen("bin", &bearer), listen("root", "x-none: 1"), edited);
+    for told in [by_token, by_user] {
+        assert_eq!((told.exit, &*told.status), (0, "200"), "{told:?}");
+        assert!(told.body.contains("begun"), "{told:?}");
+    }
+}

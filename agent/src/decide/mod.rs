@@ -22,6 +22,7 @@ use exeat_policy::{
     Workload, evaluate, limit_keys, listable, ports_for, ranges,
 };
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -76,6 +77,8 @@ pub struct InForce {
 pub struct Decider {
     state: ArcSwap<InForce>,
     counters: Arc<Counters>,
+    /// Fires after each change of `state`.
+    changed: watch::Sender<()>,
     /// Why the newest policy was not taken.
     rejected: ArcSwapOption<String>,
     severed: Severed,
@@ -125,6 +128,7 @@ impl Decider {
     pub fn new(set: PolicySet, generation: u64) -> Self {
         Self {
             state: ArcSwap::from_pointee(InForce::new(set, generation)),
+            changed: watch::Sender::default(),
             counters: Arc::default(),
             rejected: ArcSwapOption::empty(),
             severed: Severed::default(),
@@ -135,7 +139,13 @@ impl Decider {
     /// Puts `set` in force, at once and whole.
     pub fn replace(&self, set: PolicySet, generation: u64) {
         self.state.store(Arc::new(InForce::new(set, generation)));
+        self.changed.send_replace(());
         self.rejected.store(None);
+    }
+
+    /// What fires whenever another policy comes into force.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Remembers why the newest policy was not taken; the last good one stays in force.

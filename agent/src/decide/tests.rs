@@ -162,3 +162,35 @@ fn a_disconnected_server_begins_nothing_and_then_does_nothing() {
     assert!(reaches() && decider.connected("s").is_ok());
     assert!(!decider.watch("s").is_cancelled() && watch.is_cancelled());
 }
+
+/// As it stands on the wire: the escape is JSON's.
+#[test]
+fn no_writing_of_an_argument_slips_past_a_rule_that_denies_it() {
+    let text = "version: 1
+servers: { bank: { url: 'https://bank.example/' } }
+rules:
+  - { id: all, servers: [bank], tools: [run], effect: allow }
+  - { id: no-rm, servers: [bank], tools: [run], args: [{ any: true, matches: 'rm -rf' }], effect: deny }
+";
+    let source = Source {
+        name: "p.yaml".into(),
+        text: text.into(),
+    };
+    let decider = Decider::new(compile(&[source]).expect("a policy"), 1);
+    for arguments in [
+        r#"{ "command": "rm -rf /" }"#,
+        r#"{ "command": "r\u006d -rf /" }"#,
+        r#"{ "command": "r\u200bm -rf /" }"#,
+        r#"{ "command": ["\uff52\uff4d -rf /"] }"#,
+        r#"{ "command": { "r\u043c": "\u0072\u006D\u0020-\u0072f" } }"#,
+    ] {
+        let (effect, rule, _) = called(&decider, "run", arguments);
+        assert_eq!(
+            (effect, rule.as_deref()),
+            (Effect::Deny, Some("no-rm")),
+            "{arguments}"
+        );
+    }
+    let (effect, ..) = called(&decider, "run", r#"{ "command": "ls" }"#);
+    assert_eq!(effect, Effect::Allow);
+}

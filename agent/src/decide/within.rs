@@ -25,6 +25,12 @@ pub struct Within {
 }
 
 impl Decider {
+    /// Whether the policy in force lets the request go to this server.
+    pub fn leads(&self, caller: Caller<'_>, within: &Within, server: &str) -> bool {
+        let policy = self.in_force();
+        self.leads_to(&policy, caller, within, server).is_ok()
+    }
+
     /// A request and its messages are decided by one policy: what another let through is decided anew.
     pub(super) fn leads_to(
         &self,

@@ -1,5 +1,6 @@
 //! The decision on one MCP message, and what its sender is told when it is refused.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -297,6 +298,21 @@ impl Talking {
         match judged {
             Ok(_permit) => Ok(policy),
             Err(_refused) => Err(Refusal::Denied),
+        }
+    }
+
+    /// Waits until the policy in force would not let the request go where it went in which the messages come. What it was
+    /// asked for alone does not tell, nor who asked: users outside policy, and tokens, are the requests' own.
+    pub(super) async fn unreachable(self) {
+        let Some(within) = &self.within else {
+            return pending().await;
+        };
+        let decider = &self.stages.decider;
+        let mut changes = decider.changes();
+        while decider.leads(self.actor.caller(), within, &self.talk.server) {
+            if changes.changed().await.is_err() {
+                return pending().await;
+            }
         }
     }
 

@@ -498,6 +498,7 @@ impl Exchanging<'_> {
                 Purpose::Listens(Box::new(record), self.talking.stages.observed.listen()),
                 cut,
                 self.until.clone(),
+                self.talking.clone(),
             );
             head.headers.remove(CONTENT_LENGTH);
             return Response::from_parts(head, events.boxed_unsync());

@@ -23,8 +23,8 @@ const MIRRORED: usize = 1024;
 const NAME: usize = 256;
 /// Longest path of an endpoint that is kept, in bytes.
 const PATH: usize = 2048;
-/// Sessions that are remembered.
-const SESSIONS: usize = 16_384;
+/// Sessions that are remembered, some 400 bytes each. One that is not counts as its workload's.
+const SESSIONS: usize = 131_072;
 /// Requests of either direction that wait for an answer.
 const WAITING: usize = 65_536;
 
@@ -298,6 +298,12 @@ mod tests {
         assert!(!observed.is_open(&talk(2, "given")), "it is not another's");
         observed.forget(1);
         assert!(!observed.is_open(&talk(1, "given")));
+        // As many as are to live at once, each with counts of its own.
+        let digest = |number: usize| talk(1, &format!("{number:064x}"));
+        for number in 0..100_000 {
+            observed.open_session(digest(number));
+        }
+        assert!((0..100_000).all(|number| observed.is_open(&digest(number))));
     }
 
     #[test]

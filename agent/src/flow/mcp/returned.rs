@@ -121,6 +121,7 @@ impl Exchanging<'_> {
             Purpose::Answers(answering),
             cut,
             self.until.clone(),
+            self.talking.clone(),
         );
         for (told, waits) in refused {
             events.say_first(crate::refuse::error(told.refusal(), &waits));

@@ -68,7 +68,7 @@ pub(super) struct Events {
     cut: CancellationToken,
     /// What ends it before its time.
     until: Until,
-    over: Pin<Box<dyn Future<Output = Over> + Send>>,
+    over: Pin<Box<dyn Future<Output = Told> + Send>>,
     ended: bool,
     /// What is to be sent next.
     out: String,
@@ -80,12 +80,28 @@ pub(super) struct Events {
     held: Option<(Bytes, Released)>,
 }
 
+/// Why a stream ends, for the records, and what whoever waits is told.
+type Told = (&'static str, Refusal<'static>);
+
 type Released = Pin<Box<dyn Future<Output = Result<(), AuditUnavailable>> + Send>>;
 
 /// Why an answer is not delivered.
 const UNACCEPTABLE: &str = "the server's answer was not acceptable";
 /// Why a stream ends whose records cannot be written.
 const UNRECORDED: &str = "what could not be recorded";
+
+/// What ends a stream before its time: what its request is subject to, or a policy that would not let it begin.
+async fn over(until: Until, talking: Talking) -> Told {
+    tokio::select! {
+        biased;
+        over = until.over() => told(over),
+        () = talking.unreachable() => ("the policy does not allow it any more", Refusal::Denied),
+    }
+}
+
+fn told(over: Over) -> Told {
+    (over.why(), over.refusal())
+}
 
 impl Events {
     pub(super) fn new(
@@ -94,6 +110,7 @@ impl Events {
         purpose: Purpose,
         cut: CancellationToken,
         until: Until,
+        talking: Talking,
     ) -> Self {
         let parser = Parser::new(Limits::default());
         Self {
@@ -102,7 +119,7 @@ impl Events {
             source,
             purpose,
             cut,
-            over: Box::pin(until.clone().over()),
+            over: Box::pin(over(until.clone(), talking)),
             until,
             ended: false,
             out: String::new(),
@@ -158,15 +175,15 @@ impl Events {
     }
 
     /// What ends the stream now, if it has not ended.
-    fn over(&mut self, cx: &mut Context<'_>) -> Option<Over> {
+    fn over(&mut self, cx: &mut Context<'_>) -> Option<Told> {
         if self.ended {
             return None;
         }
         if self.until.is_expired() {
-            return Some(Over::Expired);
+            return Some(told(Over::Expired));
         }
         match self.over.as_mut().poll(cx) {
-            Poll::Ready(over) => Some(over),
+            Poll::Ready(told) => Some(told),
             Poll::Pending => None,
         }
     }
@@ -485,9 +502,9 @@ impl HttpBody for Events {
             if let Some(held) = std::task::ready!(this.poll_held(cx)) {
                 return Poll::Ready(Some(held.map(Frame::data)));
             }
-            if let Some(over) = this.over(cx) {
+            if let Some((why, told)) = this.over(cx) {
                 let mut out = std::mem::take(&mut this.out);
-                this.stop(over.why(), over.refusal(), &mut out);
+                this.stop(why, told, &mut out);
                 this.out = out;
             }
             if !this.ended && this.out.len() < TOGETHER {
