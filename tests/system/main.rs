@@ -35,6 +35,8 @@ mod issuers;
 #[cfg(test)]
 mod killed;
 #[cfg(test)]
+mod lacking;
+#[cfg(test)]
 mod life;
 #[cfg(test)]
 mod listening;
