@@ -61,6 +61,8 @@ mod starts;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
+mod trusting;
+#[cfg(test)]
 mod tokens;
 #[cfg(test)]
 mod unregistered;
