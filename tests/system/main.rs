@@ -67,6 +67,8 @@ mod tokens;
 #[cfg(test)]
 mod unregistered;
 #[cfg(test)]
+mod units;
+#[cfg(test)]
 mod upstreams;
 #[cfg(test)]
 mod ways;
