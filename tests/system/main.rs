@@ -45,6 +45,8 @@ mod names;
 #[cfg(test)]
 mod place;
 #[cfg(test)]
+mod provision;
+#[cfg(test)]
 mod records;
 #[cfg(test)]
 mod refused;
@@ -61,13 +63,13 @@ mod starts;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
-mod trusting;
-#[cfg(test)]
 mod tokens;
 #[cfg(test)]
-mod unregistered;
+mod trusting;
 #[cfg(test)]
 mod units;
+#[cfg(test)]
+mod unregistered;
 #[cfg(test)]
 mod upstreams;
 #[cfg(test)]
