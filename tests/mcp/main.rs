@@ -29,6 +29,8 @@ mod headers;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod named;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod scenario;

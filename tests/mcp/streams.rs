@@ -442,27 +442,39 @@ fn asking(lab: &Lab, method: &'static str) -> (Scripted, Writers) {
     (server, writers)
 }
 
-const SAFE: &str = r#"rules: [{ id: calls, tools: ["*"], effect: allow }, { id: sample, methods: [sampling/createMessage], effect: allow }]"#;
+/// Every tool, and this question of a server's.
+fn safe(method: &str) -> String {
+    format!(
+        r#"rules: [{{ id: calls, tools: ["*"], effect: allow }}, {{ id: asks, methods: [{method}], effect: allow }}]"#
+    )
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_server_asks_of_its_client_is_decided() {
-    for (method, allowed) in [
-        ("sampling/createMessage", true),
-        ("elicitation/create", false),
-        ("roots/list", false),
+    let sample =
+        json!({ "role": "assistant", "content": { "type": "text", "text": "hi" }, "model": "m" });
+    let filled = json!({ "action": "accept", "content": { "name": "ann" } });
+    for (method, answer) in [
+        ("sampling/createMessage", Some(sample)),
+        ("elicitation/create", Some(filled)),
+        ("sampling/createMessage", None),
+        ("elicitation/create", None),
+        ("roots/list", None),
     ] {
+        let allowed = answer.is_some();
+        let rules = safe(if allowed { method } else { "none/such" });
         let lab = Lab::new().unwrap();
         let (server, writers) = asking(&lab, method);
-        let world = World::new(&lab, &[("far", FAR_URL)], SAFE).await.unwrap();
+        let world = World::new(&lab, &[("far", FAR_URL)], &rules).await.unwrap();
         let talker = world.talker().await.unwrap();
         let post = request("POST", FAR.path, &SESSION, call(&json!(1), "asks")).unwrap();
         let mut events = EventReader::new(talker.send(FAR, post).await.unwrap());
         let mut writer = writers.take().await;
-        if allowed {
+        if let Some(result) = answer {
             let question = events.message().await.unwrap().unwrap();
             assert_eq!(question["method"], method);
             assert_eq!(question["id"], "q1");
-            let answer = json!({ "jsonrpc": "2.0", "id": "q1", "result": { "role": "assistant", "content": { "type": "text", "text": "hi" }, "model": "m" } });
+            let answer = json!({ "jsonrpc": "2.0", "id": "q1", "result": result });
             let reply = talker
                 .post(FAR, &SESSION, answer.to_string())
                 .await
@@ -547,7 +559,9 @@ async fn what_a_result_asks_for_is_decided() {
         }
     })
     .unwrap();
-    let world = World::new(&lab, &[("far", FAR_URL)], SAFE).await.unwrap();
+    let world = World::new(&lab, &[("far", FAR_URL)], &safe("sampling/createMessage"))
+        .await
+        .unwrap();
     let talker = world.talker().await.unwrap();
     for stream in [false, true] {
         streamed.store(stream, Ordering::SeqCst);

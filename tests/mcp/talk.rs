@@ -1,5 +1,6 @@
 //! Talks HTTP as the managed host, byte by byte where a test wants that.
 
+use std::fs;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -21,7 +22,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use exeat_tests::fixtures::Invocation;
-use exeat_tests::process::Process;
+use exeat_tests::process::{Process, must};
 
 use crate::world::{LIMIT, World};
 
@@ -75,7 +76,15 @@ pub(crate) struct Talker {
 impl World<'_> {
     /// Something that dials as the host.
     pub(crate) async fn talker(&self) -> Result<Talker> {
-        let socket = self.lab.directory().join("relay.sock");
+        self.talker_of("root").await
+    }
+
+    /// The same in a process of this user's.
+    pub(crate) async fn talker_of(&self, user: &str) -> Result<Talker> {
+        let place = self.lab.directory().join(format!("relay-{user}"));
+        fs::create_dir_all(&place).context("make the relay's directory")?;
+        must("chown", &[user.as_ref(), place.as_os_str()])?;
+        let socket = place.join("relay.sock");
         let relay = Invocation {
             program: "/usr/bin/python3".into(),
             arguments: vec![
@@ -85,11 +94,14 @@ impl World<'_> {
             ],
             variables: Vec::new(),
         };
-        let mut command = relay.under(self.managed());
-        let mut relay = Process::start("relay", self.lab.directory(), &mut command)?;
+        let mut launcher = self.managed();
+        launcher.args(["setpriv", "--reuid", user, "--clear-groups", "--", "env"]);
+        let mut command = relay.under(launcher);
+        let mut relay =
+            Process::start(&format!("relay-{user}"), self.lab.directory(), &mut command)?;
         relay.ready(LIMIT).await?;
         let mut roots = RootCertStore::empty();
-        let pem = std::fs::read(self.trust()).context("read the daemon's certificate")?;
+        let pem = fs::read(self.trust()).context("read the daemon's certificate")?;
         roots
             .add(CertificateDer::from_pem_slice(&pem).context("read the daemon's certificate")?)?;
         let config = ClientConfig::builder_with_provider(default_provider().into())

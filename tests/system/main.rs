@@ -39,6 +39,8 @@ mod issuers;
 #[cfg(test)]
 mod killed;
 #[cfg(test)]
+mod lacking;
+#[cfg(test)]
 mod life;
 #[cfg(test)]
 mod listening;
@@ -46,6 +48,8 @@ mod listening;
 mod names;
 #[cfg(test)]
 mod place;
+#[cfg(test)]
+mod provision;
 #[cfg(test)]
 mod records;
 #[cfg(test)]
@@ -64,6 +68,10 @@ mod starts;
 mod streams;
 #[cfg(test)]
 mod tokens;
+#[cfg(test)]
+mod trusting;
+#[cfg(test)]
+mod units;
 #[cfg(test)]
 mod unregistered;
 #[cfg(test)]

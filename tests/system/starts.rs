@@ -81,6 +81,7 @@ async fn what_cannot_start_says_why_in_a_sentence() {
         said.contains("limitz") && said.contains("a size"),
         "every fault at once: {said}"
     );
+    assert_eq!(said.lines().count(), 2, "one a line: {said}");
     println!("{said}");
     let bad = lab.directory().join("bad-policy.yaml");
     fs::write(&bad, "version: 1\nservers: { demo: { nonsense: true } }\n").unwrap();

@@ -136,12 +136,19 @@ pub(super) fn error(error: &CliError) {
     if error.message.is_empty() {
         return;
     }
-    let mut text = format!("exeat: {}\n", safe(&error.message));
+    complain(&complaint(error));
+}
+
+/// The sentence, or sentences one a line; those after the first stand in a little, so that no text within one looks
+/// like another complaint.
+pub(super) fn complaint(error: &CliError) -> String {
+    let lines: Vec<String> = error.message.lines().map(safe).collect();
+    let mut text = format!("exeat: {}\n", lines.join("\n  "));
     if let Some(next) = &error.next {
         text.push_str(&safe(next));
         text.push('\n');
     }
-    complain(&text);
+    text
 }
 
 fn complain(text: &str) {

@@ -85,3 +85,10 @@ fn failures_have_their_exit_status() {
     let gone = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
     assert_eq!(CliError::from(gone).kind.status(), 0);
 }
+
+#[test]
+fn sentences_stand_one_a_line_and_none_looks_like_another_complaint() {
+    let error = CliError::new(Kind::Usage, "one\nexeat: two\u{1b}[2J").with_next("then this");
+    let said = super::output::complaint(&error);
+    assert_eq!(said, "exeat: one\n  exeat: two\\u{1b}[2J\nthen this\n");
+}

@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command as Program;
+use std::process;
 
 use serde::Serialize;
 
@@ -15,6 +15,9 @@ use super::output::{self, Output};
 use crate::control::reply::Certificate;
 use crate::control::{Command, Reply};
 
+/// A program and its arguments.
+type Program = &'static [&'static str];
+
 /// How a family of systems keeps what it trusts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Store {
@@ -23,7 +26,9 @@ struct Store {
     /// The file that we drop.
     file: &'static str,
     /// What makes the bundle anew.
-    refresh: &'static [&'static str],
+    refresh: Program,
+    /// The same once a file is gone.
+    withdraw: Program,
 }
 
 /// Debian, Ubuntu, Alpine; then Fedora, RHEL and their like; then Arch; then SUSE.
@@ -32,21 +37,26 @@ const STORES: [Store; 4] = [
         directory: "/usr/local/share/ca-certificates",
         file: "exeat.crt",
         refresh: &["update-ca-certificates"],
+        // Without that, Debian's leaves the links to what is gone.
+        withdraw: &["update-ca-certificates", "--fresh"],
     },
     Store {
         directory: "/etc/pki/ca-trust/source/anchors",
         file: "exeat.pem",
         refresh: &["update-ca-trust", "extract"],
+        withdraw: &["update-ca-trust", "extract"],
     },
     Store {
         directory: "/etc/ca-certificates/trust-source/anchors",
         file: "exeat.crt",
         refresh: &["trust", "extract-compat"],
+        withdraw: &["trust", "extract-compat"],
     },
     Store {
         directory: "/etc/pki/trust/anchors",
         file: "exeat.pem",
         refresh: &["update-ca-certificates"],
+        withdraw: &["update-ca-certificates"],
     },
 ];
 
@@ -115,15 +125,15 @@ async fn install(
 ) -> Result<(), CliError> {
     let store = store(Path::new("/"))?;
     let file = Path::new(store.directory).join(store.file);
-    let certificate = if arguments.undo {
-        None
+    let (certificate, then) = if arguments.undo {
+        (None, store.withdraw)
     } else {
-        Some(certificate(daemon).await?)
+        (Some(certificate(daemon).await?), store.refresh)
     };
     let mut plan = Plan {
         change: if arguments.undo { "remove" } else { "write" },
         file,
-        run: store.refresh.join(" "),
+        run: then.join(" "),
         fingerprint: certificate
             .as_ref()
             .map(|certificate| certificate.fingerprint.clone()),
@@ -132,7 +142,7 @@ async fn install(
     // Said before it is done: it changes whom this machine trusts.
     output::note(&plan.sentence());
     if !arguments.dry_run {
-        apply(&plan, certificate.as_ref(), store)?;
+        apply(&plan, certificate.as_ref(), then)?;
         plan.done = true;
     }
     output.document(&plan, |_| match (plan.done, arguments.undo) {
@@ -142,14 +152,14 @@ async fn install(
     })
 }
 
-fn apply(plan: &Plan, certificate: Option<&Certificate>, store: Store) -> Result<(), CliError> {
+fn apply(plan: &Plan, certificate: Option<&Certificate>, then: Program) -> Result<(), CliError> {
     let file = plan.file.display();
     let changed = match certificate {
         Some(certificate) => replace(&plan.file, &certificate.pem),
         None => remove(&plan.file),
     };
     changed.map_err(|error| CliError::io(format_args!("{} `{file}`", plan.change), &error))?;
-    refresh(store)
+    run_tool(then)
 }
 
 impl Plan {
@@ -183,12 +193,12 @@ fn store(root: &Path) -> Result<Store, CliError> {
     })
 }
 
-fn refresh(store: Store) -> Result<(), CliError> {
-    let Some((program, arguments)) = store.refresh.split_first() else {
+fn run_tool(tool: Program) -> Result<(), CliError> {
+    let Some((program, arguments)) = tool.split_first() else {
         return Ok(());
     };
-    let run = store.refresh.join(" ");
-    let ended = Program::new(program)
+    let run = tool.join(" ");
+    let ended = process::Command::new(program)
         .args(arguments)
         .output()
         .map_err(|error| CliError::io(format_args!("run `{run}`"), &error))?;

@@ -11,6 +11,7 @@ use rustix::process::{Resource, Rlimit};
 use serde::{Deserialize, Serialize};
 
 use super::confine::{Account, close_others, confine, join};
+use super::syscalls::refuse_programs;
 use super::{Program, StageError};
 
 /// Descriptors that the gate may hold, where the hard limit lets it.
@@ -48,6 +49,7 @@ pub(super) fn run(
     new_session()?;
     raise_descriptors()?;
     confine(&order.account)?;
+    refuse_programs()?;
     let error = Command::new(&order.program.path)
         .args(&order.program.arguments)
         .env_clear()

@@ -1,4 +1,4 @@
-//! What a server that `exeat run` starts may not ask of the kernel, whatever it executes later.
+//! What a server that `exeat run` starts, and the gate, may not ask of the kernel, whatever they execute later.
 //!
 //! The programs in the kernel refuse sockets of families that carry bytes past them by the cgroup of whoever
 //! makes them; this refuses the same without a security layer, and the ways to another process's sockets or to a
@@ -94,6 +94,21 @@ const NAMESPACES: [i32; 4] = [
     libc::CLONE_NEWNS,
     libc::CLONE_NEWCGROUP,
 ];
+
+/// What the gate asks of bpf(2): elements of the maps that it was handed (`MAP_LOOKUP_ELEM`, `MAP_UPDATE_ELEM`,
+/// `MAP_DELETE_ELEM`, `MAP_GET_NEXT_KEY`, `MAP_LOOKUP_AND_DELETE_ELEM`) and what those are (`OBJ_GET_INFO_BY_FD`).
+const ELEMENTS: [i32; 6] = [1, 2, 3, 4, 21, 15];
+
+/// Leaves to this process, and all that it becomes, of bpf(2) what [`ELEMENTS`] says: where
+/// `kernel.unprivileged_bpf_disabled` is 0, anybody may load programs and make maps.
+pub(super) fn refuse_programs() -> Result<(), StageError> {
+    let others: Result<Vec<_>, _> = ELEMENTS
+        .iter()
+        .map(|command| argument(0, SeccompCmpOp::Ne, *command))
+        .collect();
+    let rules = BTreeMap::from([(libc::SYS_bpf, vec![rule(others?)?])]);
+    apply_filter(&program(rules, libc::EPERM)?).map_err(failed)
+}
 
 /// Puts the filters on this process and all that it becomes. There is no way back.
 pub(super) fn refuse() -> Result<(), StageError> {

@@ -31,6 +31,31 @@ fn stage_process() {
     }
 }
 
+/// Loads a program that does nothing, makes a map, and looks into a map that is none: prints the three errors,
+/// 0 where there is none.
+const BPF: &str = r#"
+import ctypes, struct
+libc = ctypes.CDLL(None, use_errno=True)
+def bpf(command, attributes):
+    buffer = ctypes.create_string_buffer(attributes, 120)
+    ctypes.set_errno(0)
+    return 0 if libc.syscall(321, command, buffer, 120) >= 0 else ctypes.get_errno()
+program = ctypes.create_string_buffer(struct.pack("<BBhiBBhi", 0xb7, 0, 0, 0, 0x95, 0, 0, 0))
+licence = ctypes.create_string_buffer(b"GPL")
+print(bpf(5, struct.pack("<IIQQ", 1, 2, ctypes.addressof(program), ctypes.addressof(licence))),
+    bpf(0, struct.pack("<IIII", 2, 4, 4, 1)), bpf(1, struct.pack("<IIQQQ", 0xffffffff, 0, 0, 0, 0)))
+"#;
+
+/// What [`BPF`] prints, run by this thread with what it may.
+fn bpf() -> String {
+    let done = std::process::Command::new("/usr/bin/python3")
+        .args(["-c", BPF])
+        .output()
+        .unwrap();
+    let said = [done.stdout, done.stderr].concat();
+    String::from_utf8(said).unwrap().trim().to_owned()
+}
+
 /// Not a test of its own: what the gate stage becomes. Tries what it must not be able to do.
 #[test]
 fn probe_process() {
@@ -60,6 +85,7 @@ fn probe_process() {
         "open": open,
         "key": said(fs::read(path("key")).map(drop)),
         "leave": said(fs::write(path("elsewhere"), "0")),
+        "bpf": bpf(),
         "raw": said(raw.map(drop).map_err(io::Error::from)),
         "root": said(nix::unistd::setuid(nix::unistd::Uid::from_raw(0)).map_err(io::Error::from)),
     });
@@ -165,6 +191,9 @@ async fn the_gate_keeps_no_privilege() {
     assert_eq!(text("leave"), "PermissionDenied");
     assert_eq!(text("raw"), "PermissionDenied");
     assert_eq!(text("root"), "PermissionDenied");
+    // EPERM, EPERM and EBADF; root can do both, so that it is the gate which cannot.
+    assert_eq!(text("bpf"), "1 1 9");
+    assert_eq!(bpf(), "0 0 9");
     let open: Vec<&str> = report["open"]
         .as_array()
         .unwrap()
@@ -176,6 +205,19 @@ async fn the_gate_keeps_no_privilege() {
         "{open:?}"
     );
     destroy(&tree.base).await.unwrap();
+}
+
+/// Where any user may load programs (`kernel.unprivileged_bpf_disabled=0`), this alone keeps the gate from it; here
+/// it keeps root from it.
+#[test]
+fn the_gates_filter_leaves_elements_of_maps_alone() {
+    let filtered = std::thread::spawn(|| {
+        // On this thread and what it starts.
+        syscalls::refuse_programs().unwrap();
+        bpf()
+    });
+    assert_eq!(filtered.join().unwrap(), "1 1 9");
+    assert_eq!(bpf(), "0 0 9");
 }
 
 fn start(tree: &Tree, script: &str) -> Start {

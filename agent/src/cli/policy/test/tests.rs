@@ -108,3 +108,35 @@ cases:
     let shown: Vec<_> = faults.iter().map(ToString::to_string).collect();
     insta::assert_snapshot!("faults", shown.join("\n"));
 }
+
+/// What `policy test --help` shows as a file of cases is one, and says what it seems to say.
+#[test]
+fn the_cases_in_the_help_are_cases() {
+    let mut command = <crate::cli::args::Cli as clap::CommandFactory>::command();
+    let policy = command.find_subcommand_mut("policy").unwrap();
+    let test = policy.find_subcommand_mut("test").unwrap();
+    let help = test.get_after_help().unwrap().to_string();
+    let shown = help.split_once("A file of cases:\n").unwrap().1;
+    // What stands far to the right is a remark.
+    let lines = shown.lines().map(|line| {
+        let line = line.strip_prefix("  ").unwrap_or(line);
+        let indent = line.len() - line.trim_start().len();
+        let end = line[indent..]
+            .find("   ")
+            .map_or(line.len(), |at| indent + at);
+        &line[..end]
+    });
+    let cases: String = lines.flat_map(|line| [line, "\n"]).collect();
+    let policy = "version: 1
+servers: { billing: { launch: { command: bill } } }
+identities: { dave: { user: dave } }
+rules:
+  - { id: small-payments, who: [dave], servers: [billing], tools: [pay], args: [{ field: /amountCents, max: 100 }], effect: allow }
+";
+    let set = compile(&[source("p.yaml", policy)]).unwrap();
+    let cases = cases::read(&source("p.test.yaml", &cases), &set).unwrap();
+    let now = Timestamp::from_seconds(1_795_219_200);
+    let report = Report::new(cases.iter().map(|case| judge(&set, case, now)).collect());
+    let said = report.text(Painter::default());
+    assert_eq!((report.passed, report.failed), (2, 0), "{said}");
+}
