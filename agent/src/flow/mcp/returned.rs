@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use hyper::Response;
 use hyper::header::{ALT_SVC, CONTENT_LENGTH, HeaderMap, HeaderValue};
 use hyper::http::response::Parts as Head;
+use hyper::{Response, StatusCode};
 
 use super::super::describe::{Story as _, partly, read};
 use super::super::exchange::{Answer, full};
@@ -58,7 +58,7 @@ impl Exchanging<'_> {
         let media = response_body(&head.headers);
         match media {
             Ok(Some(Media::Events)) if head.status.is_success() => {
-                let body = self.events(came, body);
+                let body = self.events(came, head.status, body);
                 head.headers.remove(CONTENT_LENGTH);
                 Response::from_parts(head, body)
             }
@@ -68,7 +68,7 @@ impl Exchanging<'_> {
     }
 
     /// A stream that answers what passed, and what was refused first of all.
-    fn events(&self, came: Came, body: Received) -> Body {
+    fn events(&self, came: Came, status: StatusCode, body: Received) -> Body {
         let Came {
             passed,
             refused,
@@ -85,6 +85,7 @@ impl Exchanging<'_> {
                     message,
                     mut record,
                 } = one;
+                record.tell_status(status);
                 record.tell_inspected(read(), read());
                 drop(permit);
                 if let Message::Request(request) = &message {
@@ -162,8 +163,16 @@ impl Exchanging<'_> {
             }
             Ok(_) | Err(_) => return self.withheld(came, Refusal::ResponseRefused),
         };
-        let refused = came.refused;
-        let judged = self.deliver(came.passed, responses, came.upstream_us);
+        let Came {
+            mut passed,
+            refused,
+            ..
+        } = came;
+        for one in &mut passed {
+            one.record
+                .tell_status(if batch { StatusCode::OK } else { head.status });
+        }
+        let judged = self.deliver(passed, responses, came.upstream_us);
         if batch {
             let mut answer = batch_answer(&refused, judged);
             keep_session(&head.headers, answer.headers_mut());
@@ -200,11 +209,11 @@ impl Exchanging<'_> {
                 position.or_else(|| (response.id.is_none() && passed.len() == 1).then_some(0));
             let Some(position) = position else { continue };
             let one = passed.swap_remove(position);
-            if let Some(id) = &response.id {
-                self.talking
-                    .stages
-                    .observed
-                    .answered(&self.talking.talk, Sender::Client, id);
+            if let Message::Request(request) = &one.message {
+                let observed = &self.talking.stages.observed;
+                observed.answered(&self.talking.talk, Sender::Client, &request.id);
+                // Whatever the server made of it, or left out: not every client takes one for the other.
+                response.id = Some(request.id.clone());
             }
             let method = one.message.method().map(str::to_owned);
             let spoken = era(&one.message);

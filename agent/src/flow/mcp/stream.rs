@@ -254,6 +254,8 @@ impl Events {
         });
         let refused = match answering {
             Some(answering) => {
+                // Whatever the server made of it: not every client takes one for the other.
+                response.id = Some(answering.id.clone());
                 let method = Some(answering.method.as_str());
                 let judged = answer::judge(talking, method, answering.era, &mut response);
                 let refused = judged.err();
