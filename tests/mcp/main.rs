@@ -11,6 +11,8 @@
 )]
 
 #[cfg(test)]
+mod answers;
+#[cfg(test)]
 mod approvals;
 #[cfg(test)]
 mod approvers;
@@ -43,9 +45,13 @@ mod stdio;
 #[cfg(test)]
 mod stdio_bytes;
 #[cfg(test)]
+mod stdio_ends;
+#[cfg(test)]
 mod stdio_faults;
 #[cfg(test)]
 mod stdio_leaks;
+#[cfg(test)]
+mod stdio_methods;
 #[cfg(test)]
 mod stdio_real;
 #[cfg(test)]

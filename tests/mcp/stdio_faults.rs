@@ -16,7 +16,7 @@ use crate::stdio::{ALL, Wire, alive, policy, wired};
 use crate::world::LIMIT;
 
 /// A policy with the server `wire`, and one `odd` that is this shell script.
-fn odd(lab: &Lab, script: &str) -> String {
+pub(crate) fn odd(lab: &Lab, script: &str) -> String {
     let server = format!(
         "  odd:
     purpose: does what no server should
@@ -28,19 +28,19 @@ fn odd(lab: &Lab, script: &str) -> String {
     policy(lab, &server)
 }
 
-fn pid(raw: u32) -> Pid {
+pub(crate) fn pid(raw: u32) -> Pid {
     Pid::from_raw(i32::try_from(raw).unwrap()).unwrap()
 }
 
 /// A session that must work on beside another.
-struct Beside {
+pub(crate) struct Beside {
     wire: Wire,
     session: Session,
     turn: u32,
 }
 
 impl Beside {
-    async fn new(lab: &Lab, daemon: &Daemon<'_>) -> Self {
+    pub(crate) async fn new(lab: &Lab, daemon: &Daemon<'_>) -> Self {
         let mut wire = Wire::new(lab, "wire");
         let session = wired(daemon, &mut wire).await;
         Self {
@@ -50,7 +50,7 @@ impl Beside {
         }
     }
 
-    async fn works(&mut self) {
+    pub(crate) async fn works(&mut self) {
         self.turn += 1;
         let id = format!("beside-{}", self.turn);
         let others = alive(&mut self.session, &mut self.wire, &id).await;
@@ -58,7 +58,7 @@ impl Beside {
     }
 }
 
-async fn ended(daemon: &Daemon<'_>, why: &str) -> Value {
+pub(crate) async fn ended(daemon: &Daemon<'_>, why: &str) -> Value {
     daemon
         .record(&format!("a session's end: {why}"), |record| {
             record["lifecycle"]["event"] == "session_ended" && record["lifecycle"]["detail"] == why
@@ -67,7 +67,7 @@ async fn ended(daemon: &Daemon<'_>, why: &str) -> Value {
         .unwrap()
 }
 
-async fn ask(session: &mut Session, id: u32) {
+pub(crate) async fn ask(session: &mut Session, id: u32) {
     let call =
         json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": { "name": "x" } });
     session.send(&call).await.unwrap();
@@ -331,6 +331,15 @@ async fn an_id_in_use_is_not_used_again() {
     })
     .await
     .unwrap();
+    for method in ["tools/call", "ping"] {
+        daemon
+            .record(&format!("the refused {method}"), |record| {
+                let why = record["outcome"]["error"].as_str().unwrap_or_default();
+                record["mcp"]["method"] == method && why.contains("an id that is in use")
+            })
+            .await
+            .unwrap();
+    }
 }
 
 /// Both sides write and neither reads: what the gate holds is bounded, and when one reads again all goes on.

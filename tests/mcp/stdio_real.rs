@@ -7,7 +7,7 @@ use std::path::Path;
 use exeat_tests::Lab;
 use exeat_tests::daemon::binary;
 use exeat_tests::fixtures::{Client, Fixtures, Invocation, Server};
-use exeat_tests::process::{must, run};
+use exeat_tests::process::{Finished, must, run};
 use serde_json::{Value, json};
 
 use crate::stdio::ALL;
@@ -94,6 +94,30 @@ pub(crate) fn through(lab: &Lab, name: &str) -> Vec<String> {
     ]
 }
 
+/// What the inspector says of a call. It takes a command's options for its own, so that it is given a script.
+async fn inspected(lab: &Lab, row: &Row, way: &str, command: Vec<String>) -> Finished {
+    let script = lab.directory().join(format!("{}-{way}.sh", row.name));
+    let words: Vec<String> = command.iter().map(|word| format!("'{word}'")).collect();
+    fs::write(&script, format!("#!/bin/sh\nexec {}\n", words.join(" "))).unwrap();
+    must("chmod", &[Path::new("755"), script.as_path()]).unwrap();
+    let mut inspect = Fixtures::find()
+        .unwrap()
+        .inspector()
+        .arg(&script)
+        .args(["--method", "tools/call"])
+        .arg(format!("--tool-name={}", row.tool))
+        .variable("HOME", lab.directory().as_os_str());
+    for (name, value) in row.arguments.as_object().unwrap() {
+        let value = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        inspect = inspect.args(["--tool-arg"]).arg(format!("{name}={value}"));
+    }
+    run(&mut inspect.under(lab.inside.command("env")), LIMIT)
+        .await
+        .unwrap()
+}
+
 /// Calls each server with each client, both ways, and compares.
 async fn compare(lab: &Lab, rows: &[Row]) {
     let fixtures = Fixtures::find().unwrap();
@@ -124,6 +148,16 @@ async fn compare(lab: &Lab, rows: &[Row]) {
             assert!(answer["text"].is_string(), "{shown}: {answer}");
             assert_eq!(direct.status.code(), under.status.code(), "{shown}");
         }
+        let (direct, under) = tokio::join!(
+            inspected(lab, row, "bare", bare(&row.server)),
+            inspected(lab, row, "under", through(lab, row.name))
+        );
+        let shown = format!("the inspector at {}", row.name);
+        // It says by its status whether the tool failed, as one without network does, both ways alike.
+        assert_eq!(direct.status, under.status, "{shown}: {under:?}");
+        let answer = under.json().unwrap();
+        assert_eq!(direct.json().unwrap(), answer, "{shown}");
+        assert!(answer["content"].is_array(), "{shown}: {answer}");
         let name = row.name;
         daemon
             .record(&format!("a call of {name}"), |record| {
@@ -184,23 +218,6 @@ async fn the_reference_servers_of_npm_answer_alike() {
         ),
     ];
     compare(&lab, &rows).await;
-    // The inspector, whose own options must not be taken for those of the command.
-    let script = lab.directory().join("everything.sh");
-    let command = through(&lab, "everything");
-    fs::write(&script, format!("#!/bin/sh\nexec {}\n", command.join(" "))).unwrap();
-    must("chmod", &[Path::new("755"), script.as_path()]).unwrap();
-    let inspect = fixtures
-        .inspector()
-        .arg(&script)
-        .args(["--method", "tools/call", "--tool-name=echo"])
-        .args(["--tool-arg", "message=hello there"])
-        .variable("HOME", lab.directory().as_os_str());
-    let _daemon = lab.daemon(&policy(&rows)).await.unwrap();
-    let done = run(&mut inspect.under(lab.inside.command("env")), LIMIT)
-        .await
-        .unwrap();
-    assert!(done.status.success(), "{}{}", done.stdout, done.stderr);
-    assert!(done.stdout.contains("hello there"), "{}", done.stdout);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -537,3 +537,82 @@ async fn npx_starts_a_server_from_its_registry() {
     assert_eq!(asked(&mut session, "again").await, "ENOTFOUND");
     assert_eq!(place.registry.seen().len(), 0);
 }
+
+const WHEEL: &str = "/packages/demo-1.0.0-py3-none-any.whl";
+const LISTING: &str = "/simple/demo/";
+
+/// A Python package as an index has it; its file.
+fn index(place: &Place) -> PathBuf {
+    let directory = place.lab.directory();
+    let maker = directory.join("wheel.py");
+    fs::write(&maker, include_str!("clients/wheel.py")).unwrap();
+    must("/usr/bin/python3", &[maker.as_path(), directory]).unwrap();
+    let wheel = directory.join("demo-1.0.0-py3-none-any.whl");
+    let file = "demo-1.0.0-py3-none-any.whl";
+    let page = format!(
+        "<!DOCTYPE html><html><body><a href=\"https://{HOST}{WHEEL}\">{file}</a></body></html>"
+    );
+    place.registry.put(LISTING, "text/html", page);
+    place.registry.put(WHEEL, BYTES, fs::read(&wheel).unwrap());
+    wheel
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uvx_and_pipx_start_a_server_from_their_index() {
+    let place = Place::new();
+    let wheel = index(&place);
+    let sum = must("sha256sum", &[&wheel]).unwrap();
+    let digest = sum.split_whitespace().next().unwrap();
+    let simple = format!("https://{HOST}/simple");
+    let uvx = format!(
+        "[--default-index, \"{simple}\", --python, /usr/bin/python3, --no-python-downloads, demo@1.0.0]"
+    );
+    let pipx = format!("[run, --index-url, \"{simple}\", demo==1.0.0]");
+    let fixtures = Fixtures::find().unwrap();
+    let server = |name: &str, arguments: &str| {
+        let home = place.lab.directory().join(format!("home-{name}"));
+        fs::create_dir(&home).unwrap();
+        must("chmod", &[Path::new("777"), &home]).unwrap();
+        format!(
+            "  {name}:
+    purpose: a package
+    owner: tests@lab.example
+    launch:
+      command: {}
+      args: {arguments}
+      user: nobody
+      env: {{ HOME: {} }}
+      fetch: [{HOST}]
+",
+            fixtures.launcher(name).display(),
+            home.display()
+        )
+    };
+    let servers = [server("uvx", &uvx), server("pipx", &pipx)];
+    let daemon = place.lab.daemon(&policy(&servers)).await.unwrap();
+    for name in ["uvx", "pipx"] {
+        place.registry.forget();
+        let mut session = daemon.run(name).unwrap();
+        if let Err(error) = session.initialize().await {
+            let log = place.lab.directory().join(format!("run-{name}.err"));
+            panic!("{error:#}: {}", fs::read_to_string(log).unwrap());
+        }
+        let record = fetched(&daemon, name).await;
+        let things = record["lifecycle"]["fetched"].as_array().unwrap();
+        let of = |path: &str| {
+            let found = things.iter().find(|thing| thing["path"] == path);
+            found.unwrap_or_else(|| panic!("{path}: {record}"))
+        };
+        let list = of(LISTING);
+        assert_eq!(list["package"], "pypi:demo", "{record}");
+        assert!(list["version"].is_null(), "{record}");
+        let file = of(WHEEL);
+        assert_eq!(file["package"], "pypi:demo", "{record}");
+        assert_eq!(file["version"], "1.0.0", "{record}");
+        assert_eq!(file["sha256"], digest, "{record}");
+        place.registry.forget();
+        assert_eq!(asked(&mut session, "again").await, "gaierror", "{name}");
+        assert_eq!(place.registry.seen().len(), 0, "{name}");
+        assert!(session.close().await.unwrap().success(), "{name}");
+    }
+}

@@ -7,6 +7,7 @@
 //! | `node/node_modules` | what `tests/fixtures/node/package-lock.json` pins, Node 20 and 22 among it |
 //! | `node/scripts/<hash>/{servers,clients}` | copies of the project's own scripts, beside the packages that they import |
 //! | `python`, `python-mcp1` | virtual environments of `requirements.txt` and `requirements-mcp1.txt` |
+//! | `python-launchers` | that of `requirements-launchers.txt`: uvx and pipx |
 //! | `python-mitmproxy` | made only when measurements ask for it |
 
 use std::env;
@@ -34,9 +35,10 @@ const PROGRAMS: [(&str, &[&str], &str); 4] = [
 ];
 
 /// Environments that every test run needs: name of the directory, name of the list.
-const ENVIRONMENTS: [(&str, &str); 2] = [
+const ENVIRONMENTS: [(&str, &str); 3] = [
     ("python", "requirements.txt"),
     ("python-mcp1", "requirements-mcp1.txt"),
+    ("python-launchers", "requirements-launchers.txt"),
 ];
 
 /// Where the installed fixtures are. The paths are what `EXEAT_FIXTURES` and
@@ -172,6 +174,7 @@ fn directory(sources: &Path) -> Result<PathBuf> {
         "node/package-lock.json",
         "python/requirements.txt",
         "python/requirements-mcp1.txt",
+        "python/requirements-launchers.txt",
         "python/requirements-mitmproxy.txt",
     ] {
         let path = sources.join(list);

@@ -59,7 +59,7 @@ impl Exchanging<'_> {
         let media = response_body(&head.headers);
         match media {
             Ok(Some(Media::Events)) if head.status.is_success() => {
-                let body = self.events(came, body);
+                let body = self.events(came, head.status, body);
                 head.headers.remove(CONTENT_LENGTH);
                 Response::from_parts(head, body)
             }
@@ -69,7 +69,7 @@ impl Exchanging<'_> {
     }
 
     /// A stream that answers what passed, and what was refused first of all.
-    fn events(&self, came: Came, body: Received) -> Body {
+    fn events(&self, came: Came, status: StatusCode, body: Received) -> Body {
         let Came {
             passed,
             refused,
@@ -86,6 +86,7 @@ impl Exchanging<'_> {
                     message,
                     mut record,
                 } = one;
+                record.tell_status(status);
                 record.tell_inspected(read(), read());
                 drop(permit);
                 if let Message::Request(request) = &message {
@@ -164,8 +165,18 @@ impl Exchanging<'_> {
             }
             Ok(_) | Err(_) => return self.withheld(came, Refusal::ResponseRefused),
         };
-        let refused = came.refused;
-        let judged = self.deliver(came.passed, came.waiting, responses, came.upstream_us);
+        let Came {
+            mut passed,
+            waiting,
+            refused,
+            upstream_us,
+            ..
+        } = came;
+        for one in &mut passed {
+            one.record
+                .tell_status(if batch { StatusCode::OK } else { head.status });
+        }
+        let judged = self.deliver(passed, waiting, responses, upstream_us);
         if batch {
             let mut answer = batch_answer(&refused, judged);
             keep_session(&head.headers, answer.headers_mut());
@@ -203,11 +214,11 @@ impl Exchanging<'_> {
             let Some(position) = position else { continue };
             let mut one = passed.swap_remove(position);
             answer::over(taken(&mut waiting, one.record.id()), &response);
-            if let Some(id) = &response.id {
-                self.talking
-                    .stages
-                    .observed
-                    .answered(&self.talking.talk, Sender::Client, id);
+            if let Message::Request(request) = &one.message {
+                let observed = &self.talking.stages.observed;
+                observed.answered(&self.talking.talk, Sender::Client, &request.id);
+                // Whatever the server made of it, or left out: not every client takes one for the other.
+                response.id = Some(request.id.clone());
             }
             let method = one.message.method().map(str::to_owned);
             let spoken = era(&one.message);

@@ -288,6 +288,8 @@ impl Events {
         });
         let refused = match answering {
             Some(mut answering) => {
+                // Whatever the server made of it: not every client takes one for the other.
+                response.id = Some(answering.id.clone());
                 let Answering {
                     record,
                     method,

@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch, apply_filter,
+    SeccompRule, TargetArch, apply_filter, sock_filter,
 };
 
 use super::StageError;
 
-/// Set in the numbers of the x32 interface, which reaches the same functions (`__X32_SYSCALL_BIT`).
-const X32: i64 = 0x4000_0000;
+/// Set in the numbers of the x32 interface (`__X32_SYSCALL_BIT`), which reaches the same functions, some of them by
+/// numbers of its own.
+const X32: u32 = 0x4000_0000;
 
 /// Refused whatever the arguments are, each with its reason.
 const REFUSED: &[(i64, &str)] = &[
@@ -122,7 +123,7 @@ fn failed(error: impl std::error::Error + Send + Sync + 'static) -> StageError {
     StageError::Syscalls(Box::new(error))
 }
 
-fn programs() -> Result<[BpfProgram; 2], StageError> {
+fn programs() -> Result<[BpfProgram; 3], StageError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = REFUSED
         .iter()
         .map(|(number, _why)| (*number, Vec::new()))
@@ -149,18 +150,42 @@ fn programs() -> Result<[BpfProgram; 2], StageError> {
     // Its flags lie in memory, where no filter sees them. C libraries that are told that there is no such call
     // use the older one.
     let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-    Ok([program(rules, libc::EPERM)?, program(clone3, libc::ENOSYS)?])
+    Ok([
+        program(rules, libc::EPERM)?,
+        program(clone3, libc::ENOSYS)?,
+        x32(),
+    ])
 }
 
-fn program(
-    mut rules: BTreeMap<i64, Vec<SeccompRule>>,
-    error: i32,
-) -> Result<BpfProgram, StageError> {
-    let x32: Vec<_> = rules
-        .iter()
-        .map(|(number, rules)| (*number | X32, rules.clone()))
-        .collect();
-    rules.extend(x32);
+/// Refuses whatever is asked by the x32 interface: nothing that is in use needs it, and no list of its numbers can
+/// then be short of one. By i386's interface a process does not live long enough: the other programs end what asks
+/// by another architecture's.
+fn x32() -> BpfProgram {
+    // The number is the first word of what a filter sees (`struct seccomp_data`).
+    let load = statement(0x20, 0);
+    let is_x32 = sock_filter {
+        code: 0x45,
+        jt: 0,
+        jf: 1,
+        k: X32,
+    };
+    let refused = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
+    let answers = [refused, libc::SECCOMP_RET_ALLOW].map(|answer| statement(0x06, answer));
+    [load, is_x32].into_iter().chain(answers).collect()
+}
+
+/// An instruction without jumps; codes are those of `linux/bpf_common.h`: 0x20 loads a word, 0x45 tests bits, 0x06
+/// ends.
+fn statement(code: u16, k: u32) -> sock_filter {
+    sock_filter {
+        code,
+        jt: 0,
+        jf: 0,
+        k,
+    }
+}
+
+fn program(rules: BTreeMap<i64, Vec<SeccompRule>>, error: i32) -> Result<BpfProgram, StageError> {
     let filter = SeccompFilter::new(
         rules,
         SeccompAction::Allow,

@@ -291,7 +291,7 @@ async fn a_server_starts_confined_in_its_cgroup_with_its_environment_alone() {
 
 /// Tries each refused call by its number, and what servers need.
 const CALLS: &str = r#"
-import ctypes, socket, threading, subprocess, sys
+import ctypes, mmap, os, socket, threading, subprocess
 libc = ctypes.CDLL(None, use_errno=True)
 def call(number, *arguments):
     ctypes.set_errno(0)
@@ -310,6 +310,19 @@ for name, number in [("io_uring_setup", 425), ("ptrace", 101), ("process_vm_read
         ("mount_setattr", 442), ("add_key", 248), ("request_key", 249), ("keyctl", 250), ("kexec_load", 246), ("kexec_file_load", 320),
         ("init_module", 175), ("finit_module", 313), ("delete_module", 176), ("open_by_handle_at", 304), ("fanotify_init", 300)]:
     print(name, call(number, 0, 0, 0, 0, 0, 0))
+# By the x32 interface: by its own numbers, and by those that it shares.
+for name, number in [("getpid", 39), ("socket", 41), ("bpf", 321), ("execve", 520), ("ptrace", 521), ("kexec_load", 528),
+        ("process_vm_readv", 539), ("process_vm_writev", 540)]:
+    print("x32", name, call(X32 | number, 0, 0, 0, 0, 0, 0))
+# By i386's: mov eax, 20 (getpid); int 0x80; ret.
+code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+code.write(b"\xb8\x14\0\0\0\xcd\x80\xc3")
+enter = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
+child = os.fork()
+if child == 0:
+    enter()
+    os._exit(0)
+print("i386", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 for name, flag in [("user", 0x10000000), ("net", 0x40000000), ("mount", 0x20000), ("cgroup", 0x2000000)]:
     print("unshare", name, call(272, flag))
     print("clone", name, call(56, flag | 17, 0, 0, 0, 0))
@@ -335,6 +348,8 @@ async fn a_server_is_refused_what_leads_out() {
         "unix 0 inet 0 inet6 0 route 0",
         "thread 0",
         "child 0",
+        // Ended by SIGSYS.
+        "i386 -31",
         // ENOSYS: C libraries then use the older call.
         "clone3 38",
     ];
@@ -345,7 +360,7 @@ async fn a_server_is_refused_what_leads_out() {
         .lines()
         .filter(|line| !allowed.contains(line))
         .collect();
-    assert_eq!(refused.len(), 43, "{said}");
+    assert_eq!(refused.len(), 51, "{said}");
     for line in refused {
         assert!(line.ends_with(" 1"), "{line}: EPERM is due");
     }

@@ -66,9 +66,9 @@ const FLUSH_STOPPING: Duration = Duration::from_millis(300);
 /// How often it is looked whether a host that has closed its side is there at all.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The session ended while something was under way.
+/// The session ended, or a side gave up, while something was under way.
 #[derive(Debug, thiserror::Error)]
-#[error("the session ended: {0}")]
+#[error("{0}")]
 struct Over(&'static str);
 
 /// A session that the supervisor offers, with the descriptors that came along.
