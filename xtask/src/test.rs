@@ -18,7 +18,7 @@ const RUNTIMES: [(&str, &str); 4] = [
 ];
 
 /// Scripts of this repository.
-const SCRIPTS: [&str; 2] = [".ci/run", "vagrant/provision.sh"];
+const SCRIPTS: [&str; 3] = [".ci/deny", ".ci/run", "vagrant/provision.sh"];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {

@@ -1,8 +1,10 @@
 //! Cases in, verdicts and reports out.
 
+use clap::CommandFactory as _;
 use exeat_policy::Source;
 
 use super::*;
+use crate::cli::args::Cli;
 use crate::cli::output::Painter;
 
 const POLICY: &str = r#"version: 1
@@ -112,21 +114,21 @@ cases:
 /// What `policy test --help` shows as a file of cases is one, and says what it seems to say.
 #[test]
 fn the_cases_in_the_help_are_cases() {
-    let mut command = <crate::cli::args::Cli as clap::CommandFactory>::command();
+    let mut command = Cli::command();
     let policy = command.find_subcommand_mut("policy").unwrap();
     let test = policy.find_subcommand_mut("test").unwrap();
     let help = test.get_after_help().unwrap().to_string();
     let shown = help.split_once("A file of cases:\n").unwrap().1;
     // What stands far to the right is a remark.
-    let lines = shown.lines().map(|line| {
-        let line = line.strip_prefix("  ").unwrap_or(line);
-        let indent = line.len() - line.trim_start().len();
-        let end = line[indent..]
-            .find("   ")
-            .map_or(line.len(), |at| indent + at);
-        &line[..end]
-    });
-    let cases: String = lines.flat_map(|line| [line, "\n"]).collect();
+    let cases: Vec<String> = shown
+        .lines()
+        .map(|line| {
+            let line = line.strip_prefix("  ").unwrap_or(line);
+            let words = line.trim_start();
+            let indent = " ".repeat(line.len() - words.len());
+            format!("{indent}{}", words.split("   ").next().unwrap())
+        })
+        .collect();
     let policy = "version: 1
 servers: { billing: { launch: { command: bill } } }
 identities: { dave: { user: dave } }
@@ -134,7 +136,7 @@ rules:
   - { id: small-payments, who: [dave], servers: [billing], tools: [pay], args: [{ field: /amountCents, max: 100 }], effect: allow }
 ";
     let set = compile(&[source("p.yaml", policy)]).unwrap();
-    let cases = cases::read(&source("p.test.yaml", &cases), &set).unwrap();
+    let cases = cases::read(&source("p.test.yaml", &cases.join("\n")), &set).unwrap();
     let now = Timestamp::from_seconds(1_795_219_200);
     let report = Report::new(cases.iter().map(|case| judge(&set, case, now)).collect());
     let said = report.text(Painter::default());
