@@ -23,6 +23,7 @@ const NEAR: Place = Place {
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";
 const PLAIN: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"a":1}}"#;
+const NAMELESS: &str = r#"{"jsonrpc":"2.0","id":null,"error":{"code":5,"message":"m"}}"#;
 /// What is not delivered, in a record's words.
 const ANSWER: &str = "the server's answer was not acceptable";
 const EVENT: &str = "an event that is not an acceptable message";
@@ -134,13 +135,16 @@ fn texts() -> Vec<Row> {
     let read = Reads(&[PLAIN], "result");
     let json = |name, body: String, fate| row(name, JSON, body, fate);
     let both = r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{"code":1,"message":"m"}}"#;
-    let nameless = r#"{"jsonrpc":"2.0","error":{"code":5,"message":"m"}}"#;
-    let named = &[r#"{"jsonrpc":"2.0","id":1,"error":{"code":5,"message":"m"}}"#];
     vec![
         json("plain", PLAIN.into(), read),
         // Every client takes one for the other; what is delivered is what was asked with.
         json("text-id", answer(r#""1""#, r#"{"a":1}"#), read),
-        json("no-id", nameless.into(), Reads(named, "error")),
+        // Whose it is, the exchange says.
+        json(
+            "no-id",
+            NAMELESS.replace(r#""id":null,"#, ""),
+            Reads(&[NAMELESS], "error"),
+        ),
         json("fraction-id", answer("1.0", "{}"), Refused(ANSWER)),
         json(
             "other-id",

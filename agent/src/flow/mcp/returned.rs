@@ -214,11 +214,11 @@ impl Exchanging<'_> {
             let Some(position) = position else { continue };
             let mut one = passed.swap_remove(position);
             answer::over(taken(&mut waiting, one.record.id()), &response);
-            if let Message::Request(request) = &one.message {
+            if let (Message::Request(request), Some(id)) = (&one.message, &mut response.id) {
                 let observed = &self.talking.stages.observed;
-                observed.answered(&self.talking.talk, Sender::Client, &request.id);
-                // Whatever the server made of it, or left out: not every client takes one for the other.
-                response.id = Some(request.id.clone());
+                observed.answered(&self.talking.talk, Sender::Client, id);
+                // Not every client takes "1" for 1. An error without an id stays one: the status says whose it is.
+                *id = request.id.clone();
             }
             let method = one.message.method().map(str::to_owned);
             let spoken = era(&one.message);
