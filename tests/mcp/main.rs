@@ -62,6 +62,7 @@ mod streams;
 mod suite;
 #[cfg(test)]
 mod talk;
+#[cfg(test)]
 mod tasks;
 #[cfg(test)]
 mod world;
