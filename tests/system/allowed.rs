@@ -1,5 +1,6 @@
 //! What policy allows gets through for every client, unchanged, and leaves its record.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
@@ -60,29 +61,18 @@ async fn every_client_gets_what_is_allowed() {
 
     let told = curl(&lab, &["https://api.lab.example/echo?by=curl"]).await;
     assert_eq!((told.exit, told.status), (0, 200), "{told:?}");
-    let mut names = vec!["curl".to_owned()];
-    for (client, program, exe) in clients(&lab) {
-        // One that connects before the supervisor has told of it is recorded as its workload's, without a number: it is
-        // asked again, and each has to be recorded as itself.
-        let mut known = false;
-        for attempt in 0..3 {
-            let name = format!("{client}-{attempt}");
-            let mut program = program.clone();
-            program.push(format!("https://api.lab.example/echo?by={name}").into());
-            let done = managed(&lab, &program).await;
-            assert!(done.status.success(), "{name}: {}", done.stderr);
-            let answer = done.json().unwrap();
-            assert_eq!(answer["status"], 200, "{name}: {answer}");
-            let record = exchange(&daemon, &format!("/echo?by={name}")).await;
-            names.push(name);
-            known = !record["workload"]["pid"].is_null();
-            if known {
-                let seen = record["workload"]["exe"].as_str().unwrap();
-                assert!(seen.ends_with(exe), "{client}: {record}");
-                break;
-            }
-        }
-        assert!(known, "{client} was never recorded as itself");
+    let mut names = vec!["curl"];
+    for (name, mut program, exe) in clients(&lab) {
+        program.push(format!("https://api.lab.example/echo?by={name}").into());
+        let done = managed(&lab, &program).await;
+        assert!(done.status.success(), "{name}: {}", done.stderr);
+        let answer = done.json().unwrap();
+        assert_eq!(answer["status"], 200, "{name}: {answer}");
+        let record = exchange(&daemon, &format!("/echo?by={name}")).await;
+        let seen = record["workload"]["exe"].as_str().unwrap();
+        assert!(seen.ends_with(exe), "{name}: {record}");
+        assert!(record["workload"]["pid"].is_u64(), "{name}: {record}");
+        names.push(name);
     }
     let seen = server.seen();
     assert_eq!(seen.len(), names.len());
@@ -122,6 +112,36 @@ async fn every_client_gets_what_is_allowed() {
         names.len(),
         "one record each: {records:#?}"
     );
+}
+
+/// However soon after its execution it connects: a record names what was executed, not whose child it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn short_programs_are_recorded_as_themselves() {
+    const PROGRAMS: usize = 60;
+    let lab = Lab::new().unwrap();
+    lab.https(&[NAME], SocketAddr::new(WORLD, 443)).unwrap();
+    let daemon = lab.daemon(&policy(&[ENTRY])).await.unwrap();
+    let get = lab.directory().join("get");
+    fs::copy(env!("CARGO_BIN_EXE_get"), &get).unwrap();
+    let url = format!("https://{NAME}/echo?by=");
+    let all = r#"for i in $(seq "$0"); do "$1" "$2$i" & done; wait"#;
+    let program = [
+        "sh",
+        "-c",
+        all,
+        &PROGRAMS.to_string(),
+        get.to_str().unwrap(),
+        &url,
+    ];
+    let done = managed(&lab, &program).await;
+    assert!(done.status.success(), "{}", done.stderr);
+    let mut pids = HashSet::new();
+    for name in 1..=PROGRAMS {
+        let record = exchange(&daemon, &format!("/echo?by={name}")).await;
+        assert_eq!(record["workload"]["exe"], get.to_str().unwrap(), "{record}");
+        pids.insert(record["workload"]["pid"].as_u64().unwrap());
+    }
+    assert_eq!(pids.len(), PROGRAMS);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

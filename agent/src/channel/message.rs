@@ -10,7 +10,7 @@ use super::approval::Approval;
 use super::artefact::{Artefact, ArtefactRest};
 use crate::config::Config;
 use crate::control::Handover;
-use crate::telemetry::clock::Timestamp;
+use crate::telemetry::clock::{Monotonic, Timestamp};
 
 /// A direction of the channel, with what its receiver is ready to take.
 pub trait Message: Serialize + for<'de> Deserialize<'de> {
@@ -52,6 +52,11 @@ pub enum ToGate {
     ProcessGone {
         /// Its id in the initial namespace.
         pid: u32,
+    },
+    /// Answers `Catch`: every process that was made, replaced its program or ended before this moment was told of.
+    Caught {
+        /// On the clock of the kernel's events.
+        until: Monotonic,
     },
     /// Is everything said so far about a workload in force? To be answered with `Settled`.
     Settle {
@@ -137,6 +142,8 @@ pub enum ToSupervisor {
         /// `SubjectPublicKeyInfo` in DER (RFC 5280, 4.1.2.7).
         key: Hex,
     },
+    /// Somebody waits to hear of the processes of until now; one at a time, to be answered with `Caught`.
+    Catch,
     /// Answers `Policy`.
     Reloaded {
         /// The one that is in force now.

@@ -20,6 +20,7 @@ use crate::resolve::{
     BindFault, DnsOutcome, DnsResult, FrameLimits, Frames, NameGrant, Oracle, Transport, asked,
     describe_type, unserved,
 };
+use crate::telemetry::clock;
 
 /// Datagrams of a query beyond which it is not read (EDNS or not, a question is short).
 const DATAGRAM: usize = 1500;
@@ -122,11 +123,12 @@ pub async fn serve_datagrams(stages: Arc<Stages>, socket: Arc<UdpSocket>) {
                 continue;
             }
         };
+        let came = clock::monotonic();
         let (stages, socket) = (Arc::clone(&stages), Arc::clone(&socket));
         stages.tasks.clone().spawn(async move {
             let actor = stages
                 .intake
-                .actor(source.workload, source.tgid, source.uid)
+                .actor(source.workload, source.tgid, source.uid, came)
                 .await;
             let Some(actor) = actor else { return };
             let answer = serve_query(&stages, &actor, &query, Transport::Udp).await;

@@ -33,6 +33,7 @@ use crate::identify::calls::Calls;
 use crate::identify::certificate::Authorities;
 use crate::identify::live::Live;
 use crate::identify::token::Tokens;
+use crate::identify::told::Told;
 use crate::identify::users::Users;
 use crate::identify::workloads::Workloads;
 use crate::intake::Intake;
@@ -84,7 +85,8 @@ pub(super) fn build(
     let stopping = CancellationToken::new();
     let approvals = Approvals::new(setup.approvals.clone(), stopping.clone());
     let (signer, requests) = mpsc::channel(SIGNATURES);
-    let intake = intake(kernel, workloads, &setup.config.limits);
+    let (told, asked) = Told::new();
+    let intake = intake(kernel, workloads, told, &setup.config.limits);
     let bounds = bounds(&setup.config.limits);
     let stages = Arc::new(Stages {
         intake,
@@ -107,7 +109,8 @@ pub(super) fn build(
         stopping,
     });
     let (listeners, datagrams, console) = given.sockets()?;
-    let mut supervisor = Supervisor::new(channel, Arc::clone(&stages), requests, audit, &setup);
+    let mut supervisor =
+        Supervisor::new(channel, Arc::clone(&stages), requests, asked, audit, &setup);
     supervisor.begin(setup.workloads, &setup.processes);
     Ok(Built {
         stages,
@@ -131,10 +134,11 @@ fn decider(setup: &Setup) -> Result<Arc<Decider>, GateError> {
     Ok(Arc::new(decider))
 }
 
-fn intake(kernel: Arc<Kernel>, workloads: Arc<Workloads>, limits: &Limits) -> Intake {
+fn intake(kernel: Arc<Kernel>, workloads: Arc<Workloads>, told: Told, limits: &Limits) -> Intake {
     Intake {
         kernel,
         workloads,
+        told,
         users: Arc::new(Users::default()),
         live: Arc::new(Live::default()),
         most: size(limits.connections_per_workload.into()),

@@ -15,7 +15,7 @@ use crate::audit::{Outcome, Record, Text};
 use crate::channel::{GateEnd, Health, Kind as Workload, ToSupervisor};
 use crate::config::Config;
 use crate::flow::Stages;
-use crate::telemetry::clock;
+use crate::telemetry::clock::{self, Monotonic};
 
 /// Equal refusals within this time share a record.
 const TOGETHER: Duration = Duration::from_secs(1);
@@ -104,6 +104,8 @@ async fn record(stages: &Stages, event: &Event, count: Option<u64>) {
         .unwrap_or(reason);
     let mut record: Record = stages.log.record(kind, clock::now());
     if let Some(known) = known {
+        let moment = Monotonic::from_nanoseconds(event.at_ns);
+        stages.intake.told.reach(moment).await;
         record.workload = Some(stages.intake.workloads.recorded(&known, event.tgid));
         let number = known.workload.number;
         let cause = |server| stages.calls.cause(server, number);

@@ -47,6 +47,10 @@ pub(super) struct Supervisor {
     channel: Arc<GateEnd>,
     stages: Arc<Stages>,
     requests: mpsc::Receiver<SignRequest>,
+    /// That somebody waits to hear of processes.
+    asked: mpsc::Receiver<()>,
+    /// Whether the supervisor was asked and has not answered.
+    catching: bool,
     /// Calls that wait for a person, to be kept.
     keeping: mpsc::Receiver<KeepRequest>,
     /// The number of what is being kept, and who waits for that.
@@ -64,6 +68,7 @@ impl Supervisor {
         channel: Arc<GateEnd>,
         stages: Arc<Stages>,
         requests: mpsc::Receiver<SignRequest>,
+        asked: mpsc::Receiver<()>,
         audit: OwnedFd,
         setup: &Setup,
     ) -> Self {
@@ -80,6 +85,8 @@ impl Supervisor {
             channel,
             stages,
             requests,
+            asked,
+            catching: false,
             keeping,
             keeps: None,
             waiting: HashMap::new(),
@@ -119,6 +126,7 @@ impl Supervisor {
                     }
                     self.heed(received).await?;
                 }
+                Some(()) = self.asked.recv(), if !self.catching => self.catch_up().await?,
                 Some(request) = self.requests.recv() => self.sign(request).await?,
                 Some(request) = self.keeping.recv() => self.keep(request).await?,
                 Some(word) = self.words.1.recv() => self.pass_on(word).await?,
@@ -184,6 +192,10 @@ impl Supervisor {
             ToGate::Process(process) => self.stages.intake.workloads.process(&process),
             ToGate::ProcessGone { pid } => self.stages.intake.workloads.process_gone(pid),
             // Messages are heeded in order, so all that came before has been.
+            ToGate::Caught { until } => {
+                self.catching = false;
+                self.stages.intake.told.told(until);
+            }
             ToGate::Settle { number } => self.settled(number, None).await?,
             ToGate::Session(told) => {
                 let number = told.number;
@@ -225,6 +237,11 @@ impl Supervisor {
             }
         }
         Ok(())
+    }
+
+    async fn catch_up(&mut self) -> Result<(), GateError> {
+        self.catching = true;
+        Ok(self.channel.send(&ToSupervisor::Catch, &[]).await?)
     }
 
     fn credential(&self, name: &str, secret: Result<Secret, String>) {

@@ -10,5 +10,6 @@ pub mod peer;
 pub mod tasks;
 pub mod together;
 pub mod token;
+pub mod told;
 pub mod users;
 pub mod workloads;

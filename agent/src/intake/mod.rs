@@ -17,8 +17,10 @@ use crate::identify::calls::{Calls, Causing};
 use crate::identify::certificate::Shown;
 use crate::identify::live::{Live, Registered};
 use crate::identify::token::Verified;
+use crate::identify::told::Told;
 use crate::identify::users::Users;
 use crate::identify::workloads::{Known, Workloads};
+use crate::telemetry::clock::Monotonic;
 
 /// Bytes of an unmanaged client's arguments that records show.
 const ARGUMENTS: usize = 4096;
@@ -30,6 +32,8 @@ pub struct Intake {
     pub kernel: Arc<Kernel>,
     /// Who is managed.
     pub workloads: Arc<Workloads>,
+    /// How far that reaches.
+    pub told: Told,
     /// Names of Unix users.
     pub users: Arc<Users>,
     /// Open connections.
@@ -111,27 +115,19 @@ impl Intake {
     /// # Errors
     /// A [`Stranger`], to be closed without an answer.
     pub async fn arrive(&self, stream: &TcpStream) -> Result<Arrived, Stranger> {
-        let Origin {
-            workload,
-            tgid,
-            uid,
-            port,
-            address,
-            cgroup,
-            ..
-        } = self
+        let origin = self
             .kernel
             .origin(stream)
             .map_err(Stranger::Kernel)?
             .ok_or(Stranger::NotRedirected)?;
-        let actor = if workload == 0 {
-            self.user(tgid, uid, cgroup)
-                .await
-                .ok_or(Stranger::TooManyUsers)?
+        let Origin { address, port, .. } = origin;
+        let actor = if origin.workload == 0 {
+            self.user(&origin).await.ok_or(Stranger::TooManyUsers)?
         } else {
-            self.actor(workload, tgid, uid)
+            let moment = Monotonic::from_nanoseconds(origin.at_ns);
+            self.actor(origin.workload, origin.tgid, origin.uid, moment)
                 .await
-                .ok_or(Stranger::UnknownWorkload(workload))?
+                .ok_or(Stranger::UnknownWorkload(origin.workload))?
         };
         let holder = actor.number();
         let registered = self
@@ -150,8 +146,11 @@ impl Intake {
         })
     }
 
-    /// The process `pid` of the user `uid`, in no workload and in this cgroup.
-    async fn user(&self, pid: u32, uid: u32, cgroup: u64) -> Option<Actor> {
+    /// A process in no workload, as its user's.
+    async fn user(&self, origin: &Origin) -> Option<Actor> {
+        let Origin {
+            tgid, uid, cgroup, ..
+        } = *origin;
         let user = self.users.name(uid).await;
         let known = self.workloads.user(uid, user.as_deref())?;
         let identity = Identity {
@@ -164,17 +163,24 @@ impl Intake {
             acts: Acts::User,
             known,
             user,
-            process: client(pid, uid, cgroup).into(),
+            process: client(tgid, uid, cgroup).into(),
             identity: identity.into(),
             token: None,
             certificate: None,
         })
     }
 
-    /// The process `pid` with `uid` in the workload of this number.
-    pub async fn actor(&self, workload: u32, pid: u32, uid: u32) -> Option<Actor> {
+    /// The process `pid` with `uid` in the workload of this number, as what it executed by this moment.
+    pub async fn actor(
+        &self,
+        workload: u32,
+        pid: u32,
+        uid: u32,
+        moment: Monotonic,
+    ) -> Option<Actor> {
         let known = self.workloads.get(workload)?;
         let user = self.users.name(uid).await;
+        self.told.reach(moment).await;
         let process = self.workloads.recorded(&known, pid);
         let identity = Identity {
             name: Text::new(&known.workload.name),

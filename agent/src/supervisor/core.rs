@@ -40,7 +40,7 @@ use crate::control::server::Settings;
 use crate::control::slots::Limits;
 use crate::control::{Client, Listener, Responder};
 use crate::launch::stage::{Trust, chain};
-use crate::telemetry::clock::{self, Timestamp};
+use crate::telemetry::clock::{self, Monotonic, Timestamp};
 
 /// Time for the first gate to become ready.
 const READY_LIMIT: Duration = Duration::from_secs(20);
@@ -103,6 +103,8 @@ pub(super) struct Supervisor {
     pub(super) judging: Judging,
     process_messages: u32,
     gate_messages: u32,
+    /// Until when the gate wants to be told of processes.
+    pub(super) catching: Option<Monotonic>,
     received: Option<mpsc::Receiver<Happening>>,
 }
 
@@ -210,6 +212,7 @@ impl Supervisor {
             missing_links: Vec::new(),
             guarding: Guarding::default(),
             process_messages: PROCESS_MESSAGES,
+            catching: None,
             gate_messages: GATE_MESSAGES,
             hashing: Arc::new(Semaphore::new(HASHES)),
             received: Some(received),
@@ -228,6 +231,7 @@ impl Supervisor {
         self.begin().await;
         notify("READY=1\nSTATUS=serving");
         loop {
+            self.catch_up(&mut sources.processes).await;
             match self.next(&mut sources).await {
                 Occurrence::Terminate => break,
                 Occurrence::Process(event) if event.is_err() => {
@@ -567,6 +571,7 @@ impl Supervisor {
                 let chain = self.parts.signing.sign(&names, &key, now);
                 self.tell(ToGate::Certificate { request, chain }).await;
             }
+            ToSupervisor::Catch => self.catching = Some(clock::monotonic()),
             ToSupervisor::Reloaded { generation, faults } => {
                 self.reloaded(generation, faults).await;
             }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use exeat_ebpf::kind::HELD;
-use exeat_ebpf::{Event, EventKind, KernelError};
+use exeat_ebpf::{Event, EventKind, EventStream, KernelError};
 
 use super::cgroups;
 use super::core::{Happening, Supervisor};
@@ -14,6 +14,9 @@ use super::unregistered::SUFFIX;
 use super::workloads::{Live, Origin, parse_name};
 use crate::channel::{Kind, Process, ToGate, Workload};
 use crate::launch::stage::chain;
+
+/// Events that are taken note of in one turn, before others have theirs.
+const AT_ONCE: usize = 256;
 
 impl Supervisor {
     /// Takes over the workloads that an earlier daemon left running, and clears away the rest.
@@ -197,6 +200,30 @@ impl Supervisor {
             | EventKind::ForeignSocket
             | EventKind::ProxyDialled
             | EventKind::ForeignNetns => {}
+        }
+    }
+
+    /// Takes note of what happened before the moment for which the gate asks, and says so. What comes in faster than
+    /// that is taken note of is left to the next turn.
+    pub(super) async fn catch_up(&mut self, processes: &mut Option<EventStream>) {
+        let Some(until) = self.catching else { return };
+        for _ in 0..AT_ONCE {
+            let event = match processes.as_mut().map(EventStream::try_next) {
+                Some(Ok(Some(event))) if event.at_ns <= until.nanoseconds() => event,
+                other => {
+                    self.catching = None;
+                    match other {
+                        Some(Ok(Some(later))) => self.process_event(later).await,
+                        Some(Err(error)) => {
+                            self.process_events_failed(Err(error)).await;
+                            *processes = None;
+                        }
+                        None | Some(Ok(None)) => {}
+                    }
+                    return self.tell(ToGate::Caught { until }).await;
+                }
+            };
+            self.process_event(event).await;
         }
     }
 
