@@ -117,7 +117,7 @@ async fn every_client_gets_what_is_allowed() {
 /// However soon after its execution it connects: a record names what was executed, not whose child it is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn short_programs_are_recorded_as_themselves() {
-    const PROGRAMS: usize = 60;
+    const PROGRAMS: usize = 20;
     let lab = Lab::new().unwrap();
     lab.https(&[NAME], SocketAddr::new(WORLD, 443)).unwrap();
     let daemon = lab.daemon(&policy(&[ENTRY])).await.unwrap();

@@ -9,7 +9,7 @@ use crate::telemetry::clock::Monotonic;
 
 /// Longest that somebody waits. The supervisor answers within a tenth of a millisecond, unless processes are made
 /// faster than it can take note of.
-const PATIENCE: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Until when the supervisor told of all processes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,7 +34,7 @@ impl Told {
         (Self { asks, reach }, asked)
     }
 
-    /// Waits until everything is known that processes executed before `moment`, for 50 ms at most: then records name
+    /// Waits until everything is known that processes executed before `moment`, for 0.2 s at most: then records name
     /// what is known.
     pub async fn reach(&self, moment: Monotonic) {
         let mut reach = self.reach.subscribe();
