@@ -29,12 +29,17 @@ pub trait Message: Serialize + for<'de> Deserialize<'de> {
 pub enum ToGate {
     /// Always the first message; its descriptors stand in the order of `Setup::descriptors`.
     Setup(Box<Setup>),
-    /// A policy that compiled in the supervisor; to be answered with `Reloaded`.
-    Policy {
+    /// A policy that is being compiled, here and there; in the place of one that was not put in force.
+    Prepare {
         /// Counts from 1 in the daemon's life.
         generation: u64,
         /// The files in merge order.
         sources: Vec<Source>,
+    },
+    /// The policy of this number compiled in the supervisor and is to be put in force; to be answered with `Reloaded`.
+    Policy {
+        /// The one of the last `Prepare`.
+        generation: u64,
     },
     /// The client authorities changed: their names, and their certificates as PEM.
     ClientAuthorities(Vec<(String, String)>),

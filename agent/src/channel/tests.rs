@@ -67,7 +67,7 @@ async fn a_policy_larger_than_a_packet_goes_beside_it() {
         name: "a.yaml".into(),
         text,
     }];
-    let message = ToGate::Policy {
+    let message = ToGate::Prepare {
         generation: 2,
         sources,
     };
@@ -82,7 +82,7 @@ async fn a_policy_larger_than_a_packet_goes_beside_it() {
     }];
     let sent = supervisor
         .send(
-            &ToGate::Policy {
+            &ToGate::Prepare {
                 generation: 3,
                 sources: too_large,
             },
@@ -95,7 +95,7 @@ async fn a_policy_larger_than_a_packet_goes_beside_it() {
 #[tokio::test]
 async fn a_gate_that_does_not_read_is_stuck_not_waited_for() {
     let (supervisor, _gate) = hostile();
-    let message = ToGate::Policy {
+    let message = ToGate::Prepare {
         generation: 1,
         sources: vec![Source {
             name: "a".into(),

@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use exeat_policy::{Caller, Reason};
+use exeat_policy::{Caller, PolicySet, Reason};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{interval, timeout};
 
 use super::GateError;
@@ -20,7 +22,7 @@ use crate::audit::record::{Decision, Finding, Identity, Kind, Lifecycle, PolicyC
 use crate::audit::{Outcome, Start, Text};
 use crate::channel::{
     Artefact, Disconnection, GateEnd, Hex, Lifecycle as Told, Process, Received, RunVerdict,
-    Secret, Session, Setup, Source, ToGate, ToSupervisor, Workload,
+    Secret, Session, Setup, ToGate, ToSupervisor, Workload,
 };
 use crate::decide::approvals::KeepRequest;
 use crate::flow::{Offered, Stages, Word, serve_stdio};
@@ -58,6 +60,8 @@ pub(super) struct Supervisor {
     waiting: HashMap<u64, oneshot::Sender<Result<Chain, String>>>,
     next: u64,
     openings: Openings,
+    /// The policy that was told last and is not in force: its number, and what becomes of it.
+    prepared: Option<(u64, JoinHandle<Result<PolicySet, GateError>>)>,
     answering: Arc<Answering>,
     /// What sessions say.
     words: (mpsc::Sender<Word>, mpsc::Receiver<Word>),
@@ -92,6 +96,7 @@ impl Supervisor {
             waiting: HashMap::new(),
             next: 0,
             openings: Openings::default(),
+            prepared: None,
             answering,
             words: mpsc::channel(WORDS),
         }
@@ -180,10 +185,11 @@ impl Supervisor {
         } = received;
         match message {
             ToGate::Setup(_) | ToGate::Stop { .. } => {}
-            ToGate::Policy {
+            ToGate::Prepare {
                 generation,
                 sources,
-            } => self.policy(generation, &sources).await?,
+            } => self.prepared = Some((generation, spawn_blocking(move || compile(&sources)))),
+            ToGate::Policy { generation } => self.policy(generation).await?,
             ToGate::ClientAuthorities(authorities) => self.authorities(&authorities),
             ToGate::Workload(workload) => {
                 self.workload(*workload);
@@ -355,13 +361,13 @@ impl Supervisor {
 
     /// All or nothing: the new policy is in force for every decision after this, the kernel is brought in step,
     /// and connections that are no longer allowed are cut.
-    async fn policy(&mut self, generation: u64, sources: &[Source]) -> Result<(), GateError> {
+    async fn policy(&mut self, generation: u64) -> Result<(), GateError> {
         let mut change = PolicyChange {
             action: Text::fixed("reloaded"),
             ..PolicyChange::default()
         };
         let mut faults = Vec::new();
-        match compile(sources) {
+        match self.compiled(generation).await {
             Ok(set) => {
                 self.stages.credentials.keep(&set);
                 self.stages.decider.replace(set, generation);
@@ -394,6 +400,18 @@ impl Supervisor {
             faults,
         };
         Ok(self.channel.send(&reloaded, &[]).await?)
+    }
+
+    /// The policy of this number, which is being compiled since it was told.
+    async fn compiled(&mut self, generation: u64) -> Result<PolicySet, GateError> {
+        match self.prepared.take() {
+            Some((prepared, compiled)) if prepared == generation => compiled
+                .await
+                .unwrap_or_else(|gone| resume_unwind(gone.into_panic())),
+            _ => Err(GateError::Policy(format!(
+                "policy {generation} was not told of"
+            ))),
+        }
     }
 
     /// Client certificates are verified by these from here on, at the next request of each connection.

@@ -27,6 +27,7 @@ use super::notify::notify;
 use super::placing::{Found, Scan, UnitWatch};
 use super::policy_files::{Policy, Watch};
 use super::processes::{Hashes, Processes};
+use super::reload::for_gate;
 use super::runs::Asked;
 use super::serving::{Offer, Over};
 use super::settle::Settling;
@@ -494,7 +495,7 @@ impl Supervisor {
             descriptors: Vec::new(),
             config: parts.config.clone(),
             generation: self.generation,
-            sources: self.sources_text(),
+            sources: for_gate(&parts.policy.sources),
             ca_certificate: parts.signing.certificate().to_owned(),
             extra_roots: parts.material.extra_roots.clone(),
             client_identities: parts.material.client_identities.clone(),

@@ -61,6 +61,14 @@ impl PolicyError {
     }
 }
 
+/// A policy as it was read.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    pub(super) sources: Vec<Source>,
+    /// As in [`Policy`].
+    pub(super) foreign: Option<String>,
+}
+
 /// A policy that compiled.
 #[derive(Debug)]
 pub(super) struct Policy {
@@ -71,12 +79,19 @@ pub(super) struct Policy {
     pub(super) foreign: Option<String>,
 }
 
-/// Reads and compiles the policy at `path`: a file, or a directory's `*.yaml` in name order. An
-/// absent directory is an empty policy, which allows nothing.
+/// Reads and compiles the policy at `path`.
 pub(super) fn load(path: &Path) -> Result<Policy, PolicyError> {
-    let mut sources = Vec::new();
+    read_all(path)?.compile()
+}
+
+/// Reads the policy at `path`: a file, or a directory's `*.yaml` in name order. An absent directory is an empty
+/// policy, which allows nothing.
+pub(super) fn read_all(path: &Path) -> Result<Files, PolicyError> {
+    let Files {
+        mut sources,
+        mut foreign,
+    } = Files::default();
     let mut bytes = 0_usize;
-    let mut foreign = None;
     for file in files(path)? {
         let (text, not_alone) = read(&file)?;
         foreign = foreign.or(not_alone);
@@ -89,12 +104,20 @@ pub(super) fn load(path: &Path) -> Result<Policy, PolicyError> {
             text,
         });
     }
-    let set = compile(&sources).map_err(PolicyError::Faults)?;
-    Ok(Policy {
-        sources,
-        set: Arc::new(set),
-        foreign,
-    })
+    Ok(Files { sources, foreign })
+}
+
+impl Files {
+    /// Compiles what was read.
+    pub(super) fn compile(self) -> Result<Policy, PolicyError> {
+        let Self { sources, foreign } = self;
+        let set = compile(&sources).map_err(PolicyError::Faults)?;
+        Ok(Policy {
+            sources,
+            set: Arc::new(set),
+            foreign,
+        })
+    }
 }
 
 /// The text of a policy's file; and which of it and its directories others than root can change, judged on what is open.

@@ -1,7 +1,11 @@
 //! Changing the policy: all or nothing.
 
+use std::panic::resume_unwind;
+
+use tokio::task::spawn_blocking;
+
 use super::core::Supervisor;
-use super::policy_files;
+use super::policy_files::{self, PolicyError};
 use crate::channel::{Source, ToGate};
 use crate::control::reply::PolicyState;
 use crate::control::{Code, Reply, Responder};
@@ -12,40 +16,37 @@ impl Supervisor {
     /// leaves the last good one in force. `client` is told how it went.
     pub(super) async fn reload(&mut self, client: Option<Responder>) {
         self.reread_authorities().await;
-        let policy = match policy_files::load(&self.parts.config.policy) {
-            Ok(policy) => policy,
-            Err(error) => {
-                let sentences = error.sentences();
-                for sentence in &sentences {
-                    tracing::error!("policy: {sentence}");
-                }
-                self.rejected = Some(sentences.join("\n"));
-                if let Some(client) = client {
-                    answer_fault(client, &sentences.join("\n")).await;
-                }
-                return self.finding("policy_refused", None, sentences).await;
-            }
+        let files = match policy_files::read_all(&self.parts.config.policy) {
+            Ok(files) => files,
+            Err(error) => return self.refuse_policy(&error, client).await,
         };
-        self.rejected = None;
-        if policy.set.fingerprint() == self.parts.policy.set.fingerprint()
-            && policy.sources == self.parts.policy.sources
-        {
-            self.parts.policy.foreign = policy.foreign;
+        if files.sources == self.parts.policy.sources {
+            self.rejected = None;
+            self.parts.policy.foreign = files.foreign;
             self.read_credentials();
             if let Some(client) = client {
                 self.answer_reloaded(client).await;
             }
             return;
         }
-        self.parts.policy = policy;
-        self.generation = self.generation.saturating_add(1);
-        self.loaded = clock::wall();
-        let generation = self.generation;
-        self.tell(ToGate::Policy {
+        let generation = self.generation.saturating_add(1);
+        // The gate compiles it meanwhile, and drops it where it is refused here.
+        let sources = for_gate(&files.sources);
+        self.tell(ToGate::Prepare {
             generation,
-            sources: self.sources_text(),
+            sources,
         })
         .await;
+        let compiled = spawn_blocking(|| files.compile()).await;
+        let policy = match compiled.unwrap_or_else(|gone| resume_unwind(gone.into_panic())) {
+            Ok(policy) => policy,
+            Err(error) => return self.refuse_policy(&error, client).await,
+        };
+        self.rejected = None;
+        self.parts.policy = policy;
+        self.generation = generation;
+        self.loaded = clock::wall();
+        self.tell(ToGate::Policy { generation }).await;
         self.read_credentials();
         match client {
             Some(client) if self.gate.is_some() => self.reloads.push((generation, client)),
@@ -56,13 +57,17 @@ impl Supervisor {
         self.rewatch().await;
     }
 
-    /// The policy's files, for the gate.
-    pub(super) fn sources_text(&self) -> Vec<Source> {
-        let source = |s: &exeat_policy::Source| Source {
-            name: s.name.clone(),
-            text: s.text.clone(),
-        };
-        self.parts.policy.sources.iter().map(source).collect()
+    /// Says what is wrong with a policy; the last good one stays in force.
+    async fn refuse_policy(&mut self, error: &PolicyError, client: Option<Responder>) {
+        let sentences = error.sentences();
+        for sentence in &sentences {
+            tracing::error!("policy: {sentence}");
+        }
+        self.rejected = Some(sentences.join("\n"));
+        if let Some(client) = client {
+            answer_fault(client, &sentences.join("\n")).await;
+        }
+        self.finding("policy_refused", None, sentences).await;
     }
 
     /// The gate's answer to a policy.
@@ -107,6 +112,15 @@ impl Supervisor {
             rejected: self.rejected.clone(),
         }
     }
+}
+
+/// A policy's files, for the gate.
+pub(super) fn for_gate(sources: &[exeat_policy::Source]) -> Vec<Source> {
+    let source = |s: &exeat_policy::Source| Source {
+        name: s.name.clone(),
+        text: s.text.clone(),
+    };
+    sources.iter().map(source).collect()
 }
 
 async fn answer_fault(client: Responder, text: &str) {

@@ -5,11 +5,13 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use exeat_ebpf::Kernel;
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +24,7 @@ use crate::control::command::{ServerDisconnect, ServerReconnect};
 use crate::control::reply::ExitStatus;
 use crate::control::{Code, Command, Connection, Reply, Responder, Run, Signal};
 use crate::launch::stage::Program;
+use crate::telemetry::clock;
 
 const GATE: &str = "EXEAT_TEST_GATE";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -57,11 +60,13 @@ async fn gate() {
     let mut hear =
         |message: &ToGate| writeln!(log, "{}", serde_json::to_string(message).unwrap()).unwrap();
     hear(&ToGate::Setup(setup));
+    // A gate for which somebody always waits.
+    let asks = || rustix::fs::statat(directory, "catch", rustix::fs::AtFlags::empty()).is_ok();
     channel.send(&ToSupervisor::Ready, &[]).await.unwrap();
     while let Some(mut received) = channel.receive().await.unwrap() {
         hear(&received.message);
         let answer = match received.message {
-            ToGate::Policy { generation, .. } => ToSupervisor::Reloaded {
+            ToGate::Policy { generation } => ToSupervisor::Reloaded {
                 generation,
                 faults: Vec::new(),
             },
@@ -95,6 +100,10 @@ async fn gate() {
                     .await
                     .unwrap();
                 continue;
+            }
+            ToGate::Workload(_) | ToGate::Caught { .. } if asks() => {
+                sleep(Duration::from_millis(1)).await;
+                ToSupervisor::Catch
             }
             ToGate::Stop { .. } => {
                 channel.send(&ToSupervisor::Stopped, &[]).await.unwrap();
@@ -581,6 +590,54 @@ async fn a_daemon_that_comes_back_takes_over_what_runs() {
     child.kill().unwrap();
     child.wait().unwrap();
     until(|| daemon.workloads().is_empty()).await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_gate_that_asks_knows_of_every_process_until_then() {
+    let daemon = Daemon::start("caught").await;
+    fs::write(daemon.at("state/audit/catch"), "").unwrap();
+    let name = format!("{}-foreign", daemon.name);
+    let cgroup = find_root().unwrap().join(&name);
+    fs::create_dir(&cgroup).unwrap();
+    let place = format!(
+        "{POLICY}  inventory:\n    listen: 127.0.0.1:3001\n    match: {{ cgroup: /{name} }}\n"
+    );
+    fs::write(daemon.at("policy/a.yaml"), place).unwrap();
+    until(|| daemon.heard_of("workload").len() == 1).await;
+
+    // A shell that executes a program for each line, which says its number and is gone.
+    let script = "while read line; do /bin/cat /proc/self/stat; done";
+    let mut shell = tokio::process::Command::new("/bin/sh")
+        .args(["-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    fs::write(cgroup.join("cgroup.procs"), shell.id().unwrap().to_string()).unwrap();
+    let mut input = shell.stdin.take().unwrap();
+    let mut output = BufReader::new(shell.stdout.take().unwrap()).lines();
+    for _ in 0..30 {
+        input.write_all(b"\n").await.unwrap();
+        let said = output.next_line().await.unwrap().unwrap();
+        let executed = clock::monotonic().nanoseconds();
+        let pid = said.split(' ').next().unwrap().parse::<u32>().unwrap();
+        let caught = |message: &Value| message["caught"]["until"].as_u64() >= Some(executed);
+        until(|| daemon.heard().iter().any(caught)).await;
+        let heard = daemon.heard();
+        let before = heard.iter().take_while(|message| !caught(message));
+        let known = |message: &Value| {
+            let process = &message["process"];
+            process["pid"] == pid
+                && process["exe"]
+                    .as_str()
+                    .is_some_and(|exe| exe.ends_with("/cat"))
+        };
+        assert!(before.into_iter().any(known), "{pid} executed something");
+    }
+    drop(input);
+    shell.wait().await.unwrap();
+    fs::remove_dir(&cgroup).unwrap();
     daemon.stop().await;
 }
 
