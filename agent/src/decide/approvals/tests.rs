@@ -50,6 +50,18 @@ fn asking(bound: &str, uid: u32) -> Asking<'_> {
     }
 }
 
+impl Ticket {
+    /// For tests of what waits with one; nobody decides.
+    pub(crate) fn for_tests(wait: Duration) -> Self {
+        let approvals = Approvals::new(Vec::new(), CancellationToken::new());
+        let asking = Asking {
+            wait,
+            ..asking("{}", 1)
+        };
+        approvals.ask(asking).unwrap()
+    }
+}
+
 fn user(user: &str, uid: u32) -> Approver {
     Approver {
         uid,
