@@ -33,6 +33,8 @@ mod limits;
 #[cfg(test)]
 mod named;
 #[cfg(test)]
+mod observed;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod scenario;
