@@ -27,6 +27,8 @@ mod clients;
 #[cfg(test)]
 mod effects;
 #[cfg(test)]
+mod generations;
+#[cfg(test)]
 mod headers;
 #[cfg(test)]
 mod limits;
