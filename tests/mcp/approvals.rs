@@ -102,8 +102,12 @@ pub(crate) async fn approve(lab: &Lab, id: &str) {
 
 /// Posts a call, and reads its answer's first event: the sign that it waits.
 pub(crate) async fn posted(talker: &Talker, message: &Value) -> (EventReader, Value) {
-    let request = request("POST", FAR.path, &[LEGACY], message.to_string()).unwrap();
-    let response = talker.send(FAR, request).await.unwrap();
+    posted_to(FAR, talker, message).await
+}
+
+async fn posted_to(place: Place, talker: &Talker, message: &Value) -> (EventReader, Value) {
+    let request = request("POST", place.path, &[LEGACY], message.to_string()).unwrap();
+    let response = talker.send(place, request).await.unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let mut events = EventReader::new(response);
@@ -403,6 +407,56 @@ async fn what_waits_outlives_the_daemon_and_passes_once() {
     let answer = events.message().await.unwrap().unwrap();
     assert_eq!(answer["result"]["content"][0]["text"], "ok", "{answer}");
     assert_eq!(server.take().len(), 1);
+}
+
+/// Server, tool and caller are part of what was approved: with the same arguments nothing else passes by it, also not
+/// after a daemon that was killed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_approval_is_for_one_server_one_tool_and_one_caller() {
+    const OTHER: Place = Place {
+        host: "other.lab.example",
+        port: 8443,
+        ..FAR
+    };
+    let lab = Lab::new().unwrap();
+    let server = Scripted::far(&lab, NAME, SocketAddr::new(WORLD, 443), plain).unwrap();
+    let address = SocketAddr::new(WORLD, OTHER.port);
+    let second = Scripted::far(&lab, OTHER.host, address, plain).unwrap();
+    let servers = [
+        ("far", URL),
+        ("other", "https://other.lab.example:8443/mcp"),
+    ];
+    let mut world = World::new(&lab, &servers, RULES).await.unwrap();
+    let talker = world.talker().await.unwrap();
+    let stranger = world.talker_of("games").await.unwrap();
+    let lost = posted(&talker, &call("a", "pay", 7)).await;
+    let id = only(&lab).await;
+    is_kept(&lab, &id).await;
+    world.daemon.kill().await.unwrap();
+    world.daemon.restart().await.unwrap();
+    drop(lost);
+    assert_eq!(only(&lab).await, id, "it outlives the daemon");
+    approve(&lab, &id).await;
+    world.daemon.kill().await.unwrap();
+    world.daemon.restart().await.unwrap();
+    assert_eq!(only(&lab).await, id, "so does the approval");
+    let held = [
+        posted(&talker, &call("t", "add", 7)).await,
+        posted_to(OTHER, &talker, &call("s", "pay", 7)).await,
+        posted(&stranger, &call("c", "pay", 7)).await,
+    ];
+    until(&lab, 4).await;
+    assert!(server.seen().is_empty() && second.seen().is_empty());
+    let answer = talker
+        .post(FAR, &[LEGACY], call("r", "pay", 7).to_string())
+        .await
+        .unwrap();
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    assert!(text.contains(r#""text":"ok""#), "{text}");
+    assert_eq!((server.take().len(), second.take().len()), (1, 0));
+    until(&lab, 3).await;
+    drop(held);
+    until(&lab, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

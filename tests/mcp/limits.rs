@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use exeat_tests::Lab;
 use exeat_tests::lab::WORLD;
-use exeat_tests::wait::wait_until;
+use exeat_tests::wait::{wait_for, wait_until};
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
@@ -156,4 +157,70 @@ async fn what_was_counted_counts_over_restarts_and_failures_are_given_back() {
     });
     found.await.unwrap();
     assert_eq!(call(&talker, "s-1", "kept", none()).await, "ok");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_as_long_as_it_is_told_passes() {
+    let lab = Lab::new().unwrap();
+    let server = Scripted::far(&lab, NAME, SocketAddr::new(WORLD, 443), far).unwrap();
+    let url = format!("https://{NAME}/mcp");
+    let rules = "
+rules: [{ id: all, methods: [\"*\"], effect: allow }]
+limits: [{ per: [server], tools: [often], rate: 1/s }]
+";
+    let world = World::new(&lab, &[("far", &url)], rules).await.unwrap();
+    let talker = world.talker().await.unwrap();
+    let ask = async || {
+        let params = json!({ "name": "often", "arguments": {} });
+        let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+        let answer = talker.post(FAR, &[REVISION], call.to_string()).await;
+        answer.unwrap().json()
+    };
+    for _ in 0..3 {
+        // Two within a second; on a busy machine not the first two.
+        let refused = wait_for("a call too many", LIMIT, async || {
+            let (left, right) = tokio::join!(ask(), ask());
+            [left, right]
+                .into_iter()
+                .find(|one| one["error"].is_object())
+        });
+        let refused = refused.await.unwrap();
+        let data = &refused["error"]["data"];
+        assert_eq!(data["reason"], "limit_reached", "{refused}");
+        let told = data["retry_after_ms"].as_u64().unwrap();
+        assert!((1..=1_000).contains(&told), "{refused}");
+        // Less would not do, and more is not asked for.
+        tokio::time::sleep(Duration::from_millis(told)).await;
+        let answer = ask().await;
+        assert!(answer["result"].is_object(), "{told} ms: {answer}");
+    }
+    assert!(server.take().len() >= 4, "what passed reached the server");
+}
+
+/// Of two calls at once for what is left of a limit, one passes, whichever it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_of_a_limit_is_for_one_of_two_calls() {
+    let lab = Lab::new().unwrap();
+    let server = Scripted::far(&lab, NAME, SocketAddr::new(WORLD, 443), far).unwrap();
+    let url = format!("https://{NAME}/mcp");
+    let rules = "
+rules: [{ id: all, methods: [\"*\"], effect: allow }]
+limits:
+  - { per: [server, tool], tools: [\"call-*\"], calls: 1 }
+  - { per: [server, tool], tools: [\"rate-*\"], rate: 1/h }
+  - { per: [server, tool], tools: [\"sum-*\"], sum: /cents, max: 100, window: 24h }
+";
+    let world = World::new(&lab, &[("far", &url)], rules).await.unwrap();
+    let talker = world.talker().await.unwrap();
+    for number in 0..40 {
+        for kind in ["call", "rate", "sum"] {
+            let tool = format!("{kind}-{number}");
+            let one = || call(&talker, "", &tool, json!({ "cents": 60 }));
+            let (left, right) = tokio::join!(one(), one());
+            let mut came = [left, right];
+            came.sort_unstable();
+            assert_eq!(came, ["limit_reached", "ok"], "{tool}");
+        }
+    }
+    assert_eq!(server.take().len(), 120);
 }

@@ -27,11 +27,15 @@ mod clients;
 #[cfg(test)]
 mod effects;
 #[cfg(test)]
+mod generations;
+#[cfg(test)]
 mod headers;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod named;
+#[cfg(test)]
+mod observed;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]

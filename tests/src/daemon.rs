@@ -255,6 +255,8 @@ impl Daemon<'_> {
 fn launch(lab: &Lab, start: u32, level: &str) -> Result<Process> {
     let mut command = lab.exeat(&["daemon"])?;
     command.env("EXEAT_LOG", level).env("RUST_BACKTRACE", "1");
+    // As systemd has it for a unit with `LoadCredential=`; what is in it is the test's.
+    command.env("CREDENTIALS_DIRECTORY", lab.directory().join("credentials"));
     Process::start(&format!("daemon-{start}"), lab.directory(), &mut command)
 }
 

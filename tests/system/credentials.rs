@@ -432,3 +432,50 @@ async fn a_source_that_fails_is_a_refusal_and_said() {
     assert!(answer.starts_with("205"), "{answer}");
     assert!(session.close().await.unwrap().success());
 }
+
+/// What systemd hands the daemon is a source as a file is, and one with `refresh` is read anew by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_of_systemd_is_read_and_one_that_is_renewed_is_read_anew() {
+    let lab = Lab::new().unwrap();
+    let world = world(&lab);
+    fs::create_dir(lab.directory().join("credentials")).unwrap();
+    keep(&lab, "credentials/api-token", READ);
+    let policy = policy(&lab);
+    let directory = lab.directory().display();
+    let file = format!("file: {directory}/read.key");
+    let renewed = format!("file: {directory}/write.key");
+    let policy = policy
+        .replace(&file, "systemd: api-token")
+        .replace(&renewed, &format!("{renewed}, refresh: 1s"));
+    assert!(policy.contains("systemd: ") && policy.contains("refresh: "));
+    let daemon = lab.daemon(&policy).await.unwrap();
+    let mut session = daemon.run("keyed").unwrap();
+    session.initialize().await.unwrap();
+    let mut sent = async |tool: &str| -> String {
+        let url = format!("https://{API}/status?n=200&code=200");
+        let answer = told(&mut session, tool, json!({ "url": url })).await;
+        assert!(answer.starts_with("200 "), "{answer}");
+        let seen = world.api.seen();
+        let sent = seen.last().unwrap().header("authorization").unwrap();
+        sent.to_owned()
+    };
+    assert_eq!(sent("get").await, format!("Bearer {READ}"));
+    assert_eq!(sent("set").await, format!("Bearer {WRITE}"));
+
+    keep(&lab, "credentials/api-token", "an0ther-r3ad.K3y");
+    keep(&lab, "write.key", "an0ther-wr1te.K3y");
+    wait_for("the renewed key is sent", LIMIT, async || {
+        (sent("set").await == "Bearer an0ther-wr1te.K3y").then_some(())
+    })
+    .await
+    .unwrap();
+    // Without `refresh`, what was read counts until the next reading of the policy.
+    assert_eq!(sent("get").await, format!("Bearer {READ}"));
+    daemon.reload().unwrap();
+    wait_for("the key of systemd is read anew", LIMIT, async || {
+        (sent("get").await == "Bearer an0ther-r3ad.K3y").then_some(())
+    })
+    .await
+    .unwrap();
+    assert!(session.close().await.unwrap().success());
+}

@@ -4,7 +4,9 @@ use std::fs;
 use std::process::Command;
 
 use exeat_tests::Lab;
+use exeat_tests::cgroup::Cgroup;
 use exeat_tests::daemon::binary;
+use exeat_tests::lab::WORLD;
 use exeat_tests::process::{Finished, run};
 use exeat_tests::wait::{wait_for, wait_until};
 use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData as _, SigningKey as _};
@@ -482,4 +484,87 @@ async fn a_stream_ends_with_the_rule_that_let_it_in() {
         assert_eq!((told.exit, &*told.status), (0, "200"), "{told:?}");
         assert!(told.body.contains("begun"), "{told:?}");
     }
+}
+
+/// Who calls is told by each request, and by nothing that came before it on its connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_request_of_a_connection_shows_its_own_token() {
+    const NAME: &str = "mcp.lab.example";
+    let lab = Lab::new().unwrap();
+    let host = Cgroup::create(&format!("{}-host", lab.name())).unwrap();
+    let upstream = lab.https(&[NAME], (WORLD, 443).into()).unwrap();
+    let (a, b) = (Issuer::new(A), Issuer::new(B));
+    let settings = format!("issuers:\n{}{}", a.setting(&lab, "a"), b.setting(&lab, "b"));
+    let cgroup = host.path().file_name().unwrap().to_str().unwrap();
+    let policy = format!(
+        "version: 1
+servers: {{ notes: {{ purpose: test, owner: lab, url: \"https://{NAME}/mcp\" }} }}
+hosts: {{ agent: {{ match: {{ cgroup: /{cgroup} }}, servers: [notes] }} }}
+{IDENTITIES} staff: {{ user: root }} }}
+rules: [
+  {{ id: by-agent, who: [research-agent], servers: [notes], tools: [work], effect: allow }},
+  {{ id: by-analyst, who: [analysts], servers: [notes], tools: [work], effect: allow }}]
+"
+    );
+    let daemon = lab.daemon_with(&policy, &settings).await.unwrap();
+    let agent = json!({ "appid": "7f3c0a", "sub": "agent" });
+    let analyst = json!({ "groups": "analysts", "sub": "analyst" });
+    let good = a.token(A, "a", 300, agent.clone());
+    let second = b.token(B, "b", 300, analyst);
+    let expired = a.token(A, "a", -60, agent.clone());
+    let foreign = b.token(A, "a", 300, agent.clone());
+    let elsewhere = a.token(A, "a", 300, json!({ "aud": "other", "appid": "7f3c0a" }));
+    // The token, what its answer says, and whom its record names.
+    let (passes, anonymous) = ("\"result\"", "Unknown tool");
+    let shown = [
+        (Some(&good), passes, Some("agent")),
+        (Some(&expired), "invalid_token", None),
+        (Some(&good), passes, Some("agent")),
+        (Some(&foreign), "invalid_token", None),
+        (Some(&good), passes, Some("agent")),
+        (Some(&elsewhere), "invalid_token", None),
+        (Some(&good), passes, Some("agent")),
+        (None, anonymous, None),
+        (Some(&second), passes, Some("analyst")),
+        (None, anonymous, None),
+        (Some(&good), passes, Some("agent")),
+    ];
+    for version in ["--http1.1", "--http2"] {
+        let mut command = host.launcher(lab.direct());
+        command.arg("curl");
+        let path = |number: usize| format!("/mcp?{version}={number}");
+        for (number, (token, _, _)) in shown.iter().enumerate() {
+            let message = json!({ "jsonrpc": "2.0", "id": number, "method": "tools/call",
+                "params": { "name": "work", "arguments": {} } });
+            if number > 0 {
+                command.arg("--next");
+            }
+            command.args(["--silent", "--insecure", version, "--max-time", "20"]);
+            // How many connections it took stands after each answer.
+            command.args(["--write-out", " %{num_connects}\\n"]);
+            command.args(["--header", "content-type: application/json"]);
+            command.args(["--header", "accept: application/json, text/event-stream"]);
+            if let Some(token) = token {
+                command.args(["--header", &format!("authorization: Bearer {token}")]);
+            }
+            command.args(["--data", &message.to_string()]);
+            command.arg(format!("https://{NAME}{}", path(number)));
+        }
+        let done = run(&mut command, LIMIT).await.unwrap();
+        let told: Vec<&str> = done.stdout.lines().collect();
+        assert_eq!(told.len(), shown.len(), "{version}: {}", done.stdout);
+        for (number, (told, (_, came, subject))) in told.into_iter().zip(shown).enumerate() {
+            let connections = u32::from(number == 0).to_string();
+            assert!(told.ends_with(&connections), "{version} {number}: {told}");
+            assert!(told.contains(came), "{version} {number}: {told}");
+            let own = daemon.record("the call", |record| record["http"]["path"] == path(number));
+            let own = own.await.unwrap();
+            let subject = subject.map_or(Value::Null, |subject| json!(subject));
+            assert_eq!(own["identity"]["subject"], subject, "{own}");
+            let status = if came == passes { "done" } else { "refused" };
+            assert_eq!(own["outcome"]["status"], status, "{own}");
+        }
+    }
+    let passed = shown.iter().filter(|(_, came, _)| *came == passes);
+    assert_eq!(upstream.seen().len(), 2 * passed.count());
 }

@@ -31,6 +31,8 @@ pub struct Options {
     /// How many records may be open or on their way to the disk at once. One takes about a
     /// kibibyte until the disk has it.
     pub places: usize,
+    /// Generation of the policy that is in force as the log starts.
+    pub generation: u64,
 }
 
 /// When records are forced to the disk.
@@ -49,6 +51,7 @@ impl Default for Options {
             sync: SyncPolicy::Within(Duration::from_millis(20)),
             segment_bytes: 64 * 1_024 * 1_024,
             places: 32_768,
+            generation: 0,
         }
     }
 }
@@ -86,6 +89,8 @@ pub(super) struct Inner {
     /// The newest record that is safe on the disk.
     pub(super) head: Mutex<Head>,
     pub(super) refused: AtomicU64,
+    /// Generation of the policy in force, for every record that begins.
+    generation: AtomicU64,
     pub(super) options: Options,
     queue: Mutex<Queue>,
     changed: Condvar,
@@ -172,6 +177,7 @@ impl Log {
             durable: watch::Sender::new(0),
             head: Mutex::default(),
             refused: AtomicU64::new(0),
+            generation: AtomicU64::new(options.generation),
             options: Options { places, ..options },
             queue: Mutex::default(),
             changed: Condvar::new(),
@@ -217,9 +223,16 @@ impl Log {
         OpenRecord::new(self.clone(), place, record)
     }
 
-    /// An empty record with its name and time, for [`Log::event`].
+    /// An empty record with its name, its time and the policy's generation, for [`Log::event`].
     pub fn record(&self, kind: Kind, at: Moment) -> Record {
-        Record::new(self.0.ids.next(at.wall), at, kind)
+        let mut record = Record::new(self.0.ids.next(at.wall), at, kind);
+        record.generation = self.0.generation.load(Ordering::Relaxed);
+        record
+    }
+
+    /// Says that another policy is in force, once it is: no record names one that is newer than what decided it.
+    pub fn in_force(&self, generation: u64) {
+        self.0.generation.store(generation, Ordering::Relaxed);
     }
 
     /// Records something that has no end of its own. Like [`Log::open`], this fails at once if

@@ -1,5 +1,7 @@
 //! What a decision is, as its caller and the record see it.
 
+use std::time::Duration;
+
 use exeat_policy::{Caller, Name, Reason, Source, Target, Tls, Wire, Workload, compile};
 
 use super::{DRY_RUN, Decider, McpMessage, NEEDS_APPROVAL};
@@ -26,6 +28,7 @@ servers: { bank: { url: 'https://bank.example/' } }
 rules:
   - { id: few, servers: [bank], tools: [pay], args: [{ field: /cents, max: 9007199254740992 }], effect: allow }
   - { id: ask, servers: [bank], tools: [refund], effect: approve }
+  - { id: soon, servers: [bank], tools: [void], effect: approve, timeout: 90s }
   - { id: dry, servers: [bank], tools: [close], effect: dry_run }
 limits: [{ per: [server], tools: [pay], sum: /cents, max: 9007199254740992, window: 1h }]
 ";
@@ -74,6 +77,27 @@ fn what_waits_for_a_person_or_is_run_dry_is_refused_and_says_so() {
         called(&bank(), "close", "{}"),
         (Effect::DryRun, rule("dry"), DRY_RUN.to_owned())
     );
+}
+
+#[test]
+fn an_approval_is_waited_for_as_long_as_the_rule_says_else_ten_minutes() {
+    for (tool, wait) in [
+        ("refund", Duration::from_mins(10)),
+        ("void", Duration::from_secs(90)),
+    ] {
+        let message = McpMessage {
+            server: "bank",
+            method: "tools/call",
+            name: Some(tool),
+            arguments: None,
+            hints: None,
+            session: None,
+            within: None,
+        };
+        let refused = bank().message(Caller::default(), message, None);
+        let refused = refused.expect_err("it needs an approval");
+        assert_eq!(refused.asks().expect("a rule asks").wait, wait, "{tool}");
+    }
 }
 
 #[test]

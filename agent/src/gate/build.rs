@@ -67,7 +67,7 @@ pub(super) fn build(
     let audit = directory
         .try_clone()
         .map_err(descriptor("the audit directory"))?;
-    let (log, writer) = Log::start(directory, options(&setup.config))?;
+    let (log, writer) = Log::start(directory, options(&setup))?;
 
     let decider = decider(&setup)?;
     let limits = given.one(&Role::LimitsDirectory, "directory of limits")?;
@@ -219,7 +219,8 @@ fn resolver_settings(config: &Config) -> Settings {
     }
 }
 
-fn options(config: &Config) -> Options {
+fn options(setup: &Setup) -> Options {
+    let config = &setup.config;
     let sync = if config.audit.sync.is_zero() {
         SyncPolicy::EachRecord
     } else {
@@ -228,6 +229,7 @@ fn options(config: &Config) -> Options {
     Options {
         sync,
         segment_bytes: config.audit.segment_bytes,
+        generation: setup.generation,
         ..Options::default()
     }
 }

@@ -117,14 +117,15 @@ async fn record(stages: &Stages, event: &Event, count: Option<u64>) {
         port: event.address.map(|_| event.port),
         ..Tcp::default()
     });
+    let state = stages.decider.in_force();
     record.decision = Some(Decision {
         effect: Effect::Deny,
         rule: None,
         reason: Some(Text::fixed(reason)),
         mode: Mode::Enforce,
         would: None,
-        policy: None,
-        generation: Some(stages.decider.in_force().generation),
+        policy: Some(Text::new(state.set.fingerprint())),
+        generation: Some(state.generation),
         counters: Vec::new(),
     });
     if kind == Kind::Finding || count.is_some() {

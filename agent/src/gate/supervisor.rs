@@ -359,18 +359,34 @@ impl Supervisor {
         Ok(self.channel.send(&sign, &[]).await?)
     }
 
+    /// Records with which policy this gate begins.
+    pub(super) async fn loaded(&self) {
+        self.record_policy("loaded", &[]).await;
+    }
+
+    async fn record_policy(&self, action: &'static str, faults: &[String]) {
+        let state = self.stages.decider.in_force();
+        let mut record = self.stages.log.record(Kind::Policy, clock::now());
+        record.policy = Some(PolicyChange {
+            action: Text::fixed(action),
+            fingerprint: Some(Text::new(state.set.fingerprint())),
+            generation: Some(state.generation),
+            faults: faults.iter().map(Text::from).collect(),
+        });
+        if let Err(error) = self.stages.log.event(record).await {
+            tracing::error!(%error, "a change of policy could not be recorded");
+        }
+    }
+
     /// All or nothing: the new policy is in force for every decision after this, the kernel is brought in step,
     /// and connections that are no longer allowed are cut.
     async fn policy(&mut self, generation: u64) -> Result<(), GateError> {
-        let mut change = PolicyChange {
-            action: Text::fixed("reloaded"),
-            ..PolicyChange::default()
-        };
         let mut faults = Vec::new();
-        match self.compiled(generation).await {
+        let action = match self.compiled(generation).await {
             Ok(set) => {
                 self.stages.credentials.keep(&set);
                 self.stages.decider.replace(set, generation);
+                self.stages.log.in_force(generation);
                 for known in self.stages.intake.workloads.all() {
                     if let Err(error) = self.openings.agree(&self.stages, &known) {
                         tracing::error!(%error, "bringing the kernel in step with the policy");
@@ -379,24 +395,17 @@ impl Supervisor {
                 let cut = self.stages.cut_disallowed(|_any| true);
                 let sessions = self.stages.sessions.recheck(&self.stages.decider);
                 tracing::info!(generation, cut, sessions, "the policy is in force");
+                "reloaded"
             }
             Err(error) => {
-                change.action = Text::fixed("refused");
                 self.stages.decider.reject(error.to_string());
                 faults.push(error.to_string());
-                change.faults = faults.iter().map(Text::from).collect();
+                "refused"
             }
-        }
-        let state = self.stages.decider.in_force();
-        change.fingerprint = Some(Text::new(state.set.fingerprint()));
-        change.generation = Some(state.generation);
-        let mut record = self.stages.log.record(Kind::Policy, clock::now());
-        record.policy = Some(change);
-        if let Err(error) = self.stages.log.event(record).await {
-            tracing::error!(%error, "a change of policy could not be recorded");
-        }
+        };
+        self.record_policy(action, &faults).await;
         let reloaded = ToSupervisor::Reloaded {
-            generation: state.generation,
+            generation: self.stages.decider.in_force().generation,
             faults,
         };
         Ok(self.channel.send(&reloaded, &[]).await?)

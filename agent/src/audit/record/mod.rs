@@ -43,6 +43,9 @@ pub struct Record {
     pub mono: Monotonic,
     /// What is recorded.
     pub kind: Kind,
+    /// Generation of the policy that was in force then, in this run of the daemon; 0: not known.
+    #[serde(default)]
+    pub generation: u64,
     /// Which processes acted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<Shared<Workload>>,
@@ -101,6 +104,7 @@ impl Record {
             time: at.wall,
             mono: at.mono,
             kind,
+            generation: 0,
             workload: None,
             identity: None,
             session: None,
@@ -138,6 +142,7 @@ impl Record {
         };
         let essence = Self {
             open: self.open,
+            generation: self.generation,
             decision: self.decision.clone().map(|decision| Decision {
                 counters: Vec::new(),
                 ..decision

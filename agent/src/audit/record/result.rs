@@ -21,10 +21,10 @@ pub struct Decision {
     /// What would have been done, were every observing rule enforced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub would: Option<Effect>,
-    /// The policy's fingerprint.
+    /// Fingerprint of the policy that decided; absent where something else did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Text>,
-    /// The policy's generation in this run of the daemon.
+    /// Its generation in this run of the daemon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
     /// What the limits' counters stood at.

@@ -72,6 +72,11 @@ const LINE: &[Member] = &[
         "the same in nanoseconds of the monotonic clock",
     ),
     ("kind!", Word(KINDS), "what is recorded"),
+    (
+        "generation!",
+        Count,
+        "generation of the policy that was in force at `time`, in that run of the daemon; 0 where it is not known",
+    ),
     ("workload", Section(WORKLOAD), "the processes that acted"),
     ("identity", Section(IDENTITY), "who called"),
     ("session", Section(SESSION), "the MCP session"),
@@ -349,11 +354,15 @@ const DECISION: &[Member] = &[
         Word(EFFECTS),
         "what would have been done, were every observing rule enforced",
     ),
-    ("policy", Text, "the policy's fingerprint"),
+    (
+        "policy",
+        Text,
+        "fingerprint of the policy that decided; absent where none did: the configuration asks for it, or what was seen on the way refuses it",
+    ),
     (
         "generation",
         Count,
-        "the policy's generation in this run of the daemon",
+        "its generation in this run of the daemon; a newer one than the record's where the policy changed on the way",
     ),
     (
         "counters",

@@ -38,7 +38,10 @@ fn members_that_the_schema_calls_optional_are_left_out_when_empty() {
         .keys()
         .map(String::as_str)
         .collect();
-    assert_eq!(names, BTreeSet::from(["id", "time", "mono", "kind"]));
+    assert_eq!(
+        names,
+        BTreeSet::from(["id", "time", "mono", "kind", "generation"])
+    );
     assert_eq!(serde_json::from_value::<Record>(written).unwrap(), record);
     let full = full();
     let written = serde_json::to_value(&full).unwrap();
@@ -294,6 +297,7 @@ fn full() -> Record {
         time: clock::wall(),
         mono: clock::monotonic(),
         kind: Kind::Mcp,
+        generation: 1,
         workload: Some(workload.into()),
         identity: Some(identity.into()),
         session: Some(session.into()),

@@ -78,6 +78,7 @@ async fn play(path: &Path, steps: Vec<Step>, each_record: bool) -> BTreeSet<Reco
             sync,
             segment_bytes: 2_000,
             places: 8,
+            ..options()
         },
     );
     let mut open = Vec::new();
@@ -263,4 +264,37 @@ async fn the_head_is_the_newest_record_that_is_safe() {
     writer.finish(LIMIT).await;
     let segments = Segments::open(directory.path()).unwrap();
     assert_eq!(segments.verify(&[head]).unwrap().head.seq, 3);
+}
+
+#[tokio::test]
+async fn every_record_names_the_policy_that_was_in_force_as_it_began() {
+    let directory = tempfile::tempdir().unwrap();
+    let began = Options {
+        generation: 7,
+        ..options()
+    };
+    let (log, writer) = start(directory.path(), began);
+    let before = log.open(Kind::Http, Start::default()).await.unwrap();
+    log.in_force(8);
+    let after = log.open(Kind::Http, Start::default()).await.unwrap();
+    let mut large = log.record(Kind::Finding, clock::now());
+    large.mcp = Some(record::Mcp {
+        arguments: Some("x".repeat(100_000).into()),
+        ..record::Mcp::default()
+    });
+    let (first, second, third) = (before.id(), after.id(), large.id);
+    drop(log.event(large).await.unwrap());
+    drop((before, after));
+    writer.finish(LIMIT).await;
+    let entries = entries(directory.path());
+    let of = |id: RecordId| {
+        let entry = entries.iter().find(|entry| entry.record.id == id);
+        entry.unwrap().record.generation
+    };
+    assert_eq!((of(first), of(second), of(third)), (7, 8, 8));
+    let life = entries
+        .iter()
+        .filter(|entry| entry.record.kind == Kind::Lifecycle);
+    let life: Vec<u64> = life.map(|entry| entry.record.generation).collect();
+    assert_eq!(life, [7, 8], "the log's own beginning and end");
 }

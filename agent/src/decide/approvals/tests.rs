@@ -50,6 +50,18 @@ fn asking(bound: &str, uid: u32) -> Asking<'_> {
     }
 }
 
+impl Ticket {
+    /// For tests of what waits with one; nobody decides.
+    pub(crate) fn for_tests(wait: Duration) -> Self {
+        let approvals = Approvals::new(Vec::new(), CancellationToken::new());
+        let asking = Asking {
+            wait,
+            ..asking("{}", 1)
+        };
+        approvals.ask(asking).unwrap()
+    }
+}
+
 fn user(user: &str, uid: u32) -> Approver {
     Approver {
         uid,
@@ -159,11 +171,19 @@ async fn who_goes_away_waits_no_more_and_what_a_gate_leaves_is_taken_up() {
     elsewhere.beside = &[b"/mcp?tenant=2"];
     let mut session = asking("{\"a\":1}", 1);
     session.beside = &[b"/mcp", b"mcp-session-id", b"1"];
+    // Nor equal arguments for another server, another tool or another host's process.
+    let mut server = asking("{\"a\":1}", 1);
+    server.server = "shop";
+    let mut tool = asking("{\"a\":1}", 1);
+    tool.tool = "refund";
+    let mut host = asking("{\"a\":1}", 1);
+    host.caller.workload = Some("agent".into());
+    let mut named = asking("{\"a\":1}", 1);
+    named.caller.user = Some("user2".into());
     let others = [asking("{\"a\":1}", 2), asking("{\"a\":2}", 1)];
-    for other in others
-        .into_iter()
-        .chain([shows, certified, elsewhere, session])
-    {
+    let others = others.into_iter().chain([shows, certified]);
+    let others = others.chain([elsewhere, session, server, tool, host, named]);
+    for other in others {
         assert_ne!(approvals.ask(other).unwrap().approval().id, id);
     }
     let reserved = approvals.reserve(&id, &user("bob", 3), &set()).unwrap();

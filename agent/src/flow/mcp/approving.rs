@@ -1,5 +1,9 @@
 //! Calls that a rule wants approved: what a person is asked, and what becomes of the call then.
 
+use std::time::Duration;
+
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
 use super::effects::Settled;
 use super::judge::{NotPassed, Talking, Told, era};
 use crate::audit::record::ResponseKind;
@@ -13,6 +17,8 @@ use crate::identify::token::Verified;
 use crate::intake::{Actor, Acts};
 use crate::refuse::{Refusal, tool_error};
 
+/// How often a client hears that its call still waits.
+const ALIVE: Duration = Duration::from_secs(10);
 /// The largest message that waits for a person, in bytes.
 const MOST: usize = 64 << 10;
 const META: &str = "_meta";
@@ -256,6 +262,32 @@ fn denied_answer(
     response
 }
 
+/// When a client hears that its call waits: at once, and then as long as it does.
+pub(super) fn alive() -> Interval {
+    let mut tick = interval(ALIVE);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick
+}
+
+/// What is decided. Until it is, the client is told at each `tick`, with how often it was.
+pub(super) async fn word(
+    ticket: &mut Ticket,
+    mut tick: Interval,
+    mut tell: impl FnMut(i64),
+) -> Word {
+    let mut count = 0;
+    loop {
+        tokio::select! {
+            biased;
+            word = ticket.wait() => return word,
+            _ = tick.tick() => {
+                count += 1;
+                tell(count);
+            }
+        }
+    }
+}
+
 /// Says, to a client that asked to be told of progress, that its call waits: the `count`th time.
 pub(super) fn progress(message: &Message, approval: &Approval, count: i64) -> Option<Message> {
     let token = message.params()?.get(META)?.get("progressToken")?;
@@ -273,4 +305,26 @@ pub(super) fn progress(message: &Message, approval: &Approval, count: i64) -> Op
         method: "notifications/progress".to_owned(),
         params: Some(params),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_hears_at_once_and_every_ten_seconds_that_its_call_waits() {
+        let mut tick = alive();
+        assert_eq!(tick.period(), Duration::from_secs(10));
+        let begun = tokio::time::Instant::now();
+        assert!(tick.tick().await <= begun, "the first is at once");
+
+        let mut ticket = Ticket::for_tests(Duration::from_millis(50));
+        let mut told = Vec::new();
+        let tick = interval(Duration::from_millis(1));
+        let word = word(&mut ticket, tick, |count| told.push(count)).await;
+        assert!(matches!(word, Word::TimedOut), "{word:?}");
+        assert!(told.len() > 1, "{told:?}");
+        let counted: Vec<i64> = (1..).take(told.len()).collect();
+        assert_eq!(told, counted);
+    }
 }

@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
@@ -13,9 +12,9 @@ use hyper::body::{Body as HttpBody, Frame};
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::Interval;
 
-use super::approving::progress;
+use super::approving::{alive, progress};
 use super::effects::Settled;
 use super::judge::NotPassed;
 use super::until::Over;
@@ -31,9 +30,6 @@ use crate::flow::exchange::{Answer, json};
 use crate::forward::body::BodyFault;
 use crate::forward::upstream::Body;
 use crate::refuse::{Asked, Refusal, asked, error};
-
-/// How often the client hears that its call still waits.
-const ALIVE: Duration = Duration::from_secs(10);
 
 /// A call in a message of its own, on its way.
 pub(super) struct Call {
@@ -172,12 +168,10 @@ enum Then {
 
 impl Vigil {
     fn new(call: &Message, approval: Approval, over: Arc<AtomicBool>) -> Self {
-        let mut tick = interval(ALIVE);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             waiting: None,
             then: Then::Over,
-            tick,
+            tick: alive(),
             over,
             call: call.clone(),
             approval,
@@ -260,5 +254,77 @@ impl HttpBody for Vigil {
             }
         };
         Poll::Ready(Some(Ok(Frame::data(Bytes::from(out)))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::oneshot;
+    use tokio::time::interval;
+
+    use super::*;
+
+    /// A stream over a call with these parameters, and what answers the call.
+    fn vigil(params: &str) -> (Vigil, oneshot::Sender<Answer>, Arc<AtomicBool>) {
+        let call = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"pay"{params}}}}}"#
+        );
+        let Ok(Messages::Single(call)) = rpc::parse(call.as_bytes(), &Limits::REQUEST) else {
+            panic!("it is a call")
+        };
+        let over = Arc::new(AtomicBool::new(false));
+        let approval = Approval::for_tests("0123456789ab");
+        let mut vigil = Vigil::new(&call, approval, Arc::clone(&over));
+        let (answers, answer) = oneshot::channel();
+        vigil.waiting = Some(Box::pin(async { answer.await.unwrap() }));
+        (vigil, answers, over)
+    }
+
+    /// What the client reads next; empty at the end.
+    async fn next(vigil: &mut Vigil) -> String {
+        let Some(frame) = vigil.frame().await else {
+            return String::new();
+        };
+        let bytes = frame.unwrap().into_data().unwrap();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_stream_begins_at_once_lives_by_comments_and_ends_with_the_answer() {
+        let (mut vigil, answers, _over) = vigil("");
+        assert_eq!(vigil.tick.period(), Duration::from_secs(10));
+        // Before anything is decided, and although no time passes.
+        let first = tokio::time::timeout(Duration::from_secs(5), next(&mut vigil));
+        assert_eq!(first.await.unwrap(), ":\n\n");
+        vigil.tick = interval(Duration::from_millis(1));
+        for _ in 0..3 {
+            assert_eq!(next(&mut vigil).await, ":\n\n");
+        }
+        let answer = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
+        let sent = answers.send(json(StatusCode::OK, answer.to_owned()));
+        assert!(sent.is_ok());
+        let mut last = next(&mut vigil).await;
+        while last == ":\n\n" {
+            last = next(&mut vigil).await;
+        }
+        assert!(last.contains(&format!("data: {answer}")), "{last}");
+        assert_eq!(next(&mut vigil).await, "");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_asked_for_progress_gets_it_until_it_is_decided() {
+        let (mut vigil, _answers, over) = vigil(r#","_meta":{"progressToken":"t"}"#);
+        vigil.tick = interval(Duration::from_millis(1));
+        for count in 1..4 {
+            let told = next(&mut vigil).await;
+            assert!(told.contains("notifications/progress"), "{told}");
+            assert!(told.contains(r#""progressToken":"t""#), "{told}");
+            assert!(told.contains(&format!("{count}e-9")), "{told}");
+        }
+        // The server is asked by now, and its own progress must not fall behind.
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(next(&mut vigil).await, ":\n\n");
     }
 }

@@ -5,13 +5,11 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::super::approving::progress;
+use super::super::approving::{alive, progress, word};
 use super::super::observed::slot;
 use super::{Over, Session};
 use crate::audit::OpenRecord;
@@ -19,9 +17,6 @@ use crate::channel::MOST_APPROVALS;
 use crate::decide::approvals::{Ticket, Word};
 use crate::decode::rpc::{Id, Message};
 use crate::flow::describe::Story as _;
-
-/// How often a host that asked for it hears that its call still waits.
-const ALIVE: Duration = Duration::from_secs(10);
 
 /// A call that begins to wait.
 pub(super) struct Arriving {
@@ -158,27 +153,18 @@ impl Session {
     /// What is decided, with a word to the host now and then.
     async fn word(&self, id: &Id, ticket: &mut Ticket) -> Word {
         let approval = ticket.approval().clone();
-        let mut tick = interval(ALIVE);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut count = 0;
-        loop {
-            tokio::select! {
-                biased;
-                word = ticket.wait() => return word,
-                _ = tick.tick() => {
-                    count += 1;
-                    let told = {
-                        let calls = self.held.lock();
-                        let call = calls.get(&slot(id));
-                        call.and_then(|call| progress(&call.message, &approval, count))
-                    };
-                    // A host that does not read is told later.
-                    if let Some(Err(fault)) = told.map(|told| self.to_host.try_say(&told)) {
-                        tracing::debug!(%fault, "a host was not told that its call waits");
-                    }
-                }
+        word(ticket, alive(), |count| {
+            let told = {
+                let calls = self.held.lock();
+                let call = calls.get(&slot(id));
+                call.and_then(|call| progress(&call.message, &approval, count))
+            };
+            // A host that does not read is told later.
+            if let Some(Err(fault)) = told.map(|told| self.to_host.try_say(&told)) {
+                tracing::debug!(%fault, "a host was not told that its call waits");
             }
-        }
+        })
+        .await
     }
 
     /// The host does not wait for a call any more that waits for a person. The server has never heard of it.
