@@ -147,6 +147,36 @@ rules: [{ id: over, effect: allow, expires: 2026-01-01 }]
     insta::assert_snapshot!(shown(&set.warnings(NOW)));
 }
 
+/// What another rule allows as well; what is wider in one part and narrower in another changes something.
+#[test]
+fn what_changes_nothing() {
+    let set = policy(
+        r#"
+servers: { a: { launch: { command: a } }, b: { launch: { command: b } } }
+identities: { ann: { user: ann }, bob: { user: bob } }
+roles:
+  reader: { members: [ann], grants: [{ servers: [a], classes: [read] }, { servers: [b], tools: [x] }] }
+  writer: { members: [ann, bob], grants: [{ servers: [a], classes: [read, write] }] }
+rules:
+  - { id: narrow, who: [ann], servers: [a], tools: [get_x], args: [{ field: /n, max: 5 }], effect: allow }
+  - { id: wide, servers: [a], tools: ["get_*"], effect: allow }
+  - { id: again, servers: [a], tools: ["get_*"], effect: allow }
+  - { id: observed, servers: [a], tools: [get_y], effect: allow, mode: observe }
+  - { id: only-observed, servers: [b], effect: allow, mode: observe }
+  - { id: until, servers: [b], tools: ["put_*"], effect: allow, expires: 2027-01-01 }
+  - { id: longer, servers: [b], tools: [put_x], effect: allow }
+  - { id: some-arguments, servers: [b], tools: ["del_*"], args: [{ field: /n, max: 5 }], effect: allow }
+  - { id: all-arguments, servers: [b], tools: [del_x], effect: allow }
+  - { id: start, who: [bob], servers: [b], effect: allow }
+  - { id: known, who: [bob], servers: [b], methods: [resources/read, ping], effect: allow }
+  - { id: unknown, who: [bob], servers: [b], methods: [vendor/x], effect: allow }
+  - { id: any-method, who: [bob], servers: [b], methods: ["*"], effect: allow }
+  - { id: over, servers: [a], tools: [get_z], effect: allow, expires: 2026-01-01 }
+"#,
+    );
+    insta::assert_snapshot!(shown(&set.warnings(NOW)));
+}
+
 /// A request's path, which is said in its record alone.
 #[test]
 fn paths_of_requests() {

@@ -5,6 +5,8 @@ mod names;
 mod reach;
 mod shadow;
 
+pub(crate) use self::shadow::redundant;
+
 use crate::fault::{Fault, Place};
 use crate::load::Draft;
 use crate::model::{Rule, Written};
