@@ -11,6 +11,7 @@ mod doctor;
 mod error;
 mod hosts;
 mod internal;
+mod listed;
 mod output;
 mod policy;
 mod register;

@@ -1,6 +1,7 @@
 //! What only shows over all files: names given twice or nowhere, rules that can never match.
 
 mod credentials;
+mod manifest;
 mod names;
 mod reach;
 mod shadow;

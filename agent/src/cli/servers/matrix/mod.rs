@@ -14,12 +14,11 @@ use crate::cli::args::{FilterArguments, MatrixArguments, QueryArguments};
 use crate::cli::ask::Daemon;
 use crate::cli::audit;
 use crate::cli::error::{CliError, Kind};
+use crate::cli::listed::listed;
 use crate::cli::output::{Cell, Output, Painter, Table, Tone, note};
 use crate::cli::policy::files;
 use crate::cli::policy::recorded::{NotReplayed, Question};
 use crate::config::Config;
-use crate::control::command::ServerShow;
-use crate::control::{Command, Reply};
 
 /// Tools of a server that are known, and how it describes them.
 type Known = BTreeMap<String, Option<Hints>>;
@@ -100,34 +99,15 @@ async fn known(set: &PolicySet, daemon: &Daemon) -> Result<BTreeMap<Arc<str>, Kn
         .servers()
         .map(|server| (Arc::clone(&server.name), named(server)))
         .collect();
-    for (name, tools) in &mut known {
-        let show = Command::ServerShow(ServerShow {
-            name: name.to_string(),
-        });
-        let asked = daemon.each(&show, |reply| {
-            if let Reply::Server(server) = reply {
-                for (tool, hints) in server.listed {
-                    let hints = Hints {
-                        read_only: hints.read_only,
-                        destructive: hints.destructive,
-                        open_world: hints.open_world,
-                    };
-                    tools.insert(tool, Some(hints));
-                }
+    match listed(set, daemon).await? {
+        Some(listed) => {
+            for (name, tools) in listed {
+                let tools = tools.into_iter().map(|(tool, hints)| (tool, Some(hints)));
+                known.entry(name).or_default().extend(tools);
             }
-            Ok(())
-        });
-        match asked.await {
-            Ok(()) => {}
-            Err(error) if error.kind == Kind::Unreachable => {
-                note(
-                    "the daemon does not answer, so only tools that the register names are counted",
-                );
-                break;
-            }
-            // A server that only these files register.
-            Err(error) if error.kind == Kind::Usage => {}
-            Err(error) => return Err(error),
+        }
+        None => {
+            note("the daemon does not answer, so only tools that the register names are counted");
         }
     }
     Ok(known)
