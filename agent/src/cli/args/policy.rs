@@ -38,7 +38,17 @@ A file of cases:
       tool: pay                            or method: and of:, request: [GET, URL], connect:
       args: { amountCents: 100 }
       expect: { effect: allow, rule: small-payments }
-    - { name: nobody may, server: billing, tool: pay, expect: deny }")]
+    - { name: nobody may, server: billing, tool: pay, expect: deny }
+    - name: whoever shows a token          taken as it is written: nothing is verified
+      token: { issuer: https://login.example.com, subject: ann, claims: { groups: [analysts] } }
+      server: billing
+      method: resources/read
+      expect: deny
+    - name: or a client certificate        uri, dns and email: one or a list; common_name
+      certificate: { authority: corp, uri: spiffe://corp/robot }
+      server: billing
+      tool: pay
+      expect: deny")]
     Test(TestArguments),
     /// Say how a call would be decided, by which rule, and why not by the others
     #[command(after_help = "\
@@ -47,7 +57,12 @@ Examples:
   exeat policy explain --user dave --server github --tool create_issue --args '{\"title\":\"x\"}'
   exeat policy explain --user dave --server github      may dave start it?
   exeat policy explain --server github --request GET https://api.github.com/user
-  exeat policy explain --server github --connect 10.20.0.7:5432 --policy ./policy.d")]
+  exeat policy explain --server github --connect 10.20.0.7:5432 --policy ./policy.d
+  exeat policy explain --issuer https://login.example.com --subject ann --claim groups=analysts --server github --tool search
+  exeat policy explain --token-claims payload.json --server github --tool search
+  exeat policy explain --authority corp --uri spiffe://corp/agent --server github --tool search
+
+A token or a certificate is taken as it is stated: nothing is verified.")]
     Explain(Box<ExplainArguments>),
     /// Say what another policy would decide otherwise, of what was recorded
     #[command(after_help = "\
@@ -140,6 +155,33 @@ pub struct ExplainArguments {
     /// Managed host that calls
     #[arg(long, value_name = "NAME")]
     pub host: Option<String>,
+    /// Issuer of the token that the call shows
+    #[arg(long, value_name = "ISSUER")]
+    pub issuer: Option<String>,
+    /// Whom the token is about
+    #[arg(long, value_name = "SUBJECT")]
+    pub subject: Option<String>,
+    /// What the token claims, a text; given twice for one NAME, a list
+    #[arg(long, value_name = "NAME=VALUE", conflicts_with = "token_claims")]
+    pub claim: Vec<String>,
+    /// All that the token claims, a JSON object; its iss and sub stand for --issuer and --subject
+    #[arg(long, value_name = "FILE")]
+    pub token_claims: Option<PathBuf>,
+    /// Authority of the client certificate that the call shows, as exeat.yaml calls it
+    #[arg(long, value_name = "NAME")]
+    pub authority: Option<String>,
+    /// URI that the certificate names
+    #[arg(long, value_name = "URI", requires = "authority")]
+    pub uri: Vec<String>,
+    /// Host that the certificate names
+    #[arg(long, value_name = "NAME", requires = "authority")]
+    pub dns: Vec<String>,
+    /// Address of mail that the certificate names
+    #[arg(long, value_name = "ADDRESS", requires = "authority")]
+    pub email: Vec<String>,
+    /// Common name of the certificate
+    #[arg(long, value_name = "NAME", requires = "authority")]
+    pub common_name: Option<String>,
     /// Server that is called, or whose outbound traffic is judged
     #[arg(long, value_name = "NAME")]
     pub server: Option<String>,
