@@ -19,6 +19,7 @@ mod run;
 mod servers;
 mod status;
 mod uninstall;
+mod unused;
 mod when;
 
 use std::ffi::OsString;
