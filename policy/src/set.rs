@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::check::check;
+use crate::check::{check, redundant};
 use crate::decide::Caller;
 use crate::fault::{Fault, Place, Source};
 use crate::index::{Id, Index, position};
@@ -278,8 +278,8 @@ impl PolicySet {
         self.strict_review
     }
 
-    /// What is no fault and should be looked at: rules that have expired, servers whose review is overdue,
-    /// placeholders that nothing replaces, credentials that nothing sends.
+    /// What is no fault and should be looked at: rules that have expired, rules and grants that change nothing, servers
+    /// whose review is overdue, placeholders that nothing replaces, credentials that nothing sends.
     #[must_use]
     pub fn warnings(&self, now: Timestamp) -> Vec<Fault> {
         let warning = |place: &Place, message: String| Fault {
@@ -304,7 +304,15 @@ impl PolicySet {
         });
         let idle = self.placeholders_in_vain().chain(self.unsent_credentials());
         let idle = idle.map(|(place, message)| warning(place, message));
-        let mut warnings: Vec<Fault> = expired.chain(overdue).chain(idle).collect();
+        // What has expired is warned of as that.
+        let redundant = redundant(&self.rules)
+            .filter(|(rule, _)| rule.expires.is_none_or(|date| !date.is_past(now)))
+            .map(|(rule, message)| warning(&rule.place, message));
+        let mut warnings: Vec<Fault> = expired
+            .chain(overdue)
+            .chain(idle)
+            .chain(redundant)
+            .collect();
         warnings.sort();
         warnings
     }

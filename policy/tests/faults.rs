@@ -173,6 +173,48 @@ rules:
     ));
 }
 
+/// Tests that contradict each other, in one entry and over several about the same value.
+#[test]
+fn arguments_that_contradict_each_other() {
+    insta::assert_snapshot!(faults(
+        r#"version: 1
+servers: { a: { launch: { command: a } } }
+rules:
+  - { id: a1, effect: deny, tools: [a1], args: [{ field: /x, min: 5 }, { field: /y, matches: x }, { field: /x, max: 4 }] }
+  - { id: a2, effect: deny, tools: [a2], args: [{ field: /x, type: string }, { field: /x, type: integer }] }
+  - { id: a3, effect: deny, tools: [a3], args: [{ field: /x, absent: true }, { field: /x/y, glob: "a*" }] }
+  - { id: a4, effect: deny, tools: [a4], args: [{ field: "/x/*/y", min: 1 }, { field: "/x/*", absent: true }] }
+  - { id: a5, effect: deny, tools: [a5], args: [{ field: /x, in: [a, b], type: number }] }
+  - { id: a6, effect: deny, tools: [a6], args: [{ field: /x, in: [1, 2, true] }, { field: /x, above: 2 }] }
+  - { id: a7, effect: allow, tools: [a7], args: [{ field: /x, in: [main, develop], glob: "release/*" }] }
+  - { id: a8, effect: allow, tools: [a8], args: [{ field: "/x/*", in: [main] }, { field: "/x/*", in: [develop] }] }
+  - { id: a9, effect: allow, tools: [a9], args: [{ field: /x, keys: true, in: [a] }, { field: /x, keys: true, matches: '^b' }] }
+  - { id: b1, effect: allow, tools: [b1], args: [{ field: /x, length: { min: 3 } }, { field: /x, length: 2 }] }
+  - { id: b2, effect: allow, tools: [b2], args: [{ field: /x, min: 3 }, { field: /x, length: 2 }] }
+"#
+    ));
+}
+
+/// What only looks like a contradiction: other values, other forms of a text, other effects.
+#[test]
+fn arguments_that_some_value_passes_are_not_accused() {
+    let text = r#"version: 1
+servers: { a: { launch: { command: a } } }
+rules:
+  - { id: several, effect: deny, tools: [a1], args: [{ field: "/x/*", min: 5 }, { field: "/x/*", max: 4 }] }
+  - { id: forms, effect: deny, tools: [a2], args: [{ field: /x, in: [main] }, { field: /x, glob: "release/*" }] }
+  - { id: lengths, effect: deny, tools: [a3], args: [{ field: /x, in: [main], length: 9 }] }
+  - { id: keys, effect: deny, tools: [a4], args: [{ field: /x, keys: true, glob: "a*" }, { field: /x, keys: true, glob: "b*" }, { field: /x, type: object }] }
+  - { id: absent, effect: deny, tools: [a5], args: [{ field: /x, absent: true }, { field: /xy, min: 1 }, { field: /x/y, absent: true }] }
+  - { id: there, effect: deny, tools: [a6], args: [{ field: /x, absent: false }, { field: /x, type: string }, { field: /x, matches: a }] }
+  - { id: some, effect: allow, tools: [a7], args: [{ field: /x, in: [main, release/1], glob: "release/*" }] }
+  - { id: numbers, effect: allow, tools: [a8], args: [{ field: /x, in: [1, 2.0] }, { field: /x, type: integer }, { field: /x, min: 2 }] }
+  - { id: touching, effect: allow, tools: [a9], args: [{ field: /x, min: 5 }, { field: /x, max: 5.0, type: number }] }
+  - { id: anywhere, effect: deny, tools: [b1], args: [{ any: true, glob: "a*" }, { any: true, min: 5 }] }
+"#;
+    assert_eq!(faults(text), "");
+}
+
 #[test]
 fn hosts_that_contradict_their_servers() {
     insta::assert_snapshot!(faults(

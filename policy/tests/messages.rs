@@ -147,6 +147,78 @@ rules: [{ id: over, effect: allow, expires: 2026-01-01 }]
     insta::assert_snapshot!(shown(&set.warnings(NOW)));
 }
 
+/// What another rule allows as well; what is wider in one part and narrower in another changes something.
+#[test]
+fn what_changes_nothing() {
+    let set = policy(
+        r#"
+servers: { a: { launch: { command: a } }, b: { launch: { command: b } } }
+identities: { ann: { user: ann }, bob: { user: bob } }
+roles:
+  reader: { members: [ann], grants: [{ servers: [a], classes: [read] }, { servers: [b], tools: [x] }] }
+  writer: { members: [ann, bob], grants: [{ servers: [a], classes: [read, write] }] }
+rules:
+  - { id: narrow, who: [ann], servers: [a], tools: [get_x], args: [{ field: /n, max: 5 }], effect: allow }
+  - { id: wide, servers: [a], tools: ["get_*"], effect: allow }
+  - { id: again, servers: [a], tools: ["get_*"], effect: allow }
+  - { id: observed, servers: [a], tools: [get_y], effect: allow, mode: observe }
+  - { id: only-observed, servers: [b], effect: allow, mode: observe }
+  - { id: until, servers: [b], tools: ["put_*"], effect: allow, expires: 2027-01-01 }
+  - { id: longer, servers: [b], tools: [put_x], effect: allow }
+  - { id: some-arguments, servers: [b], tools: ["del_*"], args: [{ field: /n, max: 5 }], effect: allow }
+  - { id: all-arguments, servers: [b], tools: [del_x], effect: allow }
+  - { id: start, who: [bob], servers: [b], effect: allow }
+  - { id: known, who: [bob], servers: [b], methods: [resources/read, ping], effect: allow }
+  - { id: unknown, who: [bob], servers: [b], methods: [vendor/x], effect: allow }
+  - { id: any-method, who: [bob], servers: [b], methods: ["*"], effect: allow }
+  - { id: over, servers: [a], tools: [get_z], effect: allow, expires: 2026-01-01 }
+"#,
+    );
+    insta::assert_snapshot!(shown(&set.warnings(NOW)));
+}
+
+/// Names that fit nothing which is listed; what is about a server that is not known, or not only about tools, is passed over.
+#[test]
+fn names_that_fit_no_tool() {
+    let set = policy(
+        r#"
+servers:
+  github: { launch: { command: a }, tools: { get_issue: read, "lst_*": read } }
+  linear: { launch: { command: b }, tools: { "find_*": read } }
+  wiki: { launch: { command: c }, tools: { anything: read } }
+identities: { ann: { user: ann } }
+roles: { reader: { members: [ann], grants: [{ servers: [github, linear], tools: [get_isue, "get_*"] }] } }
+rules:
+  - { id: none, servers: [linear], tools: [search_all], effect: deny }
+  - { id: also-unknown, servers: [linear, wiki], tools: [search_all], effect: deny }
+  - { id: everywhere, tools: [search_all], effect: deny }
+  - { id: prompts, servers: [linear], methods: ["*"], tools: [search_all], effect: deny }
+  - { id: called, servers: [linear], methods: [tools/call], tools: [search_any], effect: deny }
+  - { id: fits, servers: [linear], tools: ["*", find_x], effect: deny, mode: observe }
+limits:
+  - { per: [tool], servers: [github], tools: [close_issue, get_issue], calls: 1 }
+"#,
+    );
+    let listed = |server: &str, tools: &[&str]| {
+        let tools = tools.iter().map(ToString::to_string).collect();
+        (server.into(), tools)
+    };
+    let mut known = [
+        listed("github", &["get_issue", "list_issues"]),
+        listed("linear", &["find_x"]),
+    ]
+    .into();
+    insta::assert_snapshot!(shown(&set.unlisted(&known)));
+    known.extend([listed("wiki", &["anything"])]);
+    let all = shown(&set.unlisted(&known));
+    assert!(
+        all.contains("`everywhere`: `search_all` fits no tool that its servers list"),
+        "{all}"
+    );
+    assert!(all.contains("`also-unknown`"), "{all}");
+    assert_eq!(set.unlisted(&[].into()), []);
+}
+
 /// A request's path, which is said in its record alone.
 #[test]
 fn paths_of_requests() {

@@ -11,6 +11,7 @@ mod doctor;
 mod error;
 mod hosts;
 mod internal;
+mod listed;
 mod output;
 mod policy;
 mod register;
@@ -18,6 +19,7 @@ mod run;
 mod servers;
 mod status;
 mod uninstall;
+mod unused;
 mod when;
 
 use std::ffi::OsString;

@@ -170,8 +170,65 @@ pub struct Question {
     /// Name of the Unix user that acts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// The token that a call shows, as it is stated: nothing of it is verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<StatedToken>,
+    /// The client certificate that a call shows, as it is stated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<StatedCertificate>,
     /// What is done.
     pub action: Action,
+}
+
+/// What a token would say.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatedToken {
+    /// Who issued it.
+    pub issuer: String,
+    /// Whom it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// What it claims beyond that: a JSON object, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claims: Option<Arguments>,
+}
+
+// Claims say who people are: they are not for logs.
+impl fmt::Debug for StatedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StatedToken")
+            .field("issuer", &self.issuer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a client certificate would name.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatedCertificate {
+    /// Who vouches for it, as exeat.yaml calls it.
+    pub authority: String,
+    /// URIs of its alternative names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uri: Vec<String>,
+    /// Hosts' names of its alternative names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<String>,
+    /// Addresses of mail of its alternative names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub email: Vec<String>,
+    /// The common name of its subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub common_name: Option<String>,
+}
+
+impl fmt::Debug for StatedCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StatedCertificate")
+            .field("authority", &self.authority)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A managed workload, by its name in the policy.
@@ -427,6 +484,13 @@ impl Question {
             None => {}
         }
         optional("user", self.user.as_deref())?;
+        if let Some(token) = &self.token {
+            name("issuer", &token.issuer)?;
+            optional("subject", token.subject.as_deref())?;
+        }
+        if let Some(certificate) = &self.certificate {
+            certificate.check()?;
+        }
         match &self.action {
             Action::Run(run) => name("server", &run.name),
             Action::Call(call) => {
@@ -438,6 +502,15 @@ impl Question {
             Action::Request(request) => name("method", &request.method),
             Action::Connect(connection) => name("host", &connection.host),
         }
+    }
+}
+
+impl StatedCertificate {
+    fn check(&self) -> Result<(), InvalidCommand> {
+        name("authority", &self.authority)?;
+        optional("common name", self.common_name.as_deref())?;
+        let mut names = [&self.uri, &self.dns, &self.email].into_iter().flatten();
+        names.try_for_each(|stated| name("name of the certificate", stated))
     }
 }
 

@@ -572,6 +572,8 @@ fn the_table_of_who_may_what() {
     let question = Question {
         caller: None,
         user: None,
+        token: None,
+        certificate: None,
         action: command::Action::Run(show()),
     };
     for (command, administrator, ordinary, managed, place) in [

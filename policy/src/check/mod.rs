@@ -1,9 +1,12 @@
 //! What only shows over all files: names given twice or nowhere, rules that can never match.
 
 mod credentials;
+mod manifest;
 mod names;
 mod reach;
 mod shadow;
+
+pub(crate) use self::shadow::redundant;
 
 use crate::fault::{Fault, Place};
 use crate::load::Draft;

@@ -1,4 +1,5 @@
-//! Rules that can never matter, because a rule of a stronger effect speaks of everything that they speak of.
+//! Rules that can never matter, because a rule of a stronger effect speaks of everything that they speak of; and those
+//! that allow only what another allows as well.
 //!
 //! Only what is certain is reported: a rule counts as wider where each of its parts names everything
 //! that the other's part names, by the very same names or by patterns that plainly cover them.
@@ -10,29 +11,39 @@ use super::{called, fault};
 use crate::fault::Fault;
 use crate::glob::Glob;
 use crate::load::Draft;
-use crate::methods::TOOLS_CALL;
+use crate::methods::{TOOLS_CALL, governance};
 use crate::model::{Effect, Mode, Rule, Selector};
 
 /// A server and a caller; `None` for all.
 type Bucket<'a> = (Option<&'a str>, Option<&'a str>);
 
-pub(super) fn check(draft: &Draft, faults: &mut Vec<Fault>) {
-    // Wider rules name the same first server (or all), and the same first caller (or everyone).
-    let mut stronger: HashMap<Bucket<'_>, Vec<(usize, &Rule)>> = HashMap::new();
-    for (index, rule) in draft.rules.iter().enumerate() {
-        // What looks at arguments is wider than nothing that can be told here.
-        if rule.effect != Effect::Allow && rule.mode == Mode::Enforce && !rule.is_conditional() {
-            for server in keys(&rule.servers) {
-                for who in keys(&rule.who) {
-                    stronger
-                        .entry((server, who))
-                        .or_default()
-                        .push((index, rule));
+/// Rules that may be wider than others, found by the server and the caller that they name.
+struct Wider<'a>(HashMap<Bucket<'a>, Vec<(usize, &'a Rule)>>);
+
+impl<'a> Wider<'a> {
+    fn new(rules: &'a [Rule], wanted: impl Fn(&Rule) -> bool) -> Self {
+        // Wider rules name the same first server (or all), and the same first caller (or everyone).
+        let mut wider: HashMap<Bucket<'_>, Vec<(usize, &Rule)>> = HashMap::new();
+        for (index, rule) in rules.iter().enumerate() {
+            // What looks at arguments is wider than nothing that can be told here.
+            if rule.mode == Mode::Enforce && !rule.is_conditional() && wanted(rule) {
+                for server in keys(&rule.servers) {
+                    for who in keys(&rule.who) {
+                        let bucket = wider.entry((server, who)).or_default();
+                        bucket.push((index, rule));
+                    }
                 }
             }
         }
+        Self(wider)
     }
-    for (index, rule) in draft.rules.iter().enumerate() {
+
+    /// The first that is wider than `rule` and passes `counts`, by its place and itself.
+    fn than(
+        &self,
+        rule: &'a Rule,
+        counts: impl Fn(usize, &Rule) -> bool,
+    ) -> Option<(usize, &'a Rule)> {
         let (server, who) = (first(&rule.servers), first(&rule.who));
         let buckets: &[Bucket<'_>] = match (server, who) {
             (None, None) => &[(None, None)],
@@ -40,17 +51,24 @@ pub(super) fn check(draft: &Draft, faults: &mut Vec<Fault>) {
             (server, None) => &[(None, None), (server, None)],
             (server, who) => &[(None, None), (server, None), (None, who), (server, who)],
         };
-        let wider = buckets
+        buckets
             .iter()
-            .filter_map(|bucket| stronger.get(bucket))
+            .filter_map(|bucket| self.0.get(bucket))
             .flatten()
-            // A stronger effect counts wherever it stands; of two rules of one effect the first decides.
-            .filter(|(other, wide)| {
-                wide.effect > rule.effect || (wide.effect == rule.effect && *other < index)
-            })
-            .filter(|(_, wide)| covers(wide, rule))
-            .min_by_key(|(other, _)| *other);
-        if let Some((_, wide)) = wider {
+            .copied()
+            .filter(|(place, wide)| counts(*place, wide) && covers(wide, rule))
+            .min_by_key(|(place, _)| *place)
+    }
+}
+
+pub(super) fn check(draft: &Draft, faults: &mut Vec<Fault>) {
+    let stronger = Wider::new(&draft.rules, |rule| rule.effect != Effect::Allow);
+    for (index, rule) in draft.rules.iter().enumerate() {
+        // A stronger effect counts wherever it stands; of two rules of one effect the first decides.
+        let counts = |other: usize, wide: &Rule| {
+            wide.effect > rule.effect || (wide.effect == rule.effect && other < index)
+        };
+        if let Some((_, wide)) = stronger.than(rule, counts) {
             let does = match wide.effect {
                 Effect::Allow => "allows",
                 Effect::DryRun => "runs dry",
@@ -66,6 +84,28 @@ pub(super) fn check(draft: &Draft, faults: &mut Vec<Fault>) {
             faults.push(fault(&rule.place, message, None));
         }
     }
+}
+
+/// The rules and grants that allow nothing that another one does not allow as well: without them every decision would
+/// be the same. Of two that are alike, the later.
+pub(crate) fn redundant(rules: &[Rule]) -> impl Iterator<Item = (&Rule, String)> {
+    let wider = Wider::new(rules, |rule| rule.effect == Effect::Allow);
+    let allows = |(_, rule): &(usize, &Rule)| rule.effect == Effect::Allow;
+    let rules = rules.iter().enumerate().filter(allows);
+    rules.filter_map(move |(index, rule)| {
+        let counts = |other: usize, wide: &Rule| {
+            let alike = rule.mode == Mode::Enforce && !rule.is_conditional() && covers(rule, wide);
+            other < index || (other > index && !alike)
+        };
+        let (_, wide) = wider.than(rule, counts)?;
+        let message = format!(
+            "{} changes nothing: {} at {} allows all that it allows",
+            called(rule),
+            called(wide),
+            wide.place,
+        );
+        Some((rule, message))
+    })
 }
 
 fn first(names: &[Arc<str>]) -> Option<&str> {
@@ -103,7 +143,16 @@ fn covers_methods(wide: &Rule, rule: &Rule) -> bool {
         Some(globs) => globs.iter().any(|glob| glob.covers(method)),
         None => method.literal() == Some(TOOLS_CALL),
     };
+    // What is unknown is allowed by its name alone.
+    let known = |method: &Glob| {
+        method
+            .literal()
+            .is_some_and(|name| governance(name).is_some())
+    };
     match &rule.methods {
+        Some(methods) if wide.is_about_everything() && wide.effect == Effect::Allow => {
+            methods.iter().all(known)
+        }
         _ if wide.is_about_everything() => true,
         // `methods: ["*"]` is about every method, but not about starting a server.
         None if rule.is_about_everything() => false,

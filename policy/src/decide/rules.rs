@@ -274,11 +274,8 @@ fn conditions(
     }
 }
 
-fn quantity(rule: &Rule) -> Quantity {
-    match rule.effect {
-        Effect::Allow => Quantity::All,
-        Effect::DryRun | Effect::Approve | Effect::Deny => Quantity::Some,
-    }
+const fn quantity(rule: &Rule) -> Quantity {
+    arguments::quantity(rule.effect)
 }
 
 /// Compares a rule with a question about one of its servers by one of its callers.

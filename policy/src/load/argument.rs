@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Loader, tables};
-use crate::model::{
-    ArgumentPlace, ArgumentTest, Bound, Effect, Pattern, Pointer, Scalar, Test, Type,
-};
+use super::{Loader, contradiction, tables};
+use crate::decide::{Quantity, quantity};
+use crate::model::{ArgumentPlace, ArgumentTest, Bound, Effect, Pattern, Pointer, Scalar, Test};
 use crate::number::Decimal;
 use crate::yaml::{Fields, Node, Value};
 
@@ -32,11 +31,19 @@ impl Loader<'_> {
                 "an empty `args` tests nothing; leave it out to mean any arguments",
             );
         }
+        crate::text::prepare();
         let tests: Vec<_> = items
             .iter()
             .filter_map(|item| self.argument(item, effect))
             .collect();
-        crate::text::prepare();
+        // Of tests that are right by themselves, and which are all that is written.
+        if self.reader.fault_count() == before
+            && let Some(effect) = effect
+            && let Some((place, why)) = contradiction::between(&tests, quantity(effect))
+            && let Some(item) = items.get(place)
+        {
+            self.reader.fault(item.span, why);
+        }
         (self.reader.fault_count() == before).then_some(tests)
     }
 
@@ -71,7 +78,7 @@ impl Loader<'_> {
         }
         let keys = fields.get("keys").is_some_and(|node| self.only_true(node));
         let tests = self.tests(fields);
-        self.check_argument(fields, keys, &tests);
+        self.check_argument(fields, keys, &tests, effect);
         Some(ArgumentTest {
             place: place?,
             keys,
@@ -135,7 +142,13 @@ impl Loader<'_> {
     }
 
     /// What is written and could never hold, or says nothing.
-    fn check_argument(&mut self, fields: Fields<'_>, keys: bool, tests: &[Test]) {
+    fn check_argument(
+        &mut self,
+        fields: Fields<'_>,
+        keys: bool,
+        tests: &[Test],
+        effect: Option<Effect>,
+    ) {
         const KEYS: [&str; 10] = [
             "matches", "glob", "min", "max", "above", "below", "in", "length", "type", "absent",
         ];
@@ -154,7 +167,12 @@ impl Loader<'_> {
             ["absent"] if keys || fields.get("any").is_some() => {
                 Some("`absent` needs `field`, and no `keys`".to_owned())
             }
-            _ => contradiction(keys, tests),
+            _ => {
+                // What holds for every effect, where the effect is a fault itself.
+                let quantity = effect.map_or(Quantity::Some, quantity);
+                let tests: Vec<&Test> = tests.iter().collect();
+                contradiction::within(keys, &tests, quantity)
+            }
         };
         if let Some(message) = message {
             self.reader.fault(fields.span, message);
@@ -234,70 +252,5 @@ impl Loader<'_> {
                 .fault(fields.span, "`length` needs `min`, `max` or a number");
         }
         Some(Test::Length(least.unwrap_or(0), most.unwrap_or(usize::MAX)))
-    }
-}
-
-/// Why no value can pass all tests, if that is plain.
-fn contradiction(keys: bool, tests: &[Test]) -> Option<String> {
-    if keys
-        && tests
-            .iter()
-            .any(|test| matches!(test, Test::Bound(..) | Test::Type(_)))
-    {
-        return Some(
-            "keys are texts: only `matches`, `glob`, `in` and `length` test them".to_owned(),
-        );
-    }
-    let textual = tests
-        .iter()
-        .any(|test| matches!(test, Test::Matches(_) | Test::Glob(_)));
-    let numbers = tests.iter().any(|test| matches!(test, Test::Bound(..)));
-    let sized = tests.iter().any(|test| matches!(test, Test::Length(..)));
-    if textual && numbers {
-        return Some("no value is a text and a number".to_owned());
-    }
-    if numbers && sized {
-        return Some("a number has no length".to_owned());
-    }
-    for test in tests {
-        match test {
-            Test::Type(kind) => {
-                let number = matches!(kind, Type::Number | Type::Integer);
-                let long = matches!(kind, Type::String | Type::Array | Type::Object);
-                if (textual && *kind != Type::String) || (numbers && !number) || (sized && !long) {
-                    return Some(format!(
-                        "a value of type `{}` passes none of the other tests",
-                        kind.word()
-                    ));
-                }
-            }
-            Test::Length(least, most) if least > most => {
-                return Some("no length is that large and that small".to_owned());
-            }
-            Test::Bound(bound, number) => {
-                let empty = tests.iter().any(|other| match other {
-                    Test::Bound(upper, limit) => excludes((*bound, number), (*upper, limit)),
-                    _ => false,
-                });
-                if empty {
-                    return Some("no number is that large and that small".to_owned());
-                }
-            }
-            _ => {}
-        }
-    }
-    None
-}
-
-/// Whether no number is within both bounds.
-fn excludes((lower, low): (Bound, &str), (upper, high): (Bound, &str)) -> bool {
-    let (Some(low), Some(high)) = (Decimal::parse(low), Decimal::parse(high)) else {
-        return false;
-    };
-    let order = low.compare(high);
-    match (lower, upper) {
-        (Bound::Min, Bound::Max) => order.is_gt(),
-        (Bound::Min | Bound::Above, Bound::Below) | (Bound::Above, Bound::Max) => order.is_ge(),
-        _ => false,
     }
 }

@@ -2,6 +2,7 @@
 
 mod argument;
 mod breaker;
+mod contradiction;
 mod credential;
 mod egress;
 mod identity;

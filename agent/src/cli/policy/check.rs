@@ -1,17 +1,22 @@
 //! `exeat policy check`: every fault, with the line that it is in.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use exeat_policy::{Credential, Effect, Fault, PolicySet, Proof, Rule, Source, Timestamp};
+use exeat_policy::{
+    Credential, Effect, Fault, PolicySet, Proof, Rule, Selector, Source, Timestamp,
+};
 use rustix::process::geteuid;
 use serde::Serialize;
 
-use super::files;
+use super::{files, manifest};
 use crate::cli::args::CheckArguments;
+use crate::cli::ask::Daemon;
 use crate::cli::error::{CliError, Kind};
-use crate::cli::output::{Output, Painter, Tone, safe};
+use crate::cli::listed::listed;
+use crate::cli::output::{Output, Painter, Tone, note, safe};
 use crate::config::Config;
 use crate::launch::stage::chain;
 use crate::secrets;
@@ -44,10 +49,11 @@ struct FaultLine {
     hint: Option<String>,
 }
 
-/// Checks; needs no daemon.
-pub(super) fn run(
+/// Checks; a daemon that answers helps.
+pub(super) async fn run(
     arguments: &CheckArguments,
     config: &Config,
+    daemon: &Daemon,
     output: Output,
 ) -> Result<(), CliError> {
     let mut paths = arguments.paths.clone();
@@ -58,8 +64,25 @@ pub(super) fn run(
     let sources = files::read(&paths)?;
     let compiled = exeat_policy::compile(&sources);
     let now = Timestamp::from_millis(clock::wall().microseconds().div_euclid(1000));
-    let warnings = compiled.as_ref().map(|set| warnings(set, &sources, now));
-    let warnings = warnings.unwrap_or_default();
+    let mut warnings = Vec::new();
+    let compiled = match compiled {
+        Err(faults) => Err(faults),
+        Ok(set) => {
+            warnings = self::warnings(&set, &sources, now);
+            if arguments.manifest.is_empty() {
+                warnings.extend(seen(&set, daemon).await);
+                warnings.sort();
+                Ok(set)
+            } else {
+                let faults = set.unlisted(&manifest::read(&arguments.manifest, &set)?);
+                if faults.is_empty() {
+                    Ok(set)
+                } else {
+                    Err(faults)
+                }
+            }
+        }
+    };
     let report = Report::of(&sources, &compiled, &warnings);
     output.document(&report, |painter| match &compiled {
         Ok(set) => valid(set, &warnings, &sources, painter),
@@ -139,6 +162,35 @@ fn warnings(set: &PolicySet, sources: &[Source], now: Timestamp) -> Vec<Fault> {
     warnings.extend(sources_at_fault(set, sources));
     warnings.sort();
     warnings
+}
+
+/// Names of tools that fit nothing which the daemon saw listed. Servers may list less to some, so these are no faults.
+async fn seen(set: &PolicySet, daemon: &Daemon) -> Vec<Fault> {
+    let why = match listed(set, daemon).await {
+        Ok(Some(listed)) if !listed.is_empty() => {
+            let names = |(server, tools): (Arc<str>, BTreeMap<String, _>)| {
+                (server, tools.into_keys().collect())
+            };
+            return set.unlisted(&listed.into_iter().map(names).collect());
+        }
+        Ok(Some(_)) => "the daemon tells of no tools that servers listed".to_owned(),
+        Ok(None) => "the daemon does not answer".to_owned(),
+        Err(error) => error.message,
+    };
+    if names_tools(set) {
+        note(&format!(
+            "{why}, so names of tools are not compared with what servers list; `--manifest` names a file"
+        ));
+    }
+    Vec::new()
+}
+
+/// Whether there is anything to compare.
+fn names_tools(set: &PolicySet) -> bool {
+    let named = |tools: &Selector| tools.names().is_some();
+    set.servers().any(|server| !server.tools.is_empty())
+        || set.rules().iter().any(|rule| named(&rule.tools))
+        || set.limits().iter().any(|limit| named(&limit.tools))
 }
 
 /// Sources of credentials that tell no secret, as far as root can see without running anything.

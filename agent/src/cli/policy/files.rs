@@ -58,7 +58,8 @@ pub(in crate::cli) fn compile(path: &Path) -> Result<PolicySet, CliError> {
     })
 }
 
-fn source(file: &Path) -> Result<Source, CliError> {
+/// Reads one file.
+pub(super) fn source(file: &Path) -> Result<Source, CliError> {
     let text = text(file)
         .map_err(|error| CliError::io(format_args!("read `{}`", file.display()), &error))?;
     Ok(Source {

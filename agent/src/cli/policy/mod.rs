@@ -5,6 +5,7 @@ mod diff;
 mod draft;
 mod explain;
 pub(super) mod files;
+mod manifest;
 pub(super) mod recorded;
 mod test;
 
@@ -25,7 +26,7 @@ pub(super) async fn run(
     output: Output,
 ) -> Result<(), CliError> {
     match command {
-        PolicyCommand::Check(arguments) => check::run(arguments, config, output),
+        PolicyCommand::Check(arguments) => check::run(arguments, config, daemon, output).await,
         PolicyCommand::Test(arguments) => test::run(arguments, config, output),
         PolicyCommand::Diff(arguments) => diff::run(arguments, config, daemon, now, output).await,
         PolicyCommand::Draft(arguments) => draft::run(arguments, config, daemon, now, output).await,

@@ -243,10 +243,15 @@ impl<'a> Question<'a> {
         explain(set, &Request { counts, ..request }).verdict
     }
 
-    /// The grants of a policy that are about it.
-    pub(in crate::cli) fn granted(&self, set: &PolicySet, now: Timestamp) -> Vec<Arc<str>> {
+    /// The grants of a policy that are about it, if the caller has these identities besides.
+    pub(in crate::cli) fn granted(
+        &self,
+        set: &PolicySet,
+        now: Timestamp,
+        known_as: &[Arc<str>],
+    ) -> Vec<Arc<str>> {
         let request = Request {
-            caller: self.caller(),
+            caller: self.showing(known_as),
             action: self.action(),
             now,
             counts: &[],

@@ -1,19 +1,22 @@
 //! Answers `policy explain`: turns a [`Question`] into the policy's own request and its explanation
 //! into words. Nothing is decided here, and nothing follows from it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use exeat_policy::{
-    self as policy, Count, Counter, Endpoint, LimitKey, Name, NameFault, Outcome, PolicySet,
-    Protocol, Request, Target, Timestamp, Url, UrlFault, Workload,
+    self as policy, CertifiedName, Count, Counter, Endpoint, LimitKey, Name, NameFault, NameKind,
+    Outcome, PolicySet, Protocol, Request, Target, Timestamp, Url, UrlFault, Workload,
 };
 use thiserror::Error;
 
 use super::command::{
-    Action, Arguments, Caller, OutboundConnection, OutboundRequest, Question, Transport,
+    Action, Arguments, Caller, OutboundConnection, OutboundRequest, Question, StatedCertificate,
+    StatedToken, Transport,
 };
 use super::reply::{Considered, Explanation, Tested};
-use crate::decode::json::{self, Limits, Value};
+use crate::decode::json::{self, Limits, Object, Value};
+use crate::identify::certificate::subject;
 
 /// A question that cannot be put to the policy.
 #[derive(Debug, Error)]
@@ -42,6 +45,37 @@ pub enum QuestionError {
     /// Arguments of another type.
     #[error("the arguments are not a JSON object")]
     NoObject,
+    /// Claims that no token could have.
+    #[error("read the claims as a JSON object")]
+    Claims(#[source] json::Fault),
+    /// Claims of another type.
+    #[error("the claims are not a JSON object")]
+    NoClaims,
+    /// A token that says one thing of itself and another in its claims.
+    #[error("`{claim}` of the claims is not what is given beside them")]
+    Contradicts {
+        /// `iss` or `sub`.
+        claim: &'static str,
+    },
+    /// An issuer that nothing in the policy is about.
+    #[error("nothing in the policy is about tokens of `{issuer}`; it knows {known}")]
+    Issuer {
+        /// As given.
+        issuer: String,
+        /// Those that identities name.
+        known: String,
+    },
+    /// An authority that nothing in the policy is about.
+    #[error("nothing in the policy is about certificates of `{authority}`; it knows {known}")]
+    Authority {
+        /// As given.
+        authority: String,
+        /// Those that identities name.
+        known: String,
+    },
+    /// A token or a certificate where none counts.
+    #[error("a token or a certificate counts for messages to a server alone")]
+    NotShown,
 }
 
 /// Puts `question` to `set` at `now`. `count` says what a limit's counter stands at.
@@ -52,6 +86,7 @@ pub fn answer(
     count: impl Fn(&LimitKey) -> Count,
 ) -> Result<Explanation, QuestionError> {
     let parsed = Parsed::of(&question.action)?;
+    let shown = Shown::of(set, question)?;
     let mut request = Request {
         caller: policy::Caller {
             workload: question.caller.as_ref().map(|caller| match caller {
@@ -60,8 +95,8 @@ pub fn answer(
             }),
             user: question.user.as_deref(),
             fetching: false,
-            token: None,
-            certificate: None,
+            token: shown.token(),
+            certificate: shown.certificate(),
             known_as: &[],
         },
         action: parsed.action(),
@@ -80,6 +115,153 @@ pub fn answer(
 pub fn unused(key: &LimitKey) -> Count {
     // What nothing was charged to stands the same at every time.
     Counter::new(key.cap).count(key, Timestamp::default())
+}
+
+/// The token and the certificate that are stated, in the form that policy judges.
+struct Shown<'a> {
+    token: Option<(&'a StatedToken, Object)>,
+    certificate: Option<(&'a StatedCertificate, Vec<CertifiedName>, String)>,
+}
+
+impl<'a> Shown<'a> {
+    fn of(set: &PolicySet, question: &'a Question) -> Result<Self, QuestionError> {
+        let shows = question.token.is_some() || question.certificate.is_some();
+        if shows && !matches!(question.action, Action::Call(_)) {
+            return Err(QuestionError::NotShown);
+        }
+        let token = match &question.token {
+            None => None,
+            Some(token) => {
+                known_issuer(set, &token.issuer)?;
+                Some((token, claims(token)?))
+            }
+        };
+        let certificate = match &question.certificate {
+            None => None,
+            Some(certificate) => {
+                known_authority(set, &certificate.authority)?;
+                let names = names(certificate);
+                let subject = subject(&names);
+                Some((certificate, names, subject))
+            }
+        };
+        Ok(Self { token, certificate })
+    }
+
+    fn token(&self) -> Option<policy::Token<'_>> {
+        let (token, claims) = self.token.as_ref()?;
+        let of_claims = || claims.get("sub").and_then(Value::as_str);
+        Some(policy::Token {
+            issuer: &token.issuer,
+            subject: of_claims().unwrap_or_default(),
+            claims: policy::Json::Map(claims),
+        })
+    }
+
+    fn certificate(&self) -> Option<policy::Certificate<'_>> {
+        let (certificate, names, subject) = self.certificate.as_ref()?;
+        Some(policy::Certificate {
+            authority: &certificate.authority,
+            subject,
+            names,
+        })
+    }
+}
+
+/// All that the token claims: `iss` and `sub` as well, which each token has.
+fn claims(token: &StatedToken) -> Result<Object, QuestionError> {
+    let mut claims = match &token.claims {
+        None => Object::default(),
+        Some(Arguments(text)) => {
+            let value =
+                json::parse(text.as_bytes(), &Limits::REQUEST).map_err(QuestionError::Claims)?;
+            value.as_object().ok_or(QuestionError::NoClaims)?.clone()
+        }
+    };
+    let stated = [
+        ("iss", Some(&token.issuer)),
+        ("sub", token.subject.as_ref()),
+    ];
+    for (claim, stated) in stated {
+        match (claims.get(claim), stated) {
+            (Some(value), Some(stated)) if value.as_str() != Some(stated) => {
+                return Err(QuestionError::Contradicts { claim });
+            }
+            (None, Some(stated)) => drop(claims.insert(claim, stated.as_str())),
+            _ => {}
+        }
+    }
+    Ok(claims)
+}
+
+fn names(certificate: &StatedCertificate) -> Vec<CertifiedName> {
+    let named = |kind, texts: &[String]| {
+        let name = |text: &String| CertifiedName {
+            kind,
+            text: if kind == NameKind::Dns {
+                text.to_ascii_lowercase()
+            } else {
+                text.clone()
+            },
+        };
+        texts.iter().map(name).collect::<Vec<_>>()
+    };
+    [
+        named(NameKind::Uri, &certificate.uri),
+        named(NameKind::Dns, &certificate.dns),
+        named(NameKind::Email, &certificate.email),
+        named(NameKind::CommonName, certificate.common_name.as_slice()),
+    ]
+    .concat()
+}
+
+/// Whether something in the policy is about tokens of the issuer. One that no identity names counts where a condition asks for what a token says.
+pub fn known_issuer(set: &PolicySet, issuer: &str) -> Result<(), QuestionError> {
+    const OF_TOKENS: [&str; 3] = ["caller.issuer", "caller.subject", "caller.claims"];
+    let asks = |rule: &policy::Rule| {
+        let when = rule.when.as_ref().map(ToString::to_string);
+        when.is_some_and(|when| OF_TOKENS.iter().any(|asked| when.contains(asked)))
+    };
+    if set.names_issuer(issuer) || set.rules().iter().any(asks) {
+        return Ok(());
+    }
+    let named = set
+        .identities()
+        .filter_map(|identity| match &identity.proof {
+            policy::Proof::Token(test) => Some(&*test.issuer),
+            policy::Proof::User(_) | policy::Proof::Certificate(_) => None,
+        });
+    Err(QuestionError::Issuer {
+        issuer: issuer.to_owned(),
+        known: joined(named),
+    })
+}
+
+/// Whether something in the policy is about certificates of the authority.
+pub fn known_authority(set: &PolicySet, authority: &str) -> Result<(), QuestionError> {
+    let named = || {
+        set.identities()
+            .filter_map(|identity| match &identity.proof {
+                policy::Proof::Certificate(test) => Some(&*test.authority),
+                policy::Proof::User(_) | policy::Proof::Token(_) => None,
+            })
+    };
+    if named().any(|name| name == authority) {
+        return Ok(());
+    }
+    Err(QuestionError::Authority {
+        authority: authority.to_owned(),
+        known: joined(named()),
+    })
+}
+
+/// Names in order, each once.
+fn joined<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: BTreeSet<String> = names.map(|name| format!("`{name}`")).collect();
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    names.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 /// The parts of an action that policy wants parsed.

@@ -12,6 +12,8 @@ fn ask(action: Action) -> Result<Explanation, QuestionError> {
     let question = Question {
         caller: None,
         user: Some("dave".to_owned()),
+        token: None,
+        certificate: None,
         action,
     };
     answer(
@@ -44,6 +46,94 @@ fn a_policy_that_says_nothing_denies_everything() {
         let explained = ask(action).unwrap();
         assert_eq!(explained.effect, "deny");
         assert_eq!(explained.rule, None);
+    }
+}
+
+/// A token and a certificate as they are stated, and those that could not be.
+#[test]
+fn what_a_caller_would_show() {
+    let policy = "version: 1
+servers: { s: { url: 'https://s.example/' } }
+identities:
+  analysts: { jwt: { issuer: i, claims: { groups: analysts, sub: ann, iss: i } } }
+  robots: { certificate: { authority: corp, dns: '*.bots.example' } }
+rules: [{ id: both, who: [analysts, robots], servers: [s], effect: allow }]
+";
+    let set = policy::compile(&[policy::Source {
+        name: "p.yaml".to_owned(),
+        text: policy.to_owned(),
+    }])
+    .unwrap();
+    let call = Action::Call(Call {
+        server: "s".to_owned(),
+        method: "tools/call".to_owned(),
+        name: Some("t".to_owned()),
+        arguments: None,
+    });
+    let ask = |token: Option<(&str, &str)>, certificate: Option<(&str, &str)>, action: &Action| {
+        let question = Question {
+            caller: None,
+            user: None,
+            token: token.map(|(issuer, claims)| StatedToken {
+                issuer: issuer.to_owned(),
+                subject: Some("ann".to_owned()),
+                claims: Some(Arguments(claims.to_owned())),
+            }),
+            certificate: certificate.map(|(authority, dns)| StatedCertificate {
+                authority: authority.to_owned(),
+                dns: vec![dns.to_owned()],
+                ..StatedCertificate::default()
+            }),
+            action: action.clone(),
+        };
+        answer(&set, &question, Timestamp::from_seconds(0), unused)
+            .map(|explained| (explained.effect, explained.identities))
+            .map_err(|error| error.to_string())
+    };
+    let analysts = r#"{"groups":["analysts"]}"#;
+    let allowed = |who: &str| Ok(("allow".to_owned(), vec![who.to_owned()]));
+    assert_eq!(ask(Some(("i", analysts)), None, &call), allowed("analysts"));
+    assert_eq!(
+        ask(None, Some(("corp", "A.bots.example")), &call),
+        allowed("robots")
+    );
+    assert_eq!(
+        ask(Some(("i", "{}")), Some(("corp", "a.example")), &call),
+        Ok(("deny".to_owned(), Vec::new()))
+    );
+    let run = Action::Run(crate::control::command::ServerShow {
+        name: "s".to_owned(),
+    });
+    for (token, certificate, action, why) in [
+        (
+            Some(("j", "{}")),
+            None,
+            &call,
+            "tokens of `j`; it knows `i`",
+        ),
+        (Some(("i", "[]")), None, &call, "not a JSON object"),
+        (Some(("i", "{")), None, &call, "read the claims"),
+        (
+            Some(("i", r#"{"sub":"bob"}"#)),
+            None,
+            &call,
+            "`sub` of the claims",
+        ),
+        (
+            None,
+            Some(("crop", "a")),
+            &call,
+            "of `crop`; it knows `corp`",
+        ),
+        (
+            Some(("i", "{}")),
+            None,
+            &run,
+            "for messages to a server alone",
+        ),
+    ] {
+        let error = ask(token, certificate, action).unwrap_err();
+        assert!(error.contains(why), "{error}");
     }
 }
 

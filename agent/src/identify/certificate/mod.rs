@@ -329,7 +329,7 @@ impl Verified {
 
 /// The first URI, else the first address of mail, else the first host's name, else the common name, which nobody may take
 /// for any of these.
-fn subject(names: &[CertifiedName]) -> String {
+pub(crate) fn subject(names: &[CertifiedName]) -> String {
     let kinds = [
         NameKind::Uri,
         NameKind::Email,

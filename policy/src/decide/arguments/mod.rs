@@ -12,7 +12,7 @@ use std::fmt;
 pub(crate) use self::visit::Work;
 use self::visit::{Go, find, follow};
 use crate::json::Json;
-use crate::model::{ArgumentPlace, ArgumentTest, ClaimTest, Pointer, Scalar, Test, Type};
+use crate::model::{ArgumentPlace, ArgumentTest, ClaimTest, Effect, Pointer, Scalar, Test, Type};
 use crate::number::{Amount, Decimal};
 use crate::text::{compatible, readable};
 
@@ -62,6 +62,14 @@ pub(crate) enum Quantity {
     Some,
     /// All must pass, and there must be one: for rules that allow.
     All,
+}
+
+/// How values count together for a rule of this effect.
+pub(crate) const fn quantity(effect: Effect) -> Quantity {
+    match effect {
+        Effect::Allow => Quantity::All,
+        Effect::DryRun | Effect::Approve | Effect::Deny => Quantity::Some,
+    }
 }
 
 /// Whether all of a rule's tests hold.
@@ -214,6 +222,28 @@ fn passes(
             Ok((*least..=*most).contains(&length))
         }
         (Test::Matches(_) | Test::Glob(_) | Test::Bound(..), _) => Err(Unevaluated::OtherType),
+    }
+}
+
+/// Whether a value that a policy lists may pass a test: `false` where it plainly does not.
+pub(crate) fn could_pass(asked: &Test, listed: &Scalar, quantity: Quantity) -> bool {
+    match (asked, listed) {
+        (Test::Type(kind), Scalar::Text(_)) => *kind == Type::String,
+        (Test::Bound(..), Scalar::Text(_)) => false,
+        (Test::In(values), Scalar::Text(_)) if quantity == Quantity::Some => {
+            values.iter().any(|value| matches!(value, Scalar::Text(_)))
+        }
+        // A text that only reads like the listed one may pass in another of its forms.
+        (_, Scalar::Text(_)) if quantity == Quantity::Some => true,
+        _ => {
+            let value = match listed {
+                Scalar::Null => Json::Null,
+                Scalar::Bool(truth) => Json::Bool(*truth),
+                Scalar::Number(text) => Json::Number(text),
+                Scalar::Text(text) => Json::Text(text),
+            };
+            passes(asked, value, quantity, &mut Work::default()) == Ok(true)
+        }
     }
 }
 

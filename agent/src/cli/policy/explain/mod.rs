@@ -1,5 +1,7 @@
 //! `exeat policy explain`: how a call would be decided, and why.
 
+mod shown;
+
 use std::path::Path;
 
 use super::files;
@@ -22,10 +24,11 @@ pub(super) async fn run(
 ) -> Result<(), CliError> {
     let question = question(arguments)?;
     let explanation = match &arguments.policy {
-        None => ask(question, daemon).await?,
+        None => ask(question.clone(), daemon).await?,
         Some(path) => judge(&question, path)?,
     };
-    output.document(&explanation, |painter| text(&explanation, painter))?;
+    let stated = question.token.is_some() || question.certificate.is_some();
+    output.document(&explanation, |painter| text(&explanation, stated, painter))?;
     // A refusal is an answer: the command has done what it was asked.
     Ok(())
 }
@@ -52,6 +55,7 @@ fn judge(question: &Question, path: &Path) -> Result<Explanation, CliError> {
 /// What the options ask.
 fn question(asked: &ExplainArguments) -> Result<Question, CliError> {
     let user = asked.user.clone();
+    let (token, certificate) = (shown::token(asked)?, shown::certificate(asked));
     let host = asked.host.clone().map(Caller::Host);
     if let Some(action) = outbound(asked)? {
         if asked.args.is_some() {
@@ -73,6 +77,8 @@ fn question(asked: &ExplainArguments) -> Result<Question, CliError> {
         return Ok(Question {
             caller: Some(caller),
             user,
+            token,
+            certificate,
             action,
         });
     }
@@ -103,6 +109,8 @@ fn question(asked: &ExplainArguments) -> Result<Question, CliError> {
     Ok(Question {
         caller: host,
         user,
+        token,
+        certificate,
         action,
     })
 }
@@ -142,8 +150,14 @@ fn usage(message: &str) -> CliError {
         .with_next("see the examples in `exeat policy explain --help`")
 }
 
-fn text(explanation: &Explanation, painter: Painter) -> String {
+/// `stated`: a token or a certificate was told.
+fn text(explanation: &Explanation, stated: bool, painter: Painter) -> String {
     let mut text = verdict(explanation, painter);
+    if stated {
+        let line = "the token or certificate is taken as it was stated: nothing of it is verified";
+        text.push_str(&painter.paint(Tone::Quiet, line));
+        text.push('\n');
+    }
     text.push('\n');
     if explanation.considered.is_empty() {
         text.push_str("nothing in the policy was considered\n");

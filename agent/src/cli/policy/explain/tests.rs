@@ -50,6 +50,14 @@ fn options_are_questions() {
             "--server github --udp 10.0.0.1:53",
             r#"{"caller":{"server":"github"},"action":{"connect":{"host":"10.0.0.1","port":53,"protocol":"udp"}}}"#,
         ),
+        (
+            "--issuer https://i.example --subject ann --claim groups=a --claim tenant=x=y --claim groups=b --server s --tool t",
+            r#"{"token":{"issuer":"https://i.example","subject":"ann","claims":"{\"groups\":[\"a\",\"b\"],\"tenant\":\"x=y\"}"},"action":{"call":{"server":"s","method":"tools/call","name":"t"}}}"#,
+        ),
+        (
+            "--authority corp --uri spiffe://a --uri spiffe://b --common-name c --server s --tool t",
+            r#"{"certificate":{"authority":"corp","uri":["spiffe://a","spiffe://b"],"common_name":"c"},"action":{"call":{"server":"s","method":"tools/call","name":"t"}}}"#,
+        ),
     ] {
         assert_eq!(json(line), expected, "{line}");
     }
@@ -76,6 +84,14 @@ fn what_is_left_open_is_asked_for() {
             "`--args` are those of a call: give `--tool` or `--method`",
         ),
         (
+            "--subject ann --server b --tool x",
+            "give `--issuer`: whose token is it?",
+        ),
+        (
+            "--issuer i --claim x --server b --tool x",
+            "read `x` as a claim: write `NAME=VALUE`",
+        ),
+        (
             "--server b --connect x",
             "read `x` as a destination: write `host:port`",
         ),
@@ -85,6 +101,35 @@ fn what_is_left_open_is_asked_for() {
         ),
     ] {
         assert_eq!(asked(line).unwrap_err(), expected, "{line}");
+    }
+}
+
+/// The whole of a token's claims out of a file, which says whose it is.
+#[test]
+fn claims_out_of_a_file() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let asked = |claims: &str, more: &str| {
+        let file = folder.path().join("claims.json");
+        std::fs::write(&file, claims).unwrap();
+        let file = file.display();
+        asked(&format!("--token-claims {file} {more} --server s --tool t"))
+    };
+    let claims = r#"{"iss":"i","sub":"ann","roles":{"x":[9007199254740993]}}"#;
+    let token = asked(claims, "").unwrap().token.unwrap();
+    assert_eq!(
+        (&*token.issuer, token.subject.as_deref()),
+        ("i", Some("ann"))
+    );
+    assert_eq!(token.claims.unwrap().0, claims);
+    let given = asked("{}", "--issuer j").unwrap().token.unwrap();
+    assert_eq!((&*given.issuer, given.subject), ("j", None));
+    for (claims, why) in [
+        ("[]", "no JSON object"),
+        ("{", "as claims: "),
+        ("{}", "give `--issuer`"),
+    ] {
+        let error = asked(claims, "").unwrap_err();
+        assert!(error.contains(why), "{claims}: {error}");
     }
 }
 
@@ -120,7 +165,7 @@ fn an_answer() {
             },
         ],
     };
-    insta::assert_snapshot!(text(&explanation, Painter::default()));
+    insta::assert_snapshot!(text(&explanation, false, Painter::default()));
     let observed = Explanation {
         effect: "allow".to_owned(),
         mode: "observe".to_owned(),
@@ -129,5 +174,5 @@ fn an_answer() {
         considered: Vec::new(),
         ..explanation
     };
-    insta::assert_snapshot!(text(&observed, Painter::default()));
+    insta::assert_snapshot!(text(&observed, true, Painter::default()));
 }

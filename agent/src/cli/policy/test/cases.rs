@@ -3,10 +3,11 @@
 use exeat_policy::yaml::{Fields, Keys, Node, Reader, Value, closest, read as read_yaml};
 use exeat_policy::{Date, Effect, Fault, PolicySet, Source, Timestamp};
 
-use crate::control::Question;
 use crate::control::command::{
-    Action, Arguments, Call, Caller, OutboundConnection, OutboundRequest, ServerShow, Transport,
+    Action, Arguments, Call, Caller, OutboundConnection, OutboundRequest, ServerShow,
+    StatedCertificate, StatedToken, Transport,
 };
+use crate::control::{Question, explain};
 use crate::decode::json::{self, Limits};
 
 const FILE: Keys = Keys {
@@ -17,9 +18,32 @@ const FILE: Keys = Keys {
 const CASE: Keys = Keys {
     what: "a case",
     known: &[
-        "name", "user", "host", "server", "tool", "method", "of", "args", "request", "connect",
-        "udp", "today", "expect",
+        "name",
+        "user",
+        "host",
+        "token",
+        "certificate",
+        "server",
+        "tool",
+        "method",
+        "of",
+        "args",
+        "request",
+        "connect",
+        "udp",
+        "today",
+        "expect",
     ],
+    later: &[],
+};
+const TOKEN: Keys = Keys {
+    what: "a token",
+    known: &["issuer", "subject", "claims"],
+    later: &[],
+};
+const CERTIFICATE: Keys = Keys {
+    what: "a certificate",
+    known: &["authority", "uri", "dns", "email", "common_name"],
     later: &[],
 };
 const EXPECT: Keys = Keys {
@@ -107,6 +131,10 @@ impl Cases<'_> {
         let action = self.action(fields);
         let host = self.known(fields, "host", |set, name| set.host(name).is_some());
         let user = self.text(fields, "user", "a user");
+        let token = fields.get("token").and_then(|node| self.token(node));
+        let certificate = fields
+            .get("certificate")
+            .and_then(|node| self.certificate(node));
         let server = fields.get("server");
         let expected = self
             .reader
@@ -114,6 +142,7 @@ impl Cases<'_> {
             .and_then(|node| self.expected(node));
         let place = self.reader.place(fields.span).to_string();
         let (action, expected) = (action?, expected?);
+        self.shown(fields, &action);
         let outbound = matches!(action, Action::Request(_) | Action::Connect(_));
         let caller = match (host, server) {
             (Some(_), Some(server)) if outbound => {
@@ -143,11 +172,71 @@ impl Cases<'_> {
             question: Question {
                 caller,
                 user,
+                token,
+                certificate,
                 action,
             },
             now,
             expected,
         })
+    }
+
+    /// What a token says, which nobody verified.
+    fn token(&mut self, node: &Node) -> Option<StatedToken> {
+        let fields = self.reader.fields(node, &TOKEN)?;
+        let issuer = self.reader.required(fields, "issuer", "a token")?;
+        let span = issuer.span;
+        let issuer = self.reader.text(issuer, "an issuer")?.to_owned();
+        if let Err(error) = explain::known_issuer(self.set, &issuer) {
+            self.reader.fault(span, error.to_string());
+        }
+        let claims = fields.get("claims");
+        Some(StatedToken {
+            issuer,
+            subject: self.text(fields, "subject", "whom the token is about"),
+            claims: claims.and_then(|node| self.object(node, "claims as a mapping")),
+        })
+    }
+
+    fn certificate(&mut self, node: &Node) -> Option<StatedCertificate> {
+        let fields = self.reader.fields(node, &CERTIFICATE)?;
+        let authority = self.reader.required(fields, "authority", "a certificate")?;
+        let span = authority.span;
+        let authority = self.reader.text(authority, "an authority")?.to_owned();
+        if let Err(error) = explain::known_authority(self.set, &authority) {
+            self.reader.fault(span, error.to_string());
+        }
+        Some(StatedCertificate {
+            authority,
+            uri: self.names(fields, "uri"),
+            dns: self.names(fields, "dns"),
+            email: self.names(fields, "email"),
+            common_name: self.text(fields, "common_name", "a common name"),
+        })
+    }
+
+    /// One name or several.
+    fn names(&mut self, fields: Fields<'_>, key: &str) -> Vec<String> {
+        let Some(node) = fields.get(key) else {
+            return Vec::new();
+        };
+        let items = self.reader.one_or_list(node).iter();
+        let mut names = Vec::new();
+        for item in items {
+            names.extend(self.reader.text(item, "a name").map(str::to_owned));
+        }
+        names
+    }
+
+    /// A token or a certificate is shown with a message to a server.
+    fn shown(&mut self, fields: Fields<'_>, action: &Action) {
+        let node = fields.get("token").or_else(|| fields.get("certificate"));
+        if let Some(node) = node
+            && !matches!(action, Action::Call(_))
+        {
+            let message = "a token or a certificate has no meaning without `tool` or `method`";
+            self.reader.fault(node.span, message);
+        }
     }
 
     /// What is asked for; without any of the words, whether the server may be started.
@@ -177,7 +266,9 @@ impl Cases<'_> {
                 );
             }
         }
-        let arguments = fields.get("args").and_then(|node| self.arguments(node));
+        let arguments = fields
+            .get("args")
+            .and_then(|node| self.object(node, "arguments as a mapping"));
         let server = self.known(fields, "server", |set, name| set.server(name).is_some());
         if matches!(way, None | Some("tool" | "method")) && fields.get("server").is_none() {
             self.reader
@@ -282,10 +373,10 @@ impl Cases<'_> {
         Some(name)
     }
 
-    /// Arguments as the client would send them: numbers keep their digits.
-    fn arguments(&mut self, node: &Node) -> Option<Arguments> {
+    /// A mapping as the client would send it: numbers keep their digits.
+    fn object(&mut self, node: &Node, what: &str) -> Option<Arguments> {
         let Value::Map(_) = &node.value else {
-            self.reader.expected(node, "arguments as a mapping");
+            self.reader.expected(node, what);
             return None;
         };
         let before = self.reader.fault_count();

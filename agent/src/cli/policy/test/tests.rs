@@ -11,12 +11,17 @@ const POLICY: &str = r#"version: 1
 servers:
   bank: { launch: { command: bank }, egress: [{ host: api.example.com, methods: [GET] }] }
 hosts: { claude: { servers: [bank] } }
-identities: { dave: { user: dave } }
+identities:
+  dave: { user: dave }
+  analysts: { jwt: { issuer: "https://login.example.com", claims: { groups: analysts } } }
+  robots: { certificate: { authority: corp, uri: "spiffe://corp/*", dns: "*.bots.example" } }
 roles: { clerk: { members: [dave], grants: [{ servers: [bank], tools: ["get_*"] }] } }
 rules:
   - { id: small, who: [dave], servers: [bank], tools: [pay], args: [{ field: /cents, max: 9007199254740992 }], effect: allow }
   - { id: trying, tools: [get_all], effect: deny, mode: observe }
   - { id: ask, servers: [bank], tools: [refund], effect: approve }
+  - { id: search, who: [analysts], servers: [bank], tools: [search], when: caller.claims.tenant == 'acme' && caller.subject == 'ann', effect: allow }
+  - { id: robots, who: [robots], servers: [bank], tools: [feed], effect: allow }
   - { id: once, who: [dave], servers: [bank], tools: [once], effect: allow, expires: 2026-12-31 }
 "#;
 
@@ -35,6 +40,11 @@ cases:
   - { name: leaves, server: bank, request: [GET, "https://api.example.com/x"], expect: allow }
   - { name: connects, server: bank, connect: "api.example.com:22", expect: deny }
   - { name: before, user: dave, server: bank, tool: once, expect: allow }
+  - { name: an analyst, token: { issuer: "https://login.example.com", subject: ann, claims: { groups: [a, analysts], tenant: acme } }, server: bank, tool: search, expect: { effect: allow, rule: search } }
+  - { name: of another tenant, token: { issuer: "https://login.example.com", subject: ann, claims: { groups: [a, analysts], tenant: evil } }, server: bank, tool: search, expect: deny }
+  - { name: no analyst, token: { issuer: "https://login.example.com", subject: ann, claims: { tenant: acme } }, server: bank, tool: search, expect: deny }
+  - { name: a robot, certificate: { authority: corp, uri: "spiffe://corp/x", dns: [x.example, X.BOTS.example] }, server: bank, tool: feed, expect: { effect: allow, rule: robots } }
+  - { name: no robot, certificate: { authority: corp, uri: "spiffe://corp/x", common_name: x.bots.example }, server: bank, tool: feed, expect: deny }
   - { name: after, today: 2027-01-01, user: dave, server: bank, tool: once, expect: deny }
 "#;
 
@@ -61,7 +71,7 @@ fn what_is_as_expected_passes() {
     let report = report(CASES);
     assert_eq!(
         (report.passed, report.failed),
-        (13, 0),
+        (18, 0),
         "{}",
         report.text(Painter::default())
     );
@@ -88,7 +98,7 @@ fn cases_that_test_nothing_are_faults() {
     let faults = cases::read(
         &source(
             "p.test.yaml",
-            r"version: 1
+            r#"version: 1
 cases:
   - { user: dave, server: bnak, tool: x, expect: deny }
   - { host: claud, server: bank, tool: x, expect: { effect: deny, rule: smal } }
@@ -102,7 +112,11 @@ cases:
   - { user: dave, expect: deny }
   - { server: bank, tool: x }
   - { server: bank, tool: x, today: tomorrow, expect: deny }
-",
+  - { token: { issuer: "https://other.example" }, server: bank, tool: x, expect: deny }
+  - { token: { subject: ann, claim: { a: b } }, server: bank, tool: x, expect: deny }
+  - { certificate: { authority: crop, uri: [{}] }, server: bank, tool: x, expect: deny }
+  - { token: { issuer: "https://login.example.com", claims: [a] }, server: bank, expect: deny }
+"#,
         ),
         &set(),
     )
@@ -131,7 +145,10 @@ fn the_cases_in_the_help_are_cases() {
         .collect();
     let policy = "version: 1
 servers: { billing: { launch: { command: bill } } }
-identities: { dave: { user: dave } }
+identities:
+  dave: { user: dave }
+  analysts: { jwt: { issuer: https://login.example.com, claims: { groups: analysts } } }
+  robots: { certificate: { authority: corp } }
 rules:
   - { id: small-payments, who: [dave], servers: [billing], tools: [pay], args: [{ field: /amountCents, max: 100 }], effect: allow }
 ";
@@ -140,5 +157,5 @@ rules:
     let now = Timestamp::from_seconds(1_795_219_200);
     let report = Report::new(cases.iter().map(|case| judge(&set, case, now)).collect());
     let said = report.text(Painter::default());
-    assert_eq!((report.passed, report.failed), (2, 0), "{said}");
+    assert_eq!((report.passed, report.failed), (4, 0), "{said}");
 }

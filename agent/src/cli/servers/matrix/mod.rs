@@ -1,25 +1,23 @@
 //! `exeat servers matrix`: roles and servers, how many tools each role may call, and which grants nobody used.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use exeat_policy::{Hints, PolicySet, Role, Server as Registered, Timestamp, Written, callable};
+use exeat_policy::{Hints, PolicySet, Role, Server as Registered, Timestamp, callable};
 use jiff::Zoned;
 use serde::Serialize;
 
-use crate::audit::Record;
-use crate::audit::record::{Effect, Kind as RecordKind};
+use crate::audit::record::Kind as RecordKind;
 use crate::cli::args::{FilterArguments, MatrixArguments, QueryArguments};
 use crate::cli::ask::Daemon;
 use crate::cli::audit;
 use crate::cli::error::{CliError, Kind};
+use crate::cli::listed::listed;
 use crate::cli::output::{Cell, Output, Painter, Table, Tone, note};
 use crate::cli::policy::files;
-use crate::cli::policy::recorded::{NotReplayed, Question};
+use crate::cli::unused::{Unused, Use};
 use crate::config::Config;
-use crate::control::command::ServerShow;
-use crate::control::{Command, Reply};
 
 /// Tools of a server that are known, and how it describes them.
 type Known = BTreeMap<String, Option<Hints>>;
@@ -43,26 +41,6 @@ struct Counted {
     tools: BTreeMap<String, String>,
     /// Whether a grant of the role names the server, whatever is known of its tools.
     granted: bool,
-}
-
-/// What the log says of grants.
-#[derive(Debug, Serialize)]
-struct Unused {
-    since: String,
-    /// Allowed messages that were put to the grants.
-    exchanges: u64,
-    /// Those whose caller showed a token, whose claims are not recorded: they count for the grant that they name.
-    with_token: u64,
-    /// Those that the record does not tell in full.
-    unreadable: u64,
-    grants: Vec<UnusedGrant>,
-}
-
-#[derive(Debug, Serialize)]
-struct UnusedGrant {
-    grant: String,
-    servers: Vec<String>,
-    place: String,
 }
 
 /// Shows the matrix.
@@ -100,34 +78,15 @@ async fn known(set: &PolicySet, daemon: &Daemon) -> Result<BTreeMap<Arc<str>, Kn
         .servers()
         .map(|server| (Arc::clone(&server.name), named(server)))
         .collect();
-    for (name, tools) in &mut known {
-        let show = Command::ServerShow(ServerShow {
-            name: name.to_string(),
-        });
-        let asked = daemon.each(&show, |reply| {
-            if let Reply::Server(server) = reply {
-                for (tool, hints) in server.listed {
-                    let hints = Hints {
-                        read_only: hints.read_only,
-                        destructive: hints.destructive,
-                        open_world: hints.open_world,
-                    };
-                    tools.insert(tool, Some(hints));
-                }
+    match listed(set, daemon).await? {
+        Some(listed) => {
+            for (name, tools) in listed {
+                let tools = tools.into_iter().map(|(tool, hints)| (tool, Some(hints)));
+                known.entry(name).or_default().extend(tools);
             }
-            Ok(())
-        });
-        match asked.await {
-            Ok(()) => {}
-            Err(error) if error.kind == Kind::Unreachable => {
-                note(
-                    "the daemon does not answer, so only tools that the register names are counted",
-                );
-                break;
-            }
-            // A server that only these files register.
-            Err(error) if error.kind == Kind::Usage => {}
-            Err(error) => return Err(error),
+        }
+        None => {
+            note("the daemon does not answer, so only tools that the register names are counted");
         }
     }
     Ok(known)
@@ -164,7 +123,7 @@ fn grants(role: &Role, server: &Arc<str>) -> bool {
     grants.any(|grant| grant.servers.contains(server))
 }
 
-/// Puts what was allowed to the grants, and names those that nothing needed.
+/// Puts what passed to the grants, and names those that nothing needed.
 async fn unused(
     set: &PolicySet,
     arguments: &MatrixArguments,
@@ -175,7 +134,6 @@ async fn unused(
     let asked = QueryArguments {
         filter: FilterArguments {
             kind: Some(RecordKind::Mcp),
-            effect: Some(Effect::Allow),
             ..FilterArguments::default()
         },
         since: Some(arguments.since.clone()),
@@ -192,68 +150,6 @@ async fn unused(
     })
     .await?;
     Ok(use_.end(set, arguments.since.clone()))
-}
-
-/// Which grants were used.
-#[derive(Debug)]
-struct Use {
-    now: Timestamp,
-    used: BTreeSet<Arc<str>>,
-    exchanges: u64,
-    with_token: u64,
-    unreadable: u64,
-}
-
-impl Use {
-    const fn new(now: Timestamp) -> Self {
-        Self {
-            now,
-            used: BTreeSet::new(),
-            exchanges: 0,
-            with_token: 0,
-            unreadable: 0,
-        }
-    }
-
-    fn note(&mut self, set: &PolicySet, record: &Record) {
-        match Question::of(record) {
-            Ok(question) => {
-                self.exchanges += 1;
-                self.used.extend(question.granted(set, self.now));
-            }
-            Err(NotReplayed::Token) => {
-                self.with_token += 1;
-                let named = record
-                    .decision
-                    .as_ref()
-                    .and_then(|decided| decided.rule.as_ref());
-                self.used.extend(named.map(|rule| Arc::from(&**rule)));
-            }
-            Err(NotReplayed::Unreadable) => self.unreadable += 1,
-            Err(NotReplayed::Undecided) => {}
-        }
-    }
-
-    fn end(self, set: &PolicySet, since: String) -> Unused {
-        let grants = set
-            .rules()
-            .iter()
-            .filter(|rule| rule.written == Written::Grant);
-        let unused = grants.filter(|rule| !self.used.contains(&rule.id));
-        Unused {
-            since,
-            exchanges: self.exchanges,
-            with_token: self.with_token,
-            unreadable: self.unreadable,
-            grants: unused
-                .map(|rule| UnusedGrant {
-                    grant: rule.id.to_string(),
-                    servers: rule.servers.iter().map(ToString::to_string).collect(),
-                    place: rule.place.to_string(),
-                })
-                .collect(),
-        }
-    }
 }
 
 fn text(matrix: &Matrix, set: &PolicySet, painter: Painter) -> String {
@@ -289,15 +185,10 @@ fn count(cell: &Counted) -> Cell {
 
 fn told(unused: &Unused, painter: Painter) -> String {
     let mut text = String::from("\n");
-    for UnusedGrant {
-        grant,
-        servers,
-        place,
-    } in &unused.grants
-    {
+    for grant in &unused.grants {
         let word = painter.paint(Tone::Doubtful, "unused");
-        let said = painter.paint(Tone::Plain, &format!("{grant}: {}", servers.join(", ")));
-        let place = painter.paint(Tone::Quiet, place);
+        let said = painter.paint(Tone::Plain, &grant.to_string());
+        let place = painter.paint(Tone::Quiet, &grant.place);
         // Writing to a string cannot fail.
         writeln!(text, "{word}  {said}  {place}").unwrap_or_default();
     }
@@ -315,7 +206,10 @@ fn told(unused: &Unused, painter: Painter) -> String {
     )
     .unwrap_or_default();
     for (count, what) in [
-        (with_token, "by token, judged by the grant that they name"),
+        (
+            with_token,
+            "by token or certificate, judged by the identities and the grant that they name",
+        ),
         (unreadable, "left out, since what was asked is not recorded"),
     ] {
         if *count > 0 {

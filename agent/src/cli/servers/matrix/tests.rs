@@ -4,6 +4,7 @@ use exeat_policy::{Source, compile};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::audit::Record;
 
 const POLICY: &str = "version: 1
 servers:
@@ -118,7 +119,7 @@ unused  owner/1: github, wiki  p.yaml:10:37
         ),
         "{text}"
     );
-    // Another caller, and one whose token is not recorded: the grant that it names counts.
+    // Another caller, and ones whose token is not recorded: the grant counts that is named, and what the identities have.
     let mut bob = call("wiki", "edit");
     bob["identity"] = json!({ "name": "bob", "verified_by": "kernel", "user": "bob" });
     let mut token = call("linear", "search_x");
@@ -135,4 +136,61 @@ unused  owner/1: github, wiki  p.yaml:10:37
         ),
         (0, 2, 1, 1)
     );
+    let mut known = call("linear", "search_x");
+    known["identity"] =
+        json!({ "name": "ann", "verified_by": "jwt", "issuer": "i", "identities": ["ann"] });
+    known["decision"] = json!({ "effect": "allow", "mode": "enforce", "rule": "another" });
+    let unused = used(&[record(&known)]);
+    let told: Vec<&str> = unused.grants.iter().map(|grant| &*grant.grant).collect();
+    assert_eq!(told, ["reader/1", "owner/1"]);
+}
+
+/// What was held and approved, run dry or only observed has used the grant; what was refused has not.
+#[test]
+fn grants_that_what_passed_otherwise_used() {
+    let set = set();
+    for (decision, approval, used) in [
+        (
+            json!({ "effect": "approve", "mode": "enforce", "rule": "ask" }),
+            Some("approved"),
+            true,
+        ),
+        (
+            json!({ "effect": "approve", "mode": "enforce", "rule": "ask" }),
+            Some("denied"),
+            false,
+        ),
+        (
+            json!({ "effect": "approve", "mode": "enforce", "rule": "ask" }),
+            None,
+            false,
+        ),
+        (
+            json!({ "effect": "dry_run", "mode": "enforce", "rule": "dry" }),
+            None,
+            true,
+        ),
+        (
+            json!({ "effect": "allow", "mode": "observe", "would": "deny", "rule": "no" }),
+            None,
+            true,
+        ),
+        (
+            json!({ "effect": "deny", "mode": "enforce", "rule": "no" }),
+            None,
+            false,
+        ),
+    ] {
+        let mut sections = call("github", "get_issue");
+        sections["decision"] = decision.clone();
+        if let Some(word) = approval {
+            sections["approval"] =
+                json!({ "id": "a1", "decision": word, "arguments_sha256": "00" });
+        }
+        let mut use_ = Use::new(Timestamp::from_seconds(0));
+        use_.note(&set, &record(&sections));
+        let unused = use_.end(&set, "30d".to_owned());
+        let reader = unused.grants.iter().any(|grant| grant.grant == "reader/1");
+        assert_eq!(reader, !used, "{decision} {approval:?}");
+    }
 }
