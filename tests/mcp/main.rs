@@ -35,6 +35,8 @@ mod named;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod replaced;
+#[cfg(test)]
 mod scenario;
 #[cfg(test)]
 mod scripted;
