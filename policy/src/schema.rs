@@ -92,7 +92,7 @@ fn server() -> Value {
                 "tools",
                 json!({ "type": "object", "additionalProperties": tool() }),
             ),
-            ("authorization", words(&tables::AUTHORIZATION)),
+            ("authorization", authorization()),
             ("mode", words(&tables::MODES)),
         ],
         &[],
@@ -105,6 +105,15 @@ fn server() -> Value {
         );
     }
     server
+}
+
+fn authorization() -> Value {
+    let replaced = object(
+        &tables::REPLACED,
+        &[("credential", name())],
+        &["credential"],
+    );
+    json!({ "anyOf": [words(&tables::AUTHORIZATION), replaced] })
 }
 
 fn tool() -> Value {
@@ -449,6 +458,10 @@ mod tests {
             ("", tables::FILE),
             ("/$defs/server", tables::SERVER),
             ("/$defs/server/properties/launch", tables::LAUNCH),
+            (
+                "/$defs/server/properties/authorization/anyOf/1",
+                tables::REPLACED,
+            ),
             ("/$defs/host", tables::HOST),
             ("/$defs/identity", tables::IDENTITY),
             ("/$defs/identity/properties/jwt", tables::JWT),

@@ -209,6 +209,12 @@ impl PolicySet {
         all
     }
 
+    /// What the server of this name gets in the place of its callers' `Authorization`.
+    #[must_use]
+    pub fn replacement(&self, server: &str) -> Option<&Arc<Credential>> {
+        self.credential(self.server(server)?.authorization.credential()?)
+    }
+
     /// The roles, in the order of the files.
     #[must_use]
     pub fn roles(&self) -> &[Role] {

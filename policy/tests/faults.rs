@@ -403,6 +403,46 @@ hosts: { agent: { servers: [remote], egress: [{ host: "*.d.example", credential:
 }
 
 #[test]
+fn tokens_that_are_replaced() {
+    insta::assert_snapshot!(faults(
+        r#"version: 1
+credentials:
+  fine: { file: /a }
+  homed: { file: /a, hosts: [a.example] }
+  session: { file: /a, header: Mcp_Session-Id }
+servers:
+  empty: { url: "https://a.example/1", authorization: {} }
+  more: { url: "https://a.example/2", authorization: { credential: fine, header: X } }
+  number: { url: "https://a.example/3", authorization: { credential: 7 } }
+  list: { url: "https://a.example/4", authorization: [fine] }
+  misspelt: { url: "https://a.example/5", authorization: { credential: fien } }
+  started: { launch: { command: a }, authorization: { credential: fine } }
+  clear: { url: "http://a.example/", authorization: { credential: fine } }
+  open: { listen: 10.0.0.1:3001, authorization: { credential: fine } }
+  elsewhere: { url: "https://b.example/", authorization: { credential: homed } }
+  nameless: { url: "https://93.184.216.34/", authorization: { credential: homed } }
+  local: { listen: 127.0.0.1:3002, authorization: { credential: homed } }
+  taken: { url: "https://a.example/6", authorization: { credential: session } }
+"#
+    ));
+    let text = r#"version: 1
+credentials:
+  fine: { file: /a, header: X-Key }
+  homed: { file: /a, hosts: ["*.corp.example", localhost] }
+servers:
+  far: { url: "https://a.corp.example/", authorization: { credential: homed } }
+  addressed: { url: "https://93.184.216.34/", authorization: { credential: fine } }
+  near: { url: "http://localhost:3001/mcp", authorization: { credential: homed } }
+  here: { listen: 127.0.0.1:3002, authorization: { credential: homed } }
+  six: { listen: "[::1]:3003", authorization: { credential: fine } }
+  everywhere: { listen: 0.0.0.0:3004, authorization: { credential: fine } }
+"#;
+    assert_eq!(faults(text), "");
+    let set = exeat_policy::compile(&[source("policy.yaml", text)]).unwrap();
+    assert_eq!(shown(&set.warnings(NOW)), "", "each is sent");
+}
+
+#[test]
 fn breakers() {
     insta::assert_snapshot!(faults(
         "version: 1\nbreaker: { error_rate: 20, window: 2h, min_calls: 0, open_for: soon, errors: 1 }\n"

@@ -40,7 +40,9 @@ const POLICIES: [&str; 2] = [
         "create": { "class": "write", "dry_run": { "argument": "/dry", "value": true }, "credential": "writes" }
       }
     },
-    "old": { "url": "https://old.example/mcp", "review_by": "2020-01-01" },
+    "old": {
+      "url": "https://old.example/mcp", "review_by": "2020-01-01", "authorization": { "credential": "third" }
+    },
     "trial": { "url": "https://trial.example/mcp", "mode": "observe", "authorization": "strip" },
     "inventory": {
       "listen": "127.0.0.1:3001",

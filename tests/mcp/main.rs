@@ -39,6 +39,8 @@ mod observed;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod replaced;
+#[cfg(test)]
 mod scenario;
 #[cfg(test)]
 mod scripted;

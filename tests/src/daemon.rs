@@ -86,7 +86,8 @@ impl Lab {
         self.prepared(policy, settings, "").await
     }
 
-    async fn prepared(
+    /// The same with both.
+    pub async fn prepared(
         &self,
         policy: &str,
         settings: &str,

@@ -55,6 +55,8 @@ mod records;
 #[cfg(test)]
 mod refused;
 #[cfg(test)]
+mod replaced;
+#[cfg(test)]
 mod runtimes;
 #[cfg(test)]
 mod servers;

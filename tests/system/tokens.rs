@@ -43,7 +43,7 @@ impl Issuer {
     }
 
     /// The setting that names it, its key set in a file.
-    fn setting(&self, lab: &Lab, file: &str) -> String {
+    pub(crate) fn setting(&self, lab: &Lab, file: &str) -> String {
         let path = lab.directory().join(file);
         fs::write(&path, self.keys(file)).unwrap();
         let (name, path) = (self.name, path.display());

@@ -297,6 +297,6 @@ record. Keys that cannot be fetched count until `max_age`; from then on tokens o
 `exeat status` and `exeat doctor` say why, and so does a finding, `issuer_unavailable`.
 
 A verified token adds its identities to those of the process's user and workload, for this request alone. The header goes
-on to the server unless the policy says `authorization: strip` of it. Records name issuer, subject and identity; no part
+on to the server unless the policy says `authorization: strip` of it, or names a credential that goes in its place. Records name issuer, subject and identity; no part
 of a token is in a record or in a log.
 ";

@@ -23,6 +23,7 @@ use crate::audit::record::Kind;
 use crate::audit::{AuditUnavailable, Intended, OpenRecord, Outcome, Text};
 use crate::decide::{Connect, Permit};
 use crate::forward::body::{HttpFault, Received};
+use crate::forward::credential::CredentialFault;
 use crate::forward::open::{Destination, OpenFault};
 use crate::forward::upstream::{Body, Sender, Unheard, Version};
 use crate::http2;
@@ -367,7 +368,10 @@ impl Connection {
 impl SendFault {
     /// Whether nothing of the request was sent for certain.
     pub(super) fn is_unsent(&self) -> bool {
-        matches!(self, Self::Open(_) | Self::Mismatch | Self::Unrecorded(_))
+        matches!(
+            self,
+            Self::Open(_) | Self::Mismatch | Self::Credential(_) | Self::Unrecorded(_)
+        )
     }
 }
 
@@ -395,6 +399,9 @@ pub(super) enum SendFault {
     /// The token that authorised it expired.
     #[error("the token that authorised it expired while it was answered")]
     Expired,
+    /// What policy wants put into it cannot be.
+    #[error(transparent)]
+    Credential(#[from] CredentialFault),
     /// It cannot be recorded.
     #[error(transparent)]
     Unrecorded(#[from] AuditUnavailable),

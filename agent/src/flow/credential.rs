@@ -1,6 +1,8 @@
 //! The secret that policy wants put into a request: asked for before it is sent, put in last of all.
 
+use exeat_policy::Authorization;
 use hyper::Request;
+use hyper::header::{AUTHORIZATION, HeaderMap};
 
 use super::connection::Connection;
 use super::describe::Story as _;
@@ -8,6 +10,8 @@ use crate::audit::OpenRecord;
 use crate::decide::{Exchange, Permit};
 use crate::forward::credential::{CredentialFault, Injection};
 use crate::forward::upstream::Body;
+use crate::identify::agree::is_localhost;
+use crate::identify::peer::Peer;
 
 /// What policy wants put into the request that `permit` is for.
 pub(super) async fn due(
@@ -22,6 +26,42 @@ pub(super) async fn due(
     record.tell_credential(&credential.name);
     let credentials = &connection.stages.credentials;
     credentials.due(credential, connection.tls).await.map(Some)
+}
+
+/// What policy wants put into a request to the registered server `server`, and named in these records.
+pub(super) async fn due_to_server(
+    connection: &Connection,
+    peer: &Peer,
+    server: &str,
+    records: impl IntoIterator<Item = &mut OpenRecord>,
+) -> Result<Option<Injection>, CredentialFault> {
+    let state = connection.stages.decider.in_force();
+    let Some(credential) = state.set.replacement(server) else {
+        return Ok(None);
+    };
+    for record in records {
+        record.tell_credential(&credential.name);
+    }
+    let sealed = connection.tls || is_here(peer);
+    let credentials = &connection.stages.credentials;
+    credentials.due(credential, sealed).await.map(Some)
+}
+
+/// Takes out what the registered server `server` is not to get of the caller's, by the policy in force.
+pub(super) fn withhold(connection: &Connection, server: &str, headers: &mut HeaderMap) {
+    let state = connection.stages.decider.in_force();
+    let server = state.set.server(server);
+    if server.is_none_or(|server| server.authorization != Authorization::Forward) {
+        headers.remove(AUTHORIZATION);
+    }
+}
+
+/// Whether what is sent to `peer` stays on this machine, whatever it resolves to.
+fn is_here(peer: &Peer) -> bool {
+    match peer {
+        Peer::Name(name) => is_localhost(name),
+        Peer::Address(address) => address.is_loopback(),
+    }
 }
 
 /// Puts it in. To be done when nothing is taken out of the request any more that the client named.

@@ -156,9 +156,9 @@ impl Story for OpenRecord {
 
     fn tell_credential(&mut self, name: &str) {
         let mut record = self.record_mut();
-        if let Some(http) = &mut record.http {
-            http.credential = Some(Text::new(name));
-        }
+        // A batch's messages but the first, and what is said to a server beside, have no other part of HTTP.
+        let http = record.http.get_or_insert_default();
+        http.credential = Some(Text::new(name));
     }
 
     fn tell_status(&mut self, status: StatusCode) {

@@ -560,9 +560,10 @@ pub(super) fn unanswered(mut record: OpenRecord, fault: &SendFault) -> Answer {
     record.tell_status(answer.status());
     match fault {
         SendFault::Refused(refused) => record.refuse(refused),
-        SendFault::Mismatch | SendFault::Expired | SendFault::Unrecorded(_) => {
-            record.refuse_with(fault);
-        }
+        SendFault::Mismatch
+        | SendFault::Expired
+        | SendFault::Credential(_)
+        | SendFault::Unrecorded(_) => record.refuse_with(fault),
         SendFault::Open(_) | SendFault::Closed | SendFault::Send(_) | SendFault::Timeout => {
             record.fail(fault);
         }
@@ -578,6 +579,7 @@ pub(super) fn told(fault: &SendFault) -> Refusal<'static> {
             Refusal::Disconnected
         }
         SendFault::Refused(_) | SendFault::Mismatch => Refusal::Denied,
+        SendFault::Credential(_) => Refusal::CredentialUnavailable,
         SendFault::Unrecorded(_) => Refusal::AuditUnavailable,
         SendFault::Expired => Refusal::InvalidToken,
         SendFault::Send(fault) if fault.is_malformed() => Refusal::Upstream(Upstream::Protocol),

@@ -39,7 +39,7 @@ pub enum CredentialFault {
         /// Its name.
         name: Arc<str>,
     },
-    /// The request is not encrypted.
+    /// The request is not encrypted and leaves the machine, or goes where not only those can listen who may.
     #[error("the credential `{name}` is not sent in clear text")]
     Clear {
         /// Its name.
@@ -140,17 +140,18 @@ impl Credentials {
         set.credentials().into_iter().map(standing).collect()
     }
 
-    /// What is put into a request that is due `credential`, over TLS or not. Waits while its source is being read.
+    /// What is put into a request that is due `credential`, if nobody on the way reads what is sent (`sealed`). Waits while
+    /// its source is being read.
     ///
     /// # Errors
     /// A [`CredentialFault`]: then the request is not to be sent.
     pub async fn due(
         &self,
         credential: &Arc<Credential>,
-        tls: bool,
+        sealed: bool,
     ) -> Result<Injection, CredentialFault> {
         let name = || Arc::clone(&credential.name);
-        if !tls {
+        if !sealed {
             return Err(CredentialFault::Clear { name: name() });
         }
         let mut heard = self.held.subscribe();

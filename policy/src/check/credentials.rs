@@ -6,7 +6,7 @@ use super::fault;
 use crate::fault::{Fault, Place};
 use crate::index::reached;
 use crate::load::Draft;
-use crate::model::{Credential, EgressRule, HostRule, Server, Tls, Wire};
+use crate::model::{Credential, EgressRule, HostRule, Server, Tls, Transport, Wire};
 use crate::name::{HostPattern, Name};
 
 pub(super) fn check(draft: &Draft, faults: &mut Vec<Fault>) {
@@ -18,6 +18,7 @@ pub(super) fn check(draft: &Draft, faults: &mut Vec<Fault>) {
     for server in &draft.servers {
         check_hosts(&server.egress, &known, &server.place, faults);
         check_tools(server, &known, faults);
+        check_messages(server, &known, faults);
     }
     for host in &draft.hosts {
         check_hosts(&host.egress, &known, &host.place, faults);
@@ -30,7 +31,7 @@ pub(super) fn check(draft: &Draft, faults: &mut Vec<Fault>) {
                 if is_there(rule, server) {
                     let message = format!(
                         "the egress entry for `{}` of host `{}` has a credential, and server `{}` is reached there: \
-                         none is put into messages to a server",
+                         what is put into messages to it, its `authorization` says",
                         rule.host, host.name, server.name
                     );
                     faults.push(fault(&host.place, message, None));
@@ -72,6 +73,48 @@ fn check_hosts(
             faults.push(fault(place, message, None));
         }
     }
+}
+
+/// What is put into messages to the server goes over TLS or nowhere, and stands where MCP has nothing.
+fn check_messages(server: &Server, known: &BTreeMap<&str, &Credential>, faults: &mut Vec<Fault>) {
+    let credential = server.authorization.credential();
+    let credential = credential.and_then(|name| known.get(&**name));
+    let (Some(credential), Some(reached)) = (credential, reached(server)) else {
+        return;
+    };
+    let (name, own) = (&credential.name, &server.name);
+    let (endpoint, tls) = match &server.transport {
+        Transport::Launch(_) => return,
+        Transport::Url(url) => (&url.endpoint, url.tls),
+        Transport::Listen(endpoint) => (endpoint, false),
+    };
+    if !tls && !endpoint.is_here() {
+        let message = format!(
+            "server `{own}` has the credential `{name}` and is reached in clear text beyond loopback: none is sent there"
+        );
+        faults.push(fault(&server.place, message, None));
+    }
+    let named = |host: &Name| credential.hosts.iter().any(|own| own.matches(host));
+    if !credential.hosts.is_empty() && !reached.names.iter().any(named) {
+        let host = reached.names.first().map(ToString::to_string);
+        let message = format!(
+            "credential `{name}` is not for `{}`: its `hosts` do not name it",
+            host.unwrap_or_else(|| endpoint.to_string())
+        );
+        faults.push(fault(&server.place, message, None));
+    }
+    if let Some(header) = credential.placement.header().filter(|name| is_of_mcp(name)) {
+        let message = format!(
+            "server `{own}` has the credential `{name}`, whose header `{header}` is that of the messages themselves"
+        );
+        faults.push(fault(&server.place, message, None));
+    }
+}
+
+/// Whether a header (in lower case) means something in MCP over HTTP, as many receivers read it.
+fn is_of_mcp(header: &str) -> bool {
+    let plain = header.replace('_', "-");
+    plain.starts_with("mcp-") || matches!(&*plain, "accept" | "last-event-id")
 }
 
 /// A tool's credential goes where its own `hosts` say, since no entry says so.

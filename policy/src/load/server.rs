@@ -4,8 +4,8 @@ use super::words::{absolute, check_name, date, sha256, unit, user, variable};
 use super::{Kind, Loader, tables};
 use crate::glob::Glob;
 use crate::model::{
-    DryRun, EgressRule, Endpoint, EnvValue, Host, Identity, Launch, Matcher, Pointer, Server, Tool,
-    Transport, Url,
+    Authorization, DryRun, EgressRule, Endpoint, EnvValue, Host, Identity, Launch, Matcher,
+    Pointer, Server, Tool, Transport, Url,
 };
 use crate::name::Name;
 use crate::yaml::{Fields, Node, Span, Value};
@@ -49,7 +49,7 @@ impl Loader<'_> {
             tools: self.tools(fields),
             authorization: fields
                 .get("authorization")
-                .and_then(|node| self.reader.choice(node, &tables::AUTHORIZATION, &[]))
+                .and_then(|node| self.authorization(node))
                 .unwrap_or_default(),
             mode: fields
                 .get("mode")
@@ -59,6 +59,17 @@ impl Loader<'_> {
         };
         self.check_server(&server, fields);
         self.draft.servers.push(server);
+    }
+
+    /// `strip`, or `{ credential: NAME }`.
+    fn authorization(&mut self, node: &Node) -> Option<Authorization> {
+        let Value::Map(_) = &node.value else {
+            return self.reader.choice(node, &tables::AUTHORIZATION, &[]);
+        };
+        let fields = self.reader.fields(node, &tables::REPLACED)?;
+        self.reader
+            .required(fields, "credential", "`authorization`")?;
+        self.credential_named(fields).map(Authorization::Replace)
     }
 
     /// What is written and could have no effect.

@@ -53,6 +53,11 @@ pub(crate) const LAUNCH: Keys = Keys {
     known: &["command", "args", "user", "env", "fetch"],
     later: &[],
 };
+pub(crate) const REPLACED: Keys = Keys {
+    what: "`authorization`",
+    known: &["credential"],
+    later: &[],
+};
 pub(crate) const ENV: Keys = Keys {
     what: "a variable's value",
     known: &["secret"],

@@ -90,11 +90,12 @@ impl Server {
         }
     }
 
-    /// The credentials that its egress entries and its tools name.
+    /// The credentials that its egress entries, its tools and its `authorization` name.
     pub(crate) fn credentials(&self) -> impl Iterator<Item = &Arc<str>> {
         let tools = self.tools.iter();
         let of_tools = tools.filter_map(|(_, tool)| tool.credential.as_ref());
-        sent(&self.egress).chain(of_tools)
+        let own = self.authorization.credential();
+        sent(&self.egress).chain(of_tools).chain(own)
     }
 
     /// Whether its review is overdue.
@@ -105,13 +106,26 @@ impl Server {
 }
 
 /// What becomes of the `Authorization` header of requests to a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Authorization {
     /// The server gets it.
     #[default]
     Forward,
     /// The server does not get it, whatever it is.
     Strip,
+    /// The server gets the credential of this name and not the header, whatever that is.
+    Replace(Arc<str>),
+}
+
+impl Authorization {
+    /// The credential that the server gets.
+    #[must_use]
+    pub const fn credential(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Replace(name) => Some(name),
+            Self::Forward | Self::Strip => None,
+        }
+    }
 }
 
 /// How a server is reached.

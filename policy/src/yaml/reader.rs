@@ -280,7 +280,7 @@ impl Reader {
     }
 
     /// Takes one of a few words; `later` are those that this version cannot honour.
-    pub fn choice<T: Copy>(
+    pub fn choice<T: Clone>(
         &mut self,
         node: &Node,
         words: &[(&str, T)],
@@ -297,7 +297,7 @@ impl Reader {
         let found = words
             .iter()
             .find(|(word, _)| word == text)
-            .map(|(_, value)| *value);
+            .map(|(_, value)| value.clone());
         if found.is_none() {
             let shown = shorten(text);
             if later.contains(&text.as_str()) {

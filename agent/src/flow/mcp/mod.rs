@@ -19,11 +19,9 @@ mod vigil;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use exeat_policy::{Authorization, PolicySet};
 use http_body_util::BodyExt as _;
 use hyper::header::{
-    ACCEPT_ENCODING, ALT_SVC, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap,
-    HeaderValue,
+    ACCEPT_ENCODING, ALT_SVC, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue,
 };
 use hyper::http::request::Parts;
 use hyper::http::response::Parts as Head;
@@ -43,8 +41,8 @@ use self::vigil::{Call, unsent};
 use super::connection::{Connection, SendFault};
 use super::describe::{Story as _, partly, read};
 use super::exchange::{Answer, full, json, refusal, told};
-use super::open;
 use super::shown::challenging;
+use super::{credential, open};
 use crate::audit::record::{Kind, Stage};
 use crate::audit::{AuditUnavailable, Intended, OpenRecord, Outcome, Text};
 use crate::decide::{Exchange, Message as AboutMessage, Permit, Within};
@@ -105,9 +103,7 @@ pub(super) async fn serve(
     let callee = Callee::Server(Arc::clone(place.server));
     let mut talking = Talking::new(Arc::clone(&place.connection.stages), actor, talk, callee);
     talking.within = Some(Arc::new(within));
-    if strips(&talking.stages.decider.in_force().set, place.server) {
-        request.headers_mut().remove(AUTHORIZATION);
-    }
+    credential::withhold(place.connection, place.server, request.headers_mut());
     // Before anything is decided: what is let through from here on ends with it.
     let severed = talking.stages.decider.watch(place.server);
     let until = Until::new(severed, &talking.actor);
@@ -140,12 +136,6 @@ pub(super) async fn serve(
 pub(super) fn tool(message: &Message) -> Option<&str> {
     let name = message.params()?.get("name")?;
     name.as_str()
-}
-
-/// Whether the server is not to get the caller's `Authorization`.
-fn strips(policy: &PolicySet, server: &str) -> bool {
-    let server = policy.server(server);
-    server.is_none_or(|server| server.authorization == Authorization::Strip)
 }
 
 struct Exchanging<'a> {
@@ -305,20 +295,17 @@ impl Exchanging<'_> {
     ) -> Answer {
         outgoing(&mut parts.headers, body.len());
         // The policy that let the messages pass may say so since the request began.
-        let Talking { stages, talk, .. } = &self.talking;
-        if strips(&stages.decider.in_force().set, &talk.server) {
-            parts.headers.remove(AUTHORIZATION);
-        }
-        let back = Refuser::new(
-            self.place.connection,
-            self.place.peer,
-            &parts.uri,
-            &parts.headers,
-        );
+        credential::withhold(self.place.connection, self.place.server, &mut parts.headers);
+        let back = Refuser::new(self.place, &parts.uri, &parts.headers);
         let path = parts.uri.path().to_owned();
+        let request = Request::from_parts(parts, full(Bytes::from(body)));
+        let records = passed.iter_mut().map(|one| &mut one.record);
+        let request = match self.credentialed(request, records).await {
+            Ok(request) => request,
+            Err(fault) => return self.unanswered(passed, refused, &fault),
+        };
         let waiting: Vec<InFlight> = self.begin(&passed);
         let asked_at = tokio::time::Instant::now();
-        let request = Request::from_parts(parts, full(Bytes::from(body)));
         let answered = match intend(&mut passed).await {
             Ok(intended) => self.exchanged(intended, request).await,
             Err(unavailable) => Err(unavailable.into()),
@@ -342,6 +329,21 @@ impl Exchanging<'_> {
             upstream_us,
         };
         self.returned(came, response).await
+    }
+
+    /// `request` with what policy wants put into it, which these records name.
+    async fn credentialed(
+        &self,
+        request: Request<Sent>,
+        records: impl IntoIterator<Item = &mut OpenRecord>,
+    ) -> Result<Request<Sent>, SendFault> {
+        let Place {
+            connection,
+            peer,
+            server,
+        } = self.place;
+        let due = credential::due_to_server(connection, peer, server, records).await?;
+        Ok(credential::put(due, request)?)
     }
 
     /// Sends `request`, and waits for the head of its answer while that may go on.
@@ -416,7 +418,9 @@ impl Exchanging<'_> {
     ) -> Answer {
         self.in_place(passed, refused, told(fault), |record| match fault {
             SendFault::Refused(by) => record.refuse(by),
-            SendFault::Unrecorded(_) | SendFault::Expired => record.refuse_with(fault),
+            SendFault::Credential(_) | SendFault::Unrecorded(_) | SendFault::Expired => {
+                record.refuse_with(fault);
+            }
             _ => record.fail(fault),
         })
     }
@@ -466,15 +470,14 @@ impl Exchanging<'_> {
         parts
             .headers
             .insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let back = Refuser::new(
-            self.place.connection,
-            self.place.peer,
-            &parts.uri,
-            &parts.headers,
-        );
+        let back = Refuser::new(self.place, &parts.uri, &parts.headers);
         let path = parts.uri.path().to_owned();
         let listens = parts.method == Method::GET;
         let request = Request::from_parts(parts, full(Bytes::new()));
+        let request = match self.credentialed(request, [&mut record]).await {
+            Ok(request) => request,
+            Err(fault) => return super::exchange::unanswered(record, &fault),
+        };
         let answered = match record.intend().await {
             Ok(intended) => self.exchanged(intended, request).await,
             Err(unavailable) => Err(unavailable.into()),

@@ -9,8 +9,10 @@ use hyper::{Method, Request, Uri};
 use tokio::sync::Semaphore;
 
 use super::super::connection::{Connection, SendFault};
+use super::super::credential;
 use super::super::describe::Story as _;
 use super::super::exchange::full;
+use super::Place;
 use super::judge::NotPassed;
 use crate::audit::OpenRecord;
 use crate::audit::record::Stage;
@@ -27,6 +29,7 @@ const AT_ONCE: usize = 8;
 pub(super) struct Refuser {
     connection: Arc<Connection>,
     peer: Peer,
+    server: Arc<str>,
     uri: Uri,
     headers: HeaderMap,
     places: Arc<Semaphore>,
@@ -34,15 +37,11 @@ pub(super) struct Refuser {
 
 impl Refuser {
     /// A refuser for the session of a request with these `headers`.
-    pub(super) fn new(
-        connection: &Arc<Connection>,
-        peer: &Peer,
-        uri: &Uri,
-        headers: &HeaderMap,
-    ) -> Self {
+    pub(super) fn new(place: Place<'_>, uri: &Uri, headers: &HeaderMap) -> Self {
         Self {
-            connection: Arc::clone(connection),
-            peer: peer.clone(),
+            connection: Arc::clone(place.connection),
+            peer: place.peer.clone(),
+            server: Arc::clone(place.server),
             uri: uri.clone(),
             headers: headers.clone(),
             places: Arc::new(Semaphore::new(AT_ONCE)),
@@ -100,6 +99,10 @@ impl Refuser {
             *request.version_mut() = hyper::Version::HTTP_2;
             request.headers_mut().remove(HOST);
         }
+        let server = &self.server;
+        credential::withhold(&self.connection, server, request.headers_mut());
+        let due = credential::due_to_server(&self.connection, &self.peer, server, [&mut *record]);
+        let request = credential::put(due.await?, request)?;
         let intended = record.intend().await?;
         let sent = self.connection.send_aside(&self.peer, intended, request);
         let response = sent.await?;
