@@ -11,7 +11,7 @@ use exeat_tests::daemon::Daemon;
 use exeat_tests::lab::WORLD;
 use exeat_tests::stdio::Session;
 use exeat_tests::upstream::Upstream;
-use exeat_tests::wait::wait_for;
+use exeat_tests::wait::{wait_for, wait_until};
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, SanType, date_time_ymd};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
@@ -359,9 +359,69 @@ async fn a_certificate_is_looked_at_again_on_a_living_connection() {
     let mut client = site.client("short", Some(&short), "TLSv1_3");
     client.until("result").await;
     client.until("invalid_certificate").await;
+    // That may have been one under way.
+    client.until("invalid_certificate").await;
     let why = "a client certificate that has expired";
     let by = |record: &Value| record["decision"]["reason"] == why;
     daemon.record(why, by).await.unwrap();
+}
+
+/// What a certificate began must not outlast it, nor the authority that vouched for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_certificate_began_ends_with_it() {
+    let lab = Lab::new().unwrap();
+    let site = Site::new(&lab);
+    let policy = site.policy(IDENTITIES, RULES);
+    let daemon = site.daemon(&policy.replace("/mcp\"", "/\"")).await;
+    let now = u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap();
+    let short = site.bot(|params| {
+        params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(now + 8);
+    });
+    site.put("short", &short);
+    site.put("long", &site.bot(|_| {}));
+    let slow = format!("https://{NAME}/slow?ms=60000");
+    let message = message("work");
+    let asked = async |name: &str| {
+        let at = |kind: &str| lab.directory().join(format!("{name}.{kind}"));
+        let (cert, key) = (at("pem"), at("key"));
+        let mut arguments = vec![
+            "--header",
+            "content-type: application/json",
+            "--data",
+            &message,
+        ];
+        arguments.extend([
+            "--cert",
+            cert.to_str().unwrap(),
+            "--key",
+            key.to_str().unwrap(),
+        ]);
+        arguments.push(&slow);
+        curl(site.host.launcher(lab.direct()), &arguments).await
+    };
+    let withdrawn = async {
+        wait_until("both wait for their answers", LIMIT, || {
+            site.upstream.seen().len() == 2
+        })
+        .await
+        .unwrap();
+        let other = Authority::new("corp clients").unwrap();
+        fs::write(lab.directory().join("corp.pem"), other.pem()).unwrap();
+        daemon.reload().unwrap();
+    };
+    let (expired, unvouched, ()) = tokio::join!(asked("short"), asked("long"), withdrawn);
+    for told in [expired, unvouched] {
+        assert_eq!(told.status, "403", "{told:?}");
+        assert!(told.body.contains("invalid_certificate"), "{told:?}");
+    }
+    let why = "the client certificate that authorised it ceased to count while it was answered";
+    wait_until("two records say so", LIMIT, || {
+        let records = daemon.audit().unwrap();
+        let told = |record: &&Value| record["decision"]["reason"] == why;
+        records.iter().filter(told).count() == 2
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

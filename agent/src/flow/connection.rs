@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::describe::{Story as _, finding};
 use super::exchange::{self, Answer};
 use super::interim::{Interim, Way};
+use super::mcp::until::Over;
 use super::{NotAgreed, Stages, open};
 use crate::audit::record::Kind;
 use crate::audit::{AuditUnavailable, Intended, OpenRecord, Outcome, Text};
@@ -396,9 +397,9 @@ pub(super) enum SendFault {
     /// No head of an answer in time.
     #[error("no answer in time")]
     Timeout,
-    /// The token that authorised it expired.
-    #[error("the token that authorised it expired while it was answered")]
-    Expired,
+    /// It may not go on.
+    #[error(transparent)]
+    Over(Over),
     /// What policy wants put into it cannot be.
     #[error(transparent)]
     Credential(#[from] CredentialFault),

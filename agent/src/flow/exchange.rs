@@ -561,7 +561,7 @@ pub(super) fn unanswered(mut record: OpenRecord, fault: &SendFault) -> Answer {
     match fault {
         SendFault::Refused(refused) => record.refuse(refused),
         SendFault::Mismatch
-        | SendFault::Expired
+        | SendFault::Over(_)
         | SendFault::Credential(_)
         | SendFault::Unrecorded(_) => record.refuse_with(fault),
         SendFault::Open(_) | SendFault::Closed | SendFault::Send(_) | SendFault::Timeout => {
@@ -581,7 +581,7 @@ pub(super) fn told(fault: &SendFault) -> Refusal<'static> {
         SendFault::Refused(_) | SendFault::Mismatch => Refusal::Denied,
         SendFault::Credential(_) => Refusal::CredentialUnavailable,
         SendFault::Unrecorded(_) => Refusal::AuditUnavailable,
-        SendFault::Expired => Refusal::InvalidToken,
+        SendFault::Over(over) => over.refusal(),
         SendFault::Send(fault) if fault.is_malformed() => Refusal::Upstream(Upstream::Protocol),
         SendFault::Closed | SendFault::Send(_) => Refusal::Upstream(Upstream::Reset),
         SendFault::Timeout => Refusal::TimedOut(Timeout::Headers),

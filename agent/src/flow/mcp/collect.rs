@@ -9,6 +9,7 @@ use hyper::body::Body;
 use thiserror::Error;
 use tokio::time::timeout;
 
+use super::until::Over;
 use crate::refuse::{Refusal, Timeout, Upstream};
 
 /// Why there is no whole body.
@@ -20,12 +21,9 @@ pub(super) enum Uncollected {
     /// It did not end in time.
     #[error("a body that did not end within {}s", .0.as_secs())]
     Late(Duration),
-    /// The server was disconnected meanwhile.
-    #[error("the server was disconnected while it answered")]
-    Severed,
-    /// The token that authorised it expired meanwhile.
-    #[error("the token that authorised it expired while it was answered")]
-    Expired,
+    /// It may not go on.
+    #[error(transparent)]
+    Over(Over),
     /// Its sender failed.
     #[error("reading a body")]
     Read(#[source] Box<dyn Error + Send + Sync>),
@@ -37,8 +35,7 @@ impl Uncollected {
         match self {
             Self::TooLarge => Refusal::ResponseTooLarge,
             Self::Late(_) => Refusal::TimedOut(Timeout::Body),
-            Self::Severed => Refusal::Disconnected,
-            Self::Expired => Refusal::InvalidToken,
+            Self::Over(over) => over.refusal(),
             Self::Read(_) => Refusal::Upstream(Upstream::Reset),
         }
     }

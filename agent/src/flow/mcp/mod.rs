@@ -13,7 +13,7 @@ mod refusing;
 mod returned;
 mod stdio;
 mod stream;
-mod until;
+pub(super) mod until;
 mod vigil;
 
 use std::sync::Arc;
@@ -106,7 +106,7 @@ pub(super) async fn serve(
     credential::withhold(place.connection, place.server, request.headers_mut());
     // Before anything is decided: what is let through from here on ends with it.
     let severed = talking.stages.decider.watch(place.server);
-    let until = Until::new(severed, &talking.actor);
+    let until = Until::new(severed, &talking.actor, &talking.stages);
     let exchange = Exchanging {
         place,
         talking,
@@ -360,8 +360,8 @@ impl Exchanging<'_> {
                 return answered;
             }
         };
-        if over == Over::Expired {
-            return Err(SendFault::Expired);
+        if over != Over::Severed {
+            return Err(SendFault::Over(over));
         }
         connection.hang_up().await;
         let decider = &self.talking.stages.decider;
@@ -377,13 +377,12 @@ impl Exchanging<'_> {
         let limit = self.talking.stages.bounds.answer;
         tokio::select! {
             biased;
-            over = self.until.clone().over() => match over {
-                Over::Severed => {
+            over = self.until.clone().over() => {
+                if over == Over::Severed {
                     self.place.connection.hang_up().await;
-                    Err(Uncollected::Severed)
                 }
-                Over::Expired => Err(Uncollected::Expired),
-            },
+                Err(Uncollected::Over(over))
+            }
             collected = collect(body, most, limit) => collected,
         }
     }
@@ -418,7 +417,7 @@ impl Exchanging<'_> {
     ) -> Answer {
         self.in_place(passed, refused, told(fault), |record| match fault {
             SendFault::Refused(by) => record.refuse(by),
-            SendFault::Credential(_) | SendFault::Unrecorded(_) | SendFault::Expired => {
+            SendFault::Credential(_) | SendFault::Unrecorded(_) | SendFault::Over(_) => {
                 record.refuse_with(fault);
             }
             _ => record.fail(fault),

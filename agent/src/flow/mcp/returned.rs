@@ -310,8 +310,7 @@ impl Exchanging<'_> {
         let Came {
             passed, refused, ..
         } = came;
-        let over = [Over::Severed, Over::Expired];
-        let over = over.into_iter().find(|over| over.refusal() == why);
+        let over = Over::ALL.into_iter().find(|over| over.refusal() == why);
         self.in_place(passed, refused, why, |mut record| {
             if over.is_none() {
                 answer::tell(&mut record, ResponseKind::Http, None);

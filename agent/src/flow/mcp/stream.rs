@@ -179,8 +179,8 @@ impl Events {
         if self.ended {
             return None;
         }
-        if self.until.is_expired() {
-            return Some(told(Over::Expired));
+        if let Some(over) = self.until.is_over() {
+            return Some(told(over));
         }
         match self.over.as_mut().poll(cx) {
             Poll::Ready(told) => Some(told),

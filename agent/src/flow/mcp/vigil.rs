@@ -107,6 +107,7 @@ impl Exchanging<'_> {
             over = self.until.clone().over() => ended(over.refusal(), match over {
                 Over::Severed => "the server was disconnected",
                 Over::Expired => "its token expired while it waited for an approval",
+                Over::Uncertified => "its certificate ceased to count while it waited for an approval",
             }),
             () = cut.cancelled() => ended(Refusal::Denied, "the policy does not allow it any more"),
             word = ticket.wait() => {

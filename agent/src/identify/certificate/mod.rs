@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use exeat_policy::{Certificate, CertifiedName, NameKind};
 use rustls::client::danger::HandshakeSignatureValid;
@@ -26,8 +27,11 @@ use thiserror::Error;
 
 pub use self::fault::CertificateFault;
 use crate::channel::encode_hex;
+use crate::identify::token::Expiry;
 use crate::telemetry::clock;
 
+/// How often what lasts is verified again.
+const RECHECK: Duration = Duration::from_secs(10);
 /// Certificates in a chain, the client's own included.
 const CHAIN: usize = 8;
 
@@ -289,6 +293,7 @@ pub struct Verified {
     names: Vec<CertifiedName>,
     subject: String,
     sha256: String,
+    expiry: Expiry,
 }
 
 // Certificates say who people are.
@@ -305,6 +310,7 @@ impl Verified {
         let leaf = chain.first().ok_or(CertificateFault::Unreadable)?;
         let names = names::read(leaf)?;
         Ok(Self {
+            expiry: names::expiry(leaf)?,
             authority: Arc::clone(authority),
             subject: subject(&names),
             names,
@@ -319,6 +325,11 @@ impl Verified {
             subject: &self.subject,
             names: &self.names,
         }
+    }
+
+    /// When it expires, whatever there is above it.
+    pub const fn expiry(&self) -> Expiry {
+        self.expiry
     }
 
     /// SHA-256 of the certificate, in hexadecimal.
@@ -371,6 +382,17 @@ impl Shown {
     /// Whom it is about.
     pub fn verified(&self) -> &Verified {
         &self.verified
+    }
+
+    /// Waits until it does not: at once when the certificate expires, and within ten seconds where something above it
+    /// does, or `authorities` change.
+    pub async fn over(&self, authorities: &ArcSwap<Authorities>) {
+        loop {
+            self.verified.expiry.within(RECHECK).await;
+            if !self.holds(&authorities.load_full()) {
+                return;
+            }
+        }
     }
 
     /// Whether it still comes to the same: for what waited since it was verified.

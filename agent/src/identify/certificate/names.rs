@@ -1,5 +1,7 @@
 //! The names that a verified certificate gives its subject, as far as they can be read in one way only.
 
+use std::time::Duration;
+
 use exeat_policy::{CertifiedName, NameKind};
 use rustls_pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
@@ -7,6 +9,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
 
 use super::fault::CertificateFault;
+use crate::identify::token::Expiry;
 
 /// Names in one certificate.
 const MOST: usize = 64;
@@ -54,6 +57,15 @@ pub(super) fn read(leaf: &CertificateDer<'_>) -> Result<Vec<CertifiedName>, Cert
         return Err(CertificateFault::Nameless);
     }
     Ok(names)
+}
+
+/// When it ceases to be valid: it is valid in the second that it names (RFC 5280 section 4.1.2.5), and not after.
+pub(super) fn expiry(leaf: &CertificateDer<'_>) -> Result<Expiry, CertificateFault> {
+    let (_, certificate) =
+        X509Certificate::from_der(leaf).map_err(|_malformed| CertificateFault::Unreadable)?;
+    let last = u64::try_from(certificate.validity().not_after.timestamp());
+    let last = last.map_err(|_before_1970| CertificateFault::Expired)?;
+    Ok(Expiry::at(Duration::from_secs(last.saturating_add(1))))
 }
 
 fn given<'a>(name: &GeneralName<'a>) -> Result<Option<(NameKind, &'a str)>, CertificateFault> {

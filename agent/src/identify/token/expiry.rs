@@ -3,7 +3,7 @@
 use std::future::pending;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::telemetry::clock;
 
@@ -16,13 +16,19 @@ impl Expiry {
     pub const NEVER: Self = Self(None);
 
     /// At this time, counted from 1970.
-    pub(super) const fn at(until: Duration) -> Self {
+    pub const fn at(until: Duration) -> Self {
         Self(Some(until))
     }
 
     /// Whether it is over. A timer stands still while the machine sleeps; this does not.
     pub fn is_over(self) -> bool {
         self.0.is_some_and(|until| left(until).is_zero())
+    }
+
+    /// Waits until it is, and no longer than `limit`.
+    pub async fn within(self, limit: Duration) {
+        // Late by `limit` at most, as nothing is lost by it.
+        drop(timeout(limit, self.over()).await);
     }
 
     /// Waits until it is.
