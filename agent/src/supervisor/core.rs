@@ -28,6 +28,7 @@ use super::placing::{Found, Scan, UnitWatch};
 use super::policy_files::{Policy, Watch};
 use super::processes::{Hashes, Processes};
 use super::reload::for_gate;
+use super::reviews::Reviews;
 use super::runs::Asked;
 use super::serving::{Offer, Over};
 use super::settle::Settling;
@@ -98,6 +99,7 @@ pub(super) struct Supervisor {
     pub(super) missing_links: Vec<String>,
     pub(super) disconnections: Disconnections,
     pub(super) approvals: Approvals,
+    pub(super) reviews: Reviews,
     pub(super) credentials: CredentialSources,
     pub(super) arriving: Arriving,
     pub(super) guarding: Guarding,
@@ -186,6 +188,7 @@ impl Supervisor {
         );
         let mut supervisor = Self {
             approvals: Approvals::load(&parts.config.state_dir),
+            reviews: Reviews::load(&parts.config.state_dir),
             credentials: CredentialSources::default(),
             judging: Judging::new(configurations, parts.kernel.lost()?),
             disconnections: Disconnections::load(&parts.config.state_dir)?,
@@ -448,6 +451,7 @@ impl Supervisor {
         self.sweep().await;
         self.look_for_lost();
         self.look_at_links().await;
+        self.say_overdue().await;
     }
 
     /// Says it once for each change, when somebody detached or replaced a program.

@@ -29,6 +29,7 @@ pub(crate) mod processes;
 mod recognising;
 mod recording;
 mod reload;
+mod reviews;
 pub(crate) mod runs;
 mod serving;
 mod settle;

@@ -455,6 +455,42 @@ async fn a_good_policy_reaches_the_gate_at_once_and_a_bad_one_never() {
     daemon.stop().await;
 }
 
+/// One finding for each server on a day: not one more by a restart.
+#[tokio::test]
+async fn an_overdue_review_is_a_finding_once_a_day() {
+    let mut daemon = Daemon::start("overdue").await;
+    let policy = POLICY.replace("  echo:\n", "  echo:\n    review_by: 2020-02-29\n");
+    fs::write(daemon.at("draft"), policy).unwrap();
+    fs::rename(daemon.at("draft"), daemon.at("policy/a.yaml")).unwrap();
+    let said = |daemon: &Daemon| {
+        let records = daemon.heard_of("record").into_iter();
+        let overdue = records.filter(|record| record["event"] == "review_overdue");
+        overdue.collect::<Vec<_>>()
+    };
+    until(|| !said(&daemon).is_empty()).await;
+    let detail = "server `echo` was to be reviewed by 2020-02-29 (owner: test@example.com)";
+    assert_eq!(said(&daemon)[0]["details"], serde_json::json!([detail]));
+    assert_eq!(said(&daemon)[0]["finding"], true);
+
+    let started = |daemon: &Daemon| daemon.heard_of("setup").len();
+    daemon.stop.cancel();
+    (&mut daemon.task).await.unwrap().unwrap();
+    (daemon.stop, daemon.task) = Daemon::launch(daemon.directory.path()).await;
+    until(|| started(&daemon) == 2).await;
+    // Another server becomes overdue: by then the first was looked at again.
+    let policy = POLICY.replace("owner: test@", "review_by: 2020-02-29\n    owner: test@");
+    fs::write(daemon.at("draft"), policy).unwrap();
+    fs::rename(daemon.at("draft"), daemon.at("policy/a.yaml")).unwrap();
+    until(|| said(&daemon).len() == 3).await;
+    let of = |name: &str| {
+        let named = format!("server `{name}` ");
+        let count = |record: &Value| record["details"][0].as_str().unwrap().starts_with(&named);
+        said(&daemon).iter().filter(|record| count(record)).count()
+    };
+    assert_eq!((of("echo"), of("sleeper"), of("forbidden")), (1, 1, 1));
+    daemon.stop().await;
+}
+
 #[tokio::test]
 async fn a_dead_gate_is_replaced_and_told_everything() {
     let daemon = Daemon::start("gate").await;

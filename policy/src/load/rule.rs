@@ -96,7 +96,8 @@ impl Loader<'_> {
                 .reader
                 .list(node, "`session`, `tool`, `identity` and `server`")
                 .unwrap_or_default();
-            if items.is_empty() {
+            // What is no list is reported as that.
+            if items.is_empty() && matches!(node.value, Value::List(_)) {
                 self.reader.fault(
                     node.span,
                     "`per` needs at least one of `session`, `tool`, `identity`, `server`",

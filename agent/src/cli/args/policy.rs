@@ -83,7 +83,7 @@ Examples:
 
 The register is that of the policy; in place of its egress lists, allow rules and grants stands what was recorded as
 allowed and still is. Rules that restrict, and limits, are kept. What a record leaves out (secrets, long texts, claims
-of tokens) makes no constraint. Exit status 1: something could not be told by a rule, and is left out.")]
+of tokens) makes no constraint. Grants that nothing needed are named in comments. Exit status 1: something could not be told by a rule, and is left out.")]
     Draft(Box<DraftArguments>),
     /// Print the JSON Schema of policy files, for editors
     #[command(after_help = "Example:\n  exeat policy schema > exeat-policy.schema.json")]

@@ -11,6 +11,8 @@ use super::seen::{Left, Message, Owner, Seen, Traffic, Who};
 use super::shape::{quoted, yaml as text};
 use super::write::{flow, key, line, pair};
 use crate::cli::error::{CliError, Kind};
+use crate::cli::output::safe;
+use crate::cli::unused::UnusedGrant;
 
 /// All classes.
 const CLASSES: [&str; 4] = ["read", "write", "destructive", "external"];
@@ -33,6 +35,8 @@ pub(super) struct Draft<'a> {
     set: &'a PolicySet,
     roots: Vec<Node>,
     seen: Seen,
+    /// Grants that a comment names: nothing needed them.
+    pub(super) unused: Vec<UnusedGrant>,
     /// The identity that is one user alone.
     users: BTreeMap<String, String>,
     /// Those of them that the policy does not have.
@@ -105,6 +109,7 @@ impl<'a> Draft<'a> {
             set,
             roots,
             seen,
+            unused: Vec::new(),
             users: BTreeMap::new(),
             added: BTreeMap::new(),
         };
@@ -212,9 +217,14 @@ impl<'a> Draft<'a> {
             ..Page::default()
         };
         page.put(&format!(
-            "# Drafted from {} recorded exchanges: nothing wider than what was seen.\nversion: 1\n",
+            "# Drafted from {} recorded exchanges: nothing wider than what was seen.\n",
             self.seen.exchanges
         ));
+        for grant in &self.unused {
+            let said = safe(&format!("{grant} ({})", grant.place));
+            page.put(&format!("# Unused grant, left out: {said}\n"));
+        }
+        page.put("version: 1\n");
         self.others(&mut page);
         for (key, workloads) in [("servers", true), ("hosts", false)] {
             let entries = self.entries(key);

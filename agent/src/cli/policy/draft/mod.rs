@@ -22,11 +22,12 @@ use serde::Serialize;
 use self::compose::Draft;
 use self::seen::{Left, Seen};
 use super::files;
-use crate::cli::args::DraftArguments;
+use crate::cli::args::{DraftArguments, FilterArguments, QueryArguments};
 use crate::cli::ask::Daemon;
 use crate::cli::audit;
 use crate::cli::error::{CliError, Kind};
 use crate::cli::output::{Output, note, raw};
+use crate::cli::unused::{UnusedGrant, Use};
 use crate::config::Config;
 
 /// How far back is looked where nothing is said.
@@ -39,6 +40,9 @@ struct Report {
     exchanges: u64,
     /// Those that the draft leaves out, by why.
     left_out: Vec<LeftOut>,
+    /// Grants of the policy that nothing needed; absent where only some of the records were looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unused: Option<Vec<UnusedGrant>>,
     /// The draft; absent where it was written to a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<String>,
@@ -65,19 +69,27 @@ pub(super) async fn run(
     let mut records = arguments.records.clone();
     records.since.get_or_insert_with(|| SINCE.to_owned());
     let mut seen = Seen::default();
+    let mut used = Use::new(at);
     audit::each(&records, config, daemon, now, |line| {
         let record = serde_json::from_str(line)
             .map_err(|error| CliError::from_error(Kind::Usage, &error))?;
         seen.note(&set, &record, at);
+        used.note(&set, &record);
         Ok(())
     })
     .await?;
     seen.end();
-    let draft = Draft::new(&set, &sources, seen)?;
+    let since = records.since.clone().unwrap_or_default();
+    // Of some of the records, nobody can tell what the others needed.
+    let unused = is_all(&records).then(|| used.end(&set, since));
+    let unused = unused.map(|unused| unused.grants);
+    let mut draft = Draft::new(&set, &sources, seen)?;
+    draft.unused.extend(unused.iter().flatten().cloned());
     let drafted = draft.policy()?;
     let mut report = Report {
         exchanges: drafted.seen.exchanges,
         left_out: drafted.left_out(),
+        unused,
         policy: None,
     };
     match &arguments.output {
@@ -92,10 +104,35 @@ pub(super) async fn run(
     for LeftOut { why, count } in &report.left_out {
         note(&format!("left out: {count} {why}"));
     }
+    match &report.unused {
+        None => note("unused grants are named where all records of the time are looked at"),
+        Some(unused) => {
+            for grant in unused {
+                note(&format!("unused grant: {grant} ({})", grant.place));
+            }
+        }
+    }
     if report.left_out.is_empty() {
         return Ok(());
     }
     Err(CliError::new(Kind::Refused, ""))
+}
+
+/// Whether nothing but a time narrows the records.
+const fn is_all(records: &QueryArguments) -> bool {
+    let FilterArguments {
+        kind,
+        server,
+        caller,
+        tool,
+        effect,
+        status,
+        cause,
+        text,
+    } = &records.filter;
+    let named = server.is_some() || caller.is_some() || tool.is_some() || text.is_some();
+    let chosen = kind.is_some() || effect.is_some() || status.is_some() || cause.is_some();
+    !named && !chosen && records.limit.is_none()
 }
 
 /// A new file: a draft replaces nothing.

@@ -95,16 +95,21 @@ fn traffic(section: &str, content: &Value) -> Value {
 }
 
 fn drafted(sections: &[Value]) -> (String, Vec<LeftOut>) {
-    let base = set(POLICY);
+    drafted_from(POLICY, sections)
+}
+
+fn drafted_from(text: &str, sections: &[Value]) -> (String, Vec<LeftOut>) {
+    let base = set(text);
     let mut seen = Seen::default();
+    let mut used = Use::new(NOW);
     for sections in sections {
         seen.note(&base, &record(sections), NOW);
+        used.note(&base, &record(sections));
     }
     seen.end();
-    let policy = Draft::new(&base, &[source(POLICY)], seen)
-        .unwrap()
-        .policy()
-        .unwrap();
+    let mut draft = Draft::new(&base, &[source(text)], seen).unwrap();
+    draft.unused = used.end(&base, String::new()).grants;
+    let policy = draft.policy().unwrap();
     let left = policy.left_out();
     (policy.text, left)
 }
@@ -392,5 +397,63 @@ proptest! {
         let mut turned = seen;
         turned.reverse();
         prop_assert_eq!(&drafted(&turned).0, &text);
+    }
+}
+
+/// Grants that nothing needed are named, where a reader of the draft looks for them; it is a policy all the same.
+#[test]
+fn unused_grants_are_named() {
+    let policy = POLICY.replace(
+        "grants: [{ servers: [bank, wiki] }]",
+        "grants: [{ servers: [bank], tools: [show] }, { servers: [wiki], tools: ['edit*'] }, { servers: [bank, wiki], tools: [never] }]",
+    );
+    let show = message(
+        caller(false, "dave"),
+        "bank",
+        "tools/call",
+        "show",
+        "read",
+        &json!({}),
+    );
+    let (text, _) = drafted_from(&policy, &[show]);
+    let named: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("Unused"))
+        .collect();
+    assert_eq!(
+        named,
+        [
+            "# Unused grant, left out: team/2: wiki (p.yaml:15:93)",
+            "# Unused grant, left out: team/3: bank, wiki (p.yaml:15:132)",
+        ]
+    );
+    drop(set(&text));
+}
+
+/// Of some of the records, nobody can tell what the others needed.
+#[test]
+fn filters_tell_nothing_of_unused_grants() {
+    use crate::cli::args::{Cli, Command, PolicyCommand};
+    use clap::Parser as _;
+    let whole = is_all;
+    let is_all = |options: &[&str]| {
+        let words = [&["exeat", "policy", "draft"], options].concat();
+        let Command::Policy(PolicyCommand::Draft(draft)) = Cli::parse_from(words).command else {
+            panic!("{options:?}")
+        };
+        whole(&draft.records)
+    };
+    assert!(is_all(&[]) && is_all(&["--since", "3d", "--until", "today", "--dir", "x"]));
+    for filter in [
+        ["--server", "x"],
+        ["--caller", "x"],
+        ["--tool", "x"],
+        ["--text", "x"],
+        ["--kind", "mcp"],
+        ["--effect", "allow"],
+        ["--status", "done"],
+        ["--limit", "5"],
+    ] {
+        assert!(!is_all(&filter), "{filter:?}");
     }
 }
