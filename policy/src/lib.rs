@@ -36,11 +36,12 @@ pub use self::json::{AsJson, Json, List, Members};
 pub use self::methods::{Governance, governance, methods};
 pub use self::model::{
     ArgumentPlace, ArgumentTest, Authorization, Bound, Breaker, Cap, CertificateTest, Cidr,
-    CidrFault, Claim, ClaimTest, Class, ClassSet, Credential, Data, DryRun, Effect, EgressRule,
-    Endpoint, EnvValue, Grant, Host, HostRule, Identity, Kind, Launch, Limit, Matcher, Mode,
-    NameKind, NameTest, Pattern, PatternFault, Per, Placement, Pointer, PointerFault, Process,
-    Proof, Protocol, RangeRule, Role, Rule, Scalar, SecretOrigin, Selector, Server, Test, Tls,
-    TokenTest, Tool, Transport, Type, Unregistered, Url, UrlFault, Wire, Written,
+    CidrFault, Claim, ClaimTest, Class, ClassSet, Content, Credential, Data, DryRun, Effect,
+    EgressRule, Endpoint, EnvValue, Grant, Host, HostRule, Identity, Kind, Launch, Limit, Matcher,
+    Mode, NameKind, NameTest, Pattern, PatternFault, Per, Placement, Pointer, PointerFault,
+    Process, Proof, Protocol, RangeRule, Responses, Role, Rule, Scalar, SecretOrigin, Selector,
+    Server, Test, Tls, TokenTest, Tool, Transport, Type, Unregistered, Url, UrlFault, Wire,
+    Written,
 };
 pub use self::name::{HostFault, HostPattern, Name, NameFault};
 pub use self::number::Amount;

@@ -6,6 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::load::tables;
+use crate::model::Content;
 use crate::yaml::Keys;
 
 /// The JSON Schema of a policy file.
@@ -24,6 +25,7 @@ pub fn schema() -> Value {
             ("rules", list(item_ref("rule"))),
             ("limits", list(item_ref("limit"))),
             ("breaker", breaker()),
+            ("responses", item_ref("responses")),
             ("mode", words(&tables::MODES)),
             ("strict_review", json!({ "type": "boolean" })),
         ],
@@ -49,6 +51,7 @@ pub fn schema() -> Value {
                 "argument": argument(),
                 "limit": limit(),
                 "selector": selector(),
+                "responses": responses(),
             }),
         );
     }
@@ -93,6 +96,7 @@ fn server() -> Value {
                 json!({ "type": "object", "additionalProperties": tool() }),
             ),
             ("authorization", authorization()),
+            ("responses", item_ref("responses")),
             ("mode", words(&tables::MODES)),
         ],
         &[],
@@ -386,6 +390,22 @@ fn breaker() -> Value {
     object(&tables::BREAKER, &fields, &["error_rate"])
 }
 
+fn responses() -> Value {
+    let fields = [
+        (
+            "max_bytes",
+            json!({ "type": "string", "pattern": "^[1-9][0-9]*(B|KiB|MiB|GiB)$" }),
+        ),
+        ("content", some(words(&Content::ALL))),
+        ("structured", words(&tables::STRUCTURED)),
+    ];
+    let mut responses = object(&tables::RESPONSES, &fields, &[]);
+    if let Value::Object(map) = &mut responses {
+        map.insert("minProperties".into(), json!(1));
+    }
+    responses
+}
+
 fn selector() -> Value {
     let classes = one_or_more(words(&tables::CLASSES));
     json!({ "anyOf": [some(glob()), object(&tables::SELECTOR, &[("class", classes)], &["class"])] })
@@ -480,6 +500,7 @@ mod tests {
             ("/$defs/limit", tables::LIMIT),
             ("/properties/breaker", tables::BREAKER),
             ("/$defs/selector/anyOf/1", tables::SELECTOR),
+            ("/$defs/responses", tables::RESPONSES),
         ];
         for (pointer, keys) in tables {
             let properties = schema.pointer(&format!("{pointer}/properties")).unwrap();

@@ -10,7 +10,8 @@ use crate::fault::{Fault, Place, Source};
 use crate::index::{Id, Index, position};
 use crate::load::{Draft, load, settle};
 use crate::model::{
-    Breaker, Credential, Effect, EnvValue, Host, Identity, Limit, Mode, Role, Rule, Server, Written,
+    Breaker, Credential, Effect, EnvValue, Host, Identity, Limit, Mode, Responses, Role, Rule,
+    Server, Written,
 };
 use crate::time::Timestamp;
 
@@ -25,6 +26,7 @@ pub struct PolicySet {
     rules: Vec<Rule>,
     limits: Vec<Limit>,
     breaker: Option<Breaker>,
+    responses: Option<Responses>,
     mode: Mode,
     strict_review: bool,
     index: Index,
@@ -66,6 +68,7 @@ pub fn compile(sources: &[Source]) -> Result<PolicySet, Vec<Fault>> {
         rules,
         limits,
         breaker,
+        responses,
         mode,
         strict_review,
         ..
@@ -80,6 +83,7 @@ pub fn compile(sources: &[Source]) -> Result<PolicySet, Vec<Fault>> {
         rules,
         limits,
         breaker,
+        responses,
         mode,
         strict_review,
         index,
@@ -263,6 +267,15 @@ impl PolicySet {
     #[must_use]
     pub const fn breaker(&self) -> Option<Breaker> {
         self.breaker
+    }
+
+    /// What the server of this name may answer to tool calls, where anything is said of it.
+    #[must_use]
+    pub fn responses(&self, server: &str) -> Option<&Responses> {
+        let own = self
+            .server(server)
+            .and_then(|server| server.responses.as_ref());
+        own.or(self.responses.as_ref())
     }
 
     /// Whether denials of calls to this server are only observed.

@@ -73,6 +73,7 @@ rules:
     expires: 2027-01-01
 
 breaker: { error_rate: 20%, window: 30s, min_calls: 10, open_for: 30s }
+responses: { max_bytes: 1MiB, content: [text, image], structured: required }
 
 limits:
   - { per: [session, tool], calls: 30 }
@@ -135,7 +136,6 @@ rules:
   - { id: b, who: [research-agent], effect: approve }
 mask: []
 detect: {}
-responses: {}
 manifest: {}
 sequences: []
 anomaly: {}
@@ -164,5 +164,5 @@ fn documented_examples_compile() {
             }
         }
     }
-    assert_eq!((whole, parts), (11, 1));
+    assert_eq!((whole, parts), (12, 1));
 }

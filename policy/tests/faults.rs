@@ -443,6 +443,57 @@ servers:
 }
 
 #[test]
+fn responses() {
+    insta::assert_snapshot!(faults(
+        r#"version: 1
+responses: {}
+servers:
+  sizes: { url: "https://a.example/1", responses: { max_bytes: 1000 } }
+  bare: { url: "https://a.example/9", responses: { max_bytes: "1000" } }
+  units: { url: "https://a.example/2", responses: { max_bytes: 1MB } }
+  large: { url: "https://a.example/3", responses: { max_bytes: 2GiB } }
+  nothing: { url: "https://a.example/4", responses: { content: [] } }
+  kinds: { url: "https://a.example/5", responses: { content: [text, imagee, resource_link] } }
+  single: { url: "https://a.example/6", responses: { content: text } }
+  unsure: { url: "https://a.example/7", responses: { structured: true } }
+  other: { url: "https://a.example/8", responses: { maximum: 1MiB } }
+"#
+    ));
+    let text = r#"version: 1
+responses: { max_bytes: 1MiB, content: [text, image] }
+servers:
+  own: { url: "https://a.example/1", responses: { structured: required } }
+  others: { launch: { command: a } }
+"#;
+    assert_eq!(faults(text), "");
+    let set = exeat_policy::compile(&[source("policy.yaml", text)]).unwrap();
+    let (own, others) = (set.responses("own"), set.responses("others"));
+    let (own, others) = (own.unwrap(), others.unwrap());
+    assert_eq!((own.max_bytes, own.structured), (None, true));
+    assert_eq!(
+        (others.max_bytes, others.structured),
+        (Some(1 << 20), false)
+    );
+    let permitted = |of: &exeat_policy::Responses| {
+        let all = [
+            "text",
+            "image",
+            "audio",
+            "resource",
+            "resource_link",
+            "Text",
+            "",
+        ];
+        all.map(|kind| of.permits(kind))
+    };
+    assert_eq!(permitted(own), [true; 7]);
+    assert_eq!(
+        permitted(others),
+        [true, true, false, false, false, false, false]
+    );
+}
+
+#[test]
 fn breakers() {
     insta::assert_snapshot!(faults(
         "version: 1\nbreaker: { error_rate: 20, window: 2h, min_calls: 0, open_for: soon, errors: 1 }\n"

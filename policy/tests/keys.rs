@@ -41,7 +41,8 @@ const POLICIES: [&str; 2] = [
       }
     },
     "old": {
-      "url": "https://old.example/mcp", "review_by": "2020-01-01", "authorization": { "credential": "third" }
+      "url": "https://old.example/mcp", "review_by": "2020-01-01", "authorization": { "credential": "third" },
+      "responses": { "max_bytes": "2MiB", "structured": "required" }
     },
     "trial": { "url": "https://trial.example/mcp", "mode": "observe", "authorization": "strip" },
     "inventory": {
@@ -109,19 +110,23 @@ const POLICIES: [&str; 2] = [
     { "per": ["identity"], "tools": { "class": ["write", "destructive"] }, "rate": "2/min" },
     { "per": ["server"], "tools": ["limited"], "sum": "/n", "max": 5, "window": "1h", "refund": true }
   ],
-  "breaker": { "error_rate": "20%", "window": "10s", "min_calls": 4, "open_for": "5s" }
+  "breaker": { "error_rate": "20%", "window": "10s", "min_calls": 4, "open_for": "5s" },
+  "responses": { "max_bytes": "1MiB", "content": ["text", "image"], "structured": "required" }
 }"#,
     r#"{ "version": 1, "mode": "observe", "servers": { "bank": { "url": "https://bank.example/mcp" } } }"#,
 ];
 
 /// Keys that no decision depends on: what is said by them is handed to whoever starts, recognises, tries or tells.
-const HANDED: [&str; 19] = [
+const HANDED: [&str; 24] = [
     "/$defs/host/properties/match",
     "/$defs/host/properties/unregistered",
     "/$defs/match/properties/args",
     "/$defs/match/properties/cgroup",
     "/$defs/match/properties/sha256",
     "/$defs/match/properties/unit",
+    "/$defs/responses/properties/content",
+    "/$defs/responses/properties/max_bytes",
+    "/$defs/responses/properties/structured",
     "/$defs/rule/properties/reason",
     "/$defs/server/properties/authorization",
     "/$defs/server/properties/data",
@@ -131,10 +136,12 @@ const HANDED: [&str; 19] = [
     "/$defs/server/properties/match",
     "/$defs/server/properties/owner",
     "/$defs/server/properties/purpose",
+    "/$defs/server/properties/responses",
     "/properties/breaker",
     "/properties/breaker/properties/min_calls",
     "/properties/breaker/properties/open_for",
     "/properties/breaker/properties/window",
+    "/properties/responses",
 ];
 
 /// Where a key stands in a policy: members and elements from the top.
@@ -232,7 +239,8 @@ fn told(what: &impl Debug) -> String {
 fn handed(set: &PolicySet) -> String {
     let servers: Vec<_> = set.servers().collect();
     let hosts: Vec<_> = set.hosts().collect();
-    told(&(servers, hosts, set.rules(), set.breaker()))
+    let answers: Vec<_> = set.servers().map(|own| set.responses(&own.name)).collect();
+    told(&(servers, hosts, set.rules(), set.breaker(), answers))
 }
 
 fn arguments() -> Vec<Tree> {

@@ -19,6 +19,8 @@ mod approvers;
 #[cfg(test)]
 mod bare;
 #[cfg(test)]
+mod bounded;
+#[cfg(test)]
 mod bounds;
 #[cfg(test)]
 mod breakers;

@@ -157,11 +157,13 @@ async fn an_answer_on_a_stream_taken_up_again_has_a_record_that_names_its_call()
         response
     })
     .unwrap();
-    let world = World::new(&lab, &[("far", FAR_URL)], ALL).await.unwrap();
+    let rest = format!("{ALL}\nresponses: {{ content: [text] }}");
+    let world = World::new(&lab, &[("far", FAR_URL)], &rest).await.unwrap();
     let talker = world.talker().await.unwrap();
     for (id, answer, status) in [
         (1, json!({ "content": [] }), "done"),
         (2, json!({ "tools": "not a list" }), "refused"),
+        (3, json!({ "content": [{ "type": "audio" }] }), "refused"),
     ] {
         let asked = talker.post(FAR, &SESSION, call(&json!(id), "slow"));
         let writer = async {

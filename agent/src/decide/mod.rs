@@ -534,6 +534,27 @@ impl InForce {
         listable(&self.set, caller, server, tool, Some(hints), now())
     }
 
+    /// What is recorded of what passes, as it was `decided` (where it was), though this policy, which observes, would
+    /// have refused it for `why`.
+    pub fn observed(&self, decided: Option<Decision>, why: Text) -> Decision {
+        let passes = || Decision {
+            effect: RecordedEffect::Allow,
+            rule: None,
+            reason: None,
+            mode: RecordedMode::Observe,
+            would: None,
+            policy: Some(self.fingerprint.clone()),
+            generation: Some(self.generation),
+            counters: Vec::new(),
+        };
+        Decision {
+            reason: Some(why),
+            mode: RecordedMode::Observe,
+            would: Some(RecordedEffect::Deny),
+            ..decided.unwrap_or_else(passes)
+        }
+    }
+
     /// A refusal that no policy made.
     fn refusal(&self, reason: Reason) -> Judged {
         self.judged(Verdict {

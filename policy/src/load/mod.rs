@@ -6,6 +6,7 @@ mod contradiction;
 mod credential;
 mod egress;
 mod identity;
+mod responses;
 mod role;
 mod rule;
 mod server;
@@ -18,7 +19,9 @@ use std::sync::Arc;
 pub(crate) use self::role::settle;
 
 use crate::fault::{Fault, Place, Source};
-use crate::model::{Breaker, Credential, Host, Identity, Limit, Mode, Role, Rule, Server};
+use crate::model::{
+    Breaker, Credential, Host, Identity, Limit, Mode, Responses, Role, Rule, Server,
+};
 use crate::yaml::{self, Node, Reader, Span};
 
 /// What kind of thing a name names.
@@ -58,6 +61,7 @@ pub(crate) struct Draft {
     pub(crate) rules: Vec<Rule>,
     pub(crate) limits: Vec<Limit>,
     pub(crate) breaker: Option<Breaker>,
+    pub(crate) responses: Option<Responses>,
     pub(crate) mode: Mode,
     pub(crate) strict_review: bool,
     /// Names given, also those of things that were not read because of a fault.
@@ -126,6 +130,10 @@ impl Loader<'_> {
         }
         if let Some(node) = fields.get("breaker") {
             self.breaker(node);
+        }
+        if let Some(node) = fields.get("responses") {
+            self.define(Kind::Setting, "responses", node.span);
+            self.draft.responses = self.responses(node);
         }
         if let Some(node) = fields.get("mode") {
             self.define(Kind::Setting, "mode", node.span);

@@ -51,6 +51,9 @@ impl Loader<'_> {
                 .get("authorization")
                 .and_then(|node| self.authorization(node))
                 .unwrap_or_default(),
+            responses: fields
+                .get("responses")
+                .and_then(|node| self.responses(node)),
             mode: fields
                 .get("mode")
                 .and_then(|node| self.reader.choice(node, &tables::MODES, &[]))

@@ -17,13 +17,13 @@ pub(crate) const FILE: Keys = Keys {
         "rules",
         "limits",
         "breaker",
+        "responses",
         "mode",
         "strict_review",
     ],
     later: &[
         "mask",
         "detect",
-        "responses",
         "manifest",
         "sequences",
         "anomaly",
@@ -44,6 +44,7 @@ pub(crate) const SERVER: Keys = Keys {
         "egress",
         "tools",
         "authorization",
+        "responses",
         "mode",
     ],
     later: &["labels", "detect"],
@@ -191,6 +192,13 @@ pub(crate) const BREAKER: Keys = Keys {
     later: &[],
 };
 
+pub(crate) const RESPONSES: Keys = Keys {
+    what: "`responses`",
+    known: &["max_bytes", "content", "structured"],
+    later: &[],
+};
+
+pub(crate) const STRUCTURED: [(&str, bool); 1] = [("required", true)];
 pub(crate) const MODES: [(&str, Mode); 2] =
     [("enforce", Mode::Enforce), ("observe", Mode::Observe)];
 pub(crate) const AUTHORIZATION: [(&str, Authorization); 2] = [

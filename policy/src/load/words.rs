@@ -144,6 +144,29 @@ pub(super) fn percent(text: &str) -> Result<u8, &'static str> {
         .ok_or("the share is a whole number between 1% and 100%")
 }
 
+/// `1MiB`, in bytes.
+pub(super) fn size(text: &str) -> Result<u64, &'static str> {
+    /// What is read of an answer at all is less by far.
+    const MOST: u64 = 1 << 30;
+    let at = text
+        .find(|c: char| !c.is_ascii_digit())
+        .ok_or("the unit is missing, as in `1MiB`")?;
+    let (number, unit) = text.split_at(at);
+    let unit = match unit {
+        "B" => 1_u64,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err("the unit is `B`, `KiB`, `MiB` or `GiB`"),
+    };
+    Some(number)
+        .filter(|number| !number.starts_with('0'))
+        .and_then(|number| number.parse::<u64>().ok())
+        .and_then(|number| number.checked_mul(unit))
+        .filter(|size| *size <= MOST)
+        .ok_or("the size is between 1B and 1GiB")
+}
+
 /// `10m`, in milliseconds.
 pub(super) fn duration(text: &str) -> Result<u64, &'static str> {
     /// A year: what waits longer waits forever.
@@ -178,6 +201,27 @@ mod tests {
             "20", "%", "0%", "020%", "101%", "-1%", "+1%", "2.5%", "20 %", "20%%",
         ] {
             assert!(percent(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_strictly() {
+        assert_eq!((size("1MiB"), size("200B")), (Ok(1 << 20), Ok(200)));
+        for bad in [
+            "",
+            "1",
+            "MiB",
+            "0B",
+            "01B",
+            "1.5MiB",
+            "-1B",
+            "2GiB",
+            "1 MiB",
+            "1MB",
+            "1m",
+            "99999999999999999999B",
+        ] {
+            assert!(size(bad).is_err(), "{bad}");
         }
     }
 

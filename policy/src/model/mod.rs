@@ -5,6 +5,7 @@ mod breaker;
 mod credential;
 mod egress;
 mod identity;
+mod responses;
 mod role;
 mod rule;
 mod url;
@@ -23,6 +24,7 @@ pub use self::egress::{
     Cidr, CidrFault, EgressRule, HostRule, Kind, Protocol, RangeRule, Tls, Wire,
 };
 pub use self::identity::{CertificateTest, Claim, ClaimTest, NameKind, NameTest, Proof, TokenTest};
+pub use self::responses::{Content, Responses};
 pub use self::role::{Grant, Role};
 pub use self::rule::{Cap, Class, ClassSet, Effect, Limit, Mode, Per, Rule, Selector, Written};
 pub use self::url::{Endpoint, Url, UrlFault};
@@ -54,6 +56,8 @@ pub struct Server {
     pub tools: Vec<(Glob, Tool)>,
     /// What becomes of the `Authorization` header of requests to it.
     pub authorization: Authorization,
+    /// What it may answer to tool calls, in the place of what the policy says of all servers.
+    pub responses: Option<Responses>,
     /// Whether denials of calls are enforced.
     pub mode: Mode,
     /// Where it is defined.

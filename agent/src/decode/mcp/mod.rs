@@ -4,6 +4,7 @@
 //! 2026-07-28 (no handshake, every request names its revision in `_meta`, requests of a server travel inside
 //! results). The era is chosen per request, by the body; headers are then checked to agree with it.
 
+mod called;
 mod embedded;
 mod era;
 mod headers;
@@ -16,6 +17,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use called::{Called, called, content, is_structured};
 pub use embedded::{Embedded, embedded};
 pub use era::{
     Era, META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_LOG_LEVEL, META_PROTOCOL_VERSION,

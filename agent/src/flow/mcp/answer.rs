@@ -1,5 +1,6 @@
 //! What an MCP server answers, judged before it is delivered: lists filtered, requests inside results decided.
 
+use super::bounded::Unacceptable;
 use super::judge::{Talking, hints};
 use crate::audit::record::{Mcp, ResponseKind};
 use crate::audit::{OpenRecord, Text};
@@ -13,14 +14,14 @@ use crate::refuse::Refusal;
 /// request's, or the response's own.
 ///
 /// # Errors
-/// What the caller gets in its place.
+/// Why it is not delivered, and what the caller gets in its place.
 pub(super) fn judge(
     talking: &Talking,
     record: &mut OpenRecord,
     method: Option<&str>,
     era: Era,
     response: &mut Response,
-) -> Result<(), Refusal<'static>> {
+) -> Result<(), Unacceptable> {
     let result = match &mut response.outcome {
         Outcome::Error(_) => return Ok(()),
         Outcome::Result(result) => result,
@@ -28,15 +29,18 @@ pub(super) fn judge(
     if let Some(task) = method.and_then(|method| asked_after(method, result)) {
         talking.stages.calls.task(&talking.callee, task);
     }
-    result_kind(result).map_err(Refusal::from)?;
-    for request in embedded(result).map_err(Refusal::from)? {
+    result_kind(result)?;
+    for request in embedded(result)? {
         if talking.embedded(request.method).is_err() {
-            return Err(Refusal::Denied);
+            return Err(Refusal::Denied.into());
         }
+    }
+    if let Some(observed) = talking.bounded(method, result)? {
+        observed.tell(record);
     }
     if lists_tools(method, result) {
         let server = &talking.talk.server;
-        for tool in listed(result, List::Tools).map_err(Refusal::from)? {
+        for tool in listed(result, List::Tools)? {
             let observed = &talking.stages.observed;
             observed.list(server, tool.name, hints(tool.hints));
             observed.mirror(server, tool.name, Mirrors::of(tool.entry));
@@ -44,8 +48,7 @@ pub(super) fn judge(
         let policy = talking.shown_by(record, method)?;
         filter(result, List::Tools, era, |tool| {
             talking.lists(&policy, tool.name, hints(tool.hints))
-        })
-        .map_err(Refusal::from)?;
+        })?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use exeat_policy::{Endpoint, Hints as PolicyHints, Reason, Transport, Underway};
 
 use super::super::describe::Story as _;
+use super::bounded::{Observed, Unacceptable};
 use super::observed::{From, Talk};
 use super::{answer, tool};
 use crate::audit::record::{Kind, Mcp, Session as RecordedSession, Side, Stage};
@@ -14,7 +15,7 @@ use crate::audit::{OpenRecord, RecordId, Text, mask};
 use crate::decide::approvals::Approved;
 use crate::decide::{InForce, McpMessage, Message as AboutMessage, Permit, Refused, Within};
 use crate::decode::json::Object;
-use crate::decode::mcp::{Era, Hints, Name, View, ViewFault, spoken, view};
+use crate::decode::mcp::{Era, Hints, Name, View, ViewFault, embedded, spoken, view};
 use crate::decode::rpc::{Id, Message};
 use crate::flow::Stages;
 use crate::identify::calls::{self, Callee, InFlight};
@@ -170,7 +171,7 @@ impl Talking {
     }
 
     /// Learns from a notification of the server how one of its tasks stands.
-    pub(super) fn learn_task(&self, message: &Message) {
+    fn learn_task(&self, message: &Message) {
         let told = message.method().is_some_and(|method| {
             matches!(method, "notifications/tasks" | "notifications/tasks/status")
         });
@@ -221,6 +222,32 @@ impl Talking {
     pub(super) fn consider(&self, message: &Message) -> Result<Permit<AboutMessage>, NotPassed> {
         let seen = view(message).map_err(unviewable)?;
         self.judge(&Seen::from(&seen), None)
+    }
+
+    /// The same for what a server tells or asks. A notification may carry a task's result, and in it what the server
+    /// asks of the client; what an observing policy would have made of it stands beside.
+    pub(super) fn consider_told(
+        &self,
+        message: &Message,
+    ) -> (Result<Permit<AboutMessage>, NotPassed>, Option<Observed>) {
+        self.learn_task(message);
+        match self.carried(message) {
+            Ok(observed) => (self.consider(message), observed),
+            Err(not_passed) => (Err(not_passed), None),
+        }
+    }
+
+    fn carried(&self, message: &Message) -> Result<Option<Observed>, NotPassed> {
+        let (Some(method @ "notifications/tasks"), Some(params)) =
+            (message.method(), message.params())
+        else {
+            return Ok(None);
+        };
+        for request in embedded(params).map_err(|_fault| unjudgeable())? {
+            drop(self.embedded(request.method)?);
+        }
+        let bounded = self.bounded(Some(method), params);
+        bounded.map_err(Unacceptable::not_passed)
     }
 
     /// Writes into `record` what the server said, and what was decided of it.
@@ -549,7 +576,7 @@ pub(super) fn answers_nothing() -> NotPassed {
 }
 
 /// A message with something inside that cannot be judged.
-pub(super) fn unjudgeable() -> NotPassed {
+fn unjudgeable() -> NotPassed {
     NotPassed::plain(Refusal::InvalidRequest, "something inside cannot be judged")
 }
 

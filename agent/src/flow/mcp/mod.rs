@@ -5,6 +5,7 @@
 
 mod answer;
 mod approving;
+mod bounded;
 mod collect;
 mod effects;
 mod judge;

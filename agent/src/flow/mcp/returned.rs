@@ -8,6 +8,7 @@ use hyper::{Response, StatusCode};
 
 use super::super::describe::{Story as _, partly, read};
 use super::super::exchange::{Answer, full};
+use super::bounded::Unacceptable;
 use super::judge::{Talking, Told, digest_of, era};
 use super::observed::{From as Sender, Talk};
 use super::refusing::Refuser;
@@ -315,7 +316,8 @@ impl Exchanging<'_> {
             if over.is_none() {
                 answer::tell(&mut record, ResponseKind::Http, None);
             }
-            record.refuse_with(over.map_or("the server's answer was not acceptable", Over::why));
+            let unacceptable = Unacceptable::from(why);
+            record.refuse_with(over.map_or(unacceptable.why, Over::why));
         })
     }
 }
@@ -323,7 +325,7 @@ impl Exchanging<'_> {
 /// Closes the record of an answered request; returns the error that takes the answer's place.
 fn close(
     one: Passed,
-    refused: Option<Refusal<'static>>,
+    refused: Option<Unacceptable>,
     response: &RpcResponse,
     upstream_us: u64,
 ) -> Option<RpcResponse> {
@@ -343,8 +345,8 @@ fn close(
         }));
         return None;
     };
-    record.refuse_with("the server's answer was not acceptable");
-    match crate::refuse::error(refused, &asked(&message)) {
+    record.refuse_with(refused.why);
+    match crate::refuse::error(refused.told, &asked(&message)) {
         Some(Message::Response(response)) => Some(response),
         _ => None,
     }

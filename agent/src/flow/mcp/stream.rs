@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::describe::{Story as _, read, unread};
 use super::answer;
+use super::bounded::Unacceptable;
 use super::judge::Talking;
 use super::observed::{From, Listening, Waiting};
 use super::refusing::Refuser;
@@ -85,8 +86,6 @@ type Told = (&'static str, Refusal<'static>);
 
 type Released = Pin<Box<dyn Future<Output = Result<(), AuditUnavailable>> + Send>>;
 
-/// Why an answer is not delivered.
-const UNACCEPTABLE: &str = "the server's answer was not acceptable";
 /// Why a stream ends whose records cannot be written.
 const UNRECORDED: &str = "what could not be recorded";
 
@@ -305,7 +304,7 @@ impl Events {
         };
         Ok(match (refused, response.id.clone()) {
             (None, _) => Some(Message::Response(response)),
-            (Some(refusal), Some(id)) => error(refusal, &Asked::Request(id)),
+            (Some(refused), Some(id)) => error(refused.told, &Asked::Request(id)),
             (Some(_), None) => None,
         })
     }
@@ -315,7 +314,7 @@ impl Events {
         &self,
         waiting: Option<Waiting>,
         response: &mut Response,
-    ) -> Result<Option<Refusal<'static>>, &'static str> {
+    ) -> Result<Option<Unacceptable>, &'static str> {
         let mut record = self.open()?;
         let talking = &self.source.talking;
         if let Some(waiting) = waiting.as_ref().filter(|waiting| waiting.alone) {
@@ -333,7 +332,7 @@ impl Events {
         record.tell_inspected(request, read());
         let refused = judged.err();
         match refused {
-            Some(_) => record.refuse_with(UNACCEPTABLE),
+            Some(refused) => record.refuse_with(refused.why),
             // In the writer's queue before it is passed on.
             None => drop(record.close(Outcome::done())),
         }
@@ -368,10 +367,10 @@ impl Events {
     /// it comes; everything else is an exchange of its own.
     fn ask_client(&mut self, message: Message) -> Result<Option<Message>, &'static str> {
         let talking = &self.source.talking;
-        talking.learn_task(&message);
-        let judged = talking.consider(&message);
+        let (judged, observed) = talking.consider_told(&message);
         if let (Message::Notification(notification), Ok(permit)) = (&message, &judged)
             && permit.is_plain()
+            && observed.is_none()
             && self.counted(&notification.method)
         {
             return Ok(Some(message));
@@ -379,6 +378,9 @@ impl Events {
         let mut record = self.open()?;
         let talking = &self.source.talking;
         talking.tell_server(&mut record, &message, &judged);
+        if let Some(observed) = observed {
+            observed.tell(&mut record);
+        }
         match judged {
             Ok(permit) => {
                 if let Message::Request(Request { id, method, .. }) = &message {
@@ -474,12 +476,12 @@ impl Events {
 }
 
 /// Closes the record of an answered request before its answer leaves.
-fn close(mut answering: Answering, refused: Option<Refusal<'static>>, response: &Response) {
+fn close(mut answering: Answering, refused: Option<Unacceptable>, response: &Response) {
     answering.record.stage(Stage::Forward);
     answer::tell(&mut answering.record, ResponseKind::Stream, Some(response));
     answer::over(answering.in_flight.take(), response);
-    if refused.is_some() {
-        return answering.record.refuse_with(UNACCEPTABLE);
+    if let Some(refused) = refused {
+        return answering.record.refuse_with(refused.why);
     }
     let upstream_us = Some(answering.upstream_us);
     drop(answering.record.close(Outcome {

@@ -4,14 +4,14 @@
 use tokio::time::Instant;
 
 use super::super::answer;
-use super::super::judge::{NotPassed, Talking, unjudgeable};
+use super::super::bounded::Observed;
+use super::super::judge::Talking;
 use super::asked::{Asked, For, NotAsked, Of};
 use super::{FRAME, Over, Session, answered, outgrows};
 use crate::audit::Outcome;
 use crate::audit::record::{ResponseKind, Side, Stage};
-use crate::decide::{Message as AboutMessage, Permit};
 use crate::decode::lines::{Frame, Lines, MAX_LINE, Skimmed};
-use crate::decode::mcp::{Era, embedded};
+use crate::decode::mcp::Era;
 use crate::decode::rpc::{Id, Message, Request, Response, parse_single};
 use crate::flow::describe::{Story as _, Why};
 use crate::forward::stream::Stream;
@@ -119,7 +119,7 @@ impl Session {
         let message = Message::Response(response);
         let judged = judged.and_then(|()| {
             if outgrows(&message, length) {
-                return Err(Refusal::ResponseTooLarge);
+                return Err(Refusal::ResponseTooLarge.into());
             }
             Ok(())
         });
@@ -131,10 +131,10 @@ impl Session {
                 }));
                 None
             }
-            Err(refusal) => {
+            Err(refused) => {
                 self.ledger.refused();
-                record.refuse_with("the server's answer was not acceptable");
-                error(refusal, &Waits::Request(asked.id))
+                record.refuse_with(refused.why);
+                error(refused.told, &Waits::Request(asked.id))
             }
         };
         self.answer_host(instead.as_ref().unwrap_or(&message)).await;
@@ -205,9 +205,13 @@ impl Session {
         if self.is_unrecorded() {
             return;
         }
-        let refused = match self.consider_told(message) {
+        let (judged, observed) = self.talking.consider_told(message);
+        let refused = match judged {
             Ok(permit) => {
                 self.ledger.notification(message.method().unwrap_or(""));
+                if let Some(observed) = observed {
+                    self.observe(message, &observed).await;
+                }
                 if message.method() == Some("notifications/cancelled") {
                     self.server_cancels(message);
                 }
@@ -228,18 +232,13 @@ impl Session {
         }
     }
 
-    /// A notification may carry a task's result, and in it what the server asks of the host.
-    fn consider_told(&self, message: &Message) -> Result<Permit<AboutMessage>, NotPassed> {
-        self.talking.learn_task(message);
-        if message.method() == Some("notifications/tasks")
-            && let Some(params) = message.params()
-        {
-            let inside = embedded(params).map_err(|_fault| unjudgeable())?;
-            for request in inside {
-                drop(self.talking.embedded(request.method)?);
-            }
+    /// A notification that passes has a record where an observing policy would have refused it.
+    async fn observe(&self, message: &Message, observed: &Observed) {
+        if let Ok(mut record) = self.open().await {
+            self.talking.tell_call(&mut record, Side::Server, message);
+            observed.tell(&mut record);
+            drop(record.close(Outcome::done()));
         }
-        self.talking.consider(message)
     }
 
     /// The server does not wait for an answer any more.
