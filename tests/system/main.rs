@@ -78,3 +78,5 @@ mod unregistered;
 mod upstreams;
 #[cfg(test)]
 mod ways;
+#[cfg(test)]
+mod working;
