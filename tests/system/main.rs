@@ -80,3 +80,5 @@ mod unregistered;
 mod upstreams;
 #[cfg(test)]
 mod ways;
+#[cfg(test)]
+mod working;

@@ -1,9 +1,9 @@
 //! Servers whose review is overdue: a finding for each on each day (UTC), also over restarts.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::{fs, mem};
 
 use exeat_policy::{PolicySet, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -57,7 +57,7 @@ impl Reviews {
     /// What is to be said at `now`: a sentence for each server of which it was not said today.
     fn due(&mut self, set: &PolicySet, generation: u64, now: Timestamp) -> Vec<String> {
         let day = now.as_millis().div_euclid(DAY_MS);
-        if mem::replace(&mut self.looked, Some((day, generation))) == Some((day, generation)) {
+        if self.looked.replace((day, generation)) == Some((day, generation)) {
             return Vec::new();
         }
         if self.said.day != day {

@@ -1,7 +1,7 @@
 //! Questions in, requests out.
 
 use super::*;
-use crate::control::command::Call;
+use crate::control::command::{Call, ServerShow};
 
 fn ask(action: Action) -> Result<Explanation, QuestionError> {
     let set = policy::compile(&[policy::Source {
@@ -49,90 +49,97 @@ fn a_policy_that_says_nothing_denies_everything() {
     }
 }
 
-/// A token and a certificate as they are stated, and those that could not be.
-#[test]
-fn what_a_caller_would_show() {
-    let policy = "version: 1
+const SHOWN: &str = "version: 1
 servers: { s: { url: 'https://s.example/' } }
 identities:
   analysts: { jwt: { issuer: i, claims: { groups: analysts, sub: ann, iss: i } } }
   robots: { certificate: { authority: corp, dns: '*.bots.example' } }
 rules: [{ id: both, who: [analysts, robots], servers: [s], effect: allow }]
 ";
+
+/// The effect and the identities of ann's token with these claims, and of a certificate for this host.
+fn stated(
+    token: Option<(&str, &str)>,
+    certificate: Option<(&str, &str)>,
+    action: Action,
+) -> Result<(String, Vec<String>), String> {
     let set = policy::compile(&[policy::Source {
         name: "p.yaml".to_owned(),
-        text: policy.to_owned(),
+        text: SHOWN.to_owned(),
     }])
     .unwrap();
-    let call = Action::Call(Call {
+    let question = Question {
+        caller: None,
+        user: None,
+        token: token.map(|(issuer, claims)| StatedToken {
+            issuer: issuer.to_owned(),
+            subject: Some("ann".to_owned()),
+            claims: Some(Arguments(claims.to_owned())),
+        }),
+        certificate: certificate.map(|(authority, dns)| StatedCertificate {
+            authority: authority.to_owned(),
+            dns: vec![dns.to_owned()],
+            ..StatedCertificate::default()
+        }),
+        action,
+    };
+    answer(&set, &question, Timestamp::from_seconds(0), unused)
+        .map(|explained| (explained.effect, explained.identities))
+        .map_err(|error| error.to_string())
+}
+
+fn call() -> Action {
+    Action::Call(Call {
         server: "s".to_owned(),
         method: "tools/call".to_owned(),
         name: Some("t".to_owned()),
         arguments: None,
-    });
-    let ask = |token: Option<(&str, &str)>, certificate: Option<(&str, &str)>, action: &Action| {
-        let question = Question {
-            caller: None,
-            user: None,
-            token: token.map(|(issuer, claims)| StatedToken {
-                issuer: issuer.to_owned(),
-                subject: Some("ann".to_owned()),
-                claims: Some(Arguments(claims.to_owned())),
-            }),
-            certificate: certificate.map(|(authority, dns)| StatedCertificate {
-                authority: authority.to_owned(),
-                dns: vec![dns.to_owned()],
-                ..StatedCertificate::default()
-            }),
-            action: action.clone(),
-        };
-        answer(&set, &question, Timestamp::from_seconds(0), unused)
-            .map(|explained| (explained.effect, explained.identities))
-            .map_err(|error| error.to_string())
-    };
-    let analysts = r#"{"groups":["analysts"]}"#;
+    })
+}
+
+#[test]
+fn what_a_caller_would_show() {
     let allowed = |who: &str| Ok(("allow".to_owned(), vec![who.to_owned()]));
-    assert_eq!(ask(Some(("i", analysts)), None, &call), allowed("analysts"));
+    let analysts = Some(("i", r#"{"groups":["analysts"]}"#));
+    assert_eq!(stated(analysts, None, call()), allowed("analysts"));
+    let robot = Some(("corp", "A.bots.example"));
+    assert_eq!(stated(None, robot, call()), allowed("robots"));
     assert_eq!(
-        ask(None, Some(("corp", "A.bots.example")), &call),
-        allowed("robots")
-    );
-    assert_eq!(
-        ask(Some(("i", "{}")), Some(("corp", "a.example")), &call),
+        stated(Some(("i", "{}")), Some(("corp", "a.example")), call()),
         Ok(("deny".to_owned(), Vec::new()))
     );
-    let run = Action::Run(crate::control::command::ServerShow {
+}
+
+#[test]
+fn what_nobody_could_show_is_said() {
+    let run = Action::Run(ServerShow {
         name: "s".to_owned(),
     });
+    let other = r#"{"sub":"bob"}"#;
     for (token, certificate, action, why) in [
         (
             Some(("j", "{}")),
             None,
-            &call,
+            call(),
             "tokens of `j`; it knows `i`",
         ),
-        (Some(("i", "[]")), None, &call, "not a JSON object"),
-        (Some(("i", "{")), None, &call, "read the claims"),
-        (
-            Some(("i", r#"{"sub":"bob"}"#)),
-            None,
-            &call,
-            "`sub` of the claims",
-        ),
+        (Some(("i", "[]")), None, call(), "not a JSON object"),
+        (Some(("i", "{")), None, call(), "read the claims"),
+        (Some(("i", other)), None, call(), "`sub` of the claims"),
         (
             None,
             Some(("crop", "a")),
-            &call,
+            call(),
             "of `crop`; it knows `corp`",
         ),
         (
             Some(("i", "{}")),
             None,
-            &run,
+            run,
             "for messages to a server alone",
         ),
     ] {
-        let error = ask(token, certificate, action).unwrap_err();
+        let error = stated(token, certificate, action).unwrap_err();
         assert!(error.contains(why), "{error}");
     }
 }

@@ -47,7 +47,7 @@ fn file_of(file: &Path) -> Result<(String, Option<String>, Option<String>), CliE
         let value = claims.get(name).and_then(json::Value::as_str);
         value.map(str::to_owned)
     };
-    Ok((text.clone(), claim("iss"), claim("sub")))
+    Ok((text, claim("iss"), claim("sub")))
 }
 
 /// `NAME=VALUE` as a JSON object; a name that is given twice has a list.
