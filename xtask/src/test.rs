@@ -2,6 +2,8 @@
 
 use crate::{demo, fixtures, setup, shell, tidy};
 use anyhow::{Context as _, Result, bail};
+use std::env;
+use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _, stdout};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -90,6 +92,32 @@ fn checks(run: &mut Run) {
         let lint = ["clippy", "--locked", "--workspace", "--all-targets"];
         shell::run(cargo()?.args(lint).args(["--", "--deny", "warnings"]))
     });
+    run.step("fuzz targets", fuzz_targets);
+}
+
+/// Fuzz targets stand outside the workspace, since they run on nightly alone; that they compile is seen here.
+fn fuzz_targets() -> Result<()> {
+    let root = shell::root()?;
+    let fuzz = root.join("agent/fuzz");
+    // Its own lock file is nobody's. With the workspace's versions, most of what it needs is there from the lints.
+    fs::copy(root.join("Cargo.lock"), fuzz.join("Cargo.lock")).context("copy Cargo.lock")?;
+    let mut check = cargo()?;
+    check.args(["check", "--manifest-path", "agent/fuzz/Cargo.toml"]);
+    if env::var_os("CARGO_TARGET_DIR").is_none() {
+        check.arg("--target-dir").arg(root.join("target"));
+    }
+    // By name, so that one is missed that the manifest leaves out.
+    for target in fs::read_dir(fuzz.join("fuzz_targets")).context("list fuzz targets")? {
+        let target = target.context("list fuzz targets")?.path();
+        let name = target.file_stem().context("name a fuzz target")?;
+        let corpus = fuzz.join("corpus").join(name);
+        if !corpus.is_dir() {
+            bail!("{} has no {}", target.display(), corpus.display());
+        }
+        check.arg("--bin").arg(name);
+    }
+    // Nothing is linked: the fuzzer itself, which is C++, is not built.
+    shell::run(check.env("CUSTOM_LIBFUZZER_PATH", "/nonexistent/libfuzzer.a"))
 }
 
 /// By the virtual machine's script, which installs nothing that is there already.

@@ -10,7 +10,7 @@ pub mod http;
 pub mod json;
 pub mod lines;
 pub mod mcp;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "oracle"))]
 pub mod oracle;
 pub mod rpc;
 pub mod scan;

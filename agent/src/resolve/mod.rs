@@ -15,7 +15,7 @@ mod fault;
 mod frame;
 mod lookup;
 mod message;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "oracle"))]
 pub mod oracle;
 mod outcome;
 mod server;

@@ -3,7 +3,7 @@
 mod expiry;
 mod fault;
 mod keys;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "oracle"))]
 pub mod oracle;
 mod parse;
 mod supply;
