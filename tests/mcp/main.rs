@@ -33,6 +33,8 @@ mod headers;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod masked;
+#[cfg(test)]
 mod named;
 #[cfg(test)]
 mod refusals;
