@@ -25,6 +25,7 @@ pub fn schema() -> Value {
             ("rules", list(item_ref("rule"))),
             ("limits", list(item_ref("limit"))),
             ("breaker", breaker()),
+            ("mask", list(item_ref("mask"))),
             ("responses", item_ref("responses")),
             ("mode", words(&tables::MODES)),
             ("strict_review", json!({ "type": "boolean" })),
@@ -52,6 +53,7 @@ pub fn schema() -> Value {
                 "limit": limit(),
                 "selector": selector(),
                 "responses": responses(),
+                "mask": mask(),
             }),
         );
     }
@@ -390,6 +392,21 @@ fn breaker() -> Value {
     object(&tables::BREAKER, &fields, &["error_rate"])
 }
 
+fn mask() -> Value {
+    let pointer = json!({ "type": "string", "pattern": "^/" });
+    let fields = [
+        ("servers", some(name())),
+        ("args", some(pointer.clone())),
+        ("results", some(pointer)),
+    ];
+    let mut mask = object(&tables::MASK, &fields, &[]);
+    if let Value::Object(map) = &mut mask {
+        let one = |key: &str| json!({ "required": [key] });
+        map.insert("anyOf".into(), json!([one("args"), one("results")]));
+    }
+    mask
+}
+
 fn responses() -> Value {
     let fields = [
         (
@@ -501,6 +518,7 @@ mod tests {
             ("/properties/breaker", tables::BREAKER),
             ("/$defs/selector/anyOf/1", tables::SELECTOR),
             ("/$defs/responses", tables::RESPONSES),
+            ("/$defs/mask", tables::MASK),
         ];
         for (pointer, keys) in tables {
             let properties = schema.pointer(&format!("{pointer}/properties")).unwrap();

@@ -10,8 +10,8 @@ use crate::fault::{Fault, Place, Source};
 use crate::index::{Id, Index, position};
 use crate::load::{Draft, load, settle};
 use crate::model::{
-    Breaker, Credential, Effect, EnvValue, Host, Identity, Limit, Mode, Responses, Role, Rule,
-    Server, Written,
+    Breaker, Credential, Effect, EnvValue, Host, Identity, Limit, Mask, Mode, Pointer, Responses,
+    Role, Rule, Server, Written,
 };
 use crate::time::Timestamp;
 
@@ -25,6 +25,7 @@ pub struct PolicySet {
     roles: Vec<Role>,
     rules: Vec<Rule>,
     limits: Vec<Limit>,
+    masks: Vec<Mask>,
     breaker: Option<Breaker>,
     responses: Option<Responses>,
     mode: Mode,
@@ -67,6 +68,7 @@ pub fn compile(sources: &[Source]) -> Result<PolicySet, Vec<Fault>> {
         roles,
         rules,
         limits,
+        masks,
         breaker,
         responses,
         mode,
@@ -82,6 +84,7 @@ pub fn compile(sources: &[Source]) -> Result<PolicySet, Vec<Fault>> {
         roles,
         rules,
         limits,
+        masks,
         breaker,
         responses,
         mode,
@@ -263,10 +266,22 @@ impl PolicySet {
         &self.limits
     }
 
+    /// What records leave out, in the order of the files.
+    #[must_use]
+    pub fn masks(&self) -> &[Mask] {
+        &self.masks
+    }
+
     /// When servers and tools that fail are left alone.
     #[must_use]
     pub const fn breaker(&self) -> Option<Breaker> {
         self.breaker
+    }
+
+    /// What records leave out of the arguments of this server's calls.
+    #[must_use]
+    pub fn masked(&self, server: &str) -> &[Pointer] {
+        self.index.masked(server)
     }
 
     /// What the server of this name may answer to tool calls, where anything is said of it.

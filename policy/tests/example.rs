@@ -73,6 +73,7 @@ rules:
     expires: 2027-01-01
 
 breaker: { error_rate: 20%, window: 30s, min_calls: 10, open_for: 30s }
+mask: [{ servers: [linear], args: [/customer/email], results: ["/content/*/text"] }]
 responses: { max_bytes: 1MiB, content: [text, image], structured: required }
 
 limits:
@@ -134,7 +135,6 @@ identities:
   research-agent: { jwt: { issuer: https://login.example.com, claims: { appid: 7f3c0a } } }
 rules:
   - { id: b, who: [research-agent], effect: approve }
-mask: []
 detect: {}
 manifest: {}
 sequences: []
@@ -164,5 +164,5 @@ fn documented_examples_compile() {
             }
         }
     }
-    assert_eq!((whole, parts), (12, 1));
+    assert_eq!((whole, parts), (13, 1));
 }

@@ -443,6 +443,41 @@ servers:
 }
 
 #[test]
+fn masks() {
+    insta::assert_snapshot!(faults(
+        r#"version: 1
+servers: { crm: { launch: { command: a } } }
+mask:
+  - {}
+  - { servers: [crm] }
+  - { servers: [], args: [/a] }
+  - { servers: [crmm], args: [/a] }
+  - { args: [] }
+  - { args: /a }
+  - { args: [a, "/b~", 7], results: [""] }
+  - { arguments: [/a], results: [/a] }
+"#
+    ));
+    let text = r#"version: 1
+servers: { crm: { launch: { command: a } }, other: { launch: { command: b } } }
+mask:
+  - { servers: [crm], args: [/customer/email, "/list/*/phone"], results: ["/content/*/text"] }
+  - { args: [/note] }
+"#;
+    assert_eq!(faults(text), "");
+    let set = exeat_policy::compile(&[source("policy.yaml", text)]).unwrap();
+    let masked = |server: &str| -> Vec<String> {
+        let pointers = set.masked(server).iter();
+        pointers.map(ToString::to_string).collect()
+    };
+    let all = ["/customer/email", "/list/*/phone", "/note"];
+    assert_eq!(masked("crm"), all);
+    assert_eq!(masked("other"), ["/note"]);
+    assert_eq!(masked("gone"), all, "what is not known is masked as any");
+    assert_eq!(set.masks()[0].results[0].to_string(), "/content/*/text");
+}
+
+#[test]
 fn responses() {
     insta::assert_snapshot!(faults(
         r#"version: 1

@@ -111,15 +111,19 @@ const POLICIES: [&str; 2] = [
     { "per": ["server"], "tools": ["limited"], "sum": "/n", "max": 5, "window": "1h", "refund": true }
   ],
   "breaker": { "error_rate": "20%", "window": "10s", "min_calls": 4, "open_for": "5s" },
+  "mask": [{ "servers": ["api"], "args": ["/customer/email"], "results": ["/content/*/text"] }],
   "responses": { "max_bytes": "1MiB", "content": ["text", "image"], "structured": "required" }
 }"#,
     r#"{ "version": 1, "mode": "observe", "servers": { "bank": { "url": "https://bank.example/mcp" } } }"#,
 ];
 
 /// Keys that no decision depends on: what is said by them is handed to whoever starts, recognises, tries or tells.
-const HANDED: [&str; 24] = [
+const HANDED: [&str; 28] = [
     "/$defs/host/properties/match",
     "/$defs/host/properties/unregistered",
+    "/$defs/mask/properties/args",
+    "/$defs/mask/properties/results",
+    "/$defs/mask/properties/servers",
     "/$defs/match/properties/args",
     "/$defs/match/properties/cgroup",
     "/$defs/match/properties/sha256",
@@ -141,6 +145,7 @@ const HANDED: [&str; 24] = [
     "/properties/breaker/properties/min_calls",
     "/properties/breaker/properties/open_for",
     "/properties/breaker/properties/window",
+    "/properties/mask",
     "/properties/responses",
 ];
 
@@ -239,8 +244,11 @@ fn told(what: &impl Debug) -> String {
 fn handed(set: &PolicySet) -> String {
     let servers: Vec<_> = set.servers().collect();
     let hosts: Vec<_> = set.hosts().collect();
-    let answers: Vec<_> = set.servers().map(|own| set.responses(&own.name)).collect();
-    told(&(servers, hosts, set.rules(), set.breaker(), answers))
+    let names = || set.servers().map(|own| &*own.name);
+    let answers: Vec<_> = names().map(|name| set.responses(name)).collect();
+    let masked: Vec<_> = names().map(|name| set.masked(name)).collect();
+    let whole = (set.rules(), set.breaker(), set.masks());
+    told(&(servers, hosts, whole, answers, masked))
 }
 
 fn arguments() -> Vec<Tree> {

@@ -35,6 +35,8 @@ mod headers;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod masked;
+#[cfg(test)]
 mod named;
 #[cfg(test)]
 mod observed;

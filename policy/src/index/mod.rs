@@ -16,7 +16,7 @@ pub(crate) use self::rules::RuleTable;
 pub(crate) use self::tools::ToolTable;
 use crate::decide::Caller;
 use crate::load::Draft;
-use crate::model::{Credential, Server};
+use crate::model::{Credential, Mask, Pointer, Server};
 
 /// A hash map without a random key: the crate draws no randomness, and its keys are the policy's own.
 pub(crate) type Map<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
@@ -35,6 +35,10 @@ pub(crate) struct Index {
     pub(crate) rules: RuleTable,
     /// For each server its limits, in the order of the files.
     pub(crate) limits: Vec<Vec<Id>>,
+    /// For each server what records leave out of its calls' arguments.
+    masks: Vec<Box<[Pointer]>>,
+    /// The same of any server.
+    all_masks: Box<[Pointer]>,
     /// For each server its tools' classes.
     pub(crate) tools: Vec<ToolTable>,
     /// For each server what its processes may reach.
@@ -67,6 +71,12 @@ impl Index {
             certificates: Certificates::new(&draft.identities, hosts.len()),
             rules: RuleTable::new(draft, &servers, &hosts),
             limits,
+            masks: draft
+                .servers
+                .iter()
+                .map(|server| masked(draft, |mask| is_about(&mask.servers, server)))
+                .collect(),
+            all_masks: masked(draft, |_| true),
             tools: draft
                 .servers
                 .iter()
@@ -92,6 +102,15 @@ impl Index {
     /// The server of this name.
     pub(crate) fn server(&self, name: &str) -> Option<Id> {
         self.servers.get(name).copied()
+    }
+
+    /// What records leave out of the arguments of calls of this server; of one that is not known, what they leave out of
+    /// any.
+    pub(crate) fn masked(&self, server: &str) -> &[Pointer] {
+        let own = self
+            .server(server)
+            .and_then(|id| self.masks.get(position(id)));
+        own.unwrap_or(&self.all_masks)
     }
 
     /// The credential of this name.
@@ -142,12 +161,22 @@ impl Index {
 
 /// The limits that are about a server.
 fn limits_of(draft: &Draft, server: &Server) -> Vec<Id> {
-    let about = |names: &[Arc<str>]| names.is_empty() || names.contains(&server.name);
     (0..)
         .zip(&draft.limits)
-        .filter(|(_, limit)| about(&limit.servers))
+        .filter(|(_, limit)| is_about(&limit.servers, server))
         .map(|(id, _)| id)
         .collect()
+}
+
+/// What those entries of `mask` point to in arguments.
+fn masked(draft: &Draft, is_meant: impl Fn(&Mask) -> bool) -> Box<[Pointer]> {
+    let masks = draft.masks.iter().filter(|mask| is_meant(mask));
+    masks.flat_map(|mask| mask.args.iter().cloned()).collect()
+}
+
+/// Whether what is written about `servers` (empty: all) is about this one.
+fn is_about(servers: &[Arc<str>], server: &Server) -> bool {
+    servers.is_empty() || servers.contains(&server.name)
 }
 
 /// Names with their positions.

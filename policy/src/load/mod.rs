@@ -6,6 +6,7 @@ mod contradiction;
 mod credential;
 mod egress;
 mod identity;
+mod mask;
 mod responses;
 mod role;
 mod rule;
@@ -20,7 +21,7 @@ pub(crate) use self::role::settle;
 
 use crate::fault::{Fault, Place, Source};
 use crate::model::{
-    Breaker, Credential, Host, Identity, Limit, Mode, Responses, Role, Rule, Server,
+    Breaker, Credential, Host, Identity, Limit, Mask, Mode, Responses, Role, Rule, Server,
 };
 use crate::yaml::{self, Node, Reader, Span};
 
@@ -60,6 +61,7 @@ pub(crate) struct Draft {
     /// As written; once [settled](settle), the grants of all roles too.
     pub(crate) rules: Vec<Rule>,
     pub(crate) limits: Vec<Limit>,
+    pub(crate) masks: Vec<Mask>,
     pub(crate) breaker: Option<Breaker>,
     pub(crate) responses: Option<Responses>,
     pub(crate) mode: Mode,
@@ -120,6 +122,7 @@ impl Loader<'_> {
         for (key, read) in [
             ("rules", Self::rule as fn(&mut Self, &Node)),
             ("limits", Self::limit),
+            ("mask", Self::mask),
         ] {
             let Some(node) = fields.get(key) else {
                 continue;

@@ -17,18 +17,12 @@ pub(crate) const FILE: Keys = Keys {
         "rules",
         "limits",
         "breaker",
+        "mask",
         "responses",
         "mode",
         "strict_review",
     ],
-    later: &[
-        "mask",
-        "detect",
-        "manifest",
-        "sequences",
-        "anomaly",
-        "exceptions",
-    ],
+    later: &["detect", "manifest", "sequences", "anomaly", "exceptions"],
 };
 pub(crate) const SERVER: Keys = Keys {
     what: "a server",
@@ -192,6 +186,11 @@ pub(crate) const BREAKER: Keys = Keys {
     later: &[],
 };
 
+pub(crate) const MASK: Keys = Keys {
+    what: "an entry of `mask`",
+    known: &["servers", "args", "results"],
+    later: &[],
+};
 pub(crate) const RESPONSES: Keys = Keys {
     what: "`responses`",
     known: &["max_bytes", "content", "structured"],

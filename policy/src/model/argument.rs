@@ -138,6 +138,12 @@ impl Pointer {
         })
     }
 
+    /// It as it is written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
     /// To the member with this name.
     pub(crate) fn to_member(name: &str) -> Self {
         Self {

@@ -5,6 +5,7 @@ mod breaker;
 mod credential;
 mod egress;
 mod identity;
+mod mask;
 mod responses;
 mod role;
 mod rule;
@@ -24,6 +25,7 @@ pub use self::egress::{
     Cidr, CidrFault, EgressRule, HostRule, Kind, Protocol, RangeRule, Tls, Wire,
 };
 pub use self::identity::{CertificateTest, Claim, ClaimTest, NameKind, NameTest, Proof, TokenTest};
+pub use self::mask::Mask;
 pub use self::responses::{Content, Responses};
 pub use self::role::{Grant, Role};
 pub use self::rule::{Cap, Class, ClassSet, Effect, Limit, Mode, Per, Rule, Selector, Written};

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::super::text::prefix;
 use super::{MASK, is_telling, text};
+use crate::decode::rpc::confusable;
 
 /// How many bytes of arguments are recorded, about.
 const MAX_ARGUMENTS: usize = 4 * 1_024;
@@ -17,7 +18,7 @@ const MAX_STRING: usize = 512;
 const MAX_NAMES: usize = 64;
 
 /// A tool's arguments without secrets and without what `masked` points to (JSON pointers of
-/// RFC 6901, with `*` for any one key or index).
+/// RFC 6901, with `*` for any one key or index), which is left out whole.
 ///
 /// Arguments of more than 4 KiB are not recorded in part, which would mislead: their top-level
 /// names are, each with the kind and size of its value. `true` says that this was done.
@@ -47,12 +48,17 @@ impl Pointer {
     fn below(&self, key: &str) -> Option<Self> {
         let mut rest = self.clone();
         let first = rest.0.pop_front()?;
-        (first == "*" || first == key).then_some(rest)
+        // Whoever reads the arguments may take one for the other.
+        (first == "*" || first == key || confusable(key, &[first.as_str()])).then_some(rest)
     }
 }
 
 fn copy(value: &Value, pointers: &[Pointer], hide: bool, budget: &mut usize) -> Option<Value> {
-    let hide = hide || pointers.iter().any(|pointer| pointer.0.is_empty());
+    // Whole: its names and its size are as telling as what stands in it.
+    if pointers.iter().any(|pointer| pointer.0.is_empty()) {
+        *budget = budget.checked_sub(MASK.len())?;
+        return Some(Value::String(MASK.to_owned()));
+    }
     let below = |key: &str| -> Vec<_> {
         pointers
             .iter()

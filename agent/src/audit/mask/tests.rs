@@ -156,7 +156,13 @@ fn arguments_are_masked_by_key_shape_and_pointer() {
             "a/b": MASK,
         })
     );
-    assert_eq!(arguments(&value, &[""]).0["list"][1], MASK);
+    let (masked, _) = arguments(&value, &["/CUSTOMER", "/list/*", "/none/*"]);
+    assert_eq!(masked["customer"], MASK);
+    assert_eq!(masked["list"], json!([MASK, MASK]));
+    let large = json!({"items": vec!["some text"; 1_000], "n": null});
+    let (masked, cut) = arguments(&large, &["/items", "/n"]);
+    assert!(!cut, "what is left out needs no room");
+    assert_eq!(masked, json!({"items": MASK, "n": MASK}));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::effects::Settled;
 use super::judge::{NotPassed, Talking, Told, era};
 use crate::audit::record::ResponseKind;
-use crate::audit::{OpenRecord, Outcome, Text, mask};
+use crate::audit::{OpenRecord, Outcome, Text};
 use crate::channel::{Approval, ApprovalCaller, Granted};
 use crate::decide::approvals::{Asking, NotWaiting, Shown, Ticket, Word, names_of, recorded};
 use crate::decode::json::{Limits, Object, Value, parse};
@@ -60,7 +60,7 @@ impl Talking {
         let further = further.map(|key| Text::new(key).to_string()).collect();
         let shown = Shown {
             arguments: arguments.map_or_else(Default::default, |arguments| {
-                mask::arguments::<&str>(&arguments.to_serde(), &[]).0
+                self.masked(&state, &arguments.to_serde()).0
             }),
             further,
             subject: self.actor.identity.subject.as_ref().map(Text::to_string),

@@ -4,7 +4,8 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use exeat_policy::{Endpoint, Hints as PolicyHints, Reason, Transport, Underway};
+use exeat_policy::{Endpoint, Hints as PolicyHints, Pointer, Reason, Transport, Underway};
+use serde_json::Value as Arguments;
 
 use super::super::describe::Story as _;
 use super::bounded::{Observed, Unacceptable};
@@ -128,8 +129,9 @@ impl Talking {
             id: response.id.as_ref(),
             arguments: None,
         };
-        self.describe(record, Side::Client, seen.method, Some(&seen));
-        self.decide(record, &seen)
+        let policy = self.stages.decider.in_force();
+        self.describe(&policy, record, Side::Client, seen.method, Some(&seen));
+        self.decide(&policy, record, &seen)
     }
 
     /// May the request or notification `message` of `from` reach the other side?
@@ -140,18 +142,20 @@ impl Talking {
         message: &Message,
     ) -> Result<Permit<AboutMessage>, NotPassed> {
         record.stage(Stage::Decode);
+        // What decides says as well what the record leaves out.
+        let policy = self.stages.decider.in_force();
         match view(message) {
             Ok(seen) => {
                 let seen = Seen::from(&seen);
-                self.describe(record, from, seen.method, Some(&seen));
+                self.describe(&policy, record, from, seen.method, Some(&seen));
                 if from == Side::Client && matches!(message, Message::Request(_)) {
                     let connected = self.stages.decider.connected(&self.talk.server);
                     connected.map_err(disconnected)?;
                 }
-                self.decide(record, &seen)
+                self.decide(&policy, record, &seen)
             }
             Err(fault) => {
-                self.describe(record, from, message.method().unwrap_or(""), None);
+                self.describe(&policy, record, from, message.method().unwrap_or(""), None);
                 Err(unviewable(fault))
             }
         }
@@ -212,7 +216,11 @@ impl Talking {
             return Err(NotPassed::plain(Refusal::NeedsApproval, why));
         }
         let seen = view(message).map_err(unviewable)?;
-        let mut judged = self.judge(&Seen::from(&seen), Some(approved));
+        let seen = Seen::from(&seen);
+        if let Some(mcp) = &mut record.record_mut().mcp {
+            self.tell_arguments(&state, mcp, &seen);
+        }
+        let mut judged = self.judge_by(&state, &seen, Some(approved));
         tell_judged(record, &judged);
         watch(record, &mut judged);
         judged
@@ -221,7 +229,7 @@ impl Talking {
     /// The same for a message that has a record only where it is refused ([`Talking::tell_call`]).
     pub(super) fn consider(&self, message: &Message) -> Result<Permit<AboutMessage>, NotPassed> {
         let seen = view(message).map_err(unviewable)?;
-        self.judge(&Seen::from(&seen), None)
+        self.judge(&Seen::from(&seen))
     }
 
     /// The same for what a server tells or asks. A notification may carry a task's result, and in it what the server
@@ -266,7 +274,9 @@ impl Talking {
     pub(super) fn tell_call(&self, record: &mut OpenRecord, from: Side, message: &Message) {
         let seen = view(message).ok();
         let seen = seen.as_ref().map(Seen::from);
-        self.describe(record, from, message.method().unwrap_or(""), seen.as_ref());
+        let policy = self.stages.decider.in_force();
+        let method = message.method().unwrap_or("");
+        self.describe(&policy, record, from, method, seen.as_ref());
     }
 
     /// Writes into the record that the server answers a request with `method`.
@@ -277,12 +287,14 @@ impl Talking {
             id,
             arguments: None,
         };
-        self.describe(record, Side::Server, method, Some(&seen));
+        let policy = self.stages.decider.in_force();
+        self.describe(&policy, record, Side::Server, method, Some(&seen));
     }
 
     /// Writes into the record that `from` sent something that is no message.
     pub(super) fn tell_unread(&self, record: &mut OpenRecord, from: Side) {
-        self.describe(record, from, "", None);
+        let policy = self.stages.decider.in_force();
+        self.describe(&policy, record, from, "", None);
     }
 
     /// May what the server asks for inside a result (`method`) reach the client?
@@ -293,7 +305,7 @@ impl Talking {
             id: None,
             arguments: None,
         };
-        self.judge(&seen, None)
+        self.judge(&seen)
     }
 
     /// Whether the caller is shown `tool` by `policy`.
@@ -390,22 +402,19 @@ impl Talking {
 
     fn decide(
         &self,
+        policy: &InForce,
         record: &mut OpenRecord,
         seen: &Seen<'_>,
     ) -> Result<Permit<AboutMessage>, NotPassed> {
         record.stage(Stage::Decide);
-        let mut judged = self.judge(seen, None);
+        let mut judged = self.judge_by(policy, seen, None);
         tell_judged(record, &judged);
         watch(record, &mut judged);
         judged
     }
 
-    fn judge(
-        &self,
-        seen: &Seen<'_>,
-        approved: Option<Approved>,
-    ) -> Result<Permit<AboutMessage>, NotPassed> {
-        self.judge_by(&self.stages.decider.in_force(), seen, approved)
+    fn judge(&self, seen: &Seen<'_>) -> Result<Permit<AboutMessage>, NotPassed> {
+        self.judge_by(&self.stages.decider.in_force(), seen, None)
     }
 
     fn judge_by(
@@ -461,7 +470,30 @@ impl Talking {
             })
     }
 
-    fn describe(&self, record: &mut OpenRecord, from: Side, method: &str, seen: Option<&Seen<'_>>) {
+    /// Arguments as records hold them by `policy`, and as approvers see them. The second: whether only names and sizes are
+    /// left of them.
+    pub(super) fn masked(&self, policy: &InForce, arguments: &Arguments) -> (Arguments, bool) {
+        let pointers = policy.set.masked(&self.talk.server).iter();
+        let pointers: Vec<_> = pointers.map(Pointer::as_str).collect();
+        mask::arguments(arguments, &pointers)
+    }
+
+    /// Writes the arguments as records hold them by `policy`.
+    fn tell_arguments(&self, policy: &InForce, mcp: &mut Mcp, seen: &Seen<'_>) {
+        if let Some(arguments) = seen.arguments {
+            let (kept, cut) = self.masked(policy, &arguments.to_serde());
+            (mcp.arguments, mcp.arguments_cut) = (Some(kept), cut);
+        }
+    }
+
+    fn describe(
+        &self,
+        policy: &InForce,
+        record: &mut OpenRecord,
+        from: Side,
+        method: &str,
+        seen: Option<&Seen<'_>>,
+    ) {
         let mut mcp = Mcp {
             server: Some(Text::new(&self.talk.server)),
             method: Text::new(method),
@@ -472,9 +504,7 @@ impl Talking {
             mcp.name = seen.name.map(|name| Text::new(name.text()));
             mcp.id = seen.id.map(|id| Text::new(&id.to_text()));
             mcp.task_of = self.became(seen).map(|call| call.record);
-            mcp.arguments = seen
-                .arguments
-                .map(|arguments| mask::arguments::<&str>(&arguments.to_serde(), &[]).0);
+            self.tell_arguments(policy, &mut mcp, seen);
         }
         let mut record = record.record_mut();
         record.kind = Kind::Mcp;
