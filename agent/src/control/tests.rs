@@ -569,13 +569,8 @@ fn the_table_of_who_may_what() {
         name: "x".to_owned(),
     };
     let filter = RecordFilter::default;
-    let question = Question {
-        caller: None,
-        user: None,
-        token: None,
-        certificate: None,
-        action: command::Action::Run(show()),
-    };
+    let question = r#"{"action":{"run":{"name":"x"}}}"#;
+    let question: Question = serde_json::from_str(question).unwrap();
     for (command, administrator, ordinary, managed, place) in [
         (Command::Status, All, Own, Refused, Place::Gate),
         (Command::Servers, All, Own, Refused, Place::Gate),
