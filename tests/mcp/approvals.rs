@@ -13,17 +13,8 @@ use serde_json::{Value, json};
 
 use crate::scripted::{Scripted, plain};
 use crate::stdio::{Wire, alive, policy, wired};
-use crate::talk::{EventReader, Place, Talker, request};
-use crate::world::{LIMIT, NAME, World, far};
-
-pub(crate) const FAR: Place = Place {
-    host: "mcp.lab.example",
-    port: 443,
-    tls: true,
-    path: "/mcp",
-};
-pub(crate) const URL: &str = "https://mcp.lab.example/mcp";
-pub(crate) const LEGACY: (&str, &str) = ("mcp-protocol-version", "2025-11-25");
+use crate::talk::{EventReader, FAR, LEGACY, Place, Talker, request};
+use crate::world::{LIMIT, NAME, URL, World, far};
 
 /// Whoever calls is root; `bin` is an approver, `games` is nobody in particular.
 pub(crate) const RULES: &str = r#"

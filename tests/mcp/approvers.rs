@@ -16,9 +16,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use crate::approvals::{FAR, RULES, URL, approvals, approve, call, only, posted, until};
+use crate::approvals::{RULES, approvals, approve, call, only, posted, until};
 use crate::scripted::{Scripted, plain};
-use crate::world::{LIMIT, NAME, World};
+use crate::talk::{FAR, LEGACY};
+use crate::world::{LIMIT, NAME, URL, World};
 
 /// Where links are answered.
 const LISTEN: &str = "127.0.0.1:8377";
@@ -442,7 +443,7 @@ async fn an_approval_is_not_taken_up_by_a_call_beside_another_session() {
     // The link outlives the daemon, and decides while nobody waits.
     assert_eq!(confirm(&lab, &yes).await.0, Some(200));
     let sent = call("r", "pay", 7).to_string();
-    let headers = [crate::approvals::LEGACY, ("mcp-session-id", "another")];
+    let headers = [LEGACY, ("mcp-session-id", "another")];
     let other = crate::talk::request("POST", FAR.path, &headers, sent).unwrap();
     let response = talker.send(FAR, other).await.unwrap();
     let mut other = crate::talk::EventReader::new(response);
@@ -455,11 +456,7 @@ async fn an_approval_is_not_taken_up_by_a_call_beside_another_session() {
     assert!(server.seen().is_empty());
     drop(other);
     let answer = talker
-        .post(
-            FAR,
-            &[crate::approvals::LEGACY],
-            call("r", "pay", 7).to_string(),
-        )
+        .post(FAR, &[LEGACY], call("r", "pay", 7).to_string())
         .await
         .unwrap();
     let text = String::from_utf8_lossy(&answer.body).into_owned();

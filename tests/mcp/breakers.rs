@@ -12,16 +12,9 @@ use serde_json::{Value, json};
 
 use crate::approvals::{self, approve, only};
 use crate::scripted::{Asked, Scripted, plain, status};
-use crate::talk::{EventReader, Place, Talker, request};
+use crate::talk::{EventReader, FAR, LEGACY, Talker, request};
 use crate::world::{LIMIT, NAME, World};
 
-const FAR: Place = Place {
-    host: NAME,
-    port: 443,
-    tls: true,
-    path: "/mcp",
-};
-const HEADERS: [(&str, &str); 1] = [("mcp-protocol-version", "2025-11-25")];
 const RULES: &str = r#"
 rules: [{ id: all, methods: ["*"], effect: allow }]
 breaker: { error_rate: 50%, window: 60s, min_calls: 4, open_for: 2s }
@@ -56,7 +49,7 @@ async fn a_failing_server_is_left_alone_and_tried() {
     let call = async |id: u64, tool: &str| {
         let call = json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call",
             "params": { "name": tool, "arguments": {} } });
-        talker.post(FAR, &HEADERS, call.to_string()).await.unwrap()
+        talker.post(FAR, &[LEGACY], call.to_string()).await.unwrap()
     };
 
     for id in 1..=4 {
@@ -72,7 +65,7 @@ async fn a_failing_server_is_left_alone_and_tried() {
         assert_eq!(answer["error"]["code"], -31503);
     }
     let list = json!({ "jsonrpc": "2.0", "id": 7, "method": "tools/list" });
-    let answer = talker.post(FAR, &HEADERS, list.to_string()).await.unwrap();
+    let answer = talker.post(FAR, &[LEGACY], list.to_string()).await.unwrap();
     assert_eq!(answer.status, 200, "calls alone are held back");
     assert_eq!(server.take().len(), 1, "only the list arrives");
     let daemon = &world.daemon;
@@ -137,7 +130,7 @@ async fn a_failing_server_is_left_alone_and_tried() {
 /// Posts the call of `pay`, and reads what it is answered in the end.
 async fn paid(talker: &Talker) -> Value {
     let call = approvals::call("p", "pay", 7).to_string();
-    let request = request("POST", FAR.path, &HEADERS, call).unwrap();
+    let request = request("POST", FAR.path, &[LEGACY], call).unwrap();
     let mut events = EventReader::new(talker.send(FAR, request).await.unwrap());
     loop {
         let message = events.message().await.unwrap().unwrap();
@@ -171,7 +164,7 @@ breaker: { error_rate: 50%, window: 60s, min_calls: 4, open_for: 6s }
         for id in 1..=4 {
             let call = json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call",
                 "params": { "name": "get", "arguments": {} } });
-            let answer = talker.post(FAR, &HEADERS, call.to_string()).await.unwrap();
+            let answer = talker.post(FAR, &[LEGACY], call.to_string()).await.unwrap();
             assert_eq!(answer.status, 500);
         }
         approve(&lab, &id).await;

@@ -5,9 +5,7 @@ use exeat_tests::fixtures::{Client, Fixtures, Server};
 use exeat_tests::process::{Process, run};
 use serde_json::Value;
 
-use crate::world::{ALL, LIMIT, World, far, near, reference};
-
-const FAR: &str = "https://mcp.lab.example/mcp";
+use crate::world::{ALL, LIMIT, URL, World, far, near, reference};
 
 /// Calls `tool` with every one of `clients`, directly and as the managed host.
 async fn compare(
@@ -40,10 +38,10 @@ async fn modern_server(server: Server) {
     let near_url = "http://localhost:3901/mcp";
     let _far: Process = far(&lab, fixtures.server(server)).await.unwrap();
     let _near: Process = near(&lab, fixtures.server(server), 3901).await.unwrap();
-    let world = World::new(&lab, &[("far", FAR), ("near", near_url)], ALL)
+    let world = World::new(&lab, &[("far", URL), ("near", near_url)], ALL)
         .await
         .unwrap();
-    for url in [FAR, near_url] {
+    for url in [URL, near_url] {
         let arguments = r#"{"a":20,"b":22}"#;
         for (client, answer) in compare(&world, url, &Client::ALL, "add", arguments).await {
             assert_eq!(answer["text"], "42", "{client:?} at {url}: {answer}");
@@ -173,7 +171,7 @@ async fn a_host_is_known_by_its_executable() {
     std::fs::copy("/usr/bin/curl", &agent).unwrap();
     let policy = format!(
         "version: 1
-servers: {{ far: {{ purpose: test, owner: lab, url: \"{FAR}\" }} }}
+servers: {{ far: {{ purpose: test, owner: lab, url: \"{URL}\" }} }}
 hosts: {{ agent: {{ match: {{ exe: {} }}, servers: [far] }} }}
 rules: [{{ id: echo, tools: [echo], effect: allow }}]
 ",
@@ -189,7 +187,7 @@ rules: [{{ id: echo, tools: [echo], effect: allow }}]
             .arg(lab.directory().join("state/ca.pem"))
             .args(["-H", "content-type: application/json"])
             .args(["-H", "accept: application/json, text/event-stream"])
-            .args(["--data", &body.to_string(), FAR]);
+            .args(["--data", &body.to_string(), URL]);
         let done = run(&mut curl, LIMIT).await.unwrap();
         let text = done.stdout.trim();
         let text = text

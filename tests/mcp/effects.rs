@@ -8,17 +8,8 @@ use serde_json::{Value, json};
 
 use crate::scripted::{Asked, Body, Scripted, plain, result};
 use crate::stdio::{Wire, alive, policy, wired};
-use crate::talk::Place;
+use crate::talk::{FAR, LEGACY, MODERN};
 use crate::world::World;
-
-const FAR: Place = Place {
-    host: "mcp.lab.example",
-    port: 443,
-    tls: true,
-    path: "/mcp",
-};
-const LEGACY: (&str, &str) = ("mcp-protocol-version", "2025-11-25");
-const MODERN: &str = "2026-07-28";
 
 /// The policy's `tools` with a dry-run argument, and its rules.
 const TOOLS: &str =

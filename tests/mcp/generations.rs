@@ -10,10 +10,10 @@ use exeat_tests::process::run;
 use exeat_tests::wait::wait_for;
 use serde_json::Value;
 
-use crate::approvals::{FAR, LEGACY, RULES, URL, approve, call, only, posted};
+use crate::approvals::{RULES, approve, call, only, posted};
 use crate::scripted::{Scripted, plain};
-use crate::talk::Place;
-use crate::world::{LIMIT, NAME, World};
+use crate::talk::{FAR, LEGACY, Place};
+use crate::world::{LIMIT, NAME, URL, World};
 
 const WEB: Place = Place {
     host: "web.lab.example",

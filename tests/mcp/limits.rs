@@ -11,16 +11,9 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 
 use crate::scripted::{Asked, Body, Scripted, plain, status};
-use crate::talk::{Place, Talker};
+use crate::talk::{FAR, LEGACY, Talker};
 use crate::world::{LIMIT, NAME, World};
 
-const FAR: Place = Place {
-    host: NAME,
-    port: 443,
-    tls: true,
-    path: "/mcp",
-};
-const REVISION: (&str, &str) = ("mcp-protocol-version", "2025-11-25");
 const RULES: &str = r#"
 rules: [{ id: all, methods: ["*"], effect: allow }]
 limits:
@@ -49,7 +42,7 @@ fn far(asked: &Asked) -> hyper::Response<Body> {
 async fn call(talker: &Talker, session: &str, tool: &str, arguments: Value) -> String {
     let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call",
         "params": { "name": tool, "arguments": arguments } });
-    let headers = [REVISION, ("mcp-session-id", session)];
+    let headers = [LEGACY, ("mcp-session-id", session)];
     let answer = talker.post(FAR, &headers, call.to_string()).await.unwrap();
     let json = answer.json();
     match json["error"]["data"]["reason"].as_str() {
@@ -68,7 +61,7 @@ async fn what_was_counted_counts_over_restarts_and_failures_are_given_back() {
     let talker = world.talker().await.unwrap();
     let hello = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
         "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "t", "version": "1" } } });
-    let answer = talker.post(FAR, &[REVISION], hello.to_string()).await;
+    let answer = talker.post(FAR, &[LEGACY], hello.to_string()).await;
     assert_eq!(answer.unwrap().status, 200);
 
     let none = || json!({});
@@ -173,7 +166,7 @@ limits: [{ per: [server], tools: [often], rate: 1/s }]
     let ask = async || {
         let params = json!({ "name": "often", "arguments": {} });
         let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
-        let answer = talker.post(FAR, &[REVISION], call.to_string()).await;
+        let answer = talker.post(FAR, &[LEGACY], call.to_string()).await;
         answer.unwrap().json()
     };
     for _ in 0..3 {

@@ -17,6 +17,8 @@ mod approvals;
 #[cfg(test)]
 mod approvers;
 #[cfg(test)]
+mod asking;
+#[cfg(test)]
 mod bare;
 #[cfg(test)]
 mod bounded;
@@ -54,6 +56,8 @@ mod smuggling;
 mod stdio;
 #[cfg(test)]
 mod stdio_bytes;
+#[cfg(test)]
+mod stdio_daemon;
 #[cfg(test)]
 mod stdio_ends;
 #[cfg(test)]

@@ -7,17 +7,8 @@ use exeat_tests::lab::WORLD;
 use serde_json::{Value, json};
 
 use crate::scripted::{Asked, Body, Scripted, plain, result};
-use crate::talk::Place;
-use crate::world::World;
-
-const FAR: Place = Place {
-    host: "mcp.lab.example",
-    port: 443,
-    tls: true,
-    path: "/mcp",
-};
-const FAR_URL: &str = "https://mcp.lab.example/mcp";
-const LEGACY: [(&str, &str); 1] = [("mcp-protocol-version", "2025-11-25")];
+use crate::talk::{FAR, LEGACY};
+use crate::world::{URL, World};
 
 const RULES: &str = r#"
 rules:
@@ -35,7 +26,7 @@ fn message(method: &str, params: &Value) -> String {
 async fn resources_prompts_and_completion_are_decided_by_method_and_name() {
     let lab = Lab::new().unwrap();
     let server = Scripted::far(&lab, FAR.host, SocketAddr::new(WORLD, 443), plain).unwrap();
-    let world = World::new(&lab, &[("far", FAR_URL)], RULES).await.unwrap();
+    let world = World::new(&lab, &[("far", URL)], RULES).await.unwrap();
     let talker = world.talker().await.unwrap();
     let complete =
         |reference: Value| json!({ "ref": reference, "argument": { "name": "a", "value": "b" } });
@@ -113,7 +104,7 @@ async fn resources_prompts_and_completion_are_decided_by_method_and_name() {
     ];
     for (method, params, name, wanted) in rows {
         let body = message(method, &params);
-        let reply = talker.post(FAR, &LEGACY, body).await.unwrap();
+        let reply = talker.post(FAR, &[LEGACY], body).await.unwrap();
         let arrived = server.take();
         assert_eq!(reply.json()["id"], 5, "{method} {name}: {reply:?}");
         let shown = |record: &Value| {
@@ -163,7 +154,7 @@ rules:
 "#;
     let lab = Lab::new().unwrap();
     let _server = Scripted::far(&lab, FAR.host, SocketAddr::new(WORLD, 443), tools).unwrap();
-    let world = World::new(&lab, &[("far", FAR_URL)], WHO).await.unwrap();
+    let world = World::new(&lab, &[("far", URL)], WHO).await.unwrap();
     // One after the other and again: nobody is given what another was told.
     for (user, wanted) in [
         ("root", &["get_a", "set_a"][..]),
@@ -172,7 +163,7 @@ rules:
     ] {
         let talker = world.talker_of(user).await.unwrap();
         let list = message("tools/list", &json!({}));
-        let reply = talker.post(FAR, &LEGACY, list).await.unwrap().json();
+        let reply = talker.post(FAR, &[LEGACY], list).await.unwrap().json();
         let tools = reply["result"]["tools"].as_array().unwrap();
         let names: Vec<_> = tools
             .iter()
@@ -186,7 +177,7 @@ rules:
             ("drop_a", false),
         ] {
             let call = message("tools/call", &json!({ "name": tool, "arguments": {} }));
-            let reply = talker.post(FAR, &LEGACY, call).await.unwrap();
+            let reply = talker.post(FAR, &[LEGACY], call).await.unwrap();
             assert_eq!(reply.code().is_none(), allowed, "{user} {tool}: {reply:?}");
         }
     }

@@ -7,10 +7,9 @@ use exeat_tests::Lab;
 use exeat_tests::lab::WORLD;
 use serde_json::{Value, json};
 
-use crate::approvals::{FAR, LEGACY, URL};
 use crate::scripted::{Scripted, plain};
-use crate::talk::{Place, Talker};
-use crate::world::{NAME, World};
+use crate::talk::{FAR, LEGACY, Place, Talker};
+use crate::world::{NAME, URL, World};
 
 /// Each effect beside allow, asked for by a tool of its name; `MODE` stands for what is tried.
 const RULES: &str = r#"

@@ -8,16 +8,8 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 
 use crate::scripted::{Asked, Body, Scripted, plain, result};
-use crate::talk::{Place, Reply};
-use crate::world::{ALL, World};
-
-const FAR: Place = Place {
-    host: "mcp.lab.example",
-    port: 443,
-    tls: true,
-    path: "/mcp",
-};
-const FAR_URL: &str = "https://mcp.lab.example/mcp";
+use crate::talk::{FAR, Place, Reply};
+use crate::world::{ALL, URL, World};
 
 const RULES: &str = r#"
 rules:
@@ -64,7 +56,7 @@ fn error(reply: &Reply) -> (u16, Value, Option<i64>) {
 async fn a_denied_tool_does_not_exist_and_an_allowed_one_is_called() {
     let lab = Lab::new().unwrap();
     let server = Scripted::far(&lab, FAR.host, SocketAddr::new(WORLD, 443), tools).unwrap();
-    let world = World::new(&lab, &[("far", FAR_URL)], RULES).await.unwrap();
+    let world = World::new(&lab, &[("far", URL)], RULES).await.unwrap();
     let talker = world.talker().await.unwrap();
     let legacy = ("mcp-protocol-version", "2025-11-25");
     let session = [legacy, ("mcp-session-id", "s3cret-session")];
@@ -209,7 +201,7 @@ async fn mcp_to_what_is_not_registered_is_refused_by_its_content() {
     let other_at = SocketAddr::new(exeat_tests::lab::WORLD_OTHER, 443);
     let other = Scripted::far(&lab, OTHER.host, other_at, plain).unwrap();
     let egress = r#"[{ host: api.lab.example }, { host: mcp.lab.example, paths: ["/other"] }]"#;
-    let world = World::with(&lab, &[("far", FAR_URL)], egress, ALL)
+    let world = World::with(&lab, &[("far", URL)], egress, ALL)
         .await
         .unwrap();
     let talker = world.talker().await.unwrap();

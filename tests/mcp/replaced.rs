@@ -14,16 +14,10 @@ use serde_json::{Value, json};
 
 use crate::refusals::call;
 use crate::scripted::{Asked, Scripted, event, plain, status, stream};
-use crate::talk::{EventReader, Place, request, whole};
+use crate::talk::{EventReader, FAR, request, whole};
 use crate::world::{LIMIT, World};
 
 const OWN: &str = "0wn-S3cret.of-Exeat";
-const FAR: Place = Place {
-    host: "mcp.lab.example",
-    port: 443,
-    tls: true,
-    path: "/mcp",
-};
 /// Where an old server has messages posted, outside its URL.
 const ENDPOINT: &str = "/elsewhere/messages";
 

@@ -19,10 +19,10 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::approvals::{FAR, LEGACY, URL, approvals, approve, call, only, posted};
+use crate::approvals::{approvals, approve, call, only, posted};
 use crate::scripted::{Asked, Body, Scripted, event, plain, result, status, stream};
-use crate::talk::{Place, Talker};
-use crate::world::{LIMIT, NAME, World};
+use crate::talk::{FAR, LEGACY, Place, Talker};
+use crate::world::{LIMIT, NAME, URL, World};
 
 const SHAKY: Place = Place {
     host: "shaky.lab.example",

@@ -1,7 +1,7 @@
-//! Event streams: without delay, in both directions, resumed and cut; and what a server asks of its client.
+//! Event streams: without delay, in both directions, resumed and cut.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,38 +15,31 @@ use tokio::time::sleep;
 
 use crate::refusals::call;
 use crate::scripted::{Scripted, Writer, event, plain, result, status, stream};
-use crate::talk::{EventReader, Place, request, whole};
-use crate::world::{ALL, LIMIT, World};
+use crate::talk::{EventReader, FAR, Place, request, whole};
+use crate::world::{ALL, LIMIT, URL, World};
 
-const FAR: Place = Place {
-    host: "mcp.lab.example",
-    port: 443,
-    tls: true,
-    path: "/mcp",
-};
-const FAR_URL: &str = "https://mcp.lab.example/mcp";
-const SESSION: [(&str, &str); 2] = [
+pub(crate) const SESSION: [(&str, &str); 2] = [
     ("mcp-protocol-version", "2025-11-25"),
     ("mcp-session-id", "session-1"),
 ];
 
-fn at() -> SocketAddr {
+pub(crate) fn at() -> SocketAddr {
     SocketAddr::new(WORLD, 443)
 }
 
 /// Writers that the test uses by hand, in the order in which their streams were asked for.
 #[derive(Clone, Default)]
-struct Writers(Arc<Mutex<Vec<Writer>>>);
+pub(crate) struct Writers(Arc<Mutex<Vec<Writer>>>);
 
 impl Writers {
-    fn put(&self, writer: Writer) {
+    pub(crate) fn put(&self, writer: Writer) {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(writer);
     }
 
-    async fn take(&self) -> Writer {
+    pub(crate) async fn take(&self) -> Writer {
         let take = || self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
         wait_for("a stream is asked for", LIMIT, async || take())
             .await
@@ -75,7 +68,7 @@ async fn a_stream_is_delivered_event_by_event_and_resumed_by_its_id() {
         _ => plain(asked),
     })
     .unwrap();
-    let world = World::new(&lab, &[("far", FAR_URL)], ALL).await.unwrap();
+    let world = World::new(&lab, &[("far", URL)], ALL).await.unwrap();
     let talker = world.talker().await.unwrap();
     for second in [false, true] {
         let mut headers = SESSION.to_vec();
@@ -158,7 +151,7 @@ async fn an_answer_on_a_stream_taken_up_again_has_a_record_that_names_its_call()
     })
     .unwrap();
     let rest = format!("{ALL}\nresponses: {{ content: [text] }}");
-    let world = World::new(&lab, &[("far", FAR_URL)], &rest).await.unwrap();
+    let world = World::new(&lab, &[("far", URL)], &rest).await.unwrap();
     let talker = world.talker().await.unwrap();
     for (id, answer, status) in [
         (1, json!({ "content": [] }), "done"),
@@ -231,7 +224,7 @@ async fn long_streams_and_large_answers_arrive_whole() {
         }
     })
     .unwrap();
-    let world = World::new(&lab, &[("far", FAR_URL)], ALL).await.unwrap();
+    let world = World::new(&lab, &[("far", URL)], ALL).await.unwrap();
     let talker = world.talker().await.unwrap();
     let big = talker
         .post(FAR, &SESSION, call(&json!(1), "big"))
@@ -316,7 +309,7 @@ async fn what_a_server_says_is_counted_or_recorded() {
     })
     .unwrap();
     let rules = r#"rules: [{ id: calls, tools: ["*"], effect: allow }, { id: some, methods: ["notifications/allowed/*"], effect: allow }]"#;
-    let world = World::new(&lab, &[("far", FAR_URL)], rules).await.unwrap();
+    let world = World::new(&lab, &[("far", URL)], rules).await.unwrap();
     let talker = world.talker().await.unwrap();
     for listens in [false, true] {
         let sent = if listens {
@@ -390,7 +383,7 @@ async fn a_client_that_goes_away_is_gone_for_the_server() {
         response
     })
     .unwrap();
-    let world = World::new(&lab, &[("far", FAR_URL)], ALL).await.unwrap();
+    let world = World::new(&lab, &[("far", URL)], ALL).await.unwrap();
     let talker = world.talker().await.unwrap();
     for (number, second) in [(1, false), (2, true)] {
         let post = request("POST", FAR.path, &[], call(&json!(number), "endless")).unwrap();
@@ -418,183 +411,6 @@ async fn a_client_that_goes_away_is_gone_for_the_server() {
         assert_ne!(aborted["outcome"]["status"], "done", "{aborted}");
     }
     assert_eq!(server.seen().len(), 2);
-}
-
-/// A server that asks its client for `method` in the stream of every call, and ends the stream with what it
-/// was answered.
-fn asking(lab: &Lab, method: &'static str) -> (Scripted, Writers) {
-    let writers = Writers::default();
-    let theirs = writers.clone();
-    let server = Scripted::far(lab, FAR.host, at(), move |asked| {
-        let message = asked.json();
-        if message["method"] == "tools/call" {
-            let (mut writer, response) = stream();
-            let theirs = theirs.clone();
-            tokio::spawn(async move {
-                let question = json!({ "jsonrpc": "2.0", "id": "q1", "method": method, "params": { "message": "?", "messages": [] } });
-                if writer.send_data(event(&question)).await.is_ok() {
-                    theirs.put(writer);
-                }
-            });
-            return response;
-        }
-        plain(asked)
-    })
-    .unwrap();
-    (server, writers)
-}
-
-/// Every tool, and this question of a server's.
-fn safe(method: &str) -> String {
-    format!(
-        r#"rules: [{{ id: calls, tools: ["*"], effect: allow }}, {{ id: asks, methods: [{method}], effect: allow }}]"#
-    )
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_server_asks_of_its_client_is_decided() {
-    let sample =
-        json!({ "role": "assistant", "content": { "type": "text", "text": "hi" }, "model": "m" });
-    let filled = json!({ "action": "accept", "content": { "name": "ann" } });
-    for (method, answer) in [
-        ("sampling/createMessage", Some(sample)),
-        ("elicitation/create", Some(filled)),
-        ("sampling/createMessage", None),
-        ("elicitation/create", None),
-        ("roots/list", None),
-    ] {
-        let allowed = answer.is_some();
-        let rules = safe(if allowed { method } else { "none/such" });
-        let lab = Lab::new().unwrap();
-        let (server, writers) = asking(&lab, method);
-        let world = World::new(&lab, &[("far", FAR_URL)], &rules).await.unwrap();
-        let talker = world.talker().await.unwrap();
-        let post = request("POST", FAR.path, &SESSION, call(&json!(1), "asks")).unwrap();
-        let mut events = EventReader::new(talker.send(FAR, post).await.unwrap());
-        let mut writer = writers.take().await;
-        if let Some(result) = answer {
-            let question = events.message().await.unwrap().unwrap();
-            assert_eq!(question["method"], method);
-            assert_eq!(question["id"], "q1");
-            let answer = json!({ "jsonrpc": "2.0", "id": "q1", "result": result });
-            let reply = talker
-                .post(FAR, &SESSION, answer.to_string())
-                .await
-                .unwrap();
-            assert_eq!(reply.status, 202, "{reply:?}");
-            assert_eq!(server.seen().last().unwrap().json(), answer);
-            // A second answer to one question is an answer to nothing.
-            let again = talker
-                .post(FAR, &SESSION, answer.to_string())
-                .await
-                .unwrap();
-            assert_eq!(again.status, 202);
-            assert_eq!(server.seen().len(), 2, "{method}");
-        }
-        let told = || {
-            server
-                .seen()
-                .into_iter()
-                .map(|asked| asked.json())
-                .find(|message| message["id"] == "q1")
-        };
-        let told = wait_for("the server is answered", LIMIT, async || told())
-            .await
-            .unwrap();
-        assert_eq!(
-            told["error"]["code"],
-            if allowed { Value::Null } else { json!(-31403) },
-            "{told}"
-        );
-        let end = json!({ "jsonrpc": "2.0", "id": 1, "result": { "content": [] } });
-        writer.send_data(event(&end)).await.unwrap();
-        drop(writer);
-        // A refused question never reaches the client; the call ends as the server ends it.
-        assert_eq!(events.message().await.unwrap(), Some(end), "{method}");
-        assert_eq!(events.message().await.unwrap(), None);
-        let record = world
-            .daemon
-            .record("the server's question", |record| {
-                record["mcp"]["method"] == method && record["mcp"]["from"] == "server"
-            })
-            .await
-            .unwrap();
-        let effect = if allowed { "allow" } else { "deny" };
-        assert_eq!(record["decision"]["effect"], effect, "{record}");
-        assert_eq!(record["mcp"]["server"], "far", "{record}");
-        let refusals: Vec<_> = server
-            .seen()
-            .into_iter()
-            .filter(|asked| asked.json()["id"] == "q1")
-            .collect();
-        assert_eq!(refusals.len(), 1);
-        assert_eq!(refusals[0].header("mcp-session-id"), Some("session-1"));
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_result_asks_for_is_decided() {
-    const MODERN: [(&str, &str); 3] = [
-        ("mcp-protocol-version", "2026-07-28"),
-        ("mcp-method", "tools/call"),
-        ("mcp-name", "asks"),
-    ];
-    let lab = Lab::new().unwrap();
-    let streamed = Arc::new(AtomicBool::new(false));
-    let theirs = Arc::clone(&streamed);
-    let _server = Scripted::far(&lab, FAR.host, at(), move |asked| {
-        let method = asked.json()["params"]["arguments"]["method"].clone();
-        let required = json!({
-            "resultType": "input_required",
-            "inputRequests": { "q": { "method": method, "params": {} } },
-            "requestState": "opaque \u{2028} state",
-        });
-        if theirs.load(Ordering::SeqCst) {
-            let (mut writer, response) = stream();
-            let answer = json!({ "jsonrpc": "2.0", "id": asked.json()["id"], "result": required });
-            tokio::spawn(async move {
-                let _sent = writer.send_data(event(&answer)).await;
-            });
-            response
-        } else {
-            result(asked, required)
-        }
-    })
-    .unwrap();
-    let world = World::new(&lab, &[("far", FAR_URL)], &safe("sampling/createMessage"))
-        .await
-        .unwrap();
-    let talker = world.talker().await.unwrap();
-    for stream in [false, true] {
-        streamed.store(stream, Ordering::SeqCst);
-        for (method, allowed) in [
-            ("sampling/createMessage", true),
-            ("elicitation/create", false),
-            ("vendor/x", false),
-        ] {
-            let body = json!({ "jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": {
-                "name": "asks", "arguments": { "method": method },
-                "_meta": { "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {} } } });
-            let post = request("POST", FAR.path, &MODERN, body.to_string()).unwrap();
-            let response = talker.send(FAR, post).await.unwrap();
-            let answer = if stream {
-                EventReader::new(response).message().await.unwrap().unwrap()
-            } else {
-                whole(response).await.unwrap().json()
-            };
-            assert_eq!(answer["id"], 5, "{answer}");
-            if allowed {
-                assert_eq!(
-                    answer["result"]["inputRequests"]["q"]["method"], method,
-                    "{answer}"
-                );
-                assert_eq!(answer["result"]["requestState"], "opaque \u{2028} state");
-            } else {
-                assert_eq!(answer["error"]["code"], -31403, "{method}: {answer}");
-                assert_eq!(answer.get("result"), None);
-            }
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

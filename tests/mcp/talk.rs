@@ -24,7 +24,7 @@ use tokio_rustls::TlsConnector;
 use exeat_tests::fixtures::Invocation;
 use exeat_tests::process::{Process, must};
 
-use crate::world::{LIMIT, World};
+use crate::world::{LIMIT, NAME, World};
 
 /// A server as the host names it.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +34,20 @@ pub(crate) struct Place {
     pub(crate) tls: bool,
     pub(crate) path: &'static str,
 }
+
+/// The server of the world.
+pub(crate) const FAR: Place = Place {
+    host: NAME,
+    port: 443,
+    tls: true,
+    path: "/mcp",
+};
+
+/// Says the newest revision with sessions.
+pub(crate) const LEGACY: (&str, &str) = ("mcp-protocol-version", "2025-11-25");
+
+/// The revision without sessions.
+pub(crate) const MODERN: &str = "2026-07-28";
 
 impl Place {
     fn authority(&self) -> String {

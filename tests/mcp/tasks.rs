@@ -11,17 +11,9 @@ use serde_json::{Value, json};
 
 use crate::scripted::{Asked, Body, Scripted, plain, result};
 use crate::stdio::{Wire, policy, wired};
-use crate::talk::Place;
+use crate::talk::{FAR, LEGACY, MODERN};
 use crate::world::{LIMIT, World};
 
-const FAR: Place = Place {
-    host: "mcp.lab.example",
-    port: 443,
-    tls: true,
-    path: "/mcp",
-};
-const LEGACY: (&str, &str) = ("mcp-protocol-version", "2025-11-25");
-const MODERN: &str = "2026-07-28";
 const RELATED: &str = "io.modelcontextprotocol/related-task";
 
 /// Both tools, or all but the one that becomes a task.

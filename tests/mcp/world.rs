@@ -20,6 +20,7 @@ pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 
 /// The server of the world.
 pub(crate) const NAME: &str = "mcp.lab.example";
+pub(crate) const URL: &str = "https://mcp.lab.example/mcp";
 
 /// What the host may do where a test is not about rules.
 pub(crate) const ALL: &str = r#"rules: [{ id: everything, methods: ["*"], effect: allow }]"#;

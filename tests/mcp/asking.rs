@@ -1,0 +1,191 @@
+//! What a server asks of its client: on the stream of a call, or in a call's result.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use exeat_tests::Lab;
+use exeat_tests::wait::wait_for;
+use serde_json::{Value, json};
+
+use crate::refusals::call;
+use crate::scripted::{Scripted, event, plain, result, stream};
+use crate::streams::{SESSION, Writers, at};
+use crate::talk::{EventReader, FAR, request, whole};
+use crate::world::{LIMIT, URL, World};
+
+/// A server that asks its client for `method` in the stream of every call, and ends the stream with what it
+/// was answered.
+fn asking(lab: &Lab, method: &'static str) -> (Scripted, Writers) {
+    let writers = Writers::default();
+    let theirs = writers.clone();
+    let server = Scripted::far(lab, FAR.host, at(), move |asked| {
+        let message = asked.json();
+        if message["method"] == "tools/call" {
+            let (mut writer, response) = stream();
+            let theirs = theirs.clone();
+            tokio::spawn(async move {
+                let question = json!({ "jsonrpc": "2.0", "id": "q1", "method": method, "params": { "message": "?", "messages": [] } });
+                if writer.send_data(event(&question)).await.is_ok() {
+                    theirs.put(writer);
+                }
+            });
+            return response;
+        }
+        plain(asked)
+    })
+    .unwrap();
+    (server, writers)
+}
+
+/// Every tool, and this question of a server's.
+fn safe(method: &str) -> String {
+    format!(
+        r#"rules: [{{ id: calls, tools: ["*"], effect: allow }}, {{ id: asks, methods: [{method}], effect: allow }}]"#
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_asks_of_its_client_is_decided() {
+    let sample =
+        json!({ "role": "assistant", "content": { "type": "text", "text": "hi" }, "model": "m" });
+    let filled = json!({ "action": "accept", "content": { "name": "ann" } });
+    for (method, answer) in [
+        ("sampling/createMessage", Some(sample)),
+        ("elicitation/create", Some(filled)),
+        ("sampling/createMessage", None),
+        ("elicitation/create", None),
+        ("roots/list", None),
+    ] {
+        let allowed = answer.is_some();
+        let rules = safe(if allowed { method } else { "none/such" });
+        let lab = Lab::new().unwrap();
+        let (server, writers) = asking(&lab, method);
+        let world = World::new(&lab, &[("far", URL)], &rules).await.unwrap();
+        let talker = world.talker().await.unwrap();
+        let post = request("POST", FAR.path, &SESSION, call(&json!(1), "asks")).unwrap();
+        let mut events = EventReader::new(talker.send(FAR, post).await.unwrap());
+        let mut writer = writers.take().await;
+        if let Some(result) = answer {
+            let question = events.message().await.unwrap().unwrap();
+            assert_eq!(question["method"], method);
+            assert_eq!(question["id"], "q1");
+            let answer = json!({ "jsonrpc": "2.0", "id": "q1", "result": result });
+            let reply = talker
+                .post(FAR, &SESSION, answer.to_string())
+                .await
+                .unwrap();
+            assert_eq!(reply.status, 202, "{reply:?}");
+            assert_eq!(server.seen().last().unwrap().json(), answer);
+            // A second answer to one question is an answer to nothing.
+            let again = talker
+                .post(FAR, &SESSION, answer.to_string())
+                .await
+                .unwrap();
+            assert_eq!(again.status, 202);
+            assert_eq!(server.seen().len(), 2, "{method}");
+        }
+        let told = || {
+            server
+                .seen()
+                .into_iter()
+                .map(|asked| asked.json())
+                .find(|message| message["id"] == "q1")
+        };
+        let told = wait_for("the server is answered", LIMIT, async || told())
+            .await
+            .unwrap();
+        assert_eq!(
+            told["error"]["code"],
+            if allowed { Value::Null } else { json!(-31403) },
+            "{told}"
+        );
+        let end = json!({ "jsonrpc": "2.0", "id": 1, "result": { "content": [] } });
+        writer.send_data(event(&end)).await.unwrap();
+        drop(writer);
+        // A refused question never reaches the client; the call ends as the server ends it.
+        assert_eq!(events.message().await.unwrap(), Some(end), "{method}");
+        assert_eq!(events.message().await.unwrap(), None);
+        let record = world
+            .daemon
+            .record("the server's question", |record| {
+                record["mcp"]["method"] == method && record["mcp"]["from"] == "server"
+            })
+            .await
+            .unwrap();
+        let effect = if allowed { "allow" } else { "deny" };
+        assert_eq!(record["decision"]["effect"], effect, "{record}");
+        assert_eq!(record["mcp"]["server"], "far", "{record}");
+        let refusals: Vec<_> = server
+            .seen()
+            .into_iter()
+            .filter(|asked| asked.json()["id"] == "q1")
+            .collect();
+        assert_eq!(refusals.len(), 1);
+        assert_eq!(refusals[0].header("mcp-session-id"), Some("session-1"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_result_asks_for_is_decided() {
+    const MODERN: [(&str, &str); 3] = [
+        ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", "asks"),
+    ];
+    let lab = Lab::new().unwrap();
+    let streamed = Arc::new(AtomicBool::new(false));
+    let theirs = Arc::clone(&streamed);
+    let _server = Scripted::far(&lab, FAR.host, at(), move |asked| {
+        let method = asked.json()["params"]["arguments"]["method"].clone();
+        let required = json!({
+            "resultType": "input_required",
+            "inputRequests": { "q": { "method": method, "params": {} } },
+            "requestState": "opaque \u{2028} state",
+        });
+        if theirs.load(Ordering::SeqCst) {
+            let (mut writer, response) = stream();
+            let answer = json!({ "jsonrpc": "2.0", "id": asked.json()["id"], "result": required });
+            tokio::spawn(async move {
+                let _sent = writer.send_data(event(&answer)).await;
+            });
+            response
+        } else {
+            result(asked, required)
+        }
+    })
+    .unwrap();
+    let world = World::new(&lab, &[("far", URL)], &safe("sampling/createMessage"))
+        .await
+        .unwrap();
+    let talker = world.talker().await.unwrap();
+    for stream in [false, true] {
+        streamed.store(stream, Ordering::SeqCst);
+        for (method, allowed) in [
+            ("sampling/createMessage", true),
+            ("elicitation/create", false),
+            ("vendor/x", false),
+        ] {
+            let body = json!({ "jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": {
+                "name": "asks", "arguments": { "method": method },
+                "_meta": { "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {} } } });
+            let post = request("POST", FAR.path, &MODERN, body.to_string()).unwrap();
+            let response = talker.send(FAR, post).await.unwrap();
+            let answer = if stream {
+                EventReader::new(response).message().await.unwrap().unwrap()
+            } else {
+                whole(response).await.unwrap().json()
+            };
+            assert_eq!(answer["id"], 5, "{answer}");
+            if allowed {
+                assert_eq!(
+                    answer["result"]["inputRequests"]["q"]["method"], method,
+                    "{answer}"
+                );
+                assert_eq!(answer["result"]["requestState"], "opaque \u{2028} state");
+            } else {
+                assert_eq!(answer["error"]["code"], -31403, "{method}: {answer}");
+                assert_eq!(answer.get("result"), None);
+            }
+        }
+    }
+}

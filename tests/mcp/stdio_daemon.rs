@@ -1,0 +1,219 @@
+//! What the daemon does to sessions over standard streams: it ends or is killed, its policy changes, a server is
+//! disconnected.
+
+use std::time::Duration;
+
+use exeat_tests::Lab;
+use exeat_tests::wait::{wait_for, wait_until};
+use rustix::process::{Signal, kill_process, test_kill_process};
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::stdio::{ALL, Wire, policy, wired};
+use crate::stdio_faults::{ask, ended, odd, pid};
+use crate::world::LIMIT;
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_gates_death_is_said_and_nobody_hangs() {
+    let lab = Lab::new().unwrap();
+    let mut wire = Wire::new(&lab, "wire");
+    let daemon = lab.daemon(&policy(&lab, ALL)).await.unwrap();
+    let mut session = wired(&daemon, &mut wire).await;
+    ask(&mut session, 1).await;
+    let gate = daemon.status().await.unwrap()["gate"]["pid"]
+        .as_u64()
+        .unwrap();
+    let gate = pid(u32::try_from(gate).unwrap());
+    kill_process(gate, Signal::KILL).unwrap();
+    assert_eq!(session.line().await.unwrap(), None);
+    let status = session.close().await.unwrap();
+    assert_eq!(status.code(), Some(3), "{status}");
+    let said = std::fs::read_to_string(lab.directory().join("run-wire.err")).unwrap();
+    assert!(said.contains("start the server anew"), "{said}");
+    wait_until("another gate", LIMIT, || test_kill_process(gate).is_err())
+        .await
+        .unwrap();
+    wait_for("the server is gone", LIMIT, async || {
+        let status = daemon.status().await.ok()?;
+        status["workloads"].as_array()?.is_empty().then_some(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_daemon_leaves_no_server_behind() {
+    let lab = Lab::new().unwrap();
+    // A server that takes no notice of its input's end.
+    let script = "echo started >&2; exec sleep 600";
+    let mut daemon = lab.daemon(&odd(&lab, script)).await.unwrap();
+    let mut session = daemon.run("odd").unwrap();
+    ask(&mut session, 1).await;
+    let errors = lab.directory().join("run-odd.err");
+    wait_until("the server runs", LIMIT, || {
+        std::fs::read_to_string(&errors).is_ok_and(|text| text.contains("started"))
+    })
+    .await
+    .unwrap();
+    daemon.kill().await.unwrap();
+    // Whether the gate still said so is a matter of microseconds.
+    while let Some(line) = session.line().await.unwrap() {
+        assert!(line.contains("\"error\""), "{line}");
+    }
+    let status = session.close().await.unwrap();
+    assert_eq!(status.code(), Some(3), "{status}");
+    daemon.restart().await.unwrap();
+    wait_for("the server is gone", LIMIT, async || {
+        let status = daemon.status().await.ok()?;
+        status["workloads"].as_array()?.is_empty().then_some(())
+    })
+    .await
+    .unwrap();
+    daemon
+        .record("the loss", |record| {
+            record["lifecycle"]["event"] == "session_lost"
+        })
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_daemons_end_lets_a_call_finish() {
+    let lab = Lab::new().unwrap();
+    let mut wire = Wire::new(&lab, "wire");
+    let mut daemon = lab.daemon(&policy(&lab, ALL)).await.unwrap();
+    let mut session = wired(&daemon, &mut wire).await;
+    ask(&mut session, 1).await;
+    wire.hears("tools/call").await;
+    kill_process(pid(daemon.pid()), Signal::TERM).unwrap();
+    // New calls are refused from here on, this one is not.
+    let refused = loop {
+        session
+            .send(&json!({ "jsonrpc": "2.0", "id": "new", "method": "ping" }))
+            .await
+            .unwrap();
+        if let Ok(answer) = timeout(Duration::from_millis(200), session.receive()).await {
+            break answer.unwrap();
+        }
+        if wire.heard().contains("\"new\"") {
+            wire.answers(&json!("new"));
+            let answer = session.receive().await.unwrap();
+            if answer["error"].is_object() {
+                break answer;
+            }
+        }
+    };
+    assert_eq!(
+        refused["error"]["data"]["reason"], "shutting_down",
+        "{refused}"
+    );
+    wire.answers(&json!(1));
+    let answer = session.receive().await.unwrap();
+    assert_eq!(
+        (answer["id"].clone(), answer["result"].is_object()),
+        (json!(1), true),
+        "{answer}"
+    );
+    assert_eq!(session.line().await.unwrap(), None);
+    assert_eq!(
+        daemon.ended().await.unwrap().code(),
+        Some(0),
+        "{}",
+        daemon.log()
+    );
+    session.close().await.unwrap();
+    ended(&daemon, "the daemon stops").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_daemons_time_is_not_unlimited() {
+    let lab = Lab::new().unwrap();
+    let mut wire = Wire::new(&lab, "wire");
+    let settings = "shutdown: 1s";
+    let mut daemon = lab.daemon_with(&policy(&lab, ALL), settings).await.unwrap();
+    let mut session = wired(&daemon, &mut wire).await;
+    ask(&mut session, 1).await;
+    wire.hears("tools/call").await;
+    kill_process(pid(daemon.pid()), Signal::TERM).unwrap();
+    let answer = session.receive().await.unwrap();
+    assert_eq!(
+        answer["error"]["data"]["reason"], "shutting_down",
+        "{answer}"
+    );
+    assert_eq!(session.line().await.unwrap(), None);
+    assert_eq!(
+        daemon.ended().await.unwrap().code(),
+        Some(0),
+        "{}",
+        daemon.log()
+    );
+    session.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_policy_ends_sessions_and_changes_the_next_message() {
+    let lab = Lab::new().unwrap();
+    let mut wire = Wire::new(&lab, "wire");
+    let allowed = "rules: [{ id: x, tools: [x], effect: allow }]";
+    let daemon = lab.daemon(&policy(&lab, allowed)).await.unwrap();
+    let mut session = wired(&daemon, &mut wire).await;
+    ask(&mut session, 1).await;
+    wire.hears("\"id\":1").await;
+    let narrowed = "rules: [{ id: y, tools: [y], effect: allow }]";
+    daemon.replace_policy(&policy(&lab, narrowed)).unwrap();
+    daemon
+        .record("the new policy", |record| {
+            record["policy"]["action"] == "reloaded"
+        })
+        .await
+        .unwrap();
+    ask(&mut session, 2).await;
+    let answer = session.receive().await.unwrap();
+    assert_eq!(
+        (answer["id"].clone(), answer["error"]["code"].clone()),
+        (json!(2), json!(-32602)),
+        "{answer}"
+    );
+    // Nobody may start it any more: who waits is told, and it ends.
+    daemon.replace_policy(&policy(&lab, "rules: []")).unwrap();
+    let answer = session.receive().await.unwrap();
+    assert_eq!(
+        (answer["id"].clone(), answer["error"]["code"].clone()),
+        (json!(1), json!(-31403)),
+        "{answer}"
+    );
+    assert_eq!(session.line().await.unwrap(), None);
+    session.close().await.unwrap();
+    ended(&daemon, "the policy does not allow it any more").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disconnected_server_ends_its_sessions() {
+    let lab = Lab::new().unwrap();
+    let mut wire = Wire::new(&lab, "wire");
+    let daemon = lab.daemon(&policy(&lab, ALL)).await.unwrap();
+    let mut session = wired(&daemon, &mut wire).await;
+    ask(&mut session, 1).await;
+    wire.hears("\"id\":1").await;
+    let drain = ["servers", "disconnect", "wire", "--drain", "--within", "60"];
+    let done = daemon.cli(&drain).await.unwrap();
+    assert!(done.status.success(), "{done:?}");
+    // Nothing new begins; what is in flight is answered, and then the session ends.
+    ask(&mut session, 2).await;
+    let answer = session.receive().await.unwrap();
+    assert_eq!(answer["id"], 2, "{answer}");
+    assert_eq!(
+        answer["error"]["data"]["reason"], "server_disconnected",
+        "{answer}"
+    );
+    wire.answers(&json!(1));
+    let answer = session.receive().await.unwrap();
+    assert_eq!(answer["id"], 1, "{answer}");
+    assert!(answer["result"].is_object(), "{answer}");
+    assert_eq!(session.line().await.unwrap(), None);
+    session.close().await.unwrap();
+    ended(&daemon, "the server was disconnected").await;
+    assert!(!wire.heard().contains("\"id\":2"), "{}", wire.heard());
+    let mut again = daemon.run("wire").unwrap();
+    assert_eq!(again.line().await.unwrap(), None);
+    assert!(!again.close().await.unwrap().success());
+}
