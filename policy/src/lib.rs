@@ -6,6 +6,7 @@
 
 pub mod cel;
 mod check;
+mod container;
 mod decide;
 mod fault;
 mod glob;
@@ -24,6 +25,7 @@ mod text;
 mod time;
 pub mod yaml;
 
+pub use self::container::{Container, ContainerFault, Image};
 pub use self::decide::{
     Action, Binding, Caller, Certificate, CertifiedName, Considered, Count, Counter, Egress,
     Explanation, Hints, LimitKey, Origin, Outcome, Range, Reason, Request, Subject, Target, Tested,

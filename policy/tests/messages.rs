@@ -72,6 +72,36 @@ breaker: {{ error_rate: 0% }}
 }
 
 #[test]
+fn containers() {
+    let servers = [
+        "args: x",
+        "user: mcp",
+        "args: [ps]",
+        "args: [run, -i, --privileged, x]",
+        "args: [run, -i, --rm]",
+        "args: [run, -i, -e]",
+        "args: [run, x]",
+        "args: [run, -i, X]",
+        "args: [run, -i, -u, root, x]",
+        "args: [run, -i, -e, 'a b', x]",
+        "args: [run, -i, -w, a, x]",
+        "args: [run, -i, -v, a, x]",
+        "args: [run, -i, '--volume=/a:/b:z', x]",
+        "args: [run, -i, -v, '/var/run/docker.sock:/a', x]",
+        "args: [run, -i, x], env: { DOCKER_CONTEXT: a, DOCKER_HOST: 'tcp://a' }",
+        "args: [run, -i, -v, '/srv:/a', x], env: { DOCKER_HOST: 'unix:///srv/docker.sock' }",
+        "args: [run, -i, x, --privileged], env: { DOCKER_HOST: 'unix:///a', A: b }",
+    ];
+    let mut text = "version: 1\nservers:\n".to_owned();
+    for (number, rest) in servers.iter().enumerate() {
+        text.push_str(&format!(
+            "  s{number}: {{ launch: {{ command: /usr/bin/docker, {rest} }} }}\n"
+        ));
+    }
+    insta::assert_snapshot!(faults(&text));
+}
+
+#[test]
 fn conditions_that_never_fit() {
     let deep = format!("args{} == 1", ".a".repeat(70));
     let (long, tokens) = ("a".repeat(4097), "1 + ".repeat(200));

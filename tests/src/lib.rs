@@ -13,6 +13,7 @@ pub mod cgroup;
 pub mod conformance;
 pub mod daemon;
 pub mod dns;
+pub mod docker;
 pub mod fixtures;
 pub mod lab;
 pub mod namespace;

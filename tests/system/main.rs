@@ -19,6 +19,8 @@ mod cause;
 #[cfg(test)]
 mod certificates;
 #[cfg(test)]
+mod containers;
+#[cfg(test)]
 mod credentials;
 #[cfg(test)]
 mod disconnected;

@@ -27,11 +27,13 @@ use crate::{setup, shell};
 const PYTHON: &str = "/usr/bin/python3";
 
 /// Programs that an installation needs, each with the Debian package that brings it.
-const PROGRAMS: [(&str, &[&str], &str); 4] = [
+const PROGRAMS: [(&str, &[&str], &str); 5] = [
     ("npm", &["--version"], "npm"),
     (PYTHON, &["-c", "import venv, ensurepip"], "python3-venv"),
     ("curl", &["--version"], "curl"),
     ("jq", &["--version"], "jq"),
+    // Its daemon; tests start one of their own.
+    ("/usr/sbin/dockerd", &["--version"], "docker.io"),
 ];
 
 /// Environments that every test run needs: name of the directory, name of the list.

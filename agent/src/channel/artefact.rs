@@ -85,9 +85,10 @@ impl fmt::Display for Package {
 }
 
 impl Artefact {
-    /// What begins to arrive. `kind` is the answer's media type.
+    /// What begins to arrive. Of a path with a query the query is not kept; `kind` is the answer's media type.
     pub fn new(host: &str, path: &str, kind: Option<&str>) -> Self {
-        let package = package(path, kind.unwrap_or_default());
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let package = package(path, query, kind.unwrap_or_default());
         Self {
             host: host.to_owned(),
             path: prefix(path, PATH).to_owned(),
@@ -144,9 +145,10 @@ impl Artefact {
 
 /// The package that a path of a registry names. A path that looks like one elsewhere is shown as one; what it is
 /// compared by is the same.
-fn package(path: &str, kind: &str) -> Option<Package> {
+fn package(path: &str, query: &str, kind: &str) -> Option<Package> {
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let (registry, name, version) = image(&segments)
+        .or_else(|| token(query))
         .or_else(|| tarball(&segments))
         .or_else(|| distribution(&segments))
         .or_else(|| listing(&segments, kind))?;
@@ -174,6 +176,16 @@ fn image<'a>(segments: &[&'a str]) -> Option<Named<'a>> {
     };
     let is_one = *first == "v2" && !name.is_empty() && *kind == "manifests";
     is_one.then(|| (Registry::Oci, name.join("/"), Some(*reference)))
+}
+
+/// `?scope=repository:NAME:pull`: with what anybody may fetch an image, another each time (the registries' token
+/// authentication).
+fn token<'a>(query: &str) -> Option<Named<'a>> {
+    let mut pairs = query.split('&');
+    let scope = pairs.find_map(|pair| pair.strip_prefix("scope="))?;
+    let scope = scope.replace("%3A", ":").replace("%3a", ":");
+    let name = scope.strip_prefix("repository:")?.strip_suffix(":pull")?;
+    Some((Registry::Oci, name.to_owned(), None))
 }
 
 /// `/NAME/-/FILE-VERSION.tgz`, `/@SCOPE/NAME/-/FILE-VERSION.tgz`, also below the path of a registry.
@@ -268,10 +280,10 @@ fn prefix(text: &str, most: usize) -> &str {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Artefact, NAME, PATH, VERSION, package};
+    use super::{Artefact, NAME, PATH, VERSION};
 
     fn shown(path: &str, kind: &str) -> String {
-        match package(path, kind) {
+        match Artefact::new("a.example", path, Some(kind)).package {
             None => "-".to_owned(),
             Some(package) => {
                 let version = package.version.as_deref().unwrap_or("metadata");
@@ -325,6 +337,12 @@ mod tests {
             ),
             ("/v2/org/mcp/blobs/sha256:ab", "", "-"),
             ("/v2/manifests/latest", "", "-"),
+            (
+                "/token?service=a&scope=repository%3Aorg%2Fmcp%3Apull",
+                "",
+                "oci:org/mcp metadata",
+            ),
+            ("/token?scope=repository:a:push", "", "-"),
             ("/a b/-/a b-1.tgz", "", "-"),
             ("/", "", "-"),
             ("", "", "-"),

@@ -1,5 +1,6 @@
 //! Processes of the daemon's own, without privileges and in cgroups from which nothing is reachable: the canary, which
-//! tries what it was told to, and the parser of what strangers wrote.
+//! tries what it was told to, and the parser of what strangers wrote. In a server's workload: what becomes Docker's
+//! client.
 
 use std::io;
 use std::io::Read as _;
@@ -7,14 +8,48 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Subcommand;
+use tokio::runtime::{Builder, Runtime};
+
 use super::error::{CliError, Kind};
 use super::output;
 use crate::control::reply::Attempt;
 use crate::hosts;
+use crate::launch::container;
 use crate::telemetry::clock;
 
 /// Loopback answers at once; this is for the case that packets are dropped in silence.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// For Exeat's own use.
+#[derive(Debug, Subcommand)]
+pub enum InternalCommand {
+    /// Do one privileged step of the daemon's, as told on standard input
+    Stage,
+    /// Print what the configuration files on standard input start
+    Started,
+    /// Have a container's image here, then become Docker's client
+    Container {
+        /// The workload's cgroup, below the root of cgroups
+        cgroup: String,
+        /// The container's name
+        name: String,
+        /// Docker's client, and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Have Docker remove a container
+    Uncontain {
+        /// The container's name
+        name: String,
+    },
+    /// Try what is forbidden, and print what came of it
+    Canary {
+        /// An attempt: tcp/ADDRESS:PORT or udp/ADDRESS:PORT
+        #[arg(required = true)]
+        targets: Vec<String>,
+    },
+}
 
 /// Tries all `targets`; prints one JSON array.
 pub(super) fn canary(targets: &[String]) -> Result<(), CliError> {
@@ -24,6 +59,33 @@ pub(super) fn canary(targets: &[String]) -> Result<(), CliError> {
         .collect::<Result<Vec<_>, _>>()?;
     let text = serde_json::to_string(&attempts).map_err(io::Error::from)?;
     output::raw(&text)
+}
+
+/// Becomes Docker's client, once the image is here; returns only with an error.
+pub(super) fn container(cgroup: &str, name: &str, command: &[String]) -> Result<u8, CliError> {
+    let (program, arguments) = command.split_first().ok_or_else(|| {
+        let text = format_args!("become Docker's client: none is named");
+        CliError::new(Kind::Usage, text)
+    })?;
+    let kept = container::Kept { cgroup, name };
+    match runtime()?.block_on(container::run(&kept, program, arguments)) {
+        Ok(never) => match never {},
+        Err(error) => Err(CliError::from_error(Kind::Refused, &error)),
+    }
+}
+
+/// Has Docker remove a container.
+pub(super) fn uncontain(name: &str) -> Result<(), CliError> {
+    runtime()?
+        .block_on(container::remove(name))
+        .map_err(|error| CliError::from_error(Kind::Refused, &error))
+}
+
+fn runtime() -> Result<Runtime, CliError> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::io("start the event loop", &error))
 }
 
 /// Reads configuration files, each a path and a text, and prints for each what it starts, or why it cannot be read.

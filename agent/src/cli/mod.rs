@@ -78,6 +78,17 @@ fn perform(cli: &Cli, output: Output) -> Result<u8, CliError> {
     if matches!(cli.command, Command::Internal(InternalCommand::Started)) {
         return internal::started().map(|()| 0);
     }
+    if let Command::Internal(InternalCommand::Container {
+        cgroup,
+        name,
+        command,
+    }) = &cli.command
+    {
+        return internal::container(cgroup, name, command);
+    }
+    if let Command::Internal(InternalCommand::Uncontain { name }) = &cli.command {
+        return internal::uncontain(name).map(|()| 0);
+    }
     if let Command::Daemon(arguments) = &cli.command {
         return daemon::run(arguments, &cli.global).map(|()| 0);
     }

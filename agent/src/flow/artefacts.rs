@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use exeat_policy::Origin;
 use hyper::header::{CONTENT_TYPE, RANGE};
+use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Response, StatusCode};
 use sha2::{Digest as _, Sha256};
 
@@ -17,6 +18,7 @@ use crate::identify::workloads::Known;
 
 /// A request that fetches, if it is answered so.
 pub(super) struct Asked {
+    /// With its query.
     path: String,
     /// For a part of it.
     ranged: bool,
@@ -37,8 +39,11 @@ impl Asked {
     pub(super) fn of(permit: &Permit<Exchange>, request: &Request<Received>) -> Option<Self> {
         let origin = permit.egress().map(|terms| terms.origin);
         let fetches = matches!(origin, Some(Origin::Fetch(_))) && *request.method() == Method::GET;
+        let target = request.uri().path_and_query();
         fetches.then(|| Self {
-            path: request.uri().path().to_owned(),
+            path: target
+                .map_or_else(|| request.uri().path(), PathAndQuery::as_str)
+                .to_owned(),
             ranged: request.headers().contains_key(RANGE),
         })
     }

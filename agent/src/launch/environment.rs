@@ -6,7 +6,7 @@ use super::stage::Trust;
 
 /// Every variable by which a runtime is told where its roots are, and takes them from a file that
 /// holds the whole bundle.
-const TRUST: [&str; 9] = [
+pub(crate) const TRUST: [&str; 9] = [
     "SSL_CERT_FILE",
     "NODE_EXTRA_CA_CERTS",
     "REQUESTS_CA_BUNDLE",
@@ -19,7 +19,7 @@ const TRUST: [&str; 9] = [
 ];
 
 /// Options that every Java machine reads, whoever starts it. It says so on its standard error.
-const JAVA: &str = "JAVA_TOOL_OPTIONS";
+pub(crate) const JAVA: &str = "JAVA_TOOL_OPTIONS";
 
 /// Variables that send a program's traffic elsewhere; without the last letter's case.
 const PROXY: [&str; 6] = [

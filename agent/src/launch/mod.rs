@@ -2,6 +2,7 @@
 //! unprivileged program in its cgroup.
 
 pub mod client;
+pub mod container;
 pub mod environment;
 pub mod stage;
 mod streams;

@@ -141,6 +141,11 @@ fn children(path: &Path) -> Result<Vec<PathBuf>, CgroupError> {
     Ok(found)
 }
 
+/// Whether there are cgroups below one.
+pub fn has_below(path: &Path) -> bool {
+    children(path).is_ok_and(|below| !below.is_empty())
+}
+
 /// The processes in a cgroup and all below it.
 pub fn processes(path: &Path) -> Result<Vec<u32>, CgroupError> {
     let mut found = Vec::new();

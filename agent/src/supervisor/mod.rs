@@ -12,6 +12,7 @@ mod canary;
 pub mod cgroups;
 mod clients;
 mod configurations;
+mod containers;
 mod core;
 mod credentials;
 mod error;

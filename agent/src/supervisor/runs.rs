@@ -1,16 +1,17 @@
 //! `exeat run`: asked of the gate, prepared here, and left to a task ([`super::serving`]).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use exeat_policy::{EnvValue, Launch};
+use exeat_policy::{Container, EnvValue, Launch};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::accounts::{self, LocalUser};
 use super::cgroups;
 use super::clients::fail;
+use super::containers::{Planned, without_docker};
 use super::core::Supervisor;
 use super::lives::discard;
 use super::serving::{Order, Over, serve};
@@ -133,7 +134,7 @@ impl Supervisor {
         let Client {
             peer, responder, ..
         } = client;
-        let (live, start) = match self.prepare(&run, peer.uid) {
+        let (live, start, after) = match self.prepare(&run, peer.uid) {
             Ok(prepared) => prepared,
             Err(Refusal(code, text)) => return fail(responder, code, text).await,
         };
@@ -155,6 +156,7 @@ impl Supervisor {
             caller: peer.pid,
             program: self.parts.plan.stage.clone(),
             start,
+            after,
             happenings: self.happenings.clone(),
             hashes: Arc::clone(&self.hashes),
             hashing: Arc::clone(&self.hashing),
@@ -164,7 +166,7 @@ impl Supervisor {
         self.tasks.spawn(serve(order, responder));
     }
 
-    fn prepare(&mut self, run: &Run, uid: u32) -> Result<(Live, Start), Refusal> {
+    fn prepare(&mut self, run: &Run, uid: u32) -> Result<(Live, Start, Option<Start>), Refusal> {
         let not_found = || Refusal(Code::NotFound, format!("no server `{}`", run.server));
         let server = self.parts.policy.set.server(&run.server);
         let launch = server.and_then(|server| server.launch());
@@ -176,34 +178,29 @@ impl Supervisor {
         }
         let invalid = |text: String| Refusal(Code::Invalid, text);
         let user = launch.user.clone().unwrap_or_else(|| uid.to_string());
-        let user = accounts::find(&user).map_err(|e| invalid(chain(&e)))?;
+        let mut user = accounts::find(&user).map_err(|e| invalid(chain(&e)))?;
+        let internal = |text: String| Refusal(Code::Internal, text);
+        let planned = if Container::is_started_by(&launch.command) {
+            Some(Planned::new(&run.server).map_err(internal)?)
+        } else {
+            user.account = without_docker(user.account).map_err(invalid)?;
+            None
+        };
         let busy = || Refusal(Code::Busy, "there are too many workloads".into());
         let number = self.workloads.number().ok_or_else(busy)?;
         let placeholders = placeholders(&launch).map_err(invalid)?;
-        let internal = |text: String| Refusal(Code::Internal, text);
-        let name = file_name(&run.server);
-        let cgroup = self
-            .parts
-            .tree
-            .add(&name, number)
-            .map_err(|e| internal(chain(&e)))?;
-        let managed = cgroups::id(&cgroup).map_err(|e| chain(&e)).and_then(|id| {
-            self.parts
-                .kernel
-                .manage(&cgroup, number)
-                .map_err(|e| chain(&e))
-                .map(|()| id)
-        });
-        let cgroup_id = match managed {
-            Ok(id) => id,
-            Err(text) => {
-                discard(&cgroup);
-                return Err(internal(text));
-            }
-        };
-        let start = self.start_order(run, &launch, &user, &placeholders, cgroup.clone());
+        let (cgroup, cgroup_id) = self.cgroup(&run.server, number).map_err(internal)?;
+        let start = self.start_order(
+            run,
+            &launch,
+            &user,
+            &placeholders,
+            &cgroup,
+            planned.as_ref(),
+        );
+        let after = planned.map(|planned| planned.remover(&start));
         let mut args = vec![launch.command.clone()];
-        args.extend(start.arguments.iter().cloned());
+        args.extend(launch.args.iter().chain(&run.arguments).cloned());
         let record = Workload {
             number,
             name: run.server.clone(),
@@ -223,7 +220,26 @@ impl Supervisor {
                 origin: Origin::Run,
             },
             start,
+            after,
         ))
+    }
+
+    /// A new cgroup whose processes are this workload; its id.
+    fn cgroup(&mut self, server: &str, number: u32) -> Result<(PathBuf, u64), String> {
+        let tree = &self.parts.tree;
+        let cgroup = tree.add(&file_name(server), number);
+        let cgroup = cgroup.map_err(|e| chain(&e))?;
+        let managed = cgroups::id(&cgroup).map_err(|e| chain(&e)).and_then(|id| {
+            let managed = self.parts.kernel.manage(&cgroup, number);
+            managed.map_err(|e| chain(&e)).map(|()| id)
+        });
+        match managed {
+            Ok(id) => Ok((cgroup, id)),
+            Err(text) => {
+                discard(&cgroup);
+                Err(text)
+            }
+        }
     }
 
     fn start_order(
@@ -232,7 +248,8 @@ impl Supervisor {
         launch: &Launch,
         user: &LocalUser,
         placeholders: &[Placeholder],
-        cgroup: PathBuf,
+        cgroup: &Path,
+        planned: Option<&Planned>,
     ) -> Start {
         let variables = launch.env.iter().map(|(name, value)| match value {
             EnvValue::Text(text) => (name.clone(), text.clone()),
@@ -253,12 +270,20 @@ impl Supervisor {
             terminal: run.terminal.as_ref().map(|terminal| terminal.kind.as_str()),
             language: language.as_deref(),
         };
+        let arguments = launch.args.iter().chain(&run.arguments).cloned().collect();
+        let (program, arguments) = match planned {
+            Some(planned) => {
+                let below = cgroup.strip_prefix(&self.parts.tree.root);
+                planned.program(below.unwrap_or(cgroup), &launch.command, arguments)
+            }
+            None => (launch.command.clone().into(), arguments),
+        };
         Start {
-            cgroup,
+            cgroup: cgroup.to_owned(),
             account: user.account.clone(),
             directory: user.home.clone(),
-            program: launch.command.clone().into(),
-            arguments: launch.args.iter().chain(&run.arguments).cloned().collect(),
+            program,
+            arguments,
             environment: environment(base, variables, &self.parts.trust),
             trust: Some(self.parts.trust.clone()),
         }

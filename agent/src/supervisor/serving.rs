@@ -1,5 +1,6 @@
 //! A started server's task: offers its session to the gate, starts it, and stays until nothing of it is left.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
@@ -29,6 +30,8 @@ use crate::launch::stage::{Program, Stage, Start, chain, spawn};
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 /// Time for a server to end by itself when its session is over: its input is closed.
 const CLOSING: Duration = Duration::from_secs(5);
+/// Time for what comes after a server.
+const AFTER: Duration = Duration::from_secs(30);
 /// Time for the gate to take a session over.
 const TAKEN: Duration = Duration::from_secs(10);
 
@@ -40,6 +43,8 @@ pub(super) struct Order {
     pub(super) caller: u32,
     pub(super) program: Program,
     pub(super) start: Start,
+    /// What looks after what others may be making for the server, if it was ended before that was made.
+    pub(super) after: Option<Start>,
     pub(super) happenings: mpsc::Sender<Happening>,
     pub(super) hashes: Arc<Hashes>,
     pub(super) hashing: Arc<Semaphore>,
@@ -114,6 +119,7 @@ pub(super) async fn serve(order: Order, mut client: Responder) {
         caller,
         program,
         start,
+        after,
         happenings,
         hashes,
         hashing,
@@ -138,11 +144,21 @@ pub(super) async fn serve(order: Order, mut client: Responder) {
                         over,
                         heeds: true,
                     };
-                    let life = watch(&mut spawned.child, pid, number, &mut client, &mut ends).await;
+                    let watched = Watched {
+                        child: &mut spawned.child,
+                        pid,
+                        cgroup: &cgroup,
+                        made: false,
+                    };
+                    let (life, made) = watch(watched, number, &mut client, &mut ends).await;
                     // Whatever it left behind had its life from the client, too.
                     empty(&cgroup).await;
                     let life = ends.explain(life).await;
                     tell_end(client, life).await;
+                    if let Some(after) = after.filter(|_| !made) {
+                        look_after(&program, after).await;
+                        empty(&cgroup).await;
+                    }
                 }
                 Err(error) => {
                     empty(&cgroup).await;
@@ -197,6 +213,28 @@ async fn empty(cgroup: &Path) {
     }
 }
 
+/// Runs what comes after a server, without streams.
+async fn look_after(program: &Program, after: Start) {
+    let run = async {
+        let nothing = File::options().read(true).write(true).open("/dev/null");
+        let nothing = nothing.map_err(|error| error.to_string())?;
+        let streams = [nothing.as_fd(); 3];
+        let spawned = spawn(program, &Stage::Start(after), &streams).await;
+        let mut spawned = spawned.map_err(|error| chain(&error))?;
+        let status = spawned.child.wait().await;
+        let status = status.map_err(|error| error.to_string())?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(format!("it ended with {status}"))
+    };
+    let done = timeout(AFTER, run).await;
+    let done = done.unwrap_or_else(|_elapsed| Err("it took too long".into()));
+    if let Err(error) = done {
+        tracing::error!(error, "what a server left behind may be there still");
+    }
+}
+
 async fn send(happenings: &mpsc::Sender<Happening>, happening: Happening) {
     if happenings.send(happening).await.is_err() {
         tracing::debug!("the supervisor is gone");
@@ -229,42 +267,74 @@ impl Ends {
     }
 }
 
-/// Passes on signals until the process has ended, by itself, because the client went away, or because its
-/// session is over.
-async fn watch(
-    child: &mut Child,
+/// A server while it runs.
+struct Watched<'a> {
+    child: &'a mut Child,
     pid: u32,
+    cgroup: &'a Path,
+    /// What others were to make for it is made, or is not going to be: it stands below its cgroup, or the server ended
+    /// by itself.
+    made: bool,
+}
+
+impl Watched<'_> {
+    /// To be called before anything is done that ends it.
+    fn look(&mut self) {
+        self.made |= cgroups::has_below(self.cgroup);
+    }
+
+    async fn end(&mut self) -> Option<ExitStatus> {
+        self.look();
+        end(self.child, self.pid).await
+    }
+}
+
+/// Passes on signals until the process has ended, by itself, because the client went away, or because its
+/// session is over. Returns [`Watched::made`] too.
+async fn watch(
+    mut server: Watched<'_>,
     number: u32,
     client: &mut Responder,
     ends: &mut Ends,
-) -> Life {
+) -> (Life, bool) {
+    let pid = server.pid;
     let started = Reply::Started(Started {
         pid,
         workload: number,
     });
     if client.reply(started).await.is_err() {
-        return Life::Ended(end(child, pid).await);
+        return (Life::Ended(server.end().await), server.made);
     }
     let mut last: Option<Instant> = None;
+    let mut signalled = false;
     loop {
         tokio::select! {
-            status = child.wait() => return Life::Ended(status.ok()),
-            () = ends.stop.cancelled() => return Life::Ended(end(child, pid).await),
+            status = server.child.wait() => {
+                server.look();
+                let status = status.ok();
+                let by_itself = status.is_some_and(|status| status.code().is_some()) && !signalled;
+                return (Life::Ended(status), server.made || by_itself);
+            }
+            () = ends.stop.cancelled() => return (Life::Ended(server.end().await), server.made),
             why = &mut ends.over, if ends.heeds => {
                 ends.heeds = false;
                 match why {
                     Ok(Over::Gate) => {
-                        end(child, pid).await;
-                        return Life::Lost;
+                        server.end().await;
+                        return (Life::Lost, server.made);
                     }
                     Ok(Over::Session) => last = Some(Instant::now() + CLOSING),
                     Err(_) => {}
                 }
             }
-            () = until(last) => return Life::Ended(end(child, pid).await),
+            () = until(last) => return (Life::Ended(server.end().await), server.made),
             signal = client.signal() => match signal {
-                Ok(Some(signal)) => kill(pid, number_of(signal)),
-                Ok(None) | Err(_) => return Life::Ended(end(child, pid).await),
+                Ok(Some(signal)) => {
+                    server.look();
+                    signalled = true;
+                    kill(pid, number_of(signal));
+                }
+                Ok(None) | Err(_) => return (Life::Ended(server.end().await), server.made),
             },
         }
     }

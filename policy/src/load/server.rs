@@ -2,6 +2,7 @@
 
 use super::words::{absolute, check_name, date, sha256, unit, user, variable};
 use super::{Kind, Loader, tables};
+use crate::container::Container;
 use crate::glob::Glob;
 use crate::model::{
     Authorization, DryRun, EgressRule, Endpoint, EnvValue, Host, Identity, Launch, Matcher,
@@ -163,13 +164,56 @@ impl Loader<'_> {
                 fetch.extend(self.reader.parsed(item, "a host name", Name::parse));
             }
         }
-        Some(Launch {
+        let launch = Launch {
             command: command?,
             args,
             user,
             env,
             fetch,
-        })
+        };
+        if Container::is_started_by(&launch.command) {
+            self.check_container(&launch, fields);
+        }
+        Some(launch)
+    }
+
+    /// What Docker is asked must keep the container in the workload.
+    fn check_container(&mut self, launch: &Launch, fields: Fields<'_>) {
+        let container = Container::parse(&launch.args);
+        if let Err(fault) = &container {
+            let args = fields.get("args");
+            let items = args.and_then(|node| match &node.value {
+                Value::List(items) => items.get(fault.at),
+                Value::Scalar { .. } | Value::Map(_) => None,
+            });
+            let span = items.or(args).map_or(fields.span, |node| node.span);
+            self.reader.fault(span, fault.message.clone());
+        }
+        let entries = fields
+            .get("env")
+            .into_iter()
+            .flat_map(|node| match &node.value {
+                Value::Map(entries) => entries.as_slice(),
+                Value::Scalar { .. } | Value::List(_) => &[],
+            });
+        for entry in entries {
+            let host = launch.env.iter().find(|(name, _)| *name == entry.key);
+            let host = host.filter(|_| entry.key == "DOCKER_HOST");
+            let fault = match host {
+                Some((_, EnvValue::Text(text))) => {
+                    Container::socket(Some(text)).and_then(|socket| {
+                        let is_shown = container.as_ref().is_ok_and(|of| of.shows(socket));
+                        let why = "a volume shows where Docker's daemon listens";
+                        if is_shown { Err(why) } else { Ok(()) }
+                    })
+                }
+                Some((_, EnvValue::Secret(_))) => Container::socket(Some("")).map(drop),
+                None => Container::variable(&entry.key),
+            };
+            if let Err(why) = fault {
+                self.reader.fault(entry.span, why);
+            }
+        }
     }
 
     fn environment(&mut self, node: &Node) -> Vec<(String, EnvValue)> {

@@ -23,8 +23,8 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Channel, Full, channel};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION,
-    TRAILER, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
+    HeaderValue, LOCATION, TRAILER, UPGRADE, WWW_AUTHENTICATE,
 };
 use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, StatusCode};
@@ -53,6 +53,10 @@ pub(super) async fn answer(
     let (head, body) = request.into_parts();
     let seen = read(body, index, &memory).await;
     let query = head.uri.query().unwrap_or_default().to_owned();
+    if let Some(response) = unauthorized(head.uri.path(), &head.headers, &memory) {
+        let is_head = head.method == Method::HEAD;
+        return Ok(if is_head { bare(response) } else { response });
+    }
     let response = match head.uri.path() {
         "/echo" => of(json!(seen)),
         "/big" => big(number(&query, "bytes", KEPT as u64)),
@@ -89,6 +93,19 @@ pub(super) async fn answer(
     } else {
         response
     })
+}
+
+/// What is said to those who do not show what is wanted.
+fn unauthorized(path: &str, headers: &HeaderMap, memory: &Memory) -> Option<Response<Body>> {
+    let challenge = memory.challenge().filter(|_| path.starts_with("/v2/"))?;
+    let shown = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    if shown == Some(challenge.authorization.as_bytes()) {
+        return None;
+    }
+    let mut response = with(of(json!({ "errors": [] })), StatusCode::UNAUTHORIZED);
+    let says = HeaderValue::from_str(&challenge.says).ok()?;
+    response.headers_mut().insert(WWW_AUTHENTICATE, says);
+    Some(response)
 }
 
 /// In HTTP/2 hyper would send the body of an answer to HEAD.

@@ -87,6 +87,14 @@ pub(crate) struct Memory {
     connections: AtomicU64,
     failed: Mutex<Vec<String>>,
     files: Mutex<HashMap<String, File>>,
+    challenge: Mutex<Option<Challenge>>,
+}
+
+/// What a server wants to see below `/v2/`, and what it says to those who do not show it.
+#[derive(Debug, Clone)]
+pub(crate) struct Challenge {
+    pub(crate) authorization: String,
+    pub(crate) says: String,
 }
 
 impl Memory {
@@ -97,6 +105,11 @@ impl Memory {
     pub(crate) fn file(&self, path: &str) -> Option<File> {
         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         files.get(path).cloned()
+    }
+
+    pub(crate) fn challenge(&self) -> Option<Challenge> {
+        let challenge = self.challenge.lock();
+        challenge.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn fail(&self, what: String) {
@@ -174,6 +187,20 @@ impl Upstream {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         files.insert(path.to_owned(), (kind, bytes.into()));
+    }
+
+    /// From now on it answers 401 and `WWW-Authenticate: SAYS` below `/v2/` to those without this `Authorization`, as
+    /// registries of images do.
+    pub fn challenge(&self, authorization: &str, says: &str) {
+        let challenge = Challenge {
+            authorization: authorization.to_owned(),
+            says: says.to_owned(),
+        };
+        *self
+            .memory
+            .challenge
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(challenge);
     }
 
     /// Forgets the requests and failures so far; connections go on being counted.

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 pub use self::policy::{
     CheckArguments, DiffArguments, DraftArguments, ExplainArguments, PolicyCommand, TestArguments,
 };
+pub use super::internal::InternalCommand;
 use crate::audit::record::Effect;
 use crate::audit::{Kind, RecordId, Status};
 
@@ -531,19 +532,4 @@ pub struct DoctorArguments {
     /// Do not start the runtimes that are found
     #[arg(long)]
     pub no_runtimes: bool,
-}
-
-/// For Exeat's own use.
-#[derive(Debug, Subcommand)]
-pub enum InternalCommand {
-    /// Do one privileged step of the daemon's, as told on standard input
-    Stage,
-    /// Print what the configuration files on standard input start
-    Started,
-    /// Try what is forbidden, and print what came of it
-    Canary {
-        /// An attempt: tcp/ADDRESS:PORT or udp/ADDRESS:PORT
-        #[arg(required = true)]
-        targets: Vec<String>,
-    },
 }

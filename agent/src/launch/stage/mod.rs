@@ -28,6 +28,7 @@ pub use gate::EnterGate;
 pub use listen::{Listen, Listening};
 pub use spawn::{Program, SpawnError, Spawned, listen, spawn};
 pub use start::{Cover, Start, Trust};
+pub(crate) use syscalls::container_profile;
 
 /// What a child is to do before, or instead of, becoming another program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

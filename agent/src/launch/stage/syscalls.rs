@@ -11,71 +11,80 @@ use seccompiler::{
     SeccompRule, TargetArch, apply_filter, sock_filter,
 };
 
+use serde_json::{Value, json};
+
 use super::StageError;
 
 /// Set in the numbers of the x32 interface (`__X32_SYSCALL_BIT`), which reaches the same functions, some of them by
 /// numbers of its own.
 const X32: u32 = 0x4000_0000;
 
+/// A system call's number, and its name.
+macro_rules! call {
+    ($name:ident) => {
+        (libc::$name, stringify!($name))
+    };
+}
+
 /// Refused whatever the arguments are, each with its reason.
-const REFUSED: &[(i64, &str)] = &[
+const REFUSED: &[((i64, &str), &str)] = &[
     (
-        libc::SYS_io_uring_setup,
+        call!(SYS_io_uring_setup),
         "sends and connects without a call that a hook sees in this process",
     ),
-    (libc::SYS_ptrace, "drives another process of the same user"),
+    (call!(SYS_ptrace), "drives another process of the same user"),
     (
-        libc::SYS_process_vm_readv,
+        call!(SYS_process_vm_readv),
         "reads another process of the same user",
     ),
     (
-        libc::SYS_process_vm_writev,
+        call!(SYS_process_vm_writev),
         "writes into another process of the same user",
     ),
     (
-        libc::SYS_pidfd_getfd,
+        call!(SYS_pidfd_getfd),
         "takes another process's connected socket",
     ),
-    (libc::SYS_kcmp, "compares another process's descriptors"),
-    (libc::SYS_bpf, "loads programs and reads maps"),
-    (libc::SYS_perf_event_open, "watches other processes"),
+    (call!(SYS_kcmp), "compares another process's descriptors"),
+    (call!(SYS_bpf), "loads programs and reads maps"),
+    (call!(SYS_perf_event_open), "watches other processes"),
     (
-        libc::SYS_userfaultfd,
+        call!(SYS_userfaultfd),
         "holds the kernel in the middle of a copy: of use to exploits",
     ),
-    (libc::SYS_setns, "enters another name space"),
-    (libc::SYS_mount, "changes what is where"),
-    (libc::SYS_umount2, "uncovers what was laid over"),
-    (libc::SYS_pivot_root, "changes what is where"),
-    (libc::SYS_open_tree, "mounts by the newer interface"),
-    (libc::SYS_move_mount, "mounts by the newer interface"),
-    (libc::SYS_fsopen, "mounts by the newer interface"),
-    (libc::SYS_fsconfig, "mounts by the newer interface"),
-    (libc::SYS_fsmount, "mounts by the newer interface"),
-    (libc::SYS_fspick, "mounts by the newer interface"),
-    (libc::SYS_mount_setattr, "mounts by the newer interface"),
+    (call!(SYS_setns), "enters another name space"),
+    (call!(SYS_mount), "changes what is where"),
+    (call!(SYS_umount2), "uncovers what was laid over"),
+    (call!(SYS_pivot_root), "changes what is where"),
+    (call!(SYS_open_tree), "mounts by the newer interface"),
+    (call!(SYS_move_mount), "mounts by the newer interface"),
+    (call!(SYS_fsopen), "mounts by the newer interface"),
+    (call!(SYS_fsconfig), "mounts by the newer interface"),
+    (call!(SYS_fsmount), "mounts by the newer interface"),
+    (call!(SYS_fspick), "mounts by the newer interface"),
+    (call!(SYS_mount_setattr), "mounts by the newer interface"),
     (
-        libc::SYS_add_key,
+        call!(SYS_add_key),
         "keys are kept for users, not for workloads",
     ),
     (
-        libc::SYS_request_key,
+        call!(SYS_request_key),
         "keys are kept for users, not for workloads",
     ),
     (
-        libc::SYS_keyctl,
+        call!(SYS_keyctl),
         "keys are kept for users, not for workloads",
     ),
-    (libc::SYS_kexec_load, "replaces the kernel"),
-    (libc::SYS_kexec_file_load, "replaces the kernel"),
-    (libc::SYS_init_module, "adds to the kernel"),
-    (libc::SYS_finit_module, "adds to the kernel"),
-    (libc::SYS_delete_module, "takes from the kernel"),
+    (call!(SYS_kexec_load), "replaces the kernel"),
+    (call!(SYS_kexec_file_load), "replaces the kernel"),
+    (call!(SYS_init_module), "adds to the kernel"),
+    (call!(SYS_finit_module), "adds to the kernel"),
+    (call!(SYS_delete_module), "takes from the kernel"),
     (
-        libc::SYS_open_by_handle_at,
+        call!(SYS_open_by_handle_at),
         "opens files past their directories",
     ),
-    (libc::SYS_fanotify_init, "watches other processes' files"),
+    (call!(SYS_fanotify_init), "watches other processes' files"),
 ];
 
 /// Address families of sockets; everything else is refused (packet, VSOCK, XDP, ALG, TIPC, SMC, Bluetooth, CAN ..).
@@ -86,6 +95,9 @@ const FAMILIES: [i32; 4] = [
     // Of these the routing protocol alone: C libraries list addresses by it.
     libc::AF_NETLINK,
 ];
+
+/// The highest that is listed one by one where there is no rule for all others (`AF_MAX` is 46 since Linux 5.13).
+const LAST_FAMILY: i32 = 64;
 
 /// Name spaces that nobody makes for themselves: in a user name space a process has every capability, in a
 /// network name space it has sockets that no policy is bound to.
@@ -119,6 +131,45 @@ pub(super) fn refuse() -> Result<(), StageError> {
     Ok(())
 }
 
+/// The same refusals for a container, as Docker takes them (a profile for seccomp in its JSON). What asks by another
+/// architecture's interface is ended by whoever makes the filter of it.
+pub(crate) fn container_profile() -> String {
+    let names: Vec<&str> = REFUSED
+        .iter()
+        .filter_map(|((_number, name), _why)| name.strip_prefix("SYS_"))
+        .collect();
+    // The filter compares all 64 bits, of which the kernel reads the lower half: whatever has more is refused.
+    let argument =
+        |index: u32, value: i32, op: &str| json!({ "index": index, "value": value, "op": op });
+    let masked = |flag: i32| json!({ "index": 0, "value": flag, "valueTwo": flag, "op": "SCMP_CMP_MASKED_EQ" });
+    let refused = |names: &[&str], args: Vec<Value>| json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": libc::EPERM, "args": args });
+    let mut all = vec![refused(&names, Vec::new())];
+    // Conditions on one argument are each a rule of their own.
+    let others = (0..=LAST_FAMILY).filter(|family| !FAMILIES.contains(family));
+    all.extend(others.map(|family| refused(&["socket"], vec![argument(0, family, "SCMP_CMP_EQ")])));
+    all.push(refused(
+        &["socket"],
+        vec![argument(0, LAST_FAMILY, "SCMP_CMP_GT")],
+    ));
+    let netlink = vec![
+        argument(0, libc::AF_NETLINK, "SCMP_CMP_EQ"),
+        argument(2, libc::NETLINK_ROUTE, "SCMP_CMP_NE"),
+    ];
+    all.push(refused(&["socket"], netlink));
+    all.push(refused(
+        &["socketpair"],
+        vec![argument(0, libc::AF_UNIX, "SCMP_CMP_NE")],
+    ));
+    all.extend(NAMESPACES.map(|flag| refused(&["clone", "unshare"], vec![masked(flag)])));
+    all.push(json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS }));
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": all,
+    });
+    profile.to_string()
+}
+
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> StageError {
     StageError::Syscalls(Box::new(error))
 }
@@ -126,7 +177,7 @@ fn failed(error: impl std::error::Error + Send + Sync + 'static) -> StageError {
 fn programs() -> Result<[BpfProgram; 3], StageError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = REFUSED
         .iter()
-        .map(|(number, _why)| (*number, Vec::new()))
+        .map(|((number, _name), _why)| (*number, Vec::new()))
         .collect();
     let mut foreign = Vec::new();
     for family in FAMILIES {
@@ -213,7 +264,7 @@ mod tests {
     #[test]
     fn each_refusal_has_a_reason_and_fits() {
         assert!(REFUSED.iter().all(|(_, why)| !why.is_empty()));
-        let mut numbers: Vec<i64> = REFUSED.iter().map(|(number, _)| *number).collect();
+        let mut numbers: Vec<i64> = REFUSED.iter().map(|((number, _), _)| *number).collect();
         numbers.sort_unstable();
         numbers.dedup();
         assert_eq!(numbers.len(), REFUSED.len());

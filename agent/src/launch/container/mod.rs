@@ -1,0 +1,276 @@
+//! `exeat internal container`: what a workload's first process does where the launcher is Docker. It is the register's
+//! user, in the workload's cgroup and without capabilities, and has every byte that it fetches pass the gate.
+//!
+//! Docker's daemon fetches nothing and chooses nothing: an image that is not here is fetched by this process, and
+//! handed over whole. Then this process becomes Docker's client, which has the container made within the workload.
+
+mod archive;
+mod client;
+mod engine;
+mod registry;
+
+use std::convert::Infallible;
+use std::env;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use exeat_policy::{Container, ContainerFault};
+use rustix::fs::MemfdFlags;
+use tokio::time::sleep;
+
+pub use self::client::HttpError;
+use self::engine::Engine;
+pub use self::engine::EngineError;
+pub use self::registry::PullError;
+use super::environment::{JAVA, TRUST};
+use super::stage::container_profile;
+
+/// Where Debian's and Alpine's images have their roots.
+const SYSTEM: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// How often it is looked whether a container was made yet.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// How often, at most.
+const LOOKS: u32 = 100;
+/// The variable that says where Docker's daemon listens.
+const HOST: &str = "DOCKER_HOST";
+
+/// Why no container was started.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    /// The arguments; the register's were examined before.
+    #[error("{}", .0.message)]
+    Arguments(ContainerFault),
+    /// Where Docker's daemon listens.
+    #[error("{0}")]
+    Host(&'static str),
+    /// A volume is not what its path says.
+    #[error(
+        "the volume `{0}` is not there for the server's user, or behind a link: name the directory that it leads to"
+    )]
+    Volume(String),
+    /// Nobody said whom to trust.
+    #[error("no trust bundle was given: a container is started by the daemon alone")]
+    NoTrust,
+    /// Docker's daemon.
+    #[error("asking Docker's daemon at `{}`", socket.display())]
+    Engine {
+        /// Where it listens.
+        socket: PathBuf,
+        /// Why.
+        #[source]
+        cause: EngineError,
+    },
+    /// The image could not be fetched.
+    #[error("fetching the image `{image}`")]
+    Pull {
+        /// As it is written.
+        image: String,
+        /// Why.
+        #[source]
+        cause: PullError,
+    },
+    /// The profile for the container could not be handed over.
+    #[error("handing over the refused system calls")]
+    Profile(#[source] io::Error),
+    /// Docker's client did not start.
+    #[error("starting `{program}`")]
+    Start {
+        /// The client.
+        program: String,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+}
+
+/// What keeps a container where it belongs.
+#[derive(Debug)]
+pub struct Kept<'a> {
+    /// The workload's cgroup, a path below the root of cgroups.
+    pub cgroup: &'a str,
+    /// By what Docker knows it.
+    pub name: &'a str,
+}
+
+/// Has the image there, then becomes `program` (Docker's client). Returns only with an error.
+pub async fn run(
+    kept: &Kept<'_>,
+    program: &str,
+    arguments: &[String],
+) -> Result<Infallible, ContainerError> {
+    let container = Container::parse(arguments).map_err(ContainerError::Arguments)?;
+    let host = env::var(HOST).ok();
+    let socket = Container::socket(host.as_deref()).map_err(ContainerError::Host)?;
+    let bundle = env::var(TRUST[0]).map_err(|_absent| ContainerError::NoTrust)?;
+    for volume in &container.volumes {
+        // Docker's daemon follows links that a server may have made, and goes where its user may not.
+        if fs::canonicalize(volume).ok().as_deref() != Some(Path::new(volume)) {
+            return Err(ContainerError::Volume(volume.clone()));
+        }
+    }
+    let engine = Engine::new(socket);
+    let asking = |cause| ContainerError::Engine {
+        socket: socket.into(),
+        cause,
+    };
+    engine.examine().await.map_err(asking)?;
+    let image = &container.image;
+    let found = match engine.image(&image.written).await.map_err(asking)? {
+        None => engine.image(&image.kept_as()).await.map_err(asking)?,
+        found => found,
+    };
+    let id = match found {
+        Some(id) => id,
+        None => registry::pull(image, &engine, Path::new(&bundle))
+            .await
+            .map_err(|cause| ContainerError::Pull {
+                image: image.written.clone(),
+                cause,
+            })?,
+    };
+    let profile = profile().map_err(ContainerError::Profile)?;
+    let mut command = Command::new(program);
+    command
+        // The user's own configuration may name another daemon, and programs of its own.
+        .args(["--config", "/nonexistent", "--host"])
+        .arg(format!("unix://{socket}"))
+        .args(closed(kept, &profile))
+        .args(&container.options)
+        .args(user(&container))
+        .args(trusted(&bundle))
+        // What was looked at is what is started, whatever its name means by then.
+        .arg(id)
+        .args(&container.arguments);
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().starts_with("DOCKER_") {
+            command.env_remove(name);
+        }
+    }
+    Err(ContainerError::Start {
+        program: program.to_owned(),
+        cause: command.exec(),
+    })
+}
+
+/// Removes a container, running or not, if there is one: where its client was ended in the middle, Docker's daemon may
+/// make it yet.
+pub async fn remove(name: &str) -> Result<(), ContainerError> {
+    let host = env::var(HOST).ok();
+    let socket = Container::socket(host.as_deref()).map_err(ContainerError::Host)?;
+    let engine = Engine::new(socket);
+    for _look in 0..LOOKS {
+        let removed = engine.remove(name).await;
+        let is_removed = removed.map_err(|cause| ContainerError::Engine {
+            socket: socket.into(),
+            cause,
+        })?;
+        if is_removed {
+            break;
+        }
+        sleep(INTERVAL).await;
+    }
+    Ok(())
+}
+
+/// What every container is started with: in the workload's cgroup and the machine's network, where the kernel's
+/// programs decide; without capabilities; by the one runtime that makes processes of this kernel.
+fn closed(kept: &Kept<'_>, profile: &File) -> Vec<String> {
+    let profile = format!("seccomp=/proc/self/fd/{}", profile.as_raw_fd());
+    [
+        "run",
+        "--rm",
+        "--pull=never",
+        "--runtime=runc",
+        "--network=host",
+        "--cap-drop=ALL",
+        "--security-opt=no-new-privileges",
+        // What is said is recorded by Exeat, masked; Docker's own log would keep it as it is.
+        "--log-driver=none",
+        "--no-healthcheck",
+        "--name",
+        kept.name,
+        "--cgroup-parent",
+        kept.cgroup,
+        "--security-opt",
+        &profile,
+    ]
+    .map(str::to_owned)
+    .into()
+}
+
+/// The register's user, as of every other server, unless the options name one.
+fn user(container: &Container) -> Vec<String> {
+    if container.user.is_some() {
+        return Vec::new();
+    }
+    let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
+    vec![format!(
+        "--user={uid}:{gid}",
+        uid = uid.as_raw(),
+        gid = gid.as_raw()
+    )]
+}
+
+/// The trust bundle where it is outside, and where images have theirs; the variables that name it.
+fn trusted(bundle: &str) -> Vec<String> {
+    let directory = Path::new(bundle).parent().unwrap_or_else(|| Path::new("/"));
+    let directory = directory.display();
+    let mut arguments = vec![
+        format!("--volume={directory}:{directory}:ro"),
+        format!("--volume={bundle}:{SYSTEM}:ro"),
+    ];
+    let names = TRUST.iter().chain([&JAVA]);
+    // Without a value: Docker's client takes it from its own environment.
+    arguments.extend(names.map(|name| format!("--env={name}")));
+    arguments
+}
+
+/// A file without a name that Docker's client reads by its descriptor.
+fn profile() -> io::Result<File> {
+    // Kept open when this process becomes the client.
+    let file = rustix::fs::memfd_create("seccomp", MemfdFlags::empty())?;
+    let mut file = File::from(file);
+    file.write_all(container_profile().as_bytes())?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_a_container_inside_comes_before_what_the_register_says() {
+        let profile = profile().unwrap();
+        let kept = Kept {
+            cgroup: "/exeat/w/a-1",
+            name: "exeat-a-1",
+        };
+        let all = closed(&kept, &profile);
+        assert_eq!(all[0], "run");
+        assert!(all.contains(&"--network=host".to_owned()));
+        let of = |line: &str| {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            user(&Container::parse(&words).unwrap())
+        };
+        assert_eq!(of("run -i --user 7 x"), [""; 0]);
+        assert_eq!(of("run -i x").len(), 1);
+    }
+
+    #[test]
+    fn the_profile_is_one_that_docker_reads() {
+        let profile: serde_json::Value = serde_json::from_str(&container_profile()).unwrap();
+        let rules = profile["syscalls"].as_array().unwrap();
+        let first = rules[0]["names"].as_array().unwrap();
+        assert!(first.contains(&"io_uring_setup".into()), "{profile}");
+        assert!(
+            first
+                .iter()
+                .all(|name| !name.as_str().unwrap().starts_with("SYS"))
+        );
+    }
+}
