@@ -7,10 +7,10 @@ use exeat_tests::lab::WORLD;
 use exeat_tests::wait::wait_for;
 use serde_json::{Value, json};
 
-use crate::approvals::{FAR, LEGACY, approve, posted, until};
+use crate::approvals::{approve, posted, until};
 use crate::scripted::{Asked, Body, Scripted, event, plain, result, stream, text};
 use crate::stdio::{Wire, policy, wired};
-use crate::talk::{EventReader, request};
+use crate::talk::{EventReader, FAR, LEGACY, request};
 use crate::world::{ALL, LIMIT, NAME, World};
 
 const OTHER: &str = "https://mcp.lab.example/other";
