@@ -12,7 +12,7 @@ use crate::talk::{FAR, LEGACY, Place, Talker};
 use crate::world::{NAME, URL, World};
 
 /// Each effect beside allow, asked for by a tool of its name; `MODE` stands for what is tried.
-const RULES: &str = r#"
+const RULES: &str = r"
 identities: { boss: { user: bin } }
 rules:
   - { id: some, tools: [deny, approve, dry_run, once], effect: allow }
@@ -20,7 +20,7 @@ rules:
   - { id: approve, tools: [approve], effect: approve, approvers: [boss] MODE }
   - { id: dry_run, tools: [dry_run], effect: dry_run MODE }
 limits: [{ per: [session], tools: [once], calls: 1 }]
-"#;
+";
 const STOPPED: [&str; 3] = ["deny", "approve", "dry_run"];
 
 /// Calls `tool`, and returns what came of it: `ok`, or a reason.

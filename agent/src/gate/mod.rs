@@ -141,7 +141,6 @@ async fn run() -> Result<(), GateError> {
         limits,
     } = build::build(*setup, descriptors, Arc::clone(&channel))?;
     stages.log.available()?;
-    supervisor.loaded().await;
     for listener in listeners {
         stages.tasks.spawn(accept(Arc::clone(&stages), listener));
     }

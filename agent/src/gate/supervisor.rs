@@ -119,6 +119,8 @@ impl Supervisor {
     /// Carries out what the supervisor says until it says to stop, or is gone; returns how long what is under
     /// way may take.
     pub(super) async fn serve(&mut self) -> Result<Duration, GateError> {
+        // With which policy this gate begins.
+        self.record_policy("loaded", &[]).await;
         loop {
             tokio::select! {
                 received = self.channel.receive() => {
@@ -357,11 +359,6 @@ impl Supervisor {
             key: Hex(public_key),
         };
         Ok(self.channel.send(&sign, &[]).await?)
-    }
-
-    /// Records with which policy this gate begins.
-    pub(super) async fn loaded(&self) {
-        self.record_policy("loaded", &[]).await;
     }
 
     async fn record_policy(&self, action: &'static str, faults: &[String]) {
