@@ -24,11 +24,12 @@ use crate::channel::{
     Artefact, Disconnection, GateEnd, Hex, Lifecycle as Told, Process, Received, RunVerdict,
     Secret, Session, Setup, ToGate, ToSupervisor, Workload,
 };
+use crate::control::Handover;
 use crate::decide::approvals::KeepRequest;
 use crate::flow::{Offered, Stages, Word, serve_stdio};
 use crate::identify::certificate::Authorities;
 use crate::identify::workloads::Known;
-use crate::telemetry::clock;
+use crate::telemetry::clock::{self, Monotonic};
 use crate::tls::leaf::{Chain, SignRequest};
 
 /// How often calls in flight are counted while a server is drained.
@@ -200,10 +201,7 @@ impl Supervisor {
             ToGate::Process(process) => self.stages.intake.workloads.process(&process),
             ToGate::ProcessGone { pid } => self.stages.intake.workloads.process_gone(pid),
             // Messages are heeded in order, so all that came before has been.
-            ToGate::Caught { until } => {
-                self.catching = false;
-                self.stages.intake.told.told(until);
-            }
+            ToGate::Caught { until } => self.caught(until),
             ToGate::Settle { number } => self.settled(number, None).await?,
             ToGate::Session(told) => {
                 let number = told.number;
@@ -213,14 +211,7 @@ impl Supervisor {
             ToGate::Certificate { request, chain } => self.certificate(request, chain),
             ToGate::ApprovalsKept { request, fault } => self.kept(request, fault),
             ToGate::Credential { name, secret } => self.credential(&name, secret),
-            ToGate::Client(handover) => {
-                if let Some(socket) = descriptors.into_iter().next() {
-                    let answering = Arc::clone(&self.answering);
-                    self.stages
-                        .tasks
-                        .spawn(commands::answer(answering, *handover, socket));
-                }
-            }
+            ToGate::Client(handover) => self.client(*handover, descriptors),
             ToGate::MayRun {
                 request,
                 uid,
@@ -250,6 +241,20 @@ impl Supervisor {
     async fn catch_up(&mut self) -> Result<(), GateError> {
         self.catching = true;
         Ok(self.channel.send(&ToSupervisor::Catch, &[]).await?)
+    }
+
+    fn caught(&mut self, until: Monotonic) {
+        self.catching = false;
+        self.stages.intake.told.told(until);
+    }
+
+    fn client(&self, handover: Handover, descriptors: Vec<OwnedFd>) {
+        if let Some(socket) = descriptors.into_iter().next() {
+            let answering = Arc::clone(&self.answering);
+            self.stages
+                .tasks
+                .spawn(commands::answer(answering, handover, socket));
+        }
     }
 
     fn credential(&self, name: &str, secret: Result<Secret, String>) {

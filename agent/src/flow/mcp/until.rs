@@ -68,7 +68,8 @@ impl Until {
 
 async fn uncertified(certificate: Option<&(Shown, Arc<Stages>)>) {
     match certificate {
-        Some((shown, stages)) => shown.over(&stages.authorities).await,
+        // On the heap: most exchanges have none, and each would keep room for it.
+        Some((shown, stages)) => Box::pin(shown.over(&stages.authorities)).await,
         None => pending().await,
     }
 }

@@ -305,7 +305,7 @@ mod tests {
         }
         let answer = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
         let sent = answers.send(json(StatusCode::OK, answer.to_owned()));
-        assert!(sent.is_ok());
+        sent.unwrap();
         let mut last = next(&mut vigil).await;
         while last == ":\n\n" {
             last = next(&mut vigil).await;
