@@ -11,7 +11,7 @@ use std::time::Duration;
 use exeat_policy::{Caller, PolicySet, Reason};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{interval, timeout};
+use tokio::time::{Instant, interval, sleep_until, timeout};
 
 use super::GateError;
 use super::build::compile;
@@ -34,6 +34,8 @@ use crate::tls::leaf::{Chain, SignRequest};
 
 /// How often calls in flight are counted while a server is drained.
 const DRAIN: Duration = Duration::from_millis(50);
+/// How often the supervisor is asked for processes at most, whatever workloads do: far from what it takes for a flood.
+const CATCHES: Duration = Duration::from_millis(1);
 /// Certificates asked for and not yet answered.
 const WAITING: usize = 256;
 /// Words of sessions that wait to be told.
@@ -52,8 +54,8 @@ pub(super) struct Supervisor {
     requests: mpsc::Receiver<SignRequest>,
     /// That somebody waits to hear of processes.
     asked: mpsc::Receiver<()>,
-    /// Whether the supervisor was asked and has not answered.
-    catching: bool,
+    /// Whether the supervisor is to be asked; since when it has been and has not answered; when it may be again.
+    catching: (bool, Option<Instant>, Instant),
     /// Calls that wait for a person, to be kept.
     keeping: mpsc::Receiver<KeepRequest>,
     /// The number of what is being kept, and who waits for that.
@@ -91,7 +93,7 @@ impl Supervisor {
             stages,
             requests,
             asked,
-            catching: false,
+            catching: (false, None, Instant::now()),
             keeping,
             keeps: None,
             waiting: HashMap::new(),
@@ -134,7 +136,10 @@ impl Supervisor {
                     }
                     self.heed(received).await?;
                 }
-                Some(()) = self.asked.recv(), if !self.catching => self.catch_up().await?,
+                Some(()) = self.asked.recv(), if !self.catching.0 => self.catching.0 = true,
+                () = sleep_until(self.catching.2), if self.catching.0 && self.catching.1.is_none() => {
+                    self.catch_up().await?;
+                }
                 Some(request) = self.requests.recv() => self.sign(request).await?,
                 Some(request) = self.keeping.recv() => self.keep(request).await?,
                 Some(word) = self.words.1.recv() => self.pass_on(word).await?,
@@ -239,13 +244,15 @@ impl Supervisor {
     }
 
     async fn catch_up(&mut self) -> Result<(), GateError> {
-        self.catching = true;
+        let now = Instant::now();
+        self.catching = (false, Some(now), now + CATCHES);
         Ok(self.channel.send(&ToSupervisor::Catch, &[]).await?)
     }
 
     fn caught(&mut self, until: Monotonic) {
-        self.catching = false;
-        self.stages.intake.told.told(until);
+        let since = self.catching.1.take();
+        let time = since.map_or(Duration::ZERO, |since| since.elapsed());
+        self.stages.intake.told.told(until, time);
     }
 
     fn client(&self, handover: Handover, descriptors: Vec<OwnedFd>) {

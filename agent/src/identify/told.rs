@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
@@ -15,7 +16,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, Copy, Default)]
 struct Reach {
     until: Monotonic,
-    /// It was waited for in vain, and has not answered since: nobody waits until it does.
+    /// It is behind: nobody waits until it has answered in time.
     late: bool,
 }
 
@@ -39,13 +40,12 @@ impl Told {
     pub async fn reach(&self, moment: Monotonic) {
         let mut reach = self.reach.subscribe();
         let reached = |reach: &Reach| reach.late || reach.until >= moment;
+        if reach.borrow().until >= moment {
+            return;
+        }
         // One question is enough; without anybody who asks, nothing more will be known.
-        if reached(&reach.borrow())
-            || matches!(
-                self.asks.try_send(()),
-                Err(mpsc::error::TrySendError::Closed(()))
-            )
-        {
+        let asked = self.asks.try_send(());
+        if reach.borrow().late || matches!(asked, Err(TrySendError::Closed(()))) {
             return;
         }
         if timeout(PATIENCE, reach.wait_for(reached)).await.is_err() {
@@ -54,9 +54,10 @@ impl Told {
         }
     }
 
-    /// The supervisor has told of all that happened until then.
-    pub fn told(&self, until: Monotonic) {
-        self.reach.send_replace(Reach { until, late: false });
+    /// The supervisor has told of all that happened until then, after so long.
+    pub fn told(&self, until: Monotonic, time: Duration) {
+        let late = time >= PATIENCE;
+        self.reach.send_replace(Reach { until, late });
     }
 }
 
@@ -69,8 +70,10 @@ mod tests {
     use tokio::task::{JoinHandle, yield_now};
     use tokio::time::timeout;
 
-    use super::Told;
+    use super::{PATIENCE, Told};
     use crate::telemetry::clock::Monotonic;
+
+    const PROMPT: Duration = Duration::from_micros(100);
 
     const fn at(nanoseconds: u64) -> Monotonic {
         Monotonic::from_nanoseconds(nanoseconds)
@@ -92,10 +95,10 @@ mod tests {
         let told = Arc::new(told);
         let waiting = waits(&told, 10);
         asked.recv().await.unwrap();
-        told.told(at(9));
+        told.told(at(9), PROMPT);
         yield_now().await;
         assert!(!waiting.is_finished(), "it was told of less");
-        told.told(at(10));
+        told.told(at(10), PROMPT);
         waiting.await.unwrap();
         assert!(at_once(told.reach(at(10))).await);
         assert!(asked.try_recv().is_err(), "it is known already");
@@ -108,7 +111,7 @@ mod tests {
         let waiting: Vec<_> = (1..=100).map(|moment| waits(&told, moment)).collect();
         asked.recv().await.unwrap();
         assert!(asked.try_recv().is_err(), "a hundred wait for one answer");
-        told.told(at(100));
+        told.told(at(100), PROMPT);
         for waiting in waiting {
             waiting.await.unwrap();
         }
@@ -116,11 +119,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_supervisor_that_is_behind_is_waited_for_once() {
-        let (told, asked) = Told::new();
+        let (told, mut asked) = Told::new();
         assert!(!at_once(told.reach(at(1))).await);
         told.reach(at(1)).await;
+        asked.try_recv().unwrap();
         assert!(at_once(told.reach(at(2))).await, "nobody waits again");
-        told.told(at(1));
+        told.told(at(1), PATIENCE);
+        assert!(at_once(told.reach(at(2))).await, "it is behind still");
+        asked.try_recv().expect("it is asked all the same");
+        told.told(at(1), PROMPT);
         assert!(!at_once(told.reach(at(2))).await, "it is back");
         drop(asked);
         assert!(

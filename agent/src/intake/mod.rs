@@ -121,22 +121,29 @@ impl Intake {
             .map_err(Stranger::Kernel)?
             .ok_or(Stranger::NotRedirected)?;
         let Origin { address, port, .. } = origin;
-        let actor = if origin.workload == 0 {
-            self.user(&origin).await.ok_or(Stranger::TooManyUsers)?
-        } else {
-            let moment = Monotonic::from_nanoseconds(origin.at_ns);
-            self.actor(origin.workload, origin.tgid, origin.uid, moment)
-                .await
-                .ok_or(Stranger::UnknownWorkload(origin.workload))?
-        };
-        let holder = actor.number();
-        let registered = self
-            .live
-            .register(holder, port, self.most)
-            .ok_or(Stranger::TooMany {
-                workload: holder,
+        let register = |workload| {
+            let registered = self.live.register(workload, port, self.most);
+            registered.ok_or(Stranger::TooMany {
+                workload,
                 most: self.most,
-            })?;
+            })
+        };
+        let (actor, registered) = if origin.workload == 0 {
+            let actor = self.user(&origin).await.ok_or(Stranger::TooManyUsers)?;
+            let registered = register(actor.number())?;
+            (actor, registered)
+        } else {
+            let unknown = || Stranger::UnknownWorkload(origin.workload);
+            self.workloads.get(origin.workload).ok_or_else(unknown)?;
+            // It counts while it waits to be known.
+            let registered = register(origin.workload)?;
+            let moment = Monotonic::from_nanoseconds(origin.at_ns);
+            let actor = self
+                .actor(origin.workload, origin.tgid, origin.uid, moment)
+                .await
+                .ok_or_else(unknown)?;
+            (actor, registered)
+        };
         let address = address.ip();
         Ok(Arrived {
             actor,

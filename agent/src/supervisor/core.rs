@@ -10,6 +10,7 @@ use std::time::Duration;
 use exeat_ebpf::{Event, EventStream, Kernel, KernelError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -54,8 +55,9 @@ const HAPPENINGS: usize = 256;
 const GATE_MESSAGES: u32 = 10_000;
 /// Executables that wait to be hashed; beyond it records go without.
 const HASHES: usize = 64;
-/// Process messages to the gate in a second: a fork bomb must not occupy it.
-const PROCESS_MESSAGES: u32 = 2000;
+/// Process messages to the gate in a second about one workload: a fork bomb must occupy neither the gate nor what others
+/// are told by.
+const PROCESS_MESSAGES: u32 = 1000;
 
 /// What [`super::start`] prepares.
 #[derive(Debug)]
@@ -104,7 +106,7 @@ pub(super) struct Supervisor {
     pub(super) arriving: Arriving,
     pub(super) guarding: Guarding,
     pub(super) judging: Judging,
-    process_messages: u32,
+    process_messages: HashMap<u32, u32>,
     gate_messages: u32,
     /// Until when the gate wants to be told of processes.
     pub(super) catching: Option<Monotonic>,
@@ -215,7 +217,7 @@ impl Supervisor {
             restart_at: None,
             missing_links: Vec::new(),
             guarding: Guarding::default(),
-            process_messages: PROCESS_MESSAGES,
+            process_messages: HashMap::new(),
             catching: None,
             gate_messages: GATE_MESSAGES,
             hashing: Arc::new(Semaphore::new(HASHES)),
@@ -236,7 +238,13 @@ impl Supervisor {
         notify("READY=1\nSTATUS=serving");
         loop {
             self.catch_up(&mut sources.processes).await;
-            match self.next(&mut sources).await {
+            let occurrence = tokio::select! {
+                biased;
+                occurrence = self.next(&mut sources) => occurrence,
+                // More is to be caught up with, whether or not anything else happens.
+                () = yield_now(), if self.catching.is_some() => continue,
+            };
+            match occurrence {
                 Occurrence::Terminate => break,
                 Occurrence::Process(event) if event.is_err() => {
                     self.process_events_failed(*event).await;
@@ -430,7 +438,8 @@ impl Supervisor {
             } => {
                 let process = self.processes.hashed(pid, started, &sha256).cloned();
                 if let Some(process) = process {
-                    self.tell_process(ToGate::Process(Box::new(process))).await;
+                    self.tell_process(process.workload, ToGate::Process(Box::new(process)))
+                        .await;
                 }
             }
         }
@@ -438,7 +447,7 @@ impl Supervisor {
 
     async fn tick(&mut self) {
         let now = Instant::now();
-        self.process_messages = PROCESS_MESSAGES;
+        self.process_messages.clear();
         self.gate_messages = GATE_MESSAGES;
         notify("WATCHDOG=1");
         if self.gate.as_ref().is_some_and(|gate| gate.is_silent(now)) {
@@ -614,16 +623,18 @@ impl Supervisor {
     }
 
     /// As [`Self::tell`], for messages that come as fast as processes are made.
-    pub(super) async fn tell_process(&mut self, message: ToGate) {
-        if let Some(left) = self.process_messages.checked_sub(1) {
-            self.process_messages = left;
+    pub(super) async fn tell_process(&mut self, workload: u32, message: ToGate) {
+        if self.may_tell_process(workload) {
+            let told = self.process_messages.entry(workload).or_default();
+            *told = told.saturating_add(1);
             self.tell(message).await;
         }
     }
 
-    /// Whether the gate still takes process messages in this second.
-    pub(super) const fn may_tell_process(&self) -> bool {
-        self.process_messages > 0
+    /// Whether the gate still takes process messages about a workload in this second.
+    pub(super) fn may_tell_process(&self, workload: u32) -> bool {
+        let told = self.process_messages.get(&workload);
+        told.is_none_or(|told| *told < PROCESS_MESSAGES)
     }
 }
 

@@ -169,20 +169,21 @@ impl Supervisor {
             EventKind::Fork => {
                 let child = event.detail;
                 // In a storm of forks the child's own time of start is not looked up.
-                let seen = if self.may_tell_process() {
+                let seen = if self.may_tell_process(event.workload) {
                     outline(child, event.workload)
                 } else {
                     None
                 };
                 let known = self.processes.fork(event.tgid, child, seen);
                 if let Some(process) = known.cloned() {
-                    self.tell_process(ToGate::Process(Box::new(process))).await;
+                    self.tell_process(process.workload, ToGate::Process(Box::new(process)))
+                        .await;
                 }
             }
             EventKind::Exit => {
                 self.judging.reported.remove(&event.tgid);
                 if self.processes.gone(event.tgid) {
-                    self.tell_process(ToGate::ProcessGone { pid: event.tgid })
+                    self.tell_process(event.workload, ToGate::ProcessGone { pid: event.tgid })
                         .await;
                 }
                 let over = self.workloads.get(event.workload).is_some_and(is_over);
@@ -233,7 +234,8 @@ impl Supervisor {
             return;
         };
         let (pid, started) = (process.pid, process.started);
-        self.tell_process(ToGate::Process(Box::new(process))).await;
+        self.tell_process(process.workload, ToGate::Process(Box::new(process)))
+            .await;
         // The record of the exec does not wait for the hash of a large file.
         let Ok(turn) = Arc::clone(&self.hashing).try_acquire_owned() else {
             return;

@@ -192,7 +192,8 @@ impl Supervisor {
         self.workloads.add(live);
         for process in processes {
             if let Some(process) = self.processes.put(process).cloned() {
-                self.tell_process(ToGate::Process(Box::new(process))).await;
+                self.tell_process(process.workload, ToGate::Process(Box::new(process)))
+                    .await;
             }
         }
     }

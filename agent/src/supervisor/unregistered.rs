@@ -117,7 +117,8 @@ impl Supervisor {
         for process in all {
             moved.push(process.clone());
             if let Some(known) = self.processes.moved(process, place.number).cloned() {
-                self.tell_process(ToGate::Process(Box::new(known))).await;
+                self.tell_process(known.workload, ToGate::Process(Box::new(known)))
+                    .await;
             }
         }
         cut_old(place.number, &place.cgroup, Waiting::Destroyed);
