@@ -6,7 +6,7 @@ use tokio::task::spawn_blocking;
 
 use super::core::Supervisor;
 use super::policy_files::{self, PolicyError};
-use crate::channel::{Source, ToGate};
+use crate::channel::{ChannelError, Source, ToGate};
 use crate::control::reply::PolicyState;
 use crate::control::{Code, Reply, Responder};
 use crate::telemetry::clock;
@@ -32,11 +32,21 @@ impl Supervisor {
         let generation = self.generation.saturating_add(1);
         // The gate compiles it meanwhile, and drops it where it is refused here.
         let sources = for_gate(&files.sources);
-        self.tell(ToGate::Prepare {
+        let prepare = ToGate::Prepare {
             generation,
             sources,
-        })
-        .await;
+        };
+        if let Some(gate) = &self.gate {
+            match gate.send(&prepare, &[]).await {
+                Ok(()) => {}
+                // Nobody has read it yet, and it may be anything: text of which much is escaped grows on its way.
+                Err(ChannelError::TooLarge(_)) => {
+                    let error = PolicyError::TooLarge(self.parts.config.policy.clone());
+                    return self.refuse_policy(&error, client).await;
+                }
+                Err(error) => self.gate_lost(&error).await,
+            }
+        }
         let compiled = spawn_blocking(|| files.compile()).await;
         let policy = match compiled.unwrap_or_else(|gone| resume_unwind(gone.into_panic())) {
             Ok(policy) => policy,
