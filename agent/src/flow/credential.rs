@@ -1,9 +1,12 @@
 //! The secret that policy wants put into a request: asked for before it is sent, put in last of all.
 
-use exeat_policy::Authorization;
+use std::sync::Arc;
+
+use exeat_policy::{Authorization, Credential};
 use hyper::Request;
 use hyper::header::{AUTHORIZATION, HeaderMap};
 
+use super::Stages;
 use super::connection::Connection;
 use super::describe::Story as _;
 use crate::audit::OpenRecord;
@@ -24,8 +27,28 @@ pub(super) async fn due(
         return Ok(None);
     };
     record.tell_credential(&credential.name);
-    let credentials = &connection.stages.credentials;
-    credentials.due(credential, connection.tls).await.map(Some)
+    let generation = connection.stages.decider.in_force().generation;
+    waited(connection, credential, connection.tls, generation).await
+}
+
+/// The secret, unless the policy changed while it was waited for.
+async fn waited(
+    connection: &Connection,
+    credential: &Arc<Credential>,
+    sealed: bool,
+    generation: u64,
+) -> Result<Option<Injection>, CredentialFault> {
+    let Stages {
+        credentials,
+        decider,
+        ..
+    } = &*connection.stages;
+    let injection = credentials.due(credential, sealed).await?;
+    if decider.in_force().generation != generation {
+        let name = Arc::clone(&credential.name);
+        return Err(CredentialFault::Changed { name });
+    }
+    Ok(Some(injection))
 }
 
 /// What policy wants put into a request to the registered server `server`, and named in these records.
@@ -43,8 +66,7 @@ pub(super) async fn due_to_server(
         record.tell_credential(&credential.name);
     }
     let sealed = connection.tls || is_here(peer);
-    let credentials = &connection.stages.credentials;
-    credentials.due(credential, sealed).await.map(Some)
+    waited(connection, credential, sealed, state.generation).await
 }
 
 /// Takes out what the registered server `server` is not to get of the caller's, by the policy in force.

@@ -45,6 +45,12 @@ pub enum CredentialFault {
         /// Its name.
         name: Arc<str>,
     },
+    /// What let the request pass may not do so any more: it was waited for too long.
+    #[error("the policy changed while the credential `{name}` was waited for")]
+    Changed {
+        /// Its name.
+        name: Arc<str>,
+    },
     /// The query has no room for it.
     #[error("the credential `{name}` and the request's query are no URL together")]
     Query {
