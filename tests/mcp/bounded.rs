@@ -124,6 +124,12 @@ fn rows() -> Vec<(&'static str, Value, Fate)> {
         ("others", long(362), Refused(-31413, TOO_LARGE)),
         ("observed", of("text"), Delivered),
         ("observed", of("audio"), Observed(CONTENT)),
+        // What cannot be judged is observed as well.
+        (
+            "observed",
+            json!({ "content": [], "Task": {} }),
+            Observed(UNREADABLE),
+        ),
     ]
 }
 

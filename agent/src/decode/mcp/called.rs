@@ -25,7 +25,11 @@ impl fmt::Debug for Called<'_> {
 /// The methods whose result is that of a tool call.
 const CALLS: [&str; 2] = ["tools/call", "tasks/result"];
 /// The methods that carry it within.
-const CARRY: [&str; 2] = ["tasks/get", "notifications/tasks"];
+const CARRY: [&str; 3] = [
+    "tasks/get",
+    "notifications/tasks",
+    "notifications/tasks/status",
+];
 /// What only results of tool calls hold.
 const OWN: [&str; 2] = ["content", "structuredContent"];
 /// What is looked at in one.
@@ -92,6 +96,8 @@ fn collect<'a>(
             };
             collect(within, inner, depth, found)
         }
+        // What some clients show all the same.
+        Some(other) if said_to == SaidTo::Carrier && !other.is_null() => Err(ResultFault::Shape),
         _ => Ok(()),
     }
 }

@@ -86,8 +86,10 @@ impl Talking {
         let Some(bounds) = policy.set.responses(server) else {
             return Ok(None);
         };
-        let mut each = called(method, said)?.into_iter();
-        let Err(would) = each.try_for_each(|called| within(bounds, called)) else {
+        let judged = called(method, said).map_err(Unacceptable::from);
+        let judged =
+            judged.and_then(|each| each.into_iter().try_for_each(|one| within(bounds, one)));
+        let Err(would) = judged else {
             return Ok(None);
         };
         if policy.set.observes(server) {

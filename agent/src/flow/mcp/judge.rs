@@ -246,7 +246,7 @@ impl Talking {
     }
 
     fn carried(&self, message: &Message) -> Result<Option<Observed>, NotPassed> {
-        let (Some(method @ "notifications/tasks"), Some(params)) =
+        let (Some(method @ ("notifications/tasks" | "notifications/tasks/status")), Some(params)) =
             (message.method(), message.params())
         else {
             return Ok(None);

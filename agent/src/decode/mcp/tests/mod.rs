@@ -25,6 +25,34 @@ const LEGACY: &str =
     r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"danger","arguments":{}}}"#;
 
 #[test]
+fn what_a_task_came_to_is_an_object_or_nothing_yet() {
+    let task = |rest: &str| object(&format!(r#"{{"taskId":"t","status":"completed"{rest}}}"#));
+    for method in [
+        "tasks/get",
+        "notifications/tasks",
+        "notifications/tasks/status",
+    ] {
+        for rest in [
+            r#","result":[{"type":"audio"}]"#,
+            r#","result":"audio""#,
+            r#","result":7"#,
+        ] {
+            let said = task(rest);
+            let fault = called(Some(method), &said).map(|_| ()).unwrap_err();
+            assert_eq!(fault, ResultFault::Shape, "{method} {rest}");
+        }
+        for (rest, results) in [("", 0), (r#","result":null"#, 0), (r#","result":{}"#, 1)] {
+            let said = task(rest);
+            assert_eq!(
+                called(Some(method), &said).unwrap().len(),
+                results,
+                "{rest}"
+            );
+        }
+    }
+}
+
+#[test]
 fn the_table_of_methods_is_consistent() {
     for entry in METHODS {
         let notification = entry.name.starts_with("notifications/");
