@@ -303,7 +303,7 @@ fn network() -> impl Strategy<Value = Value> {
     prop_oneof![2 => http, 1 => tcp, 1 => udp]
 }
 
-/// What a draft tells apart: a host whatever its user, numbers with and without a fraction, paths as they are compared.
+/// What a draft tells apart: a host whatever its user, whole numbers from others, paths as they are compared.
 fn alike(one: &Value, other: &Value) -> bool {
     let reduced = |sections: &Value| {
         let mut sections = sections.clone();
@@ -330,7 +330,25 @@ fn alike(one: &Value, other: &Value) -> bool {
             && one["identity"] == other["identity"]
             && one["mcp"]["server"] == other["mcp"]["server"];
     }
-    one == other && shape == seen
+    one == other && within(&shape, &seen)
+}
+
+/// Whether a shape is one that was seen: `type: number` is about whole numbers as well.
+fn within(shape: &Value, seen: &Value) -> bool {
+    match (shape, seen) {
+        (Value::Array(shapes), Value::Array(seen)) => {
+            let known = |shape| seen.iter().any(|seen| within(shape, seen));
+            let used = |seen| shapes.iter().any(|shape| within(shape, seen));
+            shapes.iter().all(known) && seen.iter().all(used)
+        }
+        (Value::Object(shapes), Value::Object(seen)) => {
+            let known = |(key, shape): (&String, &Value)| {
+                seen.get(key).is_some_and(|seen| within(shape, seen))
+            };
+            shapes.len() == seen.len() && shapes.iter().all(known)
+        }
+        _ => shape == seen || (shape == "integer" && seen == "number"),
+    }
 }
 
 /// Classes of a tool of which the register says nothing.
