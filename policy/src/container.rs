@@ -7,7 +7,7 @@ use std::ops::Range;
 pub struct Container {
     /// Options, as they are written.
     pub options: Vec<String>,
-    /// The user within, where the options name one: `UID` or `UID:GID`, neither of them root.
+    /// The user within, where the options name one: `UID:GID`, neither of them root.
     pub user: Option<String>,
     /// What of this machine the options show in it.
     pub volumes: Vec<String>,
@@ -328,12 +328,14 @@ fn user(text: &str) -> Result<(), &'static str> {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         digits && text.parse::<u32>().is_ok_and(|id| id != 0)
     };
-    let (uid, gid) = text.split_once(':').unwrap_or((text, text));
-    if is_one(uid) && is_one(gid) {
+    if text
+        .split_once(':')
+        .is_some_and(|(uid, gid)| is_one(uid) && is_one(gid))
+    {
         return Ok(());
     }
     Err(
-        "a container's user is a number or `UID:GID`, and never root: what a name stands for, the image says",
+        "a container's user is `UID:GID`, both numbers and neither 0: whom else it means, its groups included, the image would say",
     )
 }
 
@@ -435,6 +437,11 @@ mod tests {
             ("run -i -u 00 x", 3),
             ("run -i -u +0 x", 3),
             ("run -i -u 1:0 x", 3),
+            ("run -i -u 0:1 x", 3),
+            ("run -i -u 1 x", 3),
+            ("run -i -u 1: x", 3),
+            ("run -i -u 1:1:1 x", 3),
+            ("run -i -u 1:docker x", 3),
             ("run -i -u root x", 3),
             ("run -i --user= x", 2),
             ("run -i -v /var/run/docker.sock:/d x", 3),

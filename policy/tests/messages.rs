@@ -83,6 +83,8 @@ fn containers() {
         "args: [run, x]",
         "args: [run, -i, X]",
         "args: [run, -i, -u, root, x]",
+        "args: [run, -i, --user=7, x]",
+        "args: [run, -i, -u, '7:0', x]",
         "args: [run, -i, -e, 'a b', x]",
         "args: [run, -i, -w, a, x]",
         "args: [run, -i, -v, a, x]",

@@ -257,7 +257,7 @@ mod tests {
             let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
             user(&Container::parse(&words).unwrap())
         };
-        assert_eq!(of("run -i --user 7 x"), [""; 0]);
+        assert_eq!(of("run -i --user 7:7 x"), [""; 0]);
         assert_eq!(of("run -i x").len(), 1);
     }
 
