@@ -57,6 +57,8 @@ struct Permitted {
 const HUB: &str = "registry-1.docker.io";
 /// Below which its images without a path lie.
 const LIBRARY: &str = "library/";
+/// How the tag begins that stands for a digest on this machine ([`Image::kept_as`]).
+const PINNED: &str = "sha256-";
 /// The variable that says where Docker's daemon listens.
 const DOCKER_HOST: &str = "DOCKER_HOST";
 /// Where it listens otherwise.
@@ -252,6 +254,11 @@ impl Image {
             && digest.is_none_or(is_digest);
         if !fits {
             return Err(WRONG);
+        }
+        if tag.is_some_and(|tag| tag.starts_with(PINNED)) {
+            return Err(
+                "a tag that begins with `sha256-` is taken for a digest on this machine: write `@sha256:DIGEST`",
+            );
         }
         let hub = matches!(registry, None | Some("docker.io" | "index.docker.io"));
         let below = if hub && !name.contains('/') {
@@ -472,6 +479,8 @@ mod tests {
             ("run -i a:b:c", 2),
             ("run -i a@sha256:00", 2),
             ("run -i a/../b", 2),
+            ("run -i a:sha256-00", 2),
+            ("run -i a.example/a:sha256-@sha256:00", 2),
         ] {
             let fault = parse(line).unwrap_err();
             assert_eq!(fault.at, at, "{line}: {}", fault.message);

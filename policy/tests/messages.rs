@@ -82,6 +82,7 @@ fn containers() {
         "args: [run, -i, -e]",
         "args: [run, x]",
         "args: [run, -i, X]",
+        "args: [run, -i, 'a:sha256-00']",
         "args: [run, -i, -u, root, x]",
         "args: [run, -i, --user=7, x]",
         "args: [run, -i, -u, '7:0', x]",
