@@ -12,7 +12,7 @@ use serde::Deserialize;
 use tokio::net::UnixStream;
 
 use super::archive::Archive;
-use super::client::{HttpError, send};
+use super::client::{HttpError, send, shown};
 
 /// The longest answer.
 const ANSWER: usize = 4 << 20;
@@ -38,7 +38,7 @@ pub enum EngineError {
     Refused {
         /// Of HTTP.
         status: StatusCode,
-        /// What it says.
+        /// The beginning of what it says, escaped.
         message: String,
     },
     /// It answered with something else.
@@ -160,6 +160,7 @@ impl Engine {
             return Err(refused(status, &body));
         }
         if let Some(message) = failed {
+            let message = shown(&message);
             return Err(EngineError::Refused { status, message });
         }
         self.image(name).await?.ok_or(EngineError::Lost)
@@ -213,13 +214,23 @@ fn refused(status: StatusCode, body: &[u8]) -> EngineError {
     let said: Said = serde_json::from_slice(body).unwrap_or_default();
     EngineError::Refused {
         status,
-        message: said.message.chars().take(500).collect(),
+        message: shown(&said.message),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn what_a_daemon_says_is_shown_without_effect() {
+        let said = json!({ "message": format!("\u{1b}{}", "x".repeat(600)) });
+        let error = refused(StatusCode::CONFLICT, said.to_string().as_bytes()).to_string();
+        assert!(error.contains(r"\u{1b}x"), "{error}");
+        assert!(error.len() < 550, "{error}");
+    }
 
     #[test]
     fn a_daemon_whose_containers_are_elsewhere_is_refused() {

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use self::https::{Client, Place};
 use super::archive::{GivenUp, Writer, archive};
-use super::client::{Answer, HttpError};
+use super::client::{Answer, HttpError, shown};
 use super::engine::{Engine, EngineError};
 use crate::channel::encode_hex;
 
@@ -30,8 +30,6 @@ const IMAGE: u64 = 32 << 30;
 const LAYERS: usize = 128;
 /// How often one request is sent elsewhere.
 const REDIRECTS: u32 = 5;
-/// The beginning of an error's text that is shown.
-const SHOWN: usize = 300;
 
 /// What manifests are taken.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
@@ -83,7 +81,7 @@ pub enum PullError {
         path: String,
         /// Of HTTP.
         status: StatusCode,
-        /// The beginning of its answer.
+        /// The beginning of its answer, escaped.
         said: String,
     },
     /// Only those get it whom the registry knows.
@@ -411,16 +409,11 @@ impl Repository {
 /// The beginning of what a host said with its error.
 async fn said(host: &str, path: &str, status: StatusCode, mut answer: Answer) -> PullError {
     let said = answer.data().await.ok().flatten().unwrap_or_default();
-    let said = String::from_utf8_lossy(&said);
     PullError::Status {
         host: host.to_owned(),
         path: path.to_owned(),
         status,
-        said: said
-            .chars()
-            .take(SHOWN)
-            .flat_map(char::escape_debug)
-            .collect(),
+        said: shown(&String::from_utf8_lossy(&said)),
     }
 }
 
