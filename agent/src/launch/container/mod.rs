@@ -12,7 +12,7 @@ mod registry;
 use std::convert::Infallible;
 use std::env;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use exeat_policy::{Container, ContainerFault};
-use rustix::fs::MemfdFlags;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use tokio::time::sleep;
 
 pub use self::client::HttpError;
@@ -133,7 +133,7 @@ pub async fn run(
                 cause,
             })?,
     };
-    let profile = profile().map_err(ContainerError::Profile)?;
+    let profile = profile(&container_profile()).map_err(ContainerError::Profile)?;
     let mut command = Command::new(program);
     command
         // The user's own configuration may name another daemon, and programs of its own.
@@ -230,13 +230,29 @@ fn trusted(bundle: &str) -> Vec<String> {
     arguments
 }
 
-/// A file without a name that Docker's client reads by its descriptor.
-fn profile() -> io::Result<File> {
+/// A file without a name that Docker's client reads by its descriptor, and that nobody changes any more: other
+/// processes of the same user get to it too.
+fn profile(text: &str) -> io::Result<File> {
     // Kept open when this process becomes the client.
-    let file = rustix::fs::memfd_create("seccomp", MemfdFlags::empty())?;
-    let mut file = File::from(file);
-    file.write_all(container_profile().as_bytes())?;
+    let mut file = File::from(memfd_create("seccomp", MemfdFlags::ALLOW_SEALING)?);
+    file.write_all(text.as_bytes())?;
+    seal(&mut file, text)?;
     Ok(file)
+}
+
+fn seal(file: &mut File, text: &str) -> io::Result<()> {
+    fcntl_add_seals(
+        &*file,
+        SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
+    )?;
+    // It may have been changed before.
+    let mut read = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut read)?;
+    if read != text.as_bytes() {
+        return Err(io::Error::other("somebody else wrote to it"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -245,7 +261,7 @@ mod tests {
 
     #[test]
     fn what_keeps_a_container_inside_comes_before_what_the_register_says() {
-        let profile = profile().unwrap();
+        let profile = profile("{}").unwrap();
         let kept = Kept {
             cgroup: "/exeat/w/a-1",
             name: "exeat-a-1",
@@ -259,6 +275,23 @@ mod tests {
         };
         assert_eq!(of("run -i --user 7:7 x"), [""; 0]);
         assert_eq!(of("run -i x").len(), 1);
+    }
+
+    #[test]
+    fn nobody_changes_the_profile() {
+        let file = profile("refuse").unwrap();
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "refuse");
+        fs::write(&path, "permit").unwrap_err();
+        let mut other = File::options().read(true).write(true).open(&path).unwrap();
+        other.write_all(b"permit").unwrap_err();
+        other.set_len(0).unwrap_err();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "refuse");
+        // Nor was it changed before that.
+        let file = memfd_create("seccomp", MemfdFlags::ALLOW_SEALING).unwrap();
+        let mut file = File::from(file);
+        file.write_all(b"permit").unwrap();
+        seal(&mut file, "refuse").unwrap_err();
     }
 
     #[test]
