@@ -14,6 +14,7 @@ use std::env;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -53,6 +54,14 @@ pub enum ContainerError {
         "the volume `{0}` is not there for the server's user, or behind a link: name the directory that it leads to"
     )]
     Volume(String),
+    /// A volume may be another when Docker's daemon looks for it.
+    #[error("the volume `{volume}` may become another: `{}` has to be root's, and written to by root alone", at.display())]
+    Movable {
+        /// As it is written.
+        volume: String,
+        /// A directory above it.
+        at: PathBuf,
+    },
     /// Nobody said whom to trust.
     #[error("no trust bundle was given: a container is started by the daemon alone")]
     NoTrust,
@@ -107,12 +116,7 @@ pub async fn run(
     let host = env::var(HOST).ok();
     let socket = Container::socket(host.as_deref()).map_err(ContainerError::Host)?;
     let bundle = env::var(TRUST[0]).map_err(|_absent| ContainerError::NoTrust)?;
-    for volume in &container.volumes {
-        // Docker's daemon follows links that a server may have made, and goes where its user may not.
-        if fs::canonicalize(volume).ok().as_deref() != Some(Path::new(volume)) {
-            return Err(ContainerError::Volume(volume.clone()));
-        }
-    }
+    container.volumes.iter().try_for_each(|it| volume(it))?;
     let engine = Engine::new(socket);
     let asking = |cause| ContainerError::Engine {
         socket: socket.into(),
@@ -154,6 +158,31 @@ pub async fn run(
     Err(ContainerError::Start {
         program: program.to_owned(),
         cause: command.exec(),
+    })
+}
+
+/// Refuses what may be elsewhere than policy says when Docker's daemon, which is root, looks for it.
+fn volume(written: &str) -> Result<(), ContainerError> {
+    // It follows links that a server may have made, and goes where its user may not.
+    let path = Path::new(written);
+    if fs::canonicalize(path).ok().as_deref() != Some(path) {
+        return Err(ContainerError::Volume(written.to_owned()));
+    }
+    // It looks later than this.
+    match foreign(path.ancestors().skip(1)) {
+        None => Ok(()),
+        Some(at) => Err(ContainerError::Movable {
+            volume: written.to_owned(),
+            at: at.to_owned(),
+        }),
+    }
+}
+
+/// The first of these that others than root may change.
+fn foreign<'a>(mut paths: impl Iterator<Item = &'a Path>) -> Option<&'a Path> {
+    paths.find(|path| {
+        let is_roots = |metadata: fs::Metadata| metadata.uid() == 0 && metadata.mode() & 0o022 == 0;
+        !fs::metadata(path).is_ok_and(is_roots)
     })
 }
 
@@ -257,6 +286,8 @@ fn seal(file: &mut File, text: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -275,6 +306,24 @@ mod tests {
         };
         assert_eq!(of("run -i --user 7:7 x"), [""; 0]);
         assert_eq!(of("run -i x").len(), 1);
+    }
+
+    #[test]
+    fn a_volume_stays_where_it_was_seen() {
+        volume("/etc/passwd").unwrap();
+        volume("/usr/lib").unwrap();
+        let linked = volume("/proc/self/root").unwrap_err();
+        assert!(matches!(linked, ContainerError::Volume(_)), "{linked}");
+        // Anybody makes something in the directory for temporary files, whose own directory is root's.
+        let directory = tempfile::tempdir_in("/tmp").unwrap();
+        let inside = directory.path().join("data");
+        fs::create_dir(&inside).unwrap();
+        let said = volume(inside.to_str().unwrap()).unwrap_err().to_string();
+        assert!(said.contains("`/tmp` has to be root's"), "{said}");
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o770)).unwrap();
+        let said = volume(inside.to_str().unwrap()).unwrap_err().to_string();
+        let expected = format!("`{}` has to be root's", directory.path().display());
+        assert!(said.contains(&expected), "{said}");
     }
 
     #[test]
