@@ -62,6 +62,17 @@ pub enum ContainerError {
         /// A directory above it.
         at: PathBuf,
     },
+    /// There is no client.
+    #[error("there is no program `{0}`")]
+    Absent(String),
+    /// Docker's client may be something else.
+    #[error("`{program}` may be another program: `{}` has to be root's, and written to by root alone", at.display())]
+    Foreign {
+        /// As it is written.
+        program: String,
+        /// It, or a directory above it.
+        at: PathBuf,
+    },
     /// Nobody said whom to trust.
     #[error("no trust bundle was given: a container is started by the daemon alone")]
     NoTrust,
@@ -113,6 +124,7 @@ pub async fn run(
     arguments: &[String],
 ) -> Result<Infallible, ContainerError> {
     let container = Container::parse(arguments).map_err(ContainerError::Arguments)?;
+    let client = client(program)?;
     let host = env::var(HOST).ok();
     let socket = Container::socket(host.as_deref()).map_err(ContainerError::Host)?;
     let bundle = env::var(TRUST[0]).map_err(|_absent| ContainerError::NoTrust)?;
@@ -138,8 +150,9 @@ pub async fn run(
             })?,
     };
     let profile = profile(&container_profile()).map_err(ContainerError::Profile)?;
-    let mut command = Command::new(program);
+    let mut command = Command::new(client);
     command
+        .arg0(program)
         // The user's own configuration may name another daemon, and programs of its own.
         .args(["--config", "/nonexistent", "--host"])
         .arg(format!("unix://{socket}"))
@@ -159,6 +172,27 @@ pub async fn run(
         program: program.to_owned(),
         cause: command.exec(),
     })
+}
+
+/// Where a program is that nobody but root can change: it is going to speak to Docker's daemon.
+fn client(program: &str) -> Result<PathBuf, ContainerError> {
+    let directories = env::var_os("PATH").unwrap_or_default();
+    let found = if program.contains('/') {
+        Some(PathBuf::from(program))
+    } else {
+        env::split_paths(&directories)
+            .map(|directory| directory.join(program))
+            .find(|path| path.is_file())
+    };
+    let found = found.and_then(|path| fs::canonicalize(path).ok());
+    let found = found.ok_or_else(|| ContainerError::Absent(program.to_owned()))?;
+    if let Some(at) = foreign(found.ancestors()) {
+        return Err(ContainerError::Foreign {
+            program: program.to_owned(),
+            at: at.to_owned(),
+        });
+    }
+    Ok(found)
 }
 
 /// Refuses what may be elsewhere than policy says when Docker's daemon, which is root, looks for it.
@@ -323,6 +357,27 @@ mod tests {
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o770)).unwrap();
         let said = volume(inside.to_str().unwrap()).unwrap_err().to_string();
         let expected = format!("`{}` has to be root's", directory.path().display());
+        assert!(said.contains(&expected), "{said}");
+    }
+
+    #[test]
+    fn the_client_is_roots() {
+        let shell = fs::canonicalize("/bin/sh").unwrap();
+        assert_eq!(client("/bin/sh").unwrap(), shell);
+        assert_eq!(client("sh").unwrap().file_name(), shell.file_name());
+        let absent = client("no-such-program").unwrap_err();
+        assert!(matches!(absent, ContainerError::Absent(_)), "{absent}");
+        let directory = tempfile::tempdir_in("/tmp").unwrap();
+        let program = directory.path().join("docker");
+        fs::write(&program, "").unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("/bin/sh", &link).unwrap();
+        assert_eq!(client(link.to_str().unwrap()).unwrap(), shell);
+        let said = client(program.to_str().unwrap()).unwrap_err().to_string();
+        assert!(said.contains("`/tmp` has to be root's"), "{said}");
+        std::os::unix::fs::chown(&program, Some(7), None).unwrap();
+        let said = client(program.to_str().unwrap()).unwrap_err().to_string();
+        let expected = format!("`{}` has to be root's", program.display());
         assert!(said.contains(&expected), "{said}");
     }
 
