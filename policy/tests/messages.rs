@@ -105,6 +105,21 @@ fn containers() {
 }
 
 #[test]
+fn containers_beside_other_servers() {
+    insta::assert_snapshot!(faults(
+        "version: 1
+servers:
+  docker: { launch: { command: docker, args: [run, -i, x] } }
+  plain: { launch: { command: python3 } }
+  docker-mcp: { launch: { command: /usr/bin/docker, args: [run, -i, x], user: mcp } }
+  docker-own: { launch: { command: docker, args: [run, -i, x], user: docked } }
+  plain-mcp: { launch: { command: python3, user: mcp } }
+  elsewhere: { url: 'https://mcp.example/mcp' }
+"
+    ));
+}
+
+#[test]
 fn conditions_that_never_fit() {
     let deep = format!("args{} == 1", ".a".repeat(70));
     let (long, tokens) = ("a".repeat(4097), "1 + ".repeat(200));

@@ -2,14 +2,18 @@
 //! ended in the middle left to Docker's daemon.
 
 use std::fs;
+use std::iter;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use exeat_policy::{Container, EnvValue, PolicySet};
 use nix::unistd::Group;
 
+use super::accounts::{self, AccountError};
 use super::runs::file_name;
-use crate::channel::encode_hex;
-use crate::launch::stage::{Account, Start};
+use super::workloads::Live;
+use crate::channel::{Kind, encode_hex};
+use crate::launch::stage::{Account, Start, chain};
 
 /// The group that may use Docker, as its packages make it.
 const GROUP: &str = "docker";
@@ -60,28 +64,80 @@ impl Planned {
     }
 }
 
-/// The account without what lets it use Docker: by its daemon a server would be root, and elsewhere.
-pub(super) fn without_docker(account: Account) -> Result<Account, String> {
-    let named = Group::from_name(GROUP)
-        .map_err(|error| format!("looking up the group `{GROUP}`: {error}"))?;
-    let socket = fs::metadata(SOCKET).ok();
-    let socket = socket.filter(|metadata| metadata.file_type().is_socket());
-    let owner = socket.map(|metadata| metadata.gid());
-    let named = named.map(|group| group.gid.as_raw());
-    without(account, &[owner, named])
+/// Refuses a server with Docker as the user of one without it, and the other way round: a process writes to the memory
+/// of another of its user, and so to that of Docker's client.
+pub(super) fn apart<'a>(
+    uid: u32,
+    is_docker: bool,
+    set: &PolicySet,
+    live: impl IntoIterator<Item = &'a Live>,
+) -> Result<(), String> {
+    let shared = |other: &str| {
+        format!(
+            "`{other}` has the same user ({uid}), and of the two only one is started by Docker: give it its own"
+        )
+    };
+    let differs = |command: &str| Container::is_started_by(command) != is_docker;
+    for server in set.servers() {
+        let launch = server.launch().filter(|launch| differs(&launch.command));
+        let Some(user) = launch.and_then(|launch| launch.user.as_ref()) else {
+            continue;
+        };
+        match accounts::find(user) {
+            Ok(user) if user.account.uid == uid => return Err(shared(&server.name)),
+            // As somebody who is not there, or as root, it never starts.
+            Ok(_) | Err(AccountError::Unknown(_) | AccountError::Root(_)) => {}
+            Err(error) => return Err(chain(&error)),
+        }
+    }
+    // Those that are started as who asks.
+    let record = live.into_iter().map(|live| &live.record).find(|record| {
+        let command = record.exe.to_string_lossy();
+        record.kind == Kind::Server && record.uid == uid && differs(&command)
+    });
+    record.map_or(Ok(()), |record| Err(shared(&record.name)))
 }
 
-fn without(mut account: Account, groups: &[Option<u32>]) -> Result<Account, String> {
-    if groups.contains(&Some(account.gid)) {
+/// Where a Docker's daemon may listen that servers of the register use.
+fn sockets(set: &PolicySet) -> impl Iterator<Item = &str> {
+    let launches = set.servers().filter_map(|server| server.launch());
+    let docker = launches.filter(|launch| Container::is_started_by(&launch.command));
+    docker
+        .flat_map(|launch| &launch.env)
+        .filter_map(|(name, value)| match value {
+            EnvValue::Text(host) if name == "DOCKER_HOST" => Container::socket(Some(host)).ok(),
+            EnvValue::Text(_) | EnvValue::Secret(_) => None,
+        })
+}
+
+/// The account without what lets it use Docker: by its daemon a server would be root, and elsewhere.
+pub(super) fn without_docker(account: Account, set: &PolicySet) -> Result<Account, String> {
+    let named = Group::from_name(GROUP)
+        .map_err(|error| format!("looking up the group `{GROUP}`: {error}"))?;
+    let named = named.map(|group| group.gid.as_raw());
+    let owners = iter::once(SOCKET).chain(sockets(set)).filter_map(|path| {
+        let socket = fs::metadata(path).ok();
+        let socket = socket.filter(|metadata| metadata.file_type().is_socket())?;
+        Some(socket.gid())
+    });
+    without(account, &owners.chain(named).collect::<Vec<_>>())
+}
+
+fn without(mut account: Account, groups: &[u32]) -> Result<Account, String> {
+    if groups.contains(&account.gid) {
         return Err("the server's user has the group that may use Docker as its own group".into());
     }
-    account.groups.retain(|&gid| !groups.contains(&Some(gid)));
+    account.groups.retain(|&gid| !groups.contains(&gid));
     Ok(account)
 }
 
 #[cfg(test)]
 mod tests {
+    use exeat_policy::Source;
+
     use super::*;
+    use crate::channel::Workload;
+    use crate::supervisor::workloads::Origin;
 
     #[test]
     fn a_container_has_a_name_of_its_own_and_its_cgroup_is_below_the_root() {
@@ -99,10 +155,90 @@ mod tests {
             gid,
             groups: groups.to_vec(),
         };
-        let docker = [None, Some(9)];
+        let docker = [9];
         let left = without(account(7, &[7, 9, 8]), &docker).unwrap();
         assert_eq!(left.groups, [7, 8]);
         without(account(9, &[7]), &docker).unwrap_err();
-        without_docker(account(u32::MAX, &[])).unwrap();
+        without_docker(account(u32::MAX, &[]), &set("")).unwrap();
+    }
+
+    #[test]
+    fn nor_one_that_listens_where_the_register_says() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("docker.sock");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        std::os::unix::fs::chown(&socket, None, Some(4711)).unwrap();
+        let docker = |command: &str| {
+            let host = socket.display();
+            set(&format!(
+                "  a: {{ launch: {{ command: {command}, args: [run, -i, x], env: {{ DOCKER_HOST: 'unix://{host}' }} }} }}\n"
+            ))
+        };
+        let account = || Account {
+            uid: 7,
+            gid: 7,
+            groups: vec![7, 4711],
+        };
+        let left = without_docker(account(), &docker("docker")).unwrap();
+        assert_eq!(left.groups, [7]);
+        let left = without_docker(account(), &docker("other")).unwrap();
+        assert_eq!(left.groups, [7, 4711]);
+    }
+
+    #[test]
+    fn no_user_is_that_of_servers_with_docker_and_of_others() {
+        let set = set(
+            "  docked: { launch: { command: docker, args: [run, -i, x], user: nobody } }
+  plain: { launch: { command: x, user: daemon } }
+  absent: { launch: { command: x, user: no-such-user } }
+  root: { launch: { command: x, user: toor } }
+",
+        );
+        let uid = |name: &str| accounts::find(name).unwrap().account.uid;
+        let (nobody, daemon) = (uid("nobody"), uid("daemon"));
+        apart(nobody, true, &set, []).unwrap();
+        apart(daemon, false, &set, []).unwrap();
+        // By its number, from who asks.
+        let said = apart(nobody, false, &set, []).unwrap_err();
+        assert!(said.starts_with("`docked` has the same user"), "{said}");
+        let said = apart(daemon, true, &set, []).unwrap_err();
+        assert!(said.starts_with("`plain` has the same user"), "{said}");
+        // One that runs.
+        let live = |command: &str| Live {
+            record: Workload {
+                number: 1,
+                name: "running".into(),
+                kind: Kind::Server,
+                cgroup: "/x".into(),
+                cgroup_id: 1,
+                pid: None,
+                uid: 4711,
+                exe: command.into(),
+                args: Vec::new(),
+                started_by: Some(4711),
+                placeholders: Vec::new(),
+            },
+            origin: Origin::Run,
+        };
+        for (running, is_docker, fits) in [
+            ("x", false, true),
+            ("docker", true, true),
+            ("x", true, false),
+            ("/usr/bin/docker", false, false),
+        ] {
+            let answer = apart(4711, is_docker, &set, [&live(running)]);
+            assert_eq!(answer.is_ok(), fits, "{running}: {answer:?}");
+            apart(4712, is_docker, &set, [&live(running)]).unwrap();
+        }
+    }
+
+    fn set(servers: &str) -> PolicySet {
+        let text =
+            format!("version: 1\nservers:\n  first: {{ url: 'https://a.example/mcp' }}\n{servers}");
+        exeat_policy::compile(&[Source {
+            name: "p.yaml".into(),
+            text,
+        }])
+        .unwrap()
     }
 }
