@@ -42,6 +42,9 @@ pub enum InternalCommand {
     Uncontain {
         /// The container's name
         name: String,
+        /// Look for some time whether it is made yet
+        #[arg(long)]
+        wait: bool,
     },
     /// Try what is forbidden, and print what came of it
     Canary {
@@ -75,9 +78,9 @@ pub(super) fn container(cgroup: &str, name: &str, command: &[String]) -> Result<
 }
 
 /// Has Docker remove a container.
-pub(super) fn uncontain(name: &str) -> Result<(), CliError> {
+pub(super) fn uncontain(name: &str, wait: bool) -> Result<(), CliError> {
     runtime()?
-        .block_on(container::remove(name))
+        .block_on(container::remove(name, wait))
         .map_err(|error| CliError::from_error(Kind::Refused, &error))
 }
 

@@ -86,8 +86,8 @@ fn perform(cli: &Cli, output: Output) -> Result<u8, CliError> {
     {
         return internal::container(cgroup, name, command);
     }
-    if let Command::Internal(InternalCommand::Uncontain { name }) = &cli.command {
-        return internal::uncontain(name).map(|()| 0);
+    if let Command::Internal(InternalCommand::Uncontain { name, wait }) = &cli.command {
+        return internal::uncontain(name, *wait).map(|()| 0);
     }
     if let Command::Daemon(arguments) = &cli.command {
         return daemon::run(arguments, &cli.global).map(|()| 0);

@@ -52,15 +52,28 @@ impl Planned {
         ("/proc/self/exe".into(), all.collect())
     }
 
-    /// What removes the container if it is there, as the same user and in the same cgroup.
-    pub(super) fn remover(&self, start: &Start) -> Start {
-        Start {
+    /// What removes the container, as the same user and in the same cgroup.
+    pub(super) fn remover(&self, start: &Start) -> Remover {
+        Remover(Start {
             program: "/proc/self/exe".into(),
             arguments: ["internal", "uncontain", &self.name]
                 .map(str::to_owned)
                 .into(),
             ..start.clone()
-        }
+        })
+    }
+}
+
+/// What removes a container if it is there.
+#[derive(Debug)]
+pub(super) struct Remover(Start);
+
+impl Remover {
+    /// Its start; with `waits` it looks for some time whether the container is made yet.
+    pub(super) fn start(self, waits: bool) -> Start {
+        let Self(mut start) = self;
+        start.arguments.extend(waits.then(|| "--wait".to_owned()));
+        start
     }
 }
 
@@ -146,6 +159,30 @@ mod tests {
         assert_ne!(planned.name, Planned::new("a.b").unwrap().name);
         let (_, all) = planned.program(Path::new("exeat/w/a_b-7"), "docker", Vec::new());
         assert_eq!(all[2], "/exeat/w/a_b-7");
+    }
+
+    #[test]
+    fn a_container_is_removed_and_waited_for_where_it_may_be_made_yet() {
+        let planned = Planned::new("a").unwrap();
+        let start = Start {
+            cgroup: "/x".into(),
+            account: Account {
+                uid: 7,
+                gid: 7,
+                groups: Vec::new(),
+            },
+            directory: "/".into(),
+            program: "docker".into(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            trust: None,
+        };
+        let all = |waits| planned.remover(&start).start(waits).arguments;
+        assert_eq!(all(false), ["internal", "uncontain", &planned.name]);
+        assert_eq!(
+            all(true),
+            ["internal", "uncontain", &planned.name, "--wait"]
+        );
     }
 
     #[test]

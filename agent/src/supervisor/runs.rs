@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::accounts::{self, LocalUser};
 use super::cgroups;
 use super::clients::fail;
-use super::containers::{Planned, apart, without_docker};
+use super::containers::{Planned, Remover, apart, without_docker};
 use super::core::Supervisor;
 use super::lives::discard;
 use super::serving::{Order, Over, serve};
@@ -166,7 +166,7 @@ impl Supervisor {
         self.tasks.spawn(serve(order, responder));
     }
 
-    fn prepare(&mut self, run: &Run, uid: u32) -> Result<(Live, Start, Option<Start>), Refusal> {
+    fn prepare(&mut self, run: &Run, uid: u32) -> Result<(Live, Start, Option<Remover>), Refusal> {
         let not_found = || Refusal(Code::NotFound, format!("no server `{}`", run.server));
         let server = self.parts.policy.set.server(&run.server);
         let launch = server.and_then(|server| server.launch());

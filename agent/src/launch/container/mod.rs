@@ -220,9 +220,9 @@ fn foreign<'a>(mut paths: impl Iterator<Item = &'a Path>) -> Option<&'a Path> {
     })
 }
 
-/// Removes a container, running or not, if there is one: where its client was ended in the middle, Docker's daemon may
-/// make it yet.
-pub async fn remove(name: &str) -> Result<(), ContainerError> {
+/// Removes a container, running or not, if there is one. With `wait` it is looked for some time: where its client was
+/// ended in the middle, Docker's daemon may make it yet.
+pub async fn remove(name: &str, wait: bool) -> Result<(), ContainerError> {
     let host = env::var(HOST).ok();
     let socket = Container::socket(host.as_deref()).map_err(ContainerError::Host)?;
     let engine = Engine::new(socket);
@@ -232,7 +232,7 @@ pub async fn remove(name: &str) -> Result<(), ContainerError> {
             socket: socket.into(),
             cause,
         })?;
-        if is_removed {
+        if is_removed || !wait {
             break;
         }
         sleep(INTERVAL).await;
