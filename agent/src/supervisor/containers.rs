@@ -5,6 +5,7 @@ use std::fs;
 use std::iter;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use exeat_policy::{Container, EnvValue, PolicySet};
 use nix::unistd::Group;
@@ -25,16 +26,19 @@ const SOCKET: &str = "/run/docker.sock";
 pub(super) struct Planned {
     /// By what Docker knows it; of no other, now or ever.
     name: String,
+    /// Time to fetch the image in (`limits.fetch_deadline`).
+    deadline: Duration,
 }
 
 impl Planned {
     /// One for this server.
-    pub(super) fn new(server: &str) -> Result<Self, String> {
+    pub(super) fn new(server: &str, deadline: Duration) -> Result<Self, String> {
         let mut random = [0; 8];
         aws_lc_rs::rand::fill(&mut random)
             .map_err(|_e| "no randomness for a container's name".to_owned())?;
         Ok(Self {
             name: format!("exeat-{}-{}", file_name(server), encode_hex(&random)),
+            deadline,
         })
     }
 
@@ -47,7 +51,16 @@ impl Planned {
         arguments: Vec<String>,
     ) -> (PathBuf, Vec<String>) {
         let cgroup = format!("/{}", cgroup.display());
-        let own = ["internal", "container", &cgroup, &self.name, "--", command];
+        let deadline = self.deadline.as_secs().to_string();
+        let own = [
+            "internal",
+            "container",
+            &cgroup,
+            &self.name,
+            &deadline,
+            "--",
+            command,
+        ];
         let all = own.into_iter().map(str::to_owned).chain(arguments);
         ("/proc/self/exe".into(), all.collect())
     }
@@ -154,16 +167,20 @@ mod tests {
 
     #[test]
     fn a_container_has_a_name_of_its_own_and_its_cgroup_is_below_the_root() {
-        let planned = Planned::new("a.b").unwrap();
+        let planned = Planned::new("a.b", Duration::from_secs(90)).unwrap();
         assert!(planned.name.starts_with("exeat-a_b-"), "{planned:?}");
-        assert_ne!(planned.name, Planned::new("a.b").unwrap().name);
+        assert_ne!(
+            planned.name,
+            Planned::new("a.b", Duration::from_secs(90)).unwrap().name
+        );
         let (_, all) = planned.program(Path::new("exeat/w/a_b-7"), "docker", Vec::new());
         assert_eq!(all[2], "/exeat/w/a_b-7");
+        assert_eq!(all[4], "90");
     }
 
     #[test]
     fn a_container_is_removed_and_waited_for_where_it_may_be_made_yet() {
-        let planned = Planned::new("a").unwrap();
+        let planned = Planned::new("a", Duration::from_secs(1)).unwrap();
         let start = Start {
             cgroup: "/x".into(),
             account: Account {

@@ -184,7 +184,10 @@ impl Supervisor {
         let is_docker = Container::is_started_by(&launch.command);
         apart(user.account.uid, is_docker, set, self.workloads.iter()).map_err(invalid)?;
         let planned = if is_docker {
-            Some(Planned::new(&run.server).map_err(internal)?)
+            Some(
+                Planned::new(&run.server, self.parts.config.limits.fetch_deadline)
+                    .map_err(internal)?,
+            )
         } else {
             user.account = without_docker(user.account, set).map_err(invalid)?;
             None

@@ -18,8 +18,6 @@ use super::client::{HttpError, send, shown};
 const ANSWER: usize = 4 << 20;
 /// Time for an answer.
 const ASKED: Duration = Duration::from_secs(30);
-/// Time for an image to be fetched and taken in.
-const TAKEN: Duration = Duration::from_hours(1);
 
 /// What is not as it has to be with Docker's daemon.
 #[derive(Debug, thiserror::Error)]
@@ -141,13 +139,18 @@ impl Engine {
         }
     }
 
-    /// Hands over an image; its id, by the name that it has in the archive.
-    pub(super) async fn load(&self, archive: Archive, name: &str) -> Result<String, EngineError> {
+    /// Hands over an image, which is fetched and taken in within `limit`; its id, by the name that it has in the archive.
+    pub(super) async fn load(
+        &self,
+        archive: Archive,
+        name: &str,
+        limit: Duration,
+    ) -> Result<String, EngineError> {
         let request = base(Method::POST, "/images/load?quiet=1")
             .header(CONTENT_TYPE, "application/x-tar")
             .body(archive)
             .map_err(EngineError::Question)?;
-        let answer = send(self.connect().await?, request, TAKEN).await?;
+        let answer = send(self.connect().await?, request, limit).await?;
         let status = answer.response.status();
         let body = answer.whole(ANSWER).await?;
         // What goes wrong later than the head is said in the body.

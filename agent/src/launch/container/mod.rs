@@ -20,9 +20,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use exeat_policy::{Container, ContainerFault};
+use exeat_policy::{Container, ContainerFault, Image};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 pub use self::client::HttpError;
 use self::engine::Engine;
@@ -37,6 +37,8 @@ const SYSTEM: &str = "/etc/ssl/certs/ca-certificates.crt";
 const INTERVAL: Duration = Duration::from_millis(100);
 /// How often, at most.
 const LOOKS: u32 = 100;
+/// How much earlier than the gate an image is given up, at most.
+const MARGIN: Duration = Duration::from_secs(1);
 /// The variable that says where Docker's daemon listens.
 const HOST: &str = "DOCKER_HOST";
 
@@ -117,9 +119,10 @@ pub struct Kept<'a> {
     pub name: &'a str,
 }
 
-/// Has the image there, then becomes `program` (Docker's client). Returns only with an error.
+/// Has the image there, within `deadline` (`limits.fetch_deadline`), then becomes `program` (Docker's client). Returns only with an error.
 pub async fn run(
     kept: &Kept<'_>,
+    deadline: Duration,
     program: &str,
     arguments: &[String],
 ) -> Result<Infallible, ContainerError> {
@@ -142,12 +145,7 @@ pub async fn run(
     };
     let id = match found {
         Some(id) => id,
-        None => registry::pull(image, &engine, Path::new(&bundle))
-            .await
-            .map_err(|cause| ContainerError::Pull {
-                image: image.written.clone(),
-                cause,
-            })?,
+        None => pulled(image, &engine, Path::new(&bundle), deadline).await?,
     };
     let profile = profile(&container_profile()).map_err(ContainerError::Profile)?;
     let mut command = Command::new(client);
@@ -171,6 +169,26 @@ pub async fn run(
     Err(ContainerError::Start {
         program: program.to_owned(),
         cause: command.exec(),
+    })
+}
+
+async fn pulled(
+    image: &Image,
+    engine: &Engine,
+    bundle: &Path,
+    deadline: Duration,
+) -> Result<String, ContainerError> {
+    // Before the gate refuses what is still missing: only then is it clear why.
+    let time = deadline.saturating_sub(MARGIN.min(deadline / 10));
+    let pull = registry::pull(image, engine, bundle, deadline);
+    let cause = match timeout(time, pull).await {
+        Ok(Ok(id)) => return Ok(id),
+        Ok(Err(error)) => error,
+        Err(_late) => PullError::Late(deadline.as_secs()),
+    };
+    Err(ContainerError::Pull {
+        image: image.written.clone(),
+        cause,
     })
 }
 

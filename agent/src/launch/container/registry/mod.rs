@@ -4,6 +4,7 @@
 mod https;
 
 use std::path::Path;
+use std::time::Duration;
 
 use exeat_policy::Image;
 use hyper::header::{HeaderValue, WWW_AUTHENTICATE};
@@ -51,6 +52,11 @@ pub enum PullError {
     /// A registry elsewhere than `launch.fetch` can name.
     #[error("`{0}` is not at port 443, where alone is fetched from")]
     Port(String),
+    /// It took longer than a server may fetch.
+    #[error(
+        "it did not come by within {0} s: raise `limits.fetch_deadline`, or fetch it by `docker pull` beforehand"
+    )]
+    Late(u64),
     /// The trust bundle.
     #[error("reading the trust bundle")]
     Trust(#[source] rustls_pki_types::pem::Error),
@@ -185,11 +191,12 @@ struct Repository {
     token: Option<HeaderValue>,
 }
 
-/// Fetches an image and has Docker's daemon take it; its id there.
+/// Fetches an image and has Docker's daemon take it, within `limit`; its id there.
 pub(super) async fn pull(
     image: &Image,
     engine: &Engine,
     bundle: &Path,
+    limit: Duration,
 ) -> Result<String, PullError> {
     let registry =
         Place::registry(&image.registry).ok_or_else(|| PullError::Port(image.registry.clone()))?;
@@ -205,7 +212,7 @@ pub(super) async fn pull(
     let (writer, archive) = archive();
     let (sent, taken) = tokio::join!(
         repository.send(&manifest, &name, writer),
-        engine.load(archive, &name)
+        engine.load(archive, &name, limit)
     );
     match (sent, taken) {
         // If the daemon goes away, what it said is the reason.
