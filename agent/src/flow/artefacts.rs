@@ -17,14 +17,14 @@ use crate::identify::fetching::Place;
 use crate::identify::peer::Peer;
 use crate::identify::workloads::Known;
 
-/// The longest answer that is looked at for whether it is a [`Token`], in bytes.
+/// The longest answer that is looked at for whether it is a [`Granted`], in bytes.
 const TOKEN: usize = 64 << 10;
 
 /// What anybody gets who asks for it, another each time, before a registry shows an image (its token authentication
 /// specification, RFC 6749 section 5.1). Anything else beside it, or in its place, is what is fetched.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Token {
+struct Granted {
     token: Option<String>,
     access_token: Option<String>,
     #[serde(rename = "refresh_token")]
@@ -52,7 +52,7 @@ pub(super) struct Fetch {
     place: Place,
     digest: Sha256,
     bytes: u64,
-    /// What came, as long as it may be a [`Token`].
+    /// What came, as long as it may be a [`Granted`].
     short: Option<Vec<u8>>,
     /// Whether all of it is all that there is.
     whole: bool,
@@ -132,8 +132,8 @@ fn is_token(body: &[u8]) -> bool {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
         !token.is_empty() && token.bytes().all(plain)
     };
-    serde_json::from_slice(body).is_ok_and(|token: Token| {
-        let mut given = token.token.iter().chain(&token.access_token).peekable();
+    serde_json::from_slice(body).is_ok_and(|granted: Granted| {
+        let mut given = granted.token.iter().chain(&granted.access_token).peekable();
         given.peek().is_some() && given.all(word)
     })
 }

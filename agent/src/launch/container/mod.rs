@@ -12,7 +12,7 @@ mod registry;
 use std::convert::Infallible;
 use std::env;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -317,20 +317,17 @@ fn profile(text: &str) -> io::Result<File> {
     // Kept open when this process becomes the client.
     let mut file = File::from(memfd_create("seccomp", MemfdFlags::ALLOW_SEALING)?);
     file.write_all(text.as_bytes())?;
-    seal(&mut file, text)?;
+    seal(&file, text)?;
     Ok(file)
 }
 
-fn seal(file: &mut File, text: &str) -> io::Result<()> {
+fn seal(file: &File, text: &str) -> io::Result<()> {
     fcntl_add_seals(
-        &*file,
+        file,
         SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
     )?;
     // It may have been changed before.
-    let mut read = Vec::new();
-    file.rewind()?;
-    file.read_to_end(&mut read)?;
-    if read != text.as_bytes() {
+    if fs::read(format!("/proc/self/fd/{}", file.as_raw_fd()))? != text.as_bytes() {
         return Err(io::Error::other("somebody else wrote to it"));
     }
     Ok(())
@@ -338,7 +335,7 @@ fn seal(file: &mut File, text: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{chown, symlink};
 
     use super::*;
 
@@ -372,7 +369,7 @@ mod tests {
         fs::create_dir(&inside).unwrap();
         let said = volume(inside.to_str().unwrap()).unwrap_err().to_string();
         assert!(said.contains("`/tmp` has to be root's"), "{said}");
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o770)).unwrap();
+        chown(directory.path(), Some(7), None).unwrap();
         let said = volume(inside.to_str().unwrap()).unwrap_err().to_string();
         let expected = format!("`{}` has to be root's", directory.path().display());
         assert!(said.contains(&expected), "{said}");
@@ -389,11 +386,11 @@ mod tests {
         let program = directory.path().join("docker");
         fs::write(&program, "").unwrap();
         let link = directory.path().join("link");
-        std::os::unix::fs::symlink("/bin/sh", &link).unwrap();
+        symlink("/bin/sh", &link).unwrap();
         assert_eq!(client(link.to_str().unwrap()).unwrap(), shell);
         let said = client(program.to_str().unwrap()).unwrap_err().to_string();
         assert!(said.contains("`/tmp` has to be root's"), "{said}");
-        std::os::unix::fs::chown(&program, Some(7), None).unwrap();
+        chown(&program, Some(7), None).unwrap();
         let said = client(program.to_str().unwrap()).unwrap_err().to_string();
         let expected = format!("`{}` has to be root's", program.display());
         assert!(said.contains(&expected), "{said}");
@@ -413,7 +410,7 @@ mod tests {
         let file = memfd_create("seccomp", MemfdFlags::ALLOW_SEALING).unwrap();
         let mut file = File::from(file);
         file.write_all(b"permit").unwrap();
-        seal(&mut file, "refuse").unwrap_err();
+        seal(&file, "refuse").unwrap_err();
     }
 
     #[test]
