@@ -159,6 +159,9 @@ fn without(mut account: Account, groups: &[u32]) -> Result<Account, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::chown;
+    use std::os::unix::net::UnixListener;
+
     use exeat_policy::Source;
 
     use super::*;
@@ -220,8 +223,8 @@ mod tests {
     fn nor_one_that_listens_where_the_register_says() {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("docker.sock");
-        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        std::os::unix::fs::chown(&socket, None, Some(4711)).unwrap();
+        let _listener = UnixListener::bind(&socket).unwrap();
+        chown(&socket, None, Some(4711)).unwrap();
         let docker = |command: &str| {
             let host = socket.display();
             set(&format!(

@@ -32,7 +32,7 @@ pub(super) const GRACE: Duration = Duration::from_secs(2);
 /// Time for a server to end by itself when its session is over: its input is closed.
 const CLOSING: Duration = Duration::from_secs(5);
 /// Time for what comes after a server.
-const AFTER: Duration = Duration::from_secs(30);
+pub(super) const AFTER: Duration = Duration::from_secs(30);
 /// Time for the gate to take a session over.
 const TAKEN: Duration = Duration::from_secs(10);
 
