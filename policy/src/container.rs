@@ -7,7 +7,7 @@ use std::ops::Range;
 pub struct Container {
     /// Options, as they are written.
     pub options: Vec<String>,
-    /// The user within, where the options name one: `UID` or `UID:GID`, neither of them root.
+    /// The user within, where the options name one: `UID:GID`, neither of them root.
     pub user: Option<String>,
     /// What of this machine the options show in it.
     pub volumes: Vec<String>,
@@ -57,6 +57,8 @@ struct Permitted {
 const HUB: &str = "registry-1.docker.io";
 /// Below which its images without a path lie.
 const LIBRARY: &str = "library/";
+/// How the tag begins that stands for a digest on this machine ([`Image::kept_as`]).
+const PINNED: &str = "sha256-";
 /// The variable that says where Docker's daemon listens.
 const DOCKER_HOST: &str = "DOCKER_HOST";
 /// Where it listens otherwise.
@@ -253,6 +255,11 @@ impl Image {
         if !fits {
             return Err(WRONG);
         }
+        if tag.is_some_and(|tag| tag.starts_with(PINNED)) {
+            return Err(
+                "a tag that begins with `sha256-` is taken for a digest on this machine: write `@sha256:DIGEST`",
+            );
+        }
         let hub = matches!(registry, None | Some("docker.io" | "index.docker.io"));
         let below = if hub && !name.contains('/') {
             LIBRARY
@@ -328,12 +335,14 @@ fn user(text: &str) -> Result<(), &'static str> {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         digits && text.parse::<u32>().is_ok_and(|id| id != 0)
     };
-    let (uid, gid) = text.split_once(':').unwrap_or((text, text));
-    if is_one(uid) && is_one(gid) {
+    if text
+        .split_once(':')
+        .is_some_and(|(uid, gid)| is_one(uid) && is_one(gid))
+    {
         return Ok(());
     }
     Err(
-        "a container's user is a number or `UID:GID`, and never root: what a name stands for, the image says",
+        "a container's user is `UID:GID`, both numbers and neither 0: whom else it means, its groups included, the image would say",
     )
 }
 
@@ -435,6 +444,11 @@ mod tests {
             ("run -i -u 00 x", 3),
             ("run -i -u +0 x", 3),
             ("run -i -u 1:0 x", 3),
+            ("run -i -u 0:1 x", 3),
+            ("run -i -u 1 x", 3),
+            ("run -i -u 1: x", 3),
+            ("run -i -u 1:1:1 x", 3),
+            ("run -i -u 1:docker x", 3),
             ("run -i -u root x", 3),
             ("run -i --user= x", 2),
             ("run -i -v /var/run/docker.sock:/d x", 3),
@@ -465,6 +479,8 @@ mod tests {
             ("run -i a:b:c", 2),
             ("run -i a@sha256:00", 2),
             ("run -i a/../b", 2),
+            ("run -i a:sha256-00", 2),
+            ("run -i a.example/a:sha256-@sha256:00", 2),
         ] {
             let fault = parse(line).unwrap_err();
             assert_eq!(fault.at, at, "{line}: {}", fault.message);

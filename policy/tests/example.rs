@@ -164,5 +164,5 @@ fn documented_examples_compile() {
             }
         }
     }
-    assert_eq!((whole, parts), (13, 2));
+    assert_eq!((whole, parts), (14, 2));
 }

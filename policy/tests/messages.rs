@@ -82,7 +82,10 @@ fn containers() {
         "args: [run, -i, -e]",
         "args: [run, x]",
         "args: [run, -i, X]",
+        "args: [run, -i, 'a:sha256-00']",
         "args: [run, -i, -u, root, x]",
+        "args: [run, -i, --user=7, x]",
+        "args: [run, -i, -u, '7:0', x]",
         "args: [run, -i, -e, 'a b', x]",
         "args: [run, -i, -w, a, x]",
         "args: [run, -i, -v, a, x]",
@@ -99,6 +102,21 @@ fn containers() {
         ));
     }
     insta::assert_snapshot!(faults(&text));
+}
+
+#[test]
+fn containers_beside_other_servers() {
+    insta::assert_snapshot!(faults(
+        "version: 1
+servers:
+  docker: { launch: { command: docker, args: [run, -i, x] } }
+  plain: { launch: { command: python3 } }
+  docker-mcp: { launch: { command: /usr/bin/docker, args: [run, -i, x], user: mcp } }
+  docker-own: { launch: { command: docker, args: [run, -i, x], user: docked } }
+  plain-mcp: { launch: { command: python3, user: mcp } }
+  elsewhere: { url: 'https://mcp.example/mcp' }
+"
+    ));
 }
 
 #[test]

@@ -356,6 +356,23 @@ async fn a_registry_that_is_not_named_is_not_fetched_from() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_that_takes_too_long_is_given_up_with_what_bounds_it() {
+    let place = Place::new().await;
+    place.publish("");
+    let says = format!("Bearer realm=\"https://{REGISTRY}/slow?ms=60000\",service=\"lab\"");
+    place.registry.challenge("Bearer lab", &says);
+    let fetch = format!("[{REGISTRY}]");
+    let text = policy(&[place.server("late", &fetch, &["run", "-i", &pinned()])]);
+    let settings = "limits: { fetch_deadline: 5s }";
+    let daemon = place.lab.daemon_with(&text, settings).await.unwrap();
+    let said = place.fails(&daemon, "late").await;
+    let expected = "it did not come by within 5 s: raise `limits.fetch_deadline`";
+    assert!(said.contains(expected), "{said}");
+    assert_eq!(place.docker.images().await.unwrap(), [""; 0]);
+    place.nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_image_behind_the_same_tag_is_a_finding() {
     let place = Place::new().await;
     let first = place.publish("");

@@ -241,7 +241,9 @@ async fn a_launcher_fetches_until_it_speaks_and_then_no_more() {
 async fn what_is_fetched_otherwise_than_last_time_is_a_finding() {
     let place = Place::new();
     let allowed = format!("[{HOST}]");
-    let first = policy(&[place.server("launcher", &allowed, &[FIRST, SCRIPT])]);
+    // As one asks for a registry's token: what comes is none, and is compared.
+    let asked = format!("{FIRST}?scope=repository:x:pull");
+    let first = policy(&[place.server("launcher", &allowed, &[&asked, SCRIPT])]);
     place.release("launcher");
     let mut daemon = place.lab.daemon(&first).await.unwrap();
     let start = async |daemon: &Daemon<'_>| {

@@ -33,7 +33,7 @@ pub struct Artefact {
     pub package: Option<Package>,
     /// How many bytes of the body came by.
     pub bytes: u64,
-    /// Of the whole body as it was sent, in hex; absent where not all of it came by.
+    /// Of the whole body as it was sent, in hex; absent where not all of it came by, and of a token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
 }
@@ -87,8 +87,8 @@ impl fmt::Display for Package {
 impl Artefact {
     /// What begins to arrive. Of a path with a query the query is not kept; `kind` is the answer's media type.
     pub fn new(host: &str, path: &str, kind: Option<&str>) -> Self {
-        let (path, query) = path.split_once('?').unwrap_or((path, ""));
-        let package = package(path, query, kind.unwrap_or_default());
+        let path = path.split('?').next().unwrap_or_default();
+        let package = package(path, kind.unwrap_or_default());
         Self {
             host: host.to_owned(),
             path: prefix(path, PATH).to_owned(),
@@ -145,10 +145,9 @@ impl Artefact {
 
 /// The package that a path of a registry names. A path that looks like one elsewhere is shown as one; what it is
 /// compared by is the same.
-fn package(path: &str, query: &str, kind: &str) -> Option<Package> {
+fn package(path: &str, kind: &str) -> Option<Package> {
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let (registry, name, version) = image(&segments)
-        .or_else(|| token(query))
         .or_else(|| tarball(&segments))
         .or_else(|| distribution(&segments))
         .or_else(|| listing(&segments, kind))?;
@@ -176,16 +175,6 @@ fn image<'a>(segments: &[&'a str]) -> Option<Named<'a>> {
     };
     let is_one = *first == "v2" && !name.is_empty() && *kind == "manifests";
     is_one.then(|| (Registry::Oci, name.join("/"), Some(*reference)))
-}
-
-/// `?scope=repository:NAME:pull`: with what anybody may fetch an image, another each time (the registries' token
-/// authentication).
-fn token<'a>(query: &str) -> Option<Named<'a>> {
-    let mut pairs = query.split('&');
-    let scope = pairs.find_map(|pair| pair.strip_prefix("scope="))?;
-    let scope = scope.replace("%3A", ":").replace("%3a", ":");
-    let name = scope.strip_prefix("repository:")?.strip_suffix(":pull")?;
-    Some((Registry::Oci, name.to_owned(), None))
 }
 
 /// `/NAME/-/FILE-VERSION.tgz`, `/@SCOPE/NAME/-/FILE-VERSION.tgz`, also below the path of a registry.
@@ -337,12 +326,13 @@ mod tests {
             ),
             ("/v2/org/mcp/blobs/sha256:ab", "", "-"),
             ("/v2/manifests/latest", "", "-"),
+            // What the client writes beside the path makes no difference.
             (
-                "/token?service=a&scope=repository%3Aorg%2Fmcp%3Apull",
+                "/express/-/express-4.18.2.tgz?scope=repository:x:pull",
                 "",
-                "oci:org/mcp metadata",
+                "npm:express 4.18.2",
             ),
-            ("/token?scope=repository:a:push", "", "-"),
+            ("/x?scope=repository:x:pull", "application/json", "-"),
             ("/a b/-/a b-1.tgz", "", "-"),
             ("/", "", "-"),
             ("", "", "-"),

@@ -34,6 +34,8 @@ pub enum InternalCommand {
         cgroup: String,
         /// The container's name
         name: String,
+        /// Seconds in which its image has to be fetched
+        deadline: u64,
         /// Docker's client, and its arguments
         #[arg(last = true, required = true)]
         command: Vec<String>,
@@ -42,6 +44,9 @@ pub enum InternalCommand {
     Uncontain {
         /// The container's name
         name: String,
+        /// Look for some time whether it is made yet
+        #[arg(long)]
+        wait: bool,
     },
     /// Try what is forbidden, and print what came of it
     Canary {
@@ -62,22 +67,28 @@ pub(super) fn canary(targets: &[String]) -> Result<(), CliError> {
 }
 
 /// Becomes Docker's client, once the image is here; returns only with an error.
-pub(super) fn container(cgroup: &str, name: &str, command: &[String]) -> Result<u8, CliError> {
+pub(super) fn container(
+    cgroup: &str,
+    name: &str,
+    deadline: u64,
+    command: &[String],
+) -> Result<u8, CliError> {
     let (program, arguments) = command.split_first().ok_or_else(|| {
         let text = format_args!("become Docker's client: none is named");
         CliError::new(Kind::Usage, text)
     })?;
     let kept = container::Kept { cgroup, name };
-    match runtime()?.block_on(container::run(&kept, program, arguments)) {
+    let deadline = Duration::from_secs(deadline);
+    match runtime()?.block_on(container::run(&kept, deadline, program, arguments)) {
         Ok(never) => match never {},
         Err(error) => Err(CliError::from_error(Kind::Refused, &error)),
     }
 }
 
 /// Has Docker remove a container.
-pub(super) fn uncontain(name: &str) -> Result<(), CliError> {
+pub(super) fn uncontain(name: &str, wait: bool) -> Result<(), CliError> {
     runtime()?
-        .block_on(container::remove(name))
+        .block_on(container::remove(name, wait))
         .map_err(|error| CliError::from_error(Kind::Refused, &error))
 }
 

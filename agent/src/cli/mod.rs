@@ -81,13 +81,14 @@ fn perform(cli: &Cli, output: Output) -> Result<u8, CliError> {
     if let Command::Internal(InternalCommand::Container {
         cgroup,
         name,
+        deadline,
         command,
     }) = &cli.command
     {
-        return internal::container(cgroup, name, command);
+        return internal::container(cgroup, name, *deadline, command);
     }
-    if let Command::Internal(InternalCommand::Uncontain { name }) = &cli.command {
-        return internal::uncontain(name).map(|()| 0);
+    if let Command::Internal(InternalCommand::Uncontain { name, wait }) = &cli.command {
+        return internal::uncontain(name, *wait).map(|()| 0);
     }
     if let Command::Daemon(arguments) = &cli.command {
         return daemon::run(arguments, &cli.global).map(|()| 0);

@@ -141,9 +141,10 @@ fn children(path: &Path) -> Result<Vec<PathBuf>, CgroupError> {
     Ok(found)
 }
 
-/// Whether there are cgroups below one.
+/// Whether there are processes in cgroups below one.
 pub fn has_below(path: &Path) -> bool {
-    children(path).is_ok_and(|below| !below.is_empty())
+    let lives = |below: &PathBuf| populated(below).unwrap_or(false);
+    children(path).is_ok_and(|below| below.iter().any(lives))
 }
 
 /// The processes in a cgroup and all below it.
@@ -277,6 +278,7 @@ mod tests {
         let path = tree.add("server", 7).unwrap();
         let below = path.join("below");
         fs::create_dir(&below).unwrap();
+        assert!(!has_below(&path));
         let mut children: Vec<_> = [&path, &below]
             .map(|path| {
                 let child = std::process::Command::new("sleep")
@@ -293,7 +295,7 @@ mod tests {
         let mut expected: Vec<u32> = children.iter().map(std::process::Child::id).collect();
         expected.sort_unstable();
         assert_eq!(pids, expected);
-        assert!(populated(&path).unwrap());
+        assert!(populated(&path).unwrap() && has_below(&path));
         assert_ne!(id(&path).unwrap(), id(&below).unwrap());
         destroy(&path).await.unwrap();
         assert!(!path.exists());

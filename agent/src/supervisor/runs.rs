@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::accounts::{self, LocalUser};
 use super::cgroups;
 use super::clients::fail;
-use super::containers::{Planned, without_docker};
+use super::containers::{Planned, Remover, apart, without_docker};
 use super::core::Supervisor;
 use super::lives::discard;
 use super::serving::{Order, Over, serve};
@@ -166,7 +166,7 @@ impl Supervisor {
         self.tasks.spawn(serve(order, responder));
     }
 
-    fn prepare(&mut self, run: &Run, uid: u32) -> Result<(Live, Start, Option<Start>), Refusal> {
+    fn prepare(&mut self, run: &Run, uid: u32) -> Result<(Live, Start, Option<Remover>), Refusal> {
         let not_found = || Refusal(Code::NotFound, format!("no server `{}`", run.server));
         let server = self.parts.policy.set.server(&run.server);
         let launch = server.and_then(|server| server.launch());
@@ -180,10 +180,16 @@ impl Supervisor {
         let user = launch.user.clone().unwrap_or_else(|| uid.to_string());
         let mut user = accounts::find(&user).map_err(|e| invalid(chain(&e)))?;
         let internal = |text: String| Refusal(Code::Internal, text);
-        let planned = if Container::is_started_by(&launch.command) {
-            Some(Planned::new(&run.server).map_err(internal)?)
+        let set = &self.parts.policy.set;
+        let is_docker = Container::is_started_by(&launch.command);
+        apart(user.account.uid, is_docker, set, self.workloads.iter()).map_err(invalid)?;
+        let planned = if is_docker {
+            Some(
+                Planned::new(&run.server, self.parts.config.limits.fetch_deadline)
+                    .map_err(internal)?,
+            )
         } else {
-            user.account = without_docker(user.account).map_err(invalid)?;
+            user.account = without_docker(user.account, set).map_err(invalid)?;
             None
         };
         let busy = || Refusal(Code::Busy, "there are too many workloads".into());

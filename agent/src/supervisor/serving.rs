@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::callers;
 use super::cgroups;
 use super::clients::fail;
+use super::containers::Remover;
 use super::core::{Happening, Supervisor};
 use super::processes::Hashes;
 use super::streams::{Pipes, Streams};
@@ -31,7 +32,7 @@ pub(super) const GRACE: Duration = Duration::from_secs(2);
 /// Time for a server to end by itself when its session is over: its input is closed.
 const CLOSING: Duration = Duration::from_secs(5);
 /// Time for what comes after a server.
-const AFTER: Duration = Duration::from_secs(30);
+pub(super) const AFTER: Duration = Duration::from_secs(30);
 /// Time for the gate to take a session over.
 const TAKEN: Duration = Duration::from_secs(10);
 
@@ -43,8 +44,8 @@ pub(super) struct Order {
     pub(super) caller: u32,
     pub(super) program: Program,
     pub(super) start: Start,
-    /// What looks after what others may be making for the server, if it was ended before that was made.
-    pub(super) after: Option<Start>,
+    /// What removes what others made for the server, or may be making yet.
+    pub(super) after: Option<Remover>,
     pub(super) happenings: mpsc::Sender<Happening>,
     pub(super) hashes: Arc<Hashes>,
     pub(super) hashing: Arc<Semaphore>,
@@ -155,8 +156,8 @@ pub(super) async fn serve(order: Order, mut client: Responder) {
                     empty(&cgroup).await;
                     let life = ends.explain(life).await;
                     tell_end(client, life).await;
-                    if let Some(after) = after.filter(|_| !made) {
-                        look_after(&program, after).await;
+                    if let Some(after) = after {
+                        look_after(&program, after.start(!made)).await;
                         empty(&cgroup).await;
                     }
                 }
@@ -272,8 +273,8 @@ struct Watched<'a> {
     child: &'a mut Child,
     pid: u32,
     cgroup: &'a Path,
-    /// What others were to make for it is made, or is not going to be: it stands below its cgroup, or the server ended
-    /// by itself.
+    /// What others were to make for it is made, or is not going to be: its processes are below its cgroup, or the
+    /// server ended by itself and [for none of the reasons that leave it open](is_settled).
     made: bool,
 }
 
@@ -312,8 +313,8 @@ async fn watch(
             status = server.child.wait() => {
                 server.look();
                 let status = status.ok();
-                let by_itself = status.is_some_and(|status| status.code().is_some()) && !signalled;
-                return (Life::Ended(status), server.made || by_itself);
+                let settled = status.is_some_and(is_settled) && !signalled;
+                return (Life::Ended(status), server.made || settled);
             }
             () = ends.stop.cancelled() => return (Life::Ended(server.end().await), server.made),
             why = &mut ends.over, if ends.heeds => {
@@ -338,6 +339,13 @@ async fn watch(
             },
         }
     }
+}
+
+/// Whether Docker's client, which ended so, left nothing open: it may have failed, or been ended by a signal that it
+/// took, after it asked its daemon for a container.
+fn is_settled(status: ExitStatus) -> bool {
+    let code = status.code();
+    code.is_some_and(|code| !matches!(code, 1 | 125 | 130 | 143))
 }
 
 async fn until(last: Option<Instant>) {
@@ -401,5 +409,22 @@ async fn tell_end(mut client: Responder, life: Life) {
     };
     if let Err(error) = told {
         tracing::debug!(%error, "a client did not wait for its server's end");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_was_ended_leaves_open_what_its_daemon_does() {
+        let exited = |code: i32| ExitStatus::from_raw(code << 8);
+        for code in [0, 2, 126, 137] {
+            assert!(is_settled(exited(code)), "{code}");
+        }
+        for code in [1, 125, 130, 143] {
+            assert!(!is_settled(exited(code)), "{code}");
+        }
+        assert!(!is_settled(ExitStatus::from_raw(9)));
     }
 }

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use exeat_policy::Container;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::core::{Happening, Supervisor};
+use super::serving::{AFTER, GRACE};
+use super::workloads::Origin;
 use crate::channel::{ToGate, ToSupervisor};
 use crate::launch::stage::chain;
 
@@ -25,7 +28,13 @@ impl Supervisor {
         self.stop.cancel();
         self.tasks.close();
         let tasks = self.tasks.clone();
-        let last = Instant::now() + super::serving::GRACE + Duration::from_secs(1);
+        // Docker's daemon takes its time to remove a container.
+        let docker = self.workloads.iter().any(|live| {
+            live.origin == Origin::Run
+                && Container::is_started_by(&live.record.exe.to_string_lossy())
+        });
+        let after = if docker { AFTER } else { Duration::ZERO };
+        let last = Instant::now() + GRACE + after + Duration::from_secs(1);
         loop {
             tokio::select! {
                 biased;

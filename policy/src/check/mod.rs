@@ -1,6 +1,7 @@
 //! What only shows over all files: names given twice or nowhere, rules that can never match.
 
 mod credentials;
+mod launches;
 mod manifest;
 mod names;
 mod reach;
@@ -17,6 +18,7 @@ pub(crate) fn check(draft: &Draft) -> Vec<Fault> {
     let mut faults = Vec::new();
     names::check(draft, &mut faults);
     credentials::check(draft, &mut faults);
+    launches::check(draft, &mut faults);
     reach::check(draft, &mut faults);
     shadow::check(draft, &mut faults);
     faults

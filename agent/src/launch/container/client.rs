@@ -18,6 +18,17 @@ use tokio::time::timeout;
 /// Time without a byte.
 pub(super) const PATIENCE: Duration = Duration::from_mins(1);
 
+/// The most of what others said that an error shows, in characters.
+const SHOWN: usize = 500;
+
+/// The beginning of what others said, as an error shows it.
+pub(super) fn shown(said: &str) -> String {
+    said.chars()
+        .flat_map(char::escape_debug)
+        .take(SHOWN)
+        .collect()
+}
+
 /// Why there is no answer, or not all of it.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
@@ -117,5 +128,16 @@ impl Answer {
             all.extend_from_slice(&data);
         }
         Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SHOWN, shown};
+
+    #[test]
+    fn what_others_said_is_shown_without_effect_and_in_part() {
+        assert_eq!(shown("no \u{1b}[2Jsuch\nimage"), r"no \u{1b}[2Jsuch\nimage");
+        assert_eq!(shown(&"\n".repeat(SHOWN)).len(), SHOWN);
     }
 }

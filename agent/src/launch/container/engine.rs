@@ -12,14 +12,12 @@ use serde::Deserialize;
 use tokio::net::UnixStream;
 
 use super::archive::Archive;
-use super::client::{HttpError, send};
+use super::client::{HttpError, send, shown};
 
 /// The longest answer.
 const ANSWER: usize = 4 << 20;
 /// Time for an answer.
 const ASKED: Duration = Duration::from_secs(30);
-/// Time for an image to be fetched and taken in.
-const TAKEN: Duration = Duration::from_hours(1);
 
 /// What is not as it has to be with Docker's daemon.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +36,7 @@ pub enum EngineError {
     Refused {
         /// Of HTTP.
         status: StatusCode,
-        /// What it says.
+        /// The beginning of what it says, escaped.
         message: String,
     },
     /// It answered with something else.
@@ -141,13 +139,18 @@ impl Engine {
         }
     }
 
-    /// Hands over an image; its id, by the name that it has in the archive.
-    pub(super) async fn load(&self, archive: Archive, name: &str) -> Result<String, EngineError> {
+    /// Hands over an image, which is fetched and taken in within `limit`; its id, by the name that it has in the archive.
+    pub(super) async fn load(
+        &self,
+        archive: Archive,
+        name: &str,
+        limit: Duration,
+    ) -> Result<String, EngineError> {
         let request = base(Method::POST, "/images/load?quiet=1")
             .header(CONTENT_TYPE, "application/x-tar")
             .body(archive)
             .map_err(EngineError::Question)?;
-        let answer = send(self.connect().await?, request, TAKEN).await?;
+        let answer = send(self.connect().await?, request, limit).await?;
         let status = answer.response.status();
         let body = answer.whole(ANSWER).await?;
         // What goes wrong later than the head is said in the body.
@@ -160,6 +163,7 @@ impl Engine {
             return Err(refused(status, &body));
         }
         if let Some(message) = failed {
+            let message = shown(&message);
             return Err(EngineError::Refused { status, message });
         }
         self.image(name).await?.ok_or(EngineError::Lost)
@@ -213,13 +217,23 @@ fn refused(status: StatusCode, body: &[u8]) -> EngineError {
     let said: Said = serde_json::from_slice(body).unwrap_or_default();
     EngineError::Refused {
         status,
-        message: said.message.chars().take(500).collect(),
+        message: shown(&said.message),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn what_a_daemon_says_is_shown_without_effect() {
+        let said = json!({ "message": format!("\u{1b}{}", "x".repeat(600)) });
+        let error = refused(StatusCode::CONFLICT, said.to_string().as_bytes()).to_string();
+        assert!(error.contains(r"\u{1b}x"), "{error}");
+        assert!(error.len() < 550, "{error}");
+    }
 
     #[test]
     fn a_daemon_whose_containers_are_elsewhere_is_refused() {

@@ -14,14 +14,15 @@ use std::env;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use exeat_policy::{Container, ContainerFault};
-use rustix::fs::MemfdFlags;
-use tokio::time::sleep;
+use exeat_policy::{Container, ContainerFault, Image};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use tokio::time::{sleep, timeout};
 
 pub use self::client::HttpError;
 use self::engine::Engine;
@@ -36,6 +37,8 @@ const SYSTEM: &str = "/etc/ssl/certs/ca-certificates.crt";
 const INTERVAL: Duration = Duration::from_millis(100);
 /// How often, at most.
 const LOOKS: u32 = 100;
+/// How much earlier than the gate an image is given up, at most.
+const MARGIN: Duration = Duration::from_secs(1);
 /// The variable that says where Docker's daemon listens.
 const HOST: &str = "DOCKER_HOST";
 
@@ -53,6 +56,25 @@ pub enum ContainerError {
         "the volume `{0}` is not there for the server's user, or behind a link: name the directory that it leads to"
     )]
     Volume(String),
+    /// A volume may be another when Docker's daemon looks for it.
+    #[error("the volume `{volume}` may become another: `{}` has to be root's, and written to by root alone", at.display())]
+    Movable {
+        /// As it is written.
+        volume: String,
+        /// A directory above it.
+        at: PathBuf,
+    },
+    /// There is no client.
+    #[error("there is no program `{0}`")]
+    Absent(String),
+    /// Docker's client may be something else.
+    #[error("`{program}` may be another program: `{}` has to be root's, and written to by root alone", at.display())]
+    Foreign {
+        /// As it is written.
+        program: String,
+        /// It, or a directory above it.
+        at: PathBuf,
+    },
     /// Nobody said whom to trust.
     #[error("no trust bundle was given: a container is started by the daemon alone")]
     NoTrust,
@@ -97,22 +119,19 @@ pub struct Kept<'a> {
     pub name: &'a str,
 }
 
-/// Has the image there, then becomes `program` (Docker's client). Returns only with an error.
+/// Has the image there, within `deadline` (`limits.fetch_deadline`), then becomes `program` (Docker's client). Returns only with an error.
 pub async fn run(
     kept: &Kept<'_>,
+    deadline: Duration,
     program: &str,
     arguments: &[String],
 ) -> Result<Infallible, ContainerError> {
     let container = Container::parse(arguments).map_err(ContainerError::Arguments)?;
+    let client = client(program)?;
     let host = env::var(HOST).ok();
     let socket = Container::socket(host.as_deref()).map_err(ContainerError::Host)?;
     let bundle = env::var(TRUST[0]).map_err(|_absent| ContainerError::NoTrust)?;
-    for volume in &container.volumes {
-        // Docker's daemon follows links that a server may have made, and goes where its user may not.
-        if fs::canonicalize(volume).ok().as_deref() != Some(Path::new(volume)) {
-            return Err(ContainerError::Volume(volume.clone()));
-        }
-    }
+    container.volumes.iter().try_for_each(|it| volume(it))?;
     let engine = Engine::new(socket);
     let asking = |cause| ContainerError::Engine {
         socket: socket.into(),
@@ -126,16 +145,12 @@ pub async fn run(
     };
     let id = match found {
         Some(id) => id,
-        None => registry::pull(image, &engine, Path::new(&bundle))
-            .await
-            .map_err(|cause| ContainerError::Pull {
-                image: image.written.clone(),
-                cause,
-            })?,
+        None => pulled(image, &engine, Path::new(&bundle), deadline).await?,
     };
-    let profile = profile().map_err(ContainerError::Profile)?;
-    let mut command = Command::new(program);
+    let profile = profile(&container_profile()).map_err(ContainerError::Profile)?;
+    let mut command = Command::new(client);
     command
+        .arg0(program)
         // The user's own configuration may name another daemon, and programs of its own.
         .args(["--config", "/nonexistent", "--host"])
         .arg(format!("unix://{socket}"))
@@ -157,9 +172,75 @@ pub async fn run(
     })
 }
 
-/// Removes a container, running or not, if there is one: where its client was ended in the middle, Docker's daemon may
-/// make it yet.
-pub async fn remove(name: &str) -> Result<(), ContainerError> {
+async fn pulled(
+    image: &Image,
+    engine: &Engine,
+    bundle: &Path,
+    deadline: Duration,
+) -> Result<String, ContainerError> {
+    // Before the gate refuses what is still missing: only then is it clear why.
+    let time = deadline.saturating_sub(MARGIN.min(deadline / 10));
+    let pull = registry::pull(image, engine, bundle, deadline);
+    let cause = match timeout(time, pull).await {
+        Ok(Ok(id)) => return Ok(id),
+        Ok(Err(error)) => error,
+        Err(_late) => PullError::Late(deadline.as_secs()),
+    };
+    Err(ContainerError::Pull {
+        image: image.written.clone(),
+        cause,
+    })
+}
+
+/// Where a program is that nobody but root can change: it is going to speak to Docker's daemon.
+fn client(program: &str) -> Result<PathBuf, ContainerError> {
+    let directories = env::var_os("PATH").unwrap_or_default();
+    let found = if program.contains('/') {
+        Some(PathBuf::from(program))
+    } else {
+        env::split_paths(&directories)
+            .map(|directory| directory.join(program))
+            .find(|path| path.is_file())
+    };
+    let found = found.and_then(|path| fs::canonicalize(path).ok());
+    let found = found.ok_or_else(|| ContainerError::Absent(program.to_owned()))?;
+    if let Some(at) = foreign(found.ancestors()) {
+        return Err(ContainerError::Foreign {
+            program: program.to_owned(),
+            at: at.to_owned(),
+        });
+    }
+    Ok(found)
+}
+
+/// Refuses what may be elsewhere than policy says when Docker's daemon, which is root, looks for it.
+fn volume(written: &str) -> Result<(), ContainerError> {
+    // It follows links that a server may have made, and goes where its user may not.
+    let path = Path::new(written);
+    if fs::canonicalize(path).ok().as_deref() != Some(path) {
+        return Err(ContainerError::Volume(written.to_owned()));
+    }
+    // It looks later than this.
+    match foreign(path.ancestors().skip(1)) {
+        None => Ok(()),
+        Some(at) => Err(ContainerError::Movable {
+            volume: written.to_owned(),
+            at: at.to_owned(),
+        }),
+    }
+}
+
+/// The first of these that others than root may change.
+fn foreign<'a>(mut paths: impl Iterator<Item = &'a Path>) -> Option<&'a Path> {
+    paths.find(|path| {
+        let is_roots = |metadata: fs::Metadata| metadata.uid() == 0 && metadata.mode() & 0o022 == 0;
+        !fs::metadata(path).is_ok_and(is_roots)
+    })
+}
+
+/// Removes a container, running or not, if there is one. With `wait` it is looked for some time: where its client was
+/// ended in the middle, Docker's daemon may make it yet.
+pub async fn remove(name: &str, wait: bool) -> Result<(), ContainerError> {
     let host = env::var(HOST).ok();
     let socket = Container::socket(host.as_deref()).map_err(ContainerError::Host)?;
     let engine = Engine::new(socket);
@@ -169,7 +250,7 @@ pub async fn remove(name: &str) -> Result<(), ContainerError> {
             socket: socket.into(),
             cause,
         })?;
-        if is_removed {
+        if is_removed || !wait {
             break;
         }
         sleep(INTERVAL).await;
@@ -230,22 +311,37 @@ fn trusted(bundle: &str) -> Vec<String> {
     arguments
 }
 
-/// A file without a name that Docker's client reads by its descriptor.
-fn profile() -> io::Result<File> {
+/// A file without a name that Docker's client reads by its descriptor, and that nobody changes any more: other
+/// processes of the same user get to it too.
+fn profile(text: &str) -> io::Result<File> {
     // Kept open when this process becomes the client.
-    let file = rustix::fs::memfd_create("seccomp", MemfdFlags::empty())?;
-    let mut file = File::from(file);
-    file.write_all(container_profile().as_bytes())?;
+    let mut file = File::from(memfd_create("seccomp", MemfdFlags::ALLOW_SEALING)?);
+    file.write_all(text.as_bytes())?;
+    seal(&file, text)?;
     Ok(file)
+}
+
+fn seal(file: &File, text: &str) -> io::Result<()> {
+    fcntl_add_seals(
+        file,
+        SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
+    )?;
+    // It may have been changed before.
+    if fs::read(format!("/proc/self/fd/{}", file.as_raw_fd()))? != text.as_bytes() {
+        return Err(io::Error::other("somebody else wrote to it"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{chown, symlink};
+
     use super::*;
 
     #[test]
     fn what_keeps_a_container_inside_comes_before_what_the_register_says() {
-        let profile = profile().unwrap();
+        let profile = profile("{}").unwrap();
         let kept = Kept {
             cgroup: "/exeat/w/a-1",
             name: "exeat-a-1",
@@ -257,8 +353,64 @@ mod tests {
             let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
             user(&Container::parse(&words).unwrap())
         };
-        assert_eq!(of("run -i --user 7 x"), [""; 0]);
+        assert_eq!(of("run -i --user 7:7 x"), [""; 0]);
         assert_eq!(of("run -i x").len(), 1);
+    }
+
+    #[test]
+    fn a_volume_stays_where_it_was_seen() {
+        volume("/etc/passwd").unwrap();
+        volume("/usr/lib").unwrap();
+        let linked = volume("/proc/self/root").unwrap_err();
+        assert!(matches!(linked, ContainerError::Volume(_)), "{linked}");
+        // Anybody makes something in the directory for temporary files, whose own directory is root's.
+        let directory = tempfile::tempdir_in("/tmp").unwrap();
+        let inside = directory.path().join("data");
+        fs::create_dir(&inside).unwrap();
+        let said = volume(inside.to_str().unwrap()).unwrap_err().to_string();
+        assert!(said.contains("`/tmp` has to be root's"), "{said}");
+        chown(directory.path(), Some(7), None).unwrap();
+        let said = volume(inside.to_str().unwrap()).unwrap_err().to_string();
+        let expected = format!("`{}` has to be root's", directory.path().display());
+        assert!(said.contains(&expected), "{said}");
+    }
+
+    #[test]
+    fn the_client_is_roots() {
+        let shell = fs::canonicalize("/bin/sh").unwrap();
+        assert_eq!(client("/bin/sh").unwrap(), shell);
+        assert_eq!(client("sh").unwrap().file_name(), shell.file_name());
+        let absent = client("no-such-program").unwrap_err();
+        assert!(matches!(absent, ContainerError::Absent(_)), "{absent}");
+        let directory = tempfile::tempdir_in("/tmp").unwrap();
+        let program = directory.path().join("docker");
+        fs::write(&program, "").unwrap();
+        let link = directory.path().join("link");
+        symlink("/bin/sh", &link).unwrap();
+        assert_eq!(client(link.to_str().unwrap()).unwrap(), shell);
+        let said = client(program.to_str().unwrap()).unwrap_err().to_string();
+        assert!(said.contains("`/tmp` has to be root's"), "{said}");
+        chown(&program, Some(7), None).unwrap();
+        let said = client(program.to_str().unwrap()).unwrap_err().to_string();
+        let expected = format!("`{}` has to be root's", program.display());
+        assert!(said.contains(&expected), "{said}");
+    }
+
+    #[test]
+    fn nobody_changes_the_profile() {
+        let file = profile("refuse").unwrap();
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "refuse");
+        fs::write(&path, "permit").unwrap_err();
+        let mut other = File::options().read(true).write(true).open(&path).unwrap();
+        other.write_all(b"permit").unwrap_err();
+        other.set_len(0).unwrap_err();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "refuse");
+        // Nor was it changed before that.
+        let file = memfd_create("seccomp", MemfdFlags::ALLOW_SEALING).unwrap();
+        let mut file = File::from(file);
+        file.write_all(b"permit").unwrap();
+        seal(&file, "refuse").unwrap_err();
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod https;
 
 use std::path::Path;
+use std::time::Duration;
 
 use exeat_policy::Image;
 use hyper::header::{HeaderValue, WWW_AUTHENTICATE};
@@ -14,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use self::https::{Client, Place};
 use super::archive::{GivenUp, Writer, archive};
-use super::client::{Answer, HttpError};
+use super::client::{Answer, HttpError, shown};
 use super::engine::{Engine, EngineError};
 use crate::channel::encode_hex;
 
@@ -30,8 +31,6 @@ const IMAGE: u64 = 32 << 30;
 const LAYERS: usize = 128;
 /// How often one request is sent elsewhere.
 const REDIRECTS: u32 = 5;
-/// The beginning of an error's text that is shown.
-const SHOWN: usize = 300;
 
 /// What manifests are taken.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
@@ -53,6 +52,11 @@ pub enum PullError {
     /// A registry elsewhere than `launch.fetch` can name.
     #[error("`{0}` is not at port 443, where alone is fetched from")]
     Port(String),
+    /// It took longer than a server may fetch.
+    #[error(
+        "it did not come by within {0} s: raise `limits.fetch_deadline`, or fetch it by `docker pull` beforehand"
+    )]
+    Late(u64),
     /// The trust bundle.
     #[error("reading the trust bundle")]
     Trust(#[source] rustls_pki_types::pem::Error),
@@ -83,7 +87,7 @@ pub enum PullError {
         path: String,
         /// Of HTTP.
         status: StatusCode,
-        /// The beginning of its answer.
+        /// The beginning of its answer, escaped.
         said: String,
     },
     /// Only those get it whom the registry knows.
@@ -187,11 +191,12 @@ struct Repository {
     token: Option<HeaderValue>,
 }
 
-/// Fetches an image and has Docker's daemon take it; its id there.
+/// Fetches an image and has Docker's daemon take it, within `limit`; its id there.
 pub(super) async fn pull(
     image: &Image,
     engine: &Engine,
     bundle: &Path,
+    limit: Duration,
 ) -> Result<String, PullError> {
     let registry =
         Place::registry(&image.registry).ok_or_else(|| PullError::Port(image.registry.clone()))?;
@@ -207,7 +212,7 @@ pub(super) async fn pull(
     let (writer, archive) = archive();
     let (sent, taken) = tokio::join!(
         repository.send(&manifest, &name, writer),
-        engine.load(archive, &name)
+        engine.load(archive, &name, limit)
     );
     match (sent, taken) {
         // If the daemon goes away, what it said is the reason.
@@ -411,16 +416,11 @@ impl Repository {
 /// The beginning of what a host said with its error.
 async fn said(host: &str, path: &str, status: StatusCode, mut answer: Answer) -> PullError {
     let said = answer.data().await.ok().flatten().unwrap_or_default();
-    let said = String::from_utf8_lossy(&said);
     PullError::Status {
         host: host.to_owned(),
         path: path.to_owned(),
         status,
-        said: said
-            .chars()
-            .take(SHOWN)
-            .flat_map(char::escape_debug)
-            .collect(),
+        said: shown(&String::from_utf8_lossy(&said)),
     }
 }
 
