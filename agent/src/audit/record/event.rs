@@ -82,7 +82,7 @@ pub struct Fetched {
     pub version: Option<Text>,
     /// How many bytes of the body came by.
     pub bytes: u64,
-    /// SHA-256 of the body as it was sent, hexadecimal; absent where not all of it came by.
+    /// SHA-256 of the body as it was sent, hexadecimal; absent where not all of it came by, and of a token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Text>,
 }

@@ -463,7 +463,7 @@ const FETCHED: &[Member] = &[
     (
         "sha256",
         Text,
-        "SHA-256 of the body as it was sent, hexadecimal; absent where not all of it came by",
+        "SHA-256 of the body as it was sent, hexadecimal; absent where not all of it came by, and of a token",
     ),
 ];
 
