@@ -54,6 +54,13 @@ impl Glob {
         self.text.get(..self.literal).unwrap_or_default()
     }
 
+    /// What every match ends with.
+    #[must_use]
+    pub fn suffix(&self) -> &str {
+        let after = self.text.rfind(['*', '?']).map_or(0, |at| at + 1);
+        self.text.get(after..).unwrap_or_default()
+    }
+
     /// Whether the pattern stands for every text.
     #[must_use]
     pub fn is_everything(&self) -> bool {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::limits;
 use super::rules::{Arguments, ByEffect, Found, Question, match_rules};
 use super::watch::Watch;
-use super::{Callers, Hints, Reason, Request, Verdict, Would, deny, observed, plain};
+use super::{Callers, Hints, Reason, Request, Verdict, Would, deny, observed};
 use crate::index::{Id, position};
 use crate::methods::{Governance, TOOLS_CALL, governance};
 use crate::model::{Effect, Mode, Server, Written};
@@ -59,7 +59,6 @@ pub(super) fn by_rules(
             verdict
         };
     };
-    let governance = governance(message.method);
     let question = question(set, id, message);
     let (name, classes) = (question.name, question.classes);
     let tools = set.index().tools.get(position(id));
@@ -69,8 +68,8 @@ pub(super) fn by_rules(
         &question,
         now,
         watch,
-        |reaches| match governance {
-            Some(Governance::Session) if reaches => plain(Effect::Allow, Reason::Reachable),
+        |reaches| match question.governance {
+            Some(Governance::Session) if reaches => Verdict::of(Effect::Allow, Reason::Reachable),
             Some(Governance::Session) => deny(Reason::NotReachable),
             Some(Governance::Named | Governance::Unnamed) => deny(Reason::NoRule),
             None => deny(Reason::UnknownMethod),
@@ -93,7 +92,8 @@ pub(super) fn by_rules(
 
 /// What rules are asked about a message to a server.
 pub(super) fn question<'a>(set: &PolicySet, server: Id, message: &Message<'a>) -> Question<'a> {
-    let name = named(message);
+    let governance = governance(message.method);
+    let name = named(governance, message);
     let tools = (message.method == TOOLS_CALL)
         .then(|| set.index().tools.get(position(server)))
         .flatten();
@@ -101,7 +101,7 @@ pub(super) fn question<'a>(set: &PolicySet, server: Id, message: &Message<'a>) -
         server,
         server_name: message.server,
         method: Some(message.method),
-        known: governance(message.method).is_some(),
+        governance,
         name,
         classes: tools.map(|tools| tools.classes(name, message.hints)),
         arguments: message.arguments,
@@ -109,8 +109,8 @@ pub(super) fn question<'a>(set: &PolicySet, server: Id, message: &Message<'a>) -
 }
 
 /// The name to match with. A known method that names nothing has none, whatever the message says.
-pub(super) fn named<'a>(message: &Message<'a>) -> &'a str {
-    match governance(message.method) {
+fn named<'a>(governance: Option<Governance>, message: &Message<'a>) -> &'a str {
+    match governance {
         Some(Governance::Session | Governance::Unnamed) => "",
         Some(Governance::Named) | None => message.name.unwrap_or_default(),
     }
@@ -137,14 +137,14 @@ pub(super) fn run(
         server: id,
         server_name: server,
         method: None,
-        known: true,
+        governance: None,
         name: "",
         classes: None,
         arguments: Arguments::Given(None),
     };
     judge(set, callers, &question, request.now, watch, |reaches| {
         if reaches {
-            plain(Effect::Allow, Reason::Reachable)
+            Verdict::of(Effect::Allow, Reason::Reachable)
         } else {
             deny(Reason::NotReachable)
         }
@@ -227,7 +227,7 @@ fn by_rule(set: &PolicySet, found: Found) -> Verdict {
     };
     Verdict {
         rule: rule.map(|rule| Arc::clone(&rule.id)),
-        ..plain(found.effect, reason)
+        ..Verdict::of(found.effect, reason)
     }
 }
 

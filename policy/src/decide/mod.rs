@@ -182,24 +182,8 @@ impl<'a> Callers<'a> {
     }
 }
 
-/// A verdict with nothing but its effect and reason.
-fn plain(effect: Effect, reason: Reason) -> Verdict {
-    Verdict {
-        effect,
-        rule: None,
-        reason,
-        mode: Mode::Enforce,
-        would: None,
-        identities: Vec::new(),
-        class: None,
-        egress: None,
-        dry_run: None,
-        retry_after: None,
-    }
-}
-
 fn deny(reason: Reason) -> Verdict {
-    plain(Effect::Deny, reason)
+    Verdict::of(Effect::Deny, reason)
 }
 
 /// Lets pass what is not allowed and only observed, and says what it would have been.

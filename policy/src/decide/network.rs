@@ -9,7 +9,7 @@ use super::explain::{Outcome, Subject};
 use super::watch::Watch;
 use super::{
     Caller, Callers, Egress, Origin, Reason, Request, Target, Underway, Verdict, Workload, deny,
-    observed, plain,
+    observed,
 };
 use crate::fault::Place;
 use crate::index::{EgressTable, Entry, position};
@@ -219,7 +219,7 @@ pub(super) fn resolve(
     };
     Verdict {
         egress: Some(egress),
-        ..plain(Effect::Allow, Reason::EgressAllowed)
+        ..Verdict::of(Effect::Allow, Reason::EgressAllowed)
     }
 }
 
@@ -263,7 +263,7 @@ pub(super) fn connect(
     };
     Verdict {
         egress: Some(egress),
-        ..plain(Effect::Allow, Reason::EgressAllowed)
+        ..Verdict::of(Effect::Allow, Reason::EgressAllowed)
     }
 }
 
@@ -350,7 +350,7 @@ fn allowed(
     }
     Verdict {
         egress: Some(treated),
-        ..plain(Effect::Allow, Reason::EgressAllowed)
+        ..Verdict::of(Effect::Allow, Reason::EgressAllowed)
     }
 }
 

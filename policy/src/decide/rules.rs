@@ -9,7 +9,7 @@ use super::{Callers, Workload};
 use crate::cel::{self, Facts};
 use crate::index::{Id, position};
 use crate::json::Json;
-use crate::methods::TOOLS_CALL;
+use crate::methods::{Governance, TOOLS_CALL};
 use crate::model::{ArgumentTest, ClassSet, Effect, Mode, Rule, Written};
 use crate::set::PolicySet;
 use crate::time::Timestamp;
@@ -29,7 +29,8 @@ pub(super) struct Question<'a> {
     pub(super) server_name: &'a str,
     /// `None`: the server is to be started. Only rules about everything are about that.
     pub(super) method: Option<&'a str>,
-    pub(super) known: bool,
+    /// Of the method, where it is a known one.
+    pub(super) governance: Option<Governance>,
     pub(super) name: &'a str,
     /// For tools only.
     pub(super) classes: Option<ClassSet>,
@@ -282,7 +283,9 @@ const fn quantity(rule: &Rule) -> Quantity {
 fn compare(rule: &Rule, callers: &Callers<'_>, question: &Question<'_>, now: Timestamp) -> Outcome {
     let method = match (&rule.methods, question.method) {
         // What a method does that nobody here knows is allowed only by its name.
-        (None, _) if rule.is_about_everything() => question.known || rule.effect != Effect::Allow,
+        (None, method) if rule.is_about_everything() => {
+            method.is_none() || question.governance.is_some() || rule.effect != Effect::Allow
+        }
         (None, Some(method)) => method == TOOLS_CALL,
         (Some(globs), Some(method)) => globs.iter().any(|glob| glob.matches(method)),
         (_, None) => false,

@@ -33,6 +33,24 @@ pub struct Verdict {
     pub retry_after: Option<u64>,
 }
 
+impl Verdict {
+    /// One with nothing but its effect and reason, enforced.
+    pub const fn of(effect: Effect, reason: Reason) -> Self {
+        Self {
+            effect,
+            rule: None,
+            reason,
+            mode: Mode::Enforce,
+            would: None,
+            identities: Vec::new(),
+            class: None,
+            egress: None,
+            dry_run: None,
+            retry_after: None,
+        }
+    }
+}
+
 /// What would have happened had everything been enforced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Would {

@@ -6,9 +6,9 @@ mod rules;
 mod tools;
 
 use std::collections::HashMap;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::BuildHasherDefault;
 use std::sync::Arc;
+
+use foldhash::fast::FixedState;
 
 use self::callers::{Certificates, Tokens, Users};
 pub(crate) use self::egress::{EgressTable, Entry, reached};
@@ -18,8 +18,9 @@ use crate::decide::Caller;
 use crate::load::Draft;
 use crate::model::{Credential, Mask, Pointer, Server};
 
-/// A hash map without a random key: the crate draws no randomness, and its keys are the policy's own.
-pub(crate) type Map<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
+/// A hash map without a random key: the crate draws no randomness. What is kept in it is the policy's own, and who asks
+/// adds nothing: there is no chain that he could make longer.
+pub(crate) type Map<K, V> = HashMap<K, V, FixedState>;
 
 /// A position in one of the policy's lists.
 pub(crate) type Id = u32;

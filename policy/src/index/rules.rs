@@ -99,13 +99,15 @@ impl Slots {
             .filter_map(|caller| self.0.get(caller))
     }
 
-    /// Shows each rule that may be about this name and these callers; some more than once.
+    /// Shows each rule that may be about this name and these callers, and may be the first of its effect; some more
+    /// than once.
     pub(crate) fn candidates(&self, callers: &[Id], name: &str, mut show: impl FnMut(Id)) {
         for slot in self.of(callers) {
-            for id in slot.exact.get(name).into_iter().flatten() {
-                show(*id);
+            if let Some(named) = slot.exact.get(name) {
+                named.ids.iter().for_each(|id| show(*id));
             }
-            slot.prefixes.walk(name, &mut show);
+            slot.beginnings.walk(name.bytes(), &mut show);
+            slot.endings.walk(name.bytes().rev(), &mut show);
         }
     }
 
@@ -118,8 +120,10 @@ impl Slots {
 /// The rules for one caller.
 #[derive(Debug, Default)]
 struct Slot {
-    exact: Map<Box<str>, Vec<Id>>,
-    prefixes: Prefixes,
+    exact: Map<Box<str>, Named>,
+    beginnings: Literals,
+    /// Of those that begin with anything.
+    endings: Literals,
     reach: Reach,
 }
 
@@ -130,13 +134,37 @@ impl Slot {
             self.reach.add(rule.expires);
         }
         let Some(globs) = rule.tools.names() else {
-            return self.prefixes.insert("", id);
+            return self.beginnings.insert([], id);
         };
         for glob in globs {
-            match glob.literal() {
-                Some(name) => self.exact.entry(name.into()).or_default().push(id),
-                None => self.prefixes.insert(glob.prefix(), id),
+            match (glob.literal(), glob.prefix(), glob.suffix()) {
+                (Some(name), ..) => self.exact.entry(name.into()).or_default().insert(id, rule),
+                (None, "", suffix) => self.endings.insert(suffix.bytes().rev(), id),
+                (None, prefix, _) => self.beginnings.insert(prefix.bytes(), id),
             }
+        }
+    }
+}
+
+/// The rules that have a name written out.
+#[derive(Debug, Default)]
+struct Named {
+    ids: Vec<Id>,
+    /// The effects and modes of those that match each call of a tool of this name.
+    certain: Vec<(Effect, Mode)>,
+}
+
+impl Named {
+    /// Leaves out what never is the first of its effect: there is one before it that matches whenever it does.
+    fn insert(&mut self, id: Id, rule: &Rule) {
+        let kind = (rule.effect, rule.mode);
+        let only_narrows = rule.methods.is_none() && !rule.is_conditional();
+        if only_narrows && self.certain.contains(&kind) {
+            return;
+        }
+        self.ids.push(id);
+        if only_narrows && rule.tools.classes().is_none() && rule.expires.is_none() {
+            self.certain.push(kind);
         }
     }
 }
@@ -159,17 +187,17 @@ impl Reach {
     }
 }
 
-/// A tree of bytes: rules by the literal text that their patterns begin with.
+/// A tree of bytes: rules by the literal text that their patterns begin, or end, with.
 #[derive(Debug, Default)]
-struct Prefixes {
+struct Literals {
     here: Vec<Id>,
-    below: Vec<(u8, Prefixes)>,
+    below: Vec<(u8, Literals)>,
 }
 
-impl Prefixes {
-    fn insert(&mut self, prefix: &str, id: Id) {
+impl Literals {
+    fn insert(&mut self, literal: impl IntoIterator<Item = u8>, id: Id) {
         let mut node = self;
-        for byte in prefix.bytes() {
+        for byte in literal {
             let at = match node.below.binary_search_by_key(&byte, |(byte, _)| *byte) {
                 Ok(at) => at,
                 Err(at) => {
@@ -187,10 +215,10 @@ impl Prefixes {
         }
     }
 
-    fn walk(&self, name: &str, show: &mut impl FnMut(Id)) {
+    fn walk(&self, name: impl IntoIterator<Item = u8>, show: &mut impl FnMut(Id)) {
         let mut node = self;
         node.here.iter().for_each(|id| show(*id));
-        for byte in name.bytes() {
+        for byte in name {
             let Ok(at) = node.below.binary_search_by_key(&byte, |(byte, _)| *byte) else {
                 return;
             };
@@ -200,5 +228,64 @@ impl Prefixes {
             node = below;
             node.here.iter().for_each(|id| show(*id));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Source, compile};
+
+    /// The ids of the rules that are looked at for a call of this tool by somebody whom no identity names.
+    fn looked_at(rules: &str, tool: &str) -> Vec<String> {
+        let text =
+            format!("version: 1\nservers:\n  s: {{ launch: {{ command: x }} }}\nrules:\n{rules}");
+        let name = "p.yaml".to_owned();
+        let set = compile(&[Source { name, text }]).unwrap();
+        let mut found = Vec::new();
+        for slots in set.index().rules.slots(0) {
+            slots.candidates(&[], tool, |id| {
+                found.push(set.rules()[position(id)].id.to_string());
+            });
+        }
+        found
+    }
+
+    #[test]
+    fn what_never_comes_first_is_not_looked_at() {
+        let rules =
+            "  - { id: narrow, servers: [s], tools: [t], effect: allow, expires: 2100-01-01 }
+  - { id: first, servers: [s], tools: [t, u], effect: allow }
+  - { id: late, servers: [s], tools: [t], effect: allow }
+  - { id: late-expires, servers: [s], tools: [t], effect: allow, expires: 2100-01-01 }
+  - { id: args, servers: [s], tools: [t], effect: allow, args: [{ field: /x, matches: x }] }
+  - { id: when, servers: [s], tools: [t], effect: allow, when: args.x == 1 }
+  - { id: methods, servers: [s], tools: [t], effect: allow, methods: [prompts/get] }
+  - { id: observed, servers: [s], tools: [t], effect: allow, mode: observe }
+  - { id: late-observed, servers: [s], tools: [t], effect: allow, mode: observe }
+  - { id: asks, servers: [s], tools: [t], effect: approve, when: args.y == 1 }
+  - { id: other, servers: [s], tools: [u], effect: allow }
+";
+        let expected = [
+            "narrow", "first", "args", "when", "methods", "observed", "asks",
+        ];
+        assert_eq!(looked_at(rules, "t"), expected);
+        assert_eq!(looked_at(rules, "u"), ["first"]);
+    }
+
+    #[test]
+    fn rules_are_found_by_what_their_patterns_begin_or_end_with() {
+        let rules = "  - { id: whole, tools: [get_all], effect: deny }
+  - { id: beginning, tools: ['get_*'], effect: deny }
+  - { id: ending, tools: ['*_all', '?et_all'], effect: deny }
+  - { id: both, tools: ['get*all'], effect: deny }
+  - { id: middle, tools: ['*et_*'], effect: deny }
+  - { id: not, tools: ['*_small', 'get_one*'], effect: deny }
+";
+        let mut found = looked_at(rules, "get_all");
+        found.sort_unstable();
+        found.dedup();
+        assert_eq!(found, ["beginning", "both", "ending", "middle", "whole"]);
+        assert_eq!(looked_at(rules, "ü"), ["middle"]);
     }
 }

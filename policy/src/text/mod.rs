@@ -52,8 +52,10 @@ pub(crate) fn prepare() {
 
 /// Whether it is ASCII that is read as it stands.
 pub(crate) fn is_plain(text: &str) -> bool {
-    text.bytes()
-        .all(|byte| matches!(byte, b' '..=b'~' | b'\t' | b'\n' | b'\r'))
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~' | b'\t' | b'\n' | b'\r');
+    // A block without a way out is compared at once.
+    let are_plain = |block: &[u8]| block.iter().fold(true, |all, byte| all & is_plain(byte));
+    text.as_bytes().chunks(32).all(are_plain)
 }
 
 /// Controls; white space among them separates words and stays.

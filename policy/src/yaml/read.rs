@@ -33,6 +33,9 @@ pub fn read(source: &Source) -> Result<Node, Vec<Fault>> {
     })
 }
 
+/// So many names are compared one by one; most mappings have no more, and need nothing beside them.
+const FEW: usize = 16;
+
 /// A list or mapping that is being read.
 struct Open {
     span: Span,
@@ -43,6 +46,7 @@ enum OpenKind {
     List(Vec<Node>),
     Map {
         entries: Vec<Entry>,
+        /// The names of the entries, once there are [many](FEW).
         seen: HashSet<String>,
         key: Option<(String, Span)>,
     },
@@ -191,9 +195,9 @@ impl Tree<'_> {
         let Some(Open {
             kind:
                 OpenKind::Map {
+                    entries,
                     seen,
                     key: key @ None,
-                    ..
                 },
             ..
         }) = self.open.last_mut()
@@ -207,7 +211,7 @@ impl Tree<'_> {
         let message = match text.as_str() {
             "<<" if plain => Some("merge keys (`<<`) are not allowed".to_owned()),
             "" | "~" if plain => Some("a key is missing before `:`".to_owned()),
-            _ if !seen.insert(text.clone()) => {
+            _ if stands_twice(&text, entries, seen) => {
                 Some(format!("`{}` stands here twice", text.escape_debug()))
             }
             _ => None,
@@ -255,6 +259,17 @@ impl Tree<'_> {
     fn fatal(&self, span: Span, message: String) -> Fatal {
         Box::new(fault(self.file, span, &message))
     }
+}
+
+/// Whether a name is that of an entry already; `seen` is kept here alone.
+fn stands_twice(name: &str, entries: &[Entry], seen: &mut HashSet<String>) -> bool {
+    if entries.len() < FEW {
+        return entries.iter().any(|entry| entry.key == name);
+    }
+    if seen.is_empty() {
+        seen.extend(entries.iter().map(|entry| entry.key.clone()));
+    }
+    !seen.insert(name.to_owned())
 }
 
 fn fault(file: &str, span: Span, message: &str) -> Fault {

@@ -56,6 +56,23 @@ fn what_reads_differently_than_it_looks_is_refused() {
 }
 
 #[test]
+fn a_name_that_stands_twice_is_found_in_mappings_of_any_size() {
+    let text = |names: &[usize]| {
+        let lines: Vec<String> = names.iter().map(|name| format!("k{name}: 1")).collect();
+        lines.join("\n")
+    };
+    for last in 1..40 {
+        for first in 0..last {
+            let mut names: Vec<usize> = (0..last).collect();
+            assert_eq!(faults(&text(&names)), [""; 0]);
+            names.push(first);
+            let expected = format!("f.yaml:{}:1: `k{first}` stands here twice", last + 1);
+            assert_eq!(faults(&text(&names)), [expected], "{names:?}");
+        }
+    }
+}
+
+#[test]
 fn several_faults_are_reported_at_once() {
     assert_eq!(
         faults("a: &x 1\nb: *x\nb: !t 2\n"),

@@ -14,7 +14,7 @@ use self::visit::{Go, find, follow};
 use crate::json::Json;
 use crate::model::{ArgumentPlace, ArgumentTest, ClaimTest, Effect, Pointer, Scalar, Test, Type};
 use crate::number::{Amount, Decimal};
-use crate::text::{compatible, readable};
+use crate::text::{compatible, is_plain, readable};
 
 /// Why a rule could not be evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -308,7 +308,8 @@ fn one_of(
 /// A text as it came and as its receiver, or a person, may read it.
 fn in_forms(text: &str, quantity: Quantity, holds: impl Fn(&str) -> bool) -> bool {
     let raw = holds(text);
-    if raw == (quantity == Quantity::Some) {
+    // Plain text has no other form.
+    if raw == (quantity == Quantity::Some) || is_plain(text) {
         return raw;
     }
     let in_form = |other: Cow<'_, str>| match other {
