@@ -186,12 +186,19 @@ fn identity() -> Value {
 }
 
 fn matcher() -> Value {
+    let label = json!({ "type": "string", "pattern": "^[^=]" });
+    let container = object(
+        &tables::CONTAINER,
+        &[("label", one_or_more(label))],
+        &["label"],
+    );
     let fields = [
         (
             "unit",
             json!({ "type": "string", "pattern": "\\.(service|scope|slice)$" }),
         ),
         ("cgroup", json!({ "type": "string", "pattern": "^/" })),
+        ("container", container),
         ("exe", json!({ "type": "string", "pattern": "^/" })),
         ("args", some(glob())),
         (
@@ -279,6 +286,7 @@ fn role() -> Value {
 
 fn credential() -> Value {
     let absolute = json!({ "type": "string", "pattern": "^/" });
+    let scope = || json!({ "type": "string", "pattern": "^[a-z0-9-]{1,64}$" });
     let mut credential = object(
         &tables::CREDENTIAL,
         &[
@@ -289,6 +297,14 @@ fn credential() -> Value {
             ("prefix", text()),
             ("query", text()),
             ("basic", text()),
+            (
+                "aws_sigv4",
+                object(
+                    &tables::AWS_SIGV4,
+                    &[("region", scope()), ("service", scope())],
+                    &["region", "service"],
+                ),
+            ),
             ("hosts", some(text())),
             ("refresh", duration()),
         ],
@@ -507,9 +523,11 @@ mod tests {
                 tables::CERTIFICATE,
             ),
             ("/$defs/match", tables::MATCH),
+            ("/$defs/match/properties/container", tables::CONTAINER),
             ("/$defs/egress", tables::EGRESS),
             ("/$defs/role", tables::ROLE),
             ("/$defs/credential", tables::CREDENTIAL),
+            ("/$defs/credential/properties/aws_sigv4", tables::AWS_SIGV4),
             ("/$defs/role/properties/grants/items", tables::GRANT),
             ("/$defs/rule", tables::RULE),
             ("/$defs/argument", tables::ARGUMENT),

@@ -130,7 +130,7 @@ servers:
     labels: { returns: [untrusted], reads: [private] }
   inventory:
     listen: 127.0.0.1:3001
-    match: { container: { label: x }, unit: x.service }
+    match: { unit: x.service }
 identities:
   research-agent: { jwt: { issuer: https://login.example.com, claims: { appid: 7f3c0a } } }
 rules:
@@ -164,5 +164,5 @@ fn documented_examples_compile() {
             }
         }
     }
-    assert_eq!((whole, parts), (14, 2));
+    assert_eq!((whole, parts), (15, 3));
 }

@@ -364,6 +364,8 @@ credentials:
   headers: { file: /a, header: "a b" }
   parameters: { file: /a, query: "a&b" }
   users: { file: /a, basic: "a:b" }
+  signed: { file: /a, aws_sigv4: { region: a }, header: X-Key }
+  signing: { file: /a, aws_sigv4: { service: s3, regoin: a }, prefix: x }
   times: { file: /a, refresh: soon, hosts: [] }
   fine: { file: /a }
   homed: { file: /a, hosts: [a.example] }

@@ -28,7 +28,7 @@ const POLICIES: [&str; 2] = [
       },
       "egress": [
         { "host": "api.example.com", "methods": ["GET"], "paths": ["/repos/**"], "credential": "reads" },
-        { "host": "up.example.com", "upgrade": true, "private": true },
+        { "host": "up.example.com", "upgrade": true, "private": true, "credential": "signs" },
         { "host": "plain.example.com", "tls": "off" },
         { "host": "alt.example.com", "ports": [8443], "kind": "model" },
         { "host": "made.example.com", "addresses": "synthetic" },
@@ -52,6 +52,7 @@ const POLICIES: [&str; 2] = [
         "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
       }
     },
+    "boxed": { "listen": "127.0.0.1:3002", "match": { "container": { "label": ["app=boxed", "team"] } } },
     "bank": {
       "url": "https://bank.example/mcp",
       "tools": { "get_all": "destructive", "get_*": "read", "look": "read", "send": "external" }
@@ -77,7 +78,8 @@ const POLICIES: [&str; 2] = [
   "credentials": {
     "reads": { "file": "/etc/reads", "header": "X-Key", "prefix": "token ", "refresh": "10m", "hosts": ["api.example.com"] },
     "writes": { "systemd": "writes", "query": "key", "hosts": ["api.example.com"] },
-    "third": { "command": ["/bin/key"], "basic": "u" }
+    "third": { "command": ["/bin/key"], "basic": "u" },
+    "signs": { "file": "/etc/signs", "aws_sigv4": { "region": "eu-central-1", "service": "s3" } }
   },
   "rules": [
     { "id": "reached", "servers": ["bank", "api"], "methods": ["ping"], "effect": "allow" },

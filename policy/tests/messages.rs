@@ -57,7 +57,7 @@ servers:
       - {{ cidr: "::ffff:10.0.0.0/104", ports: [1] }}
       - {{ cidr: 10.0.0.0/33, ports: [1] }}
       - {{ host: b.example, paths: ["/%zz", '/a\b', "/a#b", "/a b", "/%00", "/%2f", "/%2e", "/%25", "/a//b", "/{path}"] }}
-credentials: {{ a: {{ file: /a, header: x, prefix: 7 }}, b: {{ file: /a, header: x, prefix: " x" }} }}
+credentials: {{ a: {{ file: /a, header: x, prefix: 7 }}, b: {{ file: /a, header: x, prefix: " x" }}, c: {{ file: /a, aws_sigv4: {{ region: EU/1, service: 3 }} }}, d: {{ file: /a, aws_sigv4: s3 }} }}
 identities: {{ dave: {{ user: dave }} }}
 roles: {{ r: {{ members: dave }} }}
 rules:
@@ -102,6 +102,25 @@ fn containers() {
         ));
     }
     insta::assert_snapshot!(faults(&text));
+}
+
+#[test]
+fn labels() {
+    insta::assert_snapshot!(faults(
+        "version: 1
+servers:
+  none: { listen: '127.0.0.1:1', match: { container: { label: [] } } }
+  bare: { listen: '127.0.0.1:2', match: { container: {} } }
+  unnamed: { listen: '127.0.0.1:3', match: { container: { label: '=x' } } }
+  twice: { listen: '127.0.0.1:4', match: { container: { label: [app=a, app=b] } } }
+  beside: { listen: '127.0.0.1:5', match: { container: { label: a }, args: [x], user: root } }
+  mapped: { listen: '127.0.0.1:6', match: { container: { label: { app: a } } } }
+  first: { listen: '127.0.0.1:7', match: { container: { label: [team, app=a] } } }
+  second: { listen: '127.0.0.1:8', match: { container: { label: [app=a, team] } } }
+  nothing: { listen: '127.0.0.1:9', match: {} }
+hosts: { agent: { match: { container: { label: agent } } } }
+"
+    ));
 }
 
 #[test]

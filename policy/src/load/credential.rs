@@ -95,7 +95,7 @@ impl Loader<'_> {
 
     /// `Authorization: Bearer SECRET` where nothing is said.
     fn placement(&mut self, fields: Fields<'_>) -> Option<Placement> {
-        let ways = ["header", "query", "basic"];
+        let ways = ["header", "query", "basic", "aws_sigv4"];
         if ways.iter().all(|way| fields.get(way).is_none()) {
             if let Some(node) = fields.get("prefix") {
                 self.reader
@@ -106,7 +106,8 @@ impl Loader<'_> {
                 prefix: "Bearer ".into(),
             });
         }
-        let (way, node) = self.one_of(fields, &ways, "`header`, `query` and `basic`")?;
+        let (way, node) =
+            self.one_of(fields, &ways, "`header`, `query`, `basic` and `aws_sigv4`")?;
         if way != "header" {
             self.meaningless(fields, &["prefix"], &format!("`{way}`"));
         }
@@ -131,11 +132,25 @@ impl Loader<'_> {
                 let name = self.reader.parsed(node, "a parameter's name", parameter);
                 name.map(Placement::Query)
             }
-            _ => {
+            "basic" => {
                 let user = self.reader.parsed(node, "a user's name", basic);
                 user.map(Placement::Basic)
             }
+            _ => self.signed(node),
         }
+    }
+
+    /// What a signature says that it is for.
+    fn signed(&mut self, node: &Node) -> Option<Placement> {
+        let fields = self.reader.fields(node, &tables::AWS_SIGV4)?;
+        let region = self.reader.required(fields, "region", "`aws_sigv4`");
+        let service = self.reader.required(fields, "service", "`aws_sigv4`");
+        let region = self.reader.parsed(region?, "a region's name", scope);
+        let service = self.reader.parsed(service?, "a service's name", scope);
+        Some(Placement::AwsSigV4 {
+            region: region?,
+            service: service?,
+        })
     }
 
     /// The one of several keys that is written.
@@ -209,5 +224,15 @@ fn basic(text: &str) -> Result<Arc<str>, &'static str> {
         Ok(text.into())
     } else {
         Err("a user's name has at most 128 printable ASCII characters and no colon")
+    }
+}
+
+/// A part of a signature's scope, which `/` divides.
+fn scope(text: &str) -> Result<Arc<str>, &'static str> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
+        Ok(text.into())
+    } else {
+        Err("regions and services have 1 to 64 small letters, digits and `-`")
     }
 }

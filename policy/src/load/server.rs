@@ -5,7 +5,7 @@ use super::{Kind, Loader, tables};
 use crate::container::Container;
 use crate::glob::Glob;
 use crate::model::{
-    Authorization, DryRun, EgressRule, Endpoint, EnvValue, Host, Identity, Launch, Matcher,
+    Authorization, DryRun, EgressRule, Endpoint, EnvValue, Host, Identity, Label, Launch, Matcher,
     Pointer, Server, Tool, Transport, Url,
 };
 use crate::name::Name;
@@ -317,6 +317,10 @@ impl Loader<'_> {
             cgroup: fields
                 .get("cgroup")
                 .and_then(|node| self.reader.parsed(node, "a cgroup's path", absolute)),
+            container: fields
+                .get("container")
+                .map(|node| self.labels(node))
+                .unwrap_or_default(),
             exe: fields
                 .get("exe")
                 .and_then(|node| self.reader.parsed(node, "an executable's path", absolute)),
@@ -338,16 +342,59 @@ impl Loader<'_> {
                     .fault(node.span, format!("`{key}` needs `exe` beside it"));
             }
         }
-        let selects = ["unit", "cgroup", "exe", "user"]
+        let mut others = tables::MATCH
+            .known
+            .iter()
+            .filter(|&&key| key != "container");
+        if let Some(node) = fields.get("container")
+            && others.any(|key| fields.get(key).is_some())
+        {
+            self.reader.fault(
+                node.span,
+                "`container` stands alone in `match`: its labels say which containers are meant, with all that runs in them",
+            );
+        }
+        let selects = ["unit", "cgroup", "container", "exe", "user"]
             .iter()
             .any(|key| fields.get(key).is_some());
         if !selects {
             self.reader.fault(
                 fields.span,
-                "`match` needs one of `unit`, `cgroup`, `exe` and `user`",
+                "`match` needs one of `unit`, `cgroup`, `container`, `exe` and `user`",
             );
         }
         Some(matcher)
+    }
+
+    /// `label: NAME`, `label: NAME=VALUE`, or a list of such; in order, so that the same labels are the same matcher.
+    fn labels(&mut self, node: &Node) -> Vec<Label> {
+        let Some(fields) = self.reader.fields(node, &tables::CONTAINER) else {
+            return Vec::new();
+        };
+        let Some(node) = self.reader.required(fields, "label", "`container`") else {
+            return Vec::new();
+        };
+        let items = self.reader.one_or_list(node);
+        if items.is_empty() {
+            self.reader
+                .fault(node.span, "an empty list of labels matches nothing");
+        }
+        let mut labels: Vec<Label> = Vec::new();
+        for item in items {
+            let expected = "a label as `NAME` or `NAME=VALUE`";
+            let Some(label) = self.reader.parsed(item, expected, Label::parse) else {
+                continue;
+            };
+            if labels.iter().any(|other| other.name == label.name) {
+                let name = label.name.escape_debug();
+                let message =
+                    format!("the label `{name}` is asked for twice: a container has one of a name");
+                self.reader.fault(item.span, message);
+            }
+            labels.push(label);
+        }
+        labels.sort_unstable();
+        labels
     }
 
     pub(super) fn host(&mut self, name: &str, span: Span, node: &Node) {
@@ -356,6 +403,14 @@ impl Loader<'_> {
             return;
         };
         let matcher = fields.get("match").and_then(|node| self.matcher(node));
+        if let Some(node) = fields.get("match")
+            && matcher.as_ref().is_some_and(|of| !of.container.is_empty())
+        {
+            self.reader.fault(
+                node.span,
+                "`container` is for servers: what a host starts is judged by files of this machine, which a container does not see",
+            );
+        }
         let servers = fields
             .get("servers")
             .map(|node| self.mentions(Kind::Server, node, "servers"));

@@ -60,8 +60,21 @@ pub(crate) const ENV: Keys = Keys {
 };
 pub(crate) const MATCH: Keys = Keys {
     what: "`match`",
-    known: &["unit", "cgroup", "exe", "args", "sha256", "user"],
-    later: &["container"],
+    known: &[
+        "unit",
+        "cgroup",
+        "container",
+        "exe",
+        "args",
+        "sha256",
+        "user",
+    ],
+    later: &[],
+};
+pub(crate) const CONTAINER: Keys = Keys {
+    what: "`container`",
+    known: &["label"],
+    later: &[],
 };
 pub(crate) const TOOL: Keys = Keys {
     what: "a tool",
@@ -153,8 +166,22 @@ pub(crate) const LENGTH: Keys = Keys {
 pub(crate) const CREDENTIAL: Keys = Keys {
     what: "a credential",
     known: &[
-        "file", "systemd", "command", "header", "prefix", "query", "basic", "hosts", "refresh",
+        "file",
+        "systemd",
+        "command",
+        "header",
+        "prefix",
+        "query",
+        "basic",
+        "aws_sigv4",
+        "hosts",
+        "refresh",
     ],
+    later: &[],
+};
+pub(crate) const AWS_SIGV4: Keys = Keys {
+    what: "`aws_sigv4`",
+    known: &["region", "service"],
     later: &[],
 };
 pub(crate) const ROLE: Keys = Keys {

@@ -44,14 +44,14 @@ impl Credential {
     }
 }
 
-/// Where a secret comes from. Read by the supervisor alone.
+/// Where a secret comes from: one line, or the JSON of AWS keys where it signs. Read by the supervisor alone.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum SecretOrigin {
-    /// The one line of this file.
+    /// What this file holds.
     File(String),
     /// The credential of this name that systemd gives the daemon (`$CREDENTIALS_DIRECTORY`).
     Systemd(String),
-    /// The one line that this program prints, started with these arguments and without a shell.
+    /// What this program prints, started with these arguments and without a shell.
     Command(Vec<String>),
 }
 
@@ -89,15 +89,22 @@ pub enum Placement {
     Query(Arc<str>),
     /// As the password of this user (RFC 7617).
     Basic(Arc<str>),
+    /// Not at all: it signs the request (AWS Signature Version 4).
+    AwsSigV4 {
+        /// The region whose signature it is, such as `eu-central-1`.
+        region: Arc<str>,
+        /// The service's name in signatures, such as `s3`.
+        service: Arc<str>,
+    },
 }
 
 impl Placement {
-    /// The header that carries it, in lower case; `None`: it is sent in the query.
+    /// The header that carries it or its signature, in lower case; `None`: it is sent in the query.
     #[must_use]
     pub fn header(&self) -> Option<&str> {
         match self {
             Self::Header { name, .. } => Some(name),
-            Self::Basic(_) => Some("authorization"),
+            Self::Basic(_) | Self::AwsSigV4 { .. } => Some("authorization"),
             Self::Query(_) => None,
         }
     }

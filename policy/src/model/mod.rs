@@ -5,6 +5,7 @@ mod breaker;
 mod credential;
 mod egress;
 mod identity;
+mod label;
 mod mask;
 mod responses;
 mod role;
@@ -25,6 +26,7 @@ pub use self::egress::{
     Cidr, CidrFault, EgressRule, HostRule, Kind, Protocol, RangeRule, Tls, Wire,
 };
 pub use self::identity::{CertificateTest, Claim, ClaimTest, NameKind, NameTest, Proof, TokenTest};
+pub use self::label::Label;
 pub use self::mask::Mask;
 pub use self::responses::{Content, Responses};
 pub use self::role::{Grant, Role};
@@ -199,6 +201,9 @@ pub struct Matcher {
     pub unit: Option<String>,
     /// A cgroup, as a path below the cgroup2 mount, beginning with `/`.
     pub cgroup: Option<String>,
+    /// Labels that a container must carry which others start with Docker, all of them, in order and each name once. Where
+    /// there are any, no other part is given, and no process shows by itself that it is meant.
+    pub container: Vec<Label>,
     /// The executable's absolute path.
     pub exe: Option<String>,
     /// Patterns over the first arguments after the program's name, in order; further arguments are free.
