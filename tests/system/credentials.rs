@@ -1,27 +1,24 @@
 //! Secrets that servers never hold: put into their requests where policy says so, and to be found nowhere else.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::net::SocketAddr;
 
 use exeat_tests::Lab;
 use exeat_tests::daemon::Daemon;
+use exeat_tests::files::chmod;
 use exeat_tests::fixtures::Fixtures;
-use exeat_tests::lab::WORLD;
+use exeat_tests::lab::{WORLD, WORLD_OTHER};
 use exeat_tests::process::holds;
-use exeat_tests::stdio::Session;
 use exeat_tests::upstream::{Manner, Upstream};
 use exeat_tests::wait::wait_for;
 use serde_json::{Value, json};
 
-use crate::place::LIMIT;
+use crate::place::{LIMIT, told};
 
 const API: &str = "api.lab.example";
 const QUERY: &str = "query.lab.example";
 const OTHER: &str = "other.lab.example";
 const PLAIN: &str = "plain.lab.example";
-/// Where the plain server is.
-const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(93, 184, 215, 15));
 
 const READ: &str = "r3ad-4ndOnlyRead.K3y";
 const WRITE: &str = "wr1te-M0stWanted.K3y";
@@ -32,9 +29,7 @@ const SCRIPT: &str = include_str!("clients/keyed.mjs");
 
 fn policy(lab: &Lab) -> String {
     let directory = lab.directory();
-    let script = directory.join("keyed.mjs");
-    fs::write(&script, SCRIPT).unwrap();
-    chmod(&script, 0o644);
+    lab.put("keyed.mjs", SCRIPT, 0o644).unwrap();
     format!(
         "version: 1
 identities: {{ tester: {{ user: root }} }}
@@ -66,41 +61,23 @@ servers:
     )
 }
 
-fn chmod(path: &Path, mode: u32) {
-    rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(mode)).unwrap();
-}
-
-fn keep(lab: &Lab, name: &str, secret: &str) {
-    let path = lab.directory().join(name);
-    let draft = lab.directory().join(format!("{name}.draft"));
-    fs::write(&draft, format!("{secret}\n")).unwrap();
-    chmod(&draft, 0o600);
-    fs::rename(draft, path).unwrap();
-}
-
 struct World {
     api: Upstream,
     plain: Upstream,
 }
 
 fn world(lab: &Lab) -> World {
-    keep(lab, "read.key", READ);
-    keep(lab, "write.key", WRITE);
-    keep(lab, "query.key", ASKED);
+    lab.keep("read.key", READ).unwrap();
+    lab.keep("write.key", WRITE).unwrap();
+    lab.keep("query.key", ASKED).unwrap();
     World {
         api: lab
             .https(&[API, QUERY, OTHER], SocketAddr::new(WORLD, 443))
             .unwrap(),
         plain: lab
-            .http(&[PLAIN], SocketAddr::new(ELSEWHERE, 80), Manner::Http)
+            .http(&[PLAIN], SocketAddr::new(WORLD_OTHER, 80), Manner::Http)
             .unwrap(),
     }
-}
-
-async fn told(session: &mut Session, tool: &str, arguments: Value) -> String {
-    let answer = session.call(tool, arguments).await.unwrap();
-    let text = answer["result"]["content"][0]["text"].as_str();
-    text.unwrap_or_else(|| panic!("{answer}")).to_owned()
 }
 
 /// The one record of a request for `path`.
@@ -350,7 +327,7 @@ async fn a_source_that_fails_is_a_refusal_and_said() {
     assert!(answer.starts_with("200 "), "{answer}");
 
     // Renewed: what is there at the next reading of the policy counts.
-    keep(&lab, "read.key", "an0ther-K3y");
+    lab.keep("read.key", "an0ther-K3y").unwrap();
     daemon.reload().unwrap();
     wait_for("the new key is sent", LIMIT, async || {
         told(&mut session, "get", asked("/status?n=201&code=201")).await;
@@ -363,7 +340,7 @@ async fn a_source_that_fails_is_a_refusal_and_said() {
 
     // Gone, or readable to everyone.
     let path = lab.directory().join("read.key");
-    chmod(&path, 0o644);
+    chmod(&path, 0o644).unwrap();
     daemon.reload().unwrap();
     let found = daemon
         .record("the finding", |record| {
@@ -404,7 +381,7 @@ async fn a_source_that_fails_is_a_refusal_and_said() {
     assert!(answer.starts_with("204"), "{answer}");
 
     // A gate that is started anew has the sources read for itself.
-    chmod(&path, 0o600);
+    chmod(&path, 0o600).unwrap();
     fs::write(lab.directory().join("query.key"), "").unwrap();
     daemon
         .replace_policy(&policy.replace("purpose: asks", "purpose: still asks"))
@@ -439,7 +416,7 @@ async fn a_source_of_systemd_is_read_and_one_that_is_renewed_is_read_anew() {
     let lab = Lab::new().unwrap();
     let world = world(&lab);
     fs::create_dir(lab.directory().join("credentials")).unwrap();
-    keep(&lab, "credentials/api-token", READ);
+    lab.keep("credentials/api-token", READ).unwrap();
     let policy = policy(&lab);
     let directory = lab.directory().display();
     let file = format!("file: {directory}/read.key");
@@ -462,8 +439,9 @@ async fn a_source_of_systemd_is_read_and_one_that_is_renewed_is_read_anew() {
     assert_eq!(sent("get").await, format!("Bearer {READ}"));
     assert_eq!(sent("set").await, format!("Bearer {WRITE}"));
 
-    keep(&lab, "credentials/api-token", "an0ther-r3ad.K3y");
-    keep(&lab, "write.key", "an0ther-wr1te.K3y");
+    lab.keep("credentials/api-token", "an0ther-r3ad.K3y")
+        .unwrap();
+    lab.keep("write.key", "an0ther-wr1te.K3y").unwrap();
     wait_for("the renewed key is sent", LIMIT, async || {
         (sent("set").await == "Bearer an0ther-wr1te.K3y").then_some(())
     })

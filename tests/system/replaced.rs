@@ -1,13 +1,12 @@
 //! Tokens that are verified and go no further: what a server gets in their place, and where nothing goes.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::net::SocketAddr;
 
 use exeat_tests::Lab;
 use exeat_tests::cgroup::Cgroup;
 use exeat_tests::daemon::Daemon;
-use exeat_tests::lab::WORLD;
+use exeat_tests::lab::{WORLD, WORLD_OTHER};
 use exeat_tests::upstream::{Seen, Upstream};
 use exeat_tests::wait::wait_for;
 use serde_json::{Value, json};
@@ -22,24 +21,10 @@ const KEYED: &str = "keyed.lab.example";
 const ASKED: &str = "asked.lab.example";
 const MOVED: &str = "moved.lab.example";
 const OTHER: &str = "other.lab.example";
-/// Where the other server is.
-const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(93, 184, 215, 15));
 
 const OWN: &str = "0wn-S3cret.of-Exeat";
 const KEY: &str = "k3y-S3cret.of-Exeat";
 const QUERY: &str = "qu3ry/S3cret of=Exeat";
-
-fn keep(lab: &Lab, name: &str, secret: &str) {
-    let path = lab.directory().join(name);
-    let draft = lab.directory().join(format!("{name}.draft"));
-    fs::write(&draft, format!("{secret}\n")).unwrap();
-    chmod(&draft, 0o600);
-    fs::rename(draft, path).unwrap();
-}
-
-fn chmod(path: &Path, mode: u32) {
-    rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(mode)).unwrap();
-}
 
 fn policy(lab: &Lab, host: &str) -> String {
     let place = lab.directory().display();
@@ -75,7 +60,7 @@ struct Site<'lab> {
 impl<'lab> Site<'lab> {
     fn new(lab: &'lab Lab) -> Self {
         for (name, secret) in [("own", OWN), ("key", KEY), ("asked", QUERY)] {
-            keep(lab, name, secret);
+            lab.keep(name, secret).unwrap();
         }
         let issuer = Issuer::new(A);
         let names = [BEARER, KEYED, ASKED, MOVED];
@@ -84,7 +69,7 @@ impl<'lab> Site<'lab> {
             host: Cgroup::create(&format!("{}host", lab.name())).unwrap(),
             there: lab.https(&names, SocketAddr::new(WORLD, 443)).unwrap(),
             other: lab
-                .https(&[OTHER], SocketAddr::new(ELSEWHERE, 443))
+                .https(&[OTHER], SocketAddr::new(WORLD_OTHER, 443))
                 .unwrap(),
             token: issuer.token(A, "a", 300, json!({})),
             settings: format!("issuers:\n{}", issuer.setting(lab, "a")),
@@ -260,7 +245,7 @@ async fn without_its_credential_nothing_reaches_the_server() {
     assert_eq!(site.there.seen().len(), 0);
 
     // Once it is there, it goes.
-    keep(&lab, "own", OWN);
+    lab.keep("own", OWN).unwrap();
     daemon.reload().unwrap();
     wait_for("the credential is sent", LIMIT, async || {
         site.post(&url, &call("sent"), &[]).await;
@@ -280,7 +265,7 @@ async fn in_clear_text_it_goes_to_loopback_alone() {
     const REPLACED: &str = "authorization: { credential: own }\n    listen:";
     let lab = Lab::new().unwrap();
     let mut serving = Serving::new(&lab);
-    keep(&lab, "own", OWN);
+    lab.keep("own", OWN).unwrap();
     let rules = "{ id: staff, who: [staff], servers: [notes], effect: allow }";
     let credentials = format!(
         "credentials: {{ own: {{ file: {}/own }} }}\n",

@@ -7,6 +7,8 @@ pub mod dial;
 pub mod headers;
 pub mod open;
 pub mod outlet;
+mod percent;
 pub mod stream;
 pub mod tunnel;
 pub mod upstream;
+pub mod whole;

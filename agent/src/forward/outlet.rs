@@ -1,14 +1,17 @@
 //! Messages on their way to one end of a stdio session: bounded, in order, each on a line of its own.
 
+use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
-use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::Notify;
 
+use super::stream::Sink;
 use crate::audit::Intended;
 use crate::decide::{Message as AboutMessage, Permit};
 use crate::decode::lines::MAX_LINE;
 use crate::decode::rpc::Message;
+use crate::identify::room::Taken;
 
 /// Bytes that may wait before whoever sends must wait: with the message that goes beyond it, and as much on
 /// its way to the kernel, this is what a peer that does not read can make the gate hold.
@@ -34,7 +37,24 @@ pub enum NotTaken {
 #[derive(Debug, Default)]
 struct State {
     waiting: String,
+    /// The room of long messages among it.
+    rooms: Vec<Taken>,
     end: End,
+    /// Of the task that writes, while it waits for something to write.
+    writer: Option<Waker>,
+    /// That task looks here before it waits again, so that nobody has to wake it.
+    expected: bool,
+}
+
+impl State {
+    /// Whom to wake for what is waiting now.
+    fn wakes(&mut self) -> Option<Waker> {
+        if self.expected {
+            None
+        } else {
+            self.writer.take()
+        }
+    }
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +71,6 @@ enum End {
 #[derive(Debug, Default)]
 pub struct Outlet {
     state: Mutex<State>,
-    filled: Notify,
     drained: Notify,
 }
 
@@ -65,9 +84,10 @@ impl Outlet {
         permit: Permit<AboutMessage>,
         _intended: &Intended<'_>,
         message: &Message,
+        room: Option<Taken>,
     ) -> Result<(), NotTaken> {
         drop(permit);
-        self.say(message).await
+        self.say(message, room).await
     }
 
     /// Sends on a notification that was permitted: these have no record of their own. Waits for room.
@@ -78,19 +98,20 @@ impl Outlet {
         &self,
         permit: Permit<AboutMessage>,
         message: &Message,
+        room: Option<Taken>,
     ) -> Result<(), NotTaken> {
         drop(permit);
-        self.say(message).await
+        self.say(message, room).await
     }
 
     /// Sends an answer: one that was judged, or a refusal. Waits for room.
     ///
     /// # Errors
     /// As [`Outlet::pass`].
-    pub async fn say(&self, message: &Message) -> Result<(), NotTaken> {
+    pub async fn say(&self, message: &Message, mut room: Option<Taken>) -> Result<(), NotTaken> {
         loop {
             let drained = self.drained.notified();
-            match self.try_say(message) {
+            match self.take(message, &mut room) {
                 Err(NotTaken::Full) => drained.await,
                 done => return done,
             }
@@ -102,6 +123,10 @@ impl Outlet {
     /// # Errors
     /// [`NotTaken::Full`] as well.
     pub fn try_say(&self, message: &Message) -> Result<(), NotTaken> {
+        self.take(message, &mut None)
+    }
+
+    fn take(&self, message: &Message, room: &mut Option<Taken>) -> Result<(), NotTaken> {
         let mut state = self.lock();
         if state.end != End::Open {
             return Err(NotTaken::Closed);
@@ -116,9 +141,19 @@ impl Outlet {
             return Err(NotTaken::TooLong);
         }
         state.waiting.push('\n');
+        state.rooms.extend(room.take());
+        let writer = state.wakes();
         drop(state);
-        self.filled.notify_one();
+        if let Some(writer) = writer {
+            writer.wake();
+        }
         Ok(())
+    }
+
+    /// Says that the task that polls this polls [`Outlet::run`] before it waits again: until then, what is said wakes
+    /// nobody. A task that wakes itself is run twice for each message, and has another thread woken to take it over.
+    pub fn expect(&self) {
+        self.lock().expected = true;
     }
 
     /// Takes nothing more; what waits is still written.
@@ -127,8 +162,11 @@ impl Outlet {
         if state.end == End::Open {
             state.end = End::Ending;
         }
+        let writer = state.wakes();
         drop(state);
-        self.filled.notify_one();
+        if let Some(writer) = writer {
+            writer.wake();
+        }
         self.drained.notify_waiters();
     }
 
@@ -139,20 +177,12 @@ impl Outlet {
 
     /// Writes what is sent to `sink`, until [`Outlet::finish`] or until the other end reads no more; `sink` is
     /// closed then.
-    pub async fn run(&self, mut sink: impl AsyncWrite + Unpin) {
+    pub async fn run(&self, sink: Sink) {
         let mut writing = String::new();
+        let mut rooms = Vec::new();
         loop {
-            let filled = self.filled.notified();
-            let end = {
-                let mut state = self.lock();
-                std::mem::swap(&mut state.waiting, &mut writing);
-                state.end
-            };
+            poll_fn(|context| self.poll_taken(context, &mut writing, &mut rooms)).await;
             if writing.is_empty() {
-                if end == End::Open {
-                    filled.await;
-                    continue;
-                }
                 break;
             }
             self.drained.notify_waiters();
@@ -161,6 +191,7 @@ impl Outlet {
                 break;
             }
             writing.clear();
+            rooms.clear();
             if writing.capacity() > KEPT {
                 writing.shrink_to(KEPT);
             }
@@ -168,8 +199,27 @@ impl Outlet {
         let mut state = self.lock();
         state.end = End::Closed;
         state.waiting = String::new();
+        state.rooms = Vec::new();
         drop(state);
         self.drained.notify_waiters();
+    }
+
+    /// Takes what waits; nothing, when nothing will come.
+    fn poll_taken(
+        &self,
+        context: &Context<'_>,
+        writing: &mut String,
+        rooms: &mut Vec<Taken>,
+    ) -> Poll<()> {
+        let mut state = self.lock();
+        state.expected = false;
+        if state.waiting.is_empty() && state.end == End::Open {
+            state.writer = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        std::mem::swap(&mut state.waiting, writing);
+        std::mem::swap(&mut state.rooms, rooms);
+        Poll::Ready(())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -179,15 +229,30 @@ impl Outlet {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+    use std::task::Poll;
+
     use tokio::io::AsyncReadExt as _;
 
     use super::{NotTaken, Outlet, WAITING};
     use crate::decode::json::{Limits, Object};
     use crate::decode::rpc::{Message, Notification, parse_single};
+    use crate::forward::stream::Sink;
+    use crate::identify::room::{Left, Room};
 
     fn ping() -> Message {
         let text = br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
         parse_single(text, &Limits::REQUEST).unwrap()
+    }
+
+    /// A sink, and what reads from it.
+    fn pair() -> (Sink, tokio::net::UnixStream) {
+        let (writes, reads) = UnixStream::pair().unwrap();
+        reads.set_nonblocking(true).unwrap();
+        let reads = tokio::net::UnixStream::from_std(reads).unwrap();
+        (Sink::new(writes.into()).unwrap(), reads)
     }
 
     fn large(bytes: usize) -> Message {
@@ -208,12 +273,12 @@ mod tests {
         }
         assert_eq!(outlet.try_say(&ping()), Err(NotTaken::Full));
         assert!(taken * 41 >= WAITING && taken * 40 <= WAITING);
-        let (sink, mut source) = tokio::io::duplex(64);
+        let (sink, mut source) = pair();
         let said = async {
             // Waits until somebody reads.
-            outlet.say(&ping()).await.unwrap();
+            outlet.say(&ping(), None).await.unwrap();
             outlet.finish();
-            outlet.say(&ping()).await
+            outlet.say(&ping(), None).await
         };
         let mut text = String::new();
         let ((), said, read) =
@@ -225,12 +290,62 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_room_of_what_waits_is_given_back_when_it_is_written() {
+        let left = || Arc::new(Left::new(100));
+        let room = Room::new(100, left());
+        let all_of_it = || room.take(100);
+        let outlet = Outlet::default();
+        outlet.say(&ping(), all_of_it().ok()).await.unwrap();
+        assert!(all_of_it().is_err(), "it waits");
+        let (sink, mut source) = pair();
+        outlet.finish();
+        let mut text = String::new();
+        let ((), read) = tokio::join!(outlet.run(sink), source.read_to_string(&mut text));
+        read.unwrap();
+        let refused = outlet.say(&ping(), all_of_it().ok()).await;
+        assert_eq!(refused, Err(NotTaken::Closed));
+        all_of_it().unwrap();
+    }
+
+    /// Polled in turns with whoever says something, it is not woken; later it is.
+    #[tokio::test]
+    async fn a_writer_that_is_expected_is_not_woken() {
+        let outlet = Outlet::default();
+        let (sink, mut source) = pair();
+        let mut run = std::pin::pin!(outlet.run(sink));
+        let mut polls = 0;
+        let (mut read, mut text) = (0, [0; 4096]);
+        poll_fn(|context| {
+            polls += 1;
+            outlet.expect();
+            outlet.try_say(&ping()).unwrap();
+            assert!(run.as_mut().poll(context).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        read += source.read(&mut text).await.unwrap();
+        assert_eq!((polls, read), (1, ping().encode().len() + 1));
+        let later = async {
+            tokio::task::yield_now().await;
+            outlet.try_say(&ping()).unwrap();
+            source.read(&mut text).await.unwrap()
+        };
+        tokio::select! {
+            () = run => panic!("it is not ended"),
+            more = later => assert_eq!(more, read),
+        }
+    }
+
+    #[tokio::test]
     async fn a_message_that_no_reader_takes_is_not_sent() {
         let outlet = Outlet::default();
-        assert_eq!(outlet.say(&large(10 << 20)).await, Err(NotTaken::TooLong));
-        outlet.say(&ping()).await.unwrap();
+        assert_eq!(
+            outlet.say(&large(10 << 20), None).await,
+            Err(NotTaken::TooLong)
+        );
+        outlet.say(&ping(), None).await.unwrap();
         outlet.finish();
-        let (sink, mut source) = tokio::io::duplex(1024);
+        let (sink, mut source) = pair();
         outlet.run(sink).await;
         let mut text = String::new();
         source.read_to_string(&mut text).await.unwrap();
@@ -241,14 +356,14 @@ mod tests {
     async fn who_waits_for_an_end_that_is_gone_is_told() {
         let outlet = Outlet::default();
         while outlet.try_say(&ping()).is_ok() {}
-        let (sink, source) = tokio::io::duplex(64);
+        let (sink, source) = pair();
         drop(source);
         let message = large(WAITING * 2);
-        let waits = outlet.say(&message);
+        let waits = outlet.say(&message, None);
         let ((), first) = tokio::join!(outlet.run(sink), waits);
         // It may have been taken before the end was noticed.
         assert!(matches!(first, Ok(()) | Err(NotTaken::Closed)));
         assert!(outlet.is_closed());
-        assert_eq!(outlet.say(&ping()).await, Err(NotTaken::Closed));
+        assert_eq!(outlet.say(&ping(), None).await, Err(NotTaken::Closed));
     }
 }

@@ -1,55 +1,38 @@
-//! One direction of a standard stream: a pipe's end or a Unix socket, which others may hold too.
+//! One direction of a standard stream: a Unix socket of whose pair this process alone holds this end.
 //!
-//! A socket is never read or written in a way that could wait, whatever flags its description has: who gave it
-//! holds it as well and may change them. Pipes are opened anew for this process alone before they come here.
+//! It is never read or written in a way that could wait.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FileType;
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncWrite, Ready};
+use tokio::io::{Interest, Ready};
 
 use crate::channel::watch;
 
-/// One direction of a standard stream.
+/// A stream that is read.
 #[derive(Debug)]
-pub struct Stream {
-    inner: AsyncFd<OwnedFd>,
-    socket: bool,
-}
+pub struct Source(AsyncFd<OwnedFd>);
 
-impl Stream {
-    /// Takes over a descriptor that is a pipe's end, opened for this process alone and non-blocking, or a
-    /// connected Unix socket. Needs a tokio runtime.
+/// A stream that is written.
+///
+/// The kernel is asked to tell of room only while it is waited for: of a Unix socket it tells whenever the other end
+/// has read something, which is once for each message.
+#[derive(Debug)]
+pub struct Sink(OwnedFd);
+
+impl Source {
+    /// Takes over a connected Unix socket. Needs a tokio runtime.
     ///
     /// # Errors
-    /// What the kernel says, or that it is neither.
+    /// What the kernel says, or that it is none.
     pub fn new(descriptor: OwnedFd) -> io::Result<Self> {
-        let mode = rustix::fs::fstat(&descriptor)?.st_mode;
-        let socket = match FileType::from_raw_mode(mode) {
-            FileType::Fifo => false,
-            FileType::Socket => true,
-            _ => return Err(io::Error::other("neither a pipe nor a socket")),
-        };
-        if !socket {
-            rustix::io::ioctl_fionbio(&descriptor, true)?;
-        }
-        let inner = watch(descriptor)?;
-        Ok(Self { inner, socket })
-    }
-
-    /// To see whether the other end is there. Holds the stream open.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn peer(&self) -> io::Result<Peer> {
-        self.inner.get_ref().try_clone().map(Peer)
+        watch(socket(descriptor)?, Interest::READABLE).map(Self)
     }
 
     /// Appends what can be read to `buffer`, up to its capacity, and says how much that is; 0 is the end. Waits until
@@ -63,12 +46,12 @@ impl Stream {
             return Err(io::Error::other("no room to read to"));
         }
         loop {
-            let mut guard = self.inner.readable().await?;
-            match guard.try_io(|_| self.receive(buffer)) {
+            let mut guard = self.0.readable().await?;
+            match guard.try_io(|inner| receive(inner.get_ref(), buffer)) {
                 Ok(Ok(length)) => {
                     // A socket that gives less than there was room for is drained, and what comes next is told of: asking
                     // for it would be a call into the kernel for each message.
-                    if self.socket && length > 0 && length < room {
+                    if length > 0 && length < room {
                         guard.clear_ready_matching(Ready::READABLE);
                     }
                     return Ok(length);
@@ -81,26 +64,57 @@ impl Stream {
             }
         }
     }
+}
 
-    fn receive(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        let descriptor = self.inner.get_ref().as_fd();
-        let room = spare_capacity(buffer);
-        Ok(if self.socket {
-            rustix::net::recv(descriptor, room, RecvFlags::DONTWAIT)?.0
-        } else {
-            rustix::io::read(descriptor, room)?
-        })
+impl Sink {
+    /// Takes over a connected Unix socket.
+    ///
+    /// # Errors
+    /// What the kernel says, or that it is none.
+    pub fn new(descriptor: OwnedFd) -> io::Result<Self> {
+        socket(descriptor).map(Self)
     }
 
-    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        let descriptor = self.inner.get_ref().as_fd();
-        Ok(if self.socket {
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            rustix::net::send(descriptor, bytes, flags)?
-        } else {
-            rustix::io::write(descriptor, bytes)?
-        })
+    /// To see whether the other end is there. Holds the stream open.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn peer(&self) -> io::Result<Peer> {
+        self.0.try_clone().map(Peer)
     }
+
+    /// Writes all of `bytes`; waits for room. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// What the kernel says: nobody reads any more, or it has no memory.
+    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        while !bytes.is_empty() {
+            match rustix::net::send(&self.0, bytes, flags) {
+                Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    let room = watch(self.0.as_fd(), Interest::WRITABLE)?;
+                    let _ready = room.writable().await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn socket(descriptor: OwnedFd) -> io::Result<OwnedFd> {
+    let mode = rustix::fs::fstat(&descriptor)?.st_mode;
+    match FileType::from_raw_mode(mode) {
+        FileType::Socket => Ok(descriptor),
+        _ => Err(io::Error::other("not a socket")),
+    }
+}
+
+fn receive(descriptor: &OwnedFd, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    let (length, _) = rustix::net::recv(descriptor, spare_capacity(buffer), RecvFlags::DONTWAIT)?;
+    Ok(length)
 }
 
 /// The other end of a stream that is written to.
@@ -121,28 +135,57 @@ impl Peer {
     }
 }
 
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            let mut guard = ready!(self.inner.poll_write_ready(cx))?;
-            match guard.try_io(|_| self.send(bytes)) {
-                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(done) => return Poll::Ready(done),
-                Err(_would_wait) => {}
-            }
-        }
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_takes_its_time_gets_everything() {
+        let (mut reads, writes) = UnixStream::pair().unwrap();
+        let sink = Sink::new(writes.into()).unwrap();
+        let bytes = vec![b'x'; 4 << 20];
+        let read = tokio::task::spawn_blocking(move || {
+            let mut all = Vec::new();
+            reads.read_to_end(&mut all).map(|_| all.len())
+        });
+        sink.write_all(&bytes).await.unwrap();
+        drop(sink);
+        assert_eq!(read.await.unwrap().unwrap(), bytes.len());
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    #[tokio::test]
+    async fn a_reader_that_goes_while_it_is_waited_for_is_noticed() {
+        let (reads, writes) = UnixStream::pair().unwrap();
+        let sink = Sink::new(writes.into()).unwrap();
+        let bytes = vec![b'x'; 4 << 20];
+        let (written, ()) = tokio::join!(sink.write_all(&bytes), async {
+            tokio::task::yield_now().await;
+            drop(reads);
+        });
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
-    /// What was written is with the kernel; the end is that this is dropped.
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    #[tokio::test]
+    async fn what_is_no_socket_is_not_taken() {
+        let (reads, writes) = io::pipe().unwrap();
+        Source::new(reads.into()).unwrap_err();
+        Sink::new(writes.into()).unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn an_end_is_read_once_and_again() {
+        let (reads, writes) = UnixStream::pair().unwrap();
+        let source = Source::new(reads.into()).unwrap();
+        let sink = Sink::new(writes.into()).unwrap();
+        let mut buffer = Vec::with_capacity(16);
+        sink.write_all(b"last").await.unwrap();
+        drop(sink);
+        assert_eq!(source.read(&mut buffer).await.unwrap(), 4);
+        assert_eq!(source.read(&mut buffer).await.unwrap(), 0);
+        assert_eq!(source.read(&mut buffer).await.unwrap(), 0);
+        assert_eq!(buffer, b"last");
     }
 }

@@ -1,6 +1,6 @@
 """A fake MCP server for tests of who gets through: answers any POST, after the argument `seconds` of a call, with an
 empty result, and any GET with the text `open`; with a stream of events that does not end where a GET asks for one, and
-where a call has the argument `stream`. Arguments: ADDRESS PORT LOG; a line of LOG for each request,
+where a call has the argument `stream`; `large` letters are in the result. Arguments: ADDRESS PORT LOG; a line of LOG for each request,
 ending in `authorized` where it had that header."""
 
 import http.server
@@ -54,7 +54,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.stream()
         time.sleep(arguments.get("seconds", 0))
         dial = arguments.get("dial")
-        said = {}
+        said = {"large": "x" * arguments["large"]} if "large" in arguments else {}
         if dial:
             try:
                 socket.create_connection(tuple(dial), timeout=5)

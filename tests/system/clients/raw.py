@@ -1,12 +1,14 @@
 """Sends bytes as they are: raw.py OPTIONS (JSON), or a list of them, one connection each.
 
 host, port; tls (default true), sni (default host; "" for none), alpn, version ("1.2" or "1.3");
-send: texts (latin-1), one write each; split: write in pieces of so many bytes; pause: seconds between writes;
-LARGE in them stands for so many letters as `large` says; until: stop reading at this text, else at the end. Prints {"got": text, "alpn", "version", "peer": the certificate's
-issuer, "error"}.
+send: texts (latin-1), one write each, {"make": path}, which makes a file, or {"exists": path}, which waits for one;
+split: write in pieces of so many bytes; pause: seconds between writes; LARGE in texts stands for so many letters as
+`large` says; until: stop reading at this text, else at the end. Prints {"got": text, "alpn", "version", "peer": the
+certificate's issuer, "error"}.
 """
 
 import json
+import os
 import socket
 import ssl
 import sys
@@ -76,6 +78,12 @@ def one(given):
                 out["issuer"] = dict(pair for part in issuer for pair in part).get("commonName")
         try:
             for text in given.get("send", []):
+                if isinstance(text, dict):
+                    if "make" in text:
+                        open(text["make"], "w").close()
+                    while "exists" in text and not os.path.exists(text["exists"]):
+                        time.sleep(0.01)
+                    continue
                 text = text.replace("LARGE", "x" * given.get("large", 0))
                 stream.sendall(text.encode("latin-1"))
                 time.sleep(given.get("pause", 0))

@@ -1,12 +1,18 @@
 //! Credentials: the secrets that the gate holds, and how one is put into a request.
 
+mod sigv4;
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use exeat_policy::{Credential, Placement, PolicySet};
 use hyper::Request;
+use hyper::body::Body as HttpBody;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::http::uri::PathAndQuery;
 use thiserror::Error;
@@ -14,8 +20,14 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use self::sigv4::Signer;
+use super::body::BodyFault;
+use super::percent;
+use super::whole::{Incomplete, collect};
 use crate::channel::Secret;
 use crate::decode::base64;
+use crate::identify::room::{NoRoom, Taken};
+use crate::refuse::Refusal;
 use crate::secrets;
 use crate::telemetry::clock::{self, Timestamp};
 
@@ -57,6 +69,67 @@ pub enum CredentialFault {
         /// Its name.
         name: Arc<str>,
     },
+    /// It lasted until a time that has passed.
+    #[error("the credential `{name}` has ended at {at}")]
+    Ended {
+        /// Its name.
+        name: Arc<str>,
+        /// When.
+        at: Timestamp,
+    },
+    /// The request has no form that it could sign.
+    #[error("the credential `{name}` does not sign {what}")]
+    Unsignable {
+        /// Its name.
+        name: Arc<str>,
+        /// What is in it.
+        what: &'static str,
+    },
+    /// The body is larger than what is held to be signed.
+    #[error("the credential `{name}` does not sign a body of more than {most} bytes")]
+    TooLarge {
+        /// Its name.
+        name: Arc<str>,
+        /// What is held, in bytes.
+        most: usize,
+    },
+    /// As much is held for its workload as may be.
+    #[error(transparent)]
+    NoRoom(NoRoom),
+    /// The body did not end in time.
+    #[error("the body that the credential `{name}` is to sign did not end in time")]
+    Endless {
+        /// Its name.
+        name: Arc<str>,
+    },
+    /// The body did not come.
+    #[error("reading the body that the credential `{name}` is to sign")]
+    Unread {
+        /// Its name.
+        name: Arc<str>,
+        /// Why.
+        #[source]
+        cause: Box<dyn Error + Send + Sync>,
+    },
+}
+
+impl CredentialFault {
+    /// What the caller is told.
+    pub fn refusal(&self) -> Refusal<'static> {
+        match self {
+            Self::Unavailable { .. }
+            | Self::Late { .. }
+            | Self::Clear { .. }
+            | Self::Changed { .. }
+            | Self::Query { .. }
+            | Self::Ended { .. } => Refusal::CredentialUnavailable,
+            Self::TooLarge { .. } => Refusal::TooLarge,
+            Self::NoRoom(_) => Refusal::HeldBytes,
+            Self::Unsignable { .. } | Self::Endless { .. } | Self::Unread { .. } => {
+                Refusal::HttpForm
+            }
+        }
+    }
 }
 
 /// The secrets that the gate holds.
@@ -83,6 +156,17 @@ enum Form {
     Header(HeaderName, HeaderValue),
     /// The parameter's name, and the whole parameter.
     Query(Arc<str>, Arc<Zeroizing<String>>),
+    Signed(Arc<Signer>),
+}
+
+impl Form {
+    /// When it ended, if it has by now.
+    fn ended(&self) -> Option<Timestamp> {
+        match self {
+            Self::Signed(signer) => signer.ended(clock::wall()),
+            Self::Header(..) | Self::Query(..) => None,
+        }
+    }
 }
 
 impl std::fmt::Debug for Form {
@@ -140,7 +224,10 @@ impl Credentials {
             Standing {
                 name: Arc::clone(&credential.name),
                 read: held.map(|held| held.read),
-                fault: held.and_then(|held| held.form.as_ref().err().cloned()),
+                fault: held.and_then(|held| match &held.form {
+                    Ok(form) => form.ended().map(|at| format!("it has ended at {at}")),
+                    Err(why) => Some(why.clone()),
+                }),
             }
         };
         set.credentials().into_iter().map(standing).collect()
@@ -169,9 +256,11 @@ impl Credentials {
         // One that is defined anew since the decision is another's.
         let held = found.filter(|held| held.definition == *credential);
         let held = held.ok_or_else(|| CredentialFault::Late { name: name() })?;
-        match held.form {
-            Ok(form) => Ok(Injection { name: name(), form }),
-            Err(why) => Err(CredentialFault::Unavailable { name: name(), why }),
+        let form = held.form;
+        let form = form.map_err(|why| CredentialFault::Unavailable { name: name(), why })?;
+        match form.ended() {
+            Some(at) => Err(CredentialFault::Ended { name: name(), at }),
+            None => Ok(Injection { name: name(), form }),
         }
     }
 }
@@ -189,12 +278,83 @@ impl Injection {
         &self.name
     }
 
-    /// Puts the secret in the place of whatever the client sent there.
+    /// Whether `request` can be sent with it, as far as its head shows: of a body that it signs, `most` bytes are held.
     ///
     /// # Errors
-    /// [`CredentialFault::Query`].
-    pub fn put<B>(self, request: &mut Request<B>) -> Result<(), CredentialFault> {
+    /// A [`CredentialFault`].
+    pub fn check<B: HttpBody>(
+        &self,
+        request: &Request<B>,
+        most: usize,
+    ) -> Result<(), CredentialFault> {
+        let Form::Signed(signer) = &self.form else {
+            return Ok(());
+        };
+        let checked = signer.check(request.uri(), request.headers());
+        checked.map_err(|what| self.unsignable(what))?;
+        let most_bytes = u64::try_from(most).unwrap_or(u64::MAX);
+        if signer.signs_body() && request.body().size_hint().lower() > most_bytes {
+            let name = Arc::clone(&self.name);
+            return Err(CredentialFault::TooLarge { name, most });
+        }
+        Ok(())
+    }
+
+    /// Whether it signs the body, which has to be there whole then.
+    pub fn signs_body(&self) -> bool {
+        matches!(&self.form, Form::Signed(signer) if signer.signs_body())
+    }
+
+    /// Reads the body that is to be signed, at most `most` bytes within `limit`, in the room that `taken` takes. Trailers
+    /// are not signed, and go no further.
+    ///
+    /// # Errors
+    /// A [`CredentialFault`].
+    pub async fn read<B>(
+        &self,
+        body: B,
+        most: usize,
+        limit: Duration,
+        taken: &mut Taken,
+    ) -> Result<Bytes, CredentialFault>
+    where
+        B: HttpBody<Data = Bytes, Error = BodyFault>,
+    {
+        let name = Arc::clone(&self.name);
+        let body = collect(body, most, limit, taken).await;
+        body.map_err(|fault| match fault {
+            Incomplete::TooLarge => CredentialFault::TooLarge { name, most },
+            Incomplete::NoRoom(fault) => CredentialFault::NoRoom(fault),
+            Incomplete::Late(_) => CredentialFault::Endless { name },
+            Incomplete::Read(cause) => CredentialFault::Unread { name, cause },
+        })
+    }
+
+    fn unsignable(&self, what: &'static str) -> CredentialFault {
+        let name = Arc::clone(&self.name);
+        CredentialFault::Unsignable { name, what }
+    }
+
+    /// Puts the secret, or what it signs, in the place of whatever the client sent there. `body` is all of the
+    /// request's body, where that is signed.
+    ///
+    /// # Errors
+    /// A [`CredentialFault`].
+    pub fn put<B>(
+        self,
+        request: &mut Request<B>,
+        body: Option<&[u8]>,
+    ) -> Result<(), CredentialFault> {
+        if let Some(at) = self.form.ended() {
+            // While its body was read.
+            let name = self.name;
+            return Err(CredentialFault::Ended { name, at });
+        }
         match self.form {
+            Form::Signed(ref signer) => {
+                let done = signer.sign(request, body, clock::wall());
+                done.map_err(|what| self.unsignable(what))
+            }
             Form::Header(name, value) => {
                 remove(request.headers_mut(), &name);
                 request.headers_mut().insert(name, value);
@@ -228,9 +388,13 @@ impl AsRef<[u8]> for Owned {
     }
 }
 
-/// Removes every header that a server may take for `name`: many do not tell `_` and `-` apart.
+/// A header's name as servers read it that do not tell `_` and `-` apart.
+fn plain(name: &HeaderName) -> String {
+    name.as_str().replace('_', "-")
+}
+
+/// Removes every header that a server may take for `name`.
 fn remove(headers: &mut HeaderMap, name: &HeaderName) {
-    let plain = |name: &HeaderName| name.as_str().replace('_', "-");
     let wanted = plain(name);
     let same: Vec<HeaderName> = headers
         .keys()
@@ -266,18 +430,12 @@ fn with_parameter(path: Option<&PathAndQuery>, parameter: &str, pair: &str) -> Z
 
 /// A parameter's name, percent-encoding undone once, without blanks around it.
 fn decoded(name: &str) -> Vec<u8> {
-    let digit = |byte: u8| {
-        char::from(byte)
-            .to_digit(16)
-            .and_then(|d| u8::try_from(d).ok())
-    };
     let mut out = Vec::with_capacity(name.len());
     let mut rest = name.as_bytes();
     while let Some((byte, after)) = rest.split_first() {
         let pair = match (byte, after) {
             (b'%', [high, low, tail @ ..]) => {
-                let value = digit(*high).zip(digit(*low));
-                value.map(|(high, low)| (high << 4 | low, tail))
+                percent::octet([*high, *low]).map(|byte| (byte, tail))
             }
             (b'+', tail) => Some((b' ', tail)),
             _ => None,
@@ -290,8 +448,8 @@ fn decoded(name: &str) -> Vec<u8> {
 }
 
 /// The secret as `placement` sends it; or why it cannot be sent so.
-fn form(placement: &Placement, secret: &Secret) -> Result<Form, String> {
-    let secret = secret.expose();
+fn form(placement: &Placement, told: &Secret) -> Result<Form, String> {
+    let secret = told.expose();
     match placement {
         Placement::Header { name, prefix } => {
             let mut text = Zeroizing::new(String::with_capacity(prefix.len() + secret.len()));
@@ -314,18 +472,13 @@ fn form(placement: &Placement, secret: &Secret) -> Result<Form, String> {
             let mut pair = Zeroizing::new(String::with_capacity(room));
             pair.push_str(name);
             pair.push('=');
-            for byte in secret.bytes() {
-                if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                    pair.push(char::from(byte));
-                } else {
-                    pair.push('%');
-                    for digit in [byte >> 4, byte & 15] {
-                        let digit = char::from_digit(digit.into(), 16).unwrap_or_default();
-                        pair.push(digit.to_ascii_uppercase());
-                    }
-                }
-            }
+            percent::encode(secret.as_bytes(), b"", &mut pair);
             Ok(Form::Query(Arc::clone(name), Arc::new(pair)))
+        }
+        Placement::AwsSigV4 { region, service } => {
+            let signer = Signer::new(told, region, service);
+            let signer = signer.map_err(|fault| format!("it is not keys of AWS: {fault}"))?;
+            Ok(Form::Signed(Arc::new(signer)))
         }
     }
 }
@@ -333,128 +486,13 @@ fn form(placement: &Placement, secret: &Secret) -> Result<Form, String> {
 fn header(name: &str, text: Zeroizing<String>) -> Result<Form, String> {
     let unfit = || "a header cannot carry it".to_owned();
     let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_bad| unfit())?;
-    let value = HeaderValue::from_maybe_shared(Bytes::from_owner(Owned(text)));
-    let mut value = value.map_err(|_bad| unfit())?;
-    // Never shown, and never in a table of HTTP/2 that outlives the request.
-    value.set_sensitive(true);
+    let value = secret_value(text).ok_or_else(unfit)?;
     Ok(Form::Header(name, value))
 }
 
-#[cfg(test)]
-mod tests {
-    use exeat_policy::{Source, compile};
-
-    use super::*;
-
-    const SECRET: &str = "s3cr3t/of+it";
-
-    fn set(placement: &str) -> PolicySet {
-        let text = format!(
-            "version: 1\ncredentials: {{ x: {{ file: /x, hosts: [a.example] {placement} }} }}\n"
-        );
-        let name = "p.yaml".to_owned();
-        compile(&[Source { name, text }]).unwrap()
-    }
-
-    async fn sent(placement: &str, uri: &str, headers: &[(&str, &str)]) -> Request<()> {
-        let set = set(placement);
-        let definition = set.credential("x").unwrap();
-        let credentials = Credentials::default();
-        credentials.learn(definition, Ok(Secret::new(SECRET.to_owned())));
-        let mut request = Request::builder().uri(uri);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let mut request = request.body(()).unwrap();
-        let due = credentials.due(definition, true).await.unwrap();
-        assert_eq!(due.name(), "x");
-        due.put(&mut request).unwrap();
-        assert!(
-            !format!("{request:?} {credentials:?}").contains(SECRET) || placement.contains("query")
-        );
-        request
-    }
-
-    #[tokio::test]
-    async fn what_the_client_sent_there_is_gone() {
-        let own = [
-            ("authorization", "Bearer own"),
-            ("Authorization", "Basic own"),
-            ("x-api-key", "own"),
-            ("x_api_key", "own"),
-            ("x-other", "own"),
-        ];
-        let all = |request: &Request<()>, name: &str| -> Vec<String> {
-            let values = request.headers().get_all(name).iter();
-            values
-                .map(|value| value.to_str().unwrap().to_owned())
-                .collect()
-        };
-        let request = sent("", "/", &own).await;
-        assert_eq!(all(&request, "authorization"), ["Bearer s3cr3t/of+it"]);
-        assert_eq!(all(&request, "x-api-key"), ["own"]);
-        let request = sent(", header: X-Api-Key, prefix: 'k '", "/", &own).await;
-        assert_eq!(all(&request, "x-api-key"), ["k s3cr3t/of+it"]);
-        assert_eq!(all(&request, "x_api_key"), <[&str; 0]>::default());
-        assert_eq!(all(&request, "authorization").len(), 2);
-        assert_eq!(all(&request, "x-other"), ["own"]);
-        let request = sent(", basic: me", "/", &own).await;
-        assert_eq!(
-            all(&request, "authorization"),
-            ["Basic bWU6czNjcjN0L29mK2l0"]
-        );
-    }
-
-    #[tokio::test]
-    async fn a_parameter_replaces_all_that_may_be_read_as_it() {
-        let secret = "key=s3cr3t%2Fof%2Bit";
-        for (given, left) in [
-            ("/p", "/p?"),
-            ("/p?", "/p?"),
-            ("/p?a=1", "/p?a=1&"),
-            ("/p?key=own", "/p?"),
-            ("/p?a=1&key=own&b=2", "/p?a=1&b=2&"),
-            ("/p?a=1;key=own;b=2", "/p?a=1;b=2&"),
-            ("/p?KEY=own&%6bey=own&ke%59=own&key", "/p?"),
-            ("/p?+key=own&keys=2", "/p?keys=2&"),
-            ("/p?a=key", "/p?a=key&"),
-            ("https://a.example/p?key=own", "https://a.example/p?"),
-        ] {
-            let request = sent(", query: key", given, &[]).await;
-            assert_eq!(
-                request.uri().to_string(),
-                format!("{left}{secret}"),
-                "{given}"
-            );
-        }
-    }
-
-    #[tokio::test]
-    async fn what_cannot_be_had_is_a_fault() {
-        let set = set("");
-        let definition = set.credential("x").unwrap();
-        let credentials = Credentials {
-            wait: Duration::from_millis(10),
-            ..Credentials::default()
-        };
-        let secret = || Secret::new(SECRET.to_owned());
-        let late = credentials.due(definition, true).await.unwrap_err();
-        assert!(matches!(late, CredentialFault::Late { .. }), "{late}");
-        credentials.learn(definition, Ok(secret()));
-        let clear = credentials.due(definition, false).await.unwrap_err();
-        assert!(matches!(clear, CredentialFault::Clear { .. }), "{clear}");
-        credentials.learn(definition, Err("its file is gone".to_owned()));
-        let told = credentials.due(definition, true).await.unwrap_err();
-        assert!(told.to_string().ends_with("its file is gone"), "{told}");
-        // Defined anew: what was read before is not what is meant now.
-        credentials.learn(definition, Ok(secret()));
-        let other = self::set(", header: X-Key");
-        credentials.keep(&other);
-        assert_eq!(credentials.standing(&other)[0].read, None);
-        let late = credentials.due(definition, true).await.unwrap_err();
-        assert!(matches!(late, CredentialFault::Late { .. }), "{late}");
-        credentials.learn(other.credential("x").unwrap(), Ok(secret()));
-        let late = credentials.due(definition, true).await.unwrap_err();
-        assert!(matches!(late, CredentialFault::Late { .. }), "{late}");
-    }
+/// The value of a header that is never shown, and never in a table of HTTP/2 that outlives the request.
+fn secret_value(text: Zeroizing<String>) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(Owned(text))).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }

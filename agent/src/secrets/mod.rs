@@ -1,4 +1,6 @@
-//! Sources of credentials: one line of a file, of what systemd hands over, or of what a program prints.
+//! Sources of credentials: what is in a file, what systemd hands over, or what a program prints. One line, or keys of AWS.
+
+mod aws;
 
 use std::env;
 use std::ffi::OsStr;
@@ -10,7 +12,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use exeat_policy::{Credential, SecretOrigin};
+use exeat_policy::{Credential, Placement, SecretOrigin};
 use rustix::process::{Pid, Signal, geteuid, kill_process_group};
 use thiserror::Error;
 use tokio::io::AsyncReadExt as _;
@@ -19,6 +21,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use zeroize::{Zeroize as _, Zeroizing};
 
+pub use self::aws::{AwsKeys, AwsKeysFault};
 use crate::channel::Secret;
 
 /// Longest secret, in bytes.
@@ -126,6 +129,15 @@ pub enum SecretFault {
         /// Which.
         origin: SecretOrigin,
     },
+    /// Not what requests to AWS are signed with.
+    #[error("{origin} does not hold keys of AWS")]
+    NotKeys {
+        /// Which.
+        origin: SecretOrigin,
+        /// Why.
+        #[source]
+        cause: AwsKeysFault,
+    },
 }
 
 type Bytes = Zeroizing<Vec<u8>>;
@@ -192,7 +204,7 @@ async fn read_within(
         .map_err(|_late| SecretFault::Late {
             origin: origin.clone(),
         })??;
-    line(bytes, origin)
+    secret(bytes, credential)
 }
 
 /// Looks at the source without running anything: what can be said before the daemon asks it. `None`: nothing.
@@ -204,7 +216,7 @@ pub fn look(credential: &Credential) -> Option<Result<(), SecretFault>> {
         // Of the daemon's own, nothing is known here.
         SecretOrigin::Systemd(_) => return None,
         SecretOrigin::File(name) => file(Path::new(name))
-            .and_then(|bytes| line(bytes, credential.origin.clone()))
+            .and_then(|bytes| secret(bytes, credential))
             .map(drop),
         SecretOrigin::Command(words) => program(words),
     };
@@ -343,8 +355,9 @@ impl Drop for Running {
     }
 }
 
-/// The one line in `bytes`, without its end.
-fn line(mut bytes: Bytes, origin: SecretOrigin) -> Result<Secret, SecretFault> {
+/// The one line in `bytes`, without its end; or the keys, where requests are signed with them.
+fn secret(mut bytes: Bytes, credential: &Credential) -> Result<Secret, SecretFault> {
+    let origin = credential.origin.clone();
     if bytes.len() > MOST {
         return Err(SecretFault::TooLong { origin });
     }
@@ -361,8 +374,16 @@ fn line(mut bytes: Bytes, origin: SecretOrigin) -> Result<Secret, SecretFault> {
     if text.trim().is_empty() {
         return Err(SecretFault::Empty { origin });
     }
-    if text.chars().any(char::is_control) {
-        return Err(SecretFault::NotALine { origin });
+    match credential.placement {
+        Placement::AwsSigV4 { .. } => {
+            // The gate reads them for itself: this is to say here what is wrong.
+            AwsKeys::parse(&text).map_err(|cause| SecretFault::NotKeys { origin, cause })?;
+        }
+        Placement::Header { .. } | Placement::Query(_) | Placement::Basic(_) => {
+            if text.chars().any(char::is_control) {
+                return Err(SecretFault::NotALine { origin });
+            }
+        }
     }
     Ok(Secret::new(std::mem::take(&mut *text)))
 }
