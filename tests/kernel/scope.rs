@@ -110,6 +110,22 @@ say([name(lambda: tcp('203.0.113.7', 443)), name(lambda: tcp('127.0.0.1', 7777))
 }
 
 #[test]
+fn what_becomes_another_workload_has_nothing_of_the_one_before() {
+    let cgroup = SHARED.layout.cgroup_root.join("another");
+    fs::create_dir(&cgroup).unwrap();
+    let before = SHARED.manage(cgroup.clone());
+    before.allow("203.0.113.7", 443);
+    assert_eq!(before.run(TRY), "OK");
+    SHARED.kernel.lock().unwrap().cut(before.number).unwrap();
+    let after = SHARED.manage(cgroup);
+    assert_eq!(after.run(TRY), "ECONNREFUSED");
+    after.allow("203.0.113.7", 443);
+    assert_eq!(after.run(TRY), "OK");
+    let severed = SHARED.kernel.lock().unwrap().severed().unwrap();
+    assert!(!severed.contains(&before.number), "{severed:?}");
+}
+
+#[test]
 fn connections_older_than_management_are_destroyed() {
     let cgroup = SHARED.layout.cgroup_root.join("older");
     fs::create_dir(&cgroup).unwrap();

@@ -189,7 +189,12 @@ impl World {
     /// Runs a script as a member of a cgroup; what it says is its result.
     #[track_caller]
     pub(crate) fn run_in(&self, cgroup: &Path, script: &str) -> Value {
-        run_in(cgroup, self.settings, script)
+        let script = self.spawn_in(cgroup, script);
+        finished(script).unwrap_or_else(|failure| {
+            let refusals = self.refusals.0.0.lock().unwrap();
+            let last: Vec<_> = refusals.iter().rev().take(10).collect();
+            panic!("{failure}; the last refusals: {last:#?}")
+        })
     }
 
     pub(crate) fn spawn_in(&self, cgroup: &Path, script: &str) -> Child {
@@ -206,14 +211,18 @@ pub(crate) fn run_in(cgroup: &Path, settings: Settings, script: &str) -> Value {
 /// What a script says at its end.
 #[track_caller]
 pub(crate) fn said(script: Child) -> Value {
+    finished(script).unwrap_or_else(|failure| panic!("{failure}"))
+}
+
+/// What a script says at its end, or how it failed.
+fn finished(script: Child) -> Result<Value, String> {
     let output = script.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "the script failed: {text}");
-    let line = text
-        .lines()
-        .last()
-        .unwrap_or_else(|| panic!("the script says nothing"));
-    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {text}"))
+    if !output.status.success() {
+        return Err(format!("the script failed: {text}"));
+    }
+    let line = text.lines().last().ok_or("the script says nothing")?;
+    serde_json::from_str(line).map_err(|error| format!("{error}: {text}"))
 }
 
 /// The error that a packet's refusal gives: EPERM, as a firewall's, in the words of the scripts' `name`.

@@ -169,3 +169,39 @@ rules: [{{ id: work, who: [agent, staff], servers: [inventory], tools: [work], e
         .unwrap();
     assert!(!done.stdout.contains(&stranger.name), "{done:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_a_cgroup_cannot_be_managed_is_said_once() {
+    let lab = Lab::new().unwrap();
+    // Deeper than the kernel's programs look.
+    let top = format!("{}-deep", lab.name());
+    let deep = format!("{top}{}", "/x".repeat(16));
+    let _top = Cgroup::create(&top).unwrap();
+    fs::create_dir_all(mount().unwrap().join(&deep)).unwrap();
+    let later = format!("{}-later", lab.name());
+    let policy = format!(
+        "version: 1
+servers:
+  deep: {{ purpose: x, owner: a@b.example, listen: '127.0.0.1:3001', match: {{ cgroup: /{deep} }} }}
+  later: {{ purpose: x, owner: a@b.example, listen: '127.0.0.1:3002', match: {{ cgroup: /{later} }} }}
+"
+    );
+    let mut daemon = lab.daemon(&policy).await.unwrap();
+    let is_failure = |record: &Value| record["finding"]["what"] == "match_failed";
+    daemon.record("it is said", is_failure).await.unwrap();
+    // What is managed now was looked for after that.
+    let _later = Cgroup::create(&later).unwrap();
+    wait_for("the other one is managed", LIMIT, async || {
+        let status = daemon.status().await.ok()?;
+        let mut workloads = status["workloads"].as_array()?.iter();
+        workloads.any(|of| of["name"] == "later").then_some(())
+    })
+    .await
+    .unwrap();
+    daemon.stop().await.unwrap();
+    let records = daemon.audit().unwrap();
+    let said: Vec<&Value> = records.iter().filter(|record| is_failure(record)).collect();
+    assert_eq!(said.len(), 1, "{said:?}");
+    let detail = said[0]["finding"]["detail"].as_str().unwrap();
+    assert!(detail.contains("is not managed as `deep`"), "{detail}");
+}

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use exeat_ebpf::refuse_descriptors;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
@@ -59,13 +60,16 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd), ChannelError> {
     Ok((supervisor, gate))
 }
 
-/// Makes a descriptor wait-able by tasks. It has to be non-blocking. Needs a tokio runtime.
+/// Makes a descriptor wait-able by tasks, for what `interest` names. It has to be non-blocking. Needs a tokio runtime.
 #[expect(
     deprecated,
-    reason = "deprecated for types whose as_raw_fd may lie; OwnedFd keeps one descriptor open"
+    reason = "deprecated for types whose as_raw_fd may lie; one that is `AsFd` keeps one descriptor open"
 )]
-pub(crate) fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::new(descriptor)
+pub(crate) fn watch<T: AsFd + AsRawFd>(
+    descriptor: T,
+    interest: Interest,
+) -> io::Result<AsyncFd<T>> {
+    AsyncFd::with_interest(descriptor, interest)
 }
 
 impl GateEnd {
@@ -82,7 +86,8 @@ impl GateEnd {
 impl<Out: Message, In: Message> Channel<Out, In> {
     /// Takes one socket of a [`pair`]. Needs a tokio runtime.
     pub fn new(socket: OwnedFd) -> Result<Self, ChannelError> {
-        let socket = watch(socket).map_err(ChannelError::Create)?;
+        let socket =
+            watch(socket, Interest::READABLE | Interest::WRITABLE).map_err(ChannelError::Create)?;
         Ok(Self {
             socket,
             direction: PhantomData,

@@ -1,5 +1,6 @@
 //! Which processes, started by others, belong to a server or a host.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::io::Read as _;
@@ -42,6 +43,23 @@ pub(crate) fn subjects(set: &PolicySet) -> Vec<Subject> {
 }
 
 impl Subject {
+    /// Whether its processes are containers that carry labels.
+    pub(super) fn is_labelled(&self) -> bool {
+        !self.matcher.container.is_empty()
+    }
+
+    /// Whether a container with these labels is meant.
+    pub(super) fn is_carried_by(&self, labels: &BTreeMap<String, String>) -> bool {
+        let asked = &self.matcher.container;
+        !asked.is_empty() && asked.iter().all(|label| label.is_among(labels))
+    }
+
+    /// Whether it is whole cgroups that are meant, which may appear at any time.
+    pub(super) fn is_of_cgroups(&self) -> bool {
+        let matcher = &self.matcher;
+        matcher.unit.is_some() || matcher.cgroup.is_some() || self.is_labelled()
+    }
+
     /// The cgroups below `root` that are this subject as a whole: by path, or found by unit.
     pub(super) fn cgroups(&self, root: &Path) -> Vec<PathBuf> {
         let matcher = &self.matcher;

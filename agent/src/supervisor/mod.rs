@@ -1,11 +1,12 @@
 //! The privileged composition root: kernel, cgroups, keys, workloads, and the gate's life.
 //!
-//! [`start`] says in which order it comes to be, [`core`] what can happen then. Each of the other
-//! files handles one kind of happening.
+//! [`start`] says in which order it comes to be, [`core`] how what happens is handled, one thing after the other,
+//! and [`occurrences`] what can happen. Each of the other files handles one kind of happening.
 
 pub(crate) mod accounts;
 mod approvals;
 mod authorities;
+mod beginning;
 pub mod ca;
 mod callers;
 mod canary;
@@ -17,13 +18,16 @@ mod core;
 mod credentials;
 mod error;
 mod fetched;
+mod gate;
 mod gate_life;
 mod guarding;
 mod judging;
 mod kept;
+pub(crate) mod labelled;
 mod lives;
 pub(crate) mod matching;
 mod notify;
+mod occurrences;
 mod placing;
 mod policy_files;
 pub(crate) mod processes;

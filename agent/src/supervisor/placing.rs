@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use exeat_ebpf::{Event, Waiting, destroy_connections};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::process::Signal;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::cgroups;
@@ -26,7 +27,7 @@ use crate::launch::stage::chain;
 /// Depth of slices within which units are watched for.
 const SLICES: u32 = 6;
 
-/// Processes of which it is said one by one that not enough of them is known.
+/// Processes and containers of which it is said one by one that not enough of them is known.
 const SAID: usize = 4;
 
 /// What runs, as far as policy names it.
@@ -62,8 +63,7 @@ impl Supervisor {
     pub(super) async fn rewatch(&mut self) {
         let subjects = subjects(&self.parts.policy.set);
         for subject in &subjects {
-            let matcher = &subject.matcher;
-            if matcher.exe.is_none() && matcher.unit.is_none() && matcher.cgroup.is_none() {
+            if subject.matcher.exe.is_none() && !subject.is_of_cgroups() {
                 let text = format!(
                     "`{}` is matched by user alone: its processes are found when the policy is loaded, not when they start",
                     subject.name
@@ -102,15 +102,26 @@ impl Supervisor {
     /// Guards the places and manages the cgroups that policy names and that exist.
     pub(super) async fn find_cgroups(&mut self) {
         self.guard().await;
+        let said = mem::take(&mut self.untaken);
+        self.take_cgroups().await;
+        let new: Vec<String> = self.untaken.difference(&said).cloned().collect();
+        if !new.is_empty() {
+            self.finding("match_failed", None, shortened(new)).await;
+        }
+    }
+
+    async fn take_cgroups(&mut self) {
         let root = self.parts.tree.root.clone();
         let named: Vec<Subject> = subjects(&self.parts.policy.set)
             .into_iter()
-            .filter(|subject| subject.matcher.unit.is_some() || subject.matcher.cgroup.is_some())
+            .filter(Subject::is_of_cgroups)
             .collect();
-        if named.is_empty() {
+        if named.is_empty() && self.labelled.is_idle() {
             return;
         }
         self.sweep().await;
+        // Before anything is looked for: what is made meanwhile is seen.
+        self.units.slices(&root);
         for subject in &named {
             if let Some(path) = &subject.matcher.cgroup {
                 self.units.parents(&root.join(path.trim_start_matches('/')));
@@ -121,10 +132,12 @@ impl Supervisor {
                 }
             }
         }
-        self.units.slices(&root);
+        self.find_labelled(&named).await;
     }
 
-    async fn take_cgroup(&mut self, subject: &Subject, cgroup: &Path) {
+    /// Manages a cgroup as this; where it is managed as something else, it is never nobody's.
+    pub(super) async fn take_cgroup(&mut self, subject: &Subject, cgroup: &Path) {
+        let before = self.workloads.of(cgroup);
         let taken = match cgroups::id(cgroup) {
             Ok(id) => self.manage(subject, cgroup, id).map(|number| (number, id)),
             Err(error) => Err(chain(&error)),
@@ -132,8 +145,14 @@ impl Supervisor {
         let (number, id) = match taken {
             Ok(taken) => taken,
             Err(error) => {
-                let text = format!("`{}` is not managed: {error}", cgroup.display());
-                return self.finding("match_failed", None, vec![text]).await;
+                // One that is gone meanwhile needs no managing.
+                if cgroup.exists() {
+                    let name = &subject.name;
+                    let text =
+                        format!("`{}` is not managed as `{name}`: {error}", cgroup.display());
+                    self.untaken.insert(text);
+                }
+                return;
             }
         };
         let pids = cgroups::processes(cgroup).unwrap_or_default();
@@ -152,6 +171,11 @@ impl Supervisor {
             processes,
         )
         .await;
+        if let Some(before) = before {
+            self.workloads.remove(before);
+            self.processes.forget(before);
+            self.tell(ToGate::WorkloadGone { number: before }).await;
+        }
         // The programs of this cgroup judge what comes to the listeners that were created in it.
         cut_old(number, cgroup, Waiting::Kept);
     }
@@ -159,7 +183,11 @@ impl Supervisor {
     /// Manages a cgroup, under the number that it may have from an earlier daemon.
     fn manage(&mut self, subject: &Subject, cgroup: &Path, id: u64) -> Result<u32, String> {
         let known = self.parts.kernel.managed().map_err(|e| chain(&e))?;
-        if let Some((_, number)) = known.into_iter().find(|(of, _)| *of == id) {
+        let earlier = known.into_iter().find(|(of, number)| {
+            // What lives is something else.
+            *of == id && self.workloads.get(*number).is_none()
+        });
+        if let Some((_, number)) = earlier {
             self.cut_if_disconnected(&subject.name, subject.kind, number)?;
             self.judge_if_host(&subject.name, subject.kind, number)?;
             return Ok(number);
@@ -245,14 +273,9 @@ impl Supervisor {
             // These run already; nothing waits.
             drop(self.place(found).await);
         }
-        let mut unread = scan.unread;
-        let more = unread.len().saturating_sub(SAID);
-        unread.truncate(SAID);
-        if more > 0 {
-            unread.push(format!("{more} more"));
-        }
-        if !unread.is_empty() {
-            self.finding("match_incomplete", None, unread).await;
+        if !scan.unread.is_empty() {
+            self.finding("match_incomplete", None, shortened(scan.unread))
+                .await;
         }
     }
 
@@ -329,6 +352,16 @@ impl Supervisor {
             processes,
         )))
     }
+}
+
+/// As many sentences as a finding has, and how many more there are.
+pub(super) fn shortened(mut all: Vec<String>) -> Vec<String> {
+    let more = all.len().saturating_sub(SAID);
+    all.truncate(SAID);
+    if more > 0 {
+        all.push(format!("{more} more"));
+    }
+    all
 }
 
 /// Ends the connections that are older than management.
@@ -442,7 +475,7 @@ fn scan(subjects: &[Subject], own: &Path, hashes: &Arc<Hashes>) -> Scan {
     scan
 }
 
-/// Notices directories that appear where units do.
+/// Notices directories that appear where units and containers do, and what Docker writes of containers.
 #[derive(Debug)]
 pub(super) struct UnitWatch {
     descriptor: AsyncFd<OwnedFd>,
@@ -452,13 +485,13 @@ impl UnitWatch {
     pub(super) fn new() -> io::Result<Self> {
         let descriptor = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         Ok(Self {
-            descriptor: watch(descriptor)?,
+            descriptor: watch(descriptor, Interest::READABLE)?,
         })
     }
 
-    /// Watches a directory for new ones in it; watching twice is watching once.
-    fn add(&self, directory: &Path) {
-        let flags = WatchFlags::CREATE | WatchFlags::ONLYDIR;
+    /// Watches a directory for what is made in it or moved there; watching twice is watching once.
+    pub(super) fn add(&self, directory: &Path) {
+        let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
         if let Err(error) = inotify::add_watch(self.descriptor.get_ref(), directory, flags) {
             tracing::debug!(%error, directory = %directory.display(), "not watched");
         }
@@ -489,7 +522,7 @@ impl UnitWatch {
         }
     }
 
-    /// Waits until a directory appeared. Safe to cancel.
+    /// Waits until something appeared. Safe to cancel.
     pub(super) async fn changed(&self) -> io::Result<()> {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         loop {
@@ -498,7 +531,10 @@ impl UnitWatch {
             let mut seen = false;
             loop {
                 match reader.next() {
-                    Ok(event) => seen |= event.events().contains(ReadFlags::CREATE),
+                    Ok(event) => {
+                        let appears = ReadFlags::CREATE | ReadFlags::MOVED_TO;
+                        seen |= event.events().intersects(appears);
+                    }
                     Err(rustix::io::Errno::AGAIN) => break,
                     Err(rustix::io::Errno::INTR) => {}
                     Err(e) => return Err(e.into()),

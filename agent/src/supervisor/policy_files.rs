@@ -15,6 +15,7 @@ use exeat_policy::{Fault, PolicySet, Source, compile};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{Mode as FsMode, OFlags, openat};
 use rustix::io::Errno;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
@@ -40,6 +41,9 @@ pub enum PolicyError {
     /// Everything that is wrong, one a line.
     #[error("{}", .0.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n"))]
     Faults(Vec<Fault>),
+    /// The compiler panicked, which it must not do. The panic's own words are in the log.
+    #[error("the policy in `{}` brought its compiler down, which is a defect of Exeat; undo what changed in it last", .0.display())]
+    Broken(PathBuf),
     /// The path cannot be watched for changes.
     #[error("watching `{}` for changes", path.display())]
     Watch {
@@ -225,7 +229,7 @@ impl Watch {
             below = parent;
         }
         Ok(Self {
-            descriptor: watch(descriptor).map_err(failed)?,
+            descriptor: watch(descriptor, Interest::READABLE).map_err(failed)?,
             above,
             directory: path.to_owned(),
             due: Mutex::default(),

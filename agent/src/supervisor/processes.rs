@@ -57,10 +57,7 @@ impl Processes {
     ) -> Option<&Process> {
         let known = self.known.get(&parent).cloned();
         let process = match (seen, known) {
-            (Some(seen), Some(known)) => Process {
-                args: known.args,
-                ..seen
-            },
+            (Some(seen), Some(known)) => completed(seen, known),
             (Some(seen), None) => seen,
             (None, known) => Process {
                 pid: child,
@@ -125,22 +122,39 @@ pub(super) fn from_event(event: &Event) -> Process {
         last.push('\u{2026}');
     }
     let started = event.started_ns / TICK;
+    let told = Process {
+        workload: event.workload,
+        pid: event.tgid,
+        parent: event.ppid,
+        started,
+        uid: event.uid,
+        exe: execution
+            .map(|e| e.path.display().to_string())
+            .unwrap_or_default(),
+        args,
+        sha256: None,
+    };
     // Field 22 is cut to ticks from the same clock.
-    let found = outline(event.tgid, event.workload)
-        .filter(|found| found.started.abs_diff(started) <= 1)
-        .unwrap_or_else(|| Process {
-            workload: event.workload,
-            pid: event.tgid,
-            parent: event.ppid,
-            started,
-            uid: event.uid,
-            exe: execution
-                .map(|e| e.path.display().to_string())
-                .unwrap_or_default(),
-            args: Vec::new(),
-            sha256: None,
-        });
-    Process { args, ..found }
+    let found = outline(event.tgid, event.workload);
+    match found.filter(|found| found.started.abs_diff(started) <= 1) {
+        Some(found) => completed(found, told),
+        None => told,
+    }
+}
+
+/// What `/proc` shows of a process, with what it does not: arguments, which are not read there, and the executable of
+/// one that has ended and waits for its parent, as they were `told`.
+fn completed(found: Process, told: Process) -> Process {
+    let exe = if found.exe.is_empty() {
+        told.exe
+    } else {
+        found.exe
+    };
+    Process {
+        exe,
+        args: told.args,
+        ..found
+    }
 }
 
 /// What tells a process from another with its number: its parent and its start. Reads nothing of the process's own
@@ -331,6 +345,54 @@ mod tests {
         assert_eq!(Path::new(&process.exe), std::env::current_exe().unwrap());
         assert_eq!(process.args.len(), std::env::args().count());
         assert!(process.started > 0);
+    }
+
+    /// A short program may have ended before its execution is heard of: `/proc` knows its number, and not its file.
+    #[test]
+    fn one_that_has_ended_is_described_as_it_was_told() {
+        let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
+        let pid = child.id();
+        let ended = |pid| outline(pid, 5).filter(|found| found.exe.is_empty());
+        let found = loop {
+            if let Some(found) = ended(pid) {
+                break found;
+            }
+            thread::yield_now();
+        };
+        let event = Event {
+            kind: exeat_ebpf::EventKind::Exec,
+            workload: 5,
+            tgid: pid,
+            tid: pid,
+            ppid: std::process::id(),
+            uid: 0,
+            port: 0,
+            protocol: 0,
+            family: 0,
+            address: None,
+            detail: 0,
+            cgroup: 0,
+            at_ns: 0,
+            started_ns: found.started * TICK,
+            comm: "true".to_owned(),
+            execution: Some(Box::new(exeat_ebpf::Execution {
+                file: exeat_ebpf::identify(Path::new("/bin/true")).unwrap(),
+                path: "/bin/true".into(),
+                argv: vec![b"true".to_vec()],
+                argv_cut: false,
+            })),
+        };
+        let process = from_event(&event);
+        assert_eq!((process.exe.as_str(), process.pid), ("/bin/true", pid));
+        assert_eq!(process.args, ["true"]);
+        let mut table = Processes::default();
+        table.put(Process {
+            pid: 1_000_001,
+            ..process.clone()
+        });
+        let forked = table.fork(1_000_001, pid, Some(found)).unwrap();
+        assert_eq!((&forked.exe, &forked.args), (&process.exe, &process.args));
+        child.wait().unwrap();
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! Changing the policy: all or nothing.
 
-use std::panic::resume_unwind;
-
 use tokio::task::spawn_blocking;
 
 use super::core::Supervisor;
@@ -48,7 +46,8 @@ impl Supervisor {
             }
         }
         let compiled = spawn_blocking(|| files.compile()).await;
-        let policy = match compiled.unwrap_or_else(|gone| resume_unwind(gone.into_panic())) {
+        let broken = |_panic| Err(PolicyError::Broken(self.parts.config.policy.clone()));
+        let policy = match compiled.unwrap_or_else(broken) {
             Ok(policy) => policy,
             Err(error) => return self.refuse_policy(&error, client).await,
         };

@@ -38,17 +38,17 @@ impl Supervisor {
         loop {
             tokio::select! {
                 biased;
-                Some(happening) = happenings.recv() => {
-                    if let Happening::Ended { number } = happening {
-                        self.end(number).await;
-                    }
-                }
+                Some(happening) = happenings.recv() => self.hear_end(happening).await,
                 () = tasks.wait() => break,
                 () = sleep_until(last) => {
                     tracing::warn!("some servers did not end in time");
                     break;
                 }
             }
+        }
+        // The last of them said it after it was listened for, and before it was over.
+        while let Ok(happening) = happenings.try_recv() {
+            self.hear_end(happening).await;
         }
         let gate_cgroup = self.parts.tree.gate.clone();
         if let Some(mut gate) = gate
@@ -58,6 +58,12 @@ impl Supervisor {
             && let Err(error) = super::cgroups::empty(&gate_cgroup).await
         {
             tracing::error!(error = chain(&error), "the gate could not be ended");
+        }
+    }
+
+    async fn hear_end(&mut self, happening: Happening) {
+        if let Happening::Ended { number } = happening {
+            self.end(number).await;
         }
     }
 

@@ -68,7 +68,9 @@ impl Workloads {
 
     pub(super) fn remove(&mut self, number: u32) -> Option<Live> {
         let live = self.live.remove(&number)?;
-        self.roles.set(&live.record.cgroup, None);
+        // Another's by now, where it was taken as something else.
+        let other = self.of(&live.record.cgroup);
+        self.roles.set(&live.record.cgroup, other);
         Some(live)
     }
 
@@ -86,7 +88,14 @@ impl Workloads {
 
     /// Whether a cgroup is a workload's.
     pub(super) fn has(&self, cgroup: &Path) -> bool {
-        self.live.values().any(|live| live.record.cgroup == cgroup)
+        self.of(cgroup).is_some()
+    }
+
+    /// The workload whose cgroup it is.
+    pub(super) fn of(&self, cgroup: &Path) -> Option<u32> {
+        let mut live = self.live.values();
+        let found = live.find(|live| live.record.cgroup == cgroup)?;
+        Some(found.record.number)
     }
 
     pub(super) fn records(&self) -> Vec<Workload> {
@@ -197,7 +206,11 @@ mod tests {
         ] {
             assert_eq!(roles.role(other), CgroupRole::Other, "{other}");
         }
+        // One that was taken as something else is that, and not nobody's.
+        workloads.add(live(4, "/sys/fs/cgroup/exeat/w/a-3"));
         workloads.remove(3);
+        assert_eq!(roles.role("/exeat/w/a-3"), CgroupRole::Managed(4));
+        workloads.remove(4);
         assert_eq!(roles.role("/exeat/w/a-3"), CgroupRole::Other);
     }
 

@@ -85,6 +85,14 @@ impl Timestamp {
     }
 }
 
+impl Timestamp {
+    /// To the second, in the basic form of ISO 8601, as signatures of AWS have it: `20150830T123600Z`.
+    pub fn compact(self) -> String {
+        let timestamp = jiff::Timestamp::from_microsecond(self.0).unwrap_or_default();
+        timestamp.strftime("%Y%m%dT%H%M%SZ").to_string()
+    }
+}
+
 impl Monotonic {
     /// From nanoseconds of `CLOCK_MONOTONIC`.
     pub const fn from_nanoseconds(nanoseconds: u64) -> Self {

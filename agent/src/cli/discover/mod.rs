@@ -1,9 +1,11 @@
 //! `exeat discover`: every MCP server and host of this machine, registered or not.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use exeat_policy::PolicySet;
 use jiff::Zoned;
 use nix::unistd::geteuid;
 
@@ -19,6 +21,8 @@ use crate::control::records::{self, Owner};
 use crate::control::{Command, RecordFilter, Reply};
 use crate::discover::{self, Found, Inventory, Listening, Running, Standing, Survey, probe};
 use crate::hosts::{self, Account, configured};
+use crate::supervisor::labelled;
+use crate::supervisor::matching::subjects;
 use crate::telemetry::clock::Timestamp;
 
 /// What the log says of MCP that was refused because the register does not have it, and of servers that hosts started
@@ -52,6 +56,12 @@ pub(super) async fn run(
         survey.note(note.clone());
     }
     files(&mut survey)?;
+    if let Some(set) = &known.set {
+        match containers(set, config) {
+            Ok(found) => survey.containers(found),
+            Err(note) => survey.note(format!("containers are not matched by label: {note}")),
+        }
+    }
     // First, so that a listener's process is among those that are looked at after it.
     let mut sockets = discover::listening();
     let all = discover::running();
@@ -70,6 +80,11 @@ pub(super) async fn run(
     } else {
         Err(CliError::found())
     }
+}
+
+/// The servers that containers are, by the containers' cgroups.
+fn containers(set: &PolicySet, config: &Config) -> Result<BTreeMap<String, String>, String> {
+    labelled::servers(&subjects(set), config.docker.data_root.as_deref())
 }
 
 /// The files of everybody for root, else one's own, and those of the project here.

@@ -1,6 +1,7 @@
 //! Putting together what the sources say: each thing once, with all that is known of it.
 
 mod bare;
+mod matched;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -10,6 +11,7 @@ use exeat_policy::{Host, PolicySet, Transport};
 use serde::Serialize;
 use serde_json::Value;
 
+use self::matched::matched;
 use super::found::{Found, Kind, Standing};
 use super::probe::Spoken;
 use super::processes::Running;
@@ -45,6 +47,7 @@ pub struct Survey<'a> {
     of_process: HashMap<u32, usize>,
     traffic: BTreeMap<(String, String), (u64, String)>,
     bare: BTreeMap<(Vec<String>, String), bare::Told>,
+    containers: BTreeMap<String, String>,
     notes: Vec<String>,
 }
 
@@ -67,6 +70,7 @@ impl<'a> Survey<'a> {
             of_process: HashMap::new(),
             traffic: BTreeMap::new(),
             bare: BTreeMap::new(),
+            containers: BTreeMap::new(),
             notes: Vec::new(),
         }
     }
@@ -74,6 +78,11 @@ impl<'a> Survey<'a> {
     /// Says what could not be looked at.
     pub fn note(&mut self, note: String) {
         self.notes.push(note);
+    }
+
+    /// The servers that containers are by their labels, by the containers' cgroups.
+    pub fn containers(&mut self, containers: BTreeMap<String, String>) {
+        self.containers = containers;
     }
 
     /// A host's configuration.
@@ -168,7 +177,7 @@ impl<'a> Survey<'a> {
                     Some(host) => self.isolated(running, above, host),
                     None => self.workload_row(running, name, number),
                 })
-            } else if let Some(subject) = matched(&subjects, running) {
+            } else if let Some(subject) = matched(&subjects, running, &self.containers) {
                 Some(self.subject_row(running, subject))
             } else {
                 self.stranger(running, above)
@@ -577,13 +586,6 @@ fn workload<'r>(running: &'r Running, cgroup: &str) -> Option<(&'r str, &'r str)
         .strip_prefix(cgroup)?
         .strip_prefix("/w/")?;
     below.split('/').next()?.rsplit_once('-')
-}
-
-fn matched<'s>(subjects: &'s [Subject], running: &Running) -> Option<&'s Subject> {
-    // The policy asks for hashes rarely, and a wrong answer here holds nothing.
-    subjects
-        .iter()
-        .find(|subject| subject.matches(&running.process, running.cgroup.as_deref(), &mut || None))
 }
 
 /// Whether a host of the policy is one of a known kind, by its executable.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
+use tokio::io::Interest;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -159,7 +160,7 @@ fn order(
 /// The stage's answer; `None`: the socket was closed, by exec.
 async fn answer(socket: OwnedFd) -> Result<Option<Frame>, SpawnError> {
     let talk = |e| SpawnError::Talk(ChannelError::Receive(e));
-    let socket = watch(socket).map_err(talk)?;
+    let socket = watch(socket, Interest::READABLE).map_err(talk)?;
     let wait = async {
         loop {
             let mut ready = socket.readable().await.map_err(talk)?;

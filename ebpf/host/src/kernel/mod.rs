@@ -187,7 +187,8 @@ impl Kernel {
     }
 
     /// Makes a cgroup a workload: a child of the layout's `managed`, or any other cgroup outside
-    /// it. `workload` is not 0 and was never used before.
+    /// it. `workload` is not 0 and was never used before. A cgroup that is one already becomes this one without being
+    /// none in between, and what was opened for the one before is closed.
     ///
     /// Sockets that exist already have no owner: processes there cannot connect with them, but
     /// what is connected stays so; see [`destroy_connections`](crate::destroy_connections).
@@ -212,9 +213,28 @@ impl Kernel {
         } else {
             self.manage_elsewhere(cgroup, level)?;
         }
+        let before = self
+            .managed
+            .get(&id)
+            .map_err(|cause| KernelError::map("read", "MANAGED", cause))?;
         self.managed
             .set(&id, &workload)
-            .map_err(|cause| KernelError::map("write", "MANAGED", cause))
+            .map_err(|cause| KernelError::map("write", "MANAGED", cause))?;
+        before
+            .filter(|before| *before != workload)
+            .map_or(Ok(()), |before| self.close(before))
+    }
+
+    /// Closes everything that was opened for a workload.
+    fn close(&self, workload: u32) -> Result<(), KernelError> {
+        self.mend(workload)?;
+        self.spare(workload)?;
+        gate::forget(
+            &state::open(&self.layout, GateMap::Allow.name())?,
+            &state::open(&self.layout, GateMap::Ranges.name())?,
+            &state::open(&self.layout, GateMap::Listen.name())?,
+            workload,
+        )
     }
 
     fn manage_elsewhere(&self, cgroup: &Path, level: u32) -> Result<(), KernelError> {
@@ -257,14 +277,7 @@ impl Kernel {
         let workload = self.managed.get(&id).map_err(failed)?;
         self.managed.remove(&id).map_err(failed)?;
         if let Some(workload) = workload {
-            self.mend(workload)?;
-            self.spare(workload)?;
-            gate::forget(
-                &state::open(&self.layout, GateMap::Allow.name())?,
-                &state::open(&self.layout, GateMap::Ranges.name())?,
-                &state::open(&self.layout, GateMap::Listen.name())?,
-                workload,
-            )?;
+            self.close(workload)?;
         }
         if state::config(&self.config)?.managed == id {
             return Ok(());

@@ -1,5 +1,7 @@
 //! The supervisor as a whole, as root, on the real kernel, with a gate that this test binary plays.
 
+mod pins;
+
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
@@ -158,6 +160,7 @@ struct Daemon {
     task: JoinHandle<Result<(), DaemonError>>,
     /// Other ends of what clients hand in: an input that ends is the end of a session.
     held: Mutex<Vec<UnixStream>>,
+    _pins: pins::Pins,
 }
 
 const POLICY: &str = r#"
@@ -196,11 +199,12 @@ impl Daemon {
         fs::write(at("exeat.yaml"), config).unwrap();
         let (stop, task) = Self::launch(directory.path()).await;
         Self {
+            _pins: pins::Pins(Path::new("/sys/fs/bpf").join(&name)),
+            held: Mutex::default(),
             directory,
             name,
             stop,
             task,
-            held: Mutex::default(),
         }
     }
 
@@ -439,10 +443,8 @@ async fn a_good_policy_reaches_the_gate_at_once_and_a_bad_one_never() {
     assert!(daemon.heard_of("policy").is_empty());
 
     fs::write(daemon.at("draft"), POLICY.replace("exit 7", "exit 8")).unwrap();
-    let began = Instant::now();
     fs::rename(daemon.at("draft"), daemon.at("policy/a.yaml")).unwrap();
     until(|| daemon.heard_of("policy").len() == 1).await;
-    println!("from rename to the gate: {:?}", began.elapsed());
     assert_eq!(daemon.heard_of("policy")[0]["generation"], 2);
 
     let mut connection = daemon.ask(Command::Reload).await;
@@ -688,10 +690,8 @@ async fn a_cgroup_that_policy_names_is_managed_as_soon_as_it_is_there() {
         );
     fs::write(daemon.at("policy/a.yaml"), policy).unwrap();
     until(|| daemon.heard_of("policy").len() == 1).await;
-    let began = Instant::now();
     fs::create_dir(&cgroup).unwrap();
     until(|| daemon.heard_of("workload").len() == 1).await;
-    println!("from mkdir to the gate: {:?}", began.elapsed());
     assert_eq!(daemon.heard_of("workload")[0]["name"], "inventory");
     fs::remove_dir(&cgroup).unwrap();
     until(|| daemon.heard_of("workload_gone").len() == 1).await;
