@@ -44,6 +44,8 @@ pub struct Config {
     pub cgroup: String,
     /// The unprivileged process.
     pub gate: GateConfig,
+    /// Docker, where policy names containers by their labels.
+    pub docker: Docker,
     /// Where the gate listens for redirected traffic.
     pub listeners: Listeners,
     /// Name resolution on behalf of workloads.
@@ -70,6 +72,14 @@ pub struct Config {
 pub struct GateConfig {
     /// The account it runs under: a name, or a uid in digits. Never root.
     pub user: String,
+}
+
+/// Docker, where policy names containers by their labels.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Docker {
+    /// Where its daemon keeps everything; absent: where Docker's own configuration says.
+    pub data_root: Option<PathBuf>,
 }
 
 /// Ports on the loopback interface, IPv4 and IPv6 alike.
@@ -163,6 +173,8 @@ pub struct Audit {
 pub struct Limits {
     /// Largest body, decoded, that is held for inspection, in bytes.
     pub body_bytes: u64,
+    /// What is held in memory of one workload's bodies at a time, and of what they were decoded to, in bytes.
+    pub held_bytes: u64,
     /// Largest header section of one request or response, in bytes.
     pub header_bytes: u32,
     /// Time for a peer to finish its TLS hello or request head.
@@ -190,6 +202,7 @@ impl Default for Config {
             gate: GateConfig {
                 user: "exeat".into(),
             },
+            docker: Docker::default(),
             listeners: Listeners {
                 proxy_port: 0,
                 dns_port: 0,
@@ -207,6 +220,7 @@ impl Default for Config {
             },
             limits: Limits {
                 body_bytes: 4 << 20,
+                held_bytes: 128 << 20,
                 header_bytes: 64 << 10,
                 header_deadline: Duration::from_secs(10),
                 connect_deadline: Duration::from_secs(10),

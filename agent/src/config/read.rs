@@ -30,6 +30,7 @@ const TOP: Keys = keys(
         "bpffs",
         "cgroup",
         "gate",
+        "docker",
         "listeners",
         "dns",
         "tls",
@@ -42,6 +43,7 @@ const TOP: Keys = keys(
     ],
 );
 const GATE: Keys = keys("`gate`", &["user"]);
+const DOCKER: Keys = keys("`docker`", &["data_root"]);
 const LISTENERS: Keys = keys("`listeners`", &["proxy_port", "dns_port"]);
 const DNS: Keys = keys("`dns`", &["upstream"]);
 const TLS: Keys = keys(
@@ -56,6 +58,7 @@ const LIMITS: Keys = keys(
     "`limits`",
     &[
         "body_bytes",
+        "held_bytes",
         "header_bytes",
         "header_deadline",
         "connect_deadline",
@@ -116,6 +119,10 @@ fn sections(reader: &mut Reader, fields: Fields<'_>, config: &mut Config) {
         && let Some(node) = gate.get("user")
     {
         set(&mut config.gate.user, user(reader, node));
+    }
+    if let Some(docker) = section(reader, "docker", &DOCKER) {
+        let node = docker.get("data_root");
+        config.docker.data_root = node.and_then(|node| path(reader, node));
     }
     if let Some(listeners) = section(reader, "listeners", &LISTENERS) {
         set(
@@ -184,6 +191,21 @@ fn read_limits(reader: &mut Reader, fields: Fields<'_>, config: &mut Config) {
         &mut limits.body_bytes,
         number(reader, fields, "body_bytes", "a size", 1024..=(1 << 30)),
     );
+    set(
+        &mut limits.held_bytes,
+        number(reader, fields, "held_bytes", "a size", 1024..=(1 << 40)),
+    );
+    if limits.held_bytes < limits.body_bytes
+        && let Some(node) = fields
+            .get("held_bytes")
+            .or_else(|| fields.get("body_bytes"))
+    {
+        let held = limits.held_bytes;
+        reader.fault(
+            node.span,
+            format!("`held_bytes` ({held}) has no room for a body of `body_bytes`"),
+        );
+    }
     let header = number(reader, fields, "header_bytes", "a size", 1024..=(1 << 20));
     set(
         &mut limits.header_bytes,

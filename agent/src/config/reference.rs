@@ -34,6 +34,11 @@ const SETTINGS: &[Setting] = &[
         "account of the unprivileged process: a name or a uid, never root",
     ),
     (
+        "docker.data_root",
+        "`data-root` of `/etc/docker/daemon.json`, else `/var/lib/docker`",
+        "where Docker keeps containers, for `match: { container: … }`; to be said where Docker's command line says it",
+    ),
+    (
         "listeners.proxy_port",
         "`0`",
         "TCP port of the proxy on 127.0.0.1 and ::1; 0: one that is free",
@@ -182,6 +187,12 @@ const SETTINGS: &[Setting] = &[
         "limits.body_bytes",
         "`4194304`",
         "largest body, decoded, that is held for inspection",
+    ),
+    (
+        "limits.held_bytes",
+        "`134217728`",
+        "what is held in memory of one workload's bodies at a time, and of what they were decoded to; of all workloads' \
+         together eight times as much; beyond it, what would be held is refused (`held_bytes`); at least `limits.body_bytes`",
     ),
     ("limits.header_bytes", "`65536`", "largest header section"),
     (

@@ -15,6 +15,7 @@ run_dir: /srv/run
 bpffs: /sys/fs/bpf/other
 cgroup: exeat-2
 gate: { user: 990 }
+docker: { data_root: /srv/docker }
 listeners: { proxy_port: 15001, dns_port: 15053 }
 dns: { upstream: [9.9.9.9, "[2620:fe::fe]:5353", "10.0.0.1:53"] }
 tls:
@@ -28,6 +29,7 @@ audit: { sync: 0ms, segment_bytes: 1048576 }
 limits:
   body_bytes: 1048576
   header_bytes: 16384
+  held_bytes: 33554432
   header_deadline: 5s
   connect_deadline: 500ms
   idle_deadline: 1h
@@ -96,6 +98,22 @@ fn every_fault_is_told_at_once_with_its_place() {
             faults.iter().any(|fault| fault.starts_with(start)),
             "{start} in {faults:#?}"
         );
+    }
+}
+
+#[test]
+fn what_is_held_has_room_for_the_largest_body() {
+    let with = |limits: &str| from(&format!("version: 1\nlimits: {{ {limits} }}\n"));
+    let config = with("body_bytes: 2048, held_bytes: 2048").unwrap();
+    assert_eq!(config.limits.held_bytes, 2048);
+    for (limits, place) in [
+        ("body_bytes: 2049, held_bytes: 2048", "exeat.yaml:2:41: "),
+        ("held_bytes: 2048", "exeat.yaml:2:23: "),
+        ("body_bytes: 134217729", "exeat.yaml:2:23: "),
+    ] {
+        let faults = with(limits).unwrap_err().join("\n");
+        assert!(faults.starts_with(place), "{limits}: {faults}");
+        assert!(faults.contains("no room for a body"), "{limits}: {faults}");
     }
 }
 

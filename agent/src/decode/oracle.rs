@@ -102,7 +102,7 @@ fn read_lines<'a>(
         while let Some(frame) = lines.next() {
             found.push(match frame {
                 Frame::Line(line) => Some(line.to_vec()),
-                Frame::CarriageReturn | Frame::TooLong(_) => None,
+                Frame::CarriageReturn | Frame::TooLong(_) | Frame::PassedOver(_) => None,
             });
         }
     }

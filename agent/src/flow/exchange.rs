@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 
 use super::artefacts::{Asked, Fetch};
 use super::connection::{Connection, SendFault};
+use super::credential::Due;
 use super::describe::{Cut, Story as _, Why, partly, read, unread};
 use super::interim::{Turn, Way};
 use super::shown::{shown, unbelieved, unread_rest};
@@ -26,7 +27,6 @@ use crate::decide::{Exchange, HttpRequest, Permit, Within};
 use crate::decode::mcp::{MCP_METHOD, MCP_NAME, MCP_SESSION_ID};
 use crate::decode::scan::{self, Scanner, Verdict};
 use crate::forward::body::{Drained, HttpFault, Received, Watch, Watched};
-use crate::forward::credential::Injection;
 use crate::forward::headers::strip_hop_by_hop;
 use crate::forward::tunnel::{self, Ended, Traffic};
 use crate::forward::upstream::{Body, Version};
@@ -35,6 +35,9 @@ use crate::identify::live::Unread;
 use crate::identify::peer::Peer;
 use crate::intake::{Actor, Acts, Arrived};
 use crate::refuse::{HttpRefusal, Refusal, Timeout, Upstream};
+
+/// Why what is no ordinary HTTP goes no further.
+const SPOKEN: &str = "MCP spoken to a server that is not registered";
 
 /// What a workload is answered.
 pub(super) type Answer = Response<Body>;
@@ -202,11 +205,18 @@ async fn forward(
         unread_rest(connection, request);
         return refused(record, told, why);
     }
-    match credential::due(connection, &permit, &mut record).await {
+    let due = credential::due(connection, &permit, &mut record).await;
+    let due = due.and_then(|due| {
+        if let Some(credential) = &due {
+            credential.check(&connection.stages.bounds, &request)?;
+        }
+        Ok(due)
+    });
+    match due {
         Ok(credential) => relay(connection, peer, permit, record, request, way, credential).await,
         Err(fault) => {
             unread_rest(connection, request);
-            refused(record, Refusal::CredentialUnavailable, &fault)
+            refused(record, fault.refusal(), &fault)
         }
     }
 }
@@ -219,7 +229,7 @@ async fn relay(
     mut record: OpenRecord,
     mut request: Request<Received>,
     way: Way,
-    credential: Option<Injection>,
+    credential: Option<Due>,
 ) -> Answer {
     record.stage(Stage::Forward);
     record.tell_inspected(
@@ -239,20 +249,18 @@ async fn relay(
     // HTTP/1.0 knows of none.
     let interim = (request.version() != HttpVersion::HTTP_10).then_some(way);
     let request = outgoing(request, connection, upgrade, &sent);
-    let request = match credential::put(credential, request) {
+    let put = credential::put(connection, credential, request).await;
+    let request = match put {
         Ok(request) => request,
-        Err(fault) => return refused(record, Refusal::CredentialUnavailable, &fault),
+        Err(_) if sent.recognised() => return refused(record, Refusal::Unregistered, SPOKEN),
+        Err(fault) => return refused(record, fault.refusal(), &fault),
     };
     let asked = tokio::time::Instant::now();
     let answered = answered(connection, peer, &mut record, request, interim).await;
     let waited = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
     record.tell_request_bytes(sent.bytes.load(Ordering::Relaxed));
     if sent.recognised() {
-        return refused(
-            record,
-            Refusal::Unregistered,
-            "MCP spoken to a server that is not registered",
-        );
+        return refused(record, Refusal::Unregistered, SPOKEN);
     }
     let mut response = match answered {
         Ok(response) => response,
@@ -316,10 +324,7 @@ async fn answered(
 /// Why a request is not one of ordinary HTTP, as far as its head shows.
 fn not_ordinary(request: &Request<Received>) -> Option<(Refusal<'static>, &'static str)> {
     if !only_learns(request) && scan::headers(request.headers()) == Verdict::Mcp {
-        return Some((
-            Refusal::Unregistered,
-            "MCP spoken to a server that is not registered",
-        ));
+        return Some((Refusal::Unregistered, SPOKEN));
     }
     hides_json(request).then_some((
         Refusal::BodyType,
@@ -465,7 +470,7 @@ impl Watch for Recognising {
     fn data(&mut self, bytes: &[u8]) -> Result<(), &'static str> {
         if self.scanner.push(bytes) == Verdict::Mcp {
             self.sent.recognised.store(true, Ordering::Release);
-            return Err("MCP spoken to a server that is not registered");
+            return Err(SPOKEN);
         }
         let count = bytes.len() as u64;
         self.sent.bytes.fetch_add(count, Ordering::Relaxed);
@@ -516,7 +521,7 @@ impl Drop for Closing {
             && self.sent.recognised()
         {
             // The server gave up when the request was cut off.
-            record.refuse_with("MCP spoken to a server that is not registered");
+            record.refuse_with(SPOKEN);
         }
     }
 }
@@ -533,7 +538,7 @@ impl Watch for Closing {
     fn fail(&mut self, error: &HttpFault) {
         if let Some(record) = self.take() {
             if self.sent.recognised() {
-                return record.refuse_with("MCP spoken to a server that is not registered");
+                return record.refuse_with(SPOKEN);
             }
             record.fail(error);
         }
@@ -543,7 +548,7 @@ impl Watch for Closing {
         self.fetched(true);
         if let Some(record) = self.take() {
             if self.sent.recognised() {
-                return record.refuse_with("MCP spoken to a server that is not registered");
+                return record.refuse_with(SPOKEN);
             }
             let upstream_us = Some(self.upstream_us);
             drop(record.close(Outcome {
@@ -579,7 +584,7 @@ pub(super) fn told(fault: &SendFault) -> Refusal<'static> {
             Refusal::Disconnected
         }
         SendFault::Refused(_) | SendFault::Mismatch => Refusal::Denied,
-        SendFault::Credential(_) => Refusal::CredentialUnavailable,
+        SendFault::Credential(fault) => fault.refusal(),
         SendFault::Unrecorded(_) => Refusal::AuditUnavailable,
         SendFault::Over(over) => over.refusal(),
         SendFault::Send(fault) if fault.is_malformed() => Refusal::Upstream(Upstream::Protocol),
@@ -611,9 +616,10 @@ pub(super) fn closing(mut answer: Answer) -> Answer {
 }
 
 /// A JSON text as an answer; none for an empty one.
-pub(super) fn json(status: StatusCode, text: String) -> Answer {
+pub(super) fn json(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    let text = text.into();
     let empty = text.is_empty();
-    let mut answer = Response::new(full(Bytes::from(text)));
+    let mut answer = Response::new(full(text));
     *answer.status_mut() = status;
     if !empty {
         let kind = HeaderValue::from_static(HttpRefusal::MEDIA_TYPE);

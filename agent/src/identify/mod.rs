@@ -7,6 +7,7 @@ pub mod certificate;
 pub mod fetching;
 pub mod live;
 pub mod peer;
+pub mod room;
 pub mod tasks;
 pub mod together;
 pub mod token;

@@ -11,6 +11,7 @@ use crate::audit::record::{Workload as Recorded, WorkloadKind};
 use crate::audit::{Shared, Text};
 use crate::channel::{FIRST_USER, Kind, Process, Workload};
 use crate::identify::fetching::Fetching;
+use crate::identify::room::{Left, ROOMS, Room};
 use crate::telemetry::clock;
 
 /// Processes that are remembered; past it the oldest knowledge is not replaced, and records say less.
@@ -29,6 +30,8 @@ pub struct Known {
     pub since: clock::Timestamp,
     /// Whether it may fetch its own code now.
     pub fetching: Fetching,
+    /// What may be held in memory for it.
+    pub room: Arc<Room>,
     /// The section of its records where the process is not known.
     recorded: Shared<Recorded>,
     exchanges: Arc<Semaphore>,
@@ -99,12 +102,25 @@ struct State {
 }
 
 /// The table of workloads and processes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Workloads {
     state: RwLock<State>,
+    /// Of one workload, in bytes.
+    room: usize,
+    /// What is left for all.
+    left: Arc<Left>,
 }
 
 impl Workloads {
+    /// None yet; for each, at most `room` bytes are held in memory, and for all [`ROOMS`] times as much.
+    pub fn new(room: usize) -> Self {
+        Self {
+            state: RwLock::default(),
+            room,
+            left: Arc::new(Left::new(room.saturating_mul(ROOMS))),
+        }
+    }
+
     /// Takes in a workload.
     pub fn add(&self, workload: Workload) -> Arc<Known> {
         let recorded = Recorded {
@@ -125,6 +141,7 @@ impl Workloads {
         let known = Arc::new(Known {
             recorded: recorded.into(),
             exchanges: Arc::new(Semaphore::new(EXCHANGES)),
+            room: Room::new(self.room, Arc::clone(&self.left)),
             unmanaged: false,
             since,
             fetching: Fetching::default(),
@@ -179,6 +196,7 @@ impl Workloads {
         let known = Arc::new(Known {
             recorded: recorded.into(),
             exchanges: Arc::new(Semaphore::new(EXCHANGES)),
+            room: Room::new(self.room, Arc::clone(&self.left)),
             unmanaged: true,
             since: clock::wall(),
             fetching: Fetching::default(),
@@ -282,7 +300,7 @@ mod tests {
 
     #[test]
     fn one_workload_takes_no_place_of_another() {
-        let workloads = Workloads::default();
+        let workloads = Workloads::new(0);
         let workload = |number| Workload {
             number,
             name: "github".to_owned(),

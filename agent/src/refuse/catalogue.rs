@@ -27,6 +27,8 @@ pub enum Refusal<'a> {
     DryRun,
     /// A header that repeats the body says something else, or is missing.
     HeaderMismatch,
+    /// As much is held in memory for the caller's workload as may be.
+    HeldBytes,
     /// Policy hides it from this caller: it does not exist for them.
     Hidden(Subject, &'a str),
     /// HTTP that is malformed or of a form that is not let through (CONNECT, upgrade, absolute form).
@@ -163,6 +165,7 @@ impl Refusal<'_> {
             Refusal::Disconnected => row("server_disconnected", S::FORBIDDEN, S::OK, DENIED, "this server was disconnected by an administrator: do not retry"),
             Refusal::DryRun => row("dry_run_unavailable", S::FORBIDDEN, S::OK, DENIED, "is to be run dry, which is done for tool calls that are sent alone, with arguments that leave a place for it"),
             Refusal::HeaderMismatch => row("header_mismatch", S::BAD_REQUEST, S::BAD_REQUEST, HEADER_MISMATCH, "a header disagrees with the message"),
+            Refusal::HeldBytes => row("held_bytes", S::SERVICE_UNAVAILABLE, S::SERVICE_UNAVAILABLE, UNAVAILABLE, "as much is held in memory for this workload as may be: try again when other exchanges have ended"),
             Refusal::Hidden(subject, _) => match subject {
                 Subject::Method => row("unknown_method", S::FORBIDDEN, S::OK, METHOD_NOT_FOUND, "Method not found"),
                 Subject::Prompt => row("unknown_prompt", S::FORBIDDEN, S::OK, INVALID_PARAMS, "Unknown prompt"),

@@ -25,6 +25,7 @@ fn all() -> Vec<Refusal<'static>> {
         Refusal::Disconnected,
         Refusal::DryRun,
         Refusal::HeaderMismatch,
+        Refusal::HeldBytes,
         Refusal::Hidden(Subject::Method, "x/y"),
         Refusal::Hidden(Subject::Prompt, "x"),
         Refusal::Hidden(Subject::Resource(Era::Legacy), "x:"),
@@ -75,6 +76,7 @@ fn known(refusal: &Refusal<'_>) {
         | Refusal::Disconnected
         | Refusal::DryRun
         | Refusal::HeaderMismatch
+        | Refusal::HeldBytes
         | Refusal::Hidden(..)
         | Refusal::HttpForm
         | Refusal::InvalidParams

@@ -34,6 +34,18 @@ pub struct Object {
 }
 
 impl Value {
+    /// Roughly the memory that it takes, in bytes.
+    pub fn weight(&self) -> usize {
+        let below = match self {
+            Value::Null | Value::Bool(_) => 0,
+            Value::Number(number) => number.0.len(),
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(Value::weight).sum(),
+            Value::Object(object) => object.weight(),
+        };
+        size_of::<Value>().saturating_add(below)
+    }
+
     /// The member `key` of an object; `None` for other values.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.as_object()?.get(key)
@@ -201,6 +213,15 @@ impl From<i64> for Number {
 }
 
 impl Object {
+    /// Roughly the memory that its members take, in bytes.
+    pub fn weight(&self) -> usize {
+        let weight = |(key, value): &(Key, Value)| {
+            let name = size_of::<Key>().saturating_add(key.len());
+            name.saturating_add(value.weight())
+        };
+        self.entries.iter().map(weight).sum()
+    }
+
     /// An object without members.
     pub const fn new() -> Object {
         Object {

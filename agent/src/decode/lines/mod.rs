@@ -31,6 +31,8 @@ pub enum Frame<'a> {
     CarriageReturn,
     /// The line was longer than the limit.
     TooLong(Skimmed),
+    /// The line was not to be kept ([`Lines::pass_over`]).
+    PassedOver(Skimmed),
 }
 
 /// An incremental reader of one stream. Empty lines are passed over: no reader takes them for anything.
@@ -44,6 +46,8 @@ pub struct Lines {
     searched: usize,
     /// Set while a line that is too long is read to its end.
     skim: Option<Skim>,
+    /// It would not be too long.
+    passed_over: bool,
 }
 
 impl Lines {
@@ -55,6 +59,7 @@ impl Lines {
             start: 0,
             searched: 0,
             skim: None,
+            passed_over: false,
         }
     }
 
@@ -90,7 +95,12 @@ impl Lines {
                 skim.read(part);
                 self.start = self.searched;
                 if whole {
-                    return Some(Frame::TooLong(skim.end()));
+                    let skimmed = skim.end();
+                    return Some(if std::mem::take(&mut self.passed_over) {
+                        Frame::PassedOver(skimmed)
+                    } else {
+                        Frame::TooLong(skimmed)
+                    });
                 }
                 self.skim = Some(skim);
                 return None;
@@ -111,6 +121,23 @@ impl Lines {
             }
             return self.buffer.get(from..to).map(Frame::Line);
         }
+    }
+
+    /// What is kept of what was appended, in bytes.
+    pub fn held(&self) -> usize {
+        self.buffer.len().saturating_sub(self.start)
+    }
+
+    /// Keeps nothing more of the unfinished line: it is read to its end like one that is too long. To be called when
+    /// [`Lines::next`] has nothing more.
+    pub fn pass_over(&mut self) {
+        self.passed_over |= self.skim.is_none();
+        let mut skim = self.skim.take().unwrap_or_default();
+        skim.read(self.buffer.get(self.start..).unwrap_or_default());
+        self.skim = Some(skim);
+        self.buffer = Vec::new();
+        self.start = 0;
+        self.searched = 0;
     }
 
     /// At the stream's end: whether a line was begun and not ended. Readers differ on such a line (TypeScript

@@ -15,7 +15,7 @@ fn read(bytes: &[u8], limit: usize, portion: usize) -> (Vec<String>, bool) {
             found.push(match frame {
                 Frame::Line(line) => String::from_utf8_lossy(line).into_owned(),
                 Frame::CarriageReturn => "CR".to_owned(),
-                Frame::TooLong(skimmed) => format!("{:?}", skimmed.id),
+                Frame::TooLong(skimmed) | Frame::PassedOver(skimmed) => format!("{:?}", skimmed.id),
             });
         }
     }
@@ -56,6 +56,32 @@ fn a_long_line_costs_nothing_and_the_next_one_is_read() {
     }
     assert!(lines.space().capacity() < 200_000);
     assert!(lines.is_unfinished());
+}
+
+#[test]
+fn a_line_that_is_passed_over_is_read_to_its_end_and_the_next_one_is_kept() {
+    let mut lines = Lines::new(1000);
+    let begins = br#"{"id":7,"x":"aaaa"#;
+    lines.space().extend_from_slice(begins);
+    assert_eq!(lines.next(), None);
+    assert_eq!(lines.held(), begins.len());
+    lines.pass_over();
+    assert_eq!(lines.held(), 0);
+    assert!(lines.is_unfinished());
+    lines.space().extend_from_slice(b"aaaa");
+    assert_eq!(lines.next(), None);
+    assert_eq!(lines.held(), 0, "nothing more of it is kept");
+    let rest = b"\",\"method\":\"m\"}\nafter\n";
+    lines.space().extend_from_slice(rest);
+    let Some(Frame::PassedOver(skimmed)) = lines.next() else {
+        panic!("it was passed over")
+    };
+    assert_eq!(skimmed.id, Some(Id::Number(7.into())));
+    assert!(skimmed.calls && !skimmed.answers);
+    assert_eq!(lines.next(), Some(Frame::Line(b"after")));
+    lines.space().extend_from_slice(&[b'x'; 1001]);
+    lines.space().extend_from_slice(b"\n");
+    assert!(matches!(lines.next(), Some(Frame::TooLong(_))), "as before");
 }
 
 #[test]

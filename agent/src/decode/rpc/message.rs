@@ -103,6 +103,24 @@ impl Id {
 }
 
 impl Message {
+    /// Roughly the memory that it takes, in bytes.
+    pub fn weight(&self) -> usize {
+        let below = match self {
+            Message::Request(Request { params, .. })
+            | Message::Notification(Notification { params, .. }) => {
+                params.as_ref().map_or(0, Object::weight)
+            }
+            Message::Response(Response { outcome, .. }) => match outcome {
+                Outcome::Result(result) => result.weight(),
+                Outcome::Error(error) => {
+                    let data = error.data.as_ref().map_or(0, Value::weight);
+                    error.message.len().saturating_add(data)
+                }
+            },
+        };
+        size_of::<Message>().saturating_add(below)
+    }
+
     /// The method, of requests and notifications.
     pub fn method(&self) -> Option<&str> {
         match self {

@@ -58,6 +58,16 @@ pub enum Incoming {
     Batch(Vec<Result<Message, Fault>>),
 }
 
+impl Incoming {
+    /// Roughly the memory that it takes, in bytes.
+    pub fn weight(&self) -> usize {
+        match self {
+            Incoming::Single(message) => message.weight(),
+            Incoming::Batch(entries) => entries.iter().flatten().map(Message::weight).sum(),
+        }
+    }
+}
+
 /// Reads a body that may hold one message or a batch.
 ///
 /// # Errors

@@ -92,6 +92,11 @@ impl Parser {
         })
     }
 
+    /// What is kept of a block that has not ended, in bytes.
+    pub fn held(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether the stream ended inside a block. Such a block is no event (section 9.2.6): it is not given out.
     pub fn is_between_events(&self) -> bool {
         self.line.is_empty() && self.lines == 0

@@ -44,6 +44,10 @@ impl Unacceptable {
     }
 }
 
+/// What records say of an answer for which there is no room.
+pub(super) const NO_ROOM: &str =
+    "no room to hold the server's answer: as much is held in memory as `limits.held_bytes` permits";
+
 const TOO_LARGE: Unacceptable = Unacceptable {
     told: Refusal::ResponseTooLarge,
     why: "the server's answer was not acceptable: a result larger than `max_bytes`",

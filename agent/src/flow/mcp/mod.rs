@@ -28,7 +28,7 @@ use hyper::http::request::Parts;
 use hyper::http::response::Parts as Head;
 use hyper::{Method, Request, Response};
 
-use self::collect::{Uncollected, collect};
+use self::collect::Uncollected;
 use self::effects::{Beside, Settled};
 use self::judge::{Talking, Told, digest_of, recorded_session};
 pub use self::observed::Observed;
@@ -57,8 +57,10 @@ use crate::decode::rpc::{self, Incoming as Messages, Message, Response as RpcRes
 use crate::forward::body::{Drained, Received};
 use crate::forward::headers::{strip_hop_by_hop, strip_overrides};
 use crate::forward::upstream::{Body as Sent, Unheard};
+use crate::forward::whole::{Incomplete, collect};
 use crate::identify::calls::{Callee, InFlight};
 use crate::identify::peer::Peer;
+use crate::identify::room::{NoRoom, Taken};
 use crate::intake::Actor;
 use crate::refuse::{Asked, Refusal, answer_batch, asked};
 
@@ -77,7 +79,15 @@ pub(super) struct Place<'a> {
 struct Passed {
     permit: Permit<AboutMessage>,
     message: Message,
+    /// The room of the message.
+    room: Taken,
     record: OpenRecord,
+}
+
+/// What is sent of a request's body, with its room.
+struct Encoded {
+    text: String,
+    room: Taken,
 }
 
 /// Serves one request to a registered MCP server.
@@ -156,9 +166,12 @@ impl Exchanging<'_> {
             return answered(Refusal::from(fault), &Asked::Unreadable);
         }
         let limit = self.talking.stages.bounds.body;
-        let bytes = match collect(body, limit, self.talking.stages.bounds.idle).await {
+        let mut taken = self.talking.actor.known.room.none();
+        let idle = self.talking.stages.bounds.idle;
+        let bytes = match collect(body, limit, idle, &mut taken).await {
             Ok(bytes) => bytes,
-            Err(Uncollected::TooLarge) => return too_large(record),
+            Err(Incomplete::TooLarge) => return too_large(record),
+            Err(Incomplete::NoRoom(fault)) => return no_room(record, fault, &Asked::Unreadable),
             Err(fault) => {
                 record.fail(&fault);
                 return refusal(Refusal::HttpForm);
@@ -168,10 +181,26 @@ impl Exchanging<'_> {
             bytes: limit,
             ..Limits::REQUEST
         };
-        match rpc::parse(&bytes, &limits) {
-            Ok(Messages::Single(message)) => self.single(record, parts, message).await,
+        let read = rpc::parse(&bytes, &limits);
+        // From here on the bytes' room is that of what is written anew.
+        drop(bytes);
+        let weight = read.as_ref().map_or(0, Messages::weight);
+        let room = match self.talking.actor.known.room.take(weight) {
+            Ok(room) => room,
+            Err(fault) => {
+                let waits = match &read {
+                    Ok(Messages::Single(message)) => asked(message),
+                    Ok(Messages::Batch(_)) | Err(_) => Asked::Unreadable,
+                };
+                return no_room(record, fault, &waits);
+            }
+        };
+        match read {
+            Ok(Messages::Single(message)) => self.single(record, parts, message, room, taken).await,
             // Rare, and no room is kept for it elsewhere.
-            Ok(Messages::Batch(entries)) => Box::pin(self.batch(record, parts, entries)).await,
+            Ok(Messages::Batch(entries)) => {
+                Box::pin(self.batch(record, parts, entries, room, taken)).await
+            }
             Err(fault) => {
                 record.refuse_with(&fault);
                 answered(Refusal::from(&fault), &Asked::from(&fault))
@@ -184,6 +213,8 @@ impl Exchanging<'_> {
         mut record: OpenRecord,
         mut parts: Parts,
         mut message: Message,
+        room: Taken,
+        body_room: Taken,
     ) -> Answer {
         let agreed = check_headers(&parts.headers, &message).and_then(|()| {
             let tool = tool(&message).unwrap_or_default();
@@ -202,10 +233,14 @@ impl Exchanging<'_> {
         let settled = self.talking.settle(&mut record, &mut message, beside);
         match settled {
             Settled::Passes(permit) => {
-                let body = message.encode();
+                let body = Encoded {
+                    text: message.encode(),
+                    room: body_room,
+                };
                 let passed = Passed {
                     permit,
                     message,
+                    room,
                     record,
                 };
                 self.send(parts, body, vec![passed], Vec::new()).await
@@ -216,6 +251,8 @@ impl Exchanging<'_> {
                     record,
                     parts,
                     message,
+                    room,
+                    body_room,
                 };
                 Box::pin(self.waits(call, *ticket)).await
             }
@@ -229,6 +266,8 @@ impl Exchanging<'_> {
         record: OpenRecord,
         parts: Parts,
         entries: Vec<Result<Message, rpc::Fault>>,
+        mut room: Taken,
+        body_room: Taken,
     ) -> Answer {
         let headers = check_batch_headers(&parts.headers);
         let mut refused: Vec<(Told, Asked)> = Vec::new();
@@ -251,6 +290,8 @@ impl Exchanging<'_> {
                 refused.push((Told::Plain(Refusal::AuditUnavailable), waits));
                 continue;
             };
+            // Ends with the entry, whatever becomes of it.
+            let entry_room = room.split(entry.as_ref().map_or(0, Message::weight));
             let mut message = match readable(&headers, entry) {
                 Ok(message) => message,
                 Err((refusal, why)) => {
@@ -264,6 +305,7 @@ impl Exchanging<'_> {
                 Ok(permit) => passed.push(Passed {
                     permit,
                     message,
+                    room: entry_room,
                     record,
                 }),
                 Err(not_passed) => {
@@ -273,16 +315,13 @@ impl Exchanging<'_> {
             }
         }
         if passed.is_empty() {
-            return batch_answer(&refused, Vec::new());
+            let none = self.talking.actor.known.room.none();
+            return batch_answer(&refused, Vec::new(), none);
         }
-        let mut body = String::from("[");
-        for (index, one) in passed.iter().enumerate() {
-            if index > 0 {
-                body.push(',');
-            }
-            one.message.write(&mut body);
-        }
-        body.push(']');
+        let body = Encoded {
+            text: together(&passed),
+            room: body_room,
+        };
         self.send(parts, body, passed, refused).await
     }
 
@@ -290,16 +329,16 @@ impl Exchanging<'_> {
     async fn send(
         &self,
         mut parts: Parts,
-        body: String,
+        body: Encoded,
         mut passed: Vec<Passed>,
         refused: Vec<(Told, Asked)>,
     ) -> Answer {
-        outgoing(&mut parts.headers, body.len());
+        outgoing(&mut parts.headers, body.text.len());
         // The policy that let the messages pass may say so since the request began.
         credential::withhold(self.place.connection, self.place.server, &mut parts.headers);
         let back = Refuser::new(self.place, &parts.uri, &parts.headers);
         let path = parts.uri.path().to_owned();
-        let request = Request::from_parts(parts, full(Bytes::from(body)));
+        let request = Request::from_parts(parts, full(body.room.around(body.text)));
         let records = passed.iter_mut().map(|one| &mut one.record);
         let request = match self.credentialed(request, records).await {
             Ok(request) => request,
@@ -344,7 +383,7 @@ impl Exchanging<'_> {
             server,
         } = self.place;
         let due = credential::due_to_server(connection, peer, server, records).await?;
-        Ok(credential::put(due, request)?)
+        Ok(credential::put(connection, due, request).await?)
     }
 
     /// Sends `request`, and waits for the head of its answer while that may go on.
@@ -374,7 +413,12 @@ impl Exchanging<'_> {
     }
 
     /// A whole answer, while that may go on.
-    async fn collected(&self, body: Received, most: usize) -> Result<Bytes, Uncollected> {
+    async fn collected(
+        &self,
+        body: Received,
+        most: usize,
+        taken: &mut Taken,
+    ) -> Result<Bytes, Uncollected> {
         let limit = self.talking.stages.bounds.answer;
         tokio::select! {
             biased;
@@ -384,7 +428,7 @@ impl Exchanging<'_> {
                 }
                 Err(Uncollected::Over(over))
             }
-            collected = collect(body, most, limit) => collected,
+            collected = collect(body, most, limit, taken) => Ok(collected?),
         }
     }
 
@@ -446,7 +490,7 @@ impl Exchanging<'_> {
         }
         match refused.as_slice() {
             [(told, waits)] if !batch => answered(told.refusal(), waits),
-            several => batch_answer(several, Vec::new()),
+            several => batch_answer(several, Vec::new(), self.talking.actor.known.room.none()),
         }
     }
 
@@ -517,7 +561,8 @@ impl Exchanging<'_> {
         body: Received,
         listens: bool,
     ) -> Answer {
-        let bytes = match self.collected(body, OTHER_BODY).await {
+        let mut taken = self.talking.actor.known.room.none();
+        let bytes = match self.collected(body, OTHER_BODY, &mut taken).await {
             Ok(bytes) => bytes,
             Err(fault) => {
                 let told = fault.refusal();
@@ -531,7 +576,7 @@ impl Exchanging<'_> {
         }
         record.tell_inspected(read(), partly("an answer of HTTP, not of MCP"));
         drop(record.close(Outcome::done()));
-        Response::from_parts(head, full(bytes))
+        Response::from_parts(head, full(taken.around(bytes)))
     }
 }
 
@@ -543,6 +588,25 @@ async fn intend(passed: &mut [Passed]) -> Result<Intended<'_>, AuditUnavailable>
         intended = Some(one.record.intend().await?);
     }
     intended.ok_or(AuditUnavailable::Ended)
+}
+
+/// What passed of a batch, as it is sent.
+fn together(passed: &[Passed]) -> String {
+    let mut body = String::from("[");
+    for (index, one) in passed.iter().enumerate() {
+        if index > 0 {
+            body.push(',');
+        }
+        one.message.write(&mut body);
+    }
+    body.push(']');
+    body
+}
+
+fn no_room(mut record: OpenRecord, fault: NoRoom, waits: &Asked) -> Answer {
+    record.tell_inspected(partly("no room to hold it"), partly("not sent"));
+    record.refuse_with(&fault);
+    answered(Refusal::HeldBytes, waits)
 }
 
 fn too_large(record: OpenRecord) -> Answer {
@@ -591,11 +655,12 @@ fn answered(refusal: Refusal<'_>, waits: &Asked) -> Answer {
     answer
 }
 
-fn batch_answer(refused: &[(Told, Asked)], delivered: Vec<RpcResponse>) -> Answer {
+/// The answers of a batch, in the room that is `taken` for those of the server.
+fn batch_answer(refused: &[(Told, Asked)], delivered: Vec<RpcResponse>, taken: Taken) -> Answer {
     let refused: Vec<(Refusal<'_>, Asked)> = refused
         .iter()
         .map(|(told, waits)| (told.refusal(), waits.clone()))
         .collect();
     let answer = answer_batch(&refused, delivered);
-    json(answer.status, answer.body)
+    json(answer.status, taken.around(answer.body))
 }

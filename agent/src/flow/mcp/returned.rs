@@ -8,7 +8,7 @@ use hyper::{Response, StatusCode};
 
 use super::super::describe::{Story as _, partly, read};
 use super::super::exchange::{Answer, full};
-use super::bounded::Unacceptable;
+use super::bounded::{NO_ROOM, Unacceptable};
 use super::judge::{Talking, Told, digest_of, era};
 use super::observed::{From as Sender, Talk};
 use super::refusing::Refuser;
@@ -85,6 +85,7 @@ impl Exchanging<'_> {
                 let Passed {
                     permit,
                     message,
+                    room: _room,
                     mut record,
                 } = one;
                 record.tell_status(status);
@@ -143,7 +144,9 @@ impl Exchanging<'_> {
 
     /// One JSON text: an answer, or the answers to a batch.
     async fn message(&self, came: Came, mut head: Head, body: Received) -> Answer {
-        let bytes = match self.collected(body, Limits::RESPONSE.bytes).await {
+        let mut taken = self.talking.actor.known.room.none();
+        let most = Limits::RESPONSE.bytes;
+        let bytes = match self.collected(body, most, &mut taken).await {
             Ok(bytes) => bytes,
             Err(fault) => return self.withheld(came, fault.refusal()),
         };
@@ -162,7 +165,7 @@ impl Exchanging<'_> {
             }
             // Not a message: clients do not take it for one unless the status says success.
             Ok(_) | Err(_) if !head.status.is_success() => {
-                return self.pass_other(came, head, bytes);
+                return self.pass_other(came, head, taken.around(bytes));
             }
             Ok(_) | Err(_) => return self.withheld(came, Refusal::ResponseRefused),
         };
@@ -179,7 +182,7 @@ impl Exchanging<'_> {
         }
         let judged = self.deliver(passed, waiting, responses, upstream_us);
         if batch {
-            let mut answer = batch_answer(&refused, judged);
+            let mut answer = batch_answer(&refused, judged, taken);
             keep_session(&head.headers, answer.headers_mut());
             return answer;
         }
@@ -190,7 +193,7 @@ impl Exchanging<'_> {
         let text = Message::Response(response).encode();
         head.headers
             .insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
-        Response::from_parts(head, full(Bytes::from(text)))
+        Response::from_parts(head, full(taken.around(text)))
     }
 
     /// Judges responses and closes the records of what they answer.
@@ -249,7 +252,8 @@ impl Exchanging<'_> {
 
     /// Neither a message nor a stream: 202, 204, errors of HTTP.
     async fn other(&self, came: Came, head: Head, body: Received) -> Answer {
-        let bytes = match self.collected(body, OTHER_BODY).await {
+        let mut taken = self.talking.actor.known.room.none();
+        let bytes = match self.collected(body, OTHER_BODY, &mut taken).await {
             Ok(bytes) => bytes,
             Err(fault) => return self.withheld(came, fault.refusal()),
         };
@@ -257,7 +261,7 @@ impl Exchanging<'_> {
         if head.status.is_success() && !bytes.is_empty() {
             return self.withheld(came, Refusal::ResponseRefused);
         }
-        self.pass_other(came, head, bytes)
+        self.pass_other(came, head, taken.around(bytes))
     }
 
     fn pass_other(&self, came: Came, mut head: Head, bytes: Bytes) -> Answer {
@@ -316,6 +320,11 @@ impl Exchanging<'_> {
             if over.is_none() {
                 answer::tell(&mut record, ResponseKind::Http, None);
             }
+            // The caller's doing: it holds too much, or does not read its answers.
+            if why == Refusal::HeldBytes {
+                record.forgive();
+                return record.refuse_with(NO_ROOM);
+            }
             let unacceptable = Unacceptable::from(why);
             record.refuse_with(over.map_or(unacceptable.why, Over::why));
         })
@@ -332,6 +341,7 @@ fn close(
     let Passed {
         permit,
         message,
+        room: _room,
         mut record,
     } = one;
     drop(permit);

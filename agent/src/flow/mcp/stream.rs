@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::describe::{Story as _, read, unread};
 use super::answer;
-use super::bounded::Unacceptable;
+use super::bounded::{NO_ROOM, Unacceptable};
 use super::judge::Talking;
 use super::observed::{From, Listening, Waiting};
 use super::refusing::Refuser;
@@ -24,6 +24,7 @@ use crate::decode::sse::{Event, Item, Limits, Parser};
 use crate::forward::body::{BodyFault, HttpFault, Received};
 use crate::identify::calls::{Answered, InFlight};
 use crate::identify::peer::Peer;
+use crate::identify::room::Taken;
 use crate::refuse::{Asked, Refusal, error};
 
 /// The request whose answer a stream carries, with its record.
@@ -64,6 +65,8 @@ const TOGETHER: usize = 16 * 1024;
 pub(super) struct Events {
     inner: Received,
     parser: Parser,
+    /// The room of what the parser keeps and of what is to be sent next.
+    taken: Taken,
     source: Source,
     purpose: Purpose,
     cut: CancellationToken,
@@ -112,9 +115,11 @@ impl Events {
         talking: Talking,
     ) -> Self {
         let parser = Parser::new(Limits::default());
+        let taken = talking.actor.known.room.none();
         Self {
             inner,
             parser,
+            taken,
             source,
             purpose,
             cut,
@@ -138,10 +143,33 @@ impl Events {
     /// Reads on; a fault ends the stream, after what came before it.
     fn read(&mut self, bytes: &[u8]) {
         let mut out = std::mem::take(&mut self.out);
-        if let Err(why) = self.read_events(bytes, &mut out) {
-            self.stop(why, Refusal::ResponseRefused, &mut out);
+        // Before it is read: what is read is recorded as delivered.
+        let over = match self.taken.grow(bytes.len()) {
+            Ok(()) => {
+                let read = self.read_events(bytes, &mut out);
+                read.err().map(|why| (why, Refusal::ResponseRefused))
+            }
+            Err(_none_left) => Some((NO_ROOM, Refusal::HeldBytes)),
+        };
+        // What is longer for being written anew is not counted.
+        self.taken
+            .shrink(self.parser.held().saturating_add(out.len()));
+        if let Some((why, told)) = over {
+            self.stop(why, told, &mut out);
         }
         self.out = out;
+    }
+
+    /// What is sent next: with the room that it takes, where that is more than any stream is given.
+    fn leaving(&mut self) -> Bytes {
+        let out = std::mem::take(&mut self.out);
+        let held = self.parser.held();
+        if out.len() <= TOGETHER {
+            self.taken.shrink(held);
+            return Bytes::from(out);
+        }
+        let kept = self.taken.split(held);
+        std::mem::replace(&mut self.taken, kept).around(out)
     }
 
     /// What the upstream's connection gave out.
@@ -192,7 +220,11 @@ impl Events {
         self.ended = true;
         match self.take_purpose() {
             Purpose::Answers(waiting) => {
-                for answering in waiting {
+                for mut answering in waiting {
+                    // The caller's doing, not the server's.
+                    if told == Refusal::HeldBytes {
+                        answering.record.forgive();
+                    }
                     let told = error(told, &Asked::Request(answering.id));
                     if let Some(told) = told {
                         Event::message(told.encode()).write(out);
@@ -531,7 +563,7 @@ impl HttpBody for Events {
             if this.out.is_empty() {
                 return Poll::Ready(this.failed.take().map(Err));
             }
-            let out = Bytes::from(std::mem::take(&mut this.out));
+            let out = this.leaving();
             if let Some(out) = this.release(out).transpose() {
                 return Poll::Ready(Some(out.map(Frame::data)));
             }

@@ -18,7 +18,7 @@ use super::approving::{alive, progress};
 use super::effects::Settled;
 use super::judge::NotPassed;
 use super::until::Over;
-use super::{Exchanging, Passed, Place, answered};
+use super::{Encoded, Exchanging, Passed, Place, answered};
 use crate::audit::OpenRecord;
 use crate::channel::Approval;
 use crate::decide::approvals::Ticket;
@@ -29,6 +29,7 @@ use crate::flow::describe::Story as _;
 use crate::flow::exchange::{Answer, json};
 use crate::forward::body::BodyFault;
 use crate::forward::upstream::Body;
+use crate::identify::room::{Room, Taken};
 use crate::refuse::{Asked, Refusal, asked, error};
 
 /// A call in a message of its own, on its way.
@@ -36,6 +37,10 @@ pub(super) struct Call {
     pub(super) record: OpenRecord,
     pub(super) parts: Parts,
     pub(super) message: Message,
+    /// The room of the message.
+    pub(super) room: Taken,
+    /// The room of what is sent of it.
+    pub(super) body_room: Taken,
 }
 
 /// Answers, and records, what is not sent on.
@@ -72,7 +77,12 @@ impl Exchanging<'_> {
         let (talking, until) = (self.talking.clone(), self.until.clone());
         let over = Arc::new(AtomicBool::new(false));
         let waits = asked(&call.message);
-        let mut vigil = Vigil::new(&call.message, ticket.approval().clone(), Arc::clone(&over));
+        let mut vigil = Vigil::new(
+            &call.message,
+            ticket.approval().clone(),
+            Arc::clone(&over),
+            Arc::clone(&talking.actor.known.room),
+        );
         vigil.waiting = Some(Box::pin(async move {
             let place = Place {
                 connection: &connection,
@@ -121,15 +131,21 @@ impl Exchanging<'_> {
             record,
             parts,
             message,
+            room,
+            body_room,
         } = call;
         let permit = match settled {
             Settled::Passes(permit) => permit,
             settled => return unsent(record, &message, settled),
         };
-        let body = message.encode();
+        let body = Encoded {
+            text: message.encode(),
+            room: body_room,
+        };
         let passed = Passed {
             permit,
             message,
+            room,
             record,
         };
         self.send(parts, body, vec![passed], Vec::new()).await
@@ -156,6 +172,8 @@ struct Vigil {
     call: Message,
     approval: Approval,
     count: i64,
+    /// Of whom the answer takes room.
+    room: Arc<Room>,
 }
 
 /// What follows the wait.
@@ -163,12 +181,12 @@ enum Then {
     /// A stream of events of its own.
     Events(Body),
     /// One message, to be gathered.
-    Message(Pin<Box<dyn Future<Output = String> + Send>>),
+    Message(Pin<Box<dyn Future<Output = Bytes> + Send>>),
     Over,
 }
 
 impl Vigil {
-    fn new(call: &Message, approval: Approval, over: Arc<AtomicBool>) -> Self {
+    fn new(call: &Message, approval: Approval, over: Arc<AtomicBool>, room: Arc<Room>) -> Self {
         Self {
             waiting: None,
             then: Then::Over,
@@ -177,6 +195,7 @@ impl Vigil {
             call: call.clone(),
             approval,
             count: 0,
+            room,
         }
     }
 
@@ -201,13 +220,13 @@ impl Vigil {
             return Then::Events(answer.into_body());
         }
         let waits = asked(&self.call);
-        Then::Message(Box::pin(message(answer.into_body(), waits)))
+        let room = Arc::clone(&self.room);
+        Then::Message(Box::pin(message(answer.into_body(), waits, room)))
     }
 }
 
 /// The one message of an answer, as an event. What is no message cannot stand in a stream of them.
-async fn message(body: Body, waits: Asked) -> String {
-    let mut out = String::new();
+async fn message(body: Body, waits: Asked, room: Arc<Room>) -> Bytes {
     let text = match body
         .collect()
         .await
@@ -219,10 +238,21 @@ async fn message(body: Body, waits: Asked) -> String {
         },
         Err(_fault) => error(Refusal::ResponseRefused, &waits),
     };
-    if let Some(message) = text {
+    let Some(message) = text else {
+        return Bytes::new();
+    };
+    let event = |message: Message| {
+        let mut out = String::new();
         Event::message(message.encode()).write(&mut out);
+        out
+    };
+    let out = event(message);
+    match room.take(out.len()) {
+        Ok(taken) => taken.around(out),
+        Err(_none_left) => {
+            error(Refusal::HeldBytes, &waits).map_or_else(Bytes::new, |told| event(told).into())
+        }
     }
-    out
 }
 
 impl HttpBody for Vigil {
@@ -249,7 +279,7 @@ impl HttpBody for Vigil {
                 Then::Message(message) => {
                     let message = std::task::ready!(message.as_mut().poll(cx));
                     this.then = Then::Over;
-                    message
+                    return Poll::Ready(Some(Ok(Frame::data(message))));
                 }
                 Then::Over => return Poll::Ready(None),
             }
@@ -266,6 +296,7 @@ mod tests {
     use tokio::time::interval;
 
     use super::*;
+    use crate::identify::room::Left;
 
     /// A stream over a call with these parameters, and what answers the call.
     fn vigil(params: &str) -> (Vigil, oneshot::Sender<Answer>, Arc<AtomicBool>) {
@@ -277,7 +308,8 @@ mod tests {
         };
         let over = Arc::new(AtomicBool::new(false));
         let approval = Approval::for_tests("0123456789ab");
-        let mut vigil = Vigil::new(&call, approval, Arc::clone(&over));
+        let room = Room::new(1 << 20, Arc::new(Left::new(1 << 20)));
+        let mut vigil = Vigil::new(&call, approval, Arc::clone(&over), room);
         let (answers, answer) = oneshot::channel();
         vigil.waiting = Some(Box::pin(async { answer.await.unwrap() }));
         (vigil, answers, over)

@@ -7,24 +7,27 @@ use super::super::answer;
 use super::super::bounded::Observed;
 use super::super::judge::Talking;
 use super::asked::{Asked, For, NotAsked, Of};
-use super::{FRAME, Over, Session, answered, outgrows};
+use super::{FRAME, NO_ROOM, Over, Session, answered, keep, outgrows, room_of};
 use crate::audit::Outcome;
 use crate::audit::record::{ResponseKind, Side, Stage};
 use crate::decode::lines::{Frame, Lines, MAX_LINE, Skimmed};
 use crate::decode::mcp::Era;
 use crate::decode::rpc::{Id, Message, Request, Response, parse_single};
 use crate::flow::describe::{Story as _, Why};
-use crate::forward::stream::Stream;
+use crate::forward::stream::Source;
+use crate::identify::room::Taken;
 use crate::refuse::{Asked as Waits, Refusal, error};
 
 impl Session {
     /// Reads the server's frames to their end.
-    pub(super) async fn down(&self, output: Stream) {
+    pub(super) async fn down(&self, output: Source) {
         let mut lines = Lines::new(MAX_LINE);
+        let mut room = self.own.room.none();
         loop {
             while let Some(frame) = lines.next() {
                 self.heed_server(frame).await;
             }
+            keep(&mut lines, &mut room);
             match output.read(lines.space()).await {
                 Ok(0) => break,
                 Ok(_) => {}
@@ -53,16 +56,29 @@ impl Session {
                 self.spoke().await;
                 return self.too_long(skimmed).await;
             }
+            Frame::PassedOver(skimmed) => {
+                self.spoke().await;
+                return self.not_held(skimmed).await;
+            }
         };
-        let message = parse_single(line, &FRAME);
-        if message.is_ok() {
-            self.spoke().await;
-        }
+        let message = match parse_single(line, &FRAME) {
+            Ok(message) => message,
+            Err(fault) => return self.violation(&fault).await,
+        };
+        self.spoke().await;
+        // The first for as long as the message is seen to.
+        let Ok((_decoded, room)) = room_of(&self.own, &message, line.len()) else {
+            let skimmed = Skimmed {
+                id: message.id().cloned(),
+                calls: message.method().is_some(),
+                answers: message.method().is_none(),
+            };
+            return self.not_held(skimmed).await;
+        };
         match message {
-            Ok(Message::Response(response)) => self.server_answers(response, line.len()).await,
-            Ok(Message::Request(request)) => self.server_asks(request).await,
-            Ok(notification @ Message::Notification(_)) => self.server_tells(&notification).await,
-            Err(fault) => self.violation(&fault).await,
+            Message::Response(response) => self.server_answers(response, line.len(), room).await,
+            Message::Request(request) => self.server_asks(request, room).await,
+            notification @ Message::Notification(_) => self.server_tells(&notification, room).await,
         }
     }
 
@@ -77,18 +93,49 @@ impl Session {
         else {
             return;
         };
-        if let For::Waiting(mut asked) = self.tables.answer(Of::Server, Some(&id)) {
-            self.settled.notify_waiters();
-            if let Some(mut record) = asked.record.take() {
-                answer::tell(&mut record, ResponseKind::Result, None);
-                record.refuse_with("the answer is larger than the limit");
+        let why = "the answer is larger than the limit";
+        self.withhold(&id, why, Refusal::ResponseTooLarge).await;
+    }
+
+    /// There is no room for what the server says: whoever waits is told, and nobody else hears of it.
+    async fn not_held(&self, skimmed: Skimmed) {
+        let Skimmed { id, calls, answers } = skimmed;
+        if let Some(id) = &id {
+            if answers && !calls {
+                return self.withhold(id, NO_ROOM, Refusal::HeldBytes).await;
             }
-            let waits = Waits::Request(asked.id);
-            self.tell_host(Refusal::ResponseTooLarge, &waits).await;
+            if calls && !answers {
+                self.tell_server(Refusal::HeldBytes, id);
+            }
+        }
+        self.ledger.refused();
+        if !self.ledger.is_worth_a_record() {
+            return;
+        }
+        if let Ok(mut record) = self.open().await {
+            self.talking.tell_unread(&mut record, Side::Server);
+            record.refuse_with(NO_ROOM);
         }
     }
 
-    async fn server_answers(&self, mut response: Response, length: usize) {
+    /// An answer that is not delivered ends the wait for it.
+    async fn withhold(&self, id: &Id, why: &'static str, refusal: Refusal<'static>) {
+        if let For::Waiting(mut asked) = self.tables.answer(Of::Server, Some(id)) {
+            self.settled.notify_waiters();
+            if let Some(mut record) = asked.record.take() {
+                answer::tell(&mut record, ResponseKind::Result, None);
+                // A host that does not read its answers takes the room of its server.
+                if refusal == Refusal::HeldBytes {
+                    record.forgive();
+                }
+                record.refuse_with(why);
+            }
+            let waits = Waits::Request(asked.id);
+            self.tell_host(refusal, &waits).await;
+        }
+    }
+
+    async fn server_answers(&self, mut response: Response, length: usize, room: Option<Taken>) {
         let mut asked = match self.tables.answer(Of::Server, response.id.as_ref()) {
             For::Waiting(asked) => asked,
             // The specification lets it be: whoever asked has been told to forget it.
@@ -137,12 +184,13 @@ impl Session {
                 error(refused.told, &Waits::Request(asked.id))
             }
         };
-        self.answer_host(instead.as_ref().unwrap_or(&message)).await;
+        self.answer_host(instead.as_ref().unwrap_or(&message), room)
+            .await;
         // After the answer has its place, so that who waits for all of them finds it on its way.
         self.settled.notify_waiters();
     }
 
-    async fn server_asks(&self, request: Request) {
+    async fn server_asks(&self, request: Request, room: Option<Taken>) {
         let id = request.id.clone();
         let method = request.method.clone();
         let message = Message::Request(request);
@@ -173,7 +221,7 @@ impl Session {
         };
         record.stage(Stage::Forward);
         let taken = match record.intend().await {
-            Ok(intended) => self.to_host.pass(permit, &intended, &message).await,
+            Ok(intended) => self.to_host.pass(permit, &intended, &message, room).await,
             Err(unavailable) => {
                 self.ledger.refused();
                 record.refuse_with(&unavailable);
@@ -201,7 +249,7 @@ impl Session {
     }
 
     /// Notifications are counted, and recorded where they are refused, in a way that no flood fills the log.
-    async fn server_tells(&self, message: &Message) {
+    async fn server_tells(&self, message: &Message, room: Option<Taken>) {
         if self.is_unrecorded() {
             return;
         }
@@ -215,7 +263,7 @@ impl Session {
                 if message.method() == Some("notifications/cancelled") {
                     self.server_cancels(message);
                 }
-                if let Err(fault) = self.to_host.tell(permit, message).await {
+                if let Err(fault) = self.to_host.tell(permit, message, room).await {
                     tracing::debug!(%fault, "a notification was not taken");
                 }
                 return;

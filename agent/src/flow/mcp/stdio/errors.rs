@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, sleep};
 
 use crate::audit::mask;
-use crate::forward::stream::Stream;
+use crate::forward::stream::{Sink, Source};
 
 /// Bytes after which a line is cut in two, so that none has to be held longer.
 const LINE: usize = 16 << 10;
@@ -17,7 +16,7 @@ const BURST: u64 = 4 << 20;
 const RATE: u64 = 1 << 20;
 
 /// Forwards `from` to `to` until either ends. A server whose host reads no more writes on, to nobody.
-pub(super) async fn forward(from: Stream, to: Stream) {
+pub(super) async fn forward(from: Source, to: Sink) {
     let mut to = Some(to);
     let mut buffer = Vec::new();
     let mut allowance = Allowance::new(Instant::now());

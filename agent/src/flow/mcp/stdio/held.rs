@@ -146,7 +146,7 @@ impl Session {
             biased;
             // It waits for the server to read, which has heard nothing of it: its record closes as abandoned.
             () = cancelled.cancelled() => {}
-            () = self.settled(id, record, message, settled) => {}
+            () = self.settled(id, record, message, settled, None) => {}
         }
     }
 

@@ -14,10 +14,12 @@ mod ledger;
 mod sessions;
 mod up;
 
-use std::future::pending;
+use std::convert::Infallible;
+use std::future::{pending, poll_fn};
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
@@ -36,13 +38,14 @@ use crate::audit::record::{Identity, Kind, ResponseKind, Side};
 use crate::audit::{AuditUnavailable, OpenRecord, Text};
 use crate::channel::Session as Told;
 use crate::decode::json::Limits;
-use crate::decode::lines::MAX_LINE;
+use crate::decode::lines::{Lines, MAX_LINE};
 use crate::decode::rpc::{Id, Message, Response};
 use crate::flow::Stages;
 use crate::flow::describe::{Story as _, read};
 use crate::forward::outlet::Outlet;
-use crate::forward::stream::{Peer, Stream};
+use crate::forward::stream::{Peer, Sink, Source};
 use crate::identify::calls::Callee;
+use crate::identify::room::{NoRoom, Taken};
 use crate::identify::workloads::Known;
 use crate::intake::{Actor, Acts};
 use crate::refuse::{Asked as Waits, Refusal, Upstream, error};
@@ -58,6 +61,13 @@ const FRAME: Limits = Limits {
 /// A message shorter than this is, written anew, never longer than a frame may be: no character takes more than
 /// three times its bytes.
 const SURELY_SHORT: usize = MAX_LINE / 3;
+
+/// Bytes of a line up to which it is not counted: no session holds more than a few such.
+const SMALL: usize = 64 << 10;
+
+/// What records say of a message for which there is no room.
+const NO_ROOM: &str =
+    "no room to hold a message: as much is held in memory as `limits.held_bytes` permits";
 
 /// Time for what is on its way when a session ends: the last answers, and the server's last words.
 const FLUSH: Duration = Duration::from_secs(10);
@@ -94,12 +104,12 @@ struct Serving {
 /// The six streams.
 #[derive(Debug)]
 struct Ends {
-    host_input: Stream,
-    host_output: Stream,
-    host_errors: Stream,
-    server_input: Stream,
-    server_output: Stream,
-    server_errors: Stream,
+    host_input: Source,
+    host_output: Sink,
+    host_errors: Sink,
+    server_input: Sink,
+    server_output: Source,
+    server_errors: Source,
 }
 
 /// What the directions of one session share.
@@ -238,8 +248,6 @@ fn actor(stages: &Stages, told: &Told) -> Option<Actor> {
 
 impl Ends {
     fn new(descriptors: Vec<OwnedFd>) -> Result<Self, String> {
-        let streams: Result<Vec<Stream>, _> = descriptors.into_iter().map(Stream::new).collect();
-        let streams = streams.map_err(|error| format!("its streams cannot be used: {error}"))?;
         let [
             host_input,
             host_output,
@@ -247,14 +255,15 @@ impl Ends {
             server_input,
             server_output,
             server_errors,
-        ] = <[Stream; 6]>::try_from(streams).map_err(|_other| "its streams are missing")?;
+        ] = <[OwnedFd; 6]>::try_from(descriptors).map_err(|_other| "its streams are missing")?;
+        let unusable = |error| format!("its streams cannot be used: {error}");
         Ok(Self {
-            host_input,
-            host_output,
-            host_errors,
-            server_input,
-            server_output,
-            server_errors,
+            host_input: Source::new(host_input).map_err(unusable)?,
+            host_output: Sink::new(host_output).map_err(unusable)?,
+            host_errors: Sink::new(host_errors).map_err(unusable)?,
+            server_input: Sink::new(server_input).map_err(unusable)?,
+            server_output: Source::new(server_output).map_err(unusable)?,
+            server_errors: Source::new(server_errors).map_err(unusable)?,
         })
     }
 }
@@ -297,6 +306,7 @@ impl Serving {
             loop {
                 tokio::select! {
                     biased;
+                    never = session.writers_follow() => match never {},
                     () = registered.cut().cancelled() => break End::Cut,
                     () = severed.cancelled() => break End::Severed,
                     () = session.stopped(&stages.stopping) => break End::Stopped,
@@ -355,9 +365,19 @@ fn reason(end: End, stopping: bool) -> &'static str {
 }
 
 impl Session {
+    /// For a task that polls the two writers after everything that may give them something.
+    async fn writers_follow(&self) -> Infallible {
+        poll_fn(|_context| {
+            self.to_server.expect();
+            self.to_host.expect();
+            Poll::Pending
+        })
+        .await
+    }
+
     /// The host's frames until its end, then the wait for the server to end in its turn. Returns if the host is
     /// gone altogether.
-    async fn upward(&self, input: Stream, host: Option<&Peer>) {
+    async fn upward(&self, input: Source, host: Option<&Peer>) {
         self.up(input).await;
         // What waits for a person may still be sent.
         if !self.lasts(host, || self.held.is_empty()).await {
@@ -474,19 +494,23 @@ impl Session {
     /// Tells the host that something is refused, if it waits for an answer.
     async fn tell_host(&self, refusal: Refusal<'_>, waits: &Waits) {
         if let Some(told) = error(refusal, waits) {
-            self.answer_host(&told).await;
+            self.answer_host(&told, None).await;
         }
     }
 
     /// Gives the host an answer; nothing is answered as done that could not be recorded.
-    async fn answer_host(&self, answer: &Message) {
+    async fn answer_host(&self, answer: &Message, room: Option<Taken>) {
         let unrecorded = self.talking.stages.log.release().await.is_err();
         let instead = answer
             .id()
             .cloned()
             .filter(|_| unrecorded)
             .and_then(|id| error(Refusal::AuditUnavailable, &Waits::Request(id)));
-        if let Err(fault) = self.to_host.say(instead.as_ref().unwrap_or(answer)).await {
+        if let Err(fault) = self
+            .to_host
+            .say(instead.as_ref().unwrap_or(answer), room)
+            .await
+        {
             tracing::debug!(%fault, "a host was not answered");
         }
     }
@@ -499,6 +523,30 @@ impl Session {
             tracing::debug!(%fault, "a server was not told of a refusal");
         }
     }
+}
+
+/// Keeps what was read of a line that is not whole, within the room of who writes it.
+fn keep(lines: &mut Lines, room: &mut Taken) {
+    let held = lines.held();
+    let counted = if held > SMALL { held } else { 0 };
+    if room.resize(counted).is_err() {
+        lines.pass_over();
+        room.shrink(0);
+    }
+}
+
+/// The room of a message, read from a line of `length` bytes: of what it was decoded to, and of the line that it is
+/// sent on as.
+fn room_of(
+    known: &Known,
+    message: &Message,
+    length: usize,
+) -> Result<(Option<Taken>, Option<Taken>), NoRoom> {
+    if length <= SMALL {
+        return Ok((None, None));
+    }
+    let decoded = known.room.take(message.weight())?;
+    Ok((Some(decoded), Some(known.room.take(length)?)))
 }
 
 /// Whether `message`, read from a line of `length` bytes, is longer than a frame may be when written anew.

@@ -5,25 +5,28 @@ use tokio::time::Instant;
 use super::super::effects::Settled;
 use super::super::judge::{NotPassed, answers_nothing, era};
 use super::asked::{Asked, For, NotAsked, Of};
-use super::{FRAME, Over, Session, answered, outgrows};
+use super::{FRAME, NO_ROOM, Over, Session, answered, keep, outgrows, room_of};
 use crate::audit::record::{Side, Stage};
 use crate::audit::{OpenRecord, Outcome};
 use crate::decode::lines::{Frame, Lines, MAX_LINE, Skimmed};
 use crate::decode::rpc::{Id, Message, Request, Response, parse_single};
 use crate::flow::describe::{Story as _, partly};
 use crate::forward::outlet::NotTaken;
-use crate::forward::stream::Stream;
+use crate::forward::stream::Source;
 use crate::identify::calls::InFlight;
+use crate::identify::room::Taken;
 use crate::refuse::{Asked as Waits, Refusal, Upstream, asked};
 
 impl Session {
     /// Reads the host's frames to their end.
-    pub(super) async fn up(&self, input: Stream) {
+    pub(super) async fn up(&self, input: Source) {
         let mut lines = Lines::new(MAX_LINE);
+        let mut room = self.talking.actor.known.room.none();
         loop {
             while let Some(frame) = lines.next() {
                 self.heed_host(frame).await;
             }
+            keep(&mut lines, &mut room);
             match input.read(lines.space()).await {
                 Ok(0) => break,
                 Ok(_) => {}
@@ -55,19 +58,33 @@ impl Session {
                     .refuse_frame(why, Refusal::TooLarge, &waits(skimmed))
                     .await;
             }
+            Frame::PassedOver(skimmed) => {
+                return self
+                    .refuse_frame(NO_ROOM, Refusal::HeldBytes, &waits(skimmed))
+                    .await;
+            }
         };
-        match parse_single(line, &FRAME) {
-            Ok(Message::Response(response)) => self.host_answers(response, line.len()).await,
-            Ok(Message::Request(request)) => self.host_asks(request).await,
-            Ok(notification @ Message::Notification(_)) => self.host_tells(&notification).await,
+        let message = match parse_single(line, &FRAME) {
+            Ok(message) => message,
             Err(fault) => {
                 self.ledger.refused();
                 if let Some(record) = self.open_unread(Side::Client).await {
                     record.refuse_with(&fault);
                 }
-                self.tell_host(Refusal::from(&fault), &Waits::from(&fault))
+                return self
+                    .tell_host(Refusal::from(&fault), &Waits::from(&fault))
                     .await;
             }
+        };
+        // The first for as long as the message is seen to.
+        let Ok((_decoded, room)) = room_of(&self.talking.actor.known, &message, line.len()) else {
+            let waits = asked(&message);
+            return self.refuse_frame(NO_ROOM, Refusal::HeldBytes, &waits).await;
+        };
+        match message {
+            Message::Response(response) => self.host_answers(response, line.len(), room).await,
+            Message::Request(request) => self.host_asks(request, room).await,
+            notification @ Message::Notification(_) => self.host_tells(&notification, room).await,
         }
     }
 
@@ -80,7 +97,7 @@ impl Session {
         self.tell_host(refusal, waits).await;
     }
 
-    async fn host_asks(&self, request: Request) {
+    async fn host_asks(&self, request: Request, room: Option<Taken>) {
         let waits = Waits::Request(request.id.clone());
         let Ok(mut record) = self.open().await else {
             self.ledger.refused();
@@ -107,7 +124,7 @@ impl Session {
             }
             return;
         }
-        self.settled(id, record, message, settled).await;
+        self.settled(id, record, message, settled, room).await;
     }
 
     /// Carries out what was decided on a request.
@@ -117,6 +134,7 @@ impl Session {
         mut record: OpenRecord,
         message: Message,
         settled: Settled,
+        room: Option<Taken>,
     ) {
         let waits = Waits::Request(id.clone());
         let permit = match settled {
@@ -124,7 +142,7 @@ impl Session {
             Settled::Answered(response, outcome) => {
                 drop(record.close(outcome));
                 self.no_longer_held(&id);
-                return self.answer_host(&Message::Response(response)).await;
+                return self.answer_host(&Message::Response(response), None).await;
             }
             Settled::Waits(_) => {
                 let refused = NotPassed::plain(Refusal::NeedsApproval, "it waits already");
@@ -139,7 +157,7 @@ impl Session {
         record.stage(Stage::Forward);
         let in_flight = self.talking.begin(&message, record.id());
         let taken = match record.intend().await {
-            Ok(intended) => self.to_server.pass(permit, &intended, &message).await,
+            Ok(intended) => self.to_server.pass(permit, &intended, &message, room).await,
             Err(unavailable) => {
                 in_flight.into_iter().for_each(InFlight::unsent);
                 self.ledger.refused();
@@ -210,7 +228,7 @@ impl Session {
         self.tell_host(told.refusal(), &asked(message)).await;
     }
 
-    async fn host_tells(&self, message: &Message) {
+    async fn host_tells(&self, message: &Message, room: Option<Taken>) {
         if self.is_unrecorded() {
             return;
         }
@@ -222,7 +240,7 @@ impl Session {
                 {
                     return;
                 }
-                if let Err(fault) = self.to_server.tell(permit, message).await {
+                if let Err(fault) = self.to_server.tell(permit, message, room).await {
                     tracing::debug!(%fault, "a notification was not taken");
                 }
             }
@@ -258,7 +276,7 @@ impl Session {
     }
 
     /// The host answers what the server asked of it: decided again, as what was asked.
-    async fn host_answers(&self, mut response: Response, length: usize) {
+    async fn host_answers(&self, mut response: Response, length: usize, room: Option<Taken>) {
         let mut asked = match self.tables.answer(Of::Host, response.id.as_ref()) {
             For::Waiting(asked) => asked,
             For::Cancelled(_) => return,
@@ -284,7 +302,7 @@ impl Session {
             }
             Ok(permit) => {
                 let taken = match record.intend().await {
-                    Ok(intended) => self.to_server.pass(permit, &intended, &message).await,
+                    Ok(intended) => self.to_server.pass(permit, &intended, &message, room).await,
                     Err(unavailable) => {
                         record.refuse_with(&unavailable);
                         return self.tell_server(Refusal::AuditUnavailable, &asked.id);
