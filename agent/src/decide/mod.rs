@@ -7,19 +7,19 @@ mod attempt;
 pub mod breakers;
 mod counters;
 mod dry_run;
+mod in_force;
 mod permit;
 mod severed;
 mod tally;
 mod within;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use exeat_policy::{
-    Action, Binding, Caller, Count, Effect, Egress, Hints, Json, LimitKey, Mode, Name, Origin,
-    PolicySet, Protocol, Range, Reason, Request, Target, Timestamp, Tls, Underway, Verdict, Wire,
-    Workload, evaluate, limit_keys, listable, ports_for, ranges,
+    Action, Binding, Caller, Count, Effect, Egress, Hints, Json, LimitKey, Name, Origin, PolicySet,
+    Protocol, Range, Reason, Request, Target, Timestamp, Tls, Underway, Wire, Workload, evaluate,
+    limit_keys, ports_for, ranges,
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
@@ -33,6 +33,7 @@ use self::breakers::{Breakers, Standing, Turn};
 use self::counters::Counters;
 pub use self::counters::{MalformedLine, Unwritten};
 pub use self::dry_run::Rehearsal;
+pub use self::in_force::{InForce, overruled};
 use self::permit::Judged;
 pub use self::permit::{Asks, Connect, Exchange, Message, Permit, Refused, Resolve, Run};
 use self::severed::Severed;
@@ -45,13 +46,6 @@ use crate::decode::json::Object;
 use crate::identify::live::Unread;
 use crate::telemetry::clock;
 
-/// Why what a rule wants approved does not pass as it is.
-const NEEDS_APPROVAL: &str = "needs an approval";
-/// How long an approval is waited for where the rule does not say.
-const WAIT: Duration = Duration::from_mins(10);
-/// Why what a rule wants run dry does not pass as it is.
-const DRY_RUN: &str = "is run dry";
-
 /// The method of calls, which breakers are about.
 const TOOLS_CALL: &str = "tools/call";
 
@@ -59,18 +53,6 @@ const TOOLS_CALL: &str = "tools/call";
 const KEYS: &str = "the configuration names the issuer";
 /// Why the gate itself tells an approver of a call.
 const WEBHOOK: &str = "the configuration names the webhook";
-
-/// A policy in force.
-#[derive(Debug)]
-pub struct InForce {
-    /// The set.
-    pub set: PolicySet,
-    /// Counts from 1 in the daemon's life.
-    pub generation: u64,
-    /// When it was taken.
-    pub loaded: clock::Timestamp,
-    fingerprint: Text,
-}
 
 /// Decides.
 #[derive(Debug)]
@@ -516,155 +498,6 @@ fn concerned<'a>(caller: &Caller<'a>, action: &Action<'a>) -> impl Iterator<Item
         Action::Resolve { .. } | Action::Connect { .. } | Action::Http { .. } => None,
     };
     acting.into_iter().chain(acted_upon)
-}
-
-impl InForce {
-    fn new(set: PolicySet, generation: u64) -> Self {
-        let fingerprint = Text::new(set.fingerprint());
-        Self {
-            set,
-            generation,
-            loaded: clock::wall(),
-            fingerprint,
-        }
-    }
-
-    /// Whether a tool is shown to `caller`. Of a list all are asked of the same policy.
-    pub fn lists(&self, caller: Caller<'_>, server: &str, tool: &str, hints: Hints) -> bool {
-        listable(&self.set, caller, server, tool, Some(hints), now())
-    }
-
-    /// What is recorded of what passes, as it was `decided` (where it was), though this policy, which observes, would
-    /// have refused it for `why`.
-    pub fn observed(&self, decided: Option<Decision>, why: Text) -> Decision {
-        let passes = || Decision {
-            effect: RecordedEffect::Allow,
-            rule: None,
-            reason: None,
-            mode: RecordedMode::Observe,
-            would: None,
-            policy: Some(self.fingerprint.clone()),
-            generation: Some(self.generation),
-            counters: Vec::new(),
-        };
-        Decision {
-            reason: Some(why),
-            mode: RecordedMode::Observe,
-            would: Some(RecordedEffect::Deny),
-            ..decided.unwrap_or_else(passes)
-        }
-    }
-
-    /// A refusal that no policy made.
-    fn refusal(&self, reason: Reason) -> Judged {
-        self.judged(Verdict {
-            effect: Effect::Deny,
-            rule: None,
-            reason,
-            mode: Mode::Enforce,
-            would: None,
-            identities: Vec::new(),
-            class: None,
-            egress: None,
-            dry_run: None,
-            retry_after: None,
-        })
-    }
-
-    fn judged(&self, verdict: Verdict) -> Judged {
-        let Verdict {
-            effect,
-            rule,
-            reason,
-            mode,
-            would,
-            identities,
-            class,
-            egress,
-            dry_run,
-            retry_after,
-        } = verdict;
-        let asks = rule
-            .as_ref()
-            .filter(|_| effect == Effect::Approve)
-            .map(|rule| {
-                let wait = self.set.rule(rule).and_then(|rule| rule.timeout_ms);
-                Asks {
-                    rule: Arc::clone(rule),
-                    wait: wait.map_or(WAIT, Duration::from_millis),
-                }
-            });
-        let decision = Decision {
-            effect: recorded(effect),
-            rule: rule.as_deref().map(Text::new),
-            reason: Some(match reason {
-                Reason::PathRefused(fault) => Text::new(&fault.to_string()),
-                Reason::NeedsApproval => Text::fixed(NEEDS_APPROVAL),
-                Reason::DryRun => Text::fixed(DRY_RUN),
-                fixed => Text::fixed(fixed.text()),
-            }),
-            mode: match mode {
-                Mode::Enforce => RecordedMode::Enforce,
-                Mode::Observe => RecordedMode::Observe,
-            },
-            would: would.map(|would| recorded(would.effect)),
-            policy: Some(self.fingerprint.clone()),
-            generation: Some(self.generation),
-            counters: Vec::new(),
-        };
-        Judged {
-            decision,
-            reason,
-            egress,
-            class,
-            identities,
-            dry_run,
-            retry_after,
-            asks,
-            attempt: None,
-        }
-    }
-}
-
-/// What is decided in the end where `decided` (by policy, as far as the exchange was known then) cannot stand: what was
-/// seen since refuses (MCP spoken to a stranger, an answer that cannot be judged), by no rule.
-pub fn overruled(decided: Option<Decision>, why: Text) -> Decision {
-    let refused = Decision {
-        effect: RecordedEffect::Deny,
-        rule: None,
-        reason: Some(why),
-        mode: RecordedMode::Enforce,
-        would: None,
-        policy: None,
-        generation: None,
-        counters: Vec::new(),
-    };
-    match decided {
-        None => refused,
-        // It is refused whatever a rule in observation said.
-        Some(Decision {
-            would,
-            policy,
-            generation,
-            counters,
-            ..
-        }) => Decision {
-            would,
-            policy,
-            generation,
-            counters,
-            ..refused
-        },
-    }
-}
-
-fn recorded(effect: Effect) -> RecordedEffect {
-    match effect {
-        Effect::Allow => RecordedEffect::Allow,
-        Effect::DryRun => RecordedEffect::DryRun,
-        Effect::Approve => RecordedEffect::Approve,
-        Effect::Deny => RecordedEffect::Deny,
-    }
 }
 
 fn now() -> Timestamp {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use exeat_policy::{Caller, Name, Reason, Source, Target, Tls, Wire, Workload, compile};
 
-use super::{DRY_RUN, Decider, McpMessage, NEEDS_APPROVAL};
+use super::in_force::{DRY_RUN, NEEDS_APPROVAL};
+use super::{Decider, McpMessage};
 use crate::audit::record::Effect;
 use crate::channel::Disconnection;
 use crate::decode::json::{Limits, parse};

@@ -72,7 +72,7 @@ pub(super) fn build(
     let decider = decider(&setup)?;
     let limits = given.one(&Role::LimitsDirectory, "directory of limits")?;
     let limits = limits::Kept::take_up(limits, &decider);
-    let workloads = Arc::new(Workloads::default());
+    let workloads = Arc::new(Workloads::new(size(setup.config.limits.held_bytes)));
     let bindings = Arc::new(Bindings::new(Arc::clone(&kernel)));
     let names = Names {
         decider: Arc::clone(&decider),

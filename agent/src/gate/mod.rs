@@ -3,6 +3,7 @@
 mod approvals;
 mod breakers;
 mod build;
+mod catching;
 mod commands;
 mod console;
 mod kernel;

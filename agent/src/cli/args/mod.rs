@@ -437,7 +437,7 @@ pub struct QueryArguments {
 }
 
 /// Which records.
-#[derive(Debug, Default, Clone, Args)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Args)]
 pub struct FilterArguments {
     /// Kind of record: mcp, http, tcp, dns, exec, approval, policy, finding, lifecycle
     #[arg(long, value_name = "KIND", value_parser = word::<Kind>)]

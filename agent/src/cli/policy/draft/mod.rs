@@ -119,20 +119,8 @@ pub(super) async fn run(
 }
 
 /// Whether nothing but a time narrows the records.
-const fn is_all(records: &QueryArguments) -> bool {
-    let FilterArguments {
-        kind,
-        server,
-        caller,
-        tool,
-        effect,
-        status,
-        cause,
-        text,
-    } = &records.filter;
-    let named = server.is_some() || caller.is_some() || tool.is_some() || text.is_some();
-    let chosen = kind.is_some() || effect.is_some() || status.is_some() || cause.is_some();
-    !named && !chosen && records.limit.is_none()
+fn is_all(records: &QueryArguments) -> bool {
+    records.filter == FilterArguments::default() && records.limit.is_none()
 }
 
 /// A new file: a draft replaces nothing.

@@ -1,0 +1,169 @@
+//! The policy in force, and what is recorded of its verdicts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use exeat_policy::{Caller, Effect, Hints, Mode, PolicySet, Reason, Verdict, listable};
+
+use super::now;
+use super::permit::{Asks, Judged};
+use crate::audit::Text;
+use crate::audit::record::{Decision, Effect as RecordedEffect, Mode as RecordedMode};
+use crate::telemetry::clock;
+
+/// Why what a rule wants approved does not pass as it is.
+pub(super) const NEEDS_APPROVAL: &str = "needs an approval";
+/// How long an approval is waited for where the rule does not say.
+const WAIT: Duration = Duration::from_mins(10);
+/// Why what a rule wants run dry does not pass as it is.
+pub(super) const DRY_RUN: &str = "is run dry";
+
+/// A policy in force.
+#[derive(Debug)]
+pub struct InForce {
+    /// The set.
+    pub set: PolicySet,
+    /// Counts from 1 in the daemon's life.
+    pub generation: u64,
+    /// When it was taken.
+    pub loaded: clock::Timestamp,
+    fingerprint: Text,
+}
+
+impl InForce {
+    pub(super) fn new(set: PolicySet, generation: u64) -> Self {
+        let fingerprint = Text::new(set.fingerprint());
+        Self {
+            set,
+            generation,
+            loaded: clock::wall(),
+            fingerprint,
+        }
+    }
+
+    /// Whether a tool is shown to `caller`. Of a list all are asked of the same policy.
+    pub fn lists(&self, caller: Caller<'_>, server: &str, tool: &str, hints: Hints) -> bool {
+        listable(&self.set, caller, server, tool, Some(hints), now())
+    }
+
+    /// What is recorded of what passes, as it was `decided` (where it was), though this policy, which observes, would
+    /// have refused it for `why`.
+    pub fn observed(&self, decided: Option<Decision>, why: Text) -> Decision {
+        let passes = || Decision {
+            effect: RecordedEffect::Allow,
+            rule: None,
+            reason: None,
+            mode: RecordedMode::Observe,
+            would: None,
+            policy: Some(self.fingerprint.clone()),
+            generation: Some(self.generation),
+            counters: Vec::new(),
+        };
+        Decision {
+            reason: Some(why),
+            mode: RecordedMode::Observe,
+            would: Some(RecordedEffect::Deny),
+            ..decided.unwrap_or_else(passes)
+        }
+    }
+
+    /// A refusal that no policy made.
+    pub(super) fn refusal(&self, reason: Reason) -> Judged {
+        self.judged(Verdict::of(Effect::Deny, reason))
+    }
+
+    pub(super) fn judged(&self, verdict: Verdict) -> Judged {
+        let Verdict {
+            effect,
+            rule,
+            reason,
+            mode,
+            would,
+            identities,
+            class,
+            egress,
+            dry_run,
+            retry_after,
+        } = verdict;
+        let asks = rule
+            .as_ref()
+            .filter(|_| effect == Effect::Approve)
+            .map(|rule| {
+                let wait = self.set.rule(rule).and_then(|rule| rule.timeout_ms);
+                Asks {
+                    rule: Arc::clone(rule),
+                    wait: wait.map_or(WAIT, Duration::from_millis),
+                }
+            });
+        let decision = Decision {
+            effect: recorded(effect),
+            rule: rule.as_deref().map(Text::new),
+            reason: Some(match reason {
+                Reason::PathRefused(fault) => Text::new(&fault.to_string()),
+                Reason::NeedsApproval => Text::fixed(NEEDS_APPROVAL),
+                Reason::DryRun => Text::fixed(DRY_RUN),
+                fixed => Text::fixed(fixed.text()),
+            }),
+            mode: match mode {
+                Mode::Enforce => RecordedMode::Enforce,
+                Mode::Observe => RecordedMode::Observe,
+            },
+            would: would.map(|would| recorded(would.effect)),
+            policy: Some(self.fingerprint.clone()),
+            generation: Some(self.generation),
+            counters: Vec::new(),
+        };
+        Judged {
+            decision,
+            reason,
+            egress,
+            class,
+            identities,
+            dry_run,
+            retry_after,
+            asks,
+            attempt: None,
+        }
+    }
+}
+
+/// What is decided in the end where `decided` (by policy, as far as the exchange was known then) cannot stand: what was
+/// seen since refuses (MCP spoken to a stranger, an answer that cannot be judged), by no rule.
+pub fn overruled(decided: Option<Decision>, why: Text) -> Decision {
+    let refused = Decision {
+        effect: RecordedEffect::Deny,
+        rule: None,
+        reason: Some(why),
+        mode: RecordedMode::Enforce,
+        would: None,
+        policy: None,
+        generation: None,
+        counters: Vec::new(),
+    };
+    match decided {
+        None => refused,
+        // It is refused whatever a rule in observation said.
+        Some(Decision {
+            would,
+            policy,
+            generation,
+            counters,
+            ..
+        }) => Decision {
+            would,
+            policy,
+            generation,
+            counters,
+            ..refused
+        },
+    }
+}
+
+fn recorded(effect: Effect) -> RecordedEffect {
+    match effect {
+        Effect::Allow => RecordedEffect::Allow,
+        Effect::DryRun => RecordedEffect::DryRun,
+        Effect::Approve => RecordedEffect::Approve,
+        Effect::Deny => RecordedEffect::Deny,
+    }
+}
