@@ -9,7 +9,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use exeat_tests::Lab;
-use exeat_tests::cgroup::mount;
 use exeat_tests::daemon::Daemon;
 use exeat_tests::wait::wait_for;
 
@@ -24,8 +23,7 @@ const GENERATIONS: usize = 3;
 /// Servers at once in a soak.
 const SOAKED: usize = 200;
 
-/// What may grow: descriptors of the supervisor and of the gate, entries of the kernel's tables, and directories
-/// below cgroup2 that are named as this server's workloads are.
+/// What may grow: descriptors of the supervisor and of the gate, entries of the kernel's tables, and cgroups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Held {
     supervisor: usize,
@@ -35,7 +33,7 @@ struct Held {
 }
 
 impl Held {
-    fn now(daemon: &Daemon<'_>, gate: u64) -> Self {
+    fn now(lab: &Lab, daemon: &Daemon<'_>, gate: u64) -> Self {
         let descriptors = |pid: u64| fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
         let tables = exeat_ebpf::fill(daemon.pins()).unwrap();
         Self {
@@ -45,24 +43,18 @@ impl Held {
                 .collect(),
             supervisor: descriptors(daemon.pid().into()),
             gate: descriptors(gate),
-            cgroups: cgroups(&mount().unwrap()),
+            cgroups: cgroups(&lab.cgroup().unwrap()),
         }
     }
 }
 
-/// Those of the server `quiet-leaks` below `directory`.
+/// Those below `directory`.
 fn cgroups(directory: &Path) -> usize {
-    // Other tests' cgroups come and go.
+    // A workload's may go while it is looked at.
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .map(|entry| {
-            let own = entry
-                .file_name()
-                .to_string_lossy()
-                .starts_with("quiet-leaks-");
-            usize::from(own) + cgroups(&entry.path())
-        })
+        .map(|entry| 1 + cgroups(&entry.path()))
         .sum()
 }
 
@@ -104,8 +96,8 @@ async fn servers_leave_no_descriptor_cgroup_table_entry_or_open_record() {
         .unwrap();
     // What is opened once and kept is open then.
     generation(&daemon, 1).await;
-    let before = Held::now(&daemon, gate);
-    assert_eq!(before.cgroups, 0, "{before:?}");
+    let before = Held::now(&lab, &daemon, gate);
+    assert_eq!(before.cgroups, 2, "the gate's and the workloads' parent: {before:?}");
     let soak = env::var("EXEAT_SOAK").ok();
     let soak = soak.map(|seconds| Duration::from_secs(seconds.parse().unwrap()));
     let (servers, began) = (soak.map_or(SERVERS, |_| SOAKED), Instant::now());
@@ -116,10 +108,10 @@ async fn servers_leave_no_descriptor_cgroup_table_entry_or_open_record() {
     }
     // The last connection of `status` may still be being closed.
     let same = wait_for("as much is held as before", LIMIT, async || {
-        (Held::now(&daemon, gate) == before).then_some(())
+        (Held::now(&lab, &daemon, gate) == before).then_some(())
     });
     if let Err(error) = same.await {
-        panic!("{error:#}: {before:?}, then {:?}", Held::now(&daemon, gate));
+        panic!("{error:#}: {before:?}, then {:?}", Held::now(&lab, &daemon, gate));
     }
     // Whatever was told as open has its end.
     let lines = daemon.audit_lines().unwrap();

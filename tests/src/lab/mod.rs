@@ -8,7 +8,7 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
 use crate::authority::{Authority, Fault};
+use crate::cgroup::mount;
 use crate::dns::FakeDns;
 use crate::namespace::Namespace;
 use crate::tcp::Echo;
@@ -98,6 +99,11 @@ impl Lab {
     /// A name that no other lab of this machine has; for cgroups and pins.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Where its daemon's cgroups are, the gate's and the workloads'.
+    pub fn cgroup(&self) -> Result<PathBuf> {
+        Ok(mount()?.join(&self.name))
     }
 
     /// The lab's directory. Readable by everyone, since servers run without rights.

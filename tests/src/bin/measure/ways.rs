@@ -251,7 +251,7 @@ pub(crate) fn below(cgroup: &Path) -> Result<String> {
 
 /// The gate's pid.
 pub(crate) fn gate(lab: &Lab) -> Result<u32> {
-    let processes = cgroup::mount()?.join(lab.name()).join("gate/cgroup.procs");
+    let processes = lab.cgroup()?.join("gate/cgroup.procs");
     let text =
         fs::read_to_string(&processes).with_context(|| format!("read {}", processes.display()))?;
     let first = text.lines().next().context("find the gate")?;
