@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::scripted::{Scripted, plain};
 use crate::stdio::{Wire, alive, policy, wired};
-use crate::talk::{EventReader, FAR, LEGACY, Place, Talker, request};
+use crate::talk::{EventReader, FAR, LEGACY, OTHER, OTHER_URL, Place, Talker, request};
 use crate::world::{LIMIT, NAME, URL, World, far};
 
 /// Whoever calls is root; `bin` is an approver, `games` is nobody in particular.
@@ -404,19 +404,11 @@ async fn what_waits_outlives_the_daemon_and_passes_once() {
 /// after a daemon that was killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_approval_is_for_one_server_one_tool_and_one_caller() {
-    const OTHER: Place = Place {
-        host: "other.lab.example",
-        port: 8443,
-        ..FAR
-    };
     let lab = Lab::new().unwrap();
     let server = Scripted::far(&lab, NAME, SocketAddr::new(WORLD, 443), plain).unwrap();
     let address = SocketAddr::new(WORLD, OTHER.port);
     let second = Scripted::far(&lab, OTHER.host, address, plain).unwrap();
-    let servers = [
-        ("far", URL),
-        ("other", "https://other.lab.example:8443/mcp"),
-    ];
+    let servers = [("far", URL), ("other", OTHER_URL)];
     let mut world = World::new(&lab, &servers, RULES).await.unwrap();
     let talker = world.talker().await.unwrap();
     let stranger = world.talker_of("games").await.unwrap();

@@ -21,7 +21,7 @@ fn asking(lab: &Lab, method: &'static str) -> (Scripted, Writers) {
     let server = Scripted::far(lab, FAR.host, at(), move |asked| {
         let message = asked.json();
         if message["method"] == "tools/call" {
-            let (mut writer, response) = stream();
+            let (writer, response) = stream();
             let theirs = theirs.clone();
             tokio::spawn(async move {
                 let question = json!({ "jsonrpc": "2.0", "id": "q1", "method": method, "params": { "message": "?", "messages": [] } });
@@ -64,7 +64,7 @@ async fn what_a_server_asks_of_its_client_is_decided() {
         let talker = world.talker().await.unwrap();
         let post = request("POST", FAR.path, &SESSION, call(&json!(1), "asks")).unwrap();
         let mut events = EventReader::new(talker.send(FAR, post).await.unwrap());
-        let mut writer = writers.take().await;
+        let writer = writers.take().await;
         if let Some(result) = answer {
             let question = events.message().await.unwrap().unwrap();
             assert_eq!(question["method"], method);
@@ -143,7 +143,7 @@ async fn what_a_result_asks_for_is_decided() {
             "requestState": "opaque \u{2028} state",
         });
         if theirs.load(Ordering::SeqCst) {
-            let (mut writer, response) = stream();
+            let (writer, response) = stream();
             let answer = json!({ "jsonrpc": "2.0", "id": asked.json()["id"], "result": required });
             tokio::spawn(async move {
                 let _sent = writer.send_data(event(&answer)).await;

@@ -149,7 +149,7 @@ fn script(asked: &Asked) -> hyper::Response<crate::scripted::Body> {
         return plain(asked);
     };
     if body["params"]["arguments"]["stream"] == true {
-        let (mut writer, response) = stream();
+        let (writer, response) = stream();
         tokio::spawn(async move { writer.send_data(event(&message)).await });
         return response;
     }

@@ -35,6 +35,8 @@ mod generations;
 #[cfg(test)]
 mod headers;
 #[cfg(test)]
+mod held;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod masked;

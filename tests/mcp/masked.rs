@@ -52,7 +52,7 @@ fn tells(asked: &Asked) -> hyper::Response<Body> {
             text(json!({ "jsonrpc": "2.0", "id": body["id"], "error": error }).to_string())
         }
         Some("streams") => {
-            let (mut writer, response) = stream();
+            let (writer, response) = stream();
             let told = json!({ "progressToken": "t", "progress": 1, "message": RESULT });
             let told =
                 json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": told });

@@ -8,7 +8,7 @@ use exeat_tests::lab::WORLD;
 use serde_json::{Value, json};
 
 use crate::scripted::{Scripted, plain};
-use crate::talk::{FAR, LEGACY, Place, Talker};
+use crate::talk::{FAR, LEGACY, OTHER, OTHER_URL, Place, Talker};
 use crate::world::{NAME, URL, World};
 
 /// Each effect beside allow, asked for by a tool of its name; `MODE` stands for what is tried.
@@ -104,18 +104,12 @@ async fn all_passes(world: &World<'_>, server: &Scripted) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_observed_server_stops_nothing_and_another_does() {
-    const OTHER: Place = Place {
-        host: "other.lab.example",
-        port: 8443,
-        ..FAR
-    };
     let lab = Lab::new().unwrap();
     let server = Scripted::far(&lab, NAME, SocketAddr::new(WORLD, 443), plain).unwrap();
     let address = SocketAddr::new(WORLD, OTHER.port);
     let enforced = Scripted::far(&lab, OTHER.host, address, plain).unwrap();
     let observed = format!("{URL}\", mode: \"observe");
-    let other = format!("https://{}:{}/mcp", OTHER.host, OTHER.port);
-    let servers = [("far", &*observed), ("other", &*other)];
+    let servers = [("far", &*observed), ("other", OTHER_URL)];
     let rules = RULES.replace(" MODE", "");
     let world = World::new(&lab, &servers, &rules).await.unwrap();
     all_passes(&world, &server).await;

@@ -1,6 +1,5 @@
 //! What a server gets in the place of its callers' tokens, on every way to it.
 
-use std::fs;
 use std::net::SocketAddr;
 
 use exeat_tests::Lab;
@@ -9,7 +8,6 @@ use exeat_tests::lab::WORLD;
 use exeat_tests::wait::wait_for;
 use hyper::header::HeaderValue;
 use hyper::{Method, StatusCode};
-use rustix::fs::{Mode, chmod};
 use serde_json::{Value, json};
 
 use crate::refusals::call;
@@ -22,9 +20,7 @@ const OWN: &str = "0wn-S3cret.of-Exeat";
 const ENDPOINT: &str = "/elsewhere/messages";
 
 async fn world(lab: &Lab) -> World<'_> {
-    let secret = lab.directory().join("own");
-    fs::write(&secret, format!("{OWN}\n")).unwrap();
-    chmod(&secret, Mode::from_raw_mode(0o600)).unwrap();
+    let secret = lab.keep("own", OWN).unwrap();
     let name = format!("{}host", lab.name());
     let policy = format!(
         "version: 1
@@ -66,7 +62,7 @@ async fn every_way_to_the_server_carries_the_credential() {
         let begins = asked.header("accept") == Some("text/event-stream");
         match (&asked.method, asked.json()["params"]["name"].as_str()) {
             (&Method::GET, _) if begins => {
-                let (mut writer, mut response) = stream();
+                let (writer, mut response) = stream();
                 let session = HeaderValue::from_static("session-1");
                 response.headers_mut().insert("mcp-session-id", session);
                 tokio::spawn(async move {
@@ -77,7 +73,7 @@ async fn every_way_to_the_server_carries_the_credential() {
             }
             (&Method::DELETE, _) => status(StatusCode::OK),
             (_, Some("asks")) => {
-                let (mut writer, response) = stream();
+                let (writer, response) = stream();
                 let id = asked.json()["id"].clone();
                 tokio::spawn(async move {
                     let ask = json!({ "jsonrpc": "2.0", "id": "s1", "method": "sampling/createMessage", "params": {} });

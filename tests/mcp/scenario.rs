@@ -77,21 +77,10 @@ breaker: {{ error_rate: 50%, window: 60s, min_calls: 4, open_for: 2s }}
     )
 }
 
-/// A file that servers, which run as nobody, may read or not.
-fn put(lab: &Lab, name: &str, text: &str, mode: u32) {
-    let path = lab.directory().join(name);
-    fs::write(&path, text).unwrap();
-    rustix::fs::chmod(&path, rustix::fs::Mode::from_raw_mode(mode)).unwrap();
-}
-
 async fn world(lab: &Lab) -> World<'_> {
-    put(
-        lab,
-        "keyed.mjs",
-        include_str!("../system/clients/keyed.mjs"),
-        0o644,
-    );
-    put(lab, "site.key", SECRET, 0o600);
+    let script = include_str!("../system/clients/keyed.mjs");
+    lab.put("keyed.mjs", script, 0o644).unwrap();
+    lab.keep("site.key", SECRET).unwrap();
     let cgroup = Cgroup::create(&format!("{}host", lab.name())).unwrap();
     let daemon = lab.daemon(&policy(lab, &host(lab), 1)).await.unwrap();
     World {
@@ -442,7 +431,7 @@ async fn a_list_is_shown_by_the_policy_that_its_record_names() {
         let asked = asks(id, "tools/list", json!({})).to_string();
         let asked = talker.post(FAR, &[LEGACY], asked);
         let edit = async {
-            let mut writer = wait_for("the list is asked for", LIMIT, async || {
+            let writer = wait_for("the list is asked for", LIMIT, async || {
                 held.lock().unwrap().take()
             })
             .await

@@ -8,8 +8,10 @@ use anyhow::Result;
 use bytes::Bytes;
 use exeat_tests::Lab;
 use exeat_tests::authority::Fault;
+pub(crate) use exeat_tests::upstream::Writer;
+use exeat_tests::upstream::written;
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt as _, Channel, Full, channel};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::server::conn::{http1, http2};
@@ -23,7 +25,6 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 pub(crate) type Body = BoxBody<Bytes, Infallible>;
-pub(crate) type Writer = channel::Sender<Bytes, Infallible>;
 
 /// A request as it arrived.
 #[derive(Debug, Clone)]
@@ -185,8 +186,8 @@ pub(crate) fn status(status: StatusCode) -> Response<Body> {
 
 /// An event stream, and what writes into it.
 pub(crate) fn stream() -> (Writer, Response<Body>) {
-    let (writer, body) = Channel::new(64);
-    let mut response = Response::new(body.boxed());
+    let (writer, body) = written(64);
+    let mut response = Response::new(body);
     let kind = HeaderValue::from_static("text/event-stream");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     (writer, response)

@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use exeat_tests::Lab;
+use exeat_tests::daemon::Daemon;
+use exeat_tests::stdio::Session;
 use exeat_tests::wait::{wait_for, wait_until};
 use rustix::process::{Signal, kill_process, test_kill_process};
 use serde_json::json;
@@ -12,6 +14,42 @@ use tokio::time::timeout;
 use crate::stdio::{ALL, Wire, policy, wired};
 use crate::stdio_faults::{ask, ended, odd, pid};
 use crate::world::LIMIT;
+
+/// A session with the wire server, which has heard a first call and not answered it.
+async fn in_flight<'lab>(
+    lab: &'lab Lab,
+    rules: &str,
+    settings: &str,
+) -> (Wire, Daemon<'lab>, Session) {
+    let mut wire = Wire::new(lab, "wire");
+    let policy = policy(lab, rules);
+    let daemon = lab.daemon_with(&policy, settings).await.unwrap();
+    let mut session = wired(&daemon, &mut wire).await;
+    ask(&mut session, 1).await;
+    wire.hears("tools/call").await;
+    (wire, daemon, session)
+}
+
+/// Waits until no server runs.
+async fn gone(daemon: &Daemon<'_>) {
+    wait_for("the server is gone", LIMIT, async || {
+        let status = daemon.status().await.ok()?;
+        status["workloads"].as_array()?.is_empty().then_some(())
+    })
+    .await
+    .unwrap();
+}
+
+/// Waits until the daemon has ended in order.
+async fn stopped(daemon: &mut Daemon<'_>) {
+    assert_eq!(
+        daemon.ended().await.unwrap().code(),
+        Some(0),
+        "{}",
+        daemon.log()
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_gates_death_is_said_and_nobody_hangs() {
     let lab = Lab::new().unwrap();
@@ -32,12 +70,7 @@ async fn the_gates_death_is_said_and_nobody_hangs() {
     wait_until("another gate", LIMIT, || test_kill_process(gate).is_err())
         .await
         .unwrap();
-    wait_for("the server is gone", LIMIT, async || {
-        let status = daemon.status().await.ok()?;
-        status["workloads"].as_array()?.is_empty().then_some(())
-    })
-    .await
-    .unwrap();
+    gone(&daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -62,12 +95,7 @@ async fn a_killed_daemon_leaves_no_server_behind() {
     let status = session.close().await.unwrap();
     assert_eq!(status.code(), Some(3), "{status}");
     daemon.restart().await.unwrap();
-    wait_for("the server is gone", LIMIT, async || {
-        let status = daemon.status().await.ok()?;
-        status["workloads"].as_array()?.is_empty().then_some(())
-    })
-    .await
-    .unwrap();
+    gone(&daemon).await;
     daemon
         .record("the loss", |record| {
             record["lifecycle"]["event"] == "session_lost"
@@ -79,11 +107,7 @@ async fn a_killed_daemon_leaves_no_server_behind() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_daemons_end_lets_a_call_finish() {
     let lab = Lab::new().unwrap();
-    let mut wire = Wire::new(&lab, "wire");
-    let mut daemon = lab.daemon(&policy(&lab, ALL)).await.unwrap();
-    let mut session = wired(&daemon, &mut wire).await;
-    ask(&mut session, 1).await;
-    wire.hears("tools/call").await;
+    let (mut wire, mut daemon, mut session) = in_flight(&lab, ALL, "").await;
     kill_process(pid(daemon.pid()), Signal::TERM).unwrap();
     // New calls are refused from here on, this one is not.
     let refused = loop {
@@ -114,12 +138,7 @@ async fn the_daemons_end_lets_a_call_finish() {
         "{answer}"
     );
     assert_eq!(session.line().await.unwrap(), None);
-    assert_eq!(
-        daemon.ended().await.unwrap().code(),
-        Some(0),
-        "{}",
-        daemon.log()
-    );
+    stopped(&mut daemon).await;
     session.close().await.unwrap();
     ended(&daemon, "the daemon stops").await;
 }
@@ -127,12 +146,7 @@ async fn the_daemons_end_lets_a_call_finish() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_daemons_time_is_not_unlimited() {
     let lab = Lab::new().unwrap();
-    let mut wire = Wire::new(&lab, "wire");
-    let settings = "shutdown: 1s";
-    let mut daemon = lab.daemon_with(&policy(&lab, ALL), settings).await.unwrap();
-    let mut session = wired(&daemon, &mut wire).await;
-    ask(&mut session, 1).await;
-    wire.hears("tools/call").await;
+    let (_wire, mut daemon, mut session) = in_flight(&lab, ALL, "shutdown: 1s").await;
     kill_process(pid(daemon.pid()), Signal::TERM).unwrap();
     let answer = session.receive().await.unwrap();
     assert_eq!(
@@ -140,32 +154,18 @@ async fn the_daemons_time_is_not_unlimited() {
         "{answer}"
     );
     assert_eq!(session.line().await.unwrap(), None);
-    assert_eq!(
-        daemon.ended().await.unwrap().code(),
-        Some(0),
-        "{}",
-        daemon.log()
-    );
+    stopped(&mut daemon).await;
     session.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_policy_ends_sessions_and_changes_the_next_message() {
     let lab = Lab::new().unwrap();
-    let mut wire = Wire::new(&lab, "wire");
     let allowed = "rules: [{ id: x, tools: [x], effect: allow }]";
-    let daemon = lab.daemon(&policy(&lab, allowed)).await.unwrap();
-    let mut session = wired(&daemon, &mut wire).await;
-    ask(&mut session, 1).await;
-    wire.hears("\"id\":1").await;
+    let (_wire, daemon, mut session) = in_flight(&lab, allowed, "").await;
     let narrowed = "rules: [{ id: y, tools: [y], effect: allow }]";
-    daemon.replace_policy(&policy(&lab, narrowed)).unwrap();
-    daemon
-        .record("the new policy", |record| {
-            record["policy"]["action"] == "reloaded"
-        })
-        .await
-        .unwrap();
+    let narrowed = policy(&lab, narrowed);
+    daemon.put_in_force(&narrowed).await.unwrap();
     ask(&mut session, 2).await;
     let answer = session.receive().await.unwrap();
     assert_eq!(
@@ -189,11 +189,7 @@ async fn a_changed_policy_ends_sessions_and_changes_the_next_message() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disconnected_server_ends_its_sessions() {
     let lab = Lab::new().unwrap();
-    let mut wire = Wire::new(&lab, "wire");
-    let daemon = lab.daemon(&policy(&lab, ALL)).await.unwrap();
-    let mut session = wired(&daemon, &mut wire).await;
-    ask(&mut session, 1).await;
-    wire.hears("\"id\":1").await;
+    let (mut wire, daemon, mut session) = in_flight(&lab, ALL, "").await;
     let drain = ["servers", "disconnect", "wire", "--drain", "--within", "60"];
     let done = daemon.cli(&drain).await.unwrap();
     assert!(done.status.success(), "{done:?}");

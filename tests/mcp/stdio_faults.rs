@@ -124,15 +124,8 @@ async fn a_server_that_closes_one_stream() {
     ended(&daemon, "the server ended").await;
     beside.works().await;
     // Its input: what is asked is answered by an error, at once.
-    daemon
-        .replace_policy(&odd(&lab, "exec 0<&-; sleep 600"))
-        .unwrap();
-    daemon
-        .record("the new policy", |record| {
-            record["policy"]["action"] == "reloaded"
-        })
-        .await
-        .unwrap();
+    let deaf = odd(&lab, "exec 0<&-; sleep 600");
+    daemon.put_in_force(&deaf).await.unwrap();
     let mut session = daemon.run("odd").unwrap();
     let mut id = 0;
     let answer = loop {

@@ -156,13 +156,8 @@ async fn elicitation_is_decided() {
     assert_eq!(record.await.unwrap()["outcome"]["status"], "done");
     // Without the rule the host never sees it.
     let without = RULES.replace("methods: [elicitation/create]", "methods: [roots/list]");
-    daemon.replace_policy(&policy(&lab, &without)).unwrap();
-    daemon
-        .record("the new policy", |record| {
-            record["policy"]["action"] == "reloaded"
-        })
-        .await
-        .unwrap();
+    let without = policy(&lab, &without);
+    daemon.put_in_force(&without).await.unwrap();
     wire.say(&json!({ "jsonrpc": "2.0", "id": "q2", "method": "elicitation/create", "params": { "mode": "url", "url": "https://evil.example/", "message": "?" } }));
     let told: Value = serde_json::from_str(&wire.hears("\"id\":\"q2\"").await).unwrap();
     assert_eq!(told["error"]["code"], -31403, "{told}");

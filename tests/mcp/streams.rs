@@ -86,7 +86,7 @@ async fn a_stream_is_delivered_event_by_event_and_resumed_by_its_id() {
         let response = response.unwrap();
         assert_eq!(response.headers()["mcp-session-id"], "session-1");
         let mut events = EventReader::new(response);
-        let mut writer = writers.take().await;
+        let writer = writers.take().await;
         // Each is received before the next is written.
         writer
             .send_data("id: p\nretry: 500\ndata:\n\n".into())
@@ -160,7 +160,7 @@ async fn an_answer_on_a_stream_taken_up_again_has_a_record_that_names_its_call()
     ] {
         let asked = talker.post(FAR, &SESSION, call(&json!(id), "slow"));
         let writer = async {
-            let mut writer = writers.take().await;
+            let writer = writers.take().await;
             writer.send_data("id: cut\ndata:\n\n".into()).await.unwrap();
         };
         let (cut, ()) = tokio::join!(asked, writer);
@@ -173,7 +173,7 @@ async fn an_answer_on_a_stream_taken_up_again_has_a_record_that_names_its_call()
         ]);
         let get = request("GET", FAR.path, &headers, "").unwrap();
         let mut events = EventReader::new(talker.send(FAR, get).await.unwrap());
-        let mut writer = writers.take().await;
+        let writer = writers.take().await;
         let answer = json!({ "jsonrpc": "2.0", "id": id, "result": answer });
         writer.send_data(event(&answer)).await.unwrap();
         let came = events.message().await.unwrap().unwrap();
@@ -208,7 +208,7 @@ async fn long_streams_and_large_answers_arrive_whole() {
         match asked.json()["params"]["name"].as_str() {
             Some("big") => result(asked, content("x".repeat(1 << 20))),
             Some("events") => {
-                let (mut writer, response) = stream();
+                let (writer, response) = stream();
                 tokio::spawn(async move {
                     for number in 0..1000 {
                         if writer.send_data(event(&progress(number))).await.is_err() {
@@ -286,7 +286,7 @@ async fn what_a_server_says_is_counted_or_recorded() {
         if !listens && asked.json()["method"] != "tools/call" {
             return plain(asked);
         }
-        let (mut writer, response) = stream();
+        let (writer, response) = stream();
         let answer = (!listens)
             .then(|| asked.json()["id"].clone())
             .map(|id| json!({ "jsonrpc": "2.0", "id": id, "result": { "content": [] } }));
@@ -372,7 +372,7 @@ async fn a_client_that_goes_away_is_gone_for_the_server() {
     let gone = Arc::new(AtomicUsize::new(0));
     let theirs = Arc::clone(&gone);
     let server = Scripted::far(&lab, FAR.host, at(), move |_asked| {
-        let (mut writer, response) = stream();
+        let (writer, response) = stream();
         let gone = Arc::clone(&theirs);
         tokio::spawn(async move {
             while writer.send_data(event(&progress(1))).await.is_ok() {
@@ -423,7 +423,7 @@ async fn what_is_no_acceptable_message_ends_a_stream() {
         path: "/sse",
     };
     let _server = Scripted::near(&lab, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 3941), |asked| {
-        let (mut writer, response) = stream();
+        let (writer, response) = stream();
         let kind = asked.path.split_once('?').map(|(_, kind)| kind.to_owned()).unwrap_or_default();
         tokio::spawn(async move {
             let bad: &[u8] = match kind.as_str() {

@@ -43,6 +43,14 @@ pub(crate) const FAR: Place = Place {
     path: "/mcp",
 };
 
+/// Another, beside it at a port of its own, and its URL.
+pub(crate) const OTHER: Place = Place {
+    host: "other.lab.example",
+    port: 8443,
+    ..FAR
+};
+pub(crate) const OTHER_URL: &str = "https://other.lab.example:8443/mcp";
+
 /// Says the newest revision with sessions.
 pub(crate) const LEGACY: (&str, &str) = ("mcp-protocol-version", "2025-11-25");
 

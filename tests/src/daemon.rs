@@ -99,7 +99,7 @@ impl Lab {
         fs::write(directory.join("exeat.yaml"), config(self, settings))
             .context("write exeat.yaml")?;
         let pins = mount_bpffs()?.join(self.name());
-        let cgroup = cgroup::mount()?.join(self.name());
+        let cgroup = self.cgroup()?;
         let mut daemon = Daemon {
             process: launch(self, 1, level)?,
             lab: self,
@@ -164,6 +164,26 @@ impl Daemon<'_> {
         write_policy(self.lab.directory(), policy)
     }
 
+    /// Replaces the policy and waits until it is in force.
+    pub async fn put_in_force(&self, policy: &str) -> Result<()> {
+        let before = self.reloads()?;
+        self.replace_policy(policy)?;
+        wait_for("the policy is in force", START, async || {
+            (self.reloads().ok()? > before).then_some(())
+        })
+        .await
+    }
+
+    /// How often a policy was replaced.
+    fn reloads(&self) -> Result<usize> {
+        let records = self.audit()?;
+        let reloaded = |record: &&Value| {
+            let action = record.pointer("/policy/action");
+            action.is_some_and(|action| action == "reloaded")
+        };
+        Ok(records.iter().filter(reloaded).count())
+    }
+
     /// Every record of what is over, in the order of the audit log.
     pub fn audit(&self) -> Result<Vec<Value>> {
         let mut lines = self.audit_lines()?;
@@ -216,7 +236,9 @@ impl Daemon<'_> {
 
     /// Ends the daemon in order (SIGTERM).
     pub async fn stop(&mut self) -> Result<()> {
-        self.process.stop().await.map(drop)
+        let status = self.process.stop().await?;
+        anyhow::ensure!(status.success(), "it ended with {status}");
+        Ok(())
     }
 
     /// Waits until it has ended by itself or by a signal of the test's.
@@ -295,12 +317,16 @@ fn write_policy(directory: &Path, policy: &str) -> Result<()> {
 
 /// The bpf file system, mounted where it is not yet.
 fn mount_bpffs() -> Result<PathBuf> {
+    const PLACE: &str = "/sys/fs/bpf";
+    // Tests start at once, and one mount over another hides what is pinned there. Daemons lock it likewise.
+    let place = fs::File::open(PLACE).context("open the place for bpffs")?;
+    place.lock().context("lock the place for bpffs")?;
     let mounts = fs::read_to_string("/proc/self/mounts").context("read the mounts")?;
     if !mounts
         .lines()
-        .any(|line| line.split(' ').nth(1) == Some("/sys/fs/bpf"))
+        .any(|line| line.split(' ').nth(1) == Some(PLACE))
     {
-        must("mount", &["-t", "bpf", "bpf", "/sys/fs/bpf"])?;
+        must("mount", &["-t", "bpf", "bpf", PLACE])?;
     }
-    Ok("/sys/fs/bpf".into())
+    Ok(PLACE.into())
 }

@@ -14,6 +14,7 @@ pub mod conformance;
 pub mod daemon;
 pub mod dns;
 pub mod docker;
+pub mod files;
 pub mod fixtures;
 pub mod lab;
 pub mod namespace;

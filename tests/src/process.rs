@@ -14,8 +14,8 @@ use serde_json::Value;
 
 use crate::wait::wait_for;
 
-/// How long a process may take to obey SIGTERM before it gets SIGKILL.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long a process may take to obey SIGTERM.
+const GRACE: Duration = Duration::from_mins(1);
 
 /// How much of a log is shown when a test fails, in bytes.
 const SHOWN: usize = 16 * 1024;
@@ -97,21 +97,13 @@ impl Process {
         kill_process(pid, signal).with_context(|| format!("signal {}", self.name))
     }
 
-    /// Ends it with SIGTERM, and with SIGKILL where that does not help.
+    /// Ends it with SIGTERM; what does not end by that has failed.
     pub async fn stop(&mut self) -> Result<ExitStatus> {
         if let Some(status) = self.ended()? {
             return Ok(status);
         }
         self.signal(Signal::TERM)?;
-        if let Ok(status) = self.wait(GRACE).await {
-            return Ok(status);
-        }
-        self.child
-            .kill()
-            .with_context(|| format!("kill {}", self.name))?;
-        self.child
-            .wait()
-            .with_context(|| format!("wait for {}", self.name))
+        self.wait(GRACE).await
     }
 
     /// The end of both logs, for a failure's report.

@@ -1,6 +1,5 @@
 //! A real server whose tool fails with what it depends on: the tool is held back, its others are not.
 
-use std::fs;
 use std::net::SocketAddr;
 
 use exeat_tests::Lab;
@@ -18,9 +17,8 @@ const API: &str = "api.lab.example";
 async fn a_tool_that_fails_is_held_back_and_its_others_are_not() {
     let lab = Lab::new().unwrap();
     let api = lab.https(&[API], SocketAddr::new(WORLD, 443)).unwrap();
-    let script = lab.directory().join("keyed.mjs");
-    fs::write(&script, include_str!("clients/keyed.mjs")).unwrap();
-    rustix::fs::chmod(&script, rustix::fs::Mode::from_raw_mode(0o644)).unwrap();
+    let script = include_str!("clients/keyed.mjs");
+    let script = lab.put("keyed.mjs", script, 0o644).unwrap();
     let policy = format!(
         "version: 1
 identities: {{ tester: {{ user: root }} }}

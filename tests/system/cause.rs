@@ -12,10 +12,13 @@ use exeat_tests::process::{Process, run};
 use exeat_tests::wait::wait_until;
 use serde_json::{Value, json};
 
+use crate::hand::Hand;
 use crate::place::LIMIT;
 use crate::serving::{self, Serving, curl, user};
 
 const NAME: &str = "api.lab.example";
+/// The upstream's answer, on a connection that it does not keep.
+const ANSWER: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
 
 pub(crate) fn policy(server: &str, host: &str) -> String {
     format!(
@@ -36,7 +39,7 @@ rules: [{{ id: all, servers: [notes], tools: [\"*\"], effect: allow }}]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outbound_request_names_its_tool_call() {
     let lab = Lab::new().unwrap();
-    let _api = lab.https(&[NAME], SocketAddr::new(WORLD, 443)).unwrap();
+    let api = Hand::new(&lab, NAME, SocketAddr::new(WORLD, 443));
     let (server, host) = (
         format!("{}-server", lab.name()),
         format!("{}-host", lab.name()),
@@ -71,12 +74,19 @@ async fn an_outbound_request_names_its_tool_call() {
         );
         client.under(hosting.launcher(lab.inside.command("env")))
     };
-    let done = run(&mut call("/echo?one"), LIMIT).await.unwrap();
+    let mut once = call("/once");
+    let answered = async {
+        let mut held = api.accept().await;
+        held.head().await;
+        held.say(ANSWER).await;
+    };
+    let (done, ()) = tokio::join!(run(&mut once, LIMIT), answered);
+    let done = done.unwrap();
     let answer = done.json().unwrap();
     assert_eq!(answer["isError"], false, "{answer} {}", process.stderr());
     let outbound = daemon
         .record("the outbound request", |record| {
-            record["http"]["path"] == "/echo?one"
+            record["http"]["path"] == "/once"
         })
         .await
         .unwrap();
@@ -95,17 +105,28 @@ async fn an_outbound_request_names_its_tool_call() {
     assert_eq!(called["mcp"]["server"], "notes", "{called}");
 
     // Two at once: either may have caused either.
-    let (mut first, mut second) = (call("/slow?ms=1500"), call("/slow?ms=1501"));
-    let (first, second) = tokio::join!(run(&mut first, LIMIT), run(&mut second, LIMIT));
+    let (mut first, mut second) = (call("/both?1"), call("/both?2"));
+    let answered = async {
+        // Neither is answered before both have asked.
+        let mut held = [api.accept().await, api.accept().await];
+        for each in &mut held {
+            each.head().await;
+        }
+        for each in &mut held {
+            each.say(ANSWER).await;
+        }
+    };
+    let (first, second, ()) =
+        tokio::join!(run(&mut first, LIMIT), run(&mut second, LIMIT), answered);
     assert!(first.unwrap().status.success() && second.unwrap().status.success());
     let calls = |records: &[Value]| -> Vec<Value> {
-        let slow = |record: &&Value| {
+        let both = |record: &&Value| {
             record["mcp"]["method"] == "tools/call"
-                && record["mcp"]["arguments"].to_string().contains("slow")
+                && record["mcp"]["arguments"].to_string().contains("both")
         };
         records
             .iter()
-            .filter(slow)
+            .filter(both)
             .map(|record| record["id"].clone())
             .collect()
     };
@@ -121,7 +142,7 @@ async fn an_outbound_request_names_its_tool_call() {
         .filter(|record| {
             record["http"]["path"]
                 .as_str()
-                .is_some_and(|path| path.starts_with("/slow"))
+                .is_some_and(|path| path.starts_with("/both"))
         })
         .collect();
     assert_eq!(outbound.len(), 2);

@@ -18,6 +18,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::place::{registering, told};
+
 const REGISTRY: &str = "registry.lab.example";
 const NAME: &str = "org/mcp";
 const LIMIT: Duration = Duration::from_mins(1);
@@ -108,6 +110,21 @@ impl Place {
         )
     }
 
+    /// The daemon with the one server `contained`, which is the image.
+    async fn contained(&self) -> Daemon<'_> {
+        let fetch = format!("[{REGISTRY}]");
+        let server = self.server("contained", &fetch, &["run", "-i", &pinned()]);
+        self.lab.daemon(&registering(&[server])).await.unwrap()
+    }
+
+    /// The cgroups of the servers that run.
+    fn workloads(&self) -> Vec<PathBuf> {
+        let all = self.lab.cgroup().unwrap().join("w");
+        let entries = fs::read_dir(&all).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.is_dir()).collect()
+    }
+
     /// Starts a server that does not come to speak; what is said of it.
     async fn fails(&self, daemon: &Daemon<'_>, name: &str) -> String {
         let mut session = daemon.run(name).unwrap();
@@ -115,6 +132,11 @@ impl Place {
         let is_started = answer.is_ok_and(|answer| answer["result"].is_object());
         assert!(!is_started, "{name}");
         assert!(!session.close().await.unwrap().success(), "{name}");
+        self.said(name)
+    }
+
+    /// What a server that was started wrote to its standard error.
+    fn said(&self, name: &str) -> String {
         let log = self.lab.directory().join(format!("run-{name}.err"));
         fs::read_to_string(log).unwrap()
     }
@@ -127,27 +149,10 @@ impl Place {
         })
         .await
         .unwrap();
-        let workloads = exeat_tests::cgroup::mount().unwrap();
-        let workloads = workloads.join(self.lab.name()).join("w");
-        wait_until("no cgroup is left", LIMIT, || {
-            fs::read_dir(&workloads)
-                .unwrap()
-                .all(|entry| !entry.unwrap().path().is_dir())
-        })
-        .await
-        .unwrap();
+        wait_until("no cgroup is left", LIMIT, || self.workloads().is_empty())
+            .await
+            .unwrap();
     }
-}
-
-fn policy(servers: &[String]) -> String {
-    format!(
-        "version: 1
-identities: {{ tester: {{ user: root }} }}
-rules: [{{ id: all, who: [tester], tools: [\"*\"], effect: allow }}]
-servers:
-{}",
-        servers.concat()
-    )
 }
 
 fn pinned() -> String {
@@ -161,18 +166,15 @@ async fn initialized(place: &Place, daemon: &Daemon<'_>, name: &str) -> Session 
         .as_ref()
         .is_ok_and(|answer| answer["result"].is_object())
     {
-        let log = place.lab.directory().join(format!("run-{name}.err"));
-        let log = fs::read_to_string(log).unwrap();
-        panic!("{answer:?}: {log}\n{}", place.docker.report());
+        let said = place.said(name);
+        panic!("{answer:?}: {said}\n{}", place.docker.report());
     }
     session
 }
 
 async fn asked(session: &mut Session, tool: &str, of: &str) -> Value {
-    let answer = session.call(tool, json!({ "of": of })).await.unwrap();
-    let text = answer["result"]["content"][0]["text"].as_str();
-    let text = text.unwrap_or_else(|| panic!("{tool}: {answer}"));
-    serde_json::from_str(text).unwrap()
+    let told = told(session, tool, json!({ "of": of })).await;
+    serde_json::from_str(&told).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -182,7 +184,7 @@ async fn a_container_is_fetched_and_runs_within_its_workload() {
     let name = pinned();
     let fetch = format!("[{REGISTRY}]");
     let arguments = ["run", "-i", "--rm", "-e", "TOKEN", &name, "--privileged"];
-    let text = policy(&[place.server("contained", &fetch, &arguments)]);
+    let text = registering(&[place.server("contained", &fetch, &arguments)]);
     let daemon = place.lab.daemon(&text).await.unwrap();
     let mut session = initialized(&place, &daemon, "contained").await;
     let tools = session.request("tools/list", json!({})).await.unwrap();
@@ -202,14 +204,7 @@ async fn a_container_is_fetched_and_runs_within_its_workload() {
     for (key, value) in expected.as_object().unwrap() {
         assert_eq!(told[key], *value, "{key}: {told}");
     }
-    let workloads = exeat_tests::cgroup::mount()
-        .unwrap()
-        .join(place.lab.name())
-        .join("w");
-    let own = fs::read_dir(&workloads)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let own = own.into_iter().find(|path| path.is_dir()).unwrap();
+    let [own] = place.workloads().try_into().unwrap();
     let [container] = place.docker.containers().await.unwrap().try_into().unwrap();
     let procs = fs::read_to_string(own.join(&container).join("cgroup.procs")).unwrap();
     assert_eq!(procs.lines().count(), 1, "{procs}");
@@ -279,10 +274,7 @@ async fn a_container_is_fetched_and_runs_within_its_workload() {
 async fn nothing_leads_out_of_a_container() {
     let place = Place::new().await;
     place.publish("");
-    let name = pinned();
-    let fetch = format!("[{REGISTRY}]");
-    let text = policy(&[place.server("contained", &fetch, &["run", "-i", &name])]);
-    let daemon = place.lab.daemon(&text).await.unwrap();
+    let daemon = place.contained().await;
     let mut session = initialized(&place, &daemon, "contained").await;
     let wire = place.lab.wire().unwrap();
     let said = asked(&mut session, "attack", &WORLD_OTHER.to_string()).await;
@@ -298,9 +290,7 @@ async fn nothing_leads_out_of_a_container() {
         assert!(expected.contains(&answer.as_str()), "{what}: {said:?}");
     }
     assert_eq!(said.len(), 28, "{said:?}");
-    let mut left = wire.packets();
-    left.retain(|packet| packet.destination == WORLD_OTHER);
-    assert_eq!(left, [], "nothing leaves");
+    assert_eq!(wire.to(WORLD_OTHER), [], "nothing leaves");
     session.close().await.unwrap();
 }
 
@@ -315,7 +305,7 @@ async fn a_registry_that_is_not_named_is_not_fetched_from() {
     let link = place.lab.directory().join("link");
     symlink("/run", &link).unwrap();
     let volume = format!("{}:/run", link.display());
-    let text = policy(&[
+    let text = registering(&[
         place.server("linked", &fetch, &["run", "-i", "-v", &volume, &name]),
         place.server("other", "[api.lab.example]", &["run", "-i", &name]),
         place.server("absent", &fetch, &["run", "-i", &absent]),
@@ -341,14 +331,8 @@ async fn a_registry_that_is_not_named_is_not_fetched_from() {
     place
         .registry
         .put(path, "application/octet-stream", "other");
-    let text = policy(&[place.server("spoilt", &fetch, &["run", "-i", &name])]);
-    daemon.replace_policy(&text).unwrap();
-    daemon
-        .record("the policy is in force", |record| {
-            record["policy"]["action"] == "reloaded"
-        })
-        .await
-        .unwrap();
+    let text = registering(&[place.server("spoilt", &fetch, &["run", "-i", &name])]);
+    daemon.put_in_force(&text).await.unwrap();
     let said = place.fails(&daemon, "spoilt").await;
     assert!(said.contains("than the manifest says"), "{said}");
     assert_eq!(place.docker.images().await.unwrap(), [""; 0]);
@@ -362,7 +346,7 @@ async fn an_image_that_takes_too_long_is_given_up_with_what_bounds_it() {
     let says = format!("Bearer realm=\"https://{REGISTRY}/slow?ms=60000\",service=\"lab\"");
     place.registry.challenge("Bearer lab", &says);
     let fetch = format!("[{REGISTRY}]");
-    let text = policy(&[place.server("late", &fetch, &["run", "-i", &pinned()])]);
+    let text = registering(&[place.server("late", &fetch, &["run", "-i", &pinned()])]);
     let settings = "limits: { fetch_deadline: 5s }";
     let daemon = place.lab.daemon_with(&text, settings).await.unwrap();
     let said = place.fails(&daemon, "late").await;
@@ -388,17 +372,18 @@ async fn another_image_behind_the_same_tag_is_a_finding() {
     };
     // Anybody gets a token, and everybody needs one.
     challenge(1);
-    let name = pinned();
-    let fetch = format!("[{REGISTRY}]");
-    let text = policy(&[place.server("contained", &fetch, &["run", "-i", &name])]);
-    let daemon = place.lab.daemon(&text).await.unwrap();
+    let daemon = place.contained().await;
     let mut session = initialized(&place, &daemon, "contained").await;
     session.close().await.unwrap();
     place.nothing_is_left().await;
     let second = place.publish("# Another.");
     challenge(2);
     assert_ne!(first.digest, second.digest);
-    let done = place.docker.run(&["rmi", "--force", &name]).await.unwrap();
+    let done = place
+        .docker
+        .run(&["rmi", "--force", &pinned()])
+        .await
+        .unwrap();
     assert!(done.status.success(), "{}", done.stderr);
     let mut session = initialized(&place, &daemon, "contained").await;
     let hex = |image: &Image| image.digest.strip_prefix("sha256:").unwrap().to_owned();
@@ -428,10 +413,7 @@ async fn another_image_behind_the_same_tag_is_a_finding() {
 async fn a_container_ends_with_its_session_whatever_ends_that() {
     let place = Place::new().await;
     place.publish("");
-    let name = pinned();
-    let fetch = format!("[{REGISTRY}]");
-    let text = policy(&[place.server("contained", &fetch, &["run", "-i", &name])]);
-    let mut daemon = place.lab.daemon(&text).await.unwrap();
+    let mut daemon = place.contained().await;
     // Its host is killed.
     let session = initialized(&place, &daemon, "contained").await;
     let mut host = session.abandon();
@@ -440,14 +422,7 @@ async fn a_container_ends_with_its_session_whatever_ends_that() {
     place.nothing_is_left().await;
     // Docker's client is.
     let session = initialized(&place, &daemon, "contained").await;
-    let workloads = exeat_tests::cgroup::mount()
-        .unwrap()
-        .join(place.lab.name())
-        .join("w");
-    let own = fs::read_dir(&workloads)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let own = own.into_iter().find(|path| path.is_dir()).unwrap();
+    let [own] = place.workloads().try_into().unwrap();
     let client = fs::read_to_string(own.join("cgroup.procs")).unwrap();
     let client = Pid::from_raw(client.trim().parse().unwrap()).unwrap();
     kill_process(client, Signal::KILL).unwrap();
@@ -473,7 +448,7 @@ async fn a_container_ends_with_its_session_whatever_ends_that() {
 async fn a_docker_that_makes_its_containers_elsewhere_is_refused() {
     let place = Place::with("systemd").await;
     let name = pinned();
-    let text = policy(&[place.server("contained", "[]", &["run", "-i", &name])]);
+    let text = registering(&[place.server("contained", "[]", &["run", "-i", &name])]);
     let daemon = place.lab.daemon(&text).await.unwrap();
     let said = place.fails(&daemon, "contained").await;
     assert!(said.contains("native.cgroupdriver=cgroupfs"), "{said}");

@@ -83,13 +83,7 @@ async fn what_was_seen_passes_and_nothing_else() {
     assert_eq!(compared["changed"], 0, "{compared}\n{text}");
     assert!(compared["replayed"].as_u64() > Some(3), "{compared}");
 
-    daemon.replace_policy(&text).unwrap();
-    daemon
-        .record("the draft is in force", |record| {
-            record["policy"]["action"] == "reloaded"
-        })
-        .await
-        .unwrap();
+    daemon.put_in_force(&text).await.unwrap();
     let done = run(&mut call("fetch", "/echo?two"), LIMIT).await.unwrap();
     assert_eq!(
         done.json().unwrap()["isError"],

@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 
 use exeat_tests::Lab;
 use exeat_tests::daemon::Daemon;
+use exeat_tests::files::chmod;
 use exeat_tests::fixtures::Fixtures;
 use exeat_tests::lab::WORLD;
 use exeat_tests::process::must;
 use exeat_tests::stdio::Session;
 use exeat_tests::upstream::Upstream;
+use exeat_tests::wait::wait_until;
 use serde_json::{Value, json};
+
+use crate::place::{LIMIT, registering, told};
 
 const HOST: &str = "packages.lab.example";
 const FIRST: &str = "/demo/-/demo-1.0.0.tgz";
@@ -51,6 +55,14 @@ impl Place {
         fs::write(self.go(server), "").unwrap();
     }
 
+    /// A directory where a server keeps what it fetched.
+    fn home(&self, server: &str) -> PathBuf {
+        let home = self.lab.directory().join(format!("home-{server}"));
+        fs::create_dir(&home).unwrap();
+        chmod(&home, 0o777).unwrap();
+        home
+    }
+
     /// A server that fetches these paths; `fetch` is what it may.
     fn server(&self, name: &str, fetch: &str, paths: &[&str]) -> String {
         let python = Fixtures::find().unwrap().python(2);
@@ -69,22 +81,9 @@ impl Place {
     }
 }
 
-fn policy(servers: &[String]) -> String {
-    format!(
-        "version: 1
-identities: {{ tester: {{ user: root }} }}
-rules: [{{ id: all, who: [tester], tools: [\"*\"], effect: allow }}]
-servers:
-{}",
-        servers.concat()
-    )
-}
-
 async fn asked(session: &mut Session, tool: &str) -> Value {
-    let answer = session.call(tool, json!({})).await.unwrap();
-    let text = answer["result"]["content"][0]["text"].as_str();
-    let text = text.unwrap_or_else(|| panic!("{tool}: {answer}"));
-    serde_json::from_str(text).unwrap()
+    let told = told(session, tool, json!({})).await;
+    serde_json::from_str(&told).unwrap()
 }
 
 /// The record of what a session of `server` fetched.
@@ -112,7 +111,7 @@ async fn a_launcher_fetches_until_it_speaks_and_then_no_more() {
     let place = Place::new();
     let huge = format!("~{HUGE}?bytes=80000000");
     let allowed = format!("[{HOST}]");
-    let text = policy(&[
+    let text = registering(&[
         place.server("launcher", &allowed, &[FIRST, SCRIPT, &huge]),
         place.server("other", "[]", &[FIRST]),
         place.server("elsewhere", "[elsewhere.lab.example]", &[FIRST]),
@@ -243,7 +242,7 @@ async fn what_is_fetched_otherwise_than_last_time_is_a_finding() {
     let allowed = format!("[{HOST}]");
     // As one asks for a registry's token: what comes is none, and is compared.
     let asked = format!("{FIRST}?scope=repository:x:pull");
-    let first = policy(&[place.server("launcher", &allowed, &[&asked, SCRIPT])]);
+    let first = registering(&[place.server("launcher", &allowed, &[&asked, SCRIPT])]);
     place.release("launcher");
     let mut daemon = place.lab.daemon(&first).await.unwrap();
     let start = async |daemon: &Daemon<'_>| {
@@ -253,7 +252,7 @@ async fn what_is_fetched_otherwise_than_last_time_is_a_finding() {
     };
     let ended = async |daemon: &Daemon<'_>, starts: usize| {
         let what = format!("{starts} sessions are over");
-        exeat_tests::wait::wait_until(&what, crate::place::LIMIT, || {
+        wait_until(&what, LIMIT, || {
             let records = daemon.audit().unwrap();
             let over = records
                 .iter()
@@ -291,14 +290,8 @@ async fn what_is_fetched_otherwise_than_last_time_is_a_finding() {
     assert_eq!(findings(&daemon, "fetched_changed").len(), 1, "said once");
 
     // Another version.
-    let second = policy(&[place.server("launcher", &allowed, &[SECOND, SCRIPT])]);
-    daemon.replace_policy(&second).unwrap();
-    daemon
-        .record("the policy is in force", |record| {
-            record["policy"]["action"] == "reloaded"
-        })
-        .await
-        .unwrap();
+    let second = registering(&[place.server("launcher", &allowed, &[SECOND, SCRIPT])]);
+    daemon.put_in_force(&second).await.unwrap();
     start(&daemon).await;
     daemon
         .record("another version", |record| {
@@ -328,7 +321,7 @@ async fn what_is_fetched_otherwise_than_last_time_is_a_finding() {
 async fn what_a_server_fetched_that_ends_at_once_is_recorded_and_compared() {
     let place = Place::new();
     let allowed = format!("[{HOST}]");
-    let text = policy(&[
+    let text = registering(&[
         place.server("brief", &allowed, &[FIRST, "!"]),
         place.server("silent", &allowed, &[FIRST]),
     ]);
@@ -370,7 +363,7 @@ async fn what_a_server_fetched_that_ends_at_once_is_recorded_and_compared() {
             .filter(line_said)
             .count();
         let _session = daemon.run("silent").unwrap();
-        exeat_tests::wait::wait_until("it has fetched", crate::place::LIMIT, || {
+        wait_until("it has fetched", LIMIT, || {
             let said = daemon.audit().unwrap().into_iter().filter(line_said);
             said.count() > before
         })
@@ -386,15 +379,15 @@ async fn what_a_server_fetched_that_ends_at_once_is_recorded_and_compared() {
 async fn what_is_more_than_is_compared_one_by_one_is_said_and_compared_together() {
     let place = Place::new();
     let allowed = format!("[{HOST}]");
-    let text = policy(&[place.server("launcher", &allowed, &[FIRST, "*4100"])]);
+    let text = registering(&[place.server("launcher", &allowed, &[FIRST, "*4100"])]);
     place.release("launcher");
     let daemon = place.lab.daemon(&text).await.unwrap();
     let start = async |how: &str| {
         let lines = || findings(&daemon, "stdio_violation").len();
         let before = lines();
         let mut session = daemon.run("launcher").unwrap();
-        let limit = 4 * crate::place::LIMIT;
-        exeat_tests::wait::wait_until("it has fetched", limit, || lines() > before)
+        let limit = 4 * LIMIT;
+        wait_until("it has fetched", limit, || lines() > before)
             .await
             .unwrap();
         session.initialize().await.unwrap();
@@ -434,7 +427,7 @@ async fn what_is_more_than_is_compared_one_by_one_is_said_and_compared_together(
 async fn a_launcher_that_does_not_speak_has_its_time() {
     let place = Place::new();
     let allowed = format!("[{HOST}]");
-    let text = policy(&[place.server("launcher", &allowed, &[FIRST])]);
+    let text = registering(&[place.server("launcher", &allowed, &[FIRST])]);
     let settings = "limits: { fetch_deadline: 8s }";
     let daemon = place.lab.daemon_with(&text, settings).await.unwrap();
     let mut session = daemon.run("launcher").unwrap();
@@ -501,9 +494,7 @@ fn publish(place: &Place) -> Vec<u8> {
 async fn npx_starts_a_server_from_its_registry() {
     let place = Place::new();
     let bytes = publish(&place);
-    let home = place.lab.directory().join("home");
-    fs::create_dir(&home).unwrap();
-    must("chmod", &[Path::new("777"), &home]).unwrap();
+    let home = place.home("npx");
     let server = format!(
         "  npx:
     purpose: a package
@@ -517,7 +508,7 @@ async fn npx_starts_a_server_from_its_registry() {
 ",
         home.display()
     );
-    let daemon = place.lab.daemon(&policy(&[server])).await.unwrap();
+    let daemon = place.lab.daemon(&registering(&[server])).await.unwrap();
     let mut session = daemon.run("npx").unwrap();
     session.initialize().await.unwrap();
     let record = fetched(&daemon, "npx").await;
@@ -572,9 +563,7 @@ async fn uvx_and_pipx_start_a_server_from_their_index() {
     let pipx = format!("[run, --index-url, \"{simple}\", demo==1.0.0]");
     let fixtures = Fixtures::find().unwrap();
     let server = |name: &str, arguments: &str| {
-        let home = place.lab.directory().join(format!("home-{name}"));
-        fs::create_dir(&home).unwrap();
-        must("chmod", &[Path::new("777"), &home]).unwrap();
+        let home = place.home(name);
         format!(
             "  {name}:
     purpose: a package
@@ -591,7 +580,7 @@ async fn uvx_and_pipx_start_a_server_from_their_index() {
         )
     };
     let servers = [server("uvx", &uvx), server("pipx", &pipx)];
-    let daemon = place.lab.daemon(&policy(&servers)).await.unwrap();
+    let daemon = place.lab.daemon(&registering(&servers)).await.unwrap();
     for name in ["uvx", "pipx"] {
         place.registry.forget();
         let mut session = daemon.run(name).unwrap();

@@ -80,10 +80,11 @@ impl Held {
         self.stream.flush().await.unwrap();
     }
 
-    /// Ends in order.
+    /// Ends in order, and waits until the other side has noticed and ended too.
     pub(crate) async fn close(mut self) {
         // The other side may have ended first.
         let _ended = self.stream.shutdown().await;
+        assert!(self.ended().await, "the other side keeps the connection");
     }
 
     /// Ends with a reset.

@@ -21,7 +21,8 @@ const DNS: u16 = 24_456;
 /// Hides what a directory holds.
 const NO_BTF: &str = "mount -t tmpfs none /sys/kernel/btf";
 const NO_CGROUP2: &str = r#"for place in $(awk '$3 == "cgroup2" { print $2 }' /proc/self/mounts); do umount -l "$place"; done"#;
-const NO_BPFFS: &str = "umount -l /sys/fs/bpf";
+/// As often as it is mounted there.
+const NO_BPFFS: &str = "while mountpoint -q /sys/fs/bpf; do umount -l /sys/fs/bpf; done";
 
 /// `exeat ARGUMENTS` on a machine that the shell's `change` has made another one; `change` may put a program before it.
 fn changed(lab: &Lab, change: &str, arguments: &[&str]) -> Command {

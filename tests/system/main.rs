@@ -33,6 +33,8 @@ mod fetching;
 #[cfg(test)]
 mod hand;
 #[cfg(test)]
+mod held;
+#[cfg(test)]
 mod http2;
 #[cfg(test)]
 mod hung;
@@ -40,6 +42,8 @@ mod hung;
 mod issuers;
 #[cfg(test)]
 mod killed;
+#[cfg(test)]
+mod labelled;
 #[cfg(test)]
 mod lacking;
 #[cfg(test)]
@@ -64,6 +68,8 @@ mod runtimes;
 mod servers;
 #[cfg(test)]
 mod serving;
+#[cfg(test)]
+mod signing;
 #[cfg(test)]
 mod site;
 #[cfg(test)]

@@ -12,6 +12,7 @@ use exeat_tests::cgroup::Cgroup;
 use exeat_tests::daemon::Daemon;
 use exeat_tests::fixtures::Fixtures;
 use exeat_tests::process::{Finished, Process, must};
+use exeat_tests::stdio::Session;
 use serde_json::Value;
 
 /// How long a program under `exeat run` may take.
@@ -21,7 +22,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(40);
 pub(crate) const DEMO: &str = "demo";
 
 /// Sends bytes as they are and prints what comes back as one line of JSON.
-const RAW: &str = include_str!("clients/raw.py");
+pub(crate) const RAW: &str = include_str!("clients/raw.py");
 
 /// A policy whose server `demo` is a shell with this egress: one YAML flow entry a line.
 pub(crate) fn policy(egress: &[&str]) -> String {
@@ -44,6 +45,18 @@ servers:
     }
     text.push('\n');
     text
+}
+
+/// A policy with these servers, as YAML's entries of the register: root may start and use them.
+pub(crate) fn registering(servers: &[String]) -> String {
+    format!(
+        "version: 1
+identities: {{ tester: {{ user: root }} }}
+rules: [{{ id: all, who: [tester], tools: [\"*\"], effect: allow }}]
+servers:
+{}",
+        servers.concat()
+    )
 }
 
 /// `exeat run demo -- PROGRAM ARGUMENTS`, for a program that speaks MCP.
@@ -158,6 +171,14 @@ pub(crate) async fn raw(lab: &Lab, options: Value) -> Value {
     .map(OsStr::to_os_string);
     let done = managed(lab, &program).await;
     done.json().unwrap()
+}
+
+/// Calls a tool that answers with a text; that text.
+pub(crate) async fn told(session: &mut Session, tool: &str, arguments: Value) -> String {
+    let answer = session.call(tool, arguments).await.unwrap();
+    let text = answer["result"]["content"][0]["text"].as_str();
+    text.unwrap_or_else(|| panic!("{tool}: {answer}"))
+        .to_owned()
 }
 
 /// The one `http` record whose path is `path`.

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt as _, Channel, Full, channel};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
@@ -33,6 +33,7 @@ use serde_json::{Value, json};
 use tokio::io::{copy, split};
 use tokio::time::sleep;
 
+use super::written::{Writer, written};
 use super::{Memory, Peer, Seen};
 
 type Body = BoxBody<Bytes, Infallible>;
@@ -212,13 +213,13 @@ fn with(mut response: Response<Body>, status: StatusCode) -> Response<Body> {
 }
 
 /// A body that a task writes; the task ends with the connection, when nobody reads any more.
-fn streamed() -> (channel::Sender<Bytes, Infallible>, Response<Body>) {
-    let (sender, body) = Channel::new(4);
-    (sender, Response::new(body.boxed()))
+fn streamed() -> (Writer, Response<Body>) {
+    let (writer, body) = written(4);
+    (writer, Response::new(body))
 }
 
 fn big(bytes: u64) -> Response<Body> {
-    let (mut sender, response) = streamed();
+    let (sender, response) = streamed();
     tokio::spawn(async move {
         let piece = Bytes::from(vec![b'x'; PIECE]);
         let mut left = bytes;
@@ -234,7 +235,7 @@ fn big(bytes: u64) -> Response<Body> {
 }
 
 fn events(count: u64, every: u64) -> Response<Body> {
-    let (mut sender, mut response) = streamed();
+    let (sender, mut response) = streamed();
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -253,7 +254,7 @@ fn events(count: u64, every: u64) -> Response<Body> {
 }
 
 fn trailers() -> Response<Body> {
-    let (mut sender, mut response) = streamed();
+    let (sender, mut response) = streamed();
     response
         .headers_mut()
         .insert(TRAILER, HeaderValue::from_static("x-checksum"));

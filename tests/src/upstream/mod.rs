@@ -2,6 +2,7 @@
 
 mod answers;
 mod broken;
+mod written;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -19,6 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
+
+pub use self::written::{Gone, Writer, written};
 
 /// How a server behaves once a connection is there (after the handshake, where there is one).
 #[derive(Debug, Clone)]

@@ -13,8 +13,9 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use clap::Args;
+use exeat_tests::upstream::written;
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt as _, Channel, Full};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::{http1, http2};
@@ -166,7 +167,7 @@ fn plain(body: String) -> Response<Body> {
 }
 
 fn stream(id: &Value, count: usize) -> Response<Body> {
-    let (mut sender, body) = Channel::new(16);
+    let (sender, body) = written(16);
     let last = format!("event: message\ndata: {}\n\n", result(id, 1));
     tokio::spawn(async move {
         for progress in 1..=count {
@@ -181,7 +182,7 @@ fn stream(id: &Value, count: usize) -> Response<Body> {
         // The client may have gone; then nobody misses the answer.
         let _sent = sender.send_data(last.into()).await;
     });
-    let mut response = Response::new(body.boxed());
+    let mut response = Response::new(body);
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

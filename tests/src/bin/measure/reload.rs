@@ -31,7 +31,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 pub(crate) async fn measure(arguments: &Arguments, site: &Site) -> Result<Value> {
     let edits = if arguments.quick() { FEW } else { EDITS };
     let mut result = Map::new();
-    for count in [100, 10_000] {
+    for count in [100, 1_000, 10_000] {
         say(&format!("reload: {edits} edits of {count} rules"));
         let took = one(site, count, edits).await?;
         result.insert(count.to_string(), took);
