@@ -30,10 +30,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     setup::run(&setup::Arguments::default())?;
     let root = shell::root()?;
-    let haproxy = haproxy()?;
+    if fixtures::haproxy().is_err() {
+        setup::install(&["haproxy"], "what Exeat is compared with")?;
+    }
+    let haproxy = fixtures::haproxy()?;
     let mitmdump = if arguments.without_mitmproxy {
         None
     } else {
+        setup::install(&fixtures::missing(), "what mitmproxy is installed with")?;
         Some(fixtures::install_mitmproxy(&root, shell::say)?)
     };
     shell::say("building optimised programs: some minutes the first time");
@@ -62,19 +66,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     shell::run(measure.args(&arguments.more))
-}
-
-/// Finds HAProxy, or installs the distribution's.
-fn haproxy() -> Result<PathBuf> {
-    if let Ok(found) = fixtures::haproxy() {
-        return Ok(found);
-    }
-    if !shell::has("apt-get") {
-        return fixtures::haproxy();
-    }
-    setup::update_lists(|| setup::available(&["haproxy"]))?;
-    setup::install_packages(&["haproxy"], "what Exeat is compared with")?;
-    fixtures::haproxy()
 }
 
 /// Where cargo puts what it builds.

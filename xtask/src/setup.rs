@@ -9,6 +9,7 @@ use exeat_ebpf_toolchain::{
     Compiler, LINKER_VERSION, compiler, linker, linker_directory, llvm_major,
 };
 use std::env;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -224,15 +225,18 @@ pub(crate) fn is_root() -> bool {
     shell::output("id", &["-u"]).as_deref().map(str::trim) == Some("0")
 }
 
-/// A command that runs as root: by itself, or through sudo.
+/// A command that runs as root: by itself, or through sudo. What it prints goes to standard error, as whoever asks
+/// for something that is installed on the way reads standard output.
 fn privileged(program: &str) -> Result<Command> {
-    if is_root() {
-        return Ok(Command::new(program));
-    }
-    if shell::has("sudo") {
-        let mut command = Command::new("sudo");
-        command.arg(program);
-        return Ok(command);
-    }
-    bail!("`{program}` takes root: run this as root, or install sudo")
+    let mut command = if is_root() {
+        Command::new(program)
+    } else if shell::has("sudo") {
+        let mut sudo = Command::new("sudo");
+        sudo.arg(program);
+        sudo
+    } else {
+        bail!("`{program}` takes root: run this as root, or install sudo")
+    };
+    command.stdout(io::stderr());
+    Ok(command)
 }
