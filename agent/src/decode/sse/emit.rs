@@ -1,8 +1,18 @@
 //! The one framing in which events are sent on: LF line ends, one space after the colon, fields in fixed order.
 
+use bytes::Bytes;
+
 use super::{Event, Item};
 
 impl Event {
+    /// A message's block around the very bytes of its data; none where they hold a line end.
+    pub fn around(data: Bytes) -> Option<[Bytes; 3]> {
+        let before = Bytes::from_static(b"data: ");
+        let after = Bytes::from_static(b"\n\n");
+        let is_line = !data.iter().any(|byte| matches!(byte, b'\r' | b'\n'));
+        is_line.then_some([before, data, after])
+    }
+
     /// Appends the block with its blank line.
     pub fn write(&self, out: &mut String) {
         if let Some(name) = &self.name {

@@ -198,5 +198,10 @@ proptest! {
         let items = read(out.as_bytes());
         let expected = data.replace("\r\n", "\n").replace('\r', "\n");
         prop_assert_eq!(items, vec![Item::Event(Event::message(expected))]);
+        let around = Event::around(data.clone().into());
+        prop_assert_eq!(around.is_none(), data.contains(['\r', '\n']));
+        if let Some(parts) = around {
+            prop_assert_eq!(parts.concat(), out.into_bytes());
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Over HTTP, a call that waits for a person: its answer begins at once, as a stream of events that is kept alive, and
 //! ends with what is answered then.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +30,7 @@ use crate::flow::describe::Story as _;
 use crate::flow::exchange::{Answer, json};
 use crate::forward::body::BodyFault;
 use crate::forward::upstream::Body;
-use crate::identify::room::{Room, Taken};
+use crate::identify::room::Taken;
 use crate::refuse::{Asked, Refusal, asked, error};
 
 /// A call in a message of its own, on its way.
@@ -77,12 +78,8 @@ impl Exchanging<'_> {
         let (talking, until) = (self.talking.clone(), self.until.clone());
         let over = Arc::new(AtomicBool::new(false));
         let waits = asked(&call.message);
-        let mut vigil = Vigil::new(
-            &call.message,
-            ticket.approval().clone(),
-            Arc::clone(&over),
-            Arc::clone(&talking.actor.known.room),
-        );
+        let approval = ticket.approval().clone();
+        let mut vigil = Vigil::new(&call.message, approval, Arc::clone(&over));
         vigil.waiting = Some(Box::pin(async move {
             let place = Place {
                 connection: &connection,
@@ -172,8 +169,6 @@ struct Vigil {
     call: Message,
     approval: Approval,
     count: i64,
-    /// Of whom the answer takes room.
-    room: Arc<Room>,
 }
 
 /// What follows the wait.
@@ -181,21 +176,23 @@ enum Then {
     /// A stream of events of its own.
     Events(Body),
     /// One message, to be gathered.
-    Message(Pin<Box<dyn Future<Output = Bytes> + Send>>),
-    Over,
+    Message(Pin<Box<dyn Future<Output = Said> + Send>>),
+    Said(Said),
 }
 
+/// Parts of an event.
+type Said = VecDeque<Bytes>;
+
 impl Vigil {
-    fn new(call: &Message, approval: Approval, over: Arc<AtomicBool>, room: Arc<Room>) -> Self {
+    fn new(call: &Message, approval: Approval, over: Arc<AtomicBool>) -> Self {
         Self {
             waiting: None,
-            then: Then::Over,
+            then: Then::Said(Said::new()),
             tick: alive(),
             over,
             call: call.clone(),
             approval,
             count: 0,
-            room,
         }
     }
 
@@ -220,39 +217,28 @@ impl Vigil {
             return Then::Events(answer.into_body());
         }
         let waits = asked(&self.call);
-        let room = Arc::clone(&self.room);
-        Then::Message(Box::pin(message(answer.into_body(), waits, room)))
+        Then::Message(Box::pin(message(answer.into_body(), waits)))
     }
 }
 
 /// The one message of an answer, as an event. What is no message cannot stand in a stream of them.
-async fn message(body: Body, waits: Asked, room: Arc<Room>) -> Bytes {
-    let text = match body
-        .collect()
-        .await
-        .map(http_body_util::Collected::to_bytes)
-    {
-        Ok(bytes) => match rpc::parse(&bytes, &Limits::RESPONSE) {
-            Ok(Messages::Single(message @ Message::Response(_))) => Some(message),
-            _ => error(Refusal::ResponseRefused, &waits),
-        },
-        Err(_fault) => error(Refusal::ResponseRefused, &waits),
-    };
-    let Some(message) = text else {
-        return Bytes::new();
-    };
-    let event = |message: Message| {
-        let mut out = String::new();
-        Event::message(message.encode()).write(&mut out);
-        out
-    };
-    let out = event(message);
-    match room.take(out.len()) {
-        Ok(taken) => taken.around(out),
-        Err(_none_left) => {
-            error(Refusal::HeldBytes, &waits).map_or_else(Bytes::new, |told| event(told).into())
+async fn message(body: Body, waits: Asked) -> Said {
+    if let Ok(answer) = body.collect().await {
+        let bytes = answer.to_bytes();
+        let read = rpc::parse(&bytes, &Limits::RESPONSE);
+        // As it was judged and written: in its own bytes, and so in the room that it has.
+        if let Ok(Messages::Single(Message::Response(_))) = read
+            && let Some(event) = Event::around(bytes)
+        {
+            return event.into();
         }
     }
+    let refused = error(Refusal::ResponseRefused, &waits).map(|told| {
+        let mut out = String::new();
+        Event::message(told.encode()).write(&mut out);
+        Bytes::from(out)
+    });
+    refused.into_iter().collect()
 }
 
 impl HttpBody for Vigil {
@@ -277,11 +263,15 @@ impl HttpBody for Vigil {
             match &mut this.then {
                 Then::Events(events) => return Pin::new(events).poll_frame(cx),
                 Then::Message(message) => {
-                    let message = std::task::ready!(message.as_mut().poll(cx));
-                    this.then = Then::Over;
-                    return Poll::Ready(Some(Ok(Frame::data(message))));
+                    let mut said = std::task::ready!(message.as_mut().poll(cx));
+                    let first = said.pop_front();
+                    this.then = Then::Said(said);
+                    return Poll::Ready(first.map(|part| Ok(Frame::data(part))));
                 }
-                Then::Over => return Poll::Ready(None),
+                Then::Said(said) => {
+                    let next = said.pop_front();
+                    return Poll::Ready(next.map(|part| Ok(Frame::data(part))));
+                }
             }
         };
         Poll::Ready(Some(Ok(Frame::data(Bytes::from(out)))))
@@ -296,7 +286,7 @@ mod tests {
     use tokio::time::interval;
 
     use super::*;
-    use crate::identify::room::Left;
+    use crate::identify::room::{Left, Room};
 
     /// A stream over a call with these parameters, and what answers the call.
     fn vigil(params: &str) -> (Vigil, oneshot::Sender<Answer>, Arc<AtomicBool>) {
@@ -308,8 +298,7 @@ mod tests {
         };
         let over = Arc::new(AtomicBool::new(false));
         let approval = Approval::for_tests("0123456789ab");
-        let room = Room::new(1 << 20, Arc::new(Left::new(1 << 20)));
-        let mut vigil = Vigil::new(&call, approval, Arc::clone(&over), room);
+        let mut vigil = Vigil::new(&call, approval, Arc::clone(&over));
         let (answers, answer) = oneshot::channel();
         vigil.waiting = Some(Box::pin(async { answer.await.unwrap() }));
         (vigil, answers, over)
@@ -322,6 +311,18 @@ mod tests {
         };
         let bytes = frame.unwrap().into_data().unwrap();
         String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    /// What it reads to the end.
+    async fn rest(vigil: &mut Vigil) -> String {
+        let mut rest = String::new();
+        loop {
+            let part = next(vigil).await;
+            if part.is_empty() {
+                return rest;
+            }
+            rest += &part;
+        }
     }
 
     #[tokio::test]
@@ -342,8 +343,40 @@ mod tests {
         while last == ":\n\n" {
             last = next(&mut vigil).await;
         }
-        assert!(last.contains(&format!("data: {answer}")), "{last}");
-        assert_eq!(next(&mut vigil).await, "");
+        last += &rest(&mut vigil).await;
+        assert_eq!(last, format!("data: {answer}\n\n"));
+    }
+
+    #[tokio::test]
+    async fn an_answer_takes_no_more_room_than_it_has() {
+        let (mut vigil, answers, _over) = vigil("");
+        let answer = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
+        let room = Room::new(answer.len(), Arc::new(Left::new(answer.len())));
+        let held = room.take(answer.len()).unwrap().around(answer);
+        answers.send(json(StatusCode::OK, held)).unwrap();
+        vigil.tick = interval(Duration::from_hours(1));
+        let said = rest(&mut vigil).await;
+        assert!(said.ends_with(&format!("data: {answer}\n\n")), "{said}");
+        room.take(answer.len()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_no_answer_of_one_line_is_refused_in_its_place() {
+        for wrong in [
+            "",
+            "no",
+            "<html>",
+            "[]",
+            r#"{"jsonrpc":"2.0","method":"m"}"#,
+            "{\"jsonrpc\":\"2.0\",\n\"id\":1,\"result\":{}}",
+        ] {
+            let (mut vigil, answers, _over) = vigil("");
+            let sent = answers.send(json(StatusCode::BAD_GATEWAY, wrong));
+            sent.unwrap();
+            let said = rest(&mut vigil).await;
+            assert!(said.contains("response_refused"), "{wrong}: {said}");
+            assert!(said.contains(r#""id":1"#), "{said}");
+        }
     }
 
     #[tokio::test]
