@@ -60,10 +60,10 @@ use Condition::{
     Or, Server, Size, Subject, Text, Tool, Truth, Twice, User,
 };
 
-/// What a condition is asked of. `None` for arguments: not known.
+/// What a condition is asked of.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {
-    pub(crate) arguments: Option<&'a Tree>,
+    pub(crate) arguments: &'a Tree,
     /// Subject and claims of the token.
     pub(crate) token: Option<(&'a str, &'a Tree)>,
     pub(crate) tool: &'a str,
@@ -188,6 +188,31 @@ impl Condition {
         }
     }
 
+    /// What it comes to where the arguments are not known, as [`holds`](Self::holds) says it; `None`: that depends on them.
+    pub(crate) fn whatever(&self, asked: Asked<'_>) -> Option<Option<bool>> {
+        let of = |one: &Condition| one.whatever(asked);
+        let both = |left: &Condition, right: &Condition, decides: bool| {
+            let results = [of(left), of(right)];
+            if results.contains(&Some(Some(decides))) {
+                return Some(Some(decides));
+            }
+            let [left, right] = results;
+            Some(left?.and(right?).map(|_| !decides))
+        };
+        match self {
+            Not(one) => of(one).map(|truth| truth.map(|truth| !truth)),
+            And(left, right) => both(left, right, false),
+            Or(left, right) => both(left, right, true),
+            Either(one, yes, no) => match of(one)? {
+                Some(truth) => of(if truth { yes } else { no }),
+                None => Some(None),
+            },
+            Tool(_) | Server(_) | User(_) | HasHost | HasClaims | Subject(_) | Group(_)
+            | InGroup(_) => Some(self.truth(asked, Reading::Sent)),
+            _ => None,
+        }
+    }
+
     fn truth(&self, asked: Asked<'_>, reading: Reading) -> Option<bool> {
         let truth = |one: &Condition| one.truth(asked, reading);
         match self {
@@ -223,7 +248,7 @@ impl Condition {
                 }
                 _ => None,
             },
-            _ => self.tested(asked.arguments?, reading),
+            _ => self.tested(asked.arguments, reading),
         }
     }
 

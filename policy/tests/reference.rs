@@ -210,19 +210,19 @@ fn matches(world: &World, rule: &GenRule, question: &Question) -> Option<bool> {
     let args = hold(&rule.args, allows, question.arguments.as_ref());
     let none = Tree::Map(Vec::new());
     let arguments = question.arguments.as_ref().unwrap_or(&none);
-    match (args, when(rule, question, Some(arguments))) {
+    let when = rule.when.as_ref().map_or(Some(true), |when| {
+        when.holds(allows, asked(question, arguments))
+    });
+    match (args, when) {
         (Some(false), _) | (_, Some(false)) => Some(false),
         (Some(true), Some(true)) => Some(true),
         _ => None,
     }
 }
 
-/// Whether the rule's condition holds; `None` for arguments: not known.
-fn when(rule: &GenRule, question: &Question, arguments: Option<&Tree>) -> Option<bool> {
-    let Some(when) = &rule.when else {
-        return Some(true);
-    };
-    let asked = Asked {
+/// What a rule's condition is asked of.
+fn asked<'a>(question: &'a Question, arguments: &'a Tree) -> Asked<'a> {
+    Asked {
         arguments,
         tool: name(question),
         server: question.server,
@@ -235,8 +235,7 @@ fn when(rule: &GenRule, question: &Question, arguments: Option<&Tree>) -> Option
             .workload
             .filter(|(host, _)| *host)
             .map(|(_, name)| name),
-    };
-    when.holds(rule.effect == GenEffect::Allow, asked)
+    }
 }
 
 /// An effect, the rule behind it, and whether that could not be evaluated.
@@ -297,10 +296,10 @@ fn answer(world: &World, question: &Question) -> Answer {
         let session = question
             .method
             .is_none_or(|method| SESSION.contains(&method));
-        by_rule.or(failed).unwrap_or(if reaches && session {
+        by_rule.unwrap_or(if reaches && session {
             (GenEffect::Allow, None, false)
         } else {
-            nothing
+            failed.unwrap_or(nothing)
         })
     };
     let (real, strict) = (conclude(false), conclude(true));
@@ -484,19 +483,29 @@ fn told(world: &World, set: &PolicySet, question: &Question, at: i64, kept: &mut
 /// the arguments are is no test on them.
 fn shown_to(world: &World, question: &Question) -> bool {
     let mut open = world.clone();
+    let none = Tree::Map(Vec::new());
     open.rules.retain_mut(|rule| {
-        let holds = when(rule, question, None);
         let tests = !rule.args.is_empty();
-        if rule.when.take().is_none() && !tests {
+        let when = rule.when.take();
+        if when.is_none() && !tests {
             return true;
         }
         rule.args.clear();
         // Without its tests it stays a rule about calls.
         rule.methods.get_or_insert_with(|| vec!["tools/call"]);
+        let allows = rule.effect == GenEffect::Allow;
+        let holds = when.map_or(Some(Some(true)), |when| {
+            when.whatever(asked(question, &none))
+        });
         match holds {
-            Some(false) => false,
-            Some(true) => rule.effect == GenEffect::Allow || !tests,
-            None => rule.effect == GenEffect::Allow,
+            Some(Some(false)) => false,
+            Some(Some(true)) => allows || !tests,
+            None => allows,
+            // It fails for all of them.
+            Some(None) => {
+                rule.effect = GenEffect::Deny;
+                !allows && !tests
+            }
         }
     });
     answer(&open, question).effect != GenEffect::Deny

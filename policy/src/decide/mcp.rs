@@ -184,11 +184,11 @@ fn judge(
             .rules
             .slots(question.server)
             .any(|slots| slots.reaches(&callers.ids, now));
-    let conclude = |matched: &ByEffect| match matched.strongest() {
-        Some(found) => by_rule(set, found),
-        None => Verdict {
-            rule: None,
-            ..otherwise(reaches)
+    let conclude = |matched: &ByEffect| match (matched.strongest(), otherwise(reaches)) {
+        (Some(found), _) => by_rule(set, found),
+        (None, otherwise) => match matched.failed {
+            Some(failed) if otherwise.effect == Effect::Deny => by_rule(set, failed),
+            _ => otherwise,
         },
     };
     // A rule about everything lets the server be started, yet only as reaching it does.

@@ -52,23 +52,15 @@ pub(super) struct ByEffect {
     approve: Option<Found>,
     dry_run: Option<Found>,
     allow: Option<Found>,
-    /// An allow rule that could not be evaluated: why nothing is allowed, where nothing else says anything.
-    failed: Option<Found>,
+    /// An allow rule that could not be evaluated, and so did not match: why nothing is allowed, where nothing else is.
+    pub(super) failed: Option<Found>,
 }
 
 impl ByEffect {
-    const fn slots(&self) -> [Option<Found>; 5] {
-        [
-            self.deny,
-            self.approve,
-            self.dry_run,
-            self.allow,
-            self.failed,
-        ]
-    }
-
+    /// Of what matched.
     pub(super) fn strongest(&self) -> Option<Found> {
-        self.slots().into_iter().flatten().next()
+        let matched = [self.deny, self.approve, self.dry_run, self.allow];
+        matched.into_iter().flatten().next()
     }
 
     pub(super) fn or(&self, other: &Self) -> Self {
@@ -162,18 +154,31 @@ pub(super) fn match_rules<W: Watch>(
             matched.add(id, rule, outcome);
         }
     } else {
+        let mut conditional = Vec::new();
+        let mut look = |id: Id, rule: &Rule| {
+            matched.add(id, rule, compare(rule, callers, question, now));
+        };
         for slots in set.index().rules.slots(question.server) {
             slots.candidates(&callers.ids, question.name, |id| {
-                if let Some(rule) = set.rules().get(position(id)) {
-                    matched.add(id, rule, compare(rule, callers, question, now));
+                match set.rules().get(position(id)) {
+                    Some(rule) if rule.is_conditional() => conditional.push((id, rule)),
+                    Some(rule) => look(id, rule),
+                    None => {}
                 }
             });
+        }
+        // Arguments are read once for a rule, however many callers and patterns lead to it.
+        conditional.sort_unstable_by_key(|(id, _)| *id);
+        conditional.dedup_by_key(|(id, _)| *id);
+        for (id, rule) in conditional {
+            look(id, rule);
         }
     }
     matched
 }
 
-/// Of the rules that are about every one of `members`, the strongest in force; none where nothing matches.
+/// The strongest rule in force for all of `members`: one that allows is about every one of them, one that restricts
+/// about some; none where nothing matches.
 pub(super) fn callable_by_all<'a>(
     set: &'a PolicySet,
     members: &[Arc<str>],
@@ -184,7 +189,12 @@ pub(super) fn callable_by_all<'a>(
     let mut matched = Matched::default();
     for (id, (rule, about)) in (0..).zip(set.rules().iter().zip(&set.index().rules.about)) {
         let server = about.servers.is_empty() || about.servers.contains(&question.server);
-        let who = rule.who.is_empty() || members.iter().all(|member| rule.who.contains(member));
+        let named = |member| rule.who.contains(member);
+        let who = rule.who.is_empty()
+            || match rule.effect {
+                Effect::Allow => members.iter().all(named),
+                Effect::DryRun | Effect::Approve | Effect::Deny => members.iter().any(named),
+            };
         if server && who {
             matched.add(id, rule, compare(rule, nobody, question, now));
         }
@@ -261,17 +271,19 @@ fn conditions(
         }
         Some(_) | None => Ok(true),
     };
-    let held = match (tests, when) {
-        (Ok(false), _) | (_, Ok(false)) => Ok(false),
-        // With the value that is not known, the other error might not have come up.
-        (Err(_), Err(Unevaluated::Unknown)) => when,
-        (Ok(true), when) => when,
-        (error, _) => error,
-    };
-    match question.arguments {
+    match (question.arguments, tests, when) {
+        (_, Ok(false), _) | (_, _, Ok(false)) => Ok(false),
+        (_, Ok(true), Ok(true)) => Ok(true),
         // Some arguments may make it either.
-        Arguments::Open => held.or_else(|_| Ok(rule.effect == Effect::Allow)),
-        Arguments::Given(_) => held,
+        (Arguments::Open, Err(_), Ok(true)) | (Arguments::Open, _, Err(Unevaluated::Unknown)) => {
+            Ok(rule.effect == Effect::Allow)
+        }
+        // What fails whatever they are never allows; it restricts those for which the tests hold.
+        (Arguments::Open, Err(_), Err(_)) if rule.effect != Effect::Allow => Ok(false),
+        // With the value that is not known, the other error might not have come up.
+        (Arguments::Given(_), Err(_), Err(Unevaluated::Unknown)) => when,
+        (Arguments::Given(_), Err(_), _) => tests,
+        (_, _, Err(_)) => when,
     }
 }
 

@@ -39,27 +39,33 @@ impl RuleTable {
                 .zip(&draft.identities)
                 .map(|(id, identity)| (Arc::clone(&identity.name), id)),
         );
-        let mut table = Self {
-            about: Vec::with_capacity(draft.rules.len()),
-            by_server: draft.servers.iter().map(|_| Slots::default()).collect(),
-            everywhere: Slots::default(),
-        };
-        for (id, rule) in (0..).zip(&draft.rules) {
-            let about = About {
+        let about: Vec<About> = draft
+            .rules
+            .iter()
+            .map(|rule| About {
                 servers: numbers(&rule.servers, servers),
                 who: numbers(&rule.who, &who),
-            };
+            })
+            .collect();
+        let mut everywhere = Vec::new();
+        let mut by_server = vec![Vec::new(); draft.servers.len()];
+        for (id, about) in (0..).zip(&about) {
             if about.servers.is_empty() {
-                table.everywhere.insert(id, rule, &about.who);
+                everywhere.push(id);
             }
             for server in &about.servers {
-                if let Some(slots) = table.by_server.get_mut(position(*server)) {
-                    slots.insert(id, rule, &about.who);
+                if let Some(rules) = by_server.get_mut(position(*server)) {
+                    rules.push(id);
                 }
             }
-            table.about.push(about);
         }
-        table
+        let mut shared = Map::default();
+        let mut slots = |rules: &[Id]| Slots::new(rules, &draft.rules, &about, &mut shared);
+        Self {
+            by_server: by_server.iter().map(|rules| slots(rules)).collect(),
+            everywhere: slots(&everywhere),
+            about,
+        }
     }
 
     /// The two sets of slots with rules for a server.
@@ -81,22 +87,48 @@ fn numbers(names: &[Arc<str>], ids: &Map<Arc<str>, Id>) -> Box<[Id]> {
 }
 
 /// The rules of one server (or of all), by the caller that they name.
-#[derive(Debug, Default)]
-pub(crate) struct Slots(Map<Id, Slot>);
+///
+/// Those whom the same rules name share a slot, also at several servers: a role's members, mostly.
+#[derive(Debug)]
+pub(crate) struct Slots(Map<Id, Arc<Slot>>);
 
 impl Slots {
-    fn insert(&mut self, id: Id, rule: &Rule, who: &[Id]) {
-        let everyone = [ANYONE];
-        for caller in if who.is_empty() { &everyone } else { who } {
-            self.0.entry(*caller).or_default().insert(id, rule);
+    /// Of these rules, ascending.
+    fn new(
+        ids: &[Id],
+        rules: &[Rule],
+        about: &[About],
+        shared: &mut Map<Box<[Id]>, Arc<Slot>>,
+    ) -> Self {
+        let mut by_caller: Map<Id, Vec<Id>> = Map::default();
+        for id in ids {
+            let who = about.get(position(*id)).map_or(&[][..], |about| &about.who);
+            let everyone = [ANYONE];
+            for caller in if who.is_empty() { &everyone } else { who } {
+                by_caller.entry(*caller).or_default().push(*id);
+            }
         }
+        let mut slot = |ids: Vec<Id>| {
+            let made = shared.entry(ids.into()).or_insert_with_key(|ids| {
+                let mut slot = Slot::default();
+                for id in ids {
+                    if let Some(rule) = rules.get(position(*id)) {
+                        slot.insert(*id, rule);
+                    }
+                }
+                Arc::new(slot)
+            });
+            Arc::clone(made)
+        };
+        let slots = by_caller.into_iter();
+        Self(slots.map(|(caller, ids)| (caller, slot(ids))).collect())
     }
 
     fn of<'a>(&'a self, callers: &'a [Id]) -> impl Iterator<Item = &'a Slot> {
         callers
             .iter()
             .chain([&ANYONE])
-            .filter_map(|caller| self.0.get(caller))
+            .filter_map(|caller| self.0.get(caller).map(|slot| &**slot))
     }
 
     /// Shows each rule that may be about this name and these callers, and may be the first of its effect; some more
@@ -134,13 +166,16 @@ impl Slot {
             self.reach.add(rule.expires);
         }
         let Some(globs) = rule.tools.names() else {
-            return self.beginnings.insert([], id);
+            return self.beginnings.insert(&[], id);
         };
         for glob in globs {
             match (glob.literal(), glob.prefix(), glob.suffix()) {
                 (Some(name), ..) => self.exact.entry(name.into()).or_default().insert(id, rule),
-                (None, "", suffix) => self.endings.insert(suffix.bytes().rev(), id),
-                (None, prefix, _) => self.beginnings.insert(prefix.bytes(), id),
+                (None, "", suffix) => {
+                    let backwards: Vec<u8> = suffix.bytes().rev().collect();
+                    self.endings.insert(&backwards, id);
+                }
+                (None, prefix, _) => self.beginnings.insert(prefix.as_bytes(), id),
             }
         }
     }
@@ -187,52 +222,92 @@ impl Reach {
     }
 }
 
-/// A tree of bytes: rules by the literal text that their patterns begin, or end, with.
+/// A tree of texts, each of which goes on where the one above it ends: rules by the literal text that their patterns
+/// begin, or end, with.
 #[derive(Debug, Default)]
 struct Literals {
+    text: Box<[u8]>,
     here: Vec<Id>,
-    below: Vec<(u8, Literals)>,
+    /// By their first bytes, of which no two are the same.
+    below: Vec<Literals>,
 }
 
 impl Literals {
-    fn insert(&mut self, literal: impl IntoIterator<Item = u8>, id: Id) {
-        let mut node = self;
-        for byte in literal {
-            let at = match node.below.binary_search_by_key(&byte, |(byte, _)| *byte) {
+    fn insert(&mut self, literal: &[u8], id: Id) {
+        let (mut node, mut rest) = (self, literal);
+        while let Some(first) = rest.first() {
+            let at = match node.find(*first) {
                 Ok(at) => at,
                 Err(at) => {
-                    node.below.insert(at, (byte, Self::default()));
+                    let leaf = Self {
+                        text: rest.into(),
+                        ..Self::default()
+                    };
+                    node.below.insert(at, leaf);
                     at
                 }
             };
-            match node.below.get_mut(at) {
-                Some((_, below)) => node = below,
-                None => return,
-            }
+            let Some(below) = node.below.get_mut(at) else {
+                return;
+            };
+            let pairs = below.text.iter().zip(rest);
+            let same = pairs.take_while(|(one, other)| one == other).count();
+            below.divide(same);
+            rest = rest.get(same..).unwrap_or_default();
+            node = below;
         }
         if node.here.last() != Some(&id) {
             node.here.push(id);
         }
     }
 
+    fn find(&self, first: u8) -> Result<usize, usize> {
+        let key = |node: &Self| node.text.first().copied();
+        self.below.binary_search_by_key(&Some(first), key)
+    }
+
+    /// Has its text end after so many bytes, and the rest stand below it.
+    fn divide(&mut self, at: usize) {
+        let Some((text, rest)) = self.text.split_at_checked(at) else {
+            return;
+        };
+        if rest.is_empty() {
+            return;
+        }
+        let (text, rest) = (text.into(), rest.into());
+        let lower = Self {
+            text: rest,
+            ..std::mem::take(self)
+        };
+        self.text = text;
+        self.below.push(lower);
+    }
+
     fn walk(&self, name: impl IntoIterator<Item = u8>, show: &mut impl FnMut(Id)) {
-        let mut node = self;
-        node.here.iter().for_each(|id| show(*id));
-        for byte in name {
-            let Ok(at) = node.below.binary_search_by_key(&byte, |(byte, _)| *byte) else {
-                return;
-            };
-            let Some((_, below)) = node.below.get(at) else {
-                return;
-            };
-            node = below;
+        let (mut node, mut name) = (self, name.into_iter());
+        loop {
             node.here.iter().for_each(|id| show(*id));
+            let Some(first) = name.next() else {
+                return;
+            };
+            let below = node.find(first).ok().and_then(|at| node.below.get(at));
+            let Some(below) = below else {
+                return;
+            };
+            let mut rest = below.text.iter().skip(1);
+            if !rest.all(|byte| name.next() == Some(*byte)) {
+                return;
+            }
+            node = below;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
     use crate::{Source, compile};
 
@@ -287,5 +362,44 @@ mod tests {
         found.dedup();
         assert_eq!(found, ["beginning", "both", "ending", "middle", "whole"]);
         assert_eq!(looked_at(rules, "ü"), ["middle"]);
+    }
+
+    #[test]
+    fn who_is_named_by_the_same_rules_shares_what_is_kept_of_them() {
+        let text = "version: 1
+servers: { s: { launch: { command: x } }, t: { launch: { command: x } } }
+identities: { ann: { user: ann }, bob: { user: bob }, eve: { user: eve } }
+roles: { all: { members: [ann, bob, eve], grants: [{ servers: [s, t], tools: ['get_*'] }] } }
+rules: [{ id: not, who: [eve], servers: [t], tools: [get_a], effect: deny }]
+";
+        let (name, text) = ("p.yaml".to_owned(), text.to_owned());
+        let set = compile(&[Source { name, text }]).unwrap();
+        let rules = &set.index().rules;
+        let of = |server: usize, caller: Id| Arc::as_ptr(&rules.by_server[server].0[&caller]);
+        let first = of(0, 0);
+        for (server, caller) in [(0, 1), (0, 2), (1, 0), (1, 1)] {
+            assert_eq!(of(server, caller), first);
+        }
+        assert_ne!(of(1, 2), first);
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_is_found_by_its_beginnings_alone(
+            literals in vec("[abü]{0,4}", 0..24),
+            name in "[abü]{0,6}",
+        ) {
+            let mut tree = Literals::default();
+            for (id, literal) in (0..).zip(&literals) {
+                tree.insert(literal.as_bytes(), id);
+            }
+            let mut found = Vec::new();
+            tree.walk(name.bytes(), &mut |id| found.push(id));
+            found.sort_unstable();
+            let begins = |literal: &str| name.starts_with(literal);
+            let ids = (0..).zip(&literals);
+            let expected: Vec<Id> = ids.filter(|(_, it)| begins(it)).map(|(id, _)| id).collect();
+            prop_assert_eq!(found, expected);
+        }
     }
 }
