@@ -131,5 +131,20 @@ async fn lines_of_all_sessions_share_their_workloads_room() {
         .await
         .unwrap();
     assert!(is_refusal(&own), "{own}");
+
+    // A server that waits for what the host says, too: without room for it, and where it is too long for anybody.
+    for (id, letters, why) in [
+        ("s1", 390_000, "held_bytes"),
+        ("s2", 11 << 20, "held_bytes"),
+    ] {
+        wire.say(&json!({ "jsonrpc": "2.0", "id": id, "method": "roots/list" }));
+        let asked = session.receive().await.unwrap();
+        assert_eq!(asked["method"], "roots/list", "{asked}");
+        let roots = json!({ "roots": [], "text": "x".repeat(letters) });
+        let answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": roots });
+        session.send(&answer).await.unwrap();
+        let heard = wire.hears(&format!("\"{id}\"")).await;
+        assert!(heard.contains(why), "{heard}");
+    }
     alive(&mut session, &mut wire, "end").await;
 }

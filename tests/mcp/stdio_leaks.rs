@@ -97,7 +97,10 @@ async fn servers_leave_no_descriptor_cgroup_table_entry_or_open_record() {
     // What is opened once and kept is open then.
     generation(&daemon, 1).await;
     let before = Held::now(&lab, &daemon, gate);
-    assert_eq!(before.cgroups, 2, "the gate's and the workloads' parent: {before:?}");
+    assert_eq!(
+        before.cgroups, 2,
+        "the gate's and the workloads' parent: {before:?}"
+    );
     let soak = env::var("EXEAT_SOAK").ok();
     let soak = soak.map(|seconds| Duration::from_secs(seconds.parse().unwrap()));
     let (servers, began) = (soak.map_or(SERVERS, |_| SOAKED), Instant::now());
@@ -111,7 +114,10 @@ async fn servers_leave_no_descriptor_cgroup_table_entry_or_open_record() {
         (Held::now(&lab, &daemon, gate) == before).then_some(())
     });
     if let Err(error) = same.await {
-        panic!("{error:#}: {before:?}, then {:?}", Held::now(&lab, &daemon, gate));
+        panic!(
+            "{error:#}: {before:?}, then {:?}",
+            Held::now(&lab, &daemon, gate)
+        );
     }
     // Whatever was told as open has its end.
     let lines = daemon.audit_lines().unwrap();

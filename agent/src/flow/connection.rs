@@ -129,11 +129,11 @@ impl Connection {
         let this = Arc::clone(self);
         let service = service_fn(move |request: Request<Incoming>| {
             let (this, interim) = (Arc::clone(&this), interim.clone());
-            // On the heap, so that an idle connection does not keep room for it.
-            Box::pin(async move {
+            // On the heap, so that an idle connection does not keep room for it; made there, since it is 16 KiB to move.
+            Box::into_pin(Box::write(Box::new_uninit(), async move {
                 let request = request.map(Received::Http1);
                 Ok::<_, Infallible>(this.answer(request, Way::Beneath(interim)).await)
-            })
+            }))
         });
         let bounds = self.stages.bounds;
         let connection = http1::Builder::new()

@@ -13,10 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::TaskTracker;
 
 use super::pipe::{Pipe, Resets};
-use super::{CONNECTION_WINDOW, Fault, INTERIMS, Received, STREAM_WINDOW, heads};
-
-/// What waits to be written on one stream, in bytes.
-const SEND_BUFFER: usize = 1 << 20;
+use super::{CONNECTION_WINDOW, Fault, INTERIMS, Received, SEND_BUFFER, STREAM_WINDOW, heads};
 
 /// The sending half of a connection; the connection ends after it and after what is under way.
 pub struct Client {

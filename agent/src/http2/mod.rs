@@ -29,6 +29,10 @@ pub use self::server::{Terms, serve};
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
+/// What waits to be written on one stream, in bytes, beside what takes room of its own: a frame. A peer that opens many
+/// streams, grants all that they ask for and then reads nothing has each of them hold so much.
+const SEND_BUFFER: usize = 16 << 10;
+
 /// Interim answers to one request beyond which a server does not mean to answer it.
 const INTERIMS: u32 = 1024;
 

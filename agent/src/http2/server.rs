@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::alive::{Alive, Heard};
 use super::pipe::{Pipe, Resets};
-use super::{CONNECTION_WINDOW, Fault, Received, Reply, STREAM_WINDOW, heads};
+use super::{CONNECTION_WINDOW, Fault, Received, Reply, SEND_BUFFER, STREAM_WINDOW, heads};
 
 /// On what terms a connection is served.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +58,7 @@ where
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(terms.streams)
+        .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(terms.headers).unwrap_or(u32::MAX));
     let connection = match timeout(terms.greeting, builder.handshake(stream)).await {
         Ok(connection) => connection?,

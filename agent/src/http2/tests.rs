@@ -412,6 +412,29 @@ async fn no_more_is_taken_than_the_reader_lets_come() {
     drop((answer, sender));
     download.dropped().await;
 
+    // One that lets everything come and reads nothing from its connection: a frame waits for it, and what is in hand.
+    let download = Counts::default();
+    let body = download.clone();
+    let stream = answering(move |_, _| std::future::ready(Response::new(body.body())));
+    let mut open = h2::client::Builder::new();
+    open.initial_window_size(1 << 30)
+        .initial_connection_window_size(1 << 30);
+    let (mut sender, mut connection) = open.handshake::<_, Bytes>(stream).await.unwrap();
+    let (answer, _) = sender.send_request(get().map(drop), true).unwrap();
+    let answer = in_time(async {
+        tokio::select! {
+            ended = &mut connection => panic!("it ended: {ended:?}"),
+            answer = answer => answer.unwrap(),
+        }
+    });
+    let answer = answer.await;
+    let taken = download.settled().await;
+    // The pipe's bytes, and those that the client read with the head.
+    let most = 2 * 64 * 1024 + super::SEND_BUFFER + 2 * 16 * 1024;
+    assert!(taken <= most, "{taken}");
+    drop((answer, sender, connection));
+    download.dropped().await;
+
     // The same on the way up: a server that reads nothing, within the window that it gave.
     let upload = Counts::default();
     let (held, mut holds) = mpsc::unbounded_channel();

@@ -165,7 +165,7 @@ impl Refusal<'_> {
             Refusal::Disconnected => row("server_disconnected", S::FORBIDDEN, S::OK, DENIED, "this server was disconnected by an administrator: do not retry"),
             Refusal::DryRun => row("dry_run_unavailable", S::FORBIDDEN, S::OK, DENIED, "is to be run dry, which is done for tool calls that are sent alone, with arguments that leave a place for it"),
             Refusal::HeaderMismatch => row("header_mismatch", S::BAD_REQUEST, S::BAD_REQUEST, HEADER_MISMATCH, "a header disagrees with the message"),
-            Refusal::HeldBytes => row("held_bytes", S::SERVICE_UNAVAILABLE, S::SERVICE_UNAVAILABLE, UNAVAILABLE, "as much is held in memory for this workload as may be: try again when other exchanges have ended"),
+            Refusal::HeldBytes => row("held_bytes", S::SERVICE_UNAVAILABLE, S::SERVICE_UNAVAILABLE, UNAVAILABLE, "as much is held in memory for this workload as may be: what was asked for was not sent or, if only its answer found no place, was done"),
             Refusal::Hidden(subject, _) => match subject {
                 Subject::Method => row("unknown_method", S::FORBIDDEN, S::OK, METHOD_NOT_FOUND, "Method not found"),
                 Subject::Prompt => row("unknown_prompt", S::FORBIDDEN, S::OK, INVALID_PARAMS, "Unknown prompt"),
@@ -249,9 +249,10 @@ impl From<&rpc::Fault> for Refusal<'static> {
 impl From<mcp::ViewFault> for Refusal<'static> {
     fn from(fault: mcp::ViewFault) -> Refusal<'static> {
         match fault {
-            mcp::ViewFault::Name | mcp::ViewFault::Arguments | mcp::ViewFault::Meta => {
-                Refusal::InvalidParams
-            }
+            mcp::ViewFault::Name
+            | mcp::ViewFault::LongName
+            | mcp::ViewFault::Arguments
+            | mcp::ViewFault::Meta => Refusal::InvalidParams,
             mcp::ViewFault::Response => Refusal::InvalidRequest,
         }
     }

@@ -40,7 +40,12 @@ impl Value {
             Value::Null | Value::Bool(_) => 0,
             Value::Number(number) => number.0.len(),
             Value::String(text) => text.len(),
-            Value::Array(items) => items.iter().map(Value::weight).sum(),
+            Value::Array(items) => {
+                let unused = items.capacity().saturating_sub(items.len());
+                let unused = unused.saturating_mul(size_of::<Value>());
+                let items = items.iter().map(Value::weight).sum::<usize>();
+                unused.saturating_add(items)
+            }
             Value::Object(object) => object.weight(),
         };
         size_of::<Value>().saturating_add(below)
@@ -219,7 +224,10 @@ impl Object {
             let name = size_of::<Key>().saturating_add(key.len());
             name.saturating_add(value.weight())
         };
-        self.entries.iter().map(weight).sum()
+        let unused = self.entries.capacity().saturating_sub(self.entries.len());
+        let unused = unused.saturating_mul(size_of::<(Key, Value)>());
+        let members = self.entries.iter().map(weight).sum::<usize>();
+        unused.saturating_add(members)
     }
 
     /// An object without members.

@@ -69,7 +69,7 @@ impl Lines {
         self.buffer.drain(..self.start.min(self.buffer.len()));
         self.searched = self.searched.saturating_sub(self.start);
         self.start = 0;
-        if self.buffer.is_empty() && self.buffer.capacity() > KEPT {
+        if self.buffer.len() <= ROOM && self.buffer.capacity() > KEPT {
             self.buffer.shrink_to(ROOM);
         }
         self.buffer.reserve(ROOM);

@@ -2,7 +2,7 @@
 //! it stands, found without keeping the line.
 
 use crate::decode::json::{self, Limits};
-use crate::decode::rpc::Id;
+use crate::decode::rpc::{Id, Message};
 
 /// Bytes of an id or a key that are kept.
 const KEPT: usize = 300;
@@ -16,6 +16,23 @@ pub struct Skimmed {
     pub calls: bool,
     /// A `result` or an `error`: it is an answer.
     pub answers: bool,
+}
+
+impl Skimmed {
+    /// The same of a message that was read.
+    pub fn of(message: &Message) -> Self {
+        let calls = message.method().is_some();
+        Self {
+            id: message.id().cloned(),
+            calls,
+            answers: !calls,
+        }
+    }
+
+    /// Whose answer it is, where it is one.
+    pub fn answered(&self) -> Option<&Id> {
+        self.id.as_ref().filter(|_| self.answers && !self.calls)
+    }
 }
 
 /// Follows the text's structure only: strings, brackets, and the keys of the outermost object.

@@ -59,6 +59,22 @@ fn a_long_line_costs_nothing_and_the_next_one_is_read() {
 }
 
 #[test]
+fn a_long_line_is_not_paid_for_by_what_follows_it() {
+    let mut lines = Lines::new(1 << 20);
+    let long = "x".repeat(1 << 20);
+    lines
+        .space()
+        .extend_from_slice(format!("{long}\n{{").as_bytes());
+    assert_eq!(lines.next(), Some(Frame::Line(long.as_bytes())));
+    assert_eq!(lines.next(), None);
+    assert!(lines.is_unfinished());
+    let kept = lines.space();
+    assert!(kept.capacity() <= 64 << 10, "{}", kept.capacity());
+    kept.extend_from_slice(b"}\n");
+    assert_eq!(lines.next(), Some(Frame::Line(b"{}")));
+}
+
+#[test]
 fn a_line_that_is_passed_over_is_read_to_its_end_and_the_next_one_is_kept() {
     let mut lines = Lines::new(1000);
     let begins = br#"{"id":7,"x":"aaaa"#;

@@ -24,6 +24,8 @@ const MARK: &str = "x-mcp-header";
 const MARKS: usize = 64;
 const DEPTH: usize = 16;
 const NAME: usize = 256;
+/// Of the keys that lead to an argument, in bytes.
+const PATH: usize = 1_024;
 
 /// Digits up to which every client writes a number as it is meant; those with doubles for all numbers send no header
 /// for what they cannot hold.
@@ -93,7 +95,9 @@ fn gather(schema: &Object, path: &mut Vec<String>, found: &mut Vec<Mirror>) -> O
         let name = mark.as_str().filter(|name| name.len() <= NAME)?;
         let header = HeaderName::from_bytes(format!("{PREFIX}{name}").as_bytes()).ok()?;
         let known = found.iter().any(|mirror| mirror.header == header);
-        if !primitive || name.is_empty() || path.is_empty() || known || found.len() == MARKS {
+        let long = path.iter().map(String::len).sum::<usize>() > PATH;
+        if long || !primitive || name.is_empty() || path.is_empty() || known || found.len() == MARKS
+        {
             return None;
         }
         found.push(Mirror {

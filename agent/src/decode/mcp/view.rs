@@ -9,6 +9,12 @@ use super::methods::{Method, Subject, method};
 use crate::decode::json::{Object, Value};
 use crate::decode::rpc::{Id, Message};
 
+/// The longest name of a tool, a prompt or a task, in bytes: names are kept of what is under way, and said in answers.
+/// Those of tools have at most 128 letters (2025-11-25 Tools, "Tool Names").
+const NAME: usize = 1_024;
+/// The longest URI of a resource.
+const URI: usize = 8_192;
+
 /// A request or notification as policy sees it. Borrowed from the message that will be forwarded.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct View<'a> {
@@ -87,6 +93,9 @@ pub enum ViewFault {
     /// No `name` (or `uri`, `ref`, `taskId`), or not a string.
     #[error("the method's subject is missing or not a string")]
     Name,
+    /// What the method is about has a name longer than [`NAME`], or a URI longer than [`URI`].
+    #[error("a name of more than 1,024 bytes, or a URI of more than 8,192")]
+    LongName,
     /// `arguments` is neither an object nor null.
     #[error("arguments that are not an object")]
     Arguments,
@@ -178,6 +187,13 @@ fn subject<'a>(
             }
         }
     };
+    let longest = match name {
+        Name::Tool(_) | Name::Prompt(_) | Name::Task(_) => NAME,
+        Name::Resource(_) => URI,
+    };
+    if name.text().len() > longest {
+        return Err(ViewFault::LongName);
+    }
     Ok(Some(name))
 }
 

@@ -613,6 +613,7 @@ fn unjudgeable() -> NotPassed {
 fn unviewable(fault: ViewFault) -> NotPassed {
     let why = match fault {
         ViewFault::Name => "the method's subject is missing or not a string",
+        ViewFault::LongName => "a name or a URI that is too long",
         ViewFault::Arguments => "arguments that are not an object",
         ViewFault::Meta => "_meta that is not an object",
         ViewFault::Response => "a response where a request is due",

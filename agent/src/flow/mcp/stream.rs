@@ -58,6 +58,11 @@ pub(super) struct Source {
     pub(super) refuser: Refuser,
 }
 
+/// Of what a stream holds, in bytes, what is counted: a full room cuts no stream of small events.
+const fn counted(held: usize) -> usize {
+    if held > TOGETHER { held } else { 0 }
+}
+
 /// How much is gathered of what came together before it is sent on, in bytes: one TLS record's worth.
 const TOGETHER: usize = 16 * 1024;
 
@@ -144,7 +149,8 @@ impl Events {
     fn read(&mut self, bytes: &[u8]) {
         let mut out = std::mem::take(&mut self.out);
         // Before it is read: what is read is recorded as delivered.
-        let over = match self.taken.grow(bytes.len()) {
+        let unread = self.parser.held().saturating_add(bytes.len());
+        let over = match self.taken.resize(counted(out.len().saturating_add(unread))) {
             Ok(()) => {
                 let read = self.read_events(bytes, &mut out);
                 read.err().map(|why| (why, Refusal::ResponseRefused))
@@ -153,7 +159,7 @@ impl Events {
         };
         // What is longer for being written anew is not counted.
         self.taken
-            .shrink(self.parser.held().saturating_add(out.len()));
+            .shrink(counted(self.parser.held().saturating_add(out.len())));
         if let Some((why, told)) = over {
             self.stop(why, told, &mut out);
         }
@@ -165,7 +171,7 @@ impl Events {
         let out = std::mem::take(&mut self.out);
         let held = self.parser.held();
         if out.len() <= TOGETHER {
-            self.taken.shrink(held);
+            self.taken.shrink(counted(held));
             return Bytes::from(out);
         }
         let kept = self.taken.split(held);

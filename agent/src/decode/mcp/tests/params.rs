@@ -264,3 +264,16 @@ proptest! {
         );
     }
 }
+
+#[test]
+fn keys_beyond_the_bound_mark_nothing() {
+    let marked = |bytes: usize| {
+        let key = "k".repeat(bytes);
+        let tool = format!(
+            r#"{{"name":"t","inputSchema":{{"properties":{{"{key}":{{"properties":{{"a":{{"type":"string","x-mcp-header":"A"}}}}}}}}}}}}"#
+        );
+        !Mirrors::of(&object(&tool)).is_empty()
+    };
+    assert!(marked(1_023));
+    assert!(!marked(1_024));
+}

@@ -92,6 +92,17 @@ fn calls_without_what_they_are_decided_by_are_refused() {
         fault("completion/complete", r#"{"ref":{"type":"x"}}"#),
         Some(ViewFault::Name)
     );
+    for (method, key, most) in [
+        ("tools/call", "name", 1_024),
+        ("prompts/get", "name", 1_024),
+        ("tasks/get", "taskId", 1_024),
+        ("resources/read", "uri", 8_192),
+    ] {
+        let named = |bytes: usize| format!(r#"{{"{key}":"{}"}}"#, "x".repeat(bytes));
+        assert_eq!(fault(method, &named(most)), None, "{method}");
+        let long = fault(method, &named(most + 1));
+        assert_eq!(long, Some(ViewFault::LongName), "{method}");
+    }
     assert_eq!(
         fault("tools/call", r#"{"name":"a","arguments":[]}"#),
         Some(ViewFault::Arguments)

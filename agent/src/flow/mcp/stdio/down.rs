@@ -68,12 +68,7 @@ impl Session {
         self.spoke().await;
         // The first for as long as the message is seen to.
         let Ok((_decoded, room)) = room_of(&self.own, &message, line.len()) else {
-            let skimmed = Skimmed {
-                id: message.id().cloned(),
-                calls: message.method().is_some(),
-                answers: message.method().is_none(),
-            };
-            return self.not_held(skimmed).await;
+            return self.not_held(Skimmed::of(&message)).await;
         };
         match message {
             Message::Response(response) => self.server_answers(response, line.len(), room).await,
@@ -94,19 +89,21 @@ impl Session {
             return;
         };
         let why = "the answer is larger than the limit";
-        self.withhold(&id, why, Refusal::ResponseTooLarge).await;
+        self.withhold(Some(&id), why, Refusal::ResponseTooLarge)
+            .await;
     }
 
     /// There is no room for what the server says: whoever waits is told, and nobody else hears of it.
     async fn not_held(&self, skimmed: Skimmed) {
         let Skimmed { id, calls, answers } = skimmed;
-        if let Some(id) = &id {
-            if answers && !calls {
-                return self.withhold(id, NO_ROOM, Refusal::HeldBytes).await;
+        if answers && !calls {
+            // An error without an id answers the one request there is.
+            let waiting = self.withhold(id.as_ref(), NO_ROOM, Refusal::HeldBytes);
+            if waiting.await {
+                return;
             }
-            if calls && !answers {
-                self.tell_server(Refusal::HeldBytes, id);
-            }
+        } else if let Some(id) = id.filter(|_| calls && !answers) {
+            self.tell_server(Refusal::HeldBytes, &id);
         }
         self.ledger.refused();
         if !self.ledger.is_worth_a_record() {
@@ -118,21 +115,30 @@ impl Session {
         }
     }
 
-    /// An answer that is not delivered ends the wait for it.
-    async fn withhold(&self, id: &Id, why: &'static str, refusal: Refusal<'static>) {
-        if let For::Waiting(mut asked) = self.tables.answer(Of::Server, Some(id)) {
-            self.settled.notify_waiters();
-            if let Some(mut record) = asked.record.take() {
-                answer::tell(&mut record, ResponseKind::Result, None);
-                // A host that does not read its answers takes the room of its server.
-                if refusal == Refusal::HeldBytes {
-                    record.forgive();
-                }
-                record.refuse_with(why);
+    /// An answer that is not delivered ends the wait for it. Whether anybody has waited.
+    async fn withhold(
+        &self,
+        id: Option<&Id>,
+        why: &'static str,
+        refusal: Refusal<'static>,
+    ) -> bool {
+        let mut asked = match self.tables.answer(Of::Server, id) {
+            For::Waiting(asked) => asked,
+            For::Cancelled(_) => return true,
+            For::Nobody => return false,
+        };
+        if let Some(mut record) = asked.record.take() {
+            answer::tell(&mut record, ResponseKind::Result, None);
+            // A host that does not read its answers takes the room of its server.
+            if refusal == Refusal::HeldBytes {
+                record.forgive();
             }
-            let waits = Waits::Request(asked.id);
-            self.tell_host(refusal, &waits).await;
+            record.refuse_with(why);
         }
+        let waits = Waits::Request(asked.id);
+        self.tell_host(refusal, &waits).await;
+        self.settled.notify_waiters();
+        true
     }
 
     async fn server_answers(&self, mut response: Response, length: usize, room: Option<Taken>) {

@@ -2,11 +2,12 @@
 
 use tokio::time::Instant;
 
+use super::super::answer;
 use super::super::effects::Settled;
 use super::super::judge::{NotPassed, answers_nothing, era};
 use super::asked::{Asked, For, NotAsked, Of};
 use super::{FRAME, NO_ROOM, Over, Session, answered, keep, outgrows, room_of};
-use crate::audit::record::{Side, Stage};
+use crate::audit::record::{ResponseKind, Side, Stage};
 use crate::audit::{OpenRecord, Outcome};
 use crate::decode::lines::{Frame, Lines, MAX_LINE, Skimmed};
 use crate::decode::rpc::{Id, Message, Request, Response, parse_single};
@@ -55,12 +56,13 @@ impl Session {
             Frame::TooLong(skimmed) => {
                 let why = "a message larger than the limit";
                 return self
-                    .refuse_frame(why, Refusal::TooLarge, &waits(skimmed))
+                    .unheard(&skimmed, why, Refusal::TooLarge, waits(&skimmed))
                     .await;
             }
             Frame::PassedOver(skimmed) => {
+                let waits = waits(&skimmed);
                 return self
-                    .refuse_frame(NO_ROOM, Refusal::HeldBytes, &waits(skimmed))
+                    .unheard(&skimmed, NO_ROOM, Refusal::HeldBytes, waits)
                     .await;
             }
         };
@@ -78,14 +80,38 @@ impl Session {
         };
         // The first for as long as the message is seen to.
         let Ok((_decoded, room)) = room_of(&self.talking.actor.known, &message, line.len()) else {
-            let waits = asked(&message);
-            return self.refuse_frame(NO_ROOM, Refusal::HeldBytes, &waits).await;
+            let (skimmed, waits) = (Skimmed::of(&message), asked(&message));
+            return self
+                .unheard(&skimmed, NO_ROOM, Refusal::HeldBytes, waits)
+                .await;
         };
         match message {
             Message::Response(response) => self.host_answers(response, line.len(), room).await,
             Message::Request(request) => self.host_asks(request, room).await,
             notification @ Message::Notification(_) => self.host_tells(&notification, room).await,
         }
+    }
+
+    /// A message that goes no further: whoever waits for it, or for its answer, is told.
+    async fn unheard(
+        &self,
+        skimmed: &Skimmed,
+        why: &'static str,
+        refusal: Refusal<'static>,
+        waits: Waits,
+    ) {
+        if let Some(id) = skimmed.answered()
+            && let For::Waiting(mut asked) = self.tables.answer(Of::Host, Some(id))
+        {
+            self.ledger.refused();
+            self.tell_server(refusal, &asked.id);
+            if let Some(mut record) = asked.record.take() {
+                answer::tell(&mut record, ResponseKind::Result, None);
+                record.refuse_with(why);
+            }
+            return;
+        }
+        self.refuse_frame(why, refusal, &waits).await;
     }
 
     async fn refuse_frame(&self, why: &'static str, refusal: Refusal<'_>, waits: &Waits) {
@@ -326,13 +352,13 @@ impl Session {
 }
 
 /// Who waits for an answer to a line that was too long to be read.
-fn waits(skimmed: Skimmed) -> Waits {
+fn waits(skimmed: &Skimmed) -> Waits {
     match skimmed {
         Skimmed {
             id: Some(id),
             calls: true,
             answers: false,
-        } => Waits::Request(id),
+        } => Waits::Request(id.clone()),
         Skimmed { answers: true, .. } => Waits::Nothing,
         Skimmed { .. } => Waits::Unreadable,
     }
