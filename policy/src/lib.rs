@@ -23,6 +23,7 @@ mod schema;
 mod set;
 mod text;
 mod time;
+mod uri;
 pub mod yaml;
 
 pub use self::container::{Container, ContainerFault, Image};

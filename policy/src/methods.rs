@@ -75,6 +75,12 @@ pub fn governance(method: &str) -> Option<Governance> {
     found.map(|(_, governance, _)| *governance)
 }
 
+/// Whether what a method names is a resource, by its URI or the template of some.
+pub(crate) fn names_uri(method: &str) -> bool {
+    let parameter = METHODS.iter().find(|(name, ..)| *name == method);
+    parameter.is_some_and(|(.., parameter)| parameter.is_some_and(|it| it.contains("uri")))
+}
+
 /// Every known method: its name, how it is decided, and which parameter is its name.
 pub fn methods() -> impl Iterator<Item = (&'static str, Governance, Option<&'static str>)> {
     METHODS.iter().copied()

@@ -10,10 +10,11 @@ use super::rules::{Arguments, ByEffect, Found, Question, match_rules};
 use super::watch::Watch;
 use super::{Callers, Hints, Reason, Request, Verdict, Would, deny, observed};
 use crate::index::{Id, position};
-use crate::methods::{Governance, TOOLS_CALL, governance};
+use crate::methods::{Governance, TOOLS_CALL, governance, names_uri};
 use crate::model::{Effect, Mode, Server, Written};
 use crate::set::PolicySet;
 use crate::time::Timestamp;
+use crate::uri::{self, Reading};
 
 /// One message.
 pub(super) struct Message<'a> {
@@ -103,6 +104,11 @@ pub(super) fn question<'a>(set: &PolicySet, server: Id, message: &Message<'a>) -
         method: Some(message.method),
         governance,
         name,
+        reading: if names_uri(message.method) {
+            uri::read(name)
+        } else {
+            Reading::AsWritten
+        },
         classes: tools.map(|tools| tools.classes(name, message.hints)),
         arguments: message.arguments,
     }
@@ -139,6 +145,7 @@ pub(super) fn run(
         method: None,
         governance: None,
         name: "",
+        reading: Reading::AsWritten,
         classes: None,
         arguments: Arguments::Given(None),
     };

@@ -7,12 +7,14 @@ use super::explain::{Outcome, Subject, Tested};
 use super::watch::Watch;
 use super::{Callers, Workload};
 use crate::cel::{self, Facts};
+use crate::glob::Glob;
 use crate::index::{Id, position};
 use crate::json::Json;
 use crate::methods::{Governance, TOOLS_CALL};
 use crate::model::{ArgumentTest, ClassSet, Effect, Mode, Rule, Written};
 use crate::set::PolicySet;
 use crate::time::Timestamp;
+use crate::uri::Reading;
 
 /// The arguments of a message.
 #[derive(Clone, Copy)]
@@ -32,9 +34,27 @@ pub(super) struct Question<'a> {
     /// Of the method, where it is a known one.
     pub(super) governance: Option<Governance>,
     pub(super) name: &'a str,
+    /// What else a server may read in the name.
+    pub(super) reading: Reading,
     /// For tools only.
     pub(super) classes: Option<ClassSet>,
     pub(super) arguments: Arguments<'a>,
+}
+
+impl Question<'_> {
+    /// Whether patterns of a rule with this effect are about the name. What may be another resource than it says is
+    /// allowed only by name or where all are, and restricted by whatever may be meant.
+    fn is_named(&self, globs: &[Glob], effect: Effect) -> bool {
+        let matches = |name: &str| globs.iter().any(|glob| glob.matches(name));
+        let outright =
+            |glob: &Glob| glob.is_everything() || glob.literal().is_some_and(|it| it == self.name);
+        match (&self.reading, effect) {
+            (Reading::AsWritten, _) | (Reading::Otherwise(_), Effect::Allow) => matches(self.name),
+            (Reading::Otherwise(same), _) => matches(self.name) || matches(same),
+            (Reading::Anywhere, Effect::Allow) => globs.iter().any(outright),
+            (Reading::Anywhere, _) => true,
+        }
+    }
 }
 
 /// A rule that counts, and for what.
@@ -129,7 +149,8 @@ pub(super) fn match_rules<W: Watch>(
     watch: &mut W,
 ) -> Matched {
     let mut matched = Matched::default();
-    if W::ALL {
+    // What may be read otherwise is not found by its name.
+    if W::ALL || question.reading != Reading::AsWritten {
         for (id, (rule, about)) in (0..).zip(set.rules().iter().zip(&set.index().rules.about)) {
             let outcome = if !about.servers.is_empty() && !about.servers.contains(&question.server)
             {
@@ -306,7 +327,7 @@ fn compare(rule: &Rule, callers: &Callers<'_>, question: &Question<'_>, now: Tim
         return Outcome::OtherMethod;
     }
     if let Some(globs) = rule.tools.names()
-        && !globs.iter().any(|glob| glob.matches(question.name))
+        && !question.is_named(globs, rule.effect)
     {
         return Outcome::OtherName;
     }

@@ -467,3 +467,126 @@ fn explanations_name_everything_considered() {
         ]
     );
 }
+
+/// A URI is the server's to read: what allows is about what it says for certain, and what restricts about all that it
+/// may come to.
+#[test]
+fn uris_that_servers_read_in_several_ways() {
+    let set = policy(
+        "servers:
+  docs: { launch: { command: x } }
+  all: { launch: { command: x } }
+rules:
+  - { id: some, servers: [docs], methods: ['resources/*', completion/complete], tools: ['file:///srv/docs/*', 'file:///odd/../x'], effect: allow }
+  - { id: any, servers: [all], methods: ['resources/*'], tools: ['*'], effect: allow }
+  - { id: not-etc, servers: [all], methods: ['resources/*'], tools: ['file:///etc/*'], effect: deny }
+",
+    );
+    let asked = |method: &'static str, server: &'static str, uri: &'static str| {
+        let action = Action::Mcp {
+            server,
+            method,
+            name: Some(uri),
+            arguments: None,
+            hints: None,
+            session: None,
+        };
+        let verdict = ask(&set, user("dave"), action);
+        (
+            verdict.effect == Effect::Allow,
+            verdict.rule.as_deref().map(str::to_owned),
+        )
+    };
+    for (uri, docs, all) in [
+        ("file:///srv/docs/a.md", true, true),
+        ("file:///srv/docs/b%20c", true, true),
+        ("file:///srv/docs/../../etc/shadow", false, false),
+        ("file:///srv/docs/%2e%2e/%2e%2e/etc/shadow", false, false),
+        ("file:///srv/docs/..\\..\\etc\\shadow", false, false),
+        ("file:///odd/../x", true, false),
+        ("file:///etc/x", false, false),
+        ("FILE:///etc/x", false, false),
+        ("file:/etc/x", false, false),
+        ("file://localhost/etc/x", false, false),
+        ("file:////etc/x", false, false),
+        ("file:///%65tc/x", false, false),
+        ("memo://etc/x", false, true),
+    ] {
+        for method in ["resources/read", "resources/subscribe"] {
+            let (allowed, rule) = asked(method, "docs", uri);
+            assert_eq!(
+                (allowed, rule.as_deref()),
+                (docs, docs.then_some("some")),
+                "{uri}"
+            );
+            let rule = if all { "any" } else { "not-etc" };
+            assert_eq!(
+                asked(method, "all", uri),
+                (all, Some(rule.to_owned())),
+                "{uri}"
+            );
+        }
+        assert_eq!(asked("completion/complete", "docs", uri).0, docs, "{uri}");
+    }
+    // A tool's name is no URI.
+    let set = policy(
+        "servers: { s: { launch: { command: x } } }
+rules: [{ id: t, servers: [s], tools: ['a/*'], effect: allow }]
+",
+    );
+    assert_eq!(
+        ask(&set, user("dave"), call("s", "a/../b")).effect,
+        Effect::Allow
+    );
+}
+
+/// A rule that allows and cannot be evaluated has not matched, so what follows from reaching the server is allowed; what
+/// nothing else allows is denied for that reason. What no arguments make callable is not listed.
+#[test]
+fn an_allow_rule_that_fails_is_none() {
+    let set = policy(
+        "servers: { s: { launch: { command: x } } }
+identities: { ops: { user: dave } }
+rules:
+  - { id: all, servers: [s], methods: ['*'], when: args.x == 1, effect: allow }
+  - { id: own, servers: [s], tools: [own], when: caller.claims.group == 'ops', effect: allow }
+  - { id: own-n, servers: [s], tools: [own_n], args: [{ field: /n, min: 1 }], when: caller.claims.group == 'ops', effect: allow }
+  - { id: wide, servers: [s], tools: [wide], effect: allow }
+  - { id: not-wide, servers: [s], tools: [wide], when: caller.claims.group == 'ops', effect: deny }
+  - { id: part, servers: [s], tools: [part], effect: allow }
+  - { id: not-part, servers: [s], tools: [part], args: [{ field: /n, min: 1 }], when: caller.claims.group == 'ops', effect: deny }
+",
+    );
+    let said = |action| said(&ask(&set, user("dave"), action));
+    assert!(said(mcp("s", "initialize", None)).starts_with("allow: "));
+    assert!(said(mcp("s", "ping", None)).starts_with("allow: "));
+    assert!(said(call("s", "x")).starts_with("deny: "));
+    let verdict = ask(&set, user("dave"), call("s", "x"));
+    assert!(
+        matches!(verdict.reason, Reason::RuleFailed(_)),
+        "{verdict:?}"
+    );
+    for (tool, listed) in [("own", true), ("wide", false), ("part", true), ("x", true)] {
+        // By `all`, with some arguments.
+        assert_eq!(
+            listable(&set, user("dave"), "s", tool, None, NOW),
+            listed,
+            "{tool}"
+        );
+    }
+    let set = policy(
+        "servers: { s: { launch: { command: x } } }
+rules:
+  - { id: own, servers: [s], tools: [own], when: caller.claims.group == 'ops', effect: allow }
+  - { id: own-n, servers: [s], tools: [own_n], args: [{ field: /n, min: 1 }], when: caller.claims.group == 'ops', effect: allow }
+  - { id: some, servers: [s], tools: [some], when: args.n == 1, effect: allow }
+",
+    );
+    for (tool, listed) in [("own", false), ("own_n", false), ("some", true)] {
+        assert_eq!(
+            listable(&set, user("dave"), "s", tool, None, NOW),
+            listed,
+            "{tool}"
+        );
+    }
+}
