@@ -1,5 +1,6 @@
 //! Opaque bytes, both ways, counted: passed-through TLS, TCP by rule, and upgraded connections.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -40,7 +41,8 @@ pub enum Ended {
 }
 
 /// Sends `first` (bytes of the workload that were read while looking), then copies both ways until both
-/// sides have closed or `cut` fires.
+/// sides have closed or `cut` fires. What the workload had closed by then, and was passed on whole, was not cut: a process
+/// that ends is often heard of before its connections are.
 pub async fn run<C, U>(
     client: C,
     mut upstream: U,
@@ -52,29 +54,55 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
+    let mut client = Counted {
+        inner: client,
+        traffic: Arc::clone(traffic),
+    };
+    let beyond = Arc::new(Traffic::default());
+    traffic
+        .sent
+        .fetch_add(first.len() as u64, Ordering::Relaxed);
     let copied = async {
         upstream.write_all(first).await?;
-        traffic
-            .sent
+        beyond
+            .received
             .fetch_add(first.len() as u64, Ordering::Relaxed);
-        let mut client = Counted {
-            inner: client,
-            traffic: Arc::clone(traffic),
+        let mut upstream = Counted {
+            inner: upstream,
+            traffic: Arc::clone(&beyond),
         };
         copy_bidirectional(&mut client, &mut upstream).await
     };
-    tokio::select! {
-        () = cut.cancelled() => Ended::Cut,
-        done = copied => match done {
-            Ok(_) => Ended::Closed,
-            // TLS that ends without saying so, as most clients' does: nothing here depends on where it ends.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ended::Closed,
-            Err(error) => Ended::Failed(error),
-        },
+    let copied = tokio::select! {
+        biased;
+        () = cut.cancelled() => None,
+        done = copied => Some(done),
+    };
+    match copied {
+        Some(Ok(_)) => Ended::Closed,
+        // TLS that ends without saying so, as most clients' does: nothing here depends on where it ends.
+        Some(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Ended::Closed,
+        Some(Err(error)) => Ended::Failed(error),
+        None => {
+            let passed = traffic.sent() == beyond.received();
+            if passed && poll_fn(|cx| Poll::Ready(has_closed(&mut client.inner, cx))).await {
+                Ended::Closed
+            } else {
+                Ended::Cut
+            }
+        }
     }
 }
 
-/// The workload's side, counting.
+/// Whether nothing more comes from `side`, as far as is known now.
+fn has_closed<S: AsyncRead + Unpin>(side: &mut S, cx: &mut Context<'_>) -> bool {
+    let mut byte = [0];
+    let mut read = ReadBuf::new(&mut byte);
+    let polled = Pin::new(side).poll_read(cx, &mut read);
+    matches!(polled, Poll::Ready(Ok(()))) && read.filled().is_empty()
+}
+
+/// A side, counting what is read from it as sent and what is written to it as received.
 struct Counted<S> {
     inner: S,
     traffic: Arc<Traffic>,
@@ -115,5 +143,41 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::*;
+
+    /// How a tunnel ends that is cut after the process had sent `hello`, with room for so many bytes beyond it.
+    async fn cut(room: usize, closes: bool) -> Ended {
+        let (mut process, client) = duplex(64);
+        let (upstream, _far) = duplex(room);
+        let (traffic, token) = (Arc::default(), CancellationToken::new());
+        process.write_all(b"hello").await.unwrap();
+        let running = run(client, upstream, &[], &traffic, &token);
+        tokio::pin!(running);
+        poll_fn(|cx| {
+            assert!(running.as_mut().poll(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        let process = Some(process).filter(|_| !closes);
+        token.cancel();
+        let ended = running.await;
+        drop(process);
+        ended
+    }
+
+    #[tokio::test]
+    async fn what_had_closed_and_was_passed_on_was_not_cut() {
+        for (room, closes, expected) in [(64, true, "Closed"), (64, false, "Cut"), (2, true, "Cut")]
+        {
+            let ended = cut(room, closes).await;
+            assert_eq!(format!("{ended:?}"), expected, "{room}, {closes}");
+        }
     }
 }
