@@ -538,3 +538,38 @@ fn breakers() {
     assert!(faults("version: 1\nbreaker: {}\n").contains("`error_rate` is missing"));
     assert_eq!(faults("version: 1\nbreaker: { error_rate: 5% }\n"), "");
 }
+
+/// A role's members times its servers times their patterns: what would fill the memory is told of where it begins to.
+#[test]
+fn too_much_in_all() {
+    let names = |what: &str, count: usize, value: &str| -> (String, String) {
+        let all = (0..count).map(|number| format!("{what}{number}"));
+        let given: String = all
+            .clone()
+            .map(|name| format!("  {name}: {value}\n"))
+            .collect();
+        (given, all.collect::<Vec<_>>().join(", "))
+    };
+    let (servers, all_servers) = names("s", 600, "{ launch: { command: x } }");
+    let (identities, all_identities) = names("i", 600, "{ user: x }");
+    let text = |patterns: &str| {
+        format!(
+            "version: 1
+servers:
+{servers}identities:
+{identities}roles:
+  all: {{ members: [{all_identities}], grants: [{{ servers: [{all_servers}], tools: [{patterns}] }}] }}
+"
+        )
+    };
+    assert_eq!(faults(&text("a*, b*, c*, d*, e*")), "");
+    let told = faults(&text("a*, b*, c*, d*, e*, f*"));
+    assert!(told.contains("more than 2097152 combinations"), "{told}");
+    assert_eq!(
+        told.lines()
+            .filter(|line| line.contains("combinations"))
+            .count(),
+        1,
+        "{told}"
+    );
+}

@@ -6,6 +6,7 @@ mod manifest;
 mod names;
 mod reach;
 mod shadow;
+mod size;
 
 pub(crate) use self::shadow::redundant;
 
@@ -19,8 +20,10 @@ pub(crate) fn check(draft: &Draft) -> Vec<Fault> {
     names::check(draft, &mut faults);
     credentials::check(draft, &mut faults);
     launches::check(draft, &mut faults);
-    reach::check(draft, &mut faults);
-    shadow::check(draft, &mut faults);
+    if size::check(draft, &mut faults) {
+        reach::check(draft, &mut faults);
+        shadow::check(draft, &mut faults);
+    }
     faults
 }
 

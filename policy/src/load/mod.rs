@@ -15,6 +15,7 @@ pub(crate) mod tables;
 mod when;
 mod words;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub(crate) use self::role::settle;
@@ -166,13 +167,13 @@ impl Loader<'_> {
 
     /// Takes a list of names that are given elsewhere.
     fn mentions(&mut self, kind: Kind, node: &Node, what: &str) -> Vec<Arc<str>> {
-        let mut names = Vec::new();
+        let (mut names, mut seen) = (Vec::new(), BTreeSet::new());
         for item in self.reader.list(node, what).unwrap_or_default() {
             let Some(name) = self.reader.text(item, what) else {
                 continue;
             };
             let name: Arc<str> = name.into();
-            if names.contains(&name) {
+            if !seen.insert(Arc::clone(&name)) {
                 self.reader
                     .fault(item.span, format!("`{name}` stands here twice"));
                 continue;
