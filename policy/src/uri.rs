@@ -125,9 +125,17 @@ fn single_slashes(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
     use proptest::prelude::*;
+    use proptest::sample::select;
 
     use super::*;
+
+    /// What paths are made of, and what they are climbed out of by.
+    const PARTS: &[&str] = &[
+        "a", "etc", "/", "\\", ".", "..", "%2e", "%2E%2e", "%252e", "%2f", "%5c", "%5C..", "%25",
+        "2e", ";x", "?", "#", "\t", "\n", " ", "\0", "%00", "ü", "\u{ff0e}", "@", ":", "~",
+    ];
 
     #[test]
     fn ordinary_uris_say_what_they_say() {
@@ -196,6 +204,26 @@ mod tests {
             if let Reading::Otherwise(same) = read(&uri) {
                 prop_assert_eq!(read(&same), Reading::AsWritten, "{}", same);
             }
+        }
+
+        /// As browsers read it, and servers that resolve what is escaped, and what climbs, after that.
+        #[test]
+        fn what_stays_within_its_place_does_so_for_others(parts in vec(select(PARTS), 0..8)) {
+            let uri = format!("file:///srv/docs/{}", parts.concat());
+            let Ok(other) = url::Url::parse(&uri) else {
+                return Ok(());
+            };
+            let path = resolved(other.path()).unwrap_or_default().replace('\\', "/");
+            let mut place = Vec::new();
+            for segment in path.split('/').filter(|segment| !matches!(*segment, "" | ".")) {
+                if segment == ".." {
+                    place.pop();
+                } else {
+                    place.push(segment);
+                }
+            }
+            let within = place.starts_with(&["srv", "docs"]);
+            prop_assert!(within || read(&uri) == Reading::Anywhere, "{:?}: {:?}", uri, place);
         }
     }
 }
