@@ -29,11 +29,15 @@ impl Glob {
         {
             return Err(GlobFault::Character(bad));
         }
-        let literal = text.find(['*', '?']).unwrap_or(text.len());
-        Ok(Self {
+        Ok(Self::of(text))
+    }
+
+    /// The pattern that a checked one comes to in other letters.
+    pub(crate) fn of(text: &str) -> Self {
+        Self {
             text: text.into(),
-            literal,
-        })
+            literal: text.find(['*', '?']).unwrap_or(text.len()),
+        }
     }
 
     /// The pattern as written.

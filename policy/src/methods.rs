@@ -75,10 +75,13 @@ pub fn governance(method: &str) -> Option<Governance> {
     found.map(|(_, governance, _)| *governance)
 }
 
-/// Whether what a method names is a resource, by its URI or the template of some.
-pub(crate) fn names_uri(method: &str) -> bool {
-    let parameter = METHODS.iter().find(|(name, ..)| *name == method);
-    parameter.is_some_and(|(.., parameter)| parameter.is_some_and(|it| it.contains("uri")))
+/// Whether what a method names is a resource, by its URI: what `completion/complete` is about may be a prompt.
+pub(crate) fn names_uri(method: &str, name: &str) -> bool {
+    match method {
+        "resources/read" | "resources/subscribe" => true,
+        "completion/complete" => name.contains(":/"),
+        _ => false,
+    }
 }
 
 /// Every known method: its name, how it is decided, and which parameter is its name.

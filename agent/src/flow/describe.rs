@@ -12,7 +12,7 @@ use crate::audit::record::{
 use crate::audit::{Log, OpenRecord, Outcome, Shared, Text};
 use crate::decide::{Refused, overruled};
 use crate::forward::body::Received;
-use crate::forward::tunnel::Traffic;
+use crate::forward::tunnel::{Ended, Traffic};
 use crate::forward::upstream::Version;
 use crate::identify::peer::Peer;
 use crate::intake::Arrived;
@@ -27,6 +27,11 @@ pub(super) struct Handshake(#[source] pub(super) io::Error);
 #[derive(Debug, Error)]
 #[error("cut: the policy changed or the gate stops")]
 pub(super) struct Cut;
+
+/// The workload ended, while bytes passed.
+#[derive(Debug, Error)]
+#[error("cut: the workload ended")]
+struct Gone;
 
 /// What a stage says to a record.
 pub(super) trait Story: Sized {
@@ -68,6 +73,8 @@ pub(super) trait Story: Sized {
     fn refuse_with(self, why: impl Why);
     /// Ends it: permitted and failed.
     fn fail(self, error: &(dyn Error + Send + Sync));
+    /// Ends it as bytes ended to pass; `gone`: the workload is, with all that ran in it.
+    fn end_tunnel(self, ended: Ended, gone: bool);
 }
 
 /// A reason for a record: a fixed text or an error with its causes.
@@ -226,6 +233,17 @@ impl Story for OpenRecord {
 
     fn fail(self, error: &(dyn Error + Send + Sync)) {
         drop(self.close(Outcome::failed(Text::error(error))));
+    }
+
+    fn end_tunnel(self, ended: Ended, gone: bool) {
+        match ended {
+            Ended::Closed => drop(self.close(Outcome::done())),
+            // A process that ends is often heard of before its connections are.
+            Ended::Left if gone => drop(self.close(Outcome::done())),
+            Ended::Cut if gone => self.fail(&Gone),
+            Ended::Cut | Ended::Left => self.fail(&Cut),
+            Ended::Failed(error) => self.fail(&error),
+        }
     }
 }
 

@@ -28,7 +28,7 @@ use crate::decode::mcp::{MCP_METHOD, MCP_NAME, MCP_SESSION_ID};
 use crate::decode::scan::{self, Scanner, Verdict};
 use crate::forward::body::{Drained, HttpFault, Received, Watch, Watched};
 use crate::forward::headers::strip_hop_by_hop;
-use crate::forward::tunnel::{self, Ended, Traffic};
+use crate::forward::tunnel::{self, Traffic};
 use crate::forward::upstream::{Body, Version};
 use crate::identify::agree;
 use crate::identify::live::Unread;
@@ -439,11 +439,8 @@ fn tunnel_upgraded(
         };
         let traffic = Arc::new(Traffic::default());
         let cut = connection.arrived.registered.cut();
-        match tunnel::run(client, server, &[], &traffic, cut).await {
-            Ended::Closed => drop(record.close(Outcome::done())),
-            Ended::Cut => record.fail(&Cut),
-            Ended::Failed(error) => record.fail(&error),
-        }
+        let ended = tunnel::run(client, server, &[], &traffic, cut).await;
+        record.end_tunnel(ended, connection.stages.is_gone(&connection.arrived));
     });
 }
 

@@ -35,12 +35,12 @@ pub use self::keys::serve_keys;
 pub use self::mcp::{Observed, Offered, Sessions, Word, serve_stdio};
 pub use self::webhooks::{Approving, Webhook, facts, serve_webhook};
 use crate::audit::record::{Kind, Stage};
-use crate::audit::{AuditUnavailable, Log, OpenRecord, Outcome, Start};
+use crate::audit::{AuditUnavailable, Log, OpenRecord, Start};
 use crate::decide::approvals::Approvals;
 use crate::decide::{Connect, Decider, Permit, Refused};
 use crate::forward::credential::Credentials;
 use crate::forward::open::{Destination, OpenFault, Ways};
-use crate::forward::tunnel::{self, Ended, Traffic};
+use crate::forward::tunnel::{self, Traffic};
 use crate::forward::upstream::Version;
 use crate::identify::agree;
 use crate::identify::bindings::Bindings;
@@ -479,11 +479,8 @@ impl Opening {
         let cut = self.arrived.registered.cut();
         let ended = tunnel::run(stream, upstream, first, &traffic, cut).await;
         self.record.tell_traffic(&traffic);
-        match ended {
-            Ended::Closed => drop(self.record.close(Outcome::done())),
-            Ended::Cut => self.record.fail(&describe::Cut),
-            Ended::Failed(error) => self.record.fail(&error),
-        }
+        let gone = self.stages.is_gone(&self.arrived);
+        self.record.end_tunnel(ended, gone);
     }
 
     fn destination<'a>(&self, peer: &'a Peer) -> Destination<'a> {

@@ -5,6 +5,7 @@ use exeat_ebpf::{KernelError, Protocol};
 
 use super::Stages;
 use crate::identify::workloads::Known;
+use crate::intake::Arrived;
 
 impl Stages {
     /// Makes the doors of the names that `known` has asked for those that it may use now.
@@ -20,6 +21,12 @@ impl Stages {
                 .map(|binding| (binding.port, Protocol::Tcp))
                 .collect()
         })
+    }
+
+    /// Whether the workload that a connection came from has ended.
+    pub(super) fn is_gone(&self, arrived: &Arrived) -> bool {
+        let known = self.intake.workloads.get(arrived.actor.number());
+        known.is_none()
     }
 
     /// Cuts the connections of the workloads that `whose` names, as far as they would not be allowed now. Returns how

@@ -59,6 +59,11 @@ impl Condition {
         })
     }
 
+    /// Whether it may ask for the name of what is called; sometimes said of one that does not.
+    pub(crate) fn may_ask_name(&self) -> bool {
+        self.text.contains("tool")
+    }
+
     /// The expression as written.
     #[must_use]
     pub fn as_str(&self) -> &str {

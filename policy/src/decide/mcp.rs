@@ -104,10 +104,10 @@ pub(super) fn question<'a>(set: &PolicySet, server: Id, message: &Message<'a>) -
         method: Some(message.method),
         governance,
         name,
-        reading: if names_uri(message.method) {
+        reading: if names_uri(message.method, name) {
             uri::read(name)
         } else {
-            Reading::AsWritten
+            Reading::PLAIN
         },
         classes: tools.map(|tools| tools.classes(name, message.hints)),
         arguments: message.arguments,
@@ -145,7 +145,7 @@ pub(super) fn run(
         method: None,
         governance: None,
         name: "",
-        reading: Reading::AsWritten,
+        reading: Reading::PLAIN,
         classes: None,
         arguments: Arguments::Given(None),
     };

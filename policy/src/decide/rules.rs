@@ -14,7 +14,7 @@ use crate::methods::{Governance, TOOLS_CALL};
 use crate::model::{ArgumentTest, ClassSet, Effect, Mode, Rule, Written};
 use crate::set::PolicySet;
 use crate::time::Timestamp;
-use crate::uri::Reading;
+use crate::uri::{self, Reading};
 
 /// The arguments of a message.
 #[derive(Clone, Copy)]
@@ -42,18 +42,62 @@ pub(super) struct Question<'a> {
 }
 
 impl Question<'_> {
-    /// Whether patterns of a rule with this effect are about the name. What may be another resource than it says is
-    /// allowed only by name or where all are, and restricted by whatever may be meant.
+    /// Whether patterns of a rule with this effect are about the name. What may be another place than it says is allowed
+    /// only by name or where all are, and restricted by whatever may be meant.
     fn is_named(&self, globs: &[Glob], effect: Effect) -> bool {
-        let matches = |name: &str| globs.iter().any(|glob| glob.matches(name));
-        let outright =
-            |glob: &Glob| glob.is_everything() || glob.literal().is_some_and(|it| it == self.name);
-        match (&self.reading, effect) {
-            (Reading::AsWritten, _) | (Reading::Otherwise(_), Effect::Allow) => matches(self.name),
-            (Reading::Otherwise(same), _) => matches(self.name) || matches(same),
-            (Reading::Anywhere, Effect::Allow) => globs.iter().any(outright),
-            (Reading::Anywhere, _) => true,
+        let Self { name, reading, .. } = self;
+        if reading.is_plain() {
+            return globs.iter().any(|glob| glob.matches(name));
         }
+        if effect == Effect::Allow {
+            let bare = uri::without_tail(name);
+            // A query is no part of what ends like something that is allowed.
+            let ends = |glob: &Glob| glob.matches(bare) || glob.prefix() == bare;
+            let outright =
+                |glob: &Glob| glob.is_everything() || glob.literal().is_some_and(|it| it == *name);
+            return globs.iter().any(|glob| {
+                outright(glob) || (reading.certain && glob.matches(name) && ends(glob))
+            });
+        }
+        let is_read =
+            |glob: &Glob| glob.matches(name) || reading.also.iter().any(|name| glob.matches(name));
+        !reading.certain
+            || globs.iter().any(|glob| {
+                let same = uri::canonical(glob.as_str()).map(|text| Glob::of(&text));
+                is_read(glob) || same.is_some_and(|glob| is_read(&glob))
+            })
+    }
+
+    /// Whether a condition holds, of whatever may be meant by the name.
+    fn holds(
+        &self,
+        when: &cel::Condition,
+        rule: &Rule,
+        facts: Facts<'_>,
+    ) -> Result<bool, Unevaluated> {
+        let of = |name: &str| {
+            cel::hold(
+                when,
+                &Facts {
+                    tool: name,
+                    ..facts
+                },
+                quantity(rule),
+            )
+        };
+        let said = of(self.name);
+        let allows = rule.effect == Effect::Allow;
+        if self.reading.is_plain() || said != Ok(allows) || !when.may_ask_name() {
+            return said;
+        }
+        if !self.reading.certain {
+            return Ok(!allows);
+        }
+        let others = self.reading.also.iter().map(|name| of(name));
+        others
+            .into_iter()
+            .find(|other| *other != said)
+            .unwrap_or(said)
     }
 }
 
@@ -150,7 +194,7 @@ pub(super) fn match_rules<W: Watch>(
 ) -> Matched {
     let mut matched = Matched::default();
     // What may be read otherwise is not found by its name.
-    if W::ALL || question.reading != Reading::AsWritten {
+    if W::ALL || !question.reading.is_plain() {
         for (id, (rule, about)) in (0..).zip(set.rules().iter().zip(&set.index().rules.about)) {
             let outcome = if !about.servers.is_empty() && !about.servers.contains(&question.server)
             {
@@ -287,9 +331,7 @@ fn conditions(
         Arguments::Open => Err(Unevaluated::Unknown),
     };
     let when = match &rule.when {
-        Some(when) if tests != Ok(false) => {
-            cel::hold(when, &facts(callers, question), quantity(rule))
-        }
+        Some(when) if tests != Ok(false) => question.holds(when, rule, facts(callers, question)),
         Some(_) | None => Ok(true),
     };
     match (question.arguments, tests, when) {

@@ -479,7 +479,7 @@ fn uris_that_servers_read_in_several_ways() {
 rules:
   - { id: some, servers: [docs], methods: ['resources/*', completion/complete], tools: ['file:///srv/docs/*', 'file:///odd/../x'], effect: allow }
   - { id: any, servers: [all], methods: ['resources/*'], tools: ['*'], effect: allow }
-  - { id: not-etc, servers: [all], methods: ['resources/*'], tools: ['file:///etc/*'], effect: deny }
+  - { id: not-etc, servers: [all], methods: ['resources/*'], tools: ['file:///etc/*', 'file:/srv/My%20Docs/*', 'https://Internal.Example/*'], effect: deny }
 ",
     );
     let asked = |method: &'static str, server: &'static str, uri: &'static str| {
@@ -509,7 +509,14 @@ rules:
         ("file:/etc/x", false, false),
         ("file://localhost/etc/x", false, false),
         ("file:////etc/x", false, false),
+        ("file://elsewhere/etc/x", false, false),
         ("file:///%65tc/x", false, false),
+        ("file:///etc/x?y", false, false),
+        ("file:///srv/docs//etc/x", false, false),
+        ("file:///srv/My%20Docs/x", false, false),
+        ("FILE:///srv/%4dy%20Docs/x", false, false),
+        ("https://internal.example:443/x", false, false),
+        ("https:/internal.example/x", false, false),
         ("memo://etc/x", false, true),
     ] {
         for method in ["resources/read", "resources/subscribe"] {
@@ -527,6 +534,31 @@ rules:
             );
         }
         assert_eq!(asked("completion/complete", "docs", uri).0, docs, "{uri}");
+    }
+    // What ends like something that is allowed, for who reads no query; and conditions on the name.
+    let set = policy(
+        "servers: { docs: { launch: { command: x } }, all: { launch: { command: x } } }
+rules:
+  - { id: ends, servers: [docs], methods: [resources/read], tools: ['file:///srv/*.md', 'search://q?t=*'], effect: allow }
+  - { id: some, servers: [all], methods: [resources/read], when: tool.startsWith('file:///srv/'), effect: allow }
+  - { id: any, servers: [all], methods: [resources/read], tools: ['memo:*', 'file:///etc/*'], effect: allow }
+  - { id: not-x, servers: [all], methods: [resources/read], when: tool.startsWith('file:///etc/x'), effect: deny }
+",
+    );
+    for (server, uri, allowed) in [
+        ("docs", "file:///srv/a.md", true),
+        ("docs", "file:///srv/secret.txt#x.md", false),
+        ("docs", "file:///srv/secret.txt?x.md", false),
+        ("docs", "search://q?t=a", true),
+        ("all", "file:///srv/a", true),
+        ("all", "file:///srv/../etc/shadow", false),
+        ("all", "memo:x", true),
+        ("all", "file:///etc/y", true),
+        ("all", "file:///etc/x", false),
+        ("all", "file:///etc/%78", false),
+    ] {
+        let verdict = ask(&set, user("dave"), mcp(server, "resources/read", Some(uri)));
+        assert_eq!(verdict.effect == Effect::Allow, allowed, "{uri}");
     }
     // A tool's name is no URI.
     let set = policy(

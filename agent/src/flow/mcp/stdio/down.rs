@@ -89,21 +89,19 @@ impl Session {
             return;
         };
         let why = "the answer is larger than the limit";
-        self.withhold(Some(&id), why, Refusal::ResponseTooLarge)
-            .await;
+        self.withhold(&id, why, Refusal::ResponseTooLarge).await;
     }
 
     /// There is no room for what the server says: whoever waits is told, and nobody else hears of it.
     async fn not_held(&self, skimmed: Skimmed) {
         let Skimmed { id, calls, answers } = skimmed;
-        if answers && !calls {
-            // An error without an id answers the one request there is.
-            let waiting = self.withhold(id.as_ref(), NO_ROOM, Refusal::HeldBytes);
-            if waiting.await {
+        if let Some(id) = id {
+            if answers && !calls && self.withhold(&id, NO_ROOM, Refusal::HeldBytes).await {
                 return;
             }
-        } else if let Some(id) = id.filter(|_| calls && !answers) {
-            self.tell_server(Refusal::HeldBytes, &id);
+            if calls && !answers {
+                self.tell_server(Refusal::HeldBytes, &id);
+            }
         }
         self.ledger.refused();
         if !self.ledger.is_worth_a_record() {
@@ -116,13 +114,8 @@ impl Session {
     }
 
     /// An answer that is not delivered ends the wait for it. Whether anybody has waited.
-    async fn withhold(
-        &self,
-        id: Option<&Id>,
-        why: &'static str,
-        refusal: Refusal<'static>,
-    ) -> bool {
-        let mut asked = match self.tables.answer(Of::Server, id) {
+    async fn withhold(&self, id: &Id, why: &'static str, refusal: Refusal<'static>) -> bool {
+        let mut asked = match self.tables.answer(Of::Server, Some(id)) {
             For::Waiting(asked) => asked,
             For::Cancelled(_) => return true,
             For::Nobody => return false,
