@@ -121,6 +121,34 @@ async fn resources_prompts_and_completions_are_decided_by_their_names() {
         assert_eq!(record["outcome"]["status"], status, "{record}");
         assert_eq!(record["mcp"]["server"], "wire", "{record}");
     }
+    // What is listened to is in no name, and each of them decided.
+    for (id, uris, allowed) in [
+        (2, json!(["docs://a", "docs://b"]), true),
+        (3, json!(["docs://a", "file:///x"]), false),
+        (4, json!("docs://a"), false),
+    ] {
+        let meta = json!({ "io.modelcontextprotocol/protocolVersion": "2026-07-28" });
+        let params = json!({ "notifications": { "resourceSubscriptions": uris }, "_meta": meta });
+        let mut listen = request("subscriptions/listen", params);
+        listen["id"] = json!(id);
+        session.send(&listen).await.unwrap();
+        if allowed {
+            wire.hears("subscriptions/listen").await;
+            wire.answers(&json!(id));
+        }
+        let answer = session.receive().await.unwrap();
+        assert_eq!(answer["id"], id, "{answer}");
+        assert_eq!(answer["result"].is_object(), allowed, "{answer}");
+    }
+    alive(&mut session, &mut wire, "listened").await;
+    assert_eq!(wire.heard().matches("subscriptions/listen").count(), 1);
+    let refused = daemon
+        .record("the refusal", |record| {
+            record["mcp"]["method"] == "subscriptions/listen" && record["mcp"]["id"] == "3"
+        })
+        .await
+        .unwrap();
+    assert_eq!(refused["decision"]["effect"], "deny", "{refused}");
     let log = json!(daemon.audit().unwrap()).to_string();
     assert!(!log.contains("hunter2"), "secrets are masked");
     session.close().await.unwrap();

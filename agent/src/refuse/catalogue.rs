@@ -251,6 +251,7 @@ impl From<mcp::ViewFault> for Refusal<'static> {
         match fault {
             mcp::ViewFault::Name
             | mcp::ViewFault::LongName
+            | mcp::ViewFault::Subscriptions
             | mcp::ViewFault::Arguments
             | mcp::ViewFault::Meta => Refusal::InvalidParams,
             mcp::ViewFault::Response => Refusal::InvalidRequest,

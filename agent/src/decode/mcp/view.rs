@@ -7,13 +7,16 @@ use thiserror::Error;
 use super::era::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, spoken};
 use super::methods::{Method, Subject, method};
 use crate::decode::json::{Object, Value};
-use crate::decode::rpc::{Id, Message};
+use crate::decode::rpc::{Id, Message, confusable};
 
 /// The longest name of a tool, a prompt or a task, in bytes: names are kept of what is under way, and said in answers.
 /// Those of tools have at most 128 letters (2025-11-25 Tools, "Tool Names").
 const NAME: usize = 1_024;
 /// The longest URI of a resource.
 const URI: usize = 8_192;
+
+/// Resources whose changes one `subscriptions/listen` may ask for.
+const SUBSCRIBED: usize = 1_024;
 
 /// A request or notification as policy sees it. Borrowed from the message that will be forwarded.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,6 +69,17 @@ impl<'a> Name<'a> {
             Name::Tool(text) | Name::Prompt(text) | Name::Resource(text) | Name::Task(text) => text,
         }
     }
+
+    fn bounded(self) -> Result<Self, ViewFault> {
+        let longest = match self {
+            Name::Tool(_) | Name::Prompt(_) | Name::Task(_) => NAME,
+            Name::Resource(_) => URI,
+        };
+        if self.text().len() > longest {
+            return Err(ViewFault::LongName);
+        }
+        Ok(self)
+    }
 }
 
 /// What an implementation says of itself; unproved.
@@ -96,6 +110,9 @@ pub enum ViewFault {
     /// What the method is about has a name longer than [`NAME`], or a URI longer than [`URI`].
     #[error("a name of more than 1,024 bytes, or a URI of more than 8,192")]
     LongName,
+    /// `subscriptions/listen` asks for changes of resources, and not by a list of at most [`SUBSCRIBED`] URIs.
+    #[error("resourceSubscriptions that is no list of at most 1,024 URIs")]
+    Subscriptions,
     /// `arguments` is neither an object nor null.
     #[error("arguments that are not an object")]
     Arguments,
@@ -149,6 +166,44 @@ pub fn view(message: &Message) -> Result<View<'_>, ViewFault> {
     })
 }
 
+/// The resources whose changes `subscriptions/listen` asks for, which are in no name of the message (2026-07-28,
+/// "Subscriptions"): `params.notifications.resourceSubscriptions`.
+///
+/// # Errors
+/// [`ViewFault`] where a server may see others.
+pub fn subscribed(message: &Message) -> Result<Vec<Name<'_>>, ViewFault> {
+    let params = message
+        .params()
+        .filter(|_| message.method() == Some("subscriptions/listen"));
+    let Some(filter) = member(params, "notifications")? else {
+        return Ok(Vec::new());
+    };
+    let filter = filter.as_object().ok_or(ViewFault::Subscriptions)?;
+    let Some(listed) = member(Some(filter), "resourceSubscriptions")? else {
+        return Ok(Vec::new());
+    };
+    let uris = listed.as_array().filter(|uris| uris.len() <= SUBSCRIBED);
+    let named = uris.ok_or(ViewFault::Subscriptions)?.iter().map(|uri| {
+        let uri = uri.as_str().ok_or(ViewFault::Subscriptions)?;
+        Name::Resource(uri).bounded()
+    });
+    named.collect()
+}
+
+/// A member that is there and not null, under no other name that a reader takes for it.
+fn member<'a>(
+    object: Option<&'a Object>,
+    key: &'static str,
+) -> Result<Option<&'a Value>, ViewFault> {
+    let Some(object) = object else {
+        return Ok(None);
+    };
+    if object.keys().any(|other| confusable(other, &[key])) {
+        return Err(ViewFault::Subscriptions);
+    }
+    Ok(object.get(key).filter(|value| !value.is_null()))
+}
+
 /// What the message names. A method that its era has dropped executes nothing without a name: whoever sends it
 /// so is told by the server that there is no such method, as it would be without us.
 fn subject_in_era<'a>(
@@ -187,14 +242,7 @@ fn subject<'a>(
             }
         }
     };
-    let longest = match name {
-        Name::Tool(_) | Name::Prompt(_) | Name::Task(_) => NAME,
-        Name::Resource(_) => URI,
-    };
-    if name.text().len() > longest {
-        return Err(ViewFault::LongName);
-    }
-    Ok(Some(name))
+    name.bounded().map(Some)
 }
 
 fn arguments<'a>(

@@ -16,7 +16,7 @@ use crate::audit::{OpenRecord, RecordId, Text, mask};
 use crate::decide::approvals::Approved;
 use crate::decide::{InForce, McpMessage, Message as AboutMessage, Permit, Refused, Within};
 use crate::decode::json::Object;
-use crate::decode::mcp::{Era, Hints, Name, View, ViewFault, embedded, spoken, view};
+use crate::decode::mcp::{Era, Hints, Name, View, ViewFault, embedded, spoken, subscribed, view};
 use crate::decode::rpc::{Id, Message};
 use crate::flow::Stages;
 use crate::identify::calls::{self, Callee, InFlight};
@@ -152,6 +152,7 @@ impl Talking {
                     let connected = self.stages.decider.connected(&self.talk.server);
                     connected.map_err(disconnected)?;
                 }
+                self.listens(&policy, record, message)?;
                 self.decide(&policy, record, &seen)
             }
             Err(fault) => {
@@ -159,6 +160,30 @@ impl Talking {
                 Err(unviewable(fault))
             }
         }
+    }
+
+    /// May changes of these resources be listened to? Each as by a `resources/subscribe` of its own.
+    fn listens(
+        &self,
+        policy: &InForce,
+        record: &mut OpenRecord,
+        message: &Message,
+    ) -> Result<(), NotPassed> {
+        for uri in subscribed(message).map_err(unviewable)? {
+            let seen = Seen {
+                method: "resources/subscribe",
+                name: Some(uri),
+                id: message.id(),
+                arguments: None,
+            };
+            let judged = self.judge_by(policy, &seen, None);
+            if judged.is_err() {
+                record.stage(Stage::Decide);
+                tell_judged(record, &judged);
+            }
+            drop(judged?);
+        }
+        Ok(())
     }
 
     /// A request of the client is on its way: until it is answered, it may be the cause of what the server does.
@@ -614,6 +639,7 @@ fn unviewable(fault: ViewFault) -> NotPassed {
     let why = match fault {
         ViewFault::Name => "the method's subject is missing or not a string",
         ViewFault::LongName => "a name or a URI that is too long",
+        ViewFault::Subscriptions => "resources to be listened to that are no list of URIs",
         ViewFault::Arguments => "arguments that are not an object",
         ViewFault::Meta => "_meta that is not an object",
         ViewFault::Response => "a response where a request is due",

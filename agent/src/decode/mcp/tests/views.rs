@@ -152,3 +152,47 @@ fn a_method_that_the_era_has_dropped_needs_no_name() {
     let alive = r#"{"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{}}"#;
     assert_eq!(view(&message(alive)).err(), Some(ViewFault::Name));
 }
+
+#[test]
+fn what_is_listened_to_is_named() {
+    let listen = |params: &str| {
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{params}}}"#
+        );
+        let message = message(&text);
+        let names = subscribed(&message)?;
+        Ok(names
+            .iter()
+            .map(|name| name.text().to_owned())
+            .collect::<Vec<_>>())
+    };
+    for none in [
+        "{}",
+        r#"{"notifications":null}"#,
+        r#"{"notifications":{"toolsListChanged":true}}"#,
+        r#"{"notifications":{"resourceSubscriptions":null}}"#,
+    ] {
+        assert_eq!(listen(none), Ok(Vec::new()), "{none}");
+    }
+    let some = r#"{"notifications":{"resourceSubscriptions":["a:b","c:d"]}}"#;
+    assert_eq!(listen(some), Ok(vec!["a:b".to_owned(), "c:d".to_owned()]));
+    for wrong in [
+        r#"{"notifications":[]}"#,
+        r#"{"Notifications":{"resourceSubscriptions":["a"]}}"#,
+        r#"{"notifications":{"resourceSubscriptions":"a"}}"#,
+        r#"{"notifications":{"resourceSubscriptions":[1]}}"#,
+        r#"{"notifications":{"resourcesubscriptions":["a"]}}"#,
+        &format!(
+            r#"{{"notifications":{{"resourceSubscriptions":[{}"a"]}}}}"#,
+            r#""a","#.repeat(1_024)
+        ),
+    ] {
+        assert_eq!(listen(wrong), Err(ViewFault::Subscriptions), "{wrong}");
+    }
+    let long = "x".repeat(8_193);
+    let long = format!(r#"{{"notifications":{{"resourceSubscriptions":["{long}"]}}}}"#);
+    assert_eq!(listen(&long), Err(ViewFault::LongName));
+    // Of another method they are nothing.
+    let other = r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"notifications":5}}"#;
+    assert_eq!(subscribed(&message(other)).unwrap().len(), 0);
+}
