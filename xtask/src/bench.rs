@@ -3,11 +3,14 @@
 //! It builds optimised programs, installs what it compares with (saying so before), and hands over to
 //! `measure` of the tests' package, which needs root. No time passes or fails.
 
-use crate::{fixtures, setup, shell};
-use anyhow::{Context as _, Result, bail};
-use std::path::{Path, PathBuf};
+use crate::{fixtures, setup, shell, train};
+use anyhow::{Result, bail};
 use std::process::Command;
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line"
+)]
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// A look in two minutes instead of figures to publish
@@ -19,13 +22,16 @@ pub(crate) struct Arguments {
     /// Leave mitmproxy out, which takes an installation from `PyPI`
     #[arg(long)]
     without_mitmproxy: bool,
+    /// Measure the program as `build --trained` builds it, which takes some 20 minutes more
+    #[arg(long)]
+    trained: bool,
     /// What `measure` takes beside that, after `--`; `-- --help` says what
     #[arg(last = true)]
     more: Vec<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    if shell::output("id", &["-u"]).as_deref().map(str::trim) != Some("0") {
+    if !setup::is_root() {
         bail!("measuring takes root: it makes network namespaces and loads Exeat's programs");
     }
     setup::run(&setup::Arguments::default())?;
@@ -51,10 +57,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "exeat-tests",
         "--bins",
     ]))?;
-    let programs = target(&root)?.join("release");
+    let target = shell::target(&root)?;
+    let programs = target.join("release");
+    let program = if arguments.trained {
+        train::build(&root, &target, &programs.join("measure"))?
+    } else {
+        programs.join("exeat")
+    };
     let mut measure = Command::new(programs.join("measure"));
     measure
-        .env("EXEAT_BINARY", programs.join("exeat"))
+        .env("EXEAT_BINARY", program)
         .arg("--haproxy")
         .arg(haproxy);
     if let Some(mitmdump) = mitmdump {
@@ -66,24 +78,4 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     shell::run(measure.args(&arguments.more))
-}
-
-/// Where cargo puts what it builds.
-fn target(root: &Path) -> Result<PathBuf> {
-    let mut metadata = shell::cargo();
-    metadata
-        .current_dir(root)
-        .args(["metadata", "--format-version", "1", "--no-deps", "--locked"]);
-    let output = metadata
-        .output()
-        .context("ask cargo for its target directory")?;
-    let text = String::from_utf8(output.stdout).context("read cargo's answer")?;
-    // The one member that is wanted of a large document; cargo escapes nothing in an ordinary path.
-    let (_, rest) = text
-        .split_once("\"target_directory\":\"")
-        .context("find the target directory in cargo's answer")?;
-    let (directory, _) = rest
-        .split_once('"')
-        .context("read the target directory in cargo's answer")?;
-    Ok(directory.into())
 }

@@ -9,6 +9,7 @@ mod setup;
 mod shell;
 mod test;
 mod tidy;
+mod train;
 mod vm;
 
 use clap::{Parser, Subcommand};

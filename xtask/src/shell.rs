@@ -28,6 +28,26 @@ pub(crate) fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
+/// Where cargo puts what it builds.
+pub(crate) fn target(root: &Path) -> Result<PathBuf> {
+    let mut metadata = cargo();
+    metadata
+        .current_dir(root)
+        .args(["metadata", "--format-version", "1", "--no-deps", "--locked"]);
+    let output = metadata
+        .output()
+        .context("ask cargo for its target directory")?;
+    let text = String::from_utf8(output.stdout).context("read cargo's answer")?;
+    // The one member that is wanted of a large document; cargo escapes nothing in an ordinary path.
+    let (_, rest) = text
+        .split_once("\"target_directory\":\"")
+        .context("find the target directory in cargo's answer")?;
+    let (directory, _) = rest
+        .split_once('"')
+        .context("read the target directory in cargo's answer")?;
+    Ok(directory.into())
+}
+
 /// Runs a program to its end; an error if it fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command
