@@ -23,7 +23,9 @@ const COMPILERS: [[&str; 2]; 2] = [
 /// What building bpf-linker takes beside LLVM.
 const BUILD_TOOLS: [(&str, &str); 2] = [("c++", "g++"), ("make", "make")];
 
+// Flattened into another of this name, and groups are named as their structs are.
 #[derive(Debug, Default, clap::Args)]
+#[group(skip)]
 pub(crate) struct Arguments {
     /// Only say what is missing, and fail if anything is
     #[arg(long)]
