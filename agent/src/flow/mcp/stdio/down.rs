@@ -115,6 +115,7 @@ impl Session {
 
     /// An answer that is not delivered ends the wait for it. Whether anybody has waited.
     async fn withhold(&self, id: &Id, why: &'static str, refusal: Refusal<'static>) -> bool {
+        let _answering = self.answering();
         let mut asked = match self.tables.answer(Of::Server, Some(id)) {
             For::Waiting(asked) => asked,
             For::Cancelled(_) => return true,
@@ -130,11 +131,11 @@ impl Session {
         }
         let waits = Waits::Request(asked.id);
         self.tell_host(refusal, &waits).await;
-        self.settled.notify_waiters();
         true
     }
 
     async fn server_answers(&self, mut response: Response, length: usize, room: Option<Taken>) {
+        let _answering = self.answering();
         let mut asked = match self.tables.answer(Of::Server, response.id.as_ref()) {
             For::Waiting(asked) => asked,
             // The specification lets it be: whoever asked has been told to forget it.
@@ -185,8 +186,6 @@ impl Session {
         };
         self.answer_host(instead.as_ref().unwrap_or(&message), room)
             .await;
-        // After the answer has its place, so that who waits for all of them finds it on its way.
-        self.settled.notify_waiters();
     }
 
     async fn server_asks(&self, request: Request, room: Option<Taken>) {

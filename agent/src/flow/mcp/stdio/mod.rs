@@ -19,6 +19,7 @@ use std::future::{pending, poll_fn};
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -123,6 +124,8 @@ struct Session {
     ledger: Ledger,
     /// Something that was in flight is no more.
     settled: Notify,
+    /// Answers that are on their way to the host, of which nothing is in the tables any more.
+    answering: AtomicUsize,
     /// The server's workload.
     own: Arc<Known>,
     /// Where the supervisor is told.
@@ -202,6 +205,7 @@ impl Offered {
                 held,
                 ledger,
                 settled: Notify::new(),
+                answering: AtomicUsize::new(0),
                 own,
                 words,
                 owed: fetch::Owed::default(),
@@ -384,7 +388,7 @@ impl Session {
             return;
         }
         self.to_server.finish();
-        if !self.lasts(host, || self.tables.is_idle()).await {
+        if !self.lasts(host, || self.is_idle()).await {
             return;
         }
         // Every answer was given: the server, which has been told, is given its time.
@@ -407,8 +411,19 @@ impl Session {
 
     /// Waits until nothing that the host asked is in flight.
     async fn idle(&self) {
-        self.until(|| self.tables.is_idle() && self.held.is_empty())
-            .await;
+        self.until(|| self.is_idle() && self.held.is_empty()).await;
+    }
+
+    /// Whether everything that the host asked of the server is answered.
+    fn is_idle(&self) -> bool {
+        self.tables.is_idle() && self.answering.load(Ordering::SeqCst) == 0
+    }
+
+    /// To be held from before a request is taken out of the tables until the host has its answer: a session that is
+    /// idle may end at once.
+    fn answering(&self) -> Answering<'_> {
+        self.answering.fetch_add(1, Ordering::SeqCst);
+        Answering(self)
     }
 
     /// Waits for something in flight to end, until `over`.
@@ -522,6 +537,16 @@ impl Session {
         if let Some(Err(fault)) = told.map(|told| self.to_server.try_say(&told)) {
             tracing::debug!(%fault, "a server was not told of a refusal");
         }
+    }
+}
+
+/// The host is being answered.
+struct Answering<'a>(&'a Session);
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        self.0.answering.fetch_sub(1, Ordering::SeqCst);
+        self.0.settled.notify_waiters();
     }
 }
 
