@@ -564,12 +564,5 @@ servers:
     };
     assert_eq!(faults(&text("a*, b*, c*, d*, e*")), "");
     let told = faults(&text("a*, b*, c*, d*, e*, f*"));
-    assert!(told.contains("more than 2097152 combinations"), "{told}");
-    assert_eq!(
-        told.lines()
-            .filter(|line| line.contains("combinations"))
-            .count(),
-        1,
-        "{told}"
-    );
+    insta::assert_snapshot!(told);
 }
