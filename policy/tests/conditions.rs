@@ -60,6 +60,15 @@ use Condition::{
     Or, Server, Size, Subject, Text, Tool, Truth, Twice, User,
 };
 
+/// Why it is not known whether a condition holds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Unclear {
+    /// It depends on arguments.
+    Depends,
+    /// It cannot be evaluated, whatever they are.
+    Fails,
+}
+
 /// What a condition is asked of.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {
@@ -188,28 +197,23 @@ impl Condition {
         }
     }
 
-    /// What it comes to where the arguments are not known, as [`holds`](Self::holds) says it; `None`: that depends on them.
-    pub(crate) fn whatever(&self, asked: Asked<'_>) -> Option<Option<bool>> {
+    /// What it comes to where the arguments are not known.
+    pub(crate) fn whatever(&self, asked: Asked<'_>) -> Result<bool, Unclear> {
         let of = |one: &Condition| one.whatever(asked);
         let both = |left: &Condition, right: &Condition, decides: bool| {
             let results = [of(left), of(right)];
-            if results.contains(&Some(Some(decides))) {
-                return Some(Some(decides));
-            }
-            let [left, right] = results;
-            Some(left?.and(right?).map(|_| !decides))
+            let certain = [Ok(decides), Err(Unclear::Depends), Err(Unclear::Fails)];
+            let found = certain.into_iter().find(|it| results.contains(it));
+            found.unwrap_or(Ok(!decides))
         };
         match self {
-            Not(one) => of(one).map(|truth| truth.map(|truth| !truth)),
+            Not(one) => of(one).map(|truth| !truth),
             And(left, right) => both(left, right, false),
             Or(left, right) => both(left, right, true),
-            Either(one, yes, no) => match of(one)? {
-                Some(truth) => of(if truth { yes } else { no }),
-                None => Some(None),
-            },
+            Either(one, yes, no) => of(if of(one)? { yes } else { no }),
             Tool(_) | Server(_) | User(_) | HasHost | HasClaims | Subject(_) | Group(_)
-            | InGroup(_) => Some(self.truth(asked, Reading::Sent)),
-            _ => None,
+            | InGroup(_) => self.truth(asked, Reading::Sent).ok_or(Unclear::Fails),
+            _ => Err(Unclear::Depends),
         }
     }
 

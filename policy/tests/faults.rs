@@ -544,10 +544,11 @@ fn breakers() {
 fn too_much_in_all() {
     let names = |what: &str, count: usize, value: &str| -> (String, String) {
         let all = (0..count).map(|number| format!("{what}{number}"));
-        let given: String = all
+        let lines: Vec<String> = all
             .clone()
             .map(|name| format!("  {name}: {value}\n"))
             .collect();
+        let given = lines.concat();
         (given, all.collect::<Vec<_>>().join(", "))
     };
     let (servers, all_servers) = names("s", 600, "{ launch: { command: x } }");

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
 use crate::arguments::{Tree, hold};
-use crate::conditions::Asked;
+use crate::conditions::{Asked, Unclear};
 use crate::limited::{Call, Charged, charge, refuses};
 use crate::question::{Question, question};
 use crate::support::{NOW, shown};
@@ -296,11 +296,12 @@ fn answer(world: &World, question: &Question) -> Answer {
         let session = question
             .method
             .is_none_or(|method| SESSION.contains(&method));
-        by_rule.unwrap_or(if reaches && session {
+        let otherwise = if reaches && session {
             (GenEffect::Allow, None, false)
         } else {
             failed.unwrap_or(nothing)
-        })
+        };
+        by_rule.unwrap_or(otherwise)
     };
     let (real, strict) = (conclude(false), conclude(true));
     if observes && real.0 != GenEffect::Allow {
@@ -494,15 +495,12 @@ fn shown_to(world: &World, question: &Question) -> bool {
         // Without its tests it stays a rule about calls.
         rule.methods.get_or_insert_with(|| vec!["tools/call"]);
         let allows = rule.effect == GenEffect::Allow;
-        let holds = when.map_or(Some(Some(true)), |when| {
-            when.whatever(asked(question, &none))
-        });
+        let holds = when.map_or(Ok(true), |when| when.whatever(asked(question, &none)));
         match holds {
-            Some(Some(false)) => false,
-            Some(Some(true)) => allows || !tests,
-            None => allows,
-            // It fails for all of them.
-            Some(None) => {
+            Ok(false) => false,
+            Ok(true) => allows || !tests,
+            Err(Unclear::Depends) => allows,
+            Err(Unclear::Fails) => {
                 rule.effect = GenEffect::Deny;
                 !allows && !tests
             }

@@ -412,7 +412,26 @@ async fn no_more_is_taken_than_the_reader_lets_come() {
     drop((answer, sender));
     download.dropped().await;
 
-    // One that lets everything come and reads nothing from its connection: a frame waits for it, and what is in hand.
+    // The same on the way up: a server that reads nothing, within the window that it gave.
+    let upload = Counts::default();
+    let (held, mut holds) = mpsc::unbounded_channel();
+    let stream = answering(move |request: Request<Received>, _| {
+        held.send(request.into_body()).unwrap();
+        std::future::pending()
+    });
+    let client = started(stream).await;
+    let waiting = tokio::spawn(client.send(post(upload.body()), None::<Unheard>));
+    let _unread = in_time(holds.recv()).await.unwrap();
+    let taken = upload.settled().await;
+    let window = usize::try_from(STREAM_WINDOW).unwrap();
+    assert!(taken >= window && taken <= 2 * window, "{taken}");
+    waiting.abort();
+    upload.dropped().await;
+}
+
+/// A client that lets everything come and reads nothing from its connection: a frame waits for it, and what is in hand.
+#[tokio::test]
+async fn little_waits_for_a_client_that_does_not_read() {
     let download = Counts::default();
     let body = download.clone();
     let stream = answering(move |_, _| std::future::ready(Response::new(body.body())));
@@ -436,22 +455,6 @@ async fn no_more_is_taken_than_the_reader_lets_come() {
     assert!(taken <= most, "{taken}");
     drop((answer, sender, connection));
     download.dropped().await;
-
-    // The same on the way up: a server that reads nothing, within the window that it gave.
-    let upload = Counts::default();
-    let (held, mut holds) = mpsc::unbounded_channel();
-    let stream = answering(move |request: Request<Received>, _| {
-        held.send(request.into_body()).unwrap();
-        std::future::pending()
-    });
-    let client = started(stream).await;
-    let waiting = tokio::spawn(client.send(post(upload.body()), None::<Unheard>));
-    let _unread = in_time(holds.recv()).await.unwrap();
-    let taken = upload.settled().await;
-    let window = usize::try_from(STREAM_WINDOW).unwrap();
-    assert!(taken >= window && taken <= 2 * window, "{taken}");
-    waiting.abort();
-    upload.dropped().await;
 }
 
 #[tokio::test]
