@@ -153,6 +153,34 @@ fn a_killed_daemon_leaves_everything_closed_and_another_adopts_it() {
 }
 
 #[test]
+fn what_was_opened_ends_with_a_cgroup_that_goes_while_no_daemon_is_there() {
+    let (_, layout) = named("gone");
+    let manage = |kernel: &mut Kernel, name: &str| {
+        let cgroup = layout.managed.join(name);
+        fs::create_dir(&cgroup).unwrap();
+        kernel.manage(&cgroup, 7).unwrap();
+        let gate = Gate::from_descriptors(kernel.gate_descriptors().unwrap()).unwrap();
+        gate.heartbeat().unwrap();
+        (cgroup, gate)
+    };
+    let send = "u = socket(AF_INET, SOCK_DGRAM)
+say(name(lambda: u.sendto(b'x', ('203.0.113.9', 5000))))";
+    let mut kernel = Kernel::start(&layout, SETTINGS).unwrap();
+    let (first, gate) = manage(&mut kernel, "first");
+    let net = "203.0.113.0".parse().unwrap();
+    gate.allow_range(7, net, 24, Some(5000), Protocol::Udp, Action::Direct)
+        .unwrap();
+    assert_eq!(run_in(&first, SETTINGS, send), "OK");
+    drop(kernel);
+    fs::remove_dir(&first).unwrap();
+
+    let mut kernel = Kernel::start(&layout, SETTINGS).unwrap();
+    assert_eq!(kernel.managed().unwrap(), []);
+    let (second, _gate) = manage(&mut kernel, "second");
+    assert_eq!(run_in(&second, SETTINGS, send), "ECONNREFUSED");
+}
+
+#[test]
 fn programs_are_replaced_without_a_gap() {
     let (name, layout) = named("replace");
     let mut daemon = start_daemon(&name);

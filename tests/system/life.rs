@@ -313,6 +313,51 @@ async fn what_goes_by_unread_is_cut_too() {
         .unwrap();
 }
 
+/// What goes by without the gate, and to a cgroup whose number the next daemon finds in the kernel.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_earlier_daemon_opened_is_shut_by_the_next() {
+    let lab = Lab::new().unwrap();
+    let _there = lab.outside.bind_udp(SocketAddr::new(LAN, 5000)).unwrap();
+    let name = format!("{}-sends", lab.name());
+    let cgroup = Cgroup::create(&name).unwrap();
+    let range = "{ cidr: 10.78.0.0/16, ports: [5000], protocol: udp }";
+    let mut daemon = lab.daemon(&foreign_policy(&name, &[range])).await.unwrap();
+    let python = Fixtures::find().unwrap().python(2);
+    let lan = LAN.to_string();
+    let sender = foreign(
+        &lab,
+        &cgroup,
+        "sends",
+        &[python.to_str().unwrap(), "-c", SEND, &lan],
+    );
+    wait_until("it sends", LIMIT, || lines(&sender).contains(&"OK".into()))
+        .await
+        .unwrap();
+
+    // Another policy: that server's range is gone, or the cgroup is nobody's.
+    let without = foreign_policy(&name, &[ENTRY]);
+    let elsewhere = foreign_policy("elsewhere", &[range]);
+    for policy in [without, elsewhere] {
+        daemon.stop().await.unwrap();
+        fs::write(lab.directory().join("policy.d/10-test.yaml"), policy).unwrap();
+        daemon.restart().await.unwrap();
+        let from = lines(&sender).len();
+        wait_until("it tried again", LIMIT, || lines(&sender).len() > from + 3)
+            .await
+            .unwrap();
+        let tried = lines(&sender).split_off(from + 1);
+        assert!(tried.iter().all(|said| said == "111"), "{tried:?}");
+    }
+}
+
+/// Sends a packet now and then, and says how that went.
+const SEND: &str = "import socket,sys,time
+while True:
+  try:
+    socket.socket(socket.AF_INET,socket.SOCK_DGRAM).sendto(b'x',(sys.argv[1],5000)); print('OK',flush=True)
+  except OSError as e: print(e.errno,flush=True)
+  time.sleep(0.05)";
+
 /// Talks to an echo until it ends, then tries once more.
 const TALK: &str = "import socket,sys,time
 where=(socket.getaddrinfo(sys.argv[1],5432,socket.AF_INET)[0][4])

@@ -43,7 +43,17 @@ impl Supervisor {
             let live = self.describe(&cgroup, number, id)?;
             self.workloads.add(live);
         }
-        self.agree_on_cuts()?;
+        for live in self.workloads.iter() {
+            let record = &live.record;
+            self.agree_on_cut(&record.name, record.kind, record.number)?;
+        }
+        // Those of others' cgroups are taken again when they are found, perhaps as something else, perhaps by nobody.
+        for (_, number) in managed {
+            if self.workloads.get(number).is_none() {
+                self.parts.kernel.shut(number)?;
+                self.parts.kernel.spare(number)?;
+            }
+        }
         for host in self.hosts() {
             self.judge_if_host(&host.name, host.kind, host.number)
                 .map_err(KernelError::Argument)?;

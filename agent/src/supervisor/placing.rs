@@ -188,7 +188,8 @@ impl Supervisor {
             *of == id && self.workloads.get(*number).is_none()
         });
         if let Some((_, number)) = earlier {
-            self.cut_if_disconnected(&subject.name, subject.kind, number)?;
+            self.agree_on_cut(&subject.name, subject.kind, number)
+                .map_err(|e| chain(&e))?;
             self.judge_if_host(&subject.name, subject.kind, number)?;
             return Ok(number);
         }
@@ -196,7 +197,8 @@ impl Supervisor {
             .workloads
             .number()
             .ok_or("there are too many workloads")?;
-        self.cut_if_disconnected(&subject.name, subject.kind, number)?;
+        self.agree_on_cut(&subject.name, subject.kind, number)
+            .map_err(|e| chain(&e))?;
         self.enrol(&subject.name, subject.kind, cgroup, number)?;
         Ok(number)
     }
@@ -313,7 +315,8 @@ impl Supervisor {
             .workloads
             .number()
             .ok_or("there are too many workloads")?;
-        self.cut_if_disconnected(&found.name, found.kind, number)?;
+        self.agree_on_cut(&found.name, found.kind, number)
+            .map_err(|e| chain(&e))?;
         let name = super::runs::file_name(&found.name);
         let cgroup = self.parts.tree.add(&name, number).map_err(|e| chain(&e))?;
         let id = cgroups::id(&cgroup).map_err(|e| chain(&e));

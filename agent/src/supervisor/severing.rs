@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use exeat_ebpf::{Waiting, destroy_connections};
+use exeat_ebpf::{KernelError, Waiting, destroy_connections};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -320,30 +320,19 @@ impl Supervisor {
             .collect()
     }
 
-    /// To be called before a workload of this name is managed: it is never connected, not even for a moment.
-    pub(super) fn cut_if_disconnected(
+    /// Makes the kernel say of a workload what the disconnections say. To be called before one of this name is
+    /// managed: it is never connected, not even for a moment.
+    pub(super) fn agree_on_cut(
         &self,
         name: &str,
         kind: Kind,
         number: u32,
-    ) -> Result<(), String> {
+    ) -> Result<(), KernelError> {
         if kind == Kind::Server && self.disconnections.has(name) {
-            return self.parts.kernel.cut(number).map_err(|e| chain(&e));
+            self.parts.kernel.cut(number)
+        } else {
+            self.parts.kernel.mend(number)
         }
-        Ok(())
-    }
-
-    /// Makes the kernel say of the workloads that were taken over what the disconnections say.
-    pub(super) fn agree_on_cuts(&self) -> Result<(), exeat_ebpf::KernelError> {
-        for live in self.workloads.iter() {
-            let record = &live.record;
-            if record.kind == Kind::Server && self.disconnections.has(&record.name) {
-                self.parts.kernel.cut(record.number)?;
-            } else {
-                self.parts.kernel.mend(record.number)?;
-            }
-        }
-        Ok(())
     }
 }
 

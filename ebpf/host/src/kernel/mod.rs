@@ -170,13 +170,15 @@ impl Kernel {
         wanted.extend(self.links.attach_all(&self.ebpf, MANAGED, &managed)?);
         wanted.extend(self.links.attach_all(&self.ebpf, GATE, &gate)?);
         wanted.extend(self.links.attach_all(&self.ebpf, ROOT, &root)?);
-        for (id, _) in self.managed()? {
+        for (id, workload) in self.managed()? {
             if let Some(path) = cgroup::by_id(&self.mount_point, id) {
                 if !path.starts_with(&managed) {
                     wanted.extend(self.links.attach_all(&self.ebpf, MANAGED, &path)?);
                 }
             } else {
-                // The cgroup went while no daemon was there; its number is not used again.
+                // The cgroup went while no daemon was there. Once it is not listed, nothing keeps its number from
+                // being used again: what was opened for it goes first.
+                self.close(workload)?;
                 self.managed
                     .remove(&id)
                     .map_err(|cause| KernelError::map("remove from", "MANAGED", cause))?;
@@ -225,10 +227,18 @@ impl Kernel {
             .map_or(Ok(()), |before| self.close(before))
     }
 
-    /// Closes everything that was opened for a workload.
+    /// Forgets all that is said of a workload.
     fn close(&self, workload: u32) -> Result<(), KernelError> {
         self.mend(workload)?;
         self.spare(workload)?;
+        self.shut(workload)
+    }
+
+    /// Closes everything that was opened for a workload, which stays managed, and cut off if it was.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn shut(&self, workload: u32) -> Result<(), KernelError> {
         gate::forget(
             &state::open(&self.layout, GateMap::Allow.name())?,
             &state::open(&self.layout, GateMap::Ranges.name())?,
