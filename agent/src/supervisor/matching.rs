@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use exeat_policy::{Matcher, PolicySet, Process as Known};
@@ -128,9 +129,9 @@ impl Subject {
     /// Whether a process may be meant of which no argument is known.
     pub(super) fn may_match(&self, process: &Process, cgroup: Option<&str>) -> bool {
         let exe = self.matcher.exe.as_deref().map(Path::new);
-        let interpreted = exe.and_then(interpreter).is_some_and(|interpreter| {
-            fs::canonicalize(interpreter).is_ok_and(|found| found == Path::new(&process.exe))
-        });
+        let interpreted = exe
+            .and_then(interpreter)
+            .is_some_and(|interpreter| runs(process, &interpreter));
         let without = Self {
             matcher: Matcher {
                 exe: if interpreted {
@@ -161,20 +162,26 @@ impl Subject {
             };
             self.matcher.matches(&known)
         };
-        let exe = self.matcher.exe.as_deref();
-        let same_file = exe.is_some_and(|exe| {
-            fs::canonicalize(exe).is_ok_and(|found| found == Path::new(&process.exe))
-        });
+        let Some(exe) = self.matcher.exe.as_deref() else {
+            return given(&process.exe, 1);
+        };
         // A link to the executable is the executable; a script is what its interpreter runs.
-        given(
-            if same_file {
-                exe.unwrap_or_default()
-            } else {
-                &process.exe
-            },
-            1,
-        ) || exe.is_some_and(|exe| is_script(exe, process) && given(exe, 2))
+        (runs(process, Path::new(exe)) && given(exe, 1))
+            || (is_script(exe, process) && given(exe, 2))
     }
+}
+
+/// Whether a process executes this file. What its executable is called says nothing: in another mount namespace, such
+/// as a container's, any file may have the name.
+fn runs(process: &Process, file: &Path) -> bool {
+    let image = PathBuf::from(format!("/proc/{}/exe", process.pid));
+    is_same(&image, file)
+}
+
+/// Whether two paths lead to one file.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let file = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    file(one).is_ok_and(|one| file(other).is_ok_and(|other| one == other))
 }
 
 /// Whether `process` runs the script `exe`: its interpreter with the script as first argument.
@@ -182,14 +189,14 @@ fn is_script(exe: &str, process: &Process) -> bool {
     let Some(interpreter) = interpreter(Path::new(exe)) else {
         return false;
     };
-    let Some(script) = process.args.get(1) else {
+    let Some(script) = process.args.get(1).map(Path::new) else {
         return false;
     };
-    let same = |a: &Path, b: &Path| {
-        fs::canonicalize(a).is_ok_and(|a| fs::canonicalize(b).is_ok_and(|b| a == b))
-    };
-    let directory = PathBuf::from(format!("/proc/{}/cwd", process.pid));
-    same(&interpreter, Path::new(&process.exe)) && same(Path::new(exe), &directory.join(script))
+    // As the process sees it, whose root may be another.
+    let within = if script.is_absolute() { "root" } else { "cwd" };
+    let script = script.strip_prefix("/").unwrap_or(script);
+    let script = PathBuf::from(format!("/proc/{}/{within}", process.pid)).join(script);
+    runs(process, &interpreter) && is_same(Path::new(exe), &script)
 }
 
 /// What the kernel, or `env`, runs for a script.
@@ -250,6 +257,8 @@ pub(crate) fn cgroup_of(pid: u32) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Child, Command, Stdio};
+
     use exeat_policy::Glob;
 
     use super::*;
@@ -262,16 +271,36 @@ mod tests {
         }
     }
 
-    fn process(exe: &str, args: &[&str]) -> Process {
-        Process {
-            workload: 0,
-            pid: std::process::id(),
-            parent: 1,
-            started: 1,
-            uid: 0,
-            exe: exe.into(),
-            args: args.iter().map(|&arg| arg.to_owned()).collect(),
-            sha256: None,
+    /// A program that waits for its standard input.
+    struct Running(Child);
+
+    impl Running {
+        fn new(program: &str) -> Self {
+            let mut command = Command::new(program);
+            Self(command.stdin(Stdio::piped()).spawn().unwrap())
+        }
+
+        /// What is known of it, with these arguments.
+        fn process(&self, args: &[&str]) -> Process {
+            let pid = self.0.id();
+            let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+            Process {
+                workload: 0,
+                pid,
+                parent: 1,
+                started: 1,
+                uid: 0,
+                exe: exe.to_str().unwrap().into(),
+                args: args.iter().map(|&arg| arg.to_owned()).collect(),
+                sha256: None,
+            }
+        }
+    }
+
+    impl Drop for Running {
+        fn drop(&mut self) {
+            drop(self.0.stdin.take());
+            self.0.wait().unwrap();
         }
     }
 
@@ -281,20 +310,20 @@ mod tests {
 
     #[test]
     fn an_executable_matches_by_the_file_and_not_by_what_it_calls_itself() {
-        let shell = fs::canonicalize("/bin/sh").unwrap();
         let matcher = Matcher {
             exe: Some("/bin/sh".into()),
             ..Matcher::default()
         };
         let subject = subject(matcher);
-        let real = shell.to_str().unwrap();
-        assert!(plain(&subject, &process(real, &["anything"]), None));
-        assert!(!plain(
-            &subject,
-            &process("/usr/bin/env", &["/bin/sh"]),
-            None
-        ));
-        let file = exeat_ebpf::identify(&shell).unwrap();
+        let (shell, cat) = (Running::new("/bin/sh"), Running::new("/bin/cat"));
+        let shell = shell.process(&["anything"]);
+        assert!(plain(&subject, &shell, None));
+        let mut other = cat.process(&["/bin/sh"]);
+        assert!(!plain(&subject, &other, None));
+        // So another mount namespace can name it.
+        other.exe = shell.exe;
+        assert!(!plain(&subject, &other, None));
+        let file = exeat_ebpf::identify(Path::new("/bin/sh")).unwrap();
         assert_eq!(subject.executable().unwrap(), Some(file));
     }
 
@@ -308,43 +337,35 @@ mod tests {
             exe: Some(exe.clone()),
             ..Matcher::default()
         });
-        let shell = fs::canonicalize("/bin/sh").unwrap();
-        let shell = shell.to_str().unwrap();
-        assert!(plain(&subject, &process(shell, &["sh", &exe, "-v"]), None));
-        assert!(!plain(
-            &subject,
-            &process(shell, &["sh", "/etc/passwd"]),
-            None
-        ));
-        assert!(!plain(
-            &subject,
-            &process("/usr/bin/env", &["sh", &exe]),
-            None
-        ));
+        let (shell, cat) = (Running::new("/bin/sh"), Running::new("/bin/cat"));
+        let runs = |running: &Running, args: &[&str]| plain(&subject, &running.process(args), None);
+        assert!(runs(&shell, &["sh", &exe, "-v"]));
+        assert!(!runs(&shell, &["sh", "/etc/passwd"]));
+        assert!(!runs(&shell, &["sh"]));
+        assert!(!runs(&cat, &["sh", &exe]));
         assert!(subject.executable().unwrap().is_some());
     }
 
     #[test]
     fn a_hash_is_taken_only_where_it_is_asked_for() {
-        let exe = "/nonexistent/exe";
-        let asks = Matcher {
-            exe: Some(exe.into()),
-            sha256: Some([7; 32]),
-            ..Matcher::default()
+        let cat = Running::new("/bin/cat");
+        let of = |exe: &str, sha256| {
+            subject(Matcher {
+                exe: Some(exe.into()),
+                sha256,
+                ..Matcher::default()
+            })
         };
-        let (asks, process) = (subject(asks), process(exe, &["exe"]));
+        let asks = of("/bin/cat", Some([7; 32]));
+        let process = cat.process(&["cat"]);
         assert!(asks.matches(&process, None, &mut || Some([7; 32])));
         assert!(!asks.matches(&process, None, &mut || Some([8; 32])));
         assert!(!asks.matches(&process, None, &mut || None));
-        let mut other = process.clone();
-        other.exe = "/nonexistent/other".into();
-        assert!(!asks.matches(&other, None, &mut || panic!(
+        let other = of("/bin/sh", Some([7; 32]));
+        assert!(!other.matches(&process, None, &mut || panic!(
             "what does not fit is not hashed"
         )));
-        let free = subject(Matcher {
-            exe: Some(exe.into()),
-            ..Matcher::default()
-        });
+        let free = of("/bin/cat", None);
         assert!(free.matches(&process, None, &mut || panic!("not asked for")));
     }
 
@@ -353,8 +374,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let script = directory.path().join("tool");
         fs::write(&script, "#!/bin/sh\n").unwrap();
-        let shell = fs::canonicalize("/bin/sh").unwrap();
-        let (shell, script) = (shell.to_str().unwrap(), script.to_str().unwrap());
+        let script = script.to_str().unwrap();
         let of = |exe: &str| {
             subject(Matcher {
                 exe: Some(exe.into()),
@@ -363,7 +383,8 @@ mod tests {
                 ..Matcher::default()
             })
         };
-        let unread = process(shell, &[]);
+        let shell = Running::new("/bin/sh");
+        let unread = shell.process(&[]);
         assert!(of("/bin/sh").may_match(&unread, None));
         assert!(of(script).may_match(&unread, None));
         assert!(!of("/usr/bin/env").may_match(&unread, None));

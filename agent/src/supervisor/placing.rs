@@ -22,6 +22,7 @@ use super::processes::{AT_LENGTH, Hashes, PATIENTLY, SOON, origin, read, read_kn
 use super::settle::Settled;
 use super::workloads::{Live, Origin};
 use crate::channel::{Kind, Process, ToGate, watch};
+use crate::control::peer::{CgroupRole, Cgroups};
 use crate::launch::stage::chain;
 
 /// Depth of slices within which units are watched for.
@@ -36,6 +37,20 @@ pub(super) struct Scan {
     pub(super) found: Vec<Found>,
     /// What may belong to a subject and could not be read: a sentence each.
     unread: Vec<String>,
+}
+
+/// Which processes have their place: below Exeat's own cgroup, or in a workload that others made.
+#[derive(Clone)]
+struct Taken {
+    own: PathBuf,
+    roles: Arc<dyn Cgroups>,
+}
+
+impl Taken {
+    /// Whether a process in this cgroup stays where it is, whatever it is otherwise.
+    fn holds(&self, cgroup: &str) -> bool {
+        is_own(cgroup, &self.own) || self.roles.role(cgroup) != CgroupRole::Other
+    }
 }
 
 /// Processes that belong to a subject.
@@ -90,13 +105,20 @@ impl Supervisor {
         self.rejudge().await;
         self.find_cgroups().await;
         let (hashes, happenings) = (Arc::clone(&self.hashes), self.happenings.clone());
-        let own = self.parts.tree.base.clone();
+        let taken = self.taken();
         self.tasks.spawn_blocking(move || {
-            let scan = scan(&subjects, &own, &hashes);
+            let scan = scan(&subjects, &taken, &hashes);
             if happenings.blocking_send(Happening::Scanned(scan)).is_err() {
                 tracing::debug!("the supervisor is gone");
             }
         });
+    }
+
+    fn taken(&self) -> Taken {
+        Taken {
+            own: self.parts.tree.base.clone(),
+            roles: self.workloads.roles(),
+        }
     }
 
     /// Guards the places and manages the cgroups that policy names and that exist.
@@ -233,12 +255,12 @@ impl Supervisor {
         let pid = event.tgid;
         let subjects = subjects(&self.parts.policy.set);
         let (hashes, happenings) = (Arc::clone(&self.hashes), self.happenings.clone());
-        let own = self.parts.tree.base.clone();
+        let taken = self.taken();
         self.tasks.spawn_blocking(move || {
             let process = read(pid, 0);
             let started = process.as_ref().map_or(0, |process| process.started);
             let mut hash = || hashes.of_process(pid);
-            let found = process.and_then(|process| find(&subjects, process, &own, &mut hash));
+            let found = process.and_then(|process| find(&subjects, process, &taken, &mut hash));
             if happenings
                 .blocking_send(Happening::Looked {
                     pid,
@@ -307,7 +329,12 @@ impl Supervisor {
         let alive = |process: &&Process| {
             origin(process.pid).is_some_and(|(_, started)| started == process.started)
         };
-        let processes: Vec<Process> = found.processes.iter().filter(alive).cloned().collect();
+        let taken = self.taken();
+        // Asked again: what was found may have been managed as something else meanwhile.
+        let free = |process: &&Process| {
+            alive(process) && !cgroup_of(process.pid).is_some_and(|cgroup| taken.holds(&cgroup))
+        };
+        let processes: Vec<Process> = found.processes.iter().filter(free).cloned().collect();
         let Some(first) = processes.first() else {
             return Ok(None);
         };
@@ -386,11 +413,11 @@ pub(super) fn cut_old(number: u32, cgroup: &Path, waiting: Waiting) {
 fn find(
     subjects: &[Subject],
     process: Process,
-    own: &Path,
+    taken: &Taken,
     hash: &mut dyn FnMut() -> Option<[u8; 32]>,
 ) -> Option<Found> {
     let cgroup = cgroup_of(process.pid);
-    if cgroup.as_deref().is_some_and(|cgroup| is_own(cgroup, own)) {
+    if cgroup.as_deref().is_some_and(|cgroup| taken.holds(cgroup)) {
         return None;
     }
     let subject = of_processes(subjects)
@@ -410,13 +437,9 @@ fn of_processes(subjects: &[Subject]) -> impl Iterator<Item = &Subject> {
 }
 
 /// The subject that a process may belong to of which no argument is known.
-fn suspected<'a>(subjects: &'a [Subject], process: &Process, own: &Path) -> Option<&'a Subject> {
+fn suspected<'a>(subjects: &'a [Subject], process: &Process) -> Option<&'a Subject> {
     let cgroup = cgroup_of(process.pid);
-    let cgroup = cgroup.as_deref();
-    if cgroup.is_some_and(|cgroup| is_own(cgroup, own)) {
-        return None;
-    }
-    of_processes(subjects).find(|subject| subject.may_match(process, cgroup))
+    of_processes(subjects).find(|subject| subject.may_match(process, cgroup.as_deref()))
 }
 
 /// Whether a cgroup is below Exeat's own, whose name is the last part of `own`.
@@ -426,7 +449,7 @@ fn is_own(cgroup: &str, own: &Path) -> bool {
 }
 
 /// Everything that runs and belongs to a subject, each with its descendants.
-fn scan(subjects: &[Subject], own: &Path, hashes: &Arc<Hashes>) -> Scan {
+fn scan(subjects: &[Subject], taken: &Taken, hashes: &Arc<Hashes>) -> Scan {
     let mut all: Vec<(Process, bool)> = fs::read_dir("/proc")
         .into_iter()
         .flatten()
@@ -440,20 +463,20 @@ fn scan(subjects: &[Subject], own: &Path, hashes: &Arc<Hashes>) -> Scan {
     let mut scan = Scan::default();
     for (process, known) in all {
         let pid = process.pid;
+        if pid == std::process::id() || cgroup_of(pid).is_some_and(|cgroup| taken.holds(&cgroup)) {
+            continue;
+        }
         let group = group_of.get(&process.parent).copied();
         if let Some(found) = group.and_then(|group| scan.found.get_mut(group)) {
             found.processes.push(process);
             group_of.extend(group.map(|group| (pid, group)));
             continue;
         }
-        if pid == std::process::id() {
-            continue;
-        }
         let who = format!("process {pid} of uid {}, `{}`,", process.uid, process.exe);
         let suspected = if known {
             None
         } else {
-            suspected(subjects, &process, own)
+            suspected(subjects, &process)
         };
         let mut late = false;
         let mut hash = || {
@@ -461,7 +484,7 @@ fn scan(subjects: &[Subject], own: &Path, hashes: &Arc<Hashes>) -> Scan {
             late |= hash.is_err();
             hash.ok().flatten()
         };
-        if let Some(found) = find(subjects, process, own, &mut hash) {
+        if let Some(found) = find(subjects, process, taken, &mut hash) {
             group_of.insert(pid, scan.found.len());
             scan.found.push(found);
         } else if let Some(subject) = suspected {

@@ -1,6 +1,7 @@
 //! The supervisor as a whole, as root, on the real kernel, with a gate that this test binary plays.
 
 mod pins;
+mod placing;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -549,53 +550,6 @@ fn state_of(pid: u32) -> String {
         .unwrap()
         .trim()
         .to_owned()
-}
-
-#[tokio::test]
-async fn a_process_that_policy_names_is_placed_before_it_runs_and_found_if_it_ran_before() {
-    let directory = tempfile::tempdir().unwrap();
-    let (program, policy) = named_program(directory.path());
-    let mut older = std::process::Command::new(&program)
-        .arg("600")
-        .spawn()
-        .unwrap();
-    let daemon = Daemon::start("match").await;
-    fs::write(daemon.at("policy/a.yaml"), policy).unwrap();
-    until(|| cgroup_of(older.id()).contains("/w/agent-")).await;
-
-    let mut newer = std::process::Command::new(&program)
-        .arg("600")
-        .spawn()
-        .unwrap();
-    until(|| daemon.workloads().len() == 2).await;
-    until(|| cgroup_of(newer.id()).contains("/w/agent-")).await;
-    until(|| state_of(newer.id()).starts_with('S')).await;
-    let workloads = daemon.heard_of("workload");
-    assert!(
-        workloads
-            .iter()
-            .all(|w| w["name"] == "agent" && w["kind"] == "host"),
-        "{workloads:?}"
-    );
-    assert_eq!(workloads[1]["pid"], newer.id());
-    assert_eq!(workloads[1]["args"][1], "600");
-
-    // Executed by something that is not named, it is nobody's.
-    let copy = directory.path().join("other");
-    fs::copy("/bin/sleep", &copy).unwrap();
-    let mut other = std::process::Command::new(&copy)
-        .arg("600")
-        .spawn()
-        .unwrap();
-    assert!(!cgroup_of(other.id()).contains("/w/"));
-    for child in [&mut older, &mut newer, &mut other] {
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-    until(|| daemon.workloads().is_empty()).await;
-    // The gate is told after the table has changed.
-    until(|| daemon.heard_of("workload_gone").len() == 2).await;
-    daemon.stop().await;
 }
 
 #[tokio::test]
