@@ -3,6 +3,7 @@
 //! A stage finds a socket as its standard input, and in it one packet: what to do ([`Stage`]),
 //! with descriptors. A failure is answered in a packet; success is the socket closed by exec.
 
+mod apart;
 mod confine;
 mod gate;
 mod holder;
@@ -90,6 +91,9 @@ pub enum StageError {
     /// The filter of system calls was not taken.
     #[error("refusing system calls")]
     Syscalls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Landlock refused.
+    #[error("keeping the server out of other processes")]
+    Fence(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Something was still there after it had been given up.
     #[error("privileges remain: {0}")]
     Remaining(&'static str),

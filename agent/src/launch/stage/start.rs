@@ -12,10 +12,10 @@ use rustix::mount::MountPropagationFlags;
 use rustix::net::{AddressFamily, sockopt};
 use serde::{Deserialize, Serialize};
 
-use super::StageError;
 use super::confine::{Account, close_others, confine, join};
 use super::gate::new_session;
 use super::syscalls;
+use super::{StageError, apart};
 
 /// File systems through which a descriptor is a privilege: `CGROUP2_SUPER_MAGIC`, `BPF_FS_MAGIC`,
 /// `CGROUP_SUPER_MAGIC` (linux/magic.h).
@@ -37,7 +37,8 @@ pub struct Start {
     pub arguments: Vec<String>,
     /// The whole environment.
     pub environment: Vec<(String, String)>,
-    /// What takes the place of the system's certificates, for this process and its children alone.
+    /// What takes the place of the system's certificates, for this process and its children alone. These have a mount
+    /// namespace for it, in which services of this machine are not to be seen.
     pub trust: Option<Trust>,
 }
 
@@ -78,6 +79,7 @@ pub(super) fn run(
     join(&order.cgroup)?;
     if let Some(trust) = &order.trust {
         cover(trust)?;
+        apart::veil()?;
     }
     let placed = |e: rustix::io::Errno| StageError::Step {
         attempt: "placing the standard streams",
@@ -91,6 +93,7 @@ pub(super) fn run(
     rustix::process::umask(Mode::from_raw_mode(0o022));
     new_session()?;
     confine(&order.account)?;
+    apart::fence()?;
     syscalls::refuse()?;
     let error = Command::new(&order.program)
         .args(&order.arguments)

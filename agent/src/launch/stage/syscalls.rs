@@ -32,6 +32,14 @@ const REFUSED: &[((i64, &str), &str)] = &[
         call!(SYS_io_uring_setup),
         "sends and connects without a call that a hook sees in this process",
     ),
+    (
+        call!(SYS_io_uring_enter),
+        "the same, of a ring that somebody else made",
+    ),
+    (
+        call!(SYS_io_uring_register),
+        "the same, of a ring that somebody else made",
+    ),
     (call!(SYS_ptrace), "drives another process of the same user"),
     (
         call!(SYS_process_vm_readv),

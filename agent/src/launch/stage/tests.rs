@@ -5,9 +5,10 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 
 use rustix::net::ipproto;
 use serde_json::{Value, json};
@@ -304,7 +305,7 @@ def sock(family, kind, protocol=0):
     except OSError as error:
         return error.errno
 X32 = 0x40000000
-for name, number in [("io_uring_setup", 425), ("ptrace", 101), ("process_vm_readv", 310), ("process_vm_writev", 311), ("pidfd_getfd", 438),
+for name, number in [("io_uring_setup", 425), ("io_uring_enter", 426), ("io_uring_register", 427), ("ptrace", 101), ("process_vm_readv", 310), ("process_vm_writev", 311), ("pidfd_getfd", 438),
         ("kcmp", 312), ("bpf", 321), ("perf_event_open", 298), ("userfaultfd", 323), ("setns", 308), ("mount", 165), ("umount2", 166),
         ("pivot_root", 155), ("open_tree", 428), ("move_mount", 429), ("fsopen", 430), ("fsconfig", 431), ("fsmount", 432), ("fspick", 433),
         ("mount_setattr", 442), ("add_key", 248), ("request_key", 249), ("keyctl", 250), ("kexec_load", 246), ("kexec_file_load", 320),
@@ -360,7 +361,7 @@ async fn a_server_is_refused_what_leads_out() {
         .lines()
         .filter(|line| !allowed.contains(line))
         .collect();
-    assert_eq!(refused.len(), 51, "{said}");
+    assert_eq!(refused.len(), 53, "{said}");
     for line in refused {
         assert!(line.ends_with(" 1"), "{line}: EPERM is due");
     }
@@ -507,5 +508,147 @@ async fn the_gates_sockets_are_opened_on_both_addresses() {
         listening.proxy_port
     );
     assert!(error.starts_with(&start), "{error}");
+    destroy(&tree.base).await.unwrap();
+}
+
+/// What a server tries of others: PID is a process of its user, NAME a socket without a path.
+const OTHERS: &str = r#"
+import os, signal, socket, sys, tempfile
+pid, name = int(sys.argv[1]), sys.argv[2]
+def said(attempt):
+    try:
+        return str(attempt())
+    except OSError as error:
+        return type(error).__name__
+def meet(path):
+    with socket.socket(socket.AF_UNIX) as client: return client.connect(path)
+def move():
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
+        open(one + "/a", "w").close()
+        os.rename(one + "/a", two + "/a")
+        os.link(two + "/a", one + "/a")
+child = os.fork()
+if child == 0: signal.pause()
+print("memory", said(lambda: os.close(os.open(f"/proc/{pid}/mem", os.O_RDWR))))
+print("signal", said(lambda: os.kill(pid, 0)))
+print("abstract", said(lambda: meet("\0" + name)))
+print("bus", said(lambda: meet(f"/run/dbus/{name}")))
+print("seen", sorted(os.listdir("/run/dbus")))
+print("resolver", said(lambda: open("/run/systemd/resolve/stub-resolv.conf").read().count("exeat")))
+print("hidden", said(lambda: os.stat("/run/systemd/resolve/" + name)))
+print("write", said(lambda: os.mkdir("/run/systemd/x")))
+print("rename", said(move))
+print("child", said(lambda: os.kill(child, signal.SIGKILL)))
+"#;
+
+/// A process of nobody's outside the server, and sockets of services that would act for it.
+struct Outside {
+    process: std::process::Child,
+    name: String,
+    made: Vec<PathBuf>,
+    _listeners: [UnixListener; 2],
+}
+
+impl Outside {
+    fn new(name: &str) -> Self {
+        let name = format!("{name}-{}", std::process::id());
+        let bus = Path::new("/run/dbus").join(&name);
+        fs::create_dir_all("/run/dbus").unwrap();
+        let by_path = UnixListener::bind(&bus).unwrap();
+        fs::set_permissions(&bus, fs::Permissions::from_mode(0o777)).unwrap();
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let resolver = Path::new("/run/systemd/resolve");
+        fs::create_dir_all(resolver).unwrap();
+        let own = resolver.join(&name);
+        fs::write(&own, "").unwrap();
+        let mut made = vec![bus, own];
+        // Where systemd-resolved runs it is there already.
+        let stub = resolver.join("stub-resolv.conf");
+        if !stub.exists() {
+            fs::write(&stub, "# exeat\n").unwrap();
+            made.push(stub);
+        }
+        let mut process = std::process::Command::new("setpriv");
+        process.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        process.args(["--no-new-privs", "sleep", "600"]);
+        Self {
+            process: process.spawn().unwrap(),
+            name,
+            made,
+            _listeners: [by_path, UnixListener::bind_addr(&address).unwrap()],
+        }
+    }
+
+    fn arguments(&self) -> [String; 2] {
+        [self.process.id().to_string(), self.name.clone()]
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        for path in &self.made {
+            fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_outside_acts_for_a_server() {
+    let tree = tree("apart");
+    let outside = Outside::new(&format!("{}", tree.base.file_name().unwrap().display()));
+    let said = |text: &str, what: &str| {
+        let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+        let found = lines.find(|(key, _)| *key == what);
+        found.map(|(_, said)| said.to_owned()).unwrap_or_default()
+    };
+
+    // Without Exeat each of it succeeds.
+    let mut free = std::process::Command::new("setpriv");
+    free.args([
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "/usr/bin/python3",
+        "-c",
+        OTHERS,
+    ]);
+    let free = free.args(outside.arguments()).output().unwrap();
+    let text = String::from_utf8(free.stdout).unwrap();
+    for what in ["signal", "abstract", "bus", "rename", "child"] {
+        assert_eq!(said(&text, what), "None", "{what}: {text}");
+    }
+    let yama = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
+    if yama.is_err() || yama.is_ok_and(|scope| scope.trim() == "0") {
+        assert_eq!(said(&text, "memory"), "None", "{text}");
+    }
+
+    let mut order = start(&tree, "");
+    order.program = "/usr/bin/python3".into();
+    order.arguments = ["-c".to_owned(), OTHERS.to_owned()]
+        .into_iter()
+        .chain(outside.arguments())
+        .collect();
+    order.trust = Some(Trust {
+        bundle: "/".into(),
+        java: "/".into(),
+        covers: Vec::new(),
+    });
+    let text = output(order).await;
+    for (what, wanted) in [
+        ("memory", "PermissionError"),
+        ("signal", "PermissionError"),
+        ("abstract", "PermissionError"),
+        ("bus", "FileNotFoundError"),
+        ("seen", "[]"),
+        ("hidden", "FileNotFoundError"),
+        ("write", "OSError"),
+        ("rename", "None"),
+        ("child", "None"),
+    ] {
+        assert_eq!(said(&text, what), wanted, "{what}: {text}");
+    }
+    assert!(said(&text, "resolver").parse::<u32>().is_ok(), "{text}");
     destroy(&tree.base).await.unwrap();
 }

@@ -1,0 +1,99 @@
+//! What keeps a server from having others act for it: other processes of its user, and services behind Unix sockets.
+//!
+//! A Unix socket carries bytes past every check of the network: who listens there acts with its own rights, outside
+//! the workload (systemd starts programs, resolved asks name servers, a display takes keys). A security layer would
+//! refuse by who listens; without one, the places where such services listen are not to be seen.
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    AccessFs, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
+    RulesetCreatedAttr as _, Scope,
+};
+use rustix::mount::{MountFlags, mount, mount_remount};
+
+use super::StageError;
+
+/// Directories whose sockets are other programs' ears, and the files in them that a server needs all the same.
+const VEILED: [(&str, &[&str]); 9] = [
+    // The manager's and the buses of each user, agents of keys, and what else a session has.
+    ("/run/user", &[]),
+    ("/run/dbus", &[]),
+    // `/etc/resolv.conf` leads there.
+    (
+        "/run/systemd",
+        &["resolve/stub-resolv.conf", "resolve/resolv.conf"],
+    ),
+    ("/run/nscd", &[]),
+    ("/run/containerd", &[]),
+    ("/run/podman", &[]),
+    ("/run/crio", &[]),
+    ("/run/libvirt", &[]),
+    ("/tmp/.X11-unix", &[]),
+];
+
+/// Longest file that is kept.
+const KEPT: u64 = 64 * 1024;
+
+const QUIET: MountFlags = MountFlags::NOSUID
+    .union(MountFlags::NODEV)
+    .union(MountFlags::NOEXEC);
+
+/// Lays empty directories over those of [`VEILED`] that exist. To be called in a mount namespace of one's own.
+pub(super) fn veil() -> Result<(), StageError> {
+    for (place, kept) in VEILED {
+        let place = Path::new(place);
+        if place.is_dir() {
+            veil_one(place, kept).map_err(|cause| StageError::Path {
+                attempt: "hiding",
+                path: place.to_owned(),
+                cause,
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn veil_one(place: &Path, kept: &[&str]) -> io::Result<()> {
+    let mut contents: Vec<(PathBuf, Vec<u8>)> = Vec::new();
+    for path in kept.iter().map(|name| place.join(name)) {
+        match fs::File::open(&path) {
+            Ok(file) => {
+                let mut text = Vec::new();
+                file.take(KEPT).read_to_end(&mut text)?;
+                contents.push((path, text));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    mount("exeat", place, "tmpfs", QUIET, c"mode=0755,size=256k")?;
+    for (path, text) in contents {
+        fs::create_dir_all(path.parent().unwrap_or(place))?;
+        fs::write(path, text)?;
+    }
+    mount_remount(place, QUIET | MountFlags::RDONLY, "mode=0755,size=256k")?;
+    Ok(())
+}
+
+/// Keeps this process, and all that it becomes, from tracing, reading and writing the memory of processes outside
+/// (`/proc/PID/mem` too), and from Linux 6.12 on from signalling them and from sockets of theirs without a path.
+/// Before 5.19 it does nothing: Landlock could not be had there without forbidding renames.
+pub(super) fn fence() -> Result<(), StageError> {
+    fence_as_known().map_err(StageError::Fence)
+}
+
+fn fence_as_known() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    // To rename and link as before. A set has to restrict something: to make a block device takes a capability anyway.
+    Ruleset::default()
+        .set_compatibility(CompatLevel::SoftRequirement)
+        .handle_access(AccessFs::Refer | AccessFs::MakeBlock)?
+        .set_compatibility(CompatLevel::BestEffort)
+        .scope(Scope::AbstractUnixSocket | Scope::Signal)?
+        .create()?
+        .add_rule(PathBeneath::new(PathFd::new("/")?, AccessFs::Refer))?
+        .restrict_self()?;
+    Ok(())
+}
