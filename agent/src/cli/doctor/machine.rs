@@ -11,6 +11,7 @@ use rustix::system::uname;
 use super::{Check, fail, ok, warn};
 use crate::config::Config;
 use crate::control::chain;
+use crate::launch::stage::{Reach, reach};
 use crate::supervisor::cgroups;
 
 /// The oldest kernel that the programs load on.
@@ -26,6 +27,7 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
         cgroup2(),
         bpffs(),
         btf(),
+        landlock(),
         account(&config.gate.user),
     ];
     checks.extend(programs());
@@ -84,6 +86,29 @@ fn btf() -> Check {
     let remedy =
         "use a kernel built with CONFIG_DEBUG_INFO_BTF=y, as every large distribution's is";
     fail("btf", format!("{} is missing", path.display()), remedy)
+}
+
+/// Whether a server can be kept out of other processes of its user.
+fn landlock() -> Check {
+    let subject = "landlock";
+    match reach() {
+        Reach::All => ok(
+            subject,
+            "keeps servers out of other processes of their user",
+        ),
+        Reach::Memory => warn(
+            subject,
+            "keeps servers out of the memory of other processes of their user, not from signalling them, nor from \
+             their sockets without a path",
+            "use Linux 6.12 or newer, or give each server a user of its own (`launch.user`)",
+        ),
+        Reach::Nothing => warn(
+            subject,
+            "not there: a server can write into other processes of its user, unless Yama forbids it",
+            "use Linux 5.19 or newer with `landlock` in the kernel's `lsm=`, or give each server a user of its own \
+             (`launch.user`)",
+        ),
+    }
 }
 
 fn account(user: &str) -> Check {

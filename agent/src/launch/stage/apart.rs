@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use landlock::{
     AccessFs, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
-    RulesetCreatedAttr as _, Scope,
+    RulesetCreatedAttr as _, RulesetError, Scope,
 };
 use rustix::mount::{MountFlags, mount, mount_remount};
 
@@ -96,4 +96,30 @@ fn fence_as_known() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         .add_rule(PathBeneath::new(PathFd::new("/")?, AccessFs::Refer))?
         .restrict_self()?;
     Ok(())
+}
+
+/// How far [`fence`] reaches on this kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Nothing: there is no Landlock, or one that would forbid renames.
+    Nothing,
+    /// Tracing and memory.
+    Memory,
+    /// Signals and sockets without a path too.
+    All,
+}
+
+/// Asks the kernel, and changes nothing.
+pub(crate) fn reach() -> Reach {
+    let strict = || Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    let has = |made: Result<Ruleset, RulesetError>| made.is_ok_and(|set| set.create().is_ok());
+    let renames = strict().handle_access(AccessFs::Refer);
+    let scopes = strict().scope(Scope::AbstractUnixSocket | Scope::Signal);
+    if !has(renames) {
+        Reach::Nothing
+    } else if has(scopes) {
+        Reach::All
+    } else {
+        Reach::Memory
+    }
 }

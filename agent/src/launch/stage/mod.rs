@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::channel::{ChannelError, receive_frame, send_frame};
 
+pub(crate) use apart::{Reach, reach};
 pub use confine::{Account, confine};
 pub use gate::EnterGate;
 pub use listen::{Listen, Listening};
