@@ -71,6 +71,17 @@ async fn the_gates_death_is_said_and_nobody_hangs() {
         .await
         .unwrap();
     gone(&daemon).await;
+    // The gate that is dead could not say it.
+    daemon
+        .record("the loss", |record| {
+            let lifecycle = &record["lifecycle"];
+            lifecycle["event"] == "session_lost"
+                && lifecycle["detail"]
+                    .as_str()
+                    .is_some_and(|detail| detail.starts_with("`wire`, workload "))
+        })
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -27,7 +27,7 @@ use super::placing::{Found, Scan, UnitWatch};
 use super::policy_files::Policy;
 use super::processes::{Hashes, Processes};
 use super::reviews::Reviews;
-use super::runs::Asked;
+use super::runs::{Asked, LostSession};
 use super::serving::{Offer, Over};
 use super::settle::Settling;
 use super::severing::Disconnections;
@@ -76,6 +76,8 @@ pub(super) struct Supervisor {
     pub(super) asked: HashMap<u64, Asked>,
     pub(super) settling: Settling,
     pub(super) running: HashMap<u32, oneshot::Sender<Over>>,
+    /// Sessions whose gate ended, until another records it.
+    pub(super) lost: Vec<LostSession>,
     pub(super) next_request: u64,
     pub(super) reloads: Vec<(u64, Responder)>,
     pub(super) happenings: mpsc::Sender<Happening>,
@@ -170,6 +172,7 @@ impl Supervisor {
             asked: HashMap::new(),
             settling: Settling::new(),
             running: HashMap::new(),
+            lost: Vec::new(),
             next_request: 1,
             reloads: Vec::new(),
             happenings,

@@ -116,6 +116,7 @@ impl Supervisor {
                 gate.ready = true;
                 if first && restarted {
                     self.finding("gate_restarted", None, Vec::new()).await;
+                    self.say_lost().await;
                 }
                 self.report_untold().await;
             }

@@ -118,7 +118,11 @@ impl Supervisor {
     /// Answers all who wait for the gate, because it is gone, and ends what it served.
     pub(super) async fn fail_asked(&mut self, why: &str) {
         self.settling.clear();
-        for (_, running) in std::mem::take(&mut self.running) {
+        for (number, running) in std::mem::take(&mut self.running) {
+            if let Some(live) = self.workloads.get(number) {
+                let name = live.record.name.clone();
+                self.lost.push(LostSession { number, name });
+            }
             let _ended = running.send(Over::Gate);
         }
         for (_, asked) in std::mem::take(&mut self.asked) {
@@ -126,6 +130,15 @@ impl Supervisor {
         }
         for (_, client) in std::mem::take(&mut self.reloads) {
             fail(client, Code::Unavailable, why).await;
+        }
+    }
+
+    /// Has the ends of sessions recorded that their gate could not record any more.
+    pub(super) async fn say_lost(&mut self) {
+        for LostSession { number, name } in std::mem::take(&mut self.lost) {
+            let detail = format!("`{name}`, workload {number}: its gate ended");
+            self.record("session_lost", Some(number), vec![detail])
+                .await;
         }
     }
 
@@ -294,6 +307,19 @@ impl Supervisor {
             trust: Some(self.parts.trust.clone()),
         }
     }
+}
+
+/// Where a server begins.
+struct Place<'a> {
+    cgroup: &'a Path,
+    directory: PathBuf,
+}
+
+/// A session whose gate ended.
+#[derive(Debug)]
+pub(super) struct LostSession {
+    number: u32,
+    name: String,
 }
 
 /// One for each secret, so that a server with a secret under two names sees one value.
