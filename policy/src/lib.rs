@@ -39,9 +39,9 @@ pub use self::json::{AsJson, Json, List, Members};
 pub use self::methods::{Governance, governance, methods};
 pub use self::model::{
     ArgumentPlace, ArgumentTest, Authorization, Bound, Breaker, Cap, CertificateTest, Cidr,
-    CidrFault, Claim, ClaimTest, Class, ClassSet, Content, Credential, Data, DryRun, Effect,
-    EgressRule, Endpoint, EnvValue, Grant, Host, HostRule, Identity, Kind, Label, Launch, Limit,
-    Mask, Matcher, Mode, NameKind, NameTest, Pattern, PatternFault, Per, Placement, Pointer,
+    CidrFault, Claim, ClaimTest, Class, ClassSet, Content, Credential, Data, Directory, DryRun,
+    Effect, EgressRule, Endpoint, EnvValue, Grant, Host, HostRule, Identity, Kind, Label, Launch,
+    Limit, Mask, Matcher, Mode, NameKind, NameTest, Pattern, PatternFault, Per, Placement, Pointer,
     PointerFault, Process, Proof, Protocol, RangeRule, Responses, Role, Rule, Scalar, SecretOrigin,
     Selector, Server, Test, Tls, TokenTest, Tool, Transport, Type, Unregistered, Url, UrlFault,
     Wire, Written,

@@ -67,6 +67,7 @@ fn server() -> Value {
             ("command", text()),
             ("args", list(json!({ "type": "string" }))),
             ("user", text()),
+            ("directory", text()),
             (
                 "env",
                 json!({ "type": "object", "additionalProperties": { "anyOf": [

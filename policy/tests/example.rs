@@ -164,5 +164,5 @@ fn documented_examples_compile() {
             }
         }
     }
-    assert_eq!((whole, parts), (15, 3));
+    assert_eq!((whole, parts), (17, 3));
 }

@@ -24,7 +24,7 @@ const POLICIES: [&str; 2] = [
       "purpose": "asks", "owner": "o@example.com", "data": "internal",
       "launch": {
         "command": "/usr/bin/api", "args": ["--all"], "user": "mcp",
-        "env": { "TOKEN": { "secret": "reads" }, "PLAIN": "x" }, "fetch": ["packages.example.com"]
+        "env": { "TOKEN": { "secret": "reads" }, "PLAIN": "x" }, "directory": "/srv/api", "fetch": ["packages.example.com"]
       },
       "egress": [
         { "host": "api.example.com", "methods": ["GET"], "paths": ["/repos/**"], "credential": "reads" },
@@ -137,6 +137,7 @@ const HANDED: [&str; 28] = [
     "/$defs/server/properties/authorization",
     "/$defs/server/properties/data",
     "/$defs/server/properties/launch/properties/args",
+    "/$defs/server/properties/launch/properties/directory",
     "/$defs/server/properties/launch/properties/env",
     "/$defs/server/properties/launch/properties/user",
     "/$defs/server/properties/match",

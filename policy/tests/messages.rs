@@ -40,7 +40,8 @@ fn words() {
         r#"version: 1
 servers:
   {long}: {{ url: "https://[x]/" }}
-  texts: {{ purpose: 7, launch: {{ command: a, user: 1x, args: x, fetch: x }}, egress: {{}} }}
+  texts: {{ purpose: 7, launch: {{ command: a, user: 1x, directory: x, args: x, fetch: x }}, egress: {{}} }}
+  wheres: {{ launch: {{ command: a, directory: [] }} }}
   tools: {{ launch: {{ command: a }}, tools: {{ a: {{ class: read, credential: 7, dry_run: {{ argument: "/a/*", value: 1 }} }}, b: {{ class: read, dry_run: {{ argument: a, value: 1 }} }} }} }}
   matched: {{ listen: "127.0.0.1:1", match: {{ cgroup: "/a/../b", args: x }} }}
   paths: {{ listen: "127.0.0.1:2", match: {{ cgroup: a, user: "a[" , sha256: "00" }} }}

@@ -2,15 +2,18 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 
 use exeat_tests::Lab;
 use exeat_tests::fixtures::Fixtures;
 use exeat_tests::lab::{MACHINE, WORLD};
+use exeat_tests::process::{must, run};
 use serde_json::{Value, json};
 
-use crate::place::{DEMO, curl, exchange, managed, policy, raw};
+use crate::place::{DEMO, LIMIT, command, curl, exchange, managed, policy, raw};
 
 const NAME: &str = "api.lab.example";
 const ENTRY: &str = "{ host: api.lab.example, methods: [GET], paths: [/echo, \"/status/**\"] }";
@@ -51,6 +54,46 @@ fn clients(lab: &Lab) -> Vec<(&'static str, Vec<OsString>, &'static str)> {
         ("node22", node(22), "node"),
         ("rust", vec![own.into()], "get"),
     ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_begins_where_policy_says() {
+    let lab = Lab::new().unwrap();
+    let begins = |place: &str| {
+        let user = format!("user: nobody{place}");
+        policy(&[ENTRY]).replace("user: nobody", &user)
+    };
+    let daemon = lab.daemon(&begins(", directory: caller")).await.unwrap();
+    let log = lab.directory().join("pwd");
+    fs::write(&log, "").unwrap();
+    must("chmod", &[Path::new("666"), log.as_path()]).unwrap();
+    // Called from somewhere that its user may be in.
+    let begin = async || {
+        let mut command = command(&lab, &["sh", "-c", r#"exec pwd >"$0""#]);
+        command.arg(&log).current_dir("/usr/share");
+        let done = run(&mut command, LIMIT).await.unwrap();
+        (
+            done.status.success(),
+            fs::read_to_string(&log).unwrap(),
+            done.stderr,
+        )
+    };
+    assert_eq!(begin().await, (true, "/usr/share\n".into(), String::new()));
+    daemon
+        .put_in_force(&begins(", directory: /usr/lib"))
+        .await
+        .unwrap();
+    assert_eq!(begin().await, (true, "/usr/lib\n".into(), String::new()));
+    // Not even root's, which the daemon could enter.
+    let closed = lab.directory().join("closed");
+    DirBuilder::new().mode(0o700).create(&closed).unwrap();
+    daemon
+        .put_in_force(&begins(&format!(", directory: {}", closed.display())))
+        .await
+        .unwrap();
+    let (success, _, said) = begin().await;
+    let wanted = format!("entering the directory `{}`", closed.display());
+    assert!(!success && said.contains(&wanted), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

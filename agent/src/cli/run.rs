@@ -16,7 +16,10 @@ pub(super) async fn run(arguments: &RunArguments, socket: &Path) -> Result<u8, C
     let run = Run {
         server: arguments.name.clone(),
         arguments: arguments.arguments.clone(),
-        directory: env::current_dir().ok(),
+        // Said in JSON, which holds no other path.
+        directory: env::current_dir()
+            .ok()
+            .filter(|directory| directory.to_str().is_some()),
         terminal: terminal(),
     };
     client::run(socket, run).await.map_err(|error| match error {

@@ -451,6 +451,11 @@ impl Run {
         {
             return Err(InvalidCommand::Character { what: "argument" });
         }
+        if self.directory.as_ref().is_some_and(|directory| {
+            !directory.is_absolute() || directory.as_os_str().as_encoded_bytes().contains(&0)
+        }) {
+            return Err(InvalidCommand::Character { what: "directory" });
+        }
         self.terminal
             .as_ref()
             .map_or(Ok(()), |terminal| name("terminal", &terminal.kind))

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use exeat_policy::{Container, EnvValue, Launch};
+use exeat_policy::{Container, Directory, EnvValue, Launch};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -208,13 +208,23 @@ impl Supervisor {
         let busy = || Refusal(Code::Busy, "there are too many workloads".into());
         let number = self.workloads.number().ok_or_else(busy)?;
         let placeholders = placeholders(&launch).map_err(invalid)?;
+        let directory = match &launch.directory {
+            Directory::Home => Some(user.home.clone()),
+            Directory::At(path) => Some(path.into()),
+            Directory::Caller => run.directory.clone(),
+        };
+        let directory =
+            directory.ok_or_else(|| invalid("the directory to begin in is not known".into()))?;
         let (cgroup, cgroup_id) = self.cgroup(&run.server, number).map_err(internal)?;
         let start = self.start_order(
             run,
             &launch,
             &user,
             &placeholders,
-            &cgroup,
+            Place {
+                cgroup: &cgroup,
+                directory,
+            },
             planned.as_ref(),
         );
         let after = planned.map(|planned| planned.remover(&start));
@@ -267,7 +277,7 @@ impl Supervisor {
         launch: &Launch,
         user: &LocalUser,
         placeholders: &[Placeholder],
-        cgroup: &Path,
+        Place { cgroup, directory }: Place<'_>,
         planned: Option<&Planned>,
     ) -> Start {
         let variables = launch.env.iter().map(|(name, value)| match value {
@@ -300,7 +310,7 @@ impl Supervisor {
         Start {
             cgroup: cgroup.to_owned(),
             account: user.account.clone(),
-            directory: user.home.clone(),
+            directory,
             program,
             arguments,
             environment: environment(base, variables, &self.parts.trust),
@@ -374,6 +384,7 @@ mod tests {
             command: "x".into(),
             args: Vec::new(),
             user: None,
+            directory: Directory::Home,
             env: vec![("A".into(), secret()), ("B".into(), secret())],
             fetch: Vec::new(),
         };

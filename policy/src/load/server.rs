@@ -1,6 +1,6 @@
 //! Servers, hosts and identities.
 
-use super::words::{absolute, check_name, date, sha256, unit, user, variable};
+use super::words::{absolute, check_name, date, directory, sha256, unit, user, variable};
 use super::{Kind, Loader, tables};
 use crate::container::Container;
 use crate::glob::Glob;
@@ -151,6 +151,13 @@ impl Loader<'_> {
         let user = fields
             .get("user")
             .and_then(|node| self.reader.parsed(node, "a user", user));
+        let directory = fields
+            .get("directory")
+            .and_then(|node| {
+                self.reader
+                    .parsed(node, "`caller` or a directory's path", directory)
+            })
+            .unwrap_or_default();
         let env = fields
             .get("env")
             .map(|node| self.environment(node))
@@ -168,6 +175,7 @@ impl Loader<'_> {
             command: command?,
             args,
             user,
+            directory,
             env,
             fetch,
         };

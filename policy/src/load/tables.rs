@@ -45,7 +45,7 @@ pub(crate) const SERVER: Keys = Keys {
 };
 pub(crate) const LAUNCH: Keys = Keys {
     what: "`launch`",
-    known: &["command", "args", "user", "env", "fetch"],
+    known: &["command", "args", "user", "directory", "env", "fetch"],
     later: &[],
 };
 pub(crate) const REPLACED: Keys = Keys {

@@ -1,6 +1,6 @@
 //! Names, users, dates, rates: the small words of the policy language.
 
-use crate::model::Cap;
+use crate::model::{Cap, Directory};
 use crate::time::Date;
 
 /// The most calls that a rate may count: each needs a point in time kept for it.
@@ -64,6 +64,14 @@ pub(super) fn absolute(text: &str) -> Result<String, &'static str> {
         Some(_) => Err("a path holds no empty segments, `.` or `..`"),
         None => Err("a path begins with `/`"),
     }
+}
+
+/// A server's working directory.
+pub(super) fn directory(text: &str) -> Result<Directory, &'static str> {
+    if text == "caller" {
+        return Ok(Directory::Caller);
+    }
+    absolute(text).map(Directory::At)
 }
 
 /// A systemd unit that holds processes.

@@ -156,10 +156,24 @@ pub struct Launch {
     pub args: Vec<String>,
     /// The Unix user it runs as, never root; `None`: whoever calls `exeat run`.
     pub user: Option<String>,
+    /// Where it begins.
+    pub directory: Directory,
     /// Its environment.
     pub env: Vec<(String, EnvValue)>,
     /// Hosts that may be read from (HTTPS, port 443, GET and HEAD) until the server's first protocol message.
     pub fetch: Vec<Name>,
+}
+
+/// The working directory that a server begins in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Directory {
+    /// The home of its user.
+    #[default]
+    Home,
+    /// The one that whoever calls `exeat run` is in.
+    Caller,
+    /// An absolute path.
+    At(String),
 }
 
 /// The value of an environment variable.

@@ -95,11 +95,16 @@ pub(super) fn run(
     confine(&order.account)?;
     apart::fence()?;
     syscalls::refuse()?;
+    // As its user: where that one may not enter, neither may the server.
+    rustix::process::chdir(&order.directory).map_err(|e| StageError::Path {
+        attempt: "entering the directory",
+        path: order.directory.clone(),
+        cause: e.into(),
+    })?;
     let error = Command::new(&order.program)
         .args(&order.arguments)
         .env_clear()
         .envs(order.environment.iter().map(|(name, value)| (name, value)))
-        .current_dir(&order.directory)
         .exec();
     Err(StageError::Path {
         attempt: "starting",
