@@ -51,4 +51,5 @@ pub use self::number::Amount;
 pub use self::path::{PathFault, PathGlob, PathGlobFault, normalise_path};
 pub use self::schema::schema;
 pub use self::set::{PolicySet, compile};
+pub use self::text::confusable;
 pub use self::time::{Date, Timestamp};

@@ -3,12 +3,17 @@
 //!
 //! Invisible characters and controls are dropped and compatibility forms resolved (NFKC): that much a receiver
 //! may do. Then characters beyond ASCII that look like ASCII ones are replaced by them (UTS 39's table of
-//! confusables). ASCII itself stays as it is: a pattern means what it says.
+//! confusables). ASCII itself stays as it is: a pattern means what it says. Names of members are compared by
+//! [`confusable`], which passes over case as well.
+
+mod confusable;
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use unicode_normalization::UnicodeNormalization as _;
+
+pub use self::confusable::confusable;
 
 /// The text without what is not seen, in NFKC; borrowed where that changes nothing.
 pub(crate) fn compatible(text: &str) -> Cow<'_, str> {
@@ -74,7 +79,7 @@ fn lookalike(c: char) -> Option<&'static str> {
     table.get(at).map(|(_, ascii)| &**ascii)
 }
 
-/// The characters beyond ASCII whose skeleton is ASCII or empty, ascending: some thousands. Han, Hangul and
+/// The characters beyond ASCII that are read as ASCII or are not seen, ascending: some thousands. Han, Hangul and
 /// the private planes have none and are left out, for the table is made when the first policy needs it.
 static LOOKALIKES: LazyLock<Vec<(char, Box<str>)>> = LazyLock::new(|| {
     ('\u{80}'..'\u{5000}')
@@ -85,9 +90,14 @@ static LOOKALIKES: LazyLock<Vec<(char, Box<str>)>> = LazyLock::new(|| {
         .collect()
 });
 
-/// UTS 39 gives one prototype to what looks alike, whatever it is; among the ASCII characters of one
-/// prototype the one of the character's own kind is taken.
+/// A compatibility form is read as what it is a form of (`ſ` is an `s`, and looks like an `f`). UTS 39 gives one
+/// prototype to what looks alike, whatever it is; among the ASCII characters of one prototype the one of the
+/// character's own kind is taken.
 fn ascii(c: char) -> Option<String> {
+    let normal: String = std::iter::once(c).nfkc().collect();
+    if normal.is_ascii() {
+        return Some(normal);
+    }
     let mut buffer = [0; 4];
     let skeleton: String = unicode_security::skeleton(c.encode_utf8(&mut buffer)).collect();
     if !skeleton.is_ascii() {

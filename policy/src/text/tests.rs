@@ -64,3 +64,59 @@ proptest! {
         }
     }
 }
+
+/// Whether either of two names may be taken for the other.
+fn alike(one: &str, other: &str) -> bool {
+    let alike = confusable(one, &[other]);
+    assert_eq!(alike, confusable(other, &[one]), "{one:?} {other:?}");
+    alike
+}
+
+#[test]
+fn names_that_some_reader_takes_for_others() {
+    for (name, known) in [
+        ("AmountCents", "amountCents"),
+        ("AMOUNTCENTS", "amountCents"),
+        ("amountCent\u{17f}", "amountCents"),
+        ("to\u{212a}en", "token"),
+        ("\u{130}d", "id"),
+        ("\u{456}d", "id"),
+        ("\u{ff49}\u{ff44}", "id"),
+        ("\u{1d41a}mount", "amount"),
+        ("amount\u{200b}", "Amount"),
+        ("amo\u{336}unt", "amount"),
+        ("amount ", "amount"),
+        ("rm-rf", "rm -rf"),
+        ("a\u{fff9}b", "ab"),
+        ("GRÖSSE", "größe"),
+        ("gro\u{308}ße", "größe"),
+        ("\u{41d}\u{415}\u{422}", "\u{43d}\u{435}\u{442}"),
+        ("\u{3c3}\u{3b1}\u{3c2}", "\u{3a3}\u{391}\u{3a3}"),
+        ("\u{41d}ote", "Hote"),
+    ] {
+        assert!(alike(name, known), "{name:?} {known:?}");
+    }
+    for (name, known) in [
+        ("amount", "amount"),
+        ("amounts", "amount"),
+        ("amount_cents", "amountCents"),
+        ("", "a"),
+        ("côté", "cote"),
+        ("\u{439}", "\u{438}"),
+        ("日本", "日木"),
+        ("1d", "ld"),
+    ] {
+        assert!(!alike(name, known), "{name:?} {known:?}");
+    }
+    assert!(!confusable("ID", &["id", "ID"]), "it is known itself");
+    let letters = "к\u{212a}КκΚ ѕЅꜱſ аАαΑɑ сСϲᴄ ԁɗ еЕεΕℯ ɡ һНΗ іІıİιΙɩ јЈϳ ӏⅼ мМΜⅿ пոΝ оОοΟօ рРρΡ ԛ гᴦ тТτΤ υս ѵν ԝѡ хХχΧ уУγ";
+    let groups = letters
+        .split(' ')
+        .zip("k s a c d e g h i j l m n o p q r t u v w x y".split(' '));
+    for (letters, ascii) in groups {
+        for letter in letters.chars() {
+            let name = format!("a{letter}a");
+            assert!(alike(&name, &format!("a{ascii}a")), "{name}");
+        }
+    }
+}

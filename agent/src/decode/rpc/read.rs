@@ -1,7 +1,9 @@
 //! From bytes to messages.
 
-use super::confusable::confusable;
-use super::{ErrorObject, Fault, FaultKind, Id, Message, Notification, Outcome, Request, Response};
+use super::{
+    ErrorObject, Fault, FaultKind, Id, Message, Notification, Outcome, Request, Response,
+    confusable,
+};
 use crate::decode::json::{self, Limits, Object, Value};
 use crate::decode::mcp::{self, Kind};
 
