@@ -52,7 +52,7 @@ impl Members for Tree {
 }
 
 /// Texts: as sent, as a receiver may normalise them, as a person reads them.
-const TEXTS: [(&str, &str, &str); 9] = [
+const TEXTS: [(&str, &str, &str); 10] = [
     ("rm -rf", "rm -rf", "rm -rf"),
     ("r\u{200b}m -rf", "rm -rf", "rm -rf"),
     ("\u{ff52}m -rf", "rm -rf", "rm -rf"),
@@ -62,6 +62,7 @@ const TEXTS: [(&str, &str, &str); 9] = [
     ("prod", "prod", "prod"),
     ("pr\u{43e}d", "pr\u{43e}d", "prod"),
     ("", "", ""),
+    ("\u{441}md", "\u{441}md", "cmd"),
 ];
 const NUMBERS: [&str; 8] = [
     "0",
@@ -74,6 +75,36 @@ const NUMBERS: [&str; 8] = [
     "9007199254740993",
 ];
 const KEYS: [&str; 5] = ["cmd", "n", "list", "opts", "rm -rf"];
+/// Names that some receiver takes for one of those.
+const TAKEN: [(&str, &str); 7] = [
+    ("CMD", "cmd"),
+    ("\u{441}md", "cmd"),
+    ("N", "n"),
+    ("\u{ff4e}", "n"),
+    ("li\u{17f}t", "list"),
+    ("Opts", "opts"),
+    ("rm\u{200b}-rf", "rm -rf"),
+];
+
+/// Whether a receiver may take `name` for `other`, which is another.
+pub(crate) fn is_taken_for(name: &str, other: &str) -> bool {
+    let meant = |name| {
+        let found = TAKEN.into_iter().find(|(taken, _)| *taken == name);
+        found.map_or(name, |(_, meant)| meant)
+    };
+    name != other && meant(name) == meant(other)
+}
+
+/// Whether some name in it may be taken for another.
+pub(crate) fn is_doubtful(tree: &Tree) -> bool {
+    match tree {
+        Tree::List(list) => list.iter().any(is_doubtful),
+        Tree::Map(map) => map.iter().any(|(key, value)| {
+            TAKEN.into_iter().any(|(taken, _)| taken == *key) || is_doubtful(value)
+        }),
+        _ => false,
+    }
+}
 
 /// A test on arguments, as it is written.
 #[derive(Debug, Clone)]
@@ -202,7 +233,18 @@ pub(crate) fn arguments() -> impl Strategy<Value = Tree> {
             object(inner),
         ]
     });
-    prop_oneof![1 => object(value), 2 => usual()]
+    let object = object(value);
+    prop_oneof![
+        2 => object.clone(),
+        4 => usual(),
+        1 => (object, usual()).prop_map(|both| match both {
+            (Tree::Map(mut odd), Tree::Map(usual)) => {
+                odd.retain(|(key, _)| TAKEN.into_iter().any(|(taken, _)| taken == *key));
+                Tree::Map([odd, usual].concat())
+            }
+            (_, usual) => usual,
+        }),
+    ]
 }
 
 /// Arguments of the types that tests are mostly for.
@@ -231,12 +273,17 @@ fn members<const N: usize>(members: [(&'static str, Option<Tree>); N]) -> Tree {
     Tree::Map(some.collect())
 }
 
-fn object(value: impl Strategy<Value = Tree>) -> impl Strategy<Value = Tree> {
+fn object(value: impl Strategy<Value = Tree> + Clone) -> impl Strategy<Value = Tree> + Clone {
+    let taken = TAKEN.map(|(name, _)| name).to_vec();
     (
         prop::sample::subsequence(KEYS.to_vec(), 0..=3),
-        prop::collection::vec(value, 3),
+        prop_oneof![3 => Just(Vec::new()), 1 => prop::sample::subsequence(taken, 1..=2)],
+        prop::collection::vec(value, 5),
     )
-        .prop_map(|(keys, values)| Tree::Map(keys.into_iter().zip(values).collect()))
+        .prop_map(|(keys, taken, values)| {
+            let keys = taken.into_iter().chain(keys);
+            Tree::Map(keys.zip(values).collect())
+        })
 }
 
 /// Whether all tests hold of the arguments; `None`: they cannot be evaluated.
@@ -255,18 +302,39 @@ fn all(results: impl Iterator<Item = Option<bool>>) -> Option<bool> {
     }
 }
 
+/// Where a receiver may read the arguments in several ways, a rule that restricts means every one of them, and one that
+/// allows none.
 fn holds(arg: &GenArg, allows: bool, arguments: Option<&Tree>) -> Option<bool> {
-    let mut found = match (arguments, arg.field) {
-        (None, _) => Vec::new(),
-        (Some(tree), Some(pointer)) => pointed(tree, pointer),
-        (Some(tree), None) => below(tree),
+    let mut readings = match (arguments, arg.field) {
+        (None, _) => vec![Vec::new()],
+        (Some(tree), Some(pointer)) => {
+            let steps: Vec<_> = pointer.split('/').skip(1).collect();
+            readings(tree, &steps)
+        }
+        (Some(tree), None) if arg.keys => vec![[vec![tree.clone()], below(tree)].concat()],
+        (Some(tree), None) => vec![below(tree)],
     };
     if arg.keys {
-        if arg.field.is_none() {
-            found.extend(arguments.cloned());
+        for found in &mut readings {
+            *found = found.iter().flat_map(keys).collect();
         }
-        found = found.iter().flat_map(keys).collect();
     }
+    let read: Vec<_> = readings
+        .iter()
+        .map(|found| read_so(arg, allows, found))
+        .collect();
+    match read.as_slice() {
+        [one] => *one,
+        // What is there as it is written, and fails, is enough.
+        [as_written, ..] if allows => as_written.filter(|holds| !holds && !readings[0].is_empty()),
+        _ if read.contains(&Some(true)) => Some(true),
+        _ if read.contains(&None) => None,
+        _ => Some(false),
+    }
+}
+
+/// Whether all tests hold of what is found.
+fn read_so(arg: &GenArg, allows: bool, found: &[Tree]) -> Option<bool> {
     if let [(_, Absent(absent))] = arg.tests.as_slice() {
         return Some(found.is_empty() == *absent);
     }
@@ -301,31 +369,45 @@ fn holds(arg: &GenArg, allows: bool, arguments: Option<&Tree>) -> Option<bool> {
     }
 }
 
-fn pointed(tree: &Tree, pointer: &str) -> Vec<Tree> {
-    pointer
-        .split('/')
-        .skip(1)
-        .fold(vec![tree.clone()], |values, step| {
-            values
-                .into_iter()
-                .flat_map(|value| match (value, step) {
-                    (Tree::List(list), "*") => list,
-                    (Tree::Map(map), "*") => map.into_iter().map(|(_, value)| value).collect(),
-                    (Tree::List(list), step) => step
-                        .parse::<usize>()
-                        .ok()
-                        .and_then(|at| list.get(at).cloned())
-                        .into_iter()
-                        .collect(),
-                    (Tree::Map(map), step) => map
-                        .into_iter()
-                        .filter(|(key, _)| *key == step)
-                        .map(|(_, value)| value)
-                        .collect(),
-                    _ => Vec::new(),
-                })
-                .collect()
-        })
+/// What a pointer leads to, in each way in which a receiver may read the names; as they are written first.
+fn readings(tree: &Tree, steps: &[&str]) -> Vec<Vec<Tree>> {
+    let Some((step, rest)) = steps.split_first() else {
+        return vec![vec![tree.clone()]];
+    };
+    let children: Vec<&Tree> = match tree {
+        Tree::List(list) => list.iter().collect(),
+        Tree::Map(map) => map.iter().map(|(_, value)| value).collect(),
+        _ => Vec::new(),
+    };
+    if *step == "*" {
+        // Of each in each way.
+        return children.into_iter().fold(vec![Vec::new()], |all, child| {
+            let with = |before: &Vec<Tree>| {
+                let ways = readings(child, rest).into_iter();
+                ways.map(|way| [before.clone(), way].concat())
+                    .collect::<Vec<_>>()
+            };
+            all.iter().flat_map(with).collect()
+        });
+    }
+    let mut own = None;
+    let mut others = Vec::new();
+    match tree {
+        Tree::List(list) => own = step.parse::<usize>().ok().and_then(|at| list.get(at)),
+        Tree::Map(map) => {
+            for (key, value) in map {
+                if key == step {
+                    own = Some(value);
+                } else if is_taken_for(key, step) {
+                    others.push(value);
+                }
+            }
+        }
+        _ => {}
+    }
+    let mut ways = own.map_or_else(|| vec![Vec::new()], |value| readings(value, rest));
+    ways.extend(others.into_iter().flat_map(|value| readings(value, rest)));
+    ways
 }
 
 fn below(tree: &Tree) -> Vec<Tree> {

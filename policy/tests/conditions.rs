@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::arguments::{Reading, Tree, read, thousandths};
+use crate::arguments::{Reading, Tree, is_taken_for, read, thousandths};
 
 /// A condition as its reader would tell it.
 #[derive(Debug, Clone)]
@@ -262,6 +262,7 @@ impl Condition {
             Has(at) => {
                 let (last, before) = at.split_last()?;
                 match value(arguments, before)? {
+                    Tree::Map(map) if map.iter().any(|(key, _)| is_taken_for(key, last)) => None,
                     Tree::Map(map) => Some(map.iter().any(|(key, _)| key == last)),
                     _ => None,
                 }
@@ -363,6 +364,7 @@ fn decided(results: impl Iterator<Item = Option<bool>>, decides: bool) -> Option
 
 fn value<'a>(tree: &'a Tree, path: &[&str]) -> Option<&'a Tree> {
     path.iter().try_fold(tree, |tree, step| match tree {
+        Tree::Map(map) if map.iter().any(|(key, _)| is_taken_for(key, step)) => None,
         Tree::Map(map) => map
             .iter()
             .find(|(key, _)| key == step)

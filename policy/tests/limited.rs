@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-use crate::arguments::{Tree, thousandths};
+use crate::arguments::{Tree, is_taken_for, thousandths};
 use crate::world::{CLASSES, GLOBS, GenTools, SERVERS, quoted};
 
 /// A limit as it is written.
@@ -129,6 +129,9 @@ impl GenLimit {
         let (GenCap::Sum(_), Some(Tree::Map(map))) = (self.cap, call.arguments) else {
             return Some(0);
         };
+        if map.iter().any(|(key, _)| is_taken_for(key, "n")) {
+            return None;
+        }
         match map.iter().find(|(key, _)| *key == "n") {
             None => Some(0),
             Some((_, Tree::Number(text))) => Some(thousandths(text)).filter(|n| *n >= 0),

@@ -7,7 +7,7 @@ use super::Condition;
 use super::check::{Field, Macro, Node, Order, Textual};
 use super::number::{Number, Operator};
 use super::value::{All, Reader, Reading, Value, graver};
-use crate::decide::{Quantity, Unevaluated, Work};
+use crate::decide::{Quantity, Unevaluated, Work, distinct};
 use crate::json::{Json, Members};
 use crate::model::Scalar;
 
@@ -182,7 +182,7 @@ impl<'a> Run<'a, '_> {
     fn tested(&mut self, node: &'a Node) -> Result<bool, Unevaluated> {
         match node {
             Node::Has(operand, field) => match self.value(operand)? {
-                Value::Map(map) => Ok(map.get(field).is_some()),
+                Value::Map(map) => Ok(distinct(map, field, self.reader.work)?.is_some()),
                 _ => Err(Unevaluated::OtherType),
             },
             Node::HasField(field) => Ok(self.field(*field).is_some()),
@@ -242,9 +242,10 @@ impl<'a> Run<'a, '_> {
 
     fn member(&mut self, operand: &Value<'a>, name: &str) -> Result<Value<'a>, Unevaluated> {
         match operand {
-            Value::Map(map) => self
-                .reader
-                .value(map.get(name).ok_or(Unevaluated::Missing)?),
+            Value::Map(map) => {
+                let member = distinct(*map, name, self.reader.work)?;
+                self.reader.value(member.ok_or(Unevaluated::Missing)?)
+            }
             _ => Err(Unevaluated::OtherType),
         }
     }
@@ -325,7 +326,7 @@ impl<'a> Run<'a, '_> {
 
     fn contained(&mut self, operand: &Value<'a>, range: &Value<'a>) -> Result<bool, Unevaluated> {
         if let (Value::Map(map), Value::Text(name)) = (range, operand) {
-            return Ok(map.get(name).is_some());
+            return Ok(distinct(*map, name, self.reader.work)?.is_some());
         }
         let elements = range.elements()?;
         let mut none = All::default();

@@ -410,6 +410,10 @@ fn work_is_bounded() {
             "deep".into(),
             (0..200).fold(Tree::Null, |tree, _| Tree::List(vec![tree])),
         ),
+        (
+            "wide".into(),
+            Tree::Map((0..1_000).map(|n| (n.to_string(), Tree::Null)).collect()),
+        ),
     ]);
     for (expression, expected) in [
         (
@@ -428,12 +432,46 @@ fn work_is_bounded() {
         ("args.text + args.text == 'x'", Err(Unevaluated::TooLarge)),
         ("args.deep == args.deep", Err(Unevaluated::TooDeep)),
         ("args.a.filter(x, x >= 4999).size() == 1", Ok(true)),
+        (
+            "args.a.all(x, !has(args.wide.x))",
+            Err(Unevaluated::TooLarge),
+        ),
     ] {
         assert_eq!(
             asked(expression, Some(&arguments), Quantity::Some),
             expected,
             "{expression}"
         );
+    }
+}
+
+/// Whatever a rule does: what it asks for by name must not be what another name may be taken for.
+#[test]
+fn names_are_told_apart() {
+    let arguments = Tree::of(
+        &serde_json::from_str(r#"{ "A": 1, "o": { "b": 1, "B": 2, "c": 3 }, "l": [{ "K": 1 }] }"#)
+            .unwrap(),
+    );
+    let doubt = Err(Unevaluated::Confusable);
+    for (expression, expected) in [
+        ("has(args.a)", doubt),
+        ("args.a == 1", doubt),
+        ("args['a'] == 1", doubt),
+        ("'a' in args", doubt),
+        ("has(args.A)", Ok(true)),
+        ("args.o.b == 1", doubt),
+        ("['b'].exists(k, args.o[k] == 1)", doubt),
+        ("args.o.c == 3 && size(args.o) == 3", Ok(true)),
+        ("args.l.exists(e, has(e.k))", doubt),
+        ("args.l.exists(e, e.K == 1)", Ok(true)),
+        ("caller.claims.o.b == 1", doubt),
+        ("has(args.a) || args.o.c == 3", Ok(true)),
+        ("has(args.a) && args.o.c == 4", Ok(false)),
+    ] {
+        for quantity in [Quantity::Some, Quantity::All] {
+            let told = asked(expression, Some(&arguments), quantity);
+            assert_eq!(told, expected, "{expression}");
+        }
     }
 }
 

@@ -17,7 +17,7 @@ mod verdict;
 mod watch;
 
 pub use self::arguments::Unevaluated;
-pub(crate) use self::arguments::{Quantity, Work, claims, could_pass, quantity};
+pub(crate) use self::arguments::{Quantity, Work, claims, could_pass, distinct, quantity};
 pub use self::explain::{Considered, Explanation, Outcome, Subject, Tested};
 pub use self::limits::{Count, Counter, LimitKey, Used, limit_keys};
 pub use self::matrix::callable;

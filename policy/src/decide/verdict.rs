@@ -195,6 +195,9 @@ impl Reason {
             Self::RuleFailed(Unevaluated::OtherType) => {
                 "a rule could not be evaluated: an argument is of another type than its test is for"
             }
+            Self::RuleFailed(Unevaluated::Confusable) => {
+                "a rule could not be evaluated: an argument may be taken for the one that it names"
+            }
             Self::RuleFailed(Unevaluated::Missing) => {
                 "a rule could not be evaluated: its expression asks for what is not there"
             }

@@ -1,8 +1,8 @@
 //! Tests on arguments that no value passes: within one entry of `args`, and between entries about the same value.
 //!
-//! Only what is certain is reported. Of several values a rule that restricts asks of each entry that some value
-//! passes it, and of a text that one of its forms does; a rule that allows asks it of all (see
-//! [`decide`](crate::decide)).
+//! Only what is certain is reported, of arguments in which no name may be taken for another. Of several values
+//! a rule that restricts asks of each entry that some value passes it, and of a text that one of its forms does;
+//! a rule that allows asks it of all (see [`decide`](crate::decide)).
 
 use crate::decide::{Quantity, could_pass};
 use crate::model::{ArgumentPlace, ArgumentTest, Bound, Pointer, Test, Type};

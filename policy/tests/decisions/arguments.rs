@@ -2,6 +2,7 @@
 
 use exeat_policy::{
     Action, AsJson as _, Caller, Effect, Reason, Request, Unevaluated, evaluate, explain,
+    limit_keys,
 };
 
 use crate::arguments::Tree::{self, Bool, List, Map, Null, Number, Text};
@@ -196,6 +197,136 @@ fn values_types_and_lengths() {
     );
 }
 
+/// A tool, what it is called with, and what the policy says to that.
+type Called<'a> = (&'a str, Vec<(&'static str, Tree)>, &'a str);
+
+fn called(rules: &str, cases: Vec<Called<'_>>) {
+    let set = policy(&format!(
+        "servers: {{ s: {{ url: 'https://s.example/' }} }}\nrules:\n{rules}"
+    ));
+    for (tool, members, expected) in cases {
+        let arguments = map(&members);
+        let request = with(tool, &arguments);
+        let verdict = evaluate(&set, &request);
+        assert_eq!(said(&verdict), expected, "{tool} {members:?}");
+        assert_eq!(explain(&set, &request).verdict, verdict);
+    }
+}
+
+/// A receiver that passes over case, or reads look-alikes, finds no argument that no rule saw.
+#[test]
+fn what_restricts_sees_what_may_be_taken_for_what_it_names() {
+    let large = "approve: a rule asks for an approval (large)";
+    let (forced, nested) = (
+        "deny: a rule denies it (forced)",
+        "deny: a rule denies it (nested)",
+    );
+    let few = || Number("5");
+    let many = || Number("500");
+    let deep = List(vec![Null, map(&[("KEY", map(&[("x", Null)]))])]);
+    called(
+        "  - { id: large, args: [{ field: /amountCents, above: 100 }], effect: approve }
+  - { id: forced, args: [{ field: /force, absent: false }], effect: deny }
+  - { id: nested, args: [{ field: '/items/*/key', keys: true, in: [x] }], effect: deny }
+  - { id: all, effect: allow }
+",
+        vec![
+            ("t", vec![("amountCents", few())], ALLOWED),
+            ("t", vec![("AmountCents", many())], large),
+            ("t", vec![("amountCent\u{17f}", many())], large),
+            ("t", vec![("\u{430}mountCents", many())], large),
+            (
+                "t",
+                vec![("amountCents", few()), ("AMOUNTCENTS", many())],
+                large,
+            ),
+            ("t", vec![("amount_cents", many())], ALLOWED),
+            ("t", vec![("FORCE", Null)], forced),
+            ("t", vec![("Items", deep)], nested),
+            // No rule asks for these names.
+            ("t", vec![("id", few()), ("ID", many())], ALLOWED),
+        ],
+    );
+}
+
+#[test]
+fn what_is_to_be_there_is_so_for_every_receiver() {
+    let bare = "deny: a rule denies it (bare)";
+    let opts = |members: &[(&'static str, Tree)]| ("opts", map(members));
+    let yes = || ("dryRun", Bool(true));
+    let no = || ("DryRun", Bool(false));
+    called(
+        "  - { id: bare, args: [{ field: /opts/dryRun, absent: true }], effect: deny }
+  - { id: all, effect: allow }
+",
+        vec![
+            ("t", vec![opts(&[yes()])], ALLOWED),
+            ("t", vec![opts(&[no()])], bare),
+            ("t", vec![opts(&[yes()]), ("Opts", map(&[]))], bare),
+            ("t", vec![opts(&[yes(), no()])], ALLOWED),
+        ],
+    );
+}
+
+#[test]
+fn what_allows_wants_no_other_name() {
+    let ok = "allow: a rule allows it (ok)";
+    let bad = "deny: no rule matched";
+    let doubt = "deny: a rule could not be evaluated: an argument may be taken for the one that it names (ok)";
+    let sent = |text| ("amountCents", Number(text));
+    let other = |text| ("AMOUNTCENTS", Number(text));
+    called(
+        "  - { id: ok, tools: [send], args: [{ field: /amountCents, max: 1000 }, { field: /raw, absent: true }], effect: allow }
+  - { id: there, tools: [look], args: [{ field: /key, absent: false }], effect: allow }
+",
+        vec![
+            ("send", vec![sent("5")], ok),
+            ("send", vec![sent("5"), ("id", Null), ("ID", Null)], ok),
+            ("send", vec![], bad),
+            ("send", vec![sent("5"), other("5")], doubt),
+            ("send", vec![other("5")], doubt),
+            ("send", vec![sent("5"), ("Raw", Null)], doubt),
+            // What is there as it is named, and fails, is enough.
+            ("send", vec![other("5"), sent("5000")], bad),
+            ("look", vec![("key", Null)], "allow: a rule allows it (there)"),
+            (
+                "look",
+                vec![("key", Null), ("KEY", Null)],
+                &doubt.replace("(ok)", "(there)"),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_name_that_may_be_taken_for_the_summed_one_is_not_passed_over() {
+    let set = policy(
+        "servers: { s: { url: 'https://s.example/' } }
+rules: [{ id: all, effect: allow }]
+limits: [{ per: [server], sum: '/items/*/amountCents', max: 10, window: 1h }]
+",
+    );
+    let item = |members: &[(&'static str, Tree)]| map(&[("items", List(vec![map(members)]))]);
+    for (arguments, amount) in [
+        (item(&[("amountCents", Number("5"))]), Some("5")),
+        (item(&[("note", Number("5"))]), Some("0")),
+        (item(&[("AmountCents", Number("5"))]), None),
+        (
+            item(&[("amountCents", Number("5")), ("amountcents", Number("7"))]),
+            None,
+        ),
+        (map(&[("ITEMS", Null)]), None),
+        (map(&[("a", item(&[("AmountCents", Null)]))]), Some("0")),
+    ] {
+        let keys = limit_keys(&set, &with("t", &arguments));
+        let told = keys[0].amount.map(|amount| amount.to_string());
+        assert_eq!(told.as_deref(), amount, "{arguments:?}");
+    }
+    let arguments = item(&[("AmountCents", Number("5"))]);
+    let verdict = evaluate(&set, &with("t", &arguments));
+    assert_eq!(verdict.effect, Effect::Deny);
+}
+
 #[test]
 fn what_is_too_much_is_refused() {
     let set = policy(
@@ -213,6 +344,18 @@ rules:
     let wide = map(&[("x", List(vec![Null; 100_001]))]);
     let long: &'static str = "a".repeat((1 << 20) + 1).leak();
     let long = map(&[("x", Text(long))]);
+    let names = Map(vec![("n", Null); 600_000]);
+    let verdict = evaluate(
+        &policy(
+            "servers: { s: { url: 'https://s.example/' } }
+rules:
+  - { id: all, effect: allow }
+  - { id: not, tools: [t], args: [{ field: /x, absent: true }, { field: /y, absent: true }], effect: deny }
+",
+        ),
+        &with("t", &names),
+    );
+    assert_eq!(verdict.reason, Reason::RuleFailed(Unevaluated::TooLarge));
     for (arguments, why) in [
         (deep, Unevaluated::TooDeep),
         (wide, Unevaluated::TooLarge),

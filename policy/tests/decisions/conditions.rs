@@ -144,6 +144,56 @@ fn conditions_decide() {
     }
 }
 
+/// What a condition asks for by name is an error where another name may be taken for it.
+#[test]
+fn names_that_may_be_taken_for_others_are_errors() {
+    let failed = |rule: &str| {
+        format!(
+            "deny: a rule could not be evaluated: an argument may be taken for the one that it names ({rule})"
+        )
+    };
+    let kind = ("kind", Text("a"));
+    let cases: [Case<'_>; 5] = [
+        (
+            "bank",
+            "pay",
+            &[("Amount", Number("5000"))],
+            failed("large"),
+        ),
+        (
+            "bank",
+            "pay",
+            &[("amount", Number("5")), ("AMOUNT", Number("5000"))],
+            failed("large"),
+        ),
+        (
+            "bank",
+            "pay",
+            &[("note", Text("x")), ("Note", Text("y"))],
+            "allow: a rule allows it (all)".into(),
+        ),
+        (
+            "other",
+            "get_x",
+            &[kind.clone(), ("KIND", Text("z"))],
+            failed("some"),
+        ),
+        // Another part that decides outweighs it.
+        (
+            "other",
+            "set_x",
+            &[kind, ("KIND", Text("z"))],
+            "deny: no rule matched".into(),
+        ),
+    ];
+    for (server, tool, members, expected) in cases {
+        let told = asked(server, tool, members, |set, request| {
+            said(&evaluate(set, request))
+        });
+        assert_eq!(told, expected, "{server} {tool} {members:?}");
+    }
+}
+
 #[test]
 fn the_explanation_shows_what_the_expression_is() {
     let explanation = asked("bank", "pay", &[("amount", Number("5000"))], explain);

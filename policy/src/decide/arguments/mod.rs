@@ -3,14 +3,17 @@
 //! A rule that restricts matches where some value passes, as it came or as it reads (see
 //! [`text`](crate::text)). A rule that allows matches where every value passes, as it came and as a receiver
 //! may normalise it. What cannot be tested is an error; what follows from one is the rules' to say.
+//!
+//! Receivers may also take one name for another: a rule that restricts looks at all members that may be taken for
+//! the one that it names, and for one that allows, or sums, there must be no other.
 
 mod visit;
 
 use std::borrow::Cow;
 use std::fmt;
 
-pub(crate) use self::visit::Work;
-use self::visit::{Go, find, follow};
+use self::visit::{Found, Go, Names, find, follow, may_lack};
+pub(crate) use self::visit::{Work, distinct};
 use crate::json::Json;
 use crate::model::{ArgumentPlace, ArgumentTest, ClaimTest, Effect, Pointer, Scalar, Test, Type};
 use crate::number::{Amount, Decimal};
@@ -26,6 +29,9 @@ pub enum Unevaluated {
     /// A value is of another type than the tests on it are for: a list where a text is tested, or a text where
     /// a number is. Its receiver may well convert it, so it does not pass for something that failed the test.
     OtherType,
+    /// An object holds a member that its receiver may take for the one that is named: in other letter case, or with
+    /// look-alike letters.
+    Confusable,
     /// An expression asks for a field or an element that is not there.
     Missing,
     /// An expression divides by zero, or computes beyond what is exact.
@@ -42,6 +48,7 @@ impl Unevaluated {
             Self::TooDeep => "the arguments are nested too deeply to be tested",
             Self::TooLarge => "the arguments are too large to be tested",
             Self::OtherType => "an argument is of another type than the test is for",
+            Self::Confusable => "an argument may be taken for the one that is named",
             Self::Missing => "the expression asks for what is not there",
             Self::Arithmetic => "the expression computes what has no exact result",
             Self::Unknown => "an argument is not known, since the record leaves it out",
@@ -105,16 +112,28 @@ pub(super) fn holds(
     quantity: Quantity,
     work: &mut Work,
 ) -> Result<bool, Unevaluated> {
-    if let [Test::Absent(absent)] = test.tests.as_slice() {
-        let mut there = Tally::new(Quantity::Some);
-        find(test, arguments, work, &mut |_, _| there.add(Ok(true)))?;
-        return Ok(there.result()? != *absent);
-    }
+    let names = Names::of(quantity);
     let mut tally = Tally::new(quantity);
+    if let [Test::Absent(absent)] = test.tests.as_slice() {
+        if let (true, Quantity::Some, ArgumentPlace::Field(pointer)) =
+            (absent, quantity, &test.place)
+        {
+            let lacks = |arguments| may_lack(&pointer.segments, arguments, work);
+            return arguments.map_or(Ok(true), lacks);
+        }
+        find(test, names, arguments, work, &mut |value, _| {
+            tally.add(value.map(|_| !absent))
+        })?;
+        return if tally.seen {
+            tally.result()
+        } else {
+            Ok(*absent)
+        };
+    }
     let anywhere = test.place == ArgumentPlace::Any;
-    find(test, arguments, work, &mut |value, work| {
-        let passed = every(&test.tests, |test| passes(test, value, quantity, work));
-        match passed {
+    find(test, names, arguments, work, &mut |value, work| {
+        let of = |value| every(&test.tests, |test| passes(test, value, quantity, work));
+        match value.and_then(of) {
             // Among all values there are always some of another type.
             Err(Unevaluated::OtherType) if anywhere => tally.add(Ok(false)),
             passed => tally.add(passed),
@@ -123,21 +142,22 @@ pub(super) fn holds(
     tally.result()
 }
 
-/// Adds up the numbers that a pointer leads to; nothing where it leads nowhere.
+/// Adds up the numbers that a pointer leads to; nothing where it leads nowhere, and not to what may be taken for it.
 pub(super) fn sum(pointer: &Pointer, arguments: Option<Json<'_>>) -> Result<Amount, Unevaluated> {
     let Some(arguments) = arguments else {
         return Ok(Amount::default());
     };
     let mut sum = Amount::default();
-    let mut add = |value: Json<'_>, _: &mut Work| {
-        let Json::Number(text) = value else {
+    let mut add = |value: Found<'_>, _: &mut Work| {
+        let Json::Number(text) = value? else {
             return Err(Unevaluated::OtherType);
         };
         let amount = Decimal::parse(text).and_then(Decimal::amount);
         sum = sum.plus(amount.ok_or(Unevaluated::OtherType)?);
         Ok(Go::Continue(()))
     };
-    follow(&pointer.segments, arguments, &mut Work::default(), &mut add).map(drop)?;
+    let (segments, mut work) = (&pointer.segments, Work::default());
+    follow(segments, Names::Distinct, arguments, &mut work, &mut add).map(drop)?;
     Ok(sum)
 }
 
@@ -330,8 +350,8 @@ pub(crate) fn claims(test: &ClaimTest, claims: Json<'_>) -> bool {
         _ => false,
     };
     let mut found = false;
-    let mut look = |value: Json<'_>, _: &mut Work| {
-        found = match value {
+    let mut look = |value: Found<'_>, _: &mut Work| {
+        found = match value? {
             Json::List(list) => (0..list.count()).filter_map(|at| list.at(at)).any(is_one),
             one => is_one(one),
         };
@@ -341,6 +361,6 @@ pub(crate) fn claims(test: &ClaimTest, claims: Json<'_>) -> bool {
             Go::Continue(())
         })
     };
-    let segments = &test.claim.0.segments;
-    follow(segments, claims, &mut Work::default(), &mut look).is_ok() && found
+    let (segments, mut work) = (&test.claim.0.segments, Work::default());
+    follow(segments, Names::Exact, claims, &mut work, &mut look).is_ok() && found
 }

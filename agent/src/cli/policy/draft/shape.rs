@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use exeat_policy::Pointer;
 use exeat_policy::cel::Condition;
+use exeat_policy::{Pointer, confusable};
 use serde_json::Value;
 
 use crate::audit::is_whole;
@@ -116,7 +116,19 @@ impl Shape {
             tests.add(shape, &place, Some(&format!("args[{}]", quoted(name))))?;
         }
         let readable = tests.args.len() <= 64 && Condition::parse(&tests.when.join(" && ")).is_ok();
-        readable.then_some(tests)
+        (readable && !self.is_doubtful()).then_some(tests)
+    }
+
+    /// Whether of two members of one object a receiver may take one for the other: no rule that names them allows that.
+    fn is_doubtful(&self) -> bool {
+        match self {
+            Self::List(elements) => elements.iter().any(Self::is_doubtful),
+            Self::Map(members) => members.iter().any(|(name, below)| {
+                let other = |other: &String| confusable(other, &[name]);
+                members.keys().any(other) || below.is_doubtful()
+            }),
+            _ => false,
+        }
     }
 
     /// What must hold of `value`, an element of a list, beyond what tests on its parts say; `None`: it cannot be told.

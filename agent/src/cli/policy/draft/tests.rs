@@ -193,6 +193,7 @@ fn observed() -> Vec<Value> {
             &Value::Null,
         ),
         pay(json!({ "list": [1, "a"] })),
+        pay(json!({ "list": [{ "id": 1, "ID": 2 }] })),
     ]
 }
 
@@ -207,7 +208,7 @@ fn a_draft() {
     assert_eq!(
         left,
         [
-            "1 that no rule can tell from others",
+            "2 that no rule can tell from others",
             "1 lookups and connections without a request"
         ]
     );
@@ -235,9 +236,10 @@ fn arguments() -> impl Strategy<Value = Value> {
     };
     prop_oneof![
         1 => Just(Value::Null),
-        5 => (prop::option::of(value()), prop::option::of(value())).prop_map(|(a, b)| {
+        5 => (prop::option::of(value()), prop::option::of(value()), prop::bool::weighted(0.1)).prop_map(|(a, b, other)| {
             let mut arguments = json!({});
             if let Some(a) = a { arguments["a"] = a; }
+            if other { arguments["A"] = json!(1); }
             if let Some(b) = b { arguments["b ~/'"] = b; }
             arguments
         }),
