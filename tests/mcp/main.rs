@@ -29,6 +29,8 @@ mod breakers;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod directions;
+#[cfg(test)]
 mod effects;
 #[cfg(test)]
 mod generations;

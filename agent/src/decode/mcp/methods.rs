@@ -2,7 +2,7 @@
 
 use super::Era;
 
-use Direction::{Both, ToClient, ToServer};
+use Direction::{Both, BothThenToClient, BothThenToServer, ToClient, ToServer};
 use Eras::{Any, Legacy, Modern};
 use Subject::{Prompt, Reference, Resource, Task, Tool};
 
@@ -29,6 +29,30 @@ impl Method {
             Legacy => era == Era::Legacy,
             Modern => era == Era::Modern,
         }
+    }
+
+    /// Whether a client sends it, in `era`.
+    pub fn goes_to_server(&self, era: Era) -> bool {
+        match self.direction {
+            ToServer | Both | BothThenToServer => true,
+            BothThenToClient => era == Era::Legacy,
+            ToClient => false,
+        }
+    }
+
+    /// Whether a server sends it in `era`, as a message of its own.
+    pub fn goes_to_client(&self, era: Era) -> bool {
+        match self.direction {
+            Both | BothThenToClient => true,
+            BothThenToServer => era == Era::Legacy,
+            ToClient => era == Era::Legacy || self.kind == Kind::Notification,
+            ToServer => false,
+        }
+    }
+
+    /// Whether a server asks for it inside a result (2026-07-28, "Multi Round-Trip Requests").
+    pub fn stands_in_results(&self) -> bool {
+        self.direction == ToClient && self.kind == Kind::Request
     }
 }
 
@@ -61,6 +85,10 @@ pub enum Direction {
     ToClient,
     /// Either way.
     Both,
+    /// Either way in the legacy era, client to server in the modern one.
+    BothThenToServer,
+    /// Either way in the legacy era, server to client in the modern one.
+    BothThenToClient,
 }
 
 /// Where in `params` the name stands that policy decides on.
@@ -106,13 +134,13 @@ pub const METHODS: &[Method] = &[
     request("sampling/createMessage", ToClient, Any, Subject::None),
     request("elicitation/create", ToClient, Any, Subject::None),
     request("roots/list", ToClient, Any, Subject::None),
-    request("tasks/get", Both, Any, Task),
+    request("tasks/get", BothThenToServer, Any, Task),
     request("tasks/result", Both, Legacy, Task),
     request("tasks/list", Both, Legacy, Subject::None),
-    request("tasks/cancel", Both, Any, Task),
+    request("tasks/cancel", BothThenToServer, Any, Task),
     request("tasks/update", ToServer, Modern, Task),
     notification("notifications/cancelled", Both, Any),
-    notification("notifications/progress", Both, Any),
+    notification("notifications/progress", BothThenToClient, Any),
     notification("notifications/message", ToClient, Any),
     notification("notifications/tools/list_changed", ToClient, Any),
     notification("notifications/prompts/list_changed", ToClient, Any),

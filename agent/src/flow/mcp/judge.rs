@@ -16,7 +16,9 @@ use crate::audit::{OpenRecord, RecordId, Text, mask};
 use crate::decide::approvals::Approved;
 use crate::decide::{InForce, McpMessage, Message as AboutMessage, Permit, Refused, Within};
 use crate::decode::json::Object;
-use crate::decode::mcp::{Era, Hints, Name, View, ViewFault, embedded, spoken, subscribed, view};
+use crate::decode::mcp::{
+    Era, Hints, Method, Name, View, ViewFault, embedded, method, spoken, subscribed, view,
+};
 use crate::decode::rpc::{Id, Message};
 use crate::flow::Stages;
 use crate::identify::calls::{self, Callee, InFlight};
@@ -146,8 +148,9 @@ impl Talking {
         let policy = self.stages.decider.in_force();
         match view(message) {
             Ok(seen) => {
-                let seen = Seen::from(&seen);
+                let (known, seen) = (seen.known, Seen::from(&seen));
                 self.describe(&policy, record, from, seen.method, Some(&seen));
+                directed(from, known, message)?;
                 if from == Side::Client && matches!(message, Message::Request(_)) {
                     let connected = self.stages.decider.connected(&self.talk.server);
                     connected.map_err(disconnected)?;
@@ -252,8 +255,13 @@ impl Talking {
     }
 
     /// The same for a message that has a record only where it is refused ([`Talking::tell_call`]).
-    pub(super) fn consider(&self, message: &Message) -> Result<Permit<AboutMessage>, NotPassed> {
+    pub(super) fn consider(
+        &self,
+        from: Side,
+        message: &Message,
+    ) -> Result<Permit<AboutMessage>, NotPassed> {
         let seen = view(message).map_err(unviewable)?;
+        directed(from, seen.known, message)?;
         self.judge(&Seen::from(&seen))
     }
 
@@ -265,7 +273,7 @@ impl Talking {
     ) -> (Result<Permit<AboutMessage>, NotPassed>, Option<Observed>) {
         self.learn_task(message);
         match self.carried(message) {
-            Ok(observed) => (self.consider(message), observed),
+            Ok(observed) => (self.consider(Side::Server, message), observed),
             Err(not_passed) => (Err(not_passed), None),
         }
     }
@@ -322,8 +330,17 @@ impl Talking {
         self.describe(&policy, record, from, "", None);
     }
 
-    /// May what the server asks for inside a result (`method`) reach the client?
-    pub(super) fn embedded(&self, method: &str) -> Result<Permit<AboutMessage>, NotPassed> {
+    /// May what the server asks for inside a result (`asked`) reach the client?
+    pub(super) fn embedded(&self, asked: &str) -> Result<Permit<AboutMessage>, NotPassed> {
+        if !method(asked).is_some_and(Method::stands_in_results) {
+            let why = "a request that does not stand in results";
+            return Err(NotPassed::plain(Refusal::Denied, why));
+        }
+        self.by_method(asked)
+    }
+
+    /// Is a request with `method` permitted, as far as it can be known by that alone?
+    pub(super) fn by_method(&self, method: &str) -> Result<Permit<AboutMessage>, NotPassed> {
         let seen = Seen {
             method,
             name: None,
@@ -623,6 +640,29 @@ fn disconnected(refused: Refused) -> NotPassed {
         refused: Some(refused),
         why: "",
     }
+}
+
+/// Only what the protocol has `from` send goes that way: the other side's own is neither decided nor counted as if the
+/// other had sent it. Of methods that are not the protocol's nothing is known.
+fn directed(from: Side, known: Option<&Method>, message: &Message) -> Result<(), NotPassed> {
+    let Some(known) = known else {
+        return Ok(());
+    };
+    let era = era(message);
+    let (goes, why) = match from {
+        Side::Client => (
+            known.goes_to_server(era),
+            "a method that clients do not send",
+        ),
+        Side::Server => (
+            known.goes_to_client(era),
+            "a method that servers do not send",
+        ),
+    };
+    if goes {
+        return Ok(());
+    }
+    Err(NotPassed::plain(Refusal::Hidden(Subject::Method, ""), why))
 }
 
 /// A response that nobody waits for.

@@ -73,3 +73,41 @@ fn the_table_of_methods_is_consistent() {
     }
     assert!(method("Tools/call").is_none());
 }
+
+#[test]
+fn each_side_sends_what_the_protocol_has_it_send() {
+    use Era::{Legacy, Modern};
+    // To the server in the legacy era and in the modern one, to the client likewise, and inside results.
+    let ways = |name: &str| {
+        let known = method(name).unwrap();
+        let ways = [
+            known.goes_to_server(Legacy),
+            known.goes_to_server(Modern),
+            known.goes_to_client(Legacy),
+            known.goes_to_client(Modern),
+            known.stands_in_results(),
+        ];
+        ways.map(u8::from)
+    };
+    for (name, expected) in [
+        ("tools/call", [1, 1, 0, 0, 0]),
+        ("initialize", [1, 1, 0, 0, 0]),
+        ("tasks/update", [1, 1, 0, 0, 0]),
+        ("notifications/roots/list_changed", [1, 1, 0, 0, 0]),
+        ("ping", [1, 1, 1, 1, 0]),
+        ("notifications/cancelled", [1, 1, 1, 1, 0]),
+        ("notifications/progress", [1, 0, 1, 1, 0]),
+        ("tasks/get", [1, 1, 1, 0, 0]),
+        ("tasks/cancel", [1, 1, 1, 0, 0]),
+        ("tasks/result", [1, 1, 1, 1, 0]),
+        ("notifications/message", [0, 0, 1, 1, 0]),
+        ("notifications/tasks", [0, 0, 1, 1, 0]),
+        ("sampling/createMessage", [0, 0, 1, 0, 1]),
+        ("elicitation/create", [0, 0, 1, 0, 1]),
+        ("roots/list", [0, 0, 1, 0, 1]),
+    ] {
+        assert_eq!(ways(name), expected, "{name}");
+    }
+    let inside = METHODS.iter().filter(|method| method.stands_in_results());
+    assert_eq!(inside.count(), 3);
+}

@@ -258,7 +258,7 @@ impl Session {
         if self.is_unrecorded() {
             return;
         }
-        match self.talking.consider(message) {
+        match self.talking.consider(Side::Client, message) {
             Ok(permit) => {
                 self.ledger.learn(message);
                 self.ledger.notification(message.method().unwrap_or(""));
@@ -321,7 +321,7 @@ impl Session {
         answered(&mut record, &response);
         let upstream_us = u64::try_from(asked.since.elapsed().as_micros()).ok();
         let message = Message::Response(response);
-        match self.talking.embedded(&asked.method) {
+        match self.talking.by_method(&asked.method) {
             Ok(_) if outgrows(&message, length) => {
                 record.refuse_with("the answer is larger than the limit");
                 self.tell_server(Refusal::ResponseTooLarge, &asked.id);
