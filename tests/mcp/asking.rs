@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use exeat_tests::Lab;
+use exeat_tests::daemon::Daemon;
 use exeat_tests::wait::wait_for;
 use serde_json::{Value, json};
 
@@ -186,6 +187,51 @@ async fn what_a_result_asks_for_is_decided() {
                 assert_eq!(answer["error"]["code"], -31403, "{method}: {answer}");
                 assert_eq!(answer.get("result"), None);
             }
+            let inside = move |record: &Value| {
+                record["mcp"]["method"] == method && record["mcp"]["from"] == "server"
+            };
+            let daemon = &world.daemon;
+            let asked = wait_for("a record for each time", LIMIT, async || {
+                let mut records = daemon.audit().ok()?;
+                records.retain(&inside);
+                records.into_iter().nth(usize::from(stream))
+            })
+            .await
+            .unwrap();
+            told_inside(daemon, &asked, allowed).await;
         }
     }
+}
+
+/// What the record of a request inside an answer says, and that of the call.
+async fn told_inside(daemon: &Daemon<'_>, asked: &Value, allowed: bool) {
+    let known = asked["mcp"]["method"] != "vendor/x";
+    let (effect, status) = if allowed {
+        ("allow", "done")
+    } else {
+        ("deny", "refused")
+    };
+    assert_eq!(asked["decision"]["effect"], effect, "{asked}");
+    assert_eq!(asked["outcome"]["status"], status, "{asked}");
+    assert_eq!(asked["mcp"]["server"], "far", "{asked}");
+    assert_eq!(asked["mcp"]["id"], "\"q\"", "{asked}");
+    let reason = match (allowed, known) {
+        (true, _) => "a rule allows it",
+        (false, true) => "no rule matched",
+        (false, false) => "a request that does not stand in results",
+    };
+    assert_eq!(asked["decision"]["reason"], reason, "{asked}");
+    let rule = if allowed { json!("asks") } else { Value::Null };
+    assert_eq!(asked["decision"]["rule"], rule, "{asked}");
+    let call = daemon
+        .record("the call", |record| {
+            record["id"] == asked["cause"]["id"] && record["outcome"].is_object()
+        })
+        .await
+        .unwrap();
+    assert_eq!(call["mcp"]["method"], "tools/call", "{call}");
+    assert_eq!(asked["session"], call["session"], "{asked}");
+    let why = "the server's answer was not acceptable: it asks for something that is refused";
+    let why = if allowed { Value::Null } else { json!(why) };
+    assert_eq!(call["outcome"]["error"], why, "{call}");
 }

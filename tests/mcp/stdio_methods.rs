@@ -254,10 +254,44 @@ async fn what_any_result_asks_for_is_decided() {
         }
         let refused = |record: &Value| {
             record["mcp"]["method"] == method
-                && record["outcome"]["error"] == "the server's answer was not acceptable"
+                && record["outcome"]["error"]
+                    == "the server's answer was not acceptable: it asks for something that is refused"
         };
-        daemon.record("a result that asks", refused).await.unwrap();
+        let call = daemon.record("a result that asks", refused).await.unwrap();
+        let inside = |record: &Value| {
+            record["cause"]["id"] == call["id"] && record["mcp"]["from"] == "server"
+        };
+        let asked = daemon.record("what it asks for", inside).await.unwrap();
+        assert_eq!(asked["mcp"]["method"], "sampling/createMessage", "{asked}");
+        assert_eq!(asked["decision"]["effect"], "deny", "{asked}");
+        assert_eq!(asked["decision"]["reason"], "no rule matched", "{asked}");
+        assert_eq!(asked["session"], call["session"], "{asked}");
+        let calls: Vec<Value> = daemon.audit().unwrap();
+        let mut calls = calls.iter().filter(|record| {
+            record["mcp"]["method"] == method && record["outcome"]["status"] == "done"
+        });
+        let call = calls.next().unwrap();
+        let passed = daemon.record("what passed", |record| record["cause"]["id"] == call["id"]);
+        let passed = passed.await.unwrap();
+        assert_eq!(passed["mcp"]["method"], "elicitation/create", "{passed}");
+        assert_eq!(passed["decision"]["rule"], "ask", "{passed}");
+        assert_eq!(passed["outcome"]["status"], "done", "{passed}");
     }
+    // A task's notification carries a result as well.
+    for (asks, status) in [("elicitation/create", "done"), ("tools/call", "refused")] {
+        let required = json!({
+            "resultType": "input_required",
+            "inputRequests": { "told": { "method": asks, "params": {} } },
+        });
+        let params = json!({ "taskId": "t", "status": "completed", "result": required });
+        wire.say(&json!({ "jsonrpc": "2.0", "method": "notifications/tasks", "params": params }));
+        let told =
+            |record: &Value| record["mcp"]["method"] == asks && record["mcp"]["id"] == "\"told\"";
+        let told = daemon.record("what it asks for", told).await.unwrap();
+        assert_eq!(told["outcome"]["status"], status, "{told}");
+    }
+    let others = alive(&mut session, &mut wire, "told").await;
+    assert_eq!(others.len(), 1, "{others:?}");
     session.close().await.unwrap();
 }
 

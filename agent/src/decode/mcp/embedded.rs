@@ -8,6 +8,8 @@ use crate::decode::rpc::confusable;
 
 /// How deep results stand inside each other: tasks/get inlines the result of the call that it is about.
 const MAX_INLINE: u8 = 4;
+/// How many requests one result may make: each has a record.
+const MAX_REQUESTS: usize = 64;
 
 /// One request inside a result; decided like a request that the server sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -23,7 +25,7 @@ pub struct Embedded<'a> {
 /// Every request inside `result`, also in a result that it inlines (`tasks/get`, `notifications/tasks`).
 ///
 /// # Errors
-/// [`ResultFault`] when there is something in the place of a request that cannot be judged as one.
+/// [`ResultFault`] when there is something in the place of a request that cannot be judged as one, or too many of them.
 pub fn embedded(result: &Object) -> Result<Vec<Embedded<'_>>, ResultFault> {
     let mut found = Vec::new();
     collect(result, MAX_INLINE, &mut found)?;
@@ -47,6 +49,9 @@ fn collect<'a>(
         None | Some(Value::Null) => {}
         Some(Value::Object(requests)) => {
             for (key, request) in requests.iter() {
+                if found.len() >= MAX_REQUESTS {
+                    return Err(ResultFault::Shape);
+                }
                 found.push(read(key, request)?);
             }
         }

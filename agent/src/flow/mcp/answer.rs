@@ -5,10 +5,9 @@ use super::judge::{Talking, hints};
 use crate::audit::record::{Mcp, ResponseKind};
 use crate::audit::{OpenRecord, Text};
 use crate::decode::json::{Object, Value};
-use crate::decode::mcp::{Era, List, Mirrors, embedded, filter, is_error, listed, result_kind};
+use crate::decode::mcp::{Era, List, Mirrors, filter, is_error, listed, result_kind};
 use crate::decode::rpc::{Outcome, Response};
 use crate::identify::calls::{Answered, InFlight, Task};
-use crate::refuse::Refusal;
 
 /// Judges a response to a request with `method` (`None`: it is not known what it answers), in place. `record` is the
 /// request's, or the response's own.
@@ -30,11 +29,20 @@ pub(super) fn judge(
         talking.stages.calls.task(&talking.callee, task);
     }
     result_kind(result)?;
-    for request in embedded(result)? {
-        if talking.embedded(request.method).is_err() {
-            return Err(Refusal::Denied.into());
-        }
-    }
+    let inside = talking.inside_result(record, result)?;
+    let judged = contents(talking, record, method, era, result);
+    inside.end(judged.is_ok());
+    judged
+}
+
+/// Judges what a result is made of, and takes out of it what is not for the caller.
+fn contents(
+    talking: &Talking,
+    record: &mut OpenRecord,
+    method: Option<&str>,
+    era: Era,
+    result: &mut Object,
+) -> Result<(), Unacceptable> {
     if let Some(observed) = talking.bounded(method, result)? {
         observed.tell(record);
     }

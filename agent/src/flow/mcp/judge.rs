@@ -8,7 +8,6 @@ use exeat_policy::{Endpoint, Hints as PolicyHints, Pointer, Reason, Transport, U
 use serde_json::Value as Arguments;
 
 use super::super::describe::Story as _;
-use super::bounded::{Observed, Unacceptable};
 use super::observed::{From, Talk};
 use super::{answer, tool};
 use crate::audit::record::{Kind, Mcp, Session as RecordedSession, Side, Stage};
@@ -17,7 +16,7 @@ use crate::decide::approvals::Approved;
 use crate::decide::{InForce, McpMessage, Message as AboutMessage, Permit, Refused, Within};
 use crate::decode::json::Object;
 use crate::decode::mcp::{
-    Era, Hints, Method, Name, View, ViewFault, embedded, method, spoken, subscribed, view,
+    Embedded, Era, Hints, Method, Name, View, ViewFault, method, spoken, subscribed, view,
 };
 use crate::decode::rpc::{Id, Message};
 use crate::flow::Stages;
@@ -203,7 +202,7 @@ impl Talking {
     }
 
     /// Learns from a notification of the server how one of its tasks stands.
-    fn learn_task(&self, message: &Message) {
+    pub(super) fn learn_task(&self, message: &Message) {
         let told = message.method().is_some_and(|method| {
             matches!(method, "notifications/tasks" | "notifications/tasks/status")
         });
@@ -265,32 +264,6 @@ impl Talking {
         self.judge(&Seen::from(&seen))
     }
 
-    /// The same for what a server tells or asks. A notification may carry a task's result, and in it what the server
-    /// asks of the client; what an observing policy would have made of it stands beside.
-    pub(super) fn consider_told(
-        &self,
-        message: &Message,
-    ) -> (Result<Permit<AboutMessage>, NotPassed>, Option<Observed>) {
-        self.learn_task(message);
-        match self.carried(message) {
-            Ok(observed) => (self.consider(Side::Server, message), observed),
-            Err(not_passed) => (Err(not_passed), None),
-        }
-    }
-
-    fn carried(&self, message: &Message) -> Result<Option<Observed>, NotPassed> {
-        let (Some(method @ ("notifications/tasks" | "notifications/tasks/status")), Some(params)) =
-            (message.method(), message.params())
-        else {
-            return Ok(None);
-        };
-        for request in embedded(params).map_err(|_fault| unjudgeable())? {
-            drop(self.embedded(request.method)?);
-        }
-        let bounded = self.bounded(Some(method), params);
-        bounded.map_err(Unacceptable::not_passed)
-    }
-
     /// Writes into `record` what the server said, and what was decided of it.
     pub(super) fn tell_server(
         &self,
@@ -330,13 +303,27 @@ impl Talking {
         self.describe(&policy, record, from, "", None);
     }
 
-    /// May what the server asks for inside a result (`asked`) reach the client?
-    pub(super) fn embedded(&self, asked: &str) -> Result<Permit<AboutMessage>, NotPassed> {
-        if !method(asked).is_some_and(Method::stands_in_results) {
+    /// May what the server asks for inside a message reach the client? It has a record of its own.
+    pub(super) fn judge_inside(
+        &self,
+        record: &mut OpenRecord,
+        asked: &Embedded<'_>,
+    ) -> Result<Permit<AboutMessage>, NotPassed> {
+        record.stage(Stage::Decode);
+        let policy = self.stages.decider.in_force();
+        let key = Id::Text(asked.key.to_owned());
+        let seen = Seen {
+            method: asked.method,
+            name: None,
+            id: Some(&key),
+            arguments: None,
+        };
+        self.describe(&policy, record, Side::Server, seen.method, Some(&seen));
+        if !method(asked.method).is_some_and(Method::stands_in_results) {
             let why = "a request that does not stand in results";
             return Err(NotPassed::plain(Refusal::Denied, why));
         }
-        self.by_method(asked)
+        self.decide(&policy, record, &seen)
     }
 
     /// Is a request with `method` permitted, as far as it can be known by that alone?
@@ -671,7 +658,7 @@ pub(super) fn answers_nothing() -> NotPassed {
 }
 
 /// A message with something inside that cannot be judged.
-fn unjudgeable() -> NotPassed {
+pub(super) fn unjudgeable() -> NotPassed {
     NotPassed::plain(Refusal::InvalidRequest, "something inside cannot be judged")
 }
 

@@ -8,6 +8,7 @@ mod approving;
 mod bounded;
 mod collect;
 mod effects;
+mod inside;
 mod judge;
 mod observed;
 mod refusing;

@@ -405,7 +405,7 @@ impl Events {
     /// it comes; everything else is an exchange of its own.
     fn ask_client(&mut self, message: Message) -> Result<Option<Message>, &'static str> {
         let talking = &self.source.talking;
-        let (judged, observed) = talking.consider_told(&message);
+        let (judged, observed) = talking.consider_told(&message, None);
         if let (Message::Notification(notification), Ok(permit)) = (&message, &judged)
             && permit.is_plain()
             && observed.is_none()

@@ -161,6 +161,14 @@ fn requests_inside_results_are_found() {
     ] {
         assert_eq!(methods(text), Err(ResultFault::ConfusableKey), "{text}");
     }
+    let many = |count: usize| {
+        let each: Vec<_> = (0..count)
+            .map(|key| format!(r#""{key}":{{"method":"roots/list"}}"#))
+            .collect();
+        methods(&format!(r#"{{"inputRequests":{{{}}}}}"#, each.join(",")))
+    };
+    assert_eq!(many(64).map(|found| found.len()), Ok(64));
+    assert_eq!(many(65), Err(ResultFault::Shape));
 }
 
 #[test]

@@ -251,7 +251,9 @@ impl Session {
         if self.is_unrecorded() {
             return;
         }
-        let (judged, observed) = self.talking.consider_told(message);
+        let (judged, observed) = self
+            .talking
+            .consider_told(message, Some(self.ledger.section()));
         let refused = match judged {
             Ok(permit) => {
                 self.ledger.notification(message.method().unwrap_or(""));

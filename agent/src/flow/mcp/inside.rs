@@ -1,0 +1,145 @@
+//! What a server asks of its client inside a result or a notification, the only way that it has in 2026-07-28: each
+//! request is decided and recorded as if it had come by itself, caused by what carries it.
+
+use super::bounded::{Observed, Unacceptable};
+use super::judge::{NotPassed, Talking, unjudgeable};
+use crate::audit::record::{Cause, Kind, Session, Side};
+use crate::audit::{OpenRecord, Outcome, Shared, Start};
+use crate::decide::{Message as AboutMessage, Permit};
+use crate::decode::json::{Object, Value};
+use crate::decode::mcp::{Embedded, embedded};
+use crate::decode::rpc::Message;
+use crate::flow::describe::Story as _;
+use crate::refuse::Refusal;
+
+const REFUSED: Unacceptable = Unacceptable {
+    told: Refusal::Denied,
+    why: "the server's answer was not acceptable: it asks for something that is refused",
+};
+const UNRECORDED: Unacceptable = Unacceptable {
+    told: Refusal::AuditUnavailable,
+    why: "the server's answer was not acceptable: what it asks for could not be recorded",
+};
+
+/// The records of requests that may pass, until it is known whether what carries them does.
+#[derive(Default)]
+#[must_use = "dropping them closes the records as abandoned"]
+pub(super) struct Inside(Vec<OpenRecord>);
+
+impl Inside {
+    /// What carries them is `delivered`, or is not.
+    pub(super) fn end(self, delivered: bool) {
+        for record in self.0 {
+            if delivered {
+                // In the writer's queue before it is passed on.
+                drop(record.close(Outcome::done()));
+            } else {
+                record.refuse_with("what carries the request is not delivered");
+            }
+        }
+    }
+}
+
+impl Talking {
+    /// Decides on what `result` asks for; `record` is of the answer.
+    ///
+    /// # Errors
+    /// Why it is not delivered.
+    pub(super) fn inside_result(
+        &self,
+        record: &mut OpenRecord,
+        result: &Object,
+    ) -> Result<Inside, Unacceptable> {
+        let requests = embedded(result)?;
+        if requests.is_empty() {
+            return Ok(Inside::default());
+        }
+        let session = record.record_mut().session.clone();
+        self.inside(&requests, session, Some(Cause::Id(record.id())))
+    }
+
+    /// May what a server tells or asks pass, which has a record only where it is refused ([`Talking::tell_call`])? A
+    /// notification may carry a task's result, and in it what the server asks of the client; what an observing policy
+    /// would have made of it stands beside.
+    pub(super) fn consider_told(
+        &self,
+        message: &Message,
+        session: Option<Shared<Session>>,
+    ) -> (Result<Permit<AboutMessage>, NotPassed>, Option<Observed>) {
+        self.learn_task(message);
+        match self.carried(message, session) {
+            Ok((inside, observed)) => {
+                let judged = self.consider(Side::Server, message);
+                inside.end(judged.is_ok());
+                (judged, observed)
+            }
+            Err(not_passed) => (Err(not_passed), None),
+        }
+    }
+
+    fn carried(
+        &self,
+        message: &Message,
+        session: Option<Shared<Session>>,
+    ) -> Result<(Inside, Option<Observed>), NotPassed> {
+        let (Some(method @ ("notifications/tasks" | "notifications/tasks/status")), Some(params)) =
+            (message.method(), message.params())
+        else {
+            return Ok((Inside::default(), None));
+        };
+        let requests = embedded(params).map_err(|_fault| unjudgeable())?;
+        let task = params.get("taskId").and_then(Value::as_str);
+        let call = task.and_then(|task| self.stages.calls.became(&self.callee, task));
+        let cause = call.map(|call| Cause::Id(call.record));
+        let inside = self.inside(&requests, session, cause);
+        let inside = inside.map_err(Unacceptable::not_passed)?;
+        match self.bounded(Some(method), params) {
+            Ok(observed) => Ok((inside, observed)),
+            Err(unacceptable) => {
+                inside.end(false);
+                Err(unacceptable.not_passed())
+            }
+        }
+    }
+
+    fn inside(
+        &self,
+        requests: &[Embedded<'_>],
+        session: Option<Shared<Session>>,
+        cause: Option<Cause>,
+    ) -> Result<Inside, Unacceptable> {
+        let mut inside = Inside::default();
+        let mut fault = None;
+        for request in requests {
+            let start = Start {
+                at: None,
+                workload: Some(self.actor.process.clone()),
+                identity: Some(self.actor.identity.clone()),
+                session: session.clone(),
+                cause: cause.clone(),
+            };
+            // Nothing may wait here: answers are judged inside a poll as well.
+            let Ok(mut record) = self.stages.log.try_open(Kind::Mcp, start) else {
+                fault = Some(UNRECORDED);
+                break;
+            };
+            match self.judge_inside(&mut record, request) {
+                Ok(permit) => {
+                    drop(permit);
+                    inside.0.push(record);
+                }
+                Err(not_passed) => {
+                    not_passed.record(record);
+                    fault = Some(REFUSED);
+                }
+            }
+        }
+        match fault {
+            None => Ok(inside),
+            Some(fault) => {
+                inside.end(false);
+                Err(fault)
+            }
+        }
+    }
+}
