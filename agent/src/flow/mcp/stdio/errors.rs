@@ -8,8 +8,12 @@ use tokio::time::{Instant, sleep};
 use crate::audit::mask;
 use crate::forward::stream::{Sink, Source};
 
-/// Bytes after which a line is cut in two, so that none has to be held longer.
-const LINE: usize = 16 << 10;
+/// The longest line that is forwarded whole, in bytes with its end: none has to be held longer.
+const LINE: usize = 64 << 10;
+/// What stands for the rest of a longer one. What is secret there depends on what stood before it.
+const REST: &str = "[masked: the rest of a line of more than 64 KiB]";
+/// Bytes that are read at once.
+const READ: usize = 16 << 10;
 /// Bytes that may come at once.
 const BURST: u64 = 4 << 20;
 /// Bytes a second after that: a flood must not occupy the gate.
@@ -19,9 +23,11 @@ const RATE: u64 = 1 << 20;
 pub(super) async fn forward(from: Source, to: Sink) {
     let mut to = Some(to);
     let mut buffer = Vec::new();
+    let mut masking = Masking::default();
     let mut allowance = Allowance::new(Instant::now());
     loop {
-        buffer.reserve(LINE);
+        buffer.clear();
+        buffer.reserve(READ);
         let read = match from.read(&mut buffer).await {
             Ok(read) => read,
             Err(error) => {
@@ -29,19 +35,16 @@ pub(super) async fn forward(from: Source, to: Sink) {
                 0
             }
         };
-        let whole = if read == 0 {
-            buffer.len()
+        let text = if read == 0 {
+            masking.end()
         } else {
-            ends(&buffer)
+            masking.push(&buffer)
         };
-        let bytes: Vec<u8> = buffer.drain(..whole).collect();
         if let Some(sink) = &mut to
-            && !bytes.is_empty()
+            && !text.is_empty()
+            && sink.write_all(text.as_bytes()).await.is_err()
         {
-            let text = masked(&bytes);
-            if sink.write_all(text.as_bytes()).await.is_err() {
-                to = None;
-            }
+            to = None;
         }
         if read == 0 {
             return;
@@ -53,23 +56,58 @@ pub(super) async fn forward(from: Source, to: Sink) {
     }
 }
 
-/// How much of `bytes` can be forwarded: whole lines, or all of a line that is too long.
-fn ends(bytes: &[u8]) -> usize {
-    let last = bytes.iter().rposition(|byte| *byte == b'\n');
-    match last {
-        Some(last) => last.saturating_add(1),
-        None if bytes.len() >= LINE => bytes.len(),
-        None => 0,
+/// Masks line by line. What comes of a text does not depend on the pieces in which it is read.
+#[derive(Default)]
+struct Masking {
+    /// The beginning of a line, of at most [`LINE`] bytes.
+    line: Vec<u8>,
+    /// The line was longer, and nothing more of it is forwarded.
+    cut: bool,
+}
+
+impl Masking {
+    /// What can be forwarded now that `bytes` were read.
+    fn push(&mut self, bytes: &[u8]) -> String {
+        let mut out = String::new();
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if !self.cut {
+                let room = LINE.saturating_sub(self.line.len());
+                let (kept, beyond) = piece.split_at(room.min(piece.len()));
+                self.line.extend_from_slice(kept);
+                if !beyond.is_empty() {
+                    self.cut(&mut out);
+                }
+            }
+            if piece.ends_with(b"\n") {
+                out.push_str(&masked(&self.line));
+                self.line.clear();
+                if std::mem::take(&mut self.cut) {
+                    out.push('\n');
+                }
+            }
+        }
+        out
+    }
+
+    /// What is left when nothing more is read.
+    fn end(&mut self) -> String {
+        masked(&std::mem::take(&mut self.line))
+    }
+
+    /// Forwards the words that end within the bound, since half a secret is not known for one.
+    fn cut(&mut self, out: &mut String) {
+        let blank = self.line.iter().rposition(u8::is_ascii_whitespace);
+        self.line
+            .truncate(blank.map_or(0, |at| at.saturating_add(1)));
+        out.push_str(&masked(&self.line));
+        out.push_str(REST);
+        self.line.clear();
+        self.cut = true;
     }
 }
 
-fn masked(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let mut out = String::with_capacity(text.len());
-    for line in text.split_inclusive('\n') {
-        out.push_str(&mask::text(line));
-    }
-    out
+fn masked(line: &[u8]) -> String {
+    mask::text(&String::from_utf8_lossy(line)).into_owned()
 }
 
 /// A bucket of bytes.
@@ -105,17 +143,80 @@ impl Allowance {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
+    const SECRET: &str = "ghp_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+    /// What comes of `bytes` that are read in pieces of these lengths, and then to the end.
+    fn forwarded(bytes: &[u8], lengths: &[usize]) -> String {
+        let mut masking = Masking::default();
+        let mut out = String::new();
+        let mut left = bytes;
+        for length in lengths {
+            let (piece, rest) = left.split_at(left.len().min(*length));
+            out.push_str(&masking.push(piece));
+            left = rest;
+        }
+        out.push_str(&masking.push(left));
+        out.push_str(&masking.end());
+        out
+    }
+
     #[test]
-    fn whole_lines_leave_masked_and_long_ones_in_parts() {
-        assert_eq!(ends(b"one\ntwo\nthr"), 8);
-        assert_eq!(ends(b"thr"), 0);
-        assert_eq!(ends(&[b'x'; LINE]), LINE);
-        let secret = format!("token ghp_{}\nplain\n", "a".repeat(36));
-        let text = masked(secret.as_bytes());
-        assert!(!text.contains("ghp_a") && text.contains("plain"), "{text}");
-        assert_eq!(masked(b"a\xffb\n"), "a\u{fffd}b\n");
+    fn whole_lines_leave_masked_and_of_long_ones_what_can_be_judged() {
+        let mut masking = Masking::default();
+        assert_eq!(masking.push(b"one\ntwo\nthr"), "one\ntwo\n");
+        assert_eq!(masking.push(b"ee"), "");
+        assert_eq!(masking.end(), "three");
+        let text = forwarded(format!("token {SECRET}\nplain\n").as_bytes(), &[]);
+        assert_eq!(text, "token [masked]\nplain\n");
+        assert_eq!(forwarded(b"a\xffb\n", &[]), "a\u{fffd}b\n");
+        let longest = format!("{}\n", "x".repeat(LINE - 1));
+        assert_eq!(forwarded(longest.as_bytes(), &[]), longest);
+        // No word ends within the bound: nothing of the line can be judged.
+        let longer = format!("x{longest}next\n");
+        assert_eq!(forwarded(longer.as_bytes(), &[]), format!("{REST}\nnext\n"));
+    }
+
+    #[test]
+    fn a_secret_anywhere_about_the_bound_is_masked() {
+        for before in (LINE - 64..LINE + 2).step_by(5).chain([READ - 8, READ]) {
+            let padding = "x".repeat(before - 2);
+            for said in [
+                format!("{padding}  {SECRET} y\nz\n"),
+                format!("{padding}  {SECRET}"),
+                format!("{padding}  password= \"{SECRET} aaaa\" y\nz\n"),
+                format!("password={padding}aaaa\nz\n"),
+            ] {
+                for lengths in [&[][..], &[READ][..], &[before, 4][..], &[LINE - 4, 8][..]] {
+                    let text = forwarded(said.as_bytes(), lengths);
+                    assert!(!text.contains("aaaa"), "{before}: {}", text.len());
+                    assert_eq!(text.ends_with("z\n"), said.ends_with("z\n"), "{before}");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn where_reads_end_does_not_count(
+            parts in prop::collection::vec(
+                (prop::sample::select(vec!["x", " ", "\n", "\u{20ac}", " ghp_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "password: "]), 0..LINE / 2),
+                0..8,
+            ),
+            lengths in prop::collection::vec(0..LINE, 0..8),
+        ) {
+            let said: String = parts
+                .iter()
+                .map(|(part, length)| part.repeat(length / part.len()))
+                .collect();
+            let text = forwarded(said.as_bytes(), &lengths);
+            prop_assert_eq!(&text, &forwarded(said.as_bytes(), &[]));
+            prop_assert!(!text.contains("aaaa"));
+        }
     }
 
     #[test]
