@@ -373,3 +373,45 @@ print('end',flush=True)
 try: socket.create_connection(where); print('again',flush=True)
 except OSError as e: print(type(e).__name__,flush=True)
 time.sleep(60)";
+
+/// Asks by one connection, again and again, until that is closed; by another until it is answered at all.
+const ASKS: &str = r#"import socket,struct,sys,time
+name=b"".join(bytes([len(l)])+l.encode() for l in sys.argv[1].split("."))+b"\0"
+query=struct.pack(">HHHHHH",1,0x100,1,0,0,0)+name+struct.pack(">HH",1,1)
+answered=False
+while not answered:
+  try:
+    s=socket.create_connection((sys.argv[2],53),5)
+    while True:
+      s.sendall(struct.pack(">H",len(query))+query)
+      if not s.recv(4096): break
+      answered=True; print("answered",flush=True); time.sleep(1)
+  except OSError as e: print(e,flush=True)
+  time.sleep(.1)
+print("closed",flush=True)"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_waits_for_no_further_query() {
+    let lab = Lab::new().unwrap();
+    lab.dns.points(NAME, &[WORLD]);
+    let name = format!("{}-asks", lab.name());
+    let cgroup = Cgroup::create(&name).unwrap();
+    let policy = foreign_policy(&name, &[ENTRY]);
+    let mut daemon = lab.daemon_with(&policy, "shutdown: 10m").await.unwrap();
+    let server = WORLD.to_string();
+    let program = ["/usr/bin/python3", "-c", ASKS, NAME, &server];
+    let client = foreign(&lab, &cgroup, "asks", &program);
+    wait_until("it is answered", LIMIT, || {
+        client.stdout().contains("answered")
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{error:#}: {}", client.report()));
+    kill_process(pid(daemon.pid()), Signal::TERM).unwrap();
+    let status = daemon.ended().await.unwrap();
+    assert_eq!(status.code(), Some(0), "{}", daemon.log());
+    wait_until("it is closed", LIMIT, || {
+        client.stdout().ends_with("closed\n")
+    })
+    .await
+    .unwrap();
+}

@@ -141,11 +141,17 @@ pub async fn serve_datagrams(stages: Arc<Stages>, socket: Arc<UdpSocket>) {
     }
 }
 
-/// Serves DNS over a redirected connection.
+/// Serves DNS over a redirected connection, until it is over or the gate stops.
 pub(super) async fn serve_stream(stages: &Arc<Stages>, arrived: &Arrived, stream: TcpStream) {
     let mut frames = Frames::new(stream, FrameLimits::default());
     loop {
-        let query = match frames.next().await {
+        // One that idles holds no gate that stops.
+        let next = tokio::select! {
+            biased;
+            () = stages.stopping.cancelled() => return,
+            next = frames.next() => next,
+        };
+        let query = match next {
             Ok(Some(query)) => query,
             Ok(None) => return,
             Err(fault) => {

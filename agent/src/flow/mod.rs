@@ -153,7 +153,9 @@ async fn begin(stages: Arc<Stages>, stream: TcpStream) -> Option<(Box<Opening>, 
         }
     };
     if arrived.port == DNS {
-        dns::serve_stream(&stages, &arrived, stream).await;
+        let cut = arrived.registered.cut().clone();
+        let served = dns::serve_stream(&stages, &arrived, stream);
+        cut.run_until_cancelled(served).await;
         return None;
     }
     let Ok(mut record) = open(&stages, &arrived.actor, Kind::Tcp).await else {
