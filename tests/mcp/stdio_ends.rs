@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use exeat_tests::Lab;
-use exeat_tests::daemon::binary;
+use exeat_tests::daemon::{Daemon, binary};
 use exeat_tests::process::{must, run};
 use exeat_tests::stdio::Session;
 use exeat_tests::wait::{wait_for, wait_until};
@@ -186,6 +186,94 @@ async fn a_server_that_is_cut_off_ends_and_comes_back() {
     wire.answers(&json!(2));
     assert_eq!(session.receive().await.unwrap()["id"], 2);
     assert_eq!(session.close().await.unwrap().code(), Some(0));
+}
+
+/// More than everything on the way to an end that does not read holds: of three such messages one is being written, one
+/// waits to be, and there is no room for the third.
+const LARGE: usize = 2 << 20;
+
+/// A call with so much in it.
+fn large(id: u32) -> Value {
+    let params = json!({ "name": "x", "arguments": { "text": "x".repeat(LARGE) } });
+    json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params })
+}
+
+/// Waits for the line of the log about the call with `id` that `wanted` is looked for in.
+async fn line(daemon: &Daemon<'_>, id: u32, wanted: impl Fn(&Value) -> bool) -> Value {
+    let id = id.to_string();
+    wait_for(&format!("the record of {id}"), LIMIT, async || {
+        let mut lines = daemon.audit_lines().ok()?.into_iter();
+        lines.find(|line| line["mcp"]["id"] == *id && wanted(line))
+    })
+    .await
+    .unwrap()
+}
+
+async fn cut_off(daemon: &Daemon<'_>, server: &str) {
+    let order = ["servers", "disconnect", server, "--reason", "hangs"];
+    let done = daemon.cli(&order).await.unwrap();
+    assert!(done.status.success(), "{done:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_has_not_read_when_it_is_cut_off_is_answered() {
+    let lab = Lab::new().unwrap();
+    let daemon = lab
+        .daemon(&odd(&lab, "echo hangs >&2; exec sleep 600"))
+        .await
+        .unwrap();
+    let mut session = daemon.run("odd").unwrap();
+    errs(&lab, "hangs").await;
+    for id in [1, 2, 3] {
+        session.send(&large(id)).await.unwrap();
+    }
+    line(&daemon, 3, |line| line["open"].is_object()).await;
+    cut_off(&daemon, "odd").await;
+    let mut answered = Vec::new();
+    for _ in 0..3 {
+        let answer = session.receive().await.unwrap();
+        let reason = &answer["error"]["data"]["reason"];
+        assert_eq!(reason, "server_disconnected", "{answer}");
+        answered.push(answer["id"].as_u64().unwrap());
+    }
+    answered.sort_unstable();
+    assert_eq!(answered, [1, 2, 3]);
+    assert_eq!(session.line().await.unwrap(), None);
+    for id in [1, 2, 3] {
+        let call = line(&daemon, id, |line| line["outcome"].is_object()).await;
+        assert_eq!(call["outcome"]["status"], "failed", "{call}");
+        let why = "the server was disconnected";
+        assert_eq!(call["outcome"]["error"], why, "{call}");
+    }
+    session.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_host_has_not_read_when_its_server_is_cut_off_reaches_it() {
+    let lab = Lab::new().unwrap();
+    let mut wire = Wire::new(&lab, "wire");
+    let daemon = lab.daemon(&policy(&lab, ALL)).await.unwrap();
+    let mut session = wired(&daemon, &mut wire).await;
+    for id in 1..=4 {
+        ask(&mut session, id).await;
+        wire.hears(&format!("\"id\":{id},")).await;
+    }
+    let content = json!([{ "type": "text", "text": "x".repeat(LARGE) }]);
+    for id in 1..=3 {
+        wire.say(&json!({ "jsonrpc": "2.0", "id": id, "result": { "content": content } }));
+        line(&daemon, id, |line| line["outcome"]["status"] == "done").await;
+    }
+    cut_off(&daemon, "wire").await;
+    // What the log says was done the host has, and what is not answered it is told.
+    for id in 1..=4 {
+        let answer = session.receive().await.unwrap();
+        assert_eq!(answer["id"], id, "{}", answer["error"]);
+        assert_eq!(answer["result"].is_object(), id < 4, "{}", answer["error"]);
+    }
+    let call = line(&daemon, 4, |line| line["outcome"].is_object()).await;
+    assert_eq!(call["outcome"]["status"], "failed", "{call}");
+    assert_eq!(session.line().await.unwrap(), None);
+    session.close().await.unwrap();
 }
 
 /// `exeat run wire` as this user.

@@ -218,19 +218,18 @@ impl Session {
             }
         };
         record.stage(Stage::Forward);
-        let taken = match record.intend().await {
-            Ok(intended) => self.to_host.pass(permit, &intended, &message, room).await,
-            Err(unavailable) => {
-                self.ledger.refused();
-                record.refuse_with(&unavailable);
-                return self.tell_server(Refusal::AuditUnavailable, &id);
+        let under_way = self.under_way(Of::Host, &id, Some(record));
+        let sent = self
+            .send_on(under_way, &self.to_host, permit, &message, room)
+            .await;
+        let record = match sent {
+            Some((record, Ok(()))) => record,
+            Some((record, Err(unsent))) => {
+                let refusal = self.not_sent(record, None, &unsent);
+                return self.tell_server(refusal, &id);
             }
+            None => return,
         };
-        if let Err(fault) = taken {
-            self.ledger.failed();
-            record.fail(&fault);
-            return self.tell_server(Refusal::TooLarge, &id);
-        }
         // As with what the host asks: nothing is waited for before it is known what will be answered.
         self.tables.ask(
             Of::Host,

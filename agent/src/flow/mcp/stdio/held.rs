@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::approving::{alive, progress, word};
 use super::super::observed::slot;
+use super::asked::Of;
 use super::{Over, Session};
 use crate::audit::OpenRecord;
 use crate::channel::MOST_APPROVALS;
@@ -134,19 +135,28 @@ impl Session {
             let call = calls.get_mut(&slot(&id));
             call.and_then(|call| Some((call.record.take()?, call.message.clone())))
         };
-        let Some((mut record, message)) = taken else {
+        let Some((record, message)) = taken else {
             return;
         };
-        let heard = self.talking.heard(&mut record, &message, ticket, word);
-        let settled = heard.await;
+        let mut under_way = self.under_way(Of::Server, &id, Some(record));
+        let settled = match under_way.record() {
+            Some(record) => self.talking.heard(record, &message, ticket, word).await,
+            None => return,
+        };
+        let Some(record) = under_way.over() else {
+            return;
+        };
         if cancelled.is_cancelled() {
             return record.fail(&Over("the client cancelled its request"));
         }
-        tokio::select! {
+        let is_over = tokio::select! {
             biased;
-            // It waits for the server to read, which has heard nothing of it: its record closes as abandoned.
-            () = cancelled.cancelled() => {}
-            () = self.settled(id, record, message, settled, None) => {}
+            // It waits for the server to read, which has heard nothing of it.
+            () = cancelled.cancelled() => false,
+            () = self.settled(id.clone(), record, message, settled, None) => true,
+        };
+        if !is_over {
+            self.cancels_left(&id);
         }
     }
 

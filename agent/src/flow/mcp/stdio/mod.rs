@@ -11,6 +11,7 @@ mod errors;
 mod fetch;
 mod held;
 mod ledger;
+mod left;
 mod sessions;
 mod up;
 
@@ -27,10 +28,11 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::asked::{Asked, Tables};
+use self::asked::Tables;
 pub use self::fetch::Word;
-use self::held::{Arriving, Call, Held};
+use self::held::{Arriving, Held};
 use self::ledger::Ledger;
+use self::left::Left;
 use self::sessions::Registered;
 pub use self::sessions::Sessions;
 use super::judge::Talking;
@@ -121,6 +123,8 @@ struct Session {
     tables: Tables,
     /// Calls that wait for a person.
     held: Held,
+    /// What the session's end finds in the middle.
+    left: Left,
     ledger: Ledger,
     /// Something that was in flight is no more.
     settled: Notify,
@@ -203,6 +207,7 @@ impl Offered {
                 to_host: Outlet::default(),
                 tables: Tables::default(),
                 held,
+                left: Left::default(),
                 ledger,
                 settled: Notify::new(),
                 answering: AtomicUsize::new(0),
@@ -452,31 +457,14 @@ impl Session {
             End::Severed => Refusal::Disconnected,
             End::Server | End::Host => Refusal::Upstream(Upstream::Reset),
         };
-        for Call { id, record, .. } in self.held.empty() {
-            self.ledger.refused();
-            if let Some(record) = record {
-                record.fail(&Over(why));
+        // Every record first: a host that does not read keeps none of them waiting.
+        let (answers, waiting) = self.end_all(end, why);
+        if end != End::Host {
+            for answer in &answers {
+                self.answer_host(answer, None).await;
             }
-            if end != End::Host {
+            for id in waiting {
                 self.tell_host(refusal, &Waits::Request(id)).await;
-            }
-        }
-        let (of_server, of_host) = self.tables.empty();
-        for Asked { id, record, .. } in of_server {
-            self.ledger.failed();
-            if let Some(mut record) = record {
-                if end != End::Server {
-                    record.forgive();
-                }
-                record.fail(&Over(why));
-            }
-            if end != End::Host {
-                self.tell_host(refusal, &Waits::Request(id)).await;
-            }
-        }
-        for Asked { record, .. } in of_host {
-            if let Some(record) = record {
-                record.fail(&Over(why));
             }
         }
         self.to_host.finish();
@@ -515,6 +503,7 @@ impl Session {
 
     /// Gives the host an answer; nothing is answered as done that could not be recorded.
     async fn answer_host(&self, answer: &Message, room: Option<Taken>) {
+        let due = self.due(answer);
         let unrecorded = self.talking.stages.log.release().await.is_err();
         let instead = answer
             .id()
@@ -528,6 +517,7 @@ impl Session {
         {
             tracing::debug!(%fault, "a host was not answered");
         }
+        due.said();
     }
 
     /// Tells the server that something is refused. A server that does not read is not waited for: it may be

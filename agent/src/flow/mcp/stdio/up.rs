@@ -6,6 +6,7 @@ use super::super::answer;
 use super::super::effects::Settled;
 use super::super::judge::{NotPassed, answers_nothing, era};
 use super::asked::{Asked, For, NotAsked, Of};
+use super::left::Unsent;
 use super::{FRAME, NO_ROOM, Over, Session, answered, keep, outgrows, room_of};
 use crate::audit::record::{ResponseKind, Side, Stage};
 use crate::audit::{OpenRecord, Outcome};
@@ -125,11 +126,14 @@ impl Session {
 
     async fn host_asks(&self, request: Request, room: Option<Taken>) {
         let waits = Waits::Request(request.id.clone());
-        let Ok(mut record) = self.open().await else {
+        let id = request.id.clone();
+        let opening = self.under_way(Of::Server, &id, None);
+        let opened = self.open().await;
+        drop(opening.over());
+        let Ok(mut record) = opened else {
             self.ledger.refused();
             return self.tell_host(Refusal::AuditUnavailable, &waits).await;
         };
-        let id = request.id.clone();
         let mut message = Message::Request(request);
         self.ledger.request();
         self.ledger.learn(&message);
@@ -182,30 +186,19 @@ impl Session {
         let method = message.method().unwrap_or_default().to_owned();
         record.stage(Stage::Forward);
         let in_flight = self.talking.begin(&message, record.id());
-        let taken = match record.intend().await {
-            Ok(intended) => self.to_server.pass(permit, &intended, &message, room).await,
-            Err(unavailable) => {
-                in_flight.into_iter().for_each(InFlight::unsent);
-                self.ledger.refused();
-                record.refuse_with(&unavailable);
-                self.no_longer_held(&id);
-                return self.tell_host(Refusal::AuditUnavailable, &waits).await;
-            }
-        };
+        let under_way = self.under_way(Of::Server, &id, Some(record));
+        let sent = self
+            .send_on(under_way, &self.to_server, permit, &message, room)
+            .await;
         self.no_longer_held(&id);
-        if let Err(fault) = taken {
-            self.ledger.failed();
-            if matches!(fault, NotTaken::TooLong) {
-                record.forgive();
-                in_flight.into_iter().for_each(InFlight::unsent);
+        let record = match sent {
+            Some((record, Ok(()))) => record,
+            Some((record, Err(unsent))) => {
+                let refusal = self.not_sent(record, in_flight, &unsent);
+                return self.tell_host(refusal, &waits).await;
             }
-            record.fail(&fault);
-            let refusal = match fault {
-                NotTaken::TooLong => Refusal::TooLarge,
-                NotTaken::Closed | NotTaken::Full => Refusal::Upstream(Upstream::Reset),
-            };
-            return self.tell_host(refusal, &waits).await;
-        }
+            None => return,
+        };
         // INVARIANT: nothing is waited for between the two, and the answer is read by this task: none comes before
         // it is known what it answers.
         self.tables.ask(
@@ -220,6 +213,35 @@ impl Session {
                 alone: true,
             },
         );
+    }
+
+    /// Ends the record of a request that the other side has not heard; what whoever asked is told.
+    pub(super) fn not_sent(
+        &self,
+        mut record: OpenRecord,
+        in_flight: Option<InFlight>,
+        unsent: &Unsent,
+    ) -> Refusal<'static> {
+        match unsent {
+            Unsent::Unrecorded(unavailable) => {
+                in_flight.into_iter().for_each(InFlight::unsent);
+                self.ledger.refused();
+                record.refuse_with(unavailable);
+                Refusal::AuditUnavailable
+            }
+            Unsent::NotTaken(fault @ NotTaken::TooLong) => {
+                in_flight.into_iter().for_each(InFlight::unsent);
+                self.ledger.failed();
+                record.forgive();
+                record.fail(fault);
+                Refusal::TooLarge
+            }
+            Unsent::NotTaken(fault @ (NotTaken::Closed | NotTaken::Full)) => {
+                self.ledger.failed();
+                record.fail(fault);
+                Refusal::Upstream(Upstream::Reset)
+            }
+        }
     }
 
     fn no_longer_held(&self, id: &Id) {
@@ -327,19 +349,21 @@ impl Session {
                 self.tell_server(Refusal::ResponseTooLarge, &asked.id);
             }
             Ok(permit) => {
-                let taken = match record.intend().await {
-                    Ok(intended) => self.to_server.pass(permit, &intended, &message, room).await,
-                    Err(unavailable) => {
-                        record.refuse_with(&unavailable);
-                        return self.tell_server(Refusal::AuditUnavailable, &asked.id);
-                    }
-                };
-                match taken {
-                    Ok(()) => drop(record.close(Outcome {
+                let under_way = self.under_way(Of::Host, &asked.id, Some(record));
+                let sent = self
+                    .send_on(under_way, &self.to_server, permit, &message, room)
+                    .await;
+                match sent {
+                    Some((record, Ok(()))) => drop(record.close(Outcome {
                         upstream_us,
                         ..Outcome::done()
                     })),
-                    Err(fault) => record.fail(&fault),
+                    Some((record, Err(Unsent::NotTaken(fault)))) => record.fail(&fault),
+                    Some((record, Err(Unsent::Unrecorded(unavailable)))) => {
+                        record.refuse_with(&unavailable);
+                        self.tell_server(Refusal::AuditUnavailable, &asked.id);
+                    }
+                    None => {}
                 }
             }
             Err(refused) => {
