@@ -457,3 +457,29 @@ async fn streams_that_are_files_work_too() {
     assert_eq!(process.stderr(), "over\n");
     drop(daemon);
 }
+
+/// What is no message of the host's is refused each time, and recorded in a way that no flood fills the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_talks_nonsense_does_not_fill_the_log() {
+    let lab = Lab::new().unwrap();
+    let mut wire = Wire::new(&lab, "wire");
+    let daemon = lab.daemon(&policy(&lab, ALL)).await.unwrap();
+    let mut session = wired(&daemon, &mut wire).await;
+    for turn in 0..20 {
+        session.raw(b"no message\n").await.unwrap();
+        let answer = session.receive().await.unwrap();
+        assert_eq!(answer["error"]["code"], -32700, "{answer}");
+        let nothing = json!({ "jsonrpc": "2.0", "id": turn, "result": {} });
+        session.send(&nothing).await.unwrap();
+    }
+    alive(&mut session, &mut wire, "end").await;
+    session.close().await.unwrap();
+    let end = ended(&daemon, "the server ended").await;
+    let counts = &end["lifecycle"]["counts"];
+    let refused = json!({ "what": "refused", "count": 40 });
+    assert!(counts.as_array().unwrap().contains(&refused), "{end}");
+    let mut records = daemon.audit().unwrap();
+    records.retain(|record| record["mcp"]["method"] == "" && record["outcome"].is_object());
+    // Eight, the sixteenth and the thirty-second.
+    assert_eq!(records.len(), 10, "{records:?}");
+}

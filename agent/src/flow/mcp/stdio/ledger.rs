@@ -18,7 +18,7 @@ use crate::identify::fetching::Fetched;
 use crate::intake::Actor;
 use crate::telemetry::clock;
 
-/// Violations of the protocol that are recorded one by one; later ones each time their number has doubled.
+/// What is no use to anybody and recorded one by one, of each kind; later ones each time their number has doubled.
 const ONE_BY_ONE: u64 = 8;
 /// Methods of notifications that are counted apart; the rest together.
 const METHODS: usize = 32;
@@ -37,6 +37,8 @@ struct State {
     section: Shared<Section>,
     requests: u64,
     refused: u64,
+    /// Of the host's refused ones, what is no message or answers nothing.
+    unread: u64,
     failed: u64,
     violations: u64,
     notifications: BTreeMap<String, u64>,
@@ -76,6 +78,7 @@ impl Ledger {
                 known,
                 requests: 0,
                 refused: 0,
+                unread: 0,
                 failed: 0,
                 violations: 0,
                 notifications: BTreeMap::new(),
@@ -142,8 +145,15 @@ impl Ledger {
     /// Whether one more refusal of what needs no answer has a record of its own: a flood must not fill the log.
     /// To be asked after it was counted.
     pub(super) fn is_worth_a_record(&self) -> bool {
-        let count = self.lock().refused;
-        count <= ONE_BY_ONE || count.is_power_of_two()
+        is_worth(self.lock().refused)
+    }
+
+    /// The host sent what is no message, or answers nothing. Whether it has a record of its own.
+    pub(super) fn refused_unread(&self) -> bool {
+        let mut state = self.lock();
+        state.refused = state.refused.saturating_add(1);
+        state.unread = state.unread.saturating_add(1);
+        is_worth(state.unread)
     }
 
     /// A notification was let through: it has no record of its own.
@@ -167,7 +177,7 @@ impl Ledger {
             state.violations = state.violations.saturating_add(1);
             state.violations
         };
-        if count > ONE_BY_ONE && !count.is_power_of_two() {
+        if !is_worth(count) {
             return;
         }
         let mut record = self.about(stages, Kind::Finding);
@@ -213,6 +223,11 @@ impl Ledger {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether the `count`-th of its kind has a record.
+fn is_worth(count: u64) -> bool {
+    count <= ONE_BY_ONE || count.is_power_of_two()
 }
 
 impl State {

@@ -37,7 +37,7 @@ use self::sessions::Registered;
 pub use self::sessions::Sessions;
 use super::judge::Talking;
 use super::observed::Talk;
-use crate::audit::record::{Identity, Kind, ResponseKind, Side};
+use crate::audit::record::{Identity, Kind, ResponseKind};
 use crate::audit::{AuditUnavailable, OpenRecord, Text};
 use crate::channel::Session as Told;
 use crate::decode::json::Limits;
@@ -485,13 +485,6 @@ impl Session {
             self.ledger.refused();
         }
         unrecorded
-    }
-
-    /// The record of what could not be read.
-    async fn open_unread(&self, from: Side) -> Option<OpenRecord> {
-        let mut record = self.open().await.ok()?;
-        self.talking.tell_unread(&mut record, from);
-        Some(record)
     }
 
     /// Tells the host that something is refused, if it waits for an answer.

@@ -70,8 +70,7 @@ impl Session {
         let message = match parse_single(line, &FRAME) {
             Ok(message) => message,
             Err(fault) => {
-                self.ledger.refused();
-                if let Some(record) = self.open_unread(Side::Client).await {
+                if let Some(record) = self.unread().await {
                     record.refuse_with(&fault);
                 }
                 return self
@@ -115,9 +114,18 @@ impl Session {
         self.refuse_frame(why, refusal, &waits).await;
     }
 
+    /// Counts what the host sent and is refused unread; its record, if it has one.
+    async fn unread(&self) -> Option<OpenRecord> {
+        if !self.ledger.refused_unread() {
+            return None;
+        }
+        let mut record = self.open().await.ok()?;
+        self.talking.tell_unread(&mut record, Side::Client);
+        Some(record)
+    }
+
     async fn refuse_frame(&self, why: &'static str, refusal: Refusal<'_>, waits: &Waits) {
-        self.ledger.refused();
-        if let Some(mut record) = self.open_unread(Side::Client).await {
+        if let Some(mut record) = self.unread().await {
             record.tell_inspected(partly(why), partly("not sent"));
             record.refuse_with(why);
         }
@@ -329,8 +337,7 @@ impl Session {
             For::Waiting(asked) => asked,
             For::Cancelled(_) => return,
             For::Nobody => {
-                self.ledger.refused();
-                if let Some(record) = self.open_unread(Side::Client).await {
+                if let Some(record) = self.unread().await {
                     answers_nothing().record(record);
                 }
                 return;
