@@ -44,7 +44,7 @@ const METHODS: [(&str, Governance, Option<&str>); 36] = [
     ("notifications/tasks/status", Session, None),
     ("notifications/tools/list_changed", Session, None),
     ("ping", Session, None),
-    ("prompts/get", Named, Some("name")),
+    (PROMPTS_GET, Named, Some("name")),
     ("prompts/list", Session, None),
     ("resources/list", Session, None),
     ("resources/read", Named, Some("uri")),
@@ -66,6 +66,8 @@ const METHODS: [(&str, Governance, Option<&str>); 36] = [
 
 /// The method that calls a tool.
 pub(crate) const TOOLS_CALL: &str = "tools/call";
+/// The method that gets a prompt.
+pub(crate) const PROMPTS_GET: &str = "prompts/get";
 
 /// How a method is decided; `None` for an unknown one.
 #[must_use]

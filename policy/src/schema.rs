@@ -370,6 +370,7 @@ fn limit() -> Value {
         &[
             ("per", some(words(&tables::PER))),
             ("servers", some(name())),
+            ("methods", some(glob())),
             ("tools", item_ref("selector")),
             ("calls", json!({ "type": "integer", "minimum": 1 })),
             (

@@ -116,6 +116,14 @@ limits:
   - { per: [server], sum: /amount }
   - { per: [server], sum: /amount, calls: 1, max: 1e30, window: 24h }
   - { per: [server], calls: 1, max: 1 }
+  - { per: [session, tool], methods: [tools/call, resources/read], calls: 1 }
+  - { per: [tool], methods: ["prompts/*"], calls: 1 }
+  - { per: [server], methods: [prompts/get], sum: /n, max: 1, window: 1h }
+  - { per: [server], methods: [], calls: 1 }
+  - { per: [server], methods: resources/read, calls: 1 }
+  - { per: [server], methods: ["resources/*"], tools: { class: read }, calls: 1 }
+  - { per: [server], methods: [sampling/createMessage, roots/list], tools: [x], calls: 1 }
+  - { per: [session, tool], methods: [tools/call, prompts/get], calls: 1 }
 "#
     ));
 }

@@ -110,6 +110,7 @@ const POLICIES: [&str; 2] = [
   "limits": [
     { "per": ["session", "tool"], "servers": ["bank"], "tools": ["limited"], "calls": 1 },
     { "per": ["identity"], "tools": { "class": ["write", "destructive"] }, "rate": "2/min" },
+    { "per": ["identity"], "methods": ["resources/*"], "rate": "9/h" },
     { "per": ["server"], "tools": ["limited"], "sum": "/n", "max": 5, "window": "1h", "refund": true }
   ],
   "breaker": { "error_rate": "20%", "window": "10s", "min_calls": 4, "open_for": "5s" },

@@ -11,6 +11,7 @@ use crate::world::{CLASSES, GLOBS, GenTools, SERVERS, quoted};
 pub(crate) struct GenLimit {
     pub(crate) per: Vec<&'static str>,
     pub(crate) servers: Vec<&'static str>,
+    pub(crate) methods: Option<Vec<&'static str>>,
     pub(crate) tools: GenTools,
     pub(crate) cap: GenCap,
 }
@@ -33,10 +34,12 @@ pub(crate) struct Charged {
     amount: i128,
 }
 
-/// A call, as far as limits look at it.
+/// A message, as far as limits look at it.
 pub(crate) struct Call<'a> {
     pub(crate) server: &'a str,
+    pub(crate) method: &'a str,
     pub(crate) tool: &'a str,
+    /// None but for tools.
     pub(crate) classes: &'a [&'static str],
     pub(crate) arguments: Option<&'a Tree>,
     /// Whose it is, in words of its own.
@@ -56,17 +59,31 @@ pub(crate) fn limits() -> impl Strategy<Value = Vec<GenLimit>> {
         (1_usize..4).prop_map(GenCap::Rate),
         select(vec![0, 5_000, 11_500]).prop_map(GenCap::Sum),
     ];
+    let methods = vec![
+        "tools/call",
+        "prompts/get",
+        "resources/*",
+        "*",
+        "sampling/createMessage",
+        "initialize",
+        "x/?",
+    ];
     let limit = (
         subsequence(vec!["session", "tool", "identity", "server"], 1..=3),
         subsequence(SERVERS.to_vec(), 0..=2),
+        prop::option::of(subsequence(methods, 1..=3)),
         tools,
         cap,
     )
-        .prop_map(|(per, servers, tools, cap)| GenLimit {
-            per,
-            servers,
-            tools,
-            cap,
+        .prop_map(|(per, servers, methods, tools, cap)| {
+            let methods = methods.and_then(|methods| written(methods, &per, &tools, cap));
+            GenLimit {
+                per,
+                servers,
+                methods,
+                tools,
+                cap,
+            }
         });
     prop::option::weighted(0.4, prop::collection::vec(limit, 1..3)).prop_map(|limits| {
         let mut limits = limits.unwrap_or_default();
@@ -76,11 +93,33 @@ pub(crate) fn limits() -> impl Strategy<Value = Vec<GenLimit>> {
     })
 }
 
+/// What of these methods may be written in a limit; `None`: nothing.
+fn written(
+    mut methods: Vec<&'static str>,
+    per: &[&str],
+    tools: &GenTools,
+    cap: GenCap,
+) -> Option<Vec<&'static str>> {
+    if *tools != GenTools::Any && !methods.contains(&"tools/call") {
+        methods.push("tools/call");
+    }
+    if per.contains(&"tool") {
+        methods.retain(|method| ["tools/call", "prompts/get"].contains(method));
+    }
+    if matches!(cap, GenCap::Sum(_)) {
+        methods.retain(|method| *method == "tools/call");
+    }
+    (!methods.is_empty()).then_some(methods)
+}
+
 impl GenLimit {
     pub(crate) fn text(&self) -> String {
         let mut out = format!("  - {{ per: [{}]", self.per.join(", "));
         if !self.servers.is_empty() {
             out.push_str(&format!(", servers: {}", quoted(&self.servers)));
+        }
+        if let Some(methods) = &self.methods {
+            out.push_str(&format!(", methods: {}", quoted(methods)));
         }
         match &self.tools {
             GenTools::Names(names) => out.push_str(&format!(", tools: {}", quoted(names))),
@@ -111,13 +150,17 @@ impl GenLimit {
                 call.classes.iter().any(|class| classes.contains(class))
             }
         };
-        tools && (self.servers.is_empty() || self.servers.contains(&call.server))
+        let method = match &self.methods {
+            None => call.method == "tools/call",
+            Some(methods) => methods.iter().any(|method| glob(method, call.method)),
+        };
+        method && tools && (self.servers.is_empty() || self.servers.contains(&call.server))
     }
 
     fn counter(&self, call: &Call<'_>) -> Vec<String> {
         let part = |per: &&str| match *per {
             "session" => format!("{} {}", call.server, call.session),
-            "tool" => format!("{} {}", call.server, call.tool),
+            "tool" => format!("{} {} {}", call.server, call.method, call.tool),
             "server" => call.server.to_owned(),
             _ => call.caller.clone(),
         };

@@ -265,6 +265,7 @@ rules:
   - { id: fits, servers: [linear], tools: ["*", find_x], effect: deny, mode: observe }
 limits:
   - { per: [tool], servers: [github], tools: [close_issue, get_issue], calls: 1 }
+  - { per: [tool], servers: [github], methods: [prompts/get], tools: [greet], calls: 1 }
 "#,
     );
     let listed = |server: &str, tools: &[&str]| {

@@ -325,14 +325,20 @@ fn limited(world: &World, question: &Question, at: i64, passed: &mut Vec<Charged
         .find(|server| server.name == question.server);
     let observes = world.observe || server.is_some_and(|server| server.observe);
     let lets_pass = observes && answer.effect == GenEffect::Allow && answer.would.is_some();
-    if question.method != Some("tools/call") || answer.effect == GenEffect::Deny || server.is_none()
-    {
+    let Some(method) = question.method else {
+        return answer;
+    };
+    if answer.effect == GenEffect::Deny || server.is_none() {
         return answer;
     }
-    let classes = classes(world, question);
+    let classes = match method {
+        "tools/call" => classes(world, question),
+        _ => Vec::new(),
+    };
     let call = Call {
         server: question.server,
-        tool: question.name.unwrap_or(""),
+        method,
+        tool: name(question),
         classes: &classes,
         arguments: question.arguments.as_ref(),
         caller: match (

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::breakers::{Fate, Trial};
 use super::counters::{Charge, Counters};
 use crate::audit::Witness;
-use crate::audit::record::{Record, Status};
+use crate::audit::record::{Record, Side, Status};
 
 /// A call that was let through, until its record ends.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Witness for Attempt {
         if let Some(trial) = self.trial {
             trial.end(fate, Instant::now());
         }
-        if fate == Fate::Failed && !self.charges.is_empty() {
+        if has_failed(record) && !self.charges.is_empty() {
             self.counters.refund(self.charges);
         }
     }
@@ -48,9 +48,15 @@ impl Witness for Attempt {
 /// JSON-RPC errors that are the caller's doing (JSON-RPC 2.0 section 5.1; MCP's "resource not found").
 const CALLERS: [i64; 5] = [-32700, -32600, -32601, -32602, -32002];
 
-/// Whether a call of a record gives back what it was charged.
+/// Whether a message of a record gives back what it was charged. What the server sends comes to no failure of its own.
 pub(super) fn has_failed(record: &Record) -> bool {
-    fate(record) == Fate::Failed
+    !is_servers(record) && fate(record) == Fate::Failed
+}
+
+/// Whether the message of a record came from the server.
+pub(super) fn is_servers(record: &Record) -> bool {
+    let mcp = record.mcp.as_ref();
+    mcp.is_some_and(|mcp| mcp.from == Some(Side::Server))
 }
 
 /// How a call came out, by its record.

@@ -115,6 +115,7 @@ rules: [{ id: dry, servers: [bank], tools: [pay], effect: dry_run }]
             hints: None,
             session: None,
             within: None,
+            again: false,
         };
         let refused = decider.message(Caller::default(), asked, None).unwrap_err();
         let before = message.encode();

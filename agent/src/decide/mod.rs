@@ -17,9 +17,9 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use exeat_policy::{
-    Action, Binding, Caller, Count, Effect, Egress, Hints, Json, LimitKey, Name, Origin, PolicySet,
-    Protocol, Range, Reason, Request, Target, Timestamp, Tls, Underway, Wire, Workload, evaluate,
-    limit_keys, ports_for, ranges,
+    Action, Binding, Caller, Count, Counter, Effect, Egress, Hints, Json, LimitKey, Name, Origin,
+    PolicySet, Protocol, Range, Reason, Request, Target, Timestamp, Tls, Underway, Wire, Workload,
+    evaluate, limit_keys, ports_for, ranges,
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
@@ -103,6 +103,8 @@ pub struct McpMessage<'a> {
     pub session: Option<&'a str>,
     /// The request that it came in, if it came over HTTP.
     pub within: Option<&'a Within>,
+    /// Whether it was let through and counted before, as itself or as what it answers: limits let it pass.
+    pub again: bool,
 }
 
 impl Decider {
@@ -390,6 +392,7 @@ impl Decider {
             hints,
             session,
             within,
+            again,
         } = message;
         if let Some(within) = within {
             self.leads_to(policy, caller, within, server)?;
@@ -406,6 +409,7 @@ impl Decider {
                 hints,
                 session,
             },
+            again,
         )
     }
 
@@ -425,7 +429,7 @@ impl Decider {
         approved: Option<Approved>,
         action: Action<'_>,
     ) -> Result<Permit<A>, Refused> {
-        self.judge_by(&self.state.load(), caller, approved, action)
+        self.judge_by(&self.state.load(), caller, approved, action, false)
     }
 
     fn judge_by<A>(
@@ -434,6 +438,7 @@ impl Decider {
         caller: Caller<'_>,
         approved: Option<Approved>,
         action: Action<'_>,
+        again: bool,
     ) -> Result<Permit<A>, Refused> {
         if let Action::Run { server } = action {
             self.connected(server)?;
@@ -448,16 +453,7 @@ impl Decider {
             now,
             counts: &[],
         };
-        let keys = limit_keys(&state.set, &request);
-        let session = match action {
-            Action::Mcp { session, .. } => session,
-            _ => None,
-        };
-        let held = (!keys.is_empty()).then(|| self.counters.hold(keys, session, now));
-        let counts = held
-            .as_ref()
-            .map(counters::Held::counts)
-            .unwrap_or_default();
+        let (held, counts) = self.counted_for(&state.set, &request, again);
         request.counts = &counts;
         // INVARIANT: the one call of `evaluate`; `cargo xtask tidy` counts them.
         let verdict = evaluate(&state.set, &request);
@@ -484,6 +480,26 @@ impl Decider {
         // Not as it is: a dry run passes changed (`Refused::rehearse`), and what is to be approved is judged anew then.
         Err(Refused::new(judged))
     }
+
+    /// The counters that `request` charges where it passes, and what they stand at.
+    fn counted_for(
+        &self,
+        set: &PolicySet,
+        request: &Request<'_>,
+        again: bool,
+    ) -> (Option<counters::Held<'_>>, Vec<Count>) {
+        let keys = limit_keys(set, request);
+        if again {
+            return (None, keys.iter().map(unused).collect());
+        }
+        let session = match request.action {
+            Action::Mcp { session, .. } => session,
+            _ => None,
+        };
+        let held = (!keys.is_empty()).then(|| self.counters.hold(keys, session, request.now));
+        let counts = held.as_ref().map(counters::Held::counts);
+        (held, counts.unwrap_or_default())
+    }
 }
 
 /// The servers without which `action` means nothing: the one that acts, and the one that is acted upon. A
@@ -498,6 +514,12 @@ fn concerned<'a>(caller: &Caller<'a>, action: &Action<'a>) -> impl Iterator<Item
         Action::Resolve { .. } | Action::Connect { .. } | Action::Http { .. } => None,
     };
     acting.into_iter().chain(acted_upon)
+}
+
+/// The count of a limit that nothing was charged to.
+pub fn unused(key: &LimitKey) -> Count {
+    // What nothing was charged to stands the same at every time.
+    Counter::new(key.cap).count(key, Timestamp::default())
 }
 
 fn now() -> Timestamp {

@@ -2,9 +2,11 @@
 
 use exeat_policy::{PolicySet, Request, Timestamp, limit_keys};
 
-use super::attempt::has_failed;
+use super::attempt::{has_failed, is_servers};
 use super::counters::Counters;
+use super::unused;
 use crate::audit::record::Record;
+use crate::decode::mcp::{Direction, method};
 
 /// What limits stand at, from the first call that is put to it on.
 #[derive(Debug, Default)]
@@ -22,10 +24,12 @@ impl Tally {
         decide: impl FnOnce(&Request<'_>) -> (T, bool),
     ) -> (T, bool) {
         let keys = limit_keys(set, &request);
-        if keys.is_empty() {
-            return (decide(&request).0, false);
-        }
         let (record, at) = record;
+        if keys.is_empty() || answers(record) {
+            let counts: Vec<_> = keys.iter().map(unused).collect();
+            let counts = &*counts;
+            return (decide(&Request { counts, ..request }).0, false);
+        }
         let held = self.0.hold(keys, session, at);
         let counts = held.counts();
         let counts = &*counts;
@@ -38,4 +42,15 @@ impl Tally {
         }
         (decided, true)
     }
+}
+
+/// Whether a record is that of the answer to a message that was counted when it was sent: it has the message's method,
+/// and comes from the other side.
+fn answers(record: &Record) -> bool {
+    let method = record.mcp.as_ref().and_then(|mcp| method(&mcp.method));
+    method.is_some_and(|method| match method.direction {
+        Direction::ToServer => is_servers(record),
+        Direction::ToClient => !is_servers(record),
+        Direction::Both | Direction::BothThenToServer | Direction::BothThenToClient => false,
+    })
 }

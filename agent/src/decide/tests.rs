@@ -45,6 +45,7 @@ fn called(decider: &Decider, tool: &str, arguments: &str) -> (Effect, Option<Str
         hints: None,
         session: None,
         within: None,
+        again: false,
     };
     let judged = decider.message(Caller::default(), message, None);
     let decision = match &judged {
@@ -94,6 +95,7 @@ fn an_approval_is_waited_for_as_long_as_the_rule_says_else_ten_minutes() {
             hints: None,
             session: None,
             within: None,
+            again: false,
         };
         let refused = bank().message(Caller::default(), message, None);
         let refused = refused.expect_err("it needs an approval");
@@ -112,6 +114,41 @@ fn arguments_are_judged_by_their_digits_and_summed() {
     assert_eq!(effect(r#"{"cents":9007199254740992}"#), Effect::Allow);
     assert_eq!(effect(r#"{"cents":1}"#), Effect::Deny);
     assert_eq!(effect(r#"{"cents":0}"#), Effect::Allow);
+}
+
+/// The answer to what a server asked for is decided as that, by a limit that is used up by then.
+#[test]
+fn what_was_counted_once_is_not_counted_again() {
+    let text = "version: 1
+servers: { bank: { url: 'https://bank.example/' } }
+rules: [{ id: ask, servers: [bank], methods: [sampling/createMessage], effect: allow }]
+limits: [{ per: [server], methods: [sampling/createMessage], rate: 2/h }]
+";
+    let source = Source {
+        name: "p.yaml".into(),
+        text: text.into(),
+    };
+    let decider = Decider::new(compile(&[source]).expect("a policy"), 1);
+    let asked = |again| {
+        let message = McpMessage {
+            server: "bank",
+            method: "sampling/createMessage",
+            name: None,
+            arguments: None,
+            hints: None,
+            session: None,
+            within: None,
+            again,
+        };
+        decider.message(Caller::default(), message, None)
+    };
+    for again in [false, true, true, false, true] {
+        assert!(asked(again).is_ok(), "{again}");
+    }
+    let refused = asked(false).expect_err("it is used up");
+    assert_eq!(refused.reason(), Reason::LimitReached(0));
+    assert!(refused.retry_after().is_some_and(|wait| wait > 0));
+    assert!(asked(true).is_ok(), "it was counted before");
 }
 
 #[test]

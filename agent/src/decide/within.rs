@@ -51,7 +51,7 @@ impl Decider {
             upgrade: false,
             calls: &[],
         };
-        let permit: Permit<Exchange> = self.judge_by(policy, caller, None, asked)?;
+        let permit: Permit<Exchange> = self.judge_by(policy, caller, None, asked, false)?;
         let there = permit.egress().and_then(|terms| terms.server.as_deref());
         if there == Some(server) {
             return Ok(());

@@ -7,7 +7,7 @@ use super::{called, fault};
 use crate::fault::{Fault, Place};
 use crate::glob::Glob;
 use crate::methods::TOOLS_CALL;
-use crate::model::{Rule, Server};
+use crate::model::Server;
 use crate::set::PolicySet;
 use crate::yaml::closest;
 
@@ -23,12 +23,20 @@ impl PolicySet {
         for server in self.servers() {
             self.register(server, listed, &mut faults);
         }
-        for rule in self.rules().iter().filter(|rule| names_tools(rule)) {
+        for rule in self
+            .rules()
+            .iter()
+            .filter(|rule| calls(rule.methods.as_deref()))
+        {
             let names = rule.tools.names().unwrap_or_default();
             let about = (called(rule), &*rule.servers);
             self.compare(&about, names, &rule.place, listed, &mut faults);
         }
-        for limit in self.limits() {
+        for limit in self
+            .limits()
+            .iter()
+            .filter(|limit| calls(limit.methods.as_deref()))
+        {
             let names = limit.tools.names().unwrap_or_default();
             let about = ("the limit".to_owned(), &*limit.servers);
             self.compare(&about, names, &limit.place, listed, &mut faults);
@@ -83,9 +91,8 @@ impl PolicySet {
     }
 }
 
-/// Whether what a rule names can only be tools: other methods name prompts and resources.
-fn names_tools(rule: &Rule) -> bool {
+/// Whether what a rule or limit names can only be tools: other methods name prompts and resources.
+fn calls(methods: Option<&[Glob]>) -> bool {
     let calls = |glob: &Glob| glob.literal() == Some(TOOLS_CALL);
-    let methods = rule.methods.as_ref();
     methods.is_none_or(|methods| methods.iter().all(calls))
 }

@@ -1,14 +1,15 @@
-//! Rules that no request can match, and hosts whose entries contradict their servers' URLs.
+//! Rules that no request can match, limits that count nothing, and hosts whose entries contradict their servers' URLs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{called, fault};
 use crate::fault::Fault;
+use crate::glob::Glob;
 use crate::index::reached;
 use crate::load::Draft;
 use crate::methods::{Governance, TOOLS_CALL, governance};
-use crate::model::{Effect, Host, Rule, Server, Tls, Wire};
+use crate::model::{Effect, Host, Rule, Selector, Server, Tls, Wire};
 use crate::name::HostPattern;
 
 pub(super) fn check(draft: &Draft, faults: &mut Vec<Fault>) {
@@ -20,6 +21,13 @@ pub(super) fn check(draft: &Draft, faults: &mut Vec<Fault>) {
                 format!("{} can never match: {why}", called(rule)),
                 None,
             ));
+        }
+    }
+    for limit in &draft.limits {
+        let methods = limit.methods.as_deref();
+        if let Some(why) = methods.and_then(|methods| apart(methods, &limit.tools)) {
+            let message = format!("the limit can never count: {why}");
+            faults.push(fault(&limit.place, message, None));
         }
     }
     let servers: BTreeMap<&str, &Server> = draft
@@ -34,22 +42,9 @@ pub(super) fn check(draft: &Draft, faults: &mut Vec<Fault>) {
 
 /// Why no request can match the rule, if none can.
 fn never(rule: &Rule, hosts: &BTreeMap<&str, &Host>) -> Option<String> {
-    if let Some(methods) = &rule.methods {
-        if rule.tools.classes().is_some() && !methods.iter().any(|glob| glob.matches(TOOLS_CALL)) {
-            return Some(format!("only `{TOOLS_CALL}` has classes"));
-        }
-        if let Some(names) = rule.tools.names()
-            && !names.iter().any(|glob| glob.matches(""))
-        {
-            let nameless =
-                |method: &str| matches!(governance(method), Some(how) if how != Governance::Named);
-            if methods
-                .iter()
-                .all(|glob| glob.literal().is_some_and(nameless))
-            {
-                return Some("none of its methods names a tool, prompt or resource".to_owned());
-            }
-        }
+    let methods = rule.methods.as_deref();
+    if let Some(why) = methods.and_then(|methods| apart(methods, &rule.tools)) {
+        return Some(why);
     }
     // A host reaches no server outside its list, whatever the rules say.
     let listed = |name: &Arc<str>, server: &Arc<str>| {
@@ -63,6 +58,21 @@ fn never(rule: &Rule, hosts: &BTreeMap<&str, &Host>) -> Option<String> {
         .any(|name| rule.servers.iter().any(|server| listed(name, server)));
     (!rule.who.is_empty() && !rule.servers.is_empty() && !reachable && rule.effect != Effect::Deny)
         .then(|| format!("{} list none of its servers", joined(&rule.who)))
+}
+
+/// Why no message of these methods is about any of these tools, if none is.
+fn apart(methods: &[Glob], tools: &Selector) -> Option<String> {
+    if tools.classes().is_some() && !methods.iter().any(|glob| glob.matches(TOOLS_CALL)) {
+        return Some(format!("only `{TOOLS_CALL}` has classes"));
+    }
+    let names = tools.names()?;
+    let nameless =
+        |method: &str| matches!(governance(method), Some(how) if how != Governance::Named);
+    let none = methods
+        .iter()
+        .all(|glob| glob.literal().is_some_and(nameless));
+    (none && !names.iter().any(|glob| glob.matches("")))
+        .then(|| "none of its methods names a tool, prompt or resource".to_owned())
 }
 
 fn joined(names: &[Arc<str>]) -> String {

@@ -1,4 +1,4 @@
-//! Limits: which counters a call charges, and what they must hold for it to pass.
+//! Limits: which counters a message charges, and what they must hold for it to pass.
 
 use std::collections::VecDeque;
 
@@ -6,14 +6,14 @@ use std::fmt::Write as _;
 
 use super::arguments;
 use super::explain::{Outcome, Subject};
-use super::mcp::Message;
-use super::rules::Arguments;
+use super::mcp::{Message, question};
+use super::rules::{Arguments, Question};
 use super::watch::Watch;
 use super::{Action, Caller, Reason, Request, Verdict, Workload, deny};
 use crate::index::position;
 use crate::json::Json;
 use crate::methods::TOOLS_CALL;
-use crate::model::{Cap, ClassSet, Limit, Per, Selector, Server};
+use crate::model::{Cap, Effect, Limit, Per, Selector, Server};
 use crate::number::Amount;
 use crate::set::PolicySet;
 use crate::time::Timestamp;
@@ -247,7 +247,7 @@ fn amount(limit: &Limit, arguments: Option<Json<'_>>) -> Option<Amount> {
     arguments::sum(pointer, arguments).ok()
 }
 
-/// The counters that a request reads and, if allowed, charges. Only `tools/call` has any.
+/// The counters that a request reads and, if allowed, charges. Only messages of MCP have any.
 ///
 /// A request without a session shares one counter for "no session" with all others of its kind, so give
 /// something in its place where the protocol has none: the stdio process, or the connection.
@@ -255,7 +255,7 @@ fn amount(limit: &Limit, arguments: Option<Json<'_>>) -> Option<Amount> {
 pub fn limit_keys(set: &PolicySet, request: &Request<'_>) -> Vec<LimitKey> {
     let Action::Mcp {
         server,
-        method: TOOLS_CALL,
+        method,
         name,
         arguments,
         hints,
@@ -266,7 +266,7 @@ pub fn limit_keys(set: &PolicySet, request: &Request<'_>) -> Vec<LimitKey> {
     };
     let message = Message {
         server,
-        method: TOOLS_CALL,
+        method,
         name,
         arguments: Arguments::Given(arguments),
         hints,
@@ -276,6 +276,7 @@ pub fn limit_keys(set: &PolicySet, request: &Request<'_>) -> Vec<LimitKey> {
         return Vec::new();
     };
     limits
+        .into_iter()
         .map(|(index, limit)| LimitKey {
             limit: index,
             key: key(limit, &request.caller, server, &message),
@@ -335,32 +336,41 @@ pub(super) fn apply(
     }
 }
 
-/// The server of a call and the limits that are about it, in the order of the files.
+/// The server of a message and the limits that are about it, in the order of the files.
 fn applicable<'a>(
     set: &'a PolicySet,
     message: &Message<'a>,
-) -> Option<(&'a Server, impl Iterator<Item = (usize, &'a Limit)>)> {
+) -> Option<(&'a Server, Vec<(usize, &'a Limit)>)> {
     let id = set.index().server(message.server)?;
     let server = set.server_at(id)?;
-    let limits = set.index().limits.get(position(id))?;
-    let tool = message.name.unwrap_or_default();
-    let classes = set
-        .index()
-        .tools
-        .get(position(id))?
-        .classes(tool, message.hints);
-    let applicable = limits
-        .iter()
+    let limits = set.index().limits.get(position(id))?.iter();
+    let mut limits: Vec<_> = limits
         .filter_map(|index| Some((position(*index), set.limits().get(position(*index))?)))
-        .filter(move |(_, limit)| about(&limit.tools, tool, classes));
-    Some((server, applicable))
+        .filter(|(_, limit)| counts(limit, message.method))
+        .collect();
+    // What it names is read for those alone.
+    if !limits.is_empty() {
+        let question = question(set, id, message);
+        limits.retain(|(_, limit)| is_about(&limit.tools, &question));
+    }
+    Some((server, limits))
 }
 
-fn about(tools: &Selector, tool: &str, classes: ClassSet) -> bool {
+/// Whether messages of this method count.
+fn counts(limit: &Limit, method: &str) -> bool {
+    match &limit.methods {
+        None => method == TOOLS_CALL,
+        Some(globs) => globs.iter().any(|glob| glob.matches(method)),
+    }
+}
+
+/// As a rule that restricts is about what it names.
+fn is_about(tools: &Selector, question: &Question<'_>) -> bool {
+    let meets = |named| question.classes.is_some_and(|classes| classes.meets(named));
     tools
         .names()
-        .is_none_or(|globs| globs.iter().any(|glob| glob.matches(tool)))
-        && tools.classes().is_none_or(|named| classes.meets(named))
+        .is_none_or(|globs| question.is_named(globs, Effect::Deny))
+        && tools.classes().is_none_or(meets)
 }
 
 /// Names a counter: what the limit says, and whose call it is. The parts are told apart by their lengths,
@@ -377,6 +387,9 @@ fn key(limit: &Limit, caller: &Caller<'_>, server: &Server, message: &Message<'_
     for name in &limit.servers {
         part("of", name);
     }
+    for glob in limit.methods.as_deref().unwrap_or_default() {
+        part("method", glob.as_str());
+    }
     for glob in limit.tools.names().unwrap_or_default() {
         part("like", glob.as_str());
     }
@@ -390,8 +403,13 @@ fn key(limit: &Limit, caller: &Caller<'_>, server: &Server, message: &Message<'_
                 part("session", message.session.unwrap_or_default());
             }
             Per::Tool => {
+                let word = if message.method == TOOLS_CALL {
+                    "tool"
+                } else {
+                    "prompt"
+                };
                 part("at", &server.name);
-                part("tool", message.name.unwrap_or_default());
+                part(word, message.name.unwrap_or_default());
             }
             Per::Server => part("server", &server.name),
             Per::Identity if let Some(token) = &caller.token => {

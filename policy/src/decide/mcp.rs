@@ -37,7 +37,7 @@ pub(super) fn message(
     let verdict = by_rules(set, callers, message, request.now, watch);
     let observes = observes(set, set.server(message.server));
     let passed = observes && verdict.mode == Mode::Observe;
-    if verdict.effect == Effect::Deny || message.method != TOOLS_CALL || passed {
+    if verdict.effect == Effect::Deny || passed {
         return verdict;
     }
     let verdict = limits::apply(set, request, message, verdict, watch);

@@ -44,7 +44,7 @@ pub(super) struct Question<'a> {
 impl Question<'_> {
     /// Whether patterns of a rule with this effect are about the name. What may be another place than it says is allowed
     /// only by name or where all are, and restricted by whatever may be meant.
-    fn is_named(&self, globs: &[Glob], effect: Effect) -> bool {
+    pub(super) fn is_named(&self, globs: &[Glob], effect: Effect) -> bool {
         let Self { name, reading, .. } = self;
         if reading.is_plain() {
             return globs.iter().any(|glob| glob.matches(name));

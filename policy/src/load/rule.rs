@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::words::{check_name, date, duration, rate};
 use super::{Kind, Loader, tables};
-use crate::model::{Cap, Class, ClassSet, Effect, Limit, Pointer, Rule, Selector, Written};
+use crate::glob::Glob;
+use crate::methods::{PROMPTS_GET, TOOLS_CALL};
+use crate::model::{Cap, Class, ClassSet, Effect, Limit, Per, Pointer, Rule, Selector, Written};
 use crate::number::{Amount, Decimal};
 use crate::yaml::{Fields, Node, Value};
 
@@ -90,31 +92,12 @@ impl Loader<'_> {
         let Some(fields) = self.reader.fields(node, &tables::LIMIT) else {
             return;
         };
-        let mut per = Vec::new();
-        if let Some(node) = self.reader.required(fields, "per", "a limit") {
-            let items = self
-                .reader
-                .list(node, "`session`, `tool`, `identity` and `server`")
-                .unwrap_or_default();
-            // What is no list is reported as that.
-            if items.is_empty() && matches!(node.value, Value::List(_)) {
-                self.reader.fault(
-                    node.span,
-                    "`per` needs at least one of `session`, `tool`, `identity`, `server`",
-                );
-            }
-            for item in items {
-                let Some(word) = self.reader.choice(item, &tables::PER, &[]) else {
-                    continue;
-                };
-                if per.contains(&word) {
-                    self.reader.fault(item.span, "the word stands here twice");
-                }
-                per.push(word);
-            }
-            per.sort_unstable();
-        }
+        let per = self.per(fields);
         let servers = self.narrowing(fields, "servers", Kind::Server, "servers");
+        let methods = fields
+            .get("methods")
+            .map(|node| self.globs(node, "patterns of methods"));
+        self.check_counted(fields, &per, methods.as_deref());
         let tools = self.selector(fields);
         let sum = fields.get("sum").and_then(|node| {
             self.reader
@@ -129,12 +112,65 @@ impl Loader<'_> {
         self.draft.limits.push(Limit {
             per,
             servers,
+            methods,
             tools,
             sum,
             cap,
             refund: refund.unwrap_or_default(),
             place,
         });
+    }
+
+    fn per(&mut self, fields: Fields<'_>) -> Vec<Per> {
+        let mut per = Vec::new();
+        let Some(node) = self.reader.required(fields, "per", "a limit") else {
+            return per;
+        };
+        let items = self
+            .reader
+            .list(node, "`session`, `tool`, `identity` and `server`")
+            .unwrap_or_default();
+        // What is no list is reported as that.
+        if items.is_empty() && matches!(node.value, Value::List(_)) {
+            self.reader.fault(
+                node.span,
+                "`per` needs at least one of `session`, `tool`, `identity`, `server`",
+            );
+        }
+        for item in items {
+            let Some(word) = self.reader.choice(item, &tables::PER, &[]) else {
+                continue;
+            };
+            if per.contains(&word) {
+                self.reader.fault(item.span, "the word stands here twice");
+            }
+            per.push(word);
+        }
+        per.sort_unstable();
+        per
+    }
+
+    /// What a limit counts by that messages of its methods may not have. A URI is nothing to count by: who asks can
+    /// write the same in any number of ways.
+    fn check_counted(&mut self, fields: Fields<'_>, per: &[Per], methods: Option<&[Glob]>) {
+        let only = |known: &[&str]| {
+            let mut literals = methods.unwrap_or_default().iter().map(Glob::literal);
+            literals.all(|literal| literal.is_some_and(|method| known.contains(&method)))
+        };
+        if let Some(node) = fields.get("per")
+            && per.contains(&Per::Tool)
+            && !only(&[TOOLS_CALL, PROMPTS_GET])
+        {
+            let message = "`tool` counts by names of tools and prompts: `methods` beside it holds `tools/call` and `prompts/get` alone";
+            self.reader.fault(node.span, message);
+        }
+        if let Some(node) = fields.get("sum")
+            && !only(&[TOOLS_CALL])
+        {
+            let message =
+                "`sum` adds up arguments of tools: `methods` beside it holds `tools/call` alone";
+            self.reader.fault(node.span, message);
+        }
     }
 
     fn cap(&mut self, fields: Fields<'_>) -> Option<Cap> {

@@ -202,7 +202,7 @@ pub(crate) const SELECTOR: Keys = Keys {
 pub(crate) const LIMIT: Keys = Keys {
     what: "a limit",
     known: &[
-        "per", "servers", "tools", "calls", "rate", "sum", "max", "window", "refund",
+        "per", "servers", "methods", "tools", "calls", "rate", "sum", "max", "window", "refund",
     ],
     later: &[],
 };

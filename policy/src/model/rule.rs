@@ -232,14 +232,16 @@ impl fmt::Display for ClassSet {
     }
 }
 
-/// A limit on tool calls.
+/// A limit on messages: calls of tools, where it names no methods.
 #[derive(Debug, Clone)]
 pub struct Limit {
     /// What has a counter of its own; never empty.
     pub per: Vec<Per>,
     /// Servers that it is about; empty: all.
     pub servers: Vec<Arc<str>>,
-    /// Which tools.
+    /// Patterns over the method; `None` means `tools/call`.
+    pub methods: Option<Vec<Glob>>,
+    /// Which tools, prompts or resources.
     pub tools: Selector,
     /// The argument that [`Cap::Sum`] adds up.
     pub sum: Option<Pointer>,
@@ -256,7 +258,7 @@ pub struct Limit {
 pub enum Per {
     /// Each MCP session.
     Session,
-    /// Each tool of each server.
+    /// Each tool, or prompt, of each server.
     Tool,
     /// Each caller: the Unix user where the kernel attested one, else the workload.
     Identity,

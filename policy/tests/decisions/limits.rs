@@ -144,6 +144,71 @@ limits:
     assert!(rate.is_idle(Timestamp::from_millis(NOW.as_millis() + 130_000)));
 }
 
+/// In both directions, and what follows from reaching the server as well.
+#[test]
+fn every_message_can_be_limited() {
+    let set = policy(
+        "servers: { s: { url: 'https://s.example/mcp' } }
+rules: [{ id: all, methods: ['*'], effect: allow }]
+limits:
+  - { per: [session], calls: 1 }
+  - { per: [session], methods: ['resources/*'], tools: ['file:///etc/*'], calls: 1 }
+  - { per: [identity], methods: [sampling/createMessage, elicitation/create, ping], calls: 1 }
+  - { per: [tool], methods: [tools/call, prompts/get], calls: 1 }
+",
+    );
+    let asked = |action| Request {
+        caller: user("dave"),
+        action,
+        now: NOW,
+        counts: &[],
+    };
+    for (method, name, limits) in [
+        ("tools/call", Some("t"), &[0, 3][..]),
+        ("prompts/get", Some("t"), &[3]),
+        ("resources/read", Some("file:///etc/x"), &[1]),
+        ("resources/subscribe", Some("file:///etc/x"), &[1]),
+        ("resources/read", Some("memo://x"), &[]),
+        // What restricts is about all that may be meant.
+        ("resources/read", Some("FILE:///etc/x"), &[1]),
+        ("resources/read", Some("memo://x/../y"), &[1]),
+        ("sampling/createMessage", None, &[2]),
+        ("elicitation/create", None, &[2]),
+        ("roots/list", None, &[]),
+        ("ping", None, &[2]),
+    ] {
+        let request = asked(mcp("s", method, name));
+        let keys = limit_keys(&set, &request);
+        let found: Vec<usize> = keys.iter().map(|key| key.limit).collect();
+        assert_eq!(found, limits, "{method} {name:?}");
+        let judged = |calls| {
+            let count = |key: &LimitKey| Count {
+                limit: key.limit,
+                used: Used::Calls(calls),
+            };
+            let counts: Vec<_> = keys.iter().map(count).collect();
+            let counts = &counts;
+            evaluate(&set, &Request { counts, ..request })
+        };
+        assert_eq!(judged(0).effect, Effect::Allow, "{method} {name:?}");
+        let used_up = match limits.first() {
+            None => Reason::RuleAllowed,
+            Some(limit) => Reason::LimitReached(*limit),
+        };
+        assert_eq!(judged(1).reason, used_up, "{method} {name:?}");
+        if let Some(limit) = limits.first() {
+            let reason = evaluate(&set, &request).reason;
+            assert_eq!(reason, Reason::CountMissing(*limit), "{method} {name:?}");
+        }
+    }
+    // A prompt is no tool, whatever its name.
+    let key = |method| limit_keys(&set, &asked(mcp("s", method, Some("t")))).pop();
+    assert_ne!(
+        key("tools/call").unwrap().key,
+        key("prompts/get").unwrap().key
+    );
+}
+
 #[test]
 fn an_observed_rule_does_not_switch_limits_off() {
     let set = policy(

@@ -11,8 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::audit::is_whole;
 use crate::audit::record::{Http, Mcp, Record, Tcp, WorkloadKind};
-use crate::control::explain::unused;
-use crate::decide::Tally;
+use crate::decide::{Tally, unused};
 
 /// Whether a token or a certificate spoke for the caller.
 fn shows(record: &Record) -> bool {

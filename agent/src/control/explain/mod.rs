@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use exeat_policy::{
-    self as policy, CertifiedName, Count, Counter, Endpoint, LimitKey, Name, NameFault, NameKind,
-    Outcome, PolicySet, Protocol, Request, Target, Timestamp, Url, UrlFault, Workload,
+    self as policy, CertifiedName, Count, Endpoint, LimitKey, Name, NameFault, NameKind, Outcome,
+    PolicySet, Protocol, Request, Target, Timestamp, Url, UrlFault, Workload,
 };
 use thiserror::Error;
 
@@ -109,12 +109,6 @@ pub fn answer(
         .collect();
     request.counts = &counts;
     Ok(explanation(set, policy::explain(set, &request)))
-}
-
-/// The count of a limit that nothing was charged to: for a policy that is not in force.
-pub fn unused(key: &LimitKey) -> Count {
-    // What nothing was charged to stands the same at every time.
-    Counter::new(key.cap).count(key, Timestamp::default())
 }
 
 /// The token and the certificate that are stated, in the form that policy judges.

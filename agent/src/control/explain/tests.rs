@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::control::command::{Call, ServerShow};
+use crate::decide::unused;
 
 fn ask(action: Action) -> Result<Explanation, QuestionError> {
     let set = policy::compile(&[policy::Source {

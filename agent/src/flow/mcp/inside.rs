@@ -2,7 +2,7 @@
 //! request is decided and recorded as if it had come by itself, caused by what carries it.
 
 use super::bounded::{Observed, Unacceptable};
-use super::judge::{NotPassed, Talking, unjudgeable};
+use super::judge::{NotPassed, Talking, Told, unjudgeable};
 use crate::audit::record::{Cause, Kind, Session, Side};
 use crate::audit::{OpenRecord, Outcome, Shared, Start};
 use crate::decide::{Message as AboutMessage, Permit};
@@ -12,10 +12,8 @@ use crate::decode::rpc::Message;
 use crate::flow::describe::Story as _;
 use crate::refuse::Refusal;
 
-const REFUSED: Unacceptable = Unacceptable {
-    told: Refusal::Denied,
-    why: "the server's answer was not acceptable: it asks for something that is refused",
-};
+const REFUSED: &str =
+    "the server's answer was not acceptable: it asks for something that is refused";
 const UNRECORDED: Unacceptable = Unacceptable {
     told: Refusal::AuditUnavailable,
     why: "the server's answer was not acceptable: what it asks for could not be recorded",
@@ -129,8 +127,14 @@ impl Talking {
                     inside.0.push(record);
                 }
                 Err(not_passed) => {
+                    fault = Some(Unacceptable {
+                        told: match not_passed.told {
+                            Told::Plain(told @ Refusal::LimitReached(_)) => told,
+                            Told::Plain(_) | Told::HiddenTool(_) => Refusal::Denied,
+                        },
+                        why: REFUSED,
+                    });
                     not_passed.record(record);
-                    fault = Some(REFUSED);
                 }
             }
         }

@@ -126,9 +126,9 @@ impl Talking {
         // The answer to what the server asked for: decided as what was asked.
         let seen = Seen {
             method: &waiting.method,
-            name: None,
             id: response.id.as_ref(),
-            arguments: None,
+            again: true,
+            ..Seen::default()
         };
         let policy = self.stages.decider.in_force();
         self.describe(&policy, record, Side::Client, seen.method, Some(&seen));
@@ -176,7 +176,7 @@ impl Talking {
                 method: "resources/subscribe",
                 name: Some(uri),
                 id: message.id(),
-                arguments: None,
+                ..Seen::default()
             };
             let judged = self.judge_by(policy, &seen, None);
             if judged.is_err() {
@@ -289,9 +289,8 @@ impl Talking {
     pub(super) fn tell_answer(&self, record: &mut OpenRecord, method: &str, id: Option<&Id>) {
         let seen = Seen {
             method,
-            name: None,
             id,
-            arguments: None,
+            ..Seen::default()
         };
         let policy = self.stages.decider.in_force();
         self.describe(&policy, record, Side::Server, method, Some(&seen));
@@ -317,6 +316,7 @@ impl Talking {
             name: None,
             id: Some(&key),
             arguments: None,
+            again: false,
         };
         self.describe(&policy, record, Side::Server, seen.method, Some(&seen));
         if !method(asked.method).is_some_and(Method::stands_in_results) {
@@ -326,15 +326,14 @@ impl Talking {
         self.decide(&policy, record, &seen)
     }
 
-    /// Is a request with `method` permitted, as far as it can be known by that alone?
-    pub(super) fn by_method(&self, method: &str) -> Result<Permit<AboutMessage>, NotPassed> {
-        let seen = Seen {
+    /// May the client's answer to what the server asked for (`method`) reach the server? Decided as what was asked, which
+    /// was counted then.
+    pub(super) fn may_answer(&self, method: &str) -> Result<Permit<AboutMessage>, NotPassed> {
+        self.judge(&Seen {
             method,
-            name: None,
-            id: None,
-            arguments: None,
-        };
-        self.judge(&seen)
+            again: true,
+            ..Seen::default()
+        })
     }
 
     /// Whether the caller is shown `tool` by `policy`.
@@ -357,9 +356,8 @@ impl Talking {
         }
         let seen = Seen {
             method: method.unwrap_or_default(),
-            name: None,
-            id: None,
-            arguments: None,
+            again: true,
+            ..Seen::default()
         };
         let judged = self.judge_by(&policy, &seen, None);
         tell_judged(record, &judged);
@@ -466,6 +464,7 @@ impl Talking {
             hints,
             session: Some(&self.counted),
             within: self.within.as_deref(),
+            again: seen.again,
         };
         let caller = self.actor.caller();
         self.stages
@@ -602,11 +601,14 @@ pub(super) fn era(message: &Message) -> Era {
 }
 
 /// What a decision on a message needs.
+#[derive(Default)]
 struct Seen<'a> {
     method: &'a str,
     name: Option<Name<'a>>,
     id: Option<&'a Id>,
     arguments: Option<&'a Object>,
+    /// Whether limits counted it before.
+    again: bool,
 }
 
 impl<'a> std::convert::From<&View<'a>> for Seen<'a> {
@@ -616,6 +618,7 @@ impl<'a> std::convert::From<&View<'a>> for Seen<'a> {
             name: view.name,
             id: view.id,
             arguments: view.arguments,
+            again: false,
         }
     }
 }

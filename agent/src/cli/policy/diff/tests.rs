@@ -315,6 +315,24 @@ fn limits_are_counted_over_the_records() {
         changed("{ per: [session], rate: 1/min, refund: true }", &failed),
         0
     );
+    // What a server asks of its host counts once: not its answer, which has a record of its own over HTTP.
+    let sampled: Vec<_> = (0..4)
+        .map(|second| {
+            let mut mcp = json!({ "server": "bank", "method": "sampling/createMessage" });
+            if second % 2 == 0 {
+                mcp["from"] = json!("server");
+            }
+            line(&json!({
+                "time": format!("2026-11-26T12:00:{second:02}.000000Z"),
+                "mcp": mcp,
+                "outcome": { "status": "done" },
+            }))
+        })
+        .collect();
+    let any = ALL.replace("tools: ['*']", "methods: ['*']");
+    let limit = "limits: [{ per: [server], methods: [sampling/createMessage], calls: 1 }]";
+    let report = compared(&any, &format!("{any}\n{limit}\n"), &sampled);
+    assert_eq!((report.limited, report.changed), (2, 1), "{report:?}");
     let report = compared(ALL, &with("{ per: [session], calls: 4 }"), &calls);
     let told = text(&report, Painter::default());
     assert!(

@@ -14,6 +14,7 @@ use crate::control::command::{
 };
 use crate::control::reply::Explanation;
 use crate::control::{Command, Question, Reply, explain};
+use crate::decide::unused;
 use crate::telemetry::clock;
 
 /// Asks the running daemon's policy, or the files in `--policy`.
@@ -48,7 +49,7 @@ async fn ask(question: Question, daemon: &Daemon) -> Result<Explanation, CliErro
 fn judge(question: &Question, path: &Path) -> Result<Explanation, CliError> {
     let set = files::compile(path)?;
     let now = exeat_policy::Timestamp::from_millis(clock::wall().microseconds().div_euclid(1000));
-    explain::answer(&set, question, now, explain::unused)
+    explain::answer(&set, question, now, unused)
         .map_err(|error| CliError::from_error(Kind::Usage, &error))
 }
 

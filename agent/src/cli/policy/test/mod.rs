@@ -16,6 +16,7 @@ use crate::cli::output::Output;
 use crate::config::Config;
 use crate::control::explain;
 use crate::control::reply::Explanation;
+use crate::decide::unused;
 use crate::telemetry::clock;
 
 /// Runs all cases; needs no daemon.
@@ -65,7 +66,7 @@ pub(super) fn run(
 /// Puts one case to the policy.
 fn judge(set: &PolicySet, case: &Case, now: Timestamp) -> Judged {
     let now = case.now.unwrap_or(now);
-    let failure = match explain::answer(set, &case.question, now, explain::unused) {
+    let failure = match explain::answer(set, &case.question, now, unused) {
         Ok(explained) => differs(&case.expected, &explained),
         Err(error) => Some(crate::control::chain(&error)),
     };

@@ -350,7 +350,7 @@ impl Session {
         answered(&mut record, &response);
         let upstream_us = u64::try_from(asked.since.elapsed().as_micros()).ok();
         let message = Message::Response(response);
-        match self.talking.by_method(&asked.method) {
+        match self.talking.may_answer(&asked.method) {
             Ok(_) if outgrows(&message, length) => {
                 record.refuse_with("the answer is larger than the limit");
                 self.tell_server(Refusal::ResponseTooLarge, &asked.id);
