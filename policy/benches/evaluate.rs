@@ -175,6 +175,54 @@ fn tool_call_with_conditions(bencher: Bencher<'_, '_>, rules: usize) {
     ask(bencher, &set, user("u0"), action);
 }
 
+/// Rules about resources, some of whose URIs are written in another way; every tenth denies.
+fn resources(rules: usize) -> String {
+    let rule = |rule: usize| {
+        let (server, identity) = (rule % SERVERS, rule / SERVERS % IDENTITIES);
+        let (uri, effect) = match (rule % 10, rule % 7) {
+            (9, 0) => (format!("FILE:///never/%61_{rule}/*"), "deny"),
+            (9, _) => (format!("file:///never/{rule}/*"), "deny"),
+            (_, 0) => (format!("file:///srv/{rule}/a.md"), "allow"),
+            _ => (format!("file:///srv/{rule}/*"), "allow"),
+        };
+        format!(
+            "  - {{ id: u{rule}, who: [i{identity}], servers: [s{server}], methods: [resources/read], tools: ['{uri}'], effect: {effect} }}\n"
+        )
+    };
+    text(0) + &(0..rules).map(rule).collect::<String>()
+}
+
+fn read(bencher: Bencher<'_, '_>, rules: usize, uri: &str) {
+    let action = Action::Mcp {
+        server: "s2",
+        method: "resources/read",
+        name: Some(uri),
+        arguments: None,
+        hints: None,
+        session: None,
+    };
+    if let Some(set) = compiled(resources(rules)) {
+        ask(bencher, &set, user("u0"), action);
+    }
+}
+
+#[divan::bench(args = SIZES)]
+fn resource_read(bencher: Bencher<'_, '_>, rules: usize) {
+    read(bencher, rules, "file:///srv/2/a.txt");
+}
+
+/// A URI that says the same as another.
+#[divan::bench(args = SIZES)]
+fn resource_read_otherwise(bencher: Bencher<'_, '_>, rules: usize) {
+    read(bencher, rules, "FILE:///srv/2/%61.txt?x");
+}
+
+/// A URI that may be any place, which every rule that denies is about.
+#[divan::bench(args = SIZES)]
+fn resource_read_anywhere(bencher: Bencher<'_, '_>, rules: usize) {
+    read(bencher, rules, "file:///srv/2/../a.txt");
+}
+
 #[divan::bench(args = SIZES)]
 fn session_method(bencher: Bencher<'_, '_>, rules: usize) {
     let action = Action::Mcp {

@@ -3,6 +3,8 @@
 //! All revisions from 2024-11-05 to 2026-07-28 and the tasks extension. What is not here is unknown:
 //! denied unless a rule's `methods` names it.
 
+use crate::glob::Glob;
+
 /// How a method is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Governance {
@@ -26,7 +28,7 @@ use Governance::{Named, Session, Unnamed};
 /// - `sampling`, `elicitation` and `roots` go from server to client (in 2026-07-28 as values inside a result):
 ///   the caller is still the client, the server is the one that asks.
 const METHODS: [(&str, Governance, Option<&str>); 36] = [
-    ("completion/complete", Named, Some("ref.name or ref.uri")),
+    (COMPLETE, Named, Some("ref.name or ref.uri")),
     ("elicitation/create", Unnamed, None),
     ("initialize", Session, None),
     ("logging/setLevel", Session, None),
@@ -66,6 +68,8 @@ const METHODS: [(&str, Governance, Option<&str>); 36] = [
 
 /// The method that calls a tool.
 pub(crate) const TOOLS_CALL: &str = "tools/call";
+/// The method that completes what is typed for a prompt or a resource.
+const COMPLETE: &str = "completion/complete";
 /// The method that gets a prompt.
 pub(crate) const PROMPTS_GET: &str = "prompts/get";
 
@@ -77,13 +81,18 @@ pub fn governance(method: &str) -> Option<Governance> {
     found.map(|(_, governance, _)| *governance)
 }
 
+/// The methods that may name a resource, by its URI.
+pub(crate) const NAME_URIS: [&str; 3] = ["resources/read", "resources/subscribe", COMPLETE];
+
 /// Whether what a method names is a resource, by its URI: what `completion/complete` is about may be a prompt.
 pub(crate) fn names_uri(method: &str, name: &str) -> bool {
-    match method {
-        "resources/read" | "resources/subscribe" => true,
-        "completion/complete" => name.contains(":/"),
-        _ => false,
-    }
+    NAME_URIS.contains(&method) && (method != COMPLETE || name.contains(":/"))
+}
+
+/// Whether what is written about these methods may be about resources; `None`: about calls of tools.
+pub(crate) fn name_uris(methods: Option<&[Glob]>) -> bool {
+    let mut methods = methods.unwrap_or_default().iter();
+    methods.any(|glob| NAME_URIS.iter().any(|method| glob.matches(method)))
 }
 
 /// Every known method: its name, how it is decided, and which parameter is its name.

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use url::Url;
 
+use crate::glob::Glob;
+
 /// How often escapes are resolved. Servers do it once, and some of what stands behind them once more.
 const ROUNDS: usize = 3;
 
@@ -21,7 +23,7 @@ pub(crate) struct Reading {
 
 impl Reading {
     /// Nothing but what it says.
-    pub(crate) const PLAIN: Self = Self {
+    const PLAIN: Self = Self {
         certain: true,
         also: Vec::new(),
     };
@@ -52,6 +54,15 @@ pub(crate) fn read(uri: &str) -> Reading {
     }
 }
 
+/// Other forms of patterns of URIs: what they come to as [`canonical`] has it.
+pub(crate) fn forms(globs: &[Glob]) -> Box<[Glob]> {
+    let other = |glob: &Glob| {
+        let text = canonical(glob.as_str())?;
+        (text != glob.as_str()).then(|| Glob::of(&text))
+    };
+    globs.iter().filter_map(other).collect()
+}
+
 /// The text without a query or fragment.
 pub(crate) fn without_tail(uri: &str) -> &str {
     uri.split(['?', '#']).next().unwrap_or_default()
@@ -59,7 +70,7 @@ pub(crate) fn without_tail(uri: &str) -> &str {
 
 /// The text with its escapes resolved and its scheme and authority in one form; `None` where there are more escapes
 /// than anybody resolves, or a file without a beginning.
-pub(crate) fn canonical(uri: &str) -> Option<String> {
+fn canonical(uri: &str) -> Option<String> {
     let plain = resolved(uri)?;
     let Some((scheme, rest)) = scheme(&plain) else {
         return Some(plain.into_owned());

@@ -121,7 +121,7 @@ pub(crate) fn condition() -> impl Strategy<Value = Condition> {
         1 => (select(vec!["all", "exists"]), paths(), compared(), numbers())
             .prop_map(|(each, path, how, number)| Each(each, path, how, number)),
         1 => (paths(), texts()).prop_map(|(path, text)| Holds(path, text)),
-        1 => select(vec!["get_", "set"]).prop_map(Tool),
+        1 => select(vec!["get_", "set", "file:///d/", "https://h"]).prop_map(Tool),
         1 => select(vec!["a", "b"]).prop_map(Server),
         1 => select(vec!["dave", "x"]).prop_map(User),
         1 => Just(HasHost),

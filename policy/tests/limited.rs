@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use crate::arguments::{Tree, is_taken_for, thousandths};
+use crate::uris::PATTERNS;
 use crate::world::{CLASSES, GLOBS, GenTools, SERVERS, quoted};
 
 /// A limit as it is written.
@@ -39,6 +40,8 @@ pub(crate) struct Call<'a> {
     pub(crate) server: &'a str,
     pub(crate) method: &'a str,
     pub(crate) tool: &'a str,
+    /// Whether patterns that restrict are about it.
+    pub(crate) is_named: &'a dyn Fn(&[&str]) -> bool,
     /// None but for tools.
     pub(crate) classes: &'a [&'static str],
     pub(crate) arguments: Option<&'a Tree>,
@@ -52,6 +55,7 @@ pub(crate) fn limits() -> impl Strategy<Value = Vec<GenLimit>> {
     let tools = prop_oneof![
         3 => Just(GenTools::Any),
         1 => subsequence(GLOBS.to_vec(), 1..=2).prop_map(GenTools::Names),
+        1 => subsequence(PATTERNS.map(|(pattern, _)| pattern).to_vec(), 1..=2).prop_map(GenTools::Names),
         1 => subsequence(CLASSES.to_vec(), 1..=2).prop_map(GenTools::Classes),
     ];
     let cap = prop_oneof![
@@ -145,7 +149,7 @@ impl GenLimit {
     fn is_about(&self, call: &Call<'_>, glob: fn(&str, &str) -> bool) -> bool {
         let tools = match &self.tools {
             GenTools::Any => true,
-            GenTools::Names(names) => names.iter().any(|name| glob(name, call.tool)),
+            GenTools::Names(names) => (call.is_named)(names),
             GenTools::Classes(classes) | GenTools::Both(_, classes) => {
                 call.classes.iter().any(|class| classes.contains(class))
             }

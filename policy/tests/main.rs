@@ -33,4 +33,6 @@ mod reference;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod uris;
+#[cfg(test)]
 mod world;

@@ -288,6 +288,30 @@ limits:
     assert_eq!(set.unlisted(&[].into()), []);
 }
 
+/// A pattern of URIs that covers another as a text does not always allow, or restrict, all that the other does.
+#[test]
+fn patterns_of_uris_that_do_more_than_those_that_cover_them() {
+    let set = policy(
+        "servers: { s: { launch: { command: x } } }
+rules:
+  - { id: wide, methods: [resources/read], tools: ['file:///d/*'], effect: allow }
+  - { id: climbs, methods: [resources/read], tools: ['file:///d/../b'], effect: allow }
+  - { id: narrow, methods: [resources/read], tools: ['file:///d/e/*', 'file:///d/f'], effect: allow }
+  - { id: written, methods: [resources/read], tools: ['FILE:*'], effect: deny }
+  - { id: in-other-ways, methods: [resources/read], tools: ['FILE:/x/*'], effect: deny }
+",
+    );
+    let warnings = shown(&set.warnings(NOW));
+    assert_eq!(warnings.lines().count(), 1, "{warnings}");
+    assert!(
+        warnings.contains("rule `narrow` changes nothing"),
+        "{warnings}"
+    );
+    let asked = |uri| ask(&set, user("dave"), mcp("s", "resources/read", Some(uri))).rule;
+    assert_eq!(asked("file:///d/../b").as_deref(), Some("written"));
+    assert_eq!(asked("file:///x/a").as_deref(), Some("in-other-ways"));
+}
+
 /// A request's path, which is said in its record alone.
 #[test]
 fn paths_of_requests() {

@@ -9,6 +9,7 @@ use proptest::sample::select;
 
 use crate::arguments::{Tree, arguments};
 use crate::support::NOW;
+use crate::uris::URIS;
 use crate::world::{METHODS, NAMES, SERVERS};
 
 /// A question in the small world.
@@ -105,6 +106,7 @@ pub(crate) fn question() -> impl Strategy<Value = Question> {
         prop_oneof![
             1 => Just(None),
             5 => Just(Some("tools/call")),
+            2 => select(vec!["resources/read", "completion/complete"]).prop_map(Some),
             4 => select(METHODS.to_vec()).prop_map(Some),
         ],
         prop::option::weighted(0.9, select(NAMES.to_vec())),
@@ -114,7 +116,11 @@ pub(crate) fn question() -> impl Strategy<Value = Question> {
             prop::option::weighted(0.3, token()),
             prop::option::weighted(0.3, certificate()),
         ),
-        (prop::option::of(select(vec!["s1", "s2"])), 0..400_i64),
+        (
+            prop::option::of(select(vec!["s1", "s2"])),
+            0..400_i64,
+            prop::option::weighted(0.8, select(URIS.map(|(uri, _)| uri).to_vec())),
+        ),
     )
         .prop_map(
             |(
@@ -126,8 +132,9 @@ pub(crate) fn question() -> impl Strategy<Value = Question> {
                 arguments,
                 hints,
                 (token, certificate),
-                (session, after),
+                (session, after, uri),
             )| {
+                let of_resource = matches!(method, Some("resources/read" | "completion/complete"));
                 Question {
                     user,
                     workload,
@@ -135,7 +142,7 @@ pub(crate) fn question() -> impl Strategy<Value = Question> {
                     certificate,
                     server,
                     method,
-                    name,
+                    name: uri.filter(|_| of_resource).or(name),
                     arguments,
                     hints,
                     session,

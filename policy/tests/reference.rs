@@ -16,6 +16,7 @@ use crate::conditions::{Asked, Unclear};
 use crate::limited::{Call, Charged, charge, refuses};
 use crate::question::{Question, question};
 use crate::support::{NOW, shown};
+use crate::uris::{holds, is_named};
 use crate::world::{
     CERTIFICATES, Claim, GenEffect, GenRule, GenServer, GenTools, IDENTITIES, Names, ROLES, TOKENS,
     World, rule, world,
@@ -32,7 +33,7 @@ struct Answer {
     limit: Option<usize>,
 }
 
-fn glob(pattern: &str, text: &str) -> bool {
+pub(crate) fn glob(pattern: &str, text: &str) -> bool {
     let Some(first) = pattern.chars().next() else {
         return text.is_empty();
     };
@@ -48,17 +49,19 @@ fn glob(pattern: &str, text: &str) -> bool {
 }
 
 /// What the methods of the world name; the others name nothing, whatever the request says.
-const NAMING: [&str; 5] = [
+const NAMING: [&str; 6] = [
     "tools/call",
     "resources/read",
+    "completion/complete",
     "prompts/get",
     "x/y",
     "notifications/z",
 ];
 const SESSION: [&str; 2] = ["initialize", "tools/list"];
-const DECIDED: [&str; 4] = [
+const DECIDED: [&str; 5] = [
     "tools/call",
     "resources/read",
+    "completion/complete",
     "prompts/get",
     "sampling/createMessage",
 ];
@@ -96,7 +99,7 @@ fn classes(world: &World, question: &Question) -> Vec<&'static str> {
     classes
 }
 
-fn name(question: &Question) -> &'static str {
+pub(crate) fn name(question: &Question) -> &'static str {
     let names = question
         .method
         .is_some_and(|method| NAMING.contains(&method));
@@ -186,7 +189,7 @@ fn matches(world: &World, rule: &GenRule, question: &Question) -> Option<bool> {
         }
         (Some(method), None) => method == "tools/call",
     };
-    let named = |globs: &[&str]| globs.iter().any(|pattern| glob(pattern, name(question)));
+    let named = |globs: &[&str]| is_named(globs, rule.effect == GenEffect::Allow, question);
     let of_class = |named: &[&str]| {
         question.method == Some("tools/call") && {
             let classes = classes(world, question);
@@ -211,7 +214,13 @@ fn matches(world: &World, rule: &GenRule, question: &Question) -> Option<bool> {
     let none = Tree::Map(Vec::new());
     let arguments = question.arguments.as_ref().unwrap_or(&none);
     let when = rule.when.as_ref().map_or(Some(true), |when| {
-        when.holds(allows, asked(question, arguments))
+        let asked = asked(question, arguments);
+        if when.text().contains("tool") {
+            return holds(allows, question, |tool| {
+                when.holds(allows, Asked { tool, ..asked })
+            });
+        }
+        when.holds(allows, asked)
     });
     match (args, when) {
         (Some(false), _) | (_, Some(false)) => Some(false),
@@ -339,6 +348,7 @@ fn limited(world: &World, question: &Question, at: i64, passed: &mut Vec<Charged
         server: question.server,
         method,
         tool: name(question),
+        is_named: &|globs| is_named(globs, false, question),
         classes: &classes,
         arguments: question.arguments.as_ref(),
         caller: match (

@@ -6,6 +6,7 @@ use proptest::sample::{select, subsequence};
 use crate::arguments::{GenArg, argument};
 use crate::conditions::{Condition, condition};
 use crate::limited::{GenLimit, limits};
+use crate::uris::PATTERNS;
 
 /// A policy as its reader would tell it.
 #[derive(Debug, Clone)]
@@ -99,11 +100,12 @@ pub(crate) const CERTIFICATES: [(&str, &str, Names); 3] = [
 ];
 pub(crate) const SERVERS: [&str; 3] = ["a", "b", "c"];
 pub(crate) const CLASSES: [&str; 4] = ["read", "write", "destructive", "external"];
-pub(crate) const METHODS: [&str; 8] = [
+pub(crate) const METHODS: [&str; 9] = [
     "tools/call",
     "initialize",
     "tools/list",
     "resources/read",
+    "completion/complete",
     "prompts/get",
     "sampling/createMessage",
     "x/y",
@@ -232,6 +234,15 @@ pub(crate) fn rule() -> impl Strategy<Value = GenRule> {
         3 => subsequence(globs, 1..=2).prop_map(GenTools::Names),
         1 => subsequence(CLASSES.to_vec(), 1..=3).prop_map(GenTools::Classes),
     ];
+    let any = (
+        prop::option::weighted(0.3, subsequence(methods, 1..=2)),
+        tools,
+    );
+    let resources = vec!["resources/*", "completion/complete", "*"];
+    let resources = (
+        subsequence(resources, 1..=2).prop_map(Some),
+        subsequence(PATTERNS.map(|(pattern, _)| pattern).to_vec(), 1..=2).prop_map(GenTools::Names),
+    );
     (
         subsequence(
             vec![
@@ -241,8 +252,7 @@ pub(crate) fn rule() -> impl Strategy<Value = GenRule> {
             0..=2,
         ),
         subsequence(SERVERS.to_vec(), 0..=2),
-        prop::option::weighted(0.3, subsequence(methods, 1..=2)),
-        tools,
+        prop_oneof![3 => any, 1 => resources],
         prop::option::weighted(0.4, prop::collection::vec(argument(), 1..=2)),
         prop::option::weighted(0.3, condition()),
         prop_oneof![
@@ -255,7 +265,7 @@ pub(crate) fn rule() -> impl Strategy<Value = GenRule> {
         prop::option::weighted(0.3, select(vec!["2026-11-20", "2026-11-21"])),
     )
         .prop_map(
-            |(who, servers, methods, tools, args, when, effect, observe, expires)| GenRule {
+            |(who, servers, (methods, tools), args, when, effect, observe, expires)| GenRule {
                 id: 0,
                 who,
                 servers,

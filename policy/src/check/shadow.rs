@@ -11,8 +11,9 @@ use super::{called, fault};
 use crate::fault::Fault;
 use crate::glob::Glob;
 use crate::load::Draft;
-use crate::methods::{TOOLS_CALL, governance};
-use crate::model::{Effect, Mode, Rule, Selector};
+use crate::methods::{TOOLS_CALL, governance, name_uris};
+use crate::model::{Effect, Mode, Rule};
+use crate::uri;
 
 /// A server and a caller; `None` for all.
 type Bucket<'a> = (Option<&'a str>, Option<&'a str>);
@@ -134,7 +135,7 @@ fn covers(wide: &Rule, rule: &Rule) -> bool {
         && includes(&wide.who, &rule.who)
         && includes(&wide.servers, &rule.servers)
         && covers_methods(wide, rule)
-        && covers_tools(&wide.tools, &rule.tools)
+        && covers_tools(wide, rule)
 }
 
 /// A rule without `methods` is about `tools/call`, or about everything.
@@ -164,19 +165,35 @@ fn covers_methods(wide: &Rule, rule: &Rule) -> bool {
     }
 }
 
-fn covers_tools(wide: &Selector, rule: &Selector) -> bool {
+fn covers_tools(wide: &Rule, rule: &Rule) -> bool {
     let everything = |globs: &[Glob]| globs.iter().any(Glob::is_everything);
-    let names = match (wide.names(), rule.names()) {
+    let names = match (wide.tools.names(), rule.tools.names()) {
         (None, _) => true,
-        (Some(wide), Some(narrow)) => narrow
-            .iter()
-            .all(|name| wide.iter().any(|glob| glob.covers(name))),
+        (Some(wide_names), Some(names)) => {
+            // Of resources, what restricts is also of other forms, and what allows goes by what is certain.
+            let goes_by = wide.effect == Effect::Allow && name_uris(rule.methods.as_deref());
+            let mut names = names.iter().chain(&rule.also);
+            names.all(|name| {
+                let mut globs = wide_names.iter().chain(&wide.also);
+                globs.any(|glob| glob.covers(name) && (!goes_by || allows(glob, name)))
+            })
+        }
         (Some(wide), None) => everything(wide),
     };
-    let classes = match (wide.classes(), rule.classes()) {
+    let classes = match (wide.tools.classes(), rule.tools.classes()) {
         (None, _) => true,
         (Some(wide), Some(narrow)) => narrow.is_within(wide),
         (Some(_), None) => false,
     };
     names && classes
+}
+
+/// Whether a pattern that covers another allows all resources that the other does: not those that may be another place
+/// than they say, and none by what ends like it.
+fn allows(glob: &Glob, other: &Glob) -> bool {
+    let within = || match other.literal() {
+        Some(uri) => uri::read(uri).is_plain(),
+        None => glob.matches(other.prefix()),
+    };
+    glob == other || glob.is_everything() || within()
 }

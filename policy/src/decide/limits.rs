@@ -13,7 +13,7 @@ use super::{Action, Caller, Reason, Request, Verdict, Workload, deny};
 use crate::index::position;
 use crate::json::Json;
 use crate::methods::TOOLS_CALL;
-use crate::model::{Cap, Effect, Limit, Per, Selector, Server};
+use crate::model::{Cap, Effect, Limit, Per, Server};
 use crate::number::Amount;
 use crate::set::PolicySet;
 use crate::time::Timestamp;
@@ -351,7 +351,7 @@ fn applicable<'a>(
     // What it names is read for those alone.
     if !limits.is_empty() {
         let question = question(set, id, message);
-        limits.retain(|(_, limit)| is_about(&limit.tools, &question));
+        limits.retain(|(_, limit)| is_about(limit, &question));
     }
     Some((server, limits))
 }
@@ -365,11 +365,12 @@ fn counts(limit: &Limit, method: &str) -> bool {
 }
 
 /// As a rule that restricts is about what it names.
-fn is_about(tools: &Selector, question: &Question<'_>) -> bool {
+fn is_about(limit: &Limit, question: &Question<'_>) -> bool {
+    let Limit { tools, also, .. } = limit;
     let meets = |named| question.classes.is_some_and(|classes| classes.meets(named));
     tools
         .names()
-        .is_none_or(|globs| question.is_named(globs, Effect::Deny))
+        .is_none_or(|globs| question.is_named(globs, also, Effect::Deny))
         && tools.classes().is_none_or(meets)
 }
 

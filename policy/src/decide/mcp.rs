@@ -14,7 +14,7 @@ use crate::methods::{Governance, TOOLS_CALL, governance, names_uri};
 use crate::model::{Effect, Mode, Server, Written};
 use crate::set::PolicySet;
 use crate::time::Timestamp;
-use crate::uri::{self, Reading};
+use crate::uri;
 
 /// One message.
 pub(super) struct Message<'a> {
@@ -104,11 +104,7 @@ pub(super) fn question<'a>(set: &PolicySet, server: Id, message: &Message<'a>) -
         method: Some(message.method),
         governance,
         name,
-        reading: if names_uri(message.method, name) {
-            uri::read(name)
-        } else {
-            Reading::PLAIN
-        },
+        reading: names_uri(message.method, name).then(|| uri::read(name)),
         classes: tools.map(|tools| tools.classes(name, message.hints)),
         arguments: message.arguments,
     }
@@ -145,7 +141,7 @@ pub(super) fn run(
         method: None,
         governance: None,
         name: "",
-        reading: Reading::PLAIN,
+        reading: None,
         classes: None,
         arguments: Arguments::Given(None),
     };

@@ -34,38 +34,47 @@ pub(super) struct Question<'a> {
     /// Of the method, where it is a known one.
     pub(super) governance: Option<Governance>,
     pub(super) name: &'a str,
-    /// What else a server may read in the name.
-    pub(super) reading: Reading,
+    /// What else a server may read in the name, where it is a URI.
+    pub(super) reading: Option<Reading>,
     /// For tools only.
     pub(super) classes: Option<ClassSet>,
     pub(super) arguments: Arguments<'a>,
 }
 
 impl Question<'_> {
-    /// Whether patterns of a rule with this effect are about the name. What may be another place than it says is allowed
-    /// only by name or where all are, and restricted by whatever may be meant.
-    pub(super) fn is_named(&self, globs: &[Glob], effect: Effect) -> bool {
-        let Self { name, reading, .. } = self;
-        if reading.is_plain() {
+    /// Whether patterns of a rule with this effect, which are also of these forms, are about the name. What may be
+    /// another place than it says is allowed only by name or where all are, and restricted by whatever may be meant.
+    pub(super) fn is_named(&self, globs: &[Glob], forms: &[Glob], effect: Effect) -> bool {
+        let name = self.name;
+        let Some(reading) = &self.reading else {
             return globs.iter().any(|glob| glob.matches(name));
-        }
+        };
         if effect == Effect::Allow {
             let bare = uri::without_tail(name);
             // A query is no part of what ends like something that is allowed.
             let ends = |glob: &Glob| glob.matches(bare) || glob.prefix() == bare;
             let outright =
-                |glob: &Glob| glob.is_everything() || glob.literal().is_some_and(|it| it == *name);
+                |glob: &Glob| glob.is_everything() || glob.literal().is_some_and(|it| it == name);
             return globs.iter().any(|glob| {
                 outright(glob) || (reading.certain && glob.matches(name) && ends(glob))
             });
         }
         let is_read =
             |glob: &Glob| glob.matches(name) || reading.also.iter().any(|name| glob.matches(name));
-        !reading.certain
-            || globs.iter().any(|glob| {
-                let same = uri::canonical(glob.as_str()).map(|text| Glob::of(&text));
-                is_read(glob) || same.is_some_and(|glob| is_read(&glob))
-            })
+        !reading.certain || globs.iter().chain(forms).any(is_read)
+    }
+
+    /// What rules are found by: the name, and what else may be read in one that is one place.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let one = self.reading.iter().filter(|reading| reading.certain);
+        let also = one.flat_map(|reading| &reading.also);
+        std::iter::once(self.name).chain(also.map(String::as_str))
+    }
+
+    /// The method, where what it names may be any place.
+    fn anywhere(&self) -> Option<&str> {
+        let any = self.reading.as_ref().is_some_and(|it| !it.certain);
+        self.method.filter(|_| any)
     }
 
     /// Whether a condition holds, of whatever may be meant by the name.
@@ -87,13 +96,16 @@ impl Question<'_> {
         };
         let said = of(self.name);
         let allows = rule.effect == Effect::Allow;
-        if self.reading.is_plain() || said != Ok(allows) || !when.may_ask_name() {
+        let Some(reading) = &self.reading else {
+            return said;
+        };
+        if said != Ok(allows) || !when.may_ask_name() {
             return said;
         }
-        if !self.reading.certain {
+        if !reading.certain {
             return Ok(!allows);
         }
-        let others = self.reading.also.iter().map(|name| of(name));
+        let others = reading.also.iter().map(|name| of(name));
         others
             .into_iter()
             .find(|other| *other != said)
@@ -193,8 +205,7 @@ pub(super) fn match_rules<W: Watch>(
     watch: &mut W,
 ) -> Matched {
     let mut matched = Matched::default();
-    // What may be read otherwise is not found by its name.
-    if W::ALL || !question.reading.is_plain() {
+    if W::ALL {
         for (id, (rule, about)) in (0..).zip(set.rules().iter().zip(&set.index().rules.about)) {
             let outcome = if !about.servers.is_empty() && !about.servers.contains(&question.server)
             {
@@ -223,14 +234,18 @@ pub(super) fn match_rules<W: Watch>(
         let mut look = |id: Id, rule: &Rule| {
             matched.add(id, rule, compare(rule, callers, question, now));
         };
+        let mut show = |id: Id| match set.rules().get(position(id)) {
+            Some(rule) if rule.is_conditional() => conditional.push((id, rule)),
+            Some(rule) => look(id, rule),
+            None => {}
+        };
         for slots in set.index().rules.slots(question.server) {
-            slots.candidates(&callers.ids, question.name, |id| {
-                match set.rules().get(position(id)) {
-                    Some(rule) if rule.is_conditional() => conditional.push((id, rule)),
-                    Some(rule) => look(id, rule),
-                    None => {}
-                }
-            });
+            for name in question.names() {
+                slots.candidates(&callers.ids, name, &mut show);
+            }
+            if let Some(method) = question.anywhere() {
+                slots.restricting(&callers.ids, method, &mut show);
+            }
         }
         // Arguments are read once for a rule, however many callers and patterns lead to it.
         conditional.sort_unstable_by_key(|(id, _)| *id);
@@ -369,7 +384,7 @@ fn compare(rule: &Rule, callers: &Callers<'_>, question: &Question<'_>, now: Tim
         return Outcome::OtherMethod;
     }
     if let Some(globs) = rule.tools.names()
-        && !question.is_named(globs, rule.effect)
+        && !question.is_named(globs, &rule.also, rule.effect)
     {
         return Outcome::OtherName;
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Id, Map, position};
 use crate::load::Draft;
+use crate::methods::{NAME_URIS, name_uris};
 use crate::model::{Effect, Mode, Rule};
 use crate::time::{Date, Timestamp};
 
@@ -143,6 +144,20 @@ impl Slots {
         }
     }
 
+    /// Shows each rule that restricts resources by their names, may be about this method and these callers, and may be the
+    /// first of its effect, whatever is named.
+    pub(crate) fn restricting(&self, callers: &[Id], method: &str, mut show: impl FnMut(Id)) {
+        let Some(at) = NAME_URIS.iter().position(|name| *name == method) else {
+            return;
+        };
+        for slot in self.of(callers) {
+            let named = slot.restricting.as_ref().and_then(|all| all.get(at));
+            if let Some(named) = named {
+                named.ids.iter().for_each(|id| show(*id));
+            }
+        }
+    }
+
     /// Whether an allow rule in force names one of these callers, whatever else it asks for.
     pub(crate) fn reaches(&self, callers: &[Id], now: Timestamp) -> bool {
         self.of(callers).any(|slot| slot.reach.holds(now))
@@ -156,6 +171,8 @@ struct Slot {
     beginnings: Literals,
     /// Of those that begin with anything.
     endings: Literals,
+    /// For each method that names URIs, those that restrict by name.
+    restricting: Option<Box<[Named; NAME_URIS.len()]>>,
     reach: Reach,
 }
 
@@ -168,7 +185,7 @@ impl Slot {
         let Some(globs) = rule.tools.names() else {
             return self.beginnings.insert(&[], id);
         };
-        for glob in globs {
+        for glob in globs.iter().chain(&rule.also) {
             match (glob.literal(), glob.prefix(), glob.suffix()) {
                 (Some(name), ..) => self.exact.entry(name.into()).or_default().insert(id, rule),
                 (None, "", suffix) => {
@@ -178,14 +195,24 @@ impl Slot {
                 (None, prefix, _) => self.beginnings.insert(prefix.as_bytes(), id),
             }
         }
+        let methods = rule.methods.as_deref();
+        if rule.effect != Effect::Allow && name_uris(methods) {
+            let all = self.restricting.get_or_insert_default();
+            for (named, method) in all.iter_mut().zip(NAME_URIS) {
+                let mut globs = methods.unwrap_or_default().iter();
+                if globs.any(|glob| glob.matches(method)) {
+                    named.insert_any(id, rule);
+                }
+            }
+        }
     }
 }
 
-/// The rules that have a name written out.
+/// The rules that have a name written out, or that some name is compared with whatever they have.
 #[derive(Debug, Default)]
 struct Named {
     ids: Vec<Id>,
-    /// The effects and modes of those that match each call of a tool of this name.
+    /// The effects and modes of those that match each call of a tool of this name, or each message.
     certain: Vec<(Effect, Mode)>,
 }
 
@@ -199,6 +226,25 @@ impl Named {
         }
         self.ids.push(id);
         if only_narrows && rule.tools.classes().is_none() && rule.expires.is_none() {
+            self.certain.push(kind);
+        }
+    }
+
+    /// The same for one that matches every name. What asks for an approval stays: who may approve differs.
+    fn insert_any(&mut self, id: Id, rule: &Rule) {
+        let kind = (rule.effect, rule.mode);
+        // A condition that fails denies, whatever the rule would.
+        let is_outdone = match rule.effect {
+            Effect::Deny => true,
+            Effect::DryRun => !rule.is_conditional(),
+            Effect::Approve | Effect::Allow => false,
+        };
+        let comes_later = self.certain.contains(&kind);
+        if is_outdone && comes_later {
+            return;
+        }
+        self.ids.push(id);
+        if !comes_later && !rule.is_conditional() && rule.expires.is_none() {
             self.certain.push(kind);
         }
     }
@@ -362,6 +408,62 @@ mod tests {
         found.dedup();
         assert_eq!(found, ["beginning", "both", "ending", "middle", "whole"]);
         assert_eq!(looked_at(rules, "ü"), ["middle"]);
+    }
+
+    #[test]
+    fn what_may_be_any_place_is_compared_with_few_rules() {
+        let deny = |n: u32| {
+            format!(
+                "  - {{ id: d{n}, methods: ['resources/*'], tools: ['file:///d{n}/*'], effect: deny }}\n"
+            )
+        };
+        let others = "  - { id: when, methods: [resources/read], tools: [a], when: args.x == 1, effect: deny }
+  - { id: dry, methods: [resources/read], tools: [b], effect: dry_run }
+  - { id: dry-later, methods: [resources/read], tools: [c], effect: dry_run }
+  - { id: dry-when, methods: [resources/read], tools: [d], when: args.x == 1, effect: dry_run }
+  - { id: asks, methods: [resources/read], tools: [e], effect: approve }
+  - { id: asks-later, methods: [resources/read], tools: [f], effect: approve }
+  - { id: watched, methods: [resources/read], tools: [g], effect: deny, mode: observe }
+  - { id: prompts, methods: [prompts/get], tools: [h], effect: deny }
+  - { id: calls, tools: [i], effect: deny }
+  - { id: allows, methods: [resources/read], tools: [j], effect: allow }
+";
+        let denied: String = (0..100).map(deny).collect();
+        let text = format!(
+            "version: 1\nservers: {{ s: {{ launch: {{ command: x }} }} }}\nrules:\n{denied}{others}"
+        );
+        let name = "p.yaml".to_owned();
+        let set = compile(&[Source { name, text }]).unwrap();
+        for (method, expected) in [
+            (
+                "resources/read",
+                &["d0", "dry", "dry-when", "asks", "asks-later", "watched"][..],
+            ),
+            ("resources/subscribe", &["d0"]),
+            ("completion/complete", &[]),
+            ("tools/call", &[]),
+        ] {
+            let mut found = Vec::new();
+            for slots in set.index().rules.slots(0) {
+                slots.restricting(&[], method, |id| {
+                    found.push(set.rules()[position(id)].id.to_string());
+                });
+            }
+            assert_eq!(found, expected, "{method}");
+        }
+    }
+
+    #[test]
+    fn patterns_of_uris_are_found_in_all_their_forms() {
+        let rules = "  - { id: written, methods: ['resources/*'], tools: ['FILE:/etc/*', 'https://X.example/%61'], effect: deny }
+  - { id: allows, methods: ['resources/*'], tools: ['FILE:/*'], effect: allow }
+  - { id: prompts, methods: [prompts/get], tools: ['FILE:/etc/*'], effect: deny }
+";
+        assert_eq!(looked_at(rules, "file:///etc/x"), ["written"]);
+        assert_eq!(looked_at(rules, "https://x.example/a"), ["written"]);
+        let mut all = looked_at(rules, "FILE:/etc/x");
+        all.sort_unstable();
+        assert_eq!(all, ["allows", "prompts", "written"]);
     }
 
     #[test]

@@ -115,6 +115,7 @@ fn granted(role: &Role, number: u32, grant: &Grant) -> Rule {
         servers: grant.servers.clone(),
         methods: None,
         tools: grant.tools.clone(),
+        also: Box::default(),
         args: Vec::new(),
         when: None,
         effect: Effect::Allow,

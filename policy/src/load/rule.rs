@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::words::{check_name, date, duration, rate};
 use super::{Kind, Loader, tables};
 use crate::glob::Glob;
-use crate::methods::{PROMPTS_GET, TOOLS_CALL};
+use crate::methods::{PROMPTS_GET, TOOLS_CALL, name_uris};
 use crate::model::{Cap, Class, ClassSet, Effect, Limit, Per, Pointer, Rule, Selector, Written};
 use crate::number::{Amount, Decimal};
+use crate::uri;
 use crate::yaml::{Fields, Node, Value};
 
 impl Loader<'_> {
@@ -49,6 +50,7 @@ impl Loader<'_> {
             return;
         };
         let place = self.reader.place(fields.span);
+        let also = forms(effect, methods.as_deref(), &tools);
         let mode = mode.unwrap_or_default();
         self.draft.rules.push(Rule {
             id,
@@ -57,6 +59,7 @@ impl Loader<'_> {
             servers,
             methods,
             tools,
+            also,
             args,
             when,
             effect,
@@ -109,11 +112,13 @@ impl Loader<'_> {
             return;
         };
         let place = self.reader.place(fields.span);
+        let also = forms(Effect::Deny, methods.as_deref(), &tools);
         self.draft.limits.push(Limit {
             per,
             servers,
             methods,
             tools,
+            also,
             sum,
             cap,
             refund: refund.unwrap_or_default(),
@@ -284,4 +289,12 @@ impl Loader<'_> {
         };
         (self.reader.fault_count() == before).then_some(selector)
     }
+}
+
+/// The forms in which patterns of resources restrict beside their own.
+fn forms(effect: Effect, methods: Option<&[Glob]>, tools: &Selector) -> Box<[Glob]> {
+    let names = tools
+        .names()
+        .filter(|_| effect != Effect::Allow && name_uris(methods));
+    names.map(uri::forms).unwrap_or_default()
 }

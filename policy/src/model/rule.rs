@@ -26,6 +26,8 @@ pub struct Rule {
     pub methods: Option<Vec<Glob>>,
     /// Which tools, prompts or resources.
     pub tools: Selector,
+    /// Other forms of its patterns, where it restricts by URIs.
+    pub(crate) also: Box<[Glob]>,
     /// What must hold of the arguments.
     pub args: Vec<ArgumentTest>,
     /// What else must hold.
@@ -243,6 +245,8 @@ pub struct Limit {
     pub methods: Option<Vec<Glob>>,
     /// Which tools, prompts or resources.
     pub tools: Selector,
+    /// Other forms of its patterns, where they are of URIs.
+    pub(crate) also: Box<[Glob]>,
     /// The argument that [`Cap::Sum`] adds up.
     pub sum: Option<Pointer>,
     /// How much is allowed.
