@@ -48,6 +48,15 @@ impl<K: Eq + Hash + Clone, V> Bounded<K, V> {
         Some(value)
     }
 
+    /// Whether there is an entry for `key`, which does not count as used by this.
+    pub fn contains<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        self.entries.contains_key(key)
+    }
+
     /// Puts `value` under `key`. Returns the entry that had to leave for it, if any.
     pub fn insert(&mut self, key: K, value: V) -> Option<(K, V)> {
         self.remove(&key);

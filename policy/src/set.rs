@@ -1,5 +1,6 @@
 //! A policy that was read, checked and indexed.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
@@ -214,6 +215,13 @@ impl PolicySet {
         let mut all: Vec<_> = self.index.credentials().collect();
         all.sort_by(|left, right| left.name.cmp(&right.name));
         all
+    }
+
+    /// Whether a registered server is at this address and port, as far as policy says where it is by address. What is sent
+    /// there is never passed on unread.
+    #[must_use]
+    pub fn serves(&self, address: IpAddr, port: u16) -> bool {
+        self.index.served.holds(address, port)
     }
 
     /// What the server of this name gets in the place of its callers' `Authorization`.

@@ -241,6 +241,24 @@ hosts:
 }
 
 #[test]
+fn networks_that_would_pass_servers_by() {
+    insta::assert_snapshot!(faults(
+        r#"version: 1
+servers:
+  a: { url: "http://localhost:3001/mcp" }
+  b: { url: "https://10.1.2.3/mcp" }
+  c: { listen: "0.0.0.0:3002", match: { user: x } }
+  d: { launch: { command: d }, egress: [{ cidr: 127.0.0.0/8, ports: [3001, 3002] }] }
+  named: { url: "https://mcp.corp.example/" }
+hosts:
+  one: { servers: [a], egress: [{ cidr: 127.0.0.0/8, ports: [3001], protocol: tcp }] }
+  two: { servers: [], egress: [{ cidr: 10.1.2.3/32, ports: [22, 443] }, { cidr: "::/0", ports: [3001] }] }
+  fine: { servers: [a, b, named], egress: [{ cidr: 127.0.0.0/8, ports: [3001], protocol: udp }, { cidr: 10.0.0.0/8, ports: [22, 3002] }, { cidr: 192.0.2.0/24, ports: [443] }] }
+"#
+    ));
+}
+
+#[test]
 fn names_given_in_two_files() {
     let one = "version: 1\nmode: observe\nservers: { a: { launch: { command: a } } }\nrules: [{ id: r, effect: allow }]\n";
     let two = "version: 1\nmode: enforce\nservers: { a: { launch: { command: b } } }\nrules: [{ id: r, effect: allow }]\n";

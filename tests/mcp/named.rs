@@ -134,6 +134,28 @@ async fn resources_prompts_and_completion_are_decided_by_method_and_name() {
     }
 }
 
+/// A network that is passed on unread takes no registered server with it that has an address there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_in_a_network_that_is_passed_on_is_decided_on() {
+    let lab = Lab::new().unwrap();
+    let server = Scripted::far(&lab, FAR.host, SocketAddr::new(WORLD, 443), plain).unwrap();
+    let egress = "[{ cidr: 93.184.215.0/24, ports: [443], protocol: tcp }]";
+    let nothing = "rules: [{ id: none, tools: [echo], effect: deny }]";
+    let world = World::with(&lab, &[("far", URL)], egress, nothing)
+        .await
+        .unwrap();
+    let talker = world.talker().await.unwrap();
+    let call = message("tools/call", &json!({ "name": "echo", "arguments": {} }));
+    let reply = talker.post(FAR, &[LEGACY], call).await.unwrap();
+    assert!(reply.code().is_some(), "{reply:?}");
+    assert!(server.take().is_empty());
+    let record = world.daemon.record("the call", |record| {
+        record["mcp"]["server"] == "far" && record["mcp"]["name"] == "echo"
+    });
+    let record = record.await.unwrap();
+    assert_eq!(record["decision"]["rule"], "none", "{record}");
+}
+
 fn tools(asked: &Asked) -> hyper::Response<Body> {
     if asked.json()["method"] != "tools/list" {
         return plain(asked);

@@ -107,6 +107,43 @@ async fn passed_through_by_name_and_recorded_as_unread() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_is_read_although_its_network_is_passed_on() {
+    let lab = Lab::new().unwrap();
+    let name = "api.lab.example";
+    let server = lab.https(&[name], SocketAddr::new(WORLD, 443)).unwrap();
+    let other = lab.echo(SocketAddr::new(WORLD_OTHER, 443)).unwrap();
+    let daemon = lab
+        .daemon(&policy(&[
+            "{ cidr: 93.184.215.0/24, ports: [443], protocol: tcp }",
+            "{ host: api.lab.example, methods: [GET] }",
+        ]))
+        .await
+        .unwrap();
+    let request = |method: &str| {
+        format!("{method} /echo HTTP/1.1\r\nhost: {name}\r\nconnection: close\r\n\r\n")
+    };
+    let answers = json!([
+        { "host": name, "port": 443, "send": [request("DELETE")] },
+        { "host": name, "port": 443, "sni": "", "insecure": true, "send": [request("DELETE")] },
+        { "host": name, "port": 443, "tls": false, "send": ["opaque"] },
+        { "host": WORLD_OTHER.to_string(), "port": 443, "tls": false, "send": ["opaque"], "until": "opaque" },
+        { "host": name, "port": 443, "send": [request("GET")] },
+    ]);
+    let answers = raw(&lab, answers).await;
+    let said = |number: usize| answers[number]["got"].as_str().unwrap_or_default();
+    assert!(said(0).starts_with("HTTP/1.1 403"), "{answers}");
+    let error = answers[1]["error"].as_str().unwrap();
+    assert!(error.contains("ALERT_ACCESS_DENIED"), "{answers}");
+    assert_eq!(said(2), "", "{answers}");
+    assert_eq!(said(3), "opaque", "{answers}");
+    assert!(said(4).starts_with("HTTP/1.1 200"), "{answers}");
+    assert_eq!(server.seen().len(), 1, "{:?}", server.seen());
+    assert_eq!(other.got(), vec![b"opaque".to_vec()]);
+    let record = exchange(&daemon, "/echo").await;
+    assert_eq!(record["http"]["name"], name, "{record}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn opaque_bytes_by_name_and_by_range() {
     let lab = Lab::new().unwrap();
     let world = lab.echo(SocketAddr::new(WORLD, 5432)).unwrap();

@@ -13,6 +13,7 @@ mod severed;
 mod tally;
 mod within;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -416,6 +417,11 @@ impl Decider {
     /// The ports at which the addresses of `name` are opened for `caller`.
     pub fn ports(&self, caller: Caller<'_>, name: &Name) -> Vec<Binding> {
         ports_for(&self.state.load().set, caller, name)
+    }
+
+    /// Whether a registered server is known to be at this address and port.
+    pub fn serves(&self, address: IpAddr, port: u16) -> bool {
+        self.state.load().set.serves(address, port)
     }
 
     /// The addresses that `workload` may reach without a name.

@@ -59,6 +59,9 @@ use crate::tls::upstream::is_certificate_fault;
 /// The port of DNS, by whatever address (RFC 1035 section 4.2).
 const DNS: u16 = 53;
 
+/// Why TLS to an address is not passed on unread where its network is.
+const UNNAMED: &str = "TLS without a server name, at an address whose messages are read";
+
 /// The kernel's bindings.
 pub type KernelBindings = Bindings<Arc<exeat_ebpf::Gate>>;
 
@@ -309,7 +312,14 @@ impl Opening {
             .egress()
             .is_some_and(|terms| terms.wire == exeat_policy::Wire::Tcp)
             .then_some(())?;
-        Some((peer, permit))
+        (!self.is_read(&peer)).then_some((peer, permit))
+    }
+
+    /// Whether what is sent there is read, although a network is passed on that it belongs to.
+    fn is_read(&self, peer: &Peer) -> bool {
+        let Arrived { actor, port, .. } = &self.arrived;
+        self.stages
+            .is_read(actor.caller(), actor.number(), peer, *port)
     }
 
     async fn serve_tls(mut self, stream: TcpStream) -> Next {
@@ -333,6 +343,12 @@ impl Opening {
         };
         match permit.egress().map(|terms| terms.tls) {
             Some(exeat_policy::Tls::Intercept) => return self.intercept(hello, peer, permit).await,
+            // Without a name, where a name's messages are read.
+            Some(exeat_policy::Tls::Passthrough) if self.is_read(&peer) => {
+                hello.deny().await;
+                self.record.tell_decision(permit.decision());
+                self.record.refuse_with(UNNAMED);
+            }
             Some(exeat_policy::Tls::Passthrough) => {
                 let (stream, first) = hello.into_parts();
                 self.pass(stream, &first, &peer, permit).await;
@@ -463,8 +479,9 @@ impl Opening {
             registered.set_peer(peer);
             registered.set_unread(unread.clone());
             // A change of policy before this found nothing to cut.
-            let decider = &self.stages.decider;
-            if !decider.goes_on(actor.caller(), peer.target(), *port, Some(&unread)) {
+            let (caller, number) = (actor.caller(), actor.number());
+            let stages = &self.stages;
+            if !stages.goes_on(caller, number, peer, *port, Some(&unread)) {
                 return self.record.fail(&describe::Cut);
             }
         }

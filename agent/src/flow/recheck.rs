@@ -2,8 +2,11 @@
 //! and when a server may fetch no more.
 
 use exeat_ebpf::{KernelError, Protocol};
+use exeat_policy::{Caller, Name, Wire};
 
 use super::Stages;
+use crate::identify::live::Unread;
+use crate::identify::peer::Peer;
 use crate::identify::workloads::Known;
 use crate::intake::Arrived;
 
@@ -21,6 +24,48 @@ impl Stages {
                 .map(|binding| (binding.port, Protocol::Tcp))
                 .collect()
         })
+    }
+
+    /// Whether what `caller` sends there is read, although a network that holds the address is passed on unread: a
+    /// registered server is there, or the workload was given the address for a name whose messages are decided on.
+    pub(super) fn is_read(
+        &self,
+        caller: Caller<'_>,
+        workload: u32,
+        peer: &Peer,
+        port: u16,
+    ) -> bool {
+        let Peer::Address(address) = peer else {
+            return false;
+        };
+        // By policy alone: a disconnected server's name is its name still.
+        let decoded = |name: &Name| {
+            let ports = self.decider.ports(caller, name);
+            ports
+                .iter()
+                .any(|to| to.port == port && to.egress.wire == Wire::Http)
+        };
+        self.decider.serves(*address, port)
+            || self
+                .bindings
+                .names_of(workload, *address)
+                .iter()
+                .any(decoded)
+    }
+
+    /// May what goes by unread on a connection to `peer` go on, as things are decided now?
+    pub(super) fn goes_on(
+        &self,
+        caller: Caller<'_>,
+        workload: u32,
+        peer: &Peer,
+        port: u16,
+        unread: Option<&Unread>,
+    ) -> bool {
+        let bytes = matches!(unread, Some(Unread::Bytes { .. }));
+        let target = peer.target();
+        self.decider.goes_on(caller, target, port, unread)
+            && !(bytes && self.is_read(caller, workload, peer, port))
     }
 
     /// Whether the workload that a connection came from has ended.
@@ -45,7 +90,7 @@ impl Stages {
             // A client that was not asked who it is would be nobody for as long as it stays.
             let unasked = connected.asked == Some(false);
             !whose(connected.workload)
-                || (self.decider.goes_on(caller, target, port, unread)
+                || (self.goes_on(caller, connected.workload, peer, port, unread)
                     && !(unasked && self.decider.asks_certificate(caller, target, port)))
         })
     }

@@ -156,6 +156,18 @@ impl<T: Table> Bindings<T> {
             .is_some_and(|held| held.names.get(name).is_some())
     }
 
+    /// The names for which `workload` was given `address`.
+    pub fn names_of(&self, workload: u32, address: IpAddr) -> Vec<Name> {
+        let state = self.lock();
+        let names = state.workloads.get(&workload).map(|held| held.names.iter());
+        let named = names.into_iter().flatten();
+        let given = |asked: &Asked| asked.addresses.contains(&address);
+        named
+            .filter(|(_, asked)| given(asked))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
     /// The one name that a synthetic address means for `workload`.
     pub fn synthetic_name(&self, workload: u32, address: IpAddr) -> Option<Name> {
         let number = synthetic_number(address)?;

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{called, fault};
-use crate::fault::Fault;
+use crate::fault::{Fault, Place};
 use crate::glob::Glob;
 use crate::index::reached;
 use crate::load::Draft;
 use crate::methods::{Governance, TOOLS_CALL, governance};
-use crate::model::{Effect, Host, Rule, Selector, Server, Tls, Wire};
+use crate::model::{
+    Effect, EgressRule, Host, Protocol, Rule, Selector, Server, Tls, Wire,
+};
 use crate::name::HostPattern;
 
 pub(super) fn check(draft: &Draft, faults: &mut Vec<Fault>) {
@@ -37,6 +39,54 @@ pub(super) fn check(draft: &Draft, faults: &mut Vec<Fault>) {
         .collect();
     for host in &draft.hosts {
         check_host(host, &servers, faults);
+        let whose = format!("host `{}`", host.name);
+        check_ranges((&whose, &host.place), &host.egress, &draft.servers, faults);
+    }
+    for server in &draft.servers {
+        let whose = format!("server `{}`", server.name);
+        check_ranges(
+            (&whose, &server.place),
+            &server.egress,
+            &draft.servers,
+            faults,
+        );
+    }
+}
+
+/// What is sent to a registered server is read and decided on, whoever sends it: a network whose bytes pass unread
+/// contradicts that where a server is known to be at one of its addresses.
+fn check_ranges(
+    (whose, place): (&str, &Place),
+    egress: &[EgressRule],
+    servers: &[Server],
+    faults: &mut Vec<Fault>,
+) {
+    for rule in egress {
+        let EgressRule::Range(rule) = rule else {
+            continue;
+        };
+        if rule.protocol != Protocol::Tcp {
+            continue;
+        }
+        for server in servers {
+            let Some(reached) = reached(server).filter(|at| rule.ports.contains(&at.port)) else {
+                continue;
+            };
+            let mut addresses = reached.addresses.iter();
+            let Some(address) = addresses.find(|address| rule.net.contains(**address)) else {
+                continue;
+            };
+            let message = format!(
+                "an egress entry of {whose} passes on unread what is sent to {}, port {}, and server `{}` is reached at {address}, \
+                 whose messages are decided on",
+                rule.net, reached.port, server.name,
+            );
+            let hint = format!(
+                "leave out port {}, or write narrower networks",
+                reached.port
+            );
+            faults.push(fault(place, message, Some(hint)));
+        }
     }
 }
 

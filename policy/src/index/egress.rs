@@ -70,7 +70,7 @@ impl EgressTable {
             };
             table.add(&HostPattern::Exact(name.clone()), entry);
         }
-        table
+        table.ordered()
     }
 
     /// A host: its egress list, and the servers that it lists.
@@ -101,7 +101,7 @@ impl EgressTable {
                 table.ranges.push((Cidr::single(address), entry.clone()));
             }
         }
-        table
+        table.ordered()
     }
 
     /// A user of this machine: the servers that listen on it, at any address where one listens at all. Which of
@@ -134,7 +134,14 @@ impl EgressTable {
             });
             table.ranges.extend(nets.map(|net| (net, entry.clone())));
         }
-        table
+        table.ordered()
+    }
+
+    /// With the narrowest networks first, and of one network what is read before what is passed on unread.
+    fn ordered(mut self) -> Self {
+        self.ranges
+            .sort_by_key(|(net, entry)| (net.host_bits(), entry.wire != Wire::Http));
+        self
     }
 
     fn add_list(&mut self, rules: &[EgressRule]) {
@@ -209,7 +216,8 @@ impl EgressTable {
             .filter_map(|id| self.entries.get(super::position(*id)))
     }
 
-    /// Every entry that covers the address, in the order written.
+    /// Every entry that covers the address, the most specific first: by the narrowest network. Entries of one network
+    /// come in the order written, those that are read before others.
     pub(crate) fn covering(&self, address: IpAddr) -> impl Iterator<Item = &Entry> {
         self.ranges
             .iter()
@@ -250,6 +258,41 @@ fn named(origin: Origin, rule: &HostRule) -> Entry {
         paths: rule.paths.clone().into(),
         server: None,
         credential: rule.credential.clone(),
+    }
+}
+
+/// Where registered servers are reached by address, whoever may.
+#[derive(Debug, Default)]
+pub(crate) struct Served(Map<u16, Vec<Cidr>>);
+
+impl Served {
+    /// A server that listens at every address of this machine is taken for one at any: no policy knows which those are.
+    pub(super) fn new(servers: &[Server]) -> Self {
+        let mut served = Self::default();
+        for server in servers {
+            let Some(reached) = reached(server) else {
+                continue;
+            };
+            let everywhere = matches!(
+                &server.transport,
+                Transport::Listen(Endpoint::Address(address, _)) if address.is_unspecified()
+            );
+            let nets = reached.addresses.into_iter().map(|address| {
+                if everywhere {
+                    Cidr::all(address.is_ipv4())
+                } else {
+                    Cidr::single(address)
+                }
+            });
+            served.0.entry(reached.port).or_default().extend(nets);
+        }
+        served
+    }
+
+    /// Whether one is there.
+    pub(crate) fn holds(&self, address: IpAddr, port: u16) -> bool {
+        let nets = self.0.get(&port);
+        nets.is_some_and(|nets| nets.iter().any(|net| net.contains(address)))
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 
 use self::callers::{Certificates, Tokens, Users};
-pub(crate) use self::egress::{EgressTable, Entry, reached};
+pub(crate) use self::egress::{EgressTable, Entry, Served, reached};
 pub(crate) use self::rules::RuleTable;
 pub(crate) use self::tools::ToolTable;
 use crate::decide::Caller;
@@ -48,6 +48,7 @@ pub(crate) struct Index {
     pub(crate) host_egress: Vec<EgressTable>,
     /// The servers that listen on this machine, for users whose processes are no workload.
     pub(crate) listening: EgressTable,
+    pub(crate) served: Served,
     credentials: Map<Arc<str>, Arc<Credential>>,
 }
 
@@ -85,6 +86,7 @@ impl Index {
                 .collect(),
             server_egress: draft.servers.iter().map(EgressTable::of_server).collect(),
             listening: EgressTable::of_users(&draft.servers),
+            served: Served::new(&draft.servers),
             host_egress: draft
                 .hosts
                 .iter()

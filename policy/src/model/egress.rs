@@ -186,6 +186,11 @@ impl Cidr {
         self.prefix
     }
 
+    /// How many bits of its addresses it leaves open.
+    pub(crate) const fn host_bits(&self) -> u8 {
+        width(self.net).saturating_sub(self.prefix)
+    }
+
     /// Whether the address lies within; a v4-mapped address counts as its IPv4 one.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {

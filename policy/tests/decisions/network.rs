@@ -297,6 +297,40 @@ fn localhost_needs_no_query() {
     );
 }
 
+/// By the narrowest network, whatever order they are written in; a name that means addresses is as narrow as these.
+#[test]
+fn the_narrowest_network_says_how_an_address_is_reached() {
+    let set = policy(
+        "servers: { s: { launch: { command: s } }, all: { listen: \"0.0.0.0:7\", match: { user: x } } }
+hosts:
+  h:
+    egress:
+      - { cidr: 0.0.0.0/0, ports: [22, 8080] }
+      - { cidr: 127.0.0.1/32, ports: [8080], protocol: tcp }
+      - { cidr: 127.0.0.0/8, ports: [22, 53], protocol: udp }
+      - { host: localhost, ports: [8080], tls: off, private: true }
+      - { cidr: 10.0.0.0/8, ports: [22] }
+",
+    );
+    let treated = |address: &str, port| {
+        let target = Target::Address(address.parse().unwrap());
+        let action = Action::Connect {
+            target,
+            port,
+            protocol: Protocol::Tcp,
+        };
+        let egress = ask(&set, host("h"), action).egress.unwrap();
+        (egress.wire, egress.origin)
+    };
+    assert_eq!(treated("127.0.0.1", 8080), (Wire::Http, Origin::Egress(3)));
+    assert_eq!(treated("127.0.0.2", 8080), (Wire::Tcp, Origin::Egress(0)));
+    assert_eq!(treated("127.0.0.1", 22), (Wire::Tcp, Origin::Egress(0)));
+    assert_eq!(treated("10.0.0.1", 22), (Wire::Tcp, Origin::Egress(4)));
+    let serves = |address: &str, port| set.serves(address.parse().unwrap(), port);
+    assert!(serves("10.9.8.7", 7) && serves("::ffff:127.0.0.1", 7));
+    assert!(!serves("10.9.8.7", 8));
+}
+
 #[test]
 fn users_reach_the_servers_that_listen_here_as_rules_say() {
     let set = policy(
