@@ -66,6 +66,10 @@ impl Oracle for Names {
             .map_err(|cause| unbound(workload, name, cause))
     }
 
+    fn is_synthetic(&self, workload: u32, name: &Name) -> bool {
+        self.bindings.is_synthetic(workload, name)
+    }
+
     fn synthetic(&self, workload: u32, name: &Name) -> Result<(Ipv4Addr, Ipv6Addr), BindFault> {
         let given = self.bindings.synthetic(workload, name);
         let (v4, v6) = given.map_err(|cause| unbound(workload, name, cause))?;

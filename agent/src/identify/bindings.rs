@@ -1,7 +1,7 @@
 //! What the kernel lets each workload connect to, and why: the names it was given addresses for, the
 //! addresses that stand in policy, and the synthetic addresses that mean exactly one name.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,6 +17,8 @@ const NAMES: usize = 1024;
 const ADDRESSES: usize = 64;
 /// Synthetic addresses: the hosts of 198.18.0.0/15 (RFC 2544), less the first.
 const SYNTHETIC: u32 = (1 << 17) - 2;
+/// Names that have such an address for one workload: an eighth of them, so that none keeps the others from theirs.
+const SYNTHETIC_NAMES: usize = 1 << 14;
 const SYNTHETIC_BASE: u32 = u32::from_be_bytes([198, 18, 0, 0]);
 /// `fd65:7865:6174::/64`, "exeat" in the global id of a unique local prefix (RFC 4193).
 const SYNTHETIC_PREFIX: u128 = 0xfd65_7865_6174_0000_u128 << 64;
@@ -74,6 +76,9 @@ pub enum BindFault {
     /// No synthetic address is left.
     #[error("all synthetic addresses are in use")]
     Exhausted,
+    /// The workload has as many as one may have.
+    #[error("workload {0} has synthetic addresses for as many names as it may")]
+    TooManyNames(u32),
 }
 
 #[derive(Debug, Default)]
@@ -99,8 +104,23 @@ struct Workload {
 struct State {
     workloads: HashMap<u32, Workload>,
     synthetic: HashMap<u32, (u32, Name)>,
-    given: HashMap<(u32, Name), u32>,
-    next: u32,
+    given: HashMap<u32, HashMap<Name, u32>>,
+    /// The highest number that was ever given.
+    last: u32,
+    /// Numbers of workloads that have ended, the longest ago first.
+    free: VecDeque<u32>,
+}
+
+impl State {
+    /// A number that means nothing to any workload that lives: one that never did, as long as there is one.
+    fn number(&mut self) -> Option<u32> {
+        let next = self.last.checked_add(1).filter(|next| *next <= SYNTHETIC);
+        let Some(next) = next else {
+            return self.free.pop_front();
+        };
+        self.last = next;
+        Some(next)
+    }
 }
 
 /// The bindings of every workload, mirrored in the kernel's table.
@@ -176,21 +196,32 @@ impl<T: Table> Bindings<T> {
         (*owner == workload).then(|| name.clone())
     }
 
+    /// Whether `name` has synthetic addresses for `workload`.
+    pub fn is_synthetic(&self, workload: u32, name: &Name) -> bool {
+        let state = self.lock();
+        let given = state.given.get(&workload);
+        given.is_some_and(|given| given.contains_key(name))
+    }
+
     /// The synthetic addresses that mean `name` for `workload`; the same at each call.
     ///
     /// # Errors
-    /// [`BindFault::Exhausted`]: numbers are not used twice while the gate lives, since clients keep addresses.
+    /// [`BindFault::TooManyNames`], [`BindFault::Exhausted`]: numbers are not used twice while their workload lives, since
+    /// clients keep addresses.
     pub fn synthetic(&self, workload: u32, name: &Name) -> Result<(Ipv4Addr, Ipv6Addr), BindFault> {
         let mut state = self.lock();
-        let key = (workload, name.clone());
-        let number = if let Some(number) = state.given.get(&key) {
-            *number
+        let given = state.given.get(&workload);
+        let known = given.and_then(|given| given.get(name)).copied();
+        let number = if let Some(number) = known {
+            number
         } else {
-            let number = state.next.checked_add(1).filter(|next| *next <= SYNTHETIC);
-            let number = number.ok_or(BindFault::Exhausted)?;
-            state.next = number;
-            state.synthetic.insert(number, key.clone());
-            state.given.insert(key, number);
+            if given.is_some_and(|given| given.len() >= SYNTHETIC_NAMES) {
+                return Err(BindFault::TooManyNames(workload));
+            }
+            let number = state.number().ok_or(BindFault::Exhausted)?;
+            state.synthetic.insert(number, (workload, name.clone()));
+            let given = state.given.entry(workload).or_default();
+            given.insert(name.clone(), number);
             number
         };
         let v4 = Ipv4Addr::from_bits(SYNTHETIC_BASE | number);
@@ -236,8 +267,11 @@ impl<T: Table> Bindings<T> {
     pub fn forget(&self, workload: u32) -> Result<(), KernelError> {
         let mut state = self.lock();
         state.workloads.remove(&workload);
-        state.synthetic.retain(|_, (owner, _)| *owner != workload);
-        state.given.retain(|(owner, _), _| *owner != workload);
+        for number in state.given.remove(&workload).into_iter().flatten() {
+            let (_, number) = number;
+            state.synthetic.remove(&number);
+            state.free.push_back(number);
+        }
         self.table.forget(workload)
     }
 
@@ -399,5 +433,93 @@ fn synthetic_number(address: IpAddr) -> Option<u32> {
             let number = u32::try_from(v6.to_bits() ^ SYNTHETIC_PREFIX).ok()?;
             (1..=SYNTHETIC).contains(&number).then_some(number)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::net::IpAddr;
+
+    use exeat_ebpf::{KernelError, Protocol};
+    use exeat_policy::Name;
+
+    use super::{BindFault, Bindings, Door, SYNTHETIC, SYNTHETIC_NAMES, Table};
+
+    struct Nowhere;
+
+    impl Table for Nowhere {
+        fn open(&self, _workload: u32, _door: Door) -> Result<(), KernelError> {
+            Ok(())
+        }
+
+        fn shut(&self, _workload: u32, _door: Door) -> Result<(), KernelError> {
+            Ok(())
+        }
+
+        fn forget(&self, _workload: u32) -> Result<(), KernelError> {
+            Ok(())
+        }
+    }
+
+    fn name(number: usize) -> Name {
+        Name::parse(&format!("n{number}.example")).expect("a name")
+    }
+
+    #[test]
+    fn a_workload_cannot_use_up_the_synthetic_addresses_of_the_others() {
+        let bindings = Bindings::new(Nowhere);
+        let give = |workload, number| bindings.synthetic(workload, &name(number));
+        for number in 0..SYNTHETIC_NAMES {
+            give(1, number).expect("a number");
+        }
+        let full = give(1, SYNTHETIC_NAMES).expect_err("too many");
+        assert!(matches!(full, BindFault::TooManyNames(1)), "{full}");
+        give(1, 0).expect("what it has stays");
+        let (v4, _) = give(2, 0).expect("another's own");
+        assert_eq!(bindings.synthetic_name(2, v4.into()), Some(name(0)));
+        assert_eq!(bindings.synthetic_name(1, v4.into()), None);
+    }
+
+    #[test]
+    fn numbers_of_ended_workloads_are_given_again_and_those_of_living_ones_never() {
+        let bindings = Bindings::new(Nowhere);
+        let give = |workload| bindings.synthetic(workload, &name(0)).map(|(v4, _)| v4);
+        let living = give(0).expect("a number");
+        let mut seen = BTreeSet::from([living]);
+        // Each number once, while some were never given.
+        for workload in 1..SYNTHETIC {
+            assert!(seen.insert(give(workload).expect("a number")), "{workload}");
+            if workload < 3 {
+                bindings.forget(workload).expect("no kernel");
+            }
+        }
+        let again = give(SYNTHETIC).expect("a number of the first that ended");
+        assert!(seen.contains(&again) && again != living);
+        // What the ended workload's late connection dials is nobody's, or another's own: not its.
+        assert_eq!(bindings.synthetic_name(1, again.into()), None);
+        assert_eq!(
+            bindings.synthetic_name(SYNTHETIC, again.into()),
+            Some(name(0))
+        );
+        give(SYNTHETIC + 1).expect("the second that ended");
+        let none = give(SYNTHETIC + 2).expect_err("all are of workloads that live");
+        assert!(matches!(none, BindFault::Exhausted), "{none}");
+        assert_eq!(bindings.synthetic_name(0, living.into()), Some(name(0)));
+    }
+
+    #[test]
+    fn an_address_tells_the_names_that_it_was_given_for() {
+        let bindings = Bindings::new(Nowhere);
+        let [first, second] =
+            ["10.0.0.1", "10.0.0.2"].map(|text| text.parse::<IpAddr>().expect("one"));
+        let ports = [(443, Protocol::Tcp)];
+        for (number, addresses) in [(0, [first, second]), (1, [second, second])] {
+            let bound = bindings.bind(7, &name(number), &addresses, &ports);
+            bound.expect("no kernel");
+        }
+        assert_eq!(bindings.names_of(7, first), [name(0)]);
+        assert_eq!(bindings.names_of(7, second).len(), 2);
+        assert!(bindings.names_of(8, first).is_empty());
     }
 }

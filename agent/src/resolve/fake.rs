@@ -258,6 +258,13 @@ impl Oracle for FakeOracle {
         Ok(())
     }
 
+    fn is_synthetic(&self, workload: u32, name: &Name) -> bool {
+        let bound = self.bound.lock().unwrap();
+        bound
+            .iter()
+            .any(|(of, known, _)| (*of, known.as_str()) == (workload, name.as_str()))
+    }
+
     fn synthetic(&self, workload: u32, name: &Name) -> Result<(Ipv4Addr, Ipv6Addr), BindFault> {
         let v4 = Ipv4Addr::new(198, 18, 0, 1);
         let v6 = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);

@@ -65,6 +65,9 @@ pub trait Oracle: Send + Sync {
         grant: &NameGrant,
     ) -> Result<(), BindFault>;
 
+    /// Whether the workload has synthetic addresses for this name already.
+    fn is_synthetic(&self, workload: u32, name: &Name) -> bool;
+
     /// The synthetic addresses that mean this name for this workload, bound in the kernel.
     fn synthetic(&self, workload: u32, name: &Name) -> Result<(Ipv4Addr, Ipv6Addr), BindFault>;
 }
@@ -82,6 +85,10 @@ impl<T: Oracle + ?Sized> Oracle for std::sync::Arc<T> {
         grant: &NameGrant,
     ) -> Result<(), BindFault> {
         T::bind(self, workload, name, addresses, grant)
+    }
+
+    fn is_synthetic(&self, workload: u32, name: &Name) -> bool {
+        T::is_synthetic(self, workload, name)
     }
 
     fn synthetic(&self, workload: u32, name: &Name) -> Result<(Ipv4Addr, Ipv6Addr), BindFault> {

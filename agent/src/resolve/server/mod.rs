@@ -198,6 +198,16 @@ impl<O: Oracle> Resolver<O> {
     }
 
     fn synthetic(&self, workload: u32, name: &Name, family: Family) -> Draft {
+        if !self.oracle.is_synthetic(workload, name) {
+            // Nobody is asked, but a number is used up until the workload ends.
+            let now = Instant::now();
+            let Some(_place) = self.budget.enter(workload, now) else {
+                return Draft::new(DnsResult::Overloaded, ResponseCode::ServFail);
+            };
+            if !self.budget.spend_fresh(workload, now) {
+                return Draft::new(DnsResult::TooManyNames, ResponseCode::ServFail);
+            }
+        }
         match self.oracle.synthetic(workload, name) {
             Ok((v4, v6)) => Draft {
                 addresses: vec![match family {

@@ -89,6 +89,30 @@ async fn fresh_names_are_bounded_and_cached_ones_are_free() {
 }
 
 #[tokio::test]
+async fn fresh_synthetic_names_are_bounded_too() {
+    let names: Vec<String> = (0..5).map(|n| format!("n{n}.example.com")).collect();
+    let oracle = names.iter().fold(FakeOracle::default(), |oracle, name| {
+        oracle.with(name, synthetic())
+    });
+    let limits = Limits {
+        fresh_per_minute: 3,
+        ..Limits::default()
+    };
+    let bench = bench_with(oracle, slow_server().await, limits);
+    for (name, kind, want) in [
+        (0, RecordType::A, "Synthetic"),
+        (0, RecordType::AAAA, "Synthetic"),
+        (1, RecordType::A, "Synthetic"),
+        (2, RecordType::A, "Synthetic"),
+        (3, RecordType::A, "TooManyNames"),
+        (1, RecordType::AAAA, "Synthetic"),
+    ] {
+        let (_, outcome) = bench.ask(&names[name], kind).await;
+        assert_eq!(label(&outcome.result), want, "{name} {kind}");
+    }
+}
+
+#[tokio::test]
 async fn a_silent_server_ends_in_a_fault_in_time() {
     let limits = Limits {
         attempt: Duration::from_millis(10),
