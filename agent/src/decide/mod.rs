@@ -502,7 +502,10 @@ impl Decider {
             Action::Mcp { session, .. } => session,
             _ => None,
         };
-        let held = (!keys.is_empty()).then(|| self.counters.hold(keys, session, request.now));
+        let held = (!keys.is_empty()).then(|| {
+            let owner = self.counters.owner(&request.caller);
+            self.counters.hold(keys, owner, session, request.now)
+        });
         let counts = held.as_ref().map(counters::Held::counts);
         (held, counts.unwrap_or_default())
     }

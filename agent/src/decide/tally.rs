@@ -30,7 +30,8 @@ impl Tally {
             let counts = &*counts;
             return (decide(&Request { counts, ..request }).0, false);
         }
-        let held = self.0.hold(keys, session, at);
+        let owner = self.0.owner(&request.caller);
+        let held = self.0.hold(keys, owner, session, at);
         let counts = held.counts();
         let counts = &*counts;
         let (decided, passes) = decide(&Request { counts, ..request });

@@ -3,10 +3,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use exeat_policy::{Amount, Count, Counter, LimitKey, Timestamp};
+use exeat_policy::{Amount, Caller, Count, Counter, LimitKey, Timestamp};
 
 use self::text::Line;
 pub use self::text::MalformedLine;
@@ -31,11 +32,23 @@ const LINE: u64 = 160;
 /// A counter's name, or a session's: the beginning of a SHA-256, so that a long name takes no more room.
 type Name = [u8; 16];
 
+/// Whose calls made a counter, as [`Counters::owner`] tells it; none of one that an earlier gate made.
+type Owner = Option<u64>;
+
+/// What a caller's calls have taken of all that is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Share {
+    counters: usize,
+    /// Calls that those keep a point in time of.
+    recent: usize,
+}
+
 /// One counter.
 #[derive(Debug)]
 struct Kept {
     counter: Counter,
     used: Timestamp,
+    owner: Owner,
     /// The session that it belongs to, if it belongs to one.
     session: Option<Name>,
 }
@@ -53,11 +66,14 @@ impl Kept {
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     state: Mutex<State>,
+    /// Nobody can choose to be taken for another.
+    owners: RandomState,
 }
 
 #[derive(Debug, Default)]
 struct State {
     kept: HashMap<Name, Kept>,
+    shares: HashMap<Owner, Share>,
     /// Calls that they keep a point in time of.
     recent: usize,
     /// When room was looked for last.
@@ -91,6 +107,7 @@ pub(super) struct Charge {
 #[derive(Debug)]
 pub(super) struct Held<'a> {
     state: MutexGuard<'a, State>,
+    owner: u64,
     keys: Vec<(Name, LimitKey)>,
     now: Timestamp,
 }
@@ -113,11 +130,23 @@ impl Counters {
         }
     }
 
+    /// Whose counters those are that a call of `caller` makes: its workload's and identity's, so that users of one
+    /// workload have no common share.
+    pub(super) fn owner(&self, caller: &Caller<'_>) -> u64 {
+        let token = caller.token.as_ref();
+        let token = token.map(|token| (token.issuer, token.subject));
+        let certificate = caller.certificate.as_ref();
+        let certificate = certificate.map(|shown| (shown.authority, shown.subject));
+        let who = (caller.workload, caller.user, token, certificate);
+        self.owners.hash_one(who)
+    }
+
     /// Locks the counters that `keys` name; those that there is no room for are left out, and a decision
-    /// without a count is a refusal. `session`: of the call.
+    /// without a count is a refusal. `session`: of the call, which is one of `owner`.
     pub(super) fn hold(
         &self,
         keys: Vec<LimitKey>,
+        owner: u64,
         session: Option<&str>,
         now: Timestamp,
     ) -> Held<'_> {
@@ -129,18 +158,26 @@ impl Counters {
             if state.kept.contains_key(name) {
                 continue;
             }
-            state.sweep(now);
-            if state.kept.len() < MOST {
+            state.sweep(owner, now);
+            if state.has_room(owner) {
                 let kept = Kept {
                     counter: Counter::new(key.cap),
                     used: now,
+                    owner: Some(owner),
                     session: session.filter(|_| key.session),
                 };
+                let share = state.shares.entry(kept.owner).or_default();
+                share.counters = share.counters.saturating_add(1);
                 state.tell(Line::New(*name, key.cap, kept.session));
                 state.kept.insert(*name, kept);
             }
         }
-        Held { state, keys, now }
+        Held {
+            state,
+            owner,
+            keys,
+            now,
+        }
     }
 
     /// Whether an earlier gate counted calls of this session.
@@ -218,9 +255,24 @@ impl Counters {
 }
 
 impl State {
+    /// Whether the caller may make one more counter: none has more than there is room left for the others, so that there
+    /// is always some for one that has none.
+    fn has_room(&self, owner: u64) -> bool {
+        self.share(owner).counters < MOST.saturating_sub(self.kept.len())
+    }
+
+    /// The same of calls that a point in time is kept of.
+    fn has_time(&self, owner: u64) -> bool {
+        self.share(owner).recent < MOST_RECENT.saturating_sub(self.recent)
+    }
+
+    fn share(&self, owner: u64) -> Share {
+        self.shares.get(&Some(owner)).copied().unwrap_or_default()
+    }
+
     /// Makes room where there is none.
-    fn sweep(&mut self, now: Timestamp) {
-        let full = self.kept.len() >= MOST || self.recent >= MOST_RECENT;
+    fn sweep(&mut self, owner: u64, now: Timestamp) {
+        let full = !(self.has_room(owner) && self.has_time(owner));
         // Not for every call that finds none.
         let looked = self.swept.is_some_and(|at| now.millis_since(at) < SWEEP_MS);
         if full && !looked {
@@ -235,8 +287,15 @@ impl State {
     }
 
     fn recount(&mut self) {
-        let recent = self.kept.values().map(|kept| kept.counter.recent().len());
-        self.recent = recent.sum();
+        self.shares.clear();
+        self.recent = 0;
+        for kept in self.kept.values() {
+            let recent = kept.counter.recent().len();
+            let share = self.shares.entry(kept.owner).or_default();
+            share.counters = share.counters.saturating_add(1);
+            share.recent = share.recent.saturating_add(recent);
+            self.recent = self.recent.saturating_add(recent);
+        }
     }
 
     /// Changes a counter; `false` if there is none of that name.
@@ -247,7 +306,12 @@ impl State {
         let before = kept.counter.recent().len();
         change(&mut kept.counter);
         let after = kept.counter.recent().len();
-        self.recent = self.recent.saturating_add(after).saturating_sub(before);
+        let moved = |of: usize| of.saturating_add(after).saturating_sub(before);
+        self.recent = moved(self.recent);
+        if after != before {
+            let share = self.shares.entry(kept.owner).or_default();
+            share.recent = moved(share.recent);
+        }
         true
     }
 
@@ -281,6 +345,7 @@ impl State {
                 let kept = Kept {
                     counter: Counter::new(cap),
                     used: Timestamp::from_millis(0),
+                    owner: None,
                     session,
                 };
                 // One that was over was forgotten, and begins anew.
@@ -313,7 +378,7 @@ impl State {
 impl Held<'_> {
     /// What the counters stand at. None of a rate or sum where no more calls can be kept.
     pub(super) fn counts(&self) -> Vec<Count> {
-        let full = self.state.recent >= MOST_RECENT;
+        let full = !self.state.has_time(self.owner);
         let count = |(name, key): &(Name, LimitKey)| {
             let kept = self.state.kept.get(name)?;
             let keeps = !matches!(key.cap, exeat_policy::Cap::Calls(_));

@@ -1,6 +1,6 @@
 //! Counters that are bounded, given back and taken up again.
 
-use exeat_policy::{Cap, Used};
+use exeat_policy::{Cap, Used, Workload};
 
 use super::*;
 
@@ -25,8 +25,11 @@ fn key(name: &str, cap: Cap) -> LimitKey {
     }
 }
 
+/// Whose calls those are of tests that are not about that.
+const OWNER: u64 = 1;
+
 fn charge(counters: &Counters, name: &str, cap: Cap, session: &str, now: Timestamp) -> Vec<Charge> {
-    let held = counters.hold(vec![key(name, cap)], Some(session), now);
+    let held = counters.hold(vec![key(name, cap)], OWNER, Some(session), now);
     assert_eq!(held.counts().len(), 1);
     held.charge()
 }
@@ -141,25 +144,71 @@ fn what_is_written_stays_in_proportion() {
     assert_eq!(calls, Used::Calls(300_000));
 }
 
+/// Whether a call of `owner` finds a counter of this name, or room for one.
+fn counts(counters: &Counters, name: &str, owner: u64, now: Timestamp) -> bool {
+    let held = counters.hold(vec![key(name, Cap::Calls(1))], owner, Some("s"), now);
+    let counts = held.counts().len() == 1;
+    drop(held.charge());
+    counts
+}
+
+/// How many counters `owner` can make before it has as many as it may.
+fn fill(counters: &Counters, owner: u64, now: Timestamp) -> usize {
+    let fits = |number: &usize| counts(counters, &format!("{owner} {number}"), owner, now);
+    (0..=MOST).take_while(fits).count()
+}
+
 #[test]
 fn a_call_without_room_for_its_counter_has_no_count() {
     let counters = Counters::default();
-    for number in 0..MOST {
-        let name = number.to_string();
-        drop(
-            counters
-                .hold(vec![key(&name, Cap::Calls(1))], Some("s"), at(0))
-                .charge(),
-        );
-    }
-    let held = counters.hold(vec![key("one more", Cap::Calls(1))], Some("s"), at(1));
-    assert!(held.counts().is_empty());
-    drop(held);
+    assert_eq!(fill(&counters, 1, at(0)), MOST / 2);
+    assert!(!counts(&counters, "one more", 1, at(1)));
+    assert!(counts(&counters, "1 0", 1, at(1)), "what it has stays");
     // A day later they are of sessions that are over.
-    let held = counters.hold(vec![key("one more", Cap::Calls(1))], Some("s"), at(90_000));
-    assert_eq!(held.counts().len(), 1);
-    drop(held);
+    assert!(counts(&counters, "one more", 1, at(90_000)));
     assert_eq!(counters.lock().kept.len(), 1);
+    let share = Share {
+        counters: 1,
+        recent: 0,
+    };
+    assert_eq!(counters.lock().shares, HashMap::from([(Some(1), share)]));
+}
+
+#[test]
+fn no_caller_keeps_another_from_its_counters() {
+    let counters = Counters::default();
+    // Each has half of what the ones before left.
+    for (owner, share) in [(1, 2), (2, 4), (3, 8)] {
+        assert_eq!(fill(&counters, owner, at(0)), MOST / share, "{owner}");
+    }
+    assert!(counts(&counters, "another's", 4, at(0)));
+    assert!(!counts(&counters, "one more", 1, at(0)));
+    // Whose counters the next gate finds, it does not know; there is room beside them all the same.
+    let mut file = String::new();
+    counters.write_anew();
+    write(&counters, &mut file, at(0));
+    let next = Counters::default();
+    next.restore(&file, true, at(1)).unwrap();
+    assert!(counts(&next, "new", 1, at(1)));
+}
+
+#[test]
+fn callers_are_told_apart_by_workload_and_identity() {
+    let counters = Counters::default();
+    let caller = |workload, user| Caller {
+        workload: Some(workload),
+        user: Some(user),
+        ..Caller::default()
+    };
+    let all = [
+        caller(Workload::Host("a"), "ann"),
+        caller(Workload::Host("a"), "bob"),
+        caller(Workload::Server("a"), "ann"),
+        Caller::default(),
+    ];
+    let owners: HashSet<u64> = all.iter().map(|caller| counters.owner(caller)).collect();
+    assert_eq!(owners.len(), all.len());
+    assert_eq!(counters.owner(&all[0]), counters.owner(&all[0]));
 }
 
 #[test]
@@ -172,6 +221,7 @@ fn points_in_time_have_a_bound_of_their_own() {
     counters.lock().recent = MOST_RECENT;
     let held = counters.hold(
         vec![key("rate", rate), key("calls", Cap::Calls(1))],
+        OWNER,
         Some("s"),
         at(0),
     );
@@ -181,10 +231,36 @@ fn points_in_time_have_a_bound_of_their_own() {
     counters.lock().recent = MOST_RECENT;
     let held = counters.hold(
         vec![key("rate", rate), key("calls", Cap::Calls(1))],
+        OWNER,
         Some("s"),
         at(0),
     );
     assert_eq!(held.counts().len(), 1, "only what needs no point in time");
+}
+
+#[test]
+fn no_caller_uses_up_the_points_in_time() {
+    let counters = Counters::default();
+    let rate = Cap::Rate {
+        calls: 10_000,
+        window_ms: 60_000,
+    };
+    let hold = |owner: u64| {
+        let name = owner.to_string();
+        counters.hold(vec![key(&name, rate)], owner, Some("s"), at(0))
+    };
+    drop(hold(1).charge());
+    let share = |recent| Share {
+        counters: 1,
+        recent,
+    };
+    assert_eq!(counters.lock().shares, HashMap::from([(Some(1), share(1))]));
+    let half = MOST_RECENT / 2;
+    counters.lock().swept = Some(at(0));
+    counters.lock().recent = half;
+    counters.lock().shares.insert(Some(1), share(half));
+    assert!(hold(1).counts().is_empty());
+    assert_eq!(hold(2).counts().len(), 1);
 }
 
 /// Resident memory of this process, in KiB.
@@ -211,7 +287,7 @@ fn a_hundred_thousand_sessions_fit_into_200_mib() {
             let name = format!("{name} session={}:{session}", session.len());
             key(&name, Cap::Calls(calls))
         });
-        let held = counters.hold(keys.to_vec(), Some(&session), at(0));
+        let held = counters.hold(keys.to_vec(), OWNER, Some(&session), at(0));
         assert_eq!(held.counts().len(), 2);
         drop(held.charge());
         counters.lock().pending.clear();
