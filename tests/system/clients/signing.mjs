@@ -17,8 +17,9 @@ const encode = (text) =>
 function signature(request, names, payload, time, [day, region, service], secret) {
   const [path, query = ""] = request.path.split("?");
   const once = (part) => encode(decodeURIComponent(part));
+  // S3 reads a `+` in a path as a blank.
   const uri = service === "s3"
-    ? path.split("/").map(once).join("/")
+    ? path.replaceAll("+", "%20").split("/").map(once).join("/")
     : posix.normalize(path).split("/").map(encode).join("/");
   const parameters = query.split("&").filter(Boolean).map((part) => {
     const [name, value = ""] = part.split(/=(.*)/s);

@@ -89,6 +89,11 @@ pub(super) fn path(path: &str, paths: Paths) -> Result<String, &'static str> {
     }
     let mut text = String::with_capacity(path.len().saturating_mul(2));
     match paths {
+        Paths::Once if path.contains('+') => {
+            return Err(
+                "a path with a `+`, which services take for a blank or for itself: write `%20` or `%2B`",
+            );
+        }
         Paths::Once => {
             let path = percent::decode(path).ok_or("a path with a `%` that encodes nothing")?;
             percent::encode(&path, b"/", &mut text);

@@ -99,6 +99,16 @@ impl Signer {
                 "a copy or rename (x-amz-copy-source, x-amz-rename-source): policy judges its URL, and not what it names beside that",
             );
         }
+        let signs = |name: &HeaderName| is_signed(name.as_str());
+        let odd = |value: &HeaderValue| !value.as_bytes().is_ascii();
+        if headers
+            .iter()
+            .any(|(name, value)| signs(name) && odd(value))
+        {
+            return Err(
+                "a signed header with bytes that are no ASCII, which services read in several ways",
+            );
+        }
         let query = uri.query().unwrap_or_default();
         if query.split(['&', ';']).any(is_presigned) {
             return Err("a URL that is signed already (X-Amz- parameters): sign by headers");

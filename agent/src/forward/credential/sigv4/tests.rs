@@ -127,6 +127,7 @@ fn a_path_is_written_as_its_service_reads_it() {
         );
     }
     canonical::path("/%zz", Paths::Once).unwrap_err();
+    canonical::path("/a+b", Paths::Once).unwrap_err();
     for paths in [Paths::Once, Paths::Twice] {
         canonical::path("*", paths).unwrap_err();
         canonical::path("", paths).unwrap_err();
@@ -292,6 +293,7 @@ fn what_others_signed_or_read_otherwise_is_refused() {
         ("/?+X-Amz-Expires", none, "X-Amz-"),
         ("/?AWSAccessKeyId=own&Signature=own", none, "X-Amz-"),
         ("/?prefix=a+b", none, "`+`"),
+        ("/a+b", none, "`+`"),
         ("/?prefix=%a", none, "`%`"),
         ("/%a", none, "`%`"),
         (
@@ -457,4 +459,16 @@ proptest! {
             prop_assert_eq!(canonical::query(&first), Ok(first.clone()));
         }
     }
+}
+
+#[test]
+fn what_is_signed_of_headers_is_ascii() {
+    let mut request = request("/", &[("host", "api.example")]);
+    let odd = HeaderValue::from_bytes(b"m\xc3\xbcll").unwrap();
+    request.headers_mut().insert("x-other", odd.clone());
+    let signer = signer("s3", None);
+    signer.check(request.uri(), request.headers()).unwrap();
+    request.headers_mut().insert("x-amz-meta-of", odd);
+    let why = signer.check(request.uri(), request.headers()).unwrap_err();
+    assert!(why.contains("ASCII"), "{why}");
 }
