@@ -32,12 +32,14 @@ const MAX_DECODE: usize = 3;
 const TELLING: &[&str] = &[
     "accesskey",
     "apikey",
+    "applicationkey",
     "assertion",
     "authkey",
     "authorization",
     "bearer",
     "cookie",
     "credential",
+    "functionskey",
     "jwt",
     "onetimecode",
     "passcode",
@@ -48,6 +50,7 @@ const TELLING: &[&str] = &[
     "secret",
     "sessionid",
     "signature",
+    "subscriptionkey",
     "token",
 ];
 

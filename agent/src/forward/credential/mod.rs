@@ -1,5 +1,6 @@
 //! Credentials: the secrets that the gate holds, and how one is put into a request.
 
+mod own;
 mod sigv4;
 #[cfg(test)]
 mod tests;
@@ -335,8 +336,8 @@ impl Injection {
         CredentialFault::Unsignable { name, what }
     }
 
-    /// Puts the secret, or what it signs, in the place of whatever the client sent there. `body` is all of the
-    /// request's body, where that is signed.
+    /// Puts the secret, or what it signs, in the place of whatever the client sent there, or logs in with elsewhere. `body`
+    /// is all of the request's body, where that is signed.
     ///
     /// # Errors
     /// A [`CredentialFault`].
@@ -350,6 +351,9 @@ impl Injection {
             let name = self.name;
             return Err(CredentialFault::Ended { name, at });
         }
+        own::strip(request).ok_or_else(|| CredentialFault::Query {
+            name: Arc::clone(&self.name),
+        })?;
         match self.form {
             Form::Signed(ref signer) => {
                 let done = signer.sign(request, body, clock::wall());
@@ -414,18 +418,24 @@ fn with_parameter(path: Option<&PathAndQuery>, parameter: &str, pair: &str) -> Z
     let mut written = Zeroizing::new(String::with_capacity(room));
     written.push_str(path);
     written.push('?');
-    for part in query.unwrap_or_default().split_inclusive(['&', ';']) {
-        let name = part.trim_end_matches(['&', ';']);
-        let name = name.split('=').next().unwrap_or_default();
-        if !decoded(name).eq_ignore_ascii_case(parameter.as_bytes()) {
-            written.push_str(part);
-        }
-    }
+    let is_other = |name: &str| !decoded(name).eq_ignore_ascii_case(parameter.as_bytes());
+    written.push_str(&kept(query.unwrap_or_default(), is_other));
     if !written.ends_with(['?', '&', ';']) {
         written.push('&');
     }
     written.push_str(pair);
     written
+}
+
+/// The parameters of `query` whose names, as they are sent, `keeps` says true to; each with what separates it from the
+/// next.
+fn kept(query: &str, keeps: impl Fn(&str) -> bool) -> String {
+    let name = |part: &str| {
+        let part = part.trim_end_matches(['&', ';']);
+        keeps(part.split('=').next().unwrap_or_default())
+    };
+    let parts = query.split_inclusive(['&', ';']);
+    parts.filter(|part| name(part)).collect()
 }
 
 /// A parameter's name, percent-encoding undone once, without blanks around it.
