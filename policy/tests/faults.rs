@@ -71,6 +71,7 @@ servers:
       - { host: a.example, ports: [] }
       - { host: b.example, methods: [get, "*"], paths: [] }
       - { host: c.example, methods: [] }
+      - { host: c.example, methods: [GET, CONNECT], ports: [8080] }
       - { host: d.example, paths: ["repos/**", "/a/../b", "/a**", "/%61", "/a?b=c"] }
       - { host: e.example, tls: pass, private: 1, kind: llm, addresses: real, protocol: udp }
       - { host: f.example, tls: passthrough, methods: [GET] }

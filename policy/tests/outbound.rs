@@ -34,7 +34,7 @@ fn entry() -> impl Strategy<Value = Entry> {
             "*.example.org",
         ]),
         subsequence(vec![80, 443, 8443], 1..=2),
-        subsequence(vec!["GET", "POST", "CONNECT"], 0..=2),
+        subsequence(vec!["GET", "POST", "TRACE"], 0..=2),
         subsequence(vec!["/x/**", "/x/y", "/*"], 0..=2),
         select(vec![
             "intercept",

@@ -186,7 +186,15 @@ async fn one_connection_means_one_host() {
         ),
         (
             line(
-                "GET https://api.lab.example/echo HTTP/1.1",
+                "GET https://api.lab.example/secret HTTP/1.1",
+                "host: api.lab.example\r\n",
+            ),
+            403,
+            "denied",
+        ),
+        (
+            line(
+                "GET http://api.lab.example/echo HTTP/1.1",
                 "host: api.lab.example\r\n",
             ),
             400,
@@ -197,8 +205,16 @@ async fn one_connection_means_one_host() {
                 "GET https://other.lab.example/echo HTTP/1.1",
                 "host: api.lab.example\r\n",
             ),
-            400,
-            "malformed_request",
+            421,
+            "name_disagreement",
+        ),
+        (
+            line(
+                "GET https://other.lab.example/echo HTTP/1.1",
+                "host: other.lab.example\r\n",
+            ),
+            421,
+            "name_disagreement",
         ),
         (
             line(
@@ -217,7 +233,23 @@ async fn one_connection_means_one_host() {
             "malformed_request",
         ),
         (
-            line("TRACE /echo HTTP/1.1", "host: api.lab.example\r\n"),
+            line(
+                "TRACE /echo HTTP/1.1",
+                "host: api.lab.example\r\ncontent-length: 1\r\n",
+            ) + "x",
+            400,
+            "malformed_request",
+        ),
+        (
+            line("TRACE /secret HTTP/1.1", "host: api.lab.example\r\n"),
+            403,
+            "denied",
+        ),
+        (
+            line(
+                "GET /echo HTTP/1.1",
+                "host: api.lab.example\r\nx-http-method-override: TRACE\r\n",
+            ),
             400,
             "malformed_request",
         ),
@@ -274,6 +306,32 @@ async fn one_connection_means_one_host() {
             .all(|record| record["outcome"]["status"] == "refused"),
         "{records:#?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_policy_allows_passes_in_each_form() {
+    let lab = Lab::new().unwrap();
+    let server = lab.https(&[NAME], SocketAddr::new(WORLD, 443)).unwrap();
+    let daemon = lab.daemon(&egress()).await.unwrap();
+    let host = "host: api.lab.example\r\nconnection: close\r\n\r\n";
+    let jobs = [
+        job(&format!("TRACE /echo HTTP/1.1\r\n{host}")),
+        job(&format!(
+            "GET https://api.lab.example/echo?y HTTP/1.1\r\n{host}"
+        )),
+    ];
+    let answers = raw(&lab, json!(jobs)).await;
+    for answer in answers.as_array().unwrap() {
+        assert_eq!(refusal(answer).0, 200, "{answer}");
+    }
+    let seen: Vec<_> = server.seen();
+    let asked: Vec<_> = seen
+        .iter()
+        .map(|seen| (seen.method.as_str(), seen.path.as_str()))
+        .collect();
+    assert_eq!(asked, [("TRACE", "/echo"), ("GET", "/echo?y")]);
+    let record = exchange(&daemon, "/echo?y").await;
+    assert_eq!(record["decision"]["effect"], "allow", "{record}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -45,7 +45,7 @@ pub(super) type Answer = Response<Body>;
 /// Serves one request. Never fails: whatever happens has an answer and a record. Interim answers go by `way`.
 pub(super) async fn serve(
     connection: &Arc<Connection>,
-    request: Request<Received>,
+    mut request: Request<Received>,
     way: Way,
 ) -> Answer {
     let Ok(mut record) = connection.record().await else {
@@ -55,7 +55,7 @@ pub(super) async fn serve(
     let shown = shown(connection, &request).await;
     let actor = shown.as_ref().map_or(None, Option::as_ref);
     let actor = actor.unwrap_or(&connection.arrived.actor);
-    let admitted = admit(connection, actor, &mut record, &request);
+    let admitted = admit(connection, actor, &mut record, &mut request);
     let not_admitted = match admitted {
         Ok(Admitted {
             peer,
@@ -126,7 +126,7 @@ fn admit(
     connection: &Connection,
     actor: &Actor,
     record: &mut OpenRecord,
-    request: &Request<Received>,
+    request: &mut Request<Received>,
 ) -> Result<Admitted, NotAdmitted> {
     record.stage(Stage::Identify);
     agree::form(request, connection.tls).map_err(NotAdmitted::Form)?;
@@ -136,6 +136,7 @@ fn admit(
         .agree(said)
         .map_err(NotAdmitted::NotAgreed)?
         .clone();
+    agree::in_origin_form(request);
     record.tell_connection_peer(&peer, connection.tls);
     record.stage(Stage::Decide);
     let port = connection.arrived.port;

@@ -4,8 +4,9 @@
 use std::net::IpAddr;
 
 use exeat_policy::Name;
+use hyper::body::Body;
 use hyper::header::{HOST, HeaderValue};
-use hyper::http::uri::Authority;
+use hyper::http::uri::{Authority, Uri};
 use hyper::{Method, Request, Version};
 use thiserror::Error;
 
@@ -53,14 +54,16 @@ pub enum Disagreement {
 /// A form of request that is not let through.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// RFC 9112 section 3.2.2: for proxies that a client knows of.
-    #[error("a request in absolute form")]
+    /// RFC 9112 section 3.2.2: what is not the request that could be made in origin form.
+    #[error(
+        "a request in absolute form of another scheme than the connection's, or without a Host"
+    )]
     Absolute,
     /// RFC 9110 section 9.3.6.
     #[error("CONNECT")]
     Connect,
-    /// RFC 9110 section 9.3.8: it may echo what was put into the request on the way.
-    #[error("TRACE")]
+    /// RFC 9110 section 9.3.8: it has no content, and its echo may hold what was put into a request that looked like another.
+    #[error("TRACE with a body, or in a header that stands for a method")]
     Trace,
     /// Another method in a header than can be read.
     #[error("a method in a header that cannot be read")]
@@ -165,27 +168,34 @@ pub fn same_host(
 ///
 /// # Errors
 /// A [`Form`] that is refused.
-pub fn form<B>(request: &Request<B>, tls: bool) -> Result<(), Form> {
+pub fn form<B: Body>(request: &Request<B>, tls: bool) -> Result<(), Form> {
     if *request.method() == Method::CONNECT {
         return Err(Form::Connect);
     }
-    if *request.method() == Method::TRACE {
+    if *request.method() == Method::TRACE && !request.body().is_end_stream() {
         return Err(Form::Trace);
     }
     let scheme = request.uri().scheme_str();
+    let own = scheme == Some(if tls { "https" } else { "http" });
     if request.version() == Version::HTTP_2 {
-        let own = if tls { "https" } else { "http" };
-        return if scheme == Some(own) {
-            Ok(())
-        } else {
-            Err(Form::Scheme)
-        };
+        return if own { Ok(()) } else { Err(Form::Scheme) };
     }
-    if scheme.is_some() || request.uri().authority().is_some() {
-        Err(Form::Absolute)
-    } else {
+    let origin = scheme.is_none() && request.uri().authority().is_none();
+    if origin || (own && request.headers().contains_key(HOST)) {
         Ok(())
+    } else {
+        Err(Form::Absolute)
     }
+}
+
+/// Writes a request of HTTP/1 in absolute form, whose host was agreed on, in origin form: the same request (RFC 9112
+/// section 3.2.2), and the one form that is sent on.
+pub fn in_origin_form<B>(request: &mut Request<B>) {
+    if request.version() == Version::HTTP_2 || request.uri().authority().is_none() {
+        return;
+    }
+    let path = request.uri().path_and_query().cloned();
+    *request.uri_mut() = path.map(Uri::from).unwrap_or_default();
 }
 
 /// Headers by which a request asks to be taken for one of another method; frameworks heed them on POST.
@@ -216,17 +226,19 @@ pub fn overrides<B>(request: &Request<B>) -> Result<Vec<String>, Form> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use http_body_util::Full;
     use hyper::Request;
 
-    use super::{Disagreement, Form, form, named, overrides, same_host};
+    use super::{Disagreement, Form, form, in_origin_form, named, overrides, same_host};
     use crate::identify::peer::Peer;
 
-    fn request(uri: &str, hosts: &[&str]) -> Request<()> {
+    fn request(uri: &str, hosts: &[&str]) -> Request<Full<Bytes>> {
         let mut request = Request::builder().uri(uri);
         for host in hosts {
             request = request.header("host", *host);
         }
-        request.body(()).expect("a request")
+        request.body(Full::default()).expect("a request")
     }
 
     #[test]
@@ -267,21 +279,47 @@ mod tests {
     }
 
     #[test]
-    fn forms_for_proxies_are_refused() {
+    fn forms_that_say_more_than_the_request_are_refused() {
         assert_eq!(form(&request("/x", &[]), true), Ok(()));
-        assert_eq!(
-            form(&request("http://api.example.com/x", &[]), true),
-            Err(Form::Absolute)
-        );
+        let host = &["api.example.com"];
+        let absolute = request("http://api.example.com/x", host);
+        assert_eq!(form(&absolute, false), Ok(()));
+        assert_eq!(form(&absolute, true), Err(Form::Absolute));
+        let unnamed = request("http://api.example.com/x", &[]);
+        assert_eq!(form(&unnamed, false), Err(Form::Absolute));
         let mut connect = request("/x", &[]);
         *connect.method_mut() = hyper::Method::CONNECT;
         assert_eq!(form(&connect, true), Err(Form::Connect));
         *connect.method_mut() = hyper::Method::TRACE;
+        assert_eq!(form(&connect, true), Ok(()));
+        *connect.body_mut() = Full::from("x");
         assert_eq!(form(&connect, true), Err(Form::Trace));
         let mut second = request("http://api.example.com/x", &[]);
         *second.version_mut() = hyper::Version::HTTP_2;
         assert_eq!(form(&second, true), Err(Form::Scheme));
         assert_eq!(form(&second, false), Ok(()));
+    }
+
+    #[test]
+    fn an_absolute_form_is_sent_on_as_the_request_that_it_is() {
+        for (given, sent) in [
+            ("https://api.example.com/x?y=https://z/", "/x?y=https://z/"),
+            ("https://api.example.com", "/"),
+            ("https://api.example.com?y", "/?y"),
+            ("/x", "/x"),
+            ("*", "*"),
+        ] {
+            let mut request = request(given, &["api.example.com"]);
+            in_origin_form(&mut request);
+            assert_eq!(request.uri().to_string(), sent, "{given}");
+        }
+        let other = request("https://evil.example/x", &["api.example.com"]);
+        assert_eq!(named(&other), Err(Disagreement::Hosts(2)));
+        let user = request(
+            "https://api.example.com@evil.example/x",
+            &["api.example.com"],
+        );
+        assert!(matches!(named(&user), Err(Disagreement::Malformed(_))));
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub enum Refusal<'a> {
     HeldBytes,
     /// Policy hides it from this caller: it does not exist for them.
     Hidden(Subject, &'a str),
-    /// HTTP that is malformed or of a form that is not let through (CONNECT, upgrade, absolute form).
+    /// HTTP that is malformed or of a form that is not let through (CONNECT, TRACE with a body).
     HttpForm,
     /// A member that the method needs is missing or of the wrong type.
     InvalidParams,

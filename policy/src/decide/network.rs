@@ -433,7 +433,7 @@ fn grants(
         return (Outcome::OtherProtocol, None);
     }
     let method = if entry.methods.is_empty() {
-        // They make a tunnel, and an echo of what the proxy put in: only where they are named.
+        // A tunnel never, an echo of what the proxy put in only where it is named.
         !matches!(http.method, "CONNECT" | "TRACE")
     } else {
         entry.methods.iter().any(|method| **method == *http.method)

@@ -22,7 +22,7 @@ pub(crate) struct Entry {
     pub(crate) synthetic: bool,
     pub(crate) upgrade: bool,
     pub(crate) kind: Option<Kind>,
-    /// Empty: all but CONNECT and TRACE.
+    /// Never CONNECT; empty: all but TRACE.
     pub(crate) methods: Box<[Arc<str>]>,
     /// Empty: all.
     pub(crate) paths: Box<[PathGlob]>,

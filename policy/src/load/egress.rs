@@ -92,14 +92,14 @@ impl Loader<'_> {
     }
 
     fn sent_credential(&mut self, fields: Fields<'_>, methods: &[Arc<str>]) -> Option<Arc<str>> {
-        // An echo of the request, and a tunnel to somewhere else.
-        let tells = |method: &Arc<str>| matches!(&**method, "TRACE" | "CONNECT");
+        // An echo of the request.
+        let tells = |method: &Arc<str>| &**method == "TRACE";
         if let Some(node) = fields.get("credential")
             && methods.iter().any(tells)
         {
             self.reader.fault(
                 node.span,
-                "`credential` has no meaning beside the methods TRACE and CONNECT",
+                "`credential` has no meaning beside the method TRACE",
             );
         }
         self.credential_named(fields)

@@ -114,6 +114,12 @@ pub(super) fn http_method(text: &str) -> Result<String, &'static str> {
         && text.starts_with(|c: char| c.is_ascii_uppercase())
         && text.bytes().all(upper)
     {
+        // What goes through a tunnel would be decided on by nobody.
+        if text == "CONNECT" {
+            return Err(
+                "CONNECT is never let through: write an entry for where its tunnel would lead",
+            );
+        }
         Ok(text.to_owned())
     } else {
         Err("methods are compared as sent, in capitals; leave `methods` out to allow all")
@@ -287,7 +293,7 @@ mod tests {
         ] {
             assert!(sha256(bad).is_err(), "{bad}");
         }
-        for bad in ["get", "GET ", "", "*", "G\u{c9}T"] {
+        for bad in ["get", "GET ", "", "*", "G\u{c9}T", "CONNECT"] {
             assert!(http_method(bad).is_err(), "{bad}");
         }
     }

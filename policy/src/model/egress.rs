@@ -34,7 +34,7 @@ pub struct HostRule {
     pub host: HostPattern,
     /// Which ports; never empty.
     pub ports: Vec<u16>,
-    /// Allowed HTTP methods; empty: all but CONNECT and TRACE, which must be named.
+    /// Allowed HTTP methods, never CONNECT; empty: all but TRACE, which must be named.
     pub methods: Vec<Arc<str>>,
     /// Allowed paths; empty: all.
     pub paths: Vec<PathGlob>,

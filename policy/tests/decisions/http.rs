@@ -8,13 +8,13 @@ use crate::support::{ask, call, connect, host, http, name, policy, said, server}
 #[test]
 fn http_requests() {
     let set = policy(BASE);
-    let [github, ws, plain, pinned, raw, tunnel] = [
+    let [github, ws, plain, pinned, raw, echo] = [
         "api.github.com",
         "ws.example.com",
         "plain.example.com",
         "pinned.example.com",
         "raw.githubusercontent.com",
-        "a.tunnel.example",
+        "a.echo.example",
     ]
     .map(name);
     let with = |name, tls, upgrade, port| Action::Http {
@@ -124,7 +124,11 @@ fn http_requests() {
             "deny: the http method is not allowed",
         ),
         (
-            http(&tunnel, "CONNECT", "/"),
+            http(&echo, "CONNECT", "/"),
+            "deny: the http method is not allowed",
+        ),
+        (
+            http(&echo, "TRACE", "/"),
             "allow: the egress list allows it",
         ),
     ];

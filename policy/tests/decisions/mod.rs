@@ -25,7 +25,7 @@ servers:
       - { host: plain.example.com, tls: off }
       - { host: pinned.example.com, tls: passthrough }
       - { host: db.example.com, protocol: tcp, ports: [5432] }
-      - { host: "*.tunnel.example", methods: [CONNECT, GET] }
+      - { host: "*.echo.example", methods: [TRACE, GET] }
       - { cidr: 10.20.0.0/16, ports: [5432], protocol: tcp }
       - { cidr: "2001:db8::/32", ports: [123], protocol: udp }
     tools: { "get_*": read, "list_*": read, create_issue: write, "delete_*": destructive }
