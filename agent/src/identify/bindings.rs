@@ -179,11 +179,10 @@ impl<T: Table> Bindings<T> {
     /// The names for which `workload` was given `address`.
     pub fn names_of(&self, workload: u32, address: IpAddr) -> Vec<Name> {
         let state = self.lock();
-        let names = state.workloads.get(&workload).map(|held| held.names.iter());
-        let named = names.into_iter().flatten();
-        let given = |asked: &Asked| asked.addresses.contains(&address);
-        named
-            .filter(|(_, asked)| given(asked))
+        let held = state.workloads.get(&workload);
+        let asked = held.into_iter().flat_map(|held| held.names.iter());
+        asked
+            .filter(|(_, asked)| asked.addresses.contains(&address))
             .map(|(name, _)| name.clone())
             .collect()
     }

@@ -111,6 +111,7 @@ fn is_own(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use hyper::Request;
+    use hyper::header::HeaderName;
 
     use super::{HEADERS, PARAMETERS, strip};
     use crate::audit::mask::is_telling;
@@ -137,7 +138,7 @@ mod tests {
             .body(())
             .unwrap();
         strip(&mut request).unwrap();
-        let mut left: Vec<_> = request.headers().keys().map(|name| name.as_str()).collect();
+        let mut left: Vec<_> = request.headers().keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "x-atlassian-token"]);
         for (given, left) in [
