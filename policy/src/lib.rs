@@ -31,7 +31,7 @@ pub use self::decide::{
     Action, Binding, Caller, Certificate, CertifiedName, Considered, Count, Counter, Egress,
     Explanation, Hints, LimitKey, Origin, Outcome, Range, Reason, Request, Subject, Target, Tested,
     Token, Underway, Unevaluated, Used, Verdict, Workload, Would, callable, evaluate, explain,
-    limit_keys, listable, ports_for, ranges,
+    limit_keys, listable, ports_for, ranges, reachable,
 };
 pub use self::fault::{Fault, Place, Source, Span};
 pub use self::glob::{Glob, GlobFault};

@@ -8,6 +8,7 @@ use exeat_tests::Lab;
 use exeat_tests::daemon::{Daemon, binary};
 use exeat_tests::process::{Finished, must, run};
 use exeat_tests::stdio::Session;
+use exeat_tests::wait::wait_for;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -239,6 +240,102 @@ async fn names_are_compared_with_what_was_listed() {
     assert!(done.stderr.contains("tells of no tools"), "{}", done.stderr);
 
     let shown = daemon.cli(&["servers", "show", "notes"]).await.unwrap();
+/// The policy with a server that is not for the user `daemon`, and the settings of an approver.
+fn with_vault(lab: &Lab) -> (String, String) {
+    lab.keep("links.key", &"5a".repeat(32)).unwrap();
+    lab.keep("vault.key", "hush").unwrap();
+    let directory = lab.directory().display();
+    let servers = format!(
+        "credentials: {{ vault-key: {{ file: {directory}/vault.key }} }}
+servers:
+  vault:
+    purpose: keeps secrets
+    launch: {{ command: /usr/bin/vault }}
+    egress: [{{ host: vault.lab.example, credential: vault-key }}]"
+    );
+    let settings = format!(
+        "approvals:
+  listen: 127.0.0.1:8377
+  console_url: https://console.lab.example
+  secret_file: {directory}/links.key
+  webhooks: [{{ approver: bin, url: \"https://hooks.lab.example/x\" }}]
+"
+    );
+    (policy().replacen("servers:", &servers, 1), settings)
+}
+
+fn names(done: &Finished) -> Vec<String> {
+    let servers = done.json().unwrap();
+    let servers = servers.as_array().unwrap().iter();
+    servers
+        .map(|server| server["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// Root is told of the whole register; an ordinary user of the servers that it may start, and that it is held to policy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_register_tells_each_what_is_theirs() {
+    let lab = Lab::new().unwrap();
+    let (policy, settings) = with_vault(&lab);
+    let daemon = lab.daemon_with(&policy, &settings).await.unwrap();
+    let cut = ["servers", "disconnect", "vault", "--reason", "it leaked"];
+    let done = daemon.cli(&cut).await.unwrap();
+    assert!(done.status.success(), "{}", done.stderr);
+    daemon
+        .replace_policy(&policy.replace("effect: allow", "effect: permit"))
+        .unwrap();
+    let whole = wait_for("the files are refused", LIMIT, async || {
+        let status = daemon.status().await.ok()?;
+        (!status["policy"]["rejected"].is_null()).then_some(status)
+    })
+    .await
+    .unwrap();
+
+    let own = other(&lab, &["servers"]).await;
+    assert_eq!(names(&own), ["notes"], "{}", own.stdout);
+    let all = daemon.cli(&["servers"]).await.unwrap();
+    assert_eq!(names(&all), ["notes", "vault"], "{}", all.stdout);
+
+    let shown = other(&lab, &["servers", "show", "notes"]).await;
+    assert!(shown.status.success(), "{}", shown.stderr);
+    for name in ["vault", "nothing"] {
+        let shown = other(&lab, &["servers", "show", name]).await;
+        let why = format!("there is no server `{name}` that you may start or call");
+        assert!(shown.stderr.contains(&why), "{}", shown.stderr);
+    }
+    let shown = daemon.cli(&["servers", "show", "vault"]).await.unwrap();
+    assert!(shown.stdout.contains("it leaked"), "{}", shown.stderr);
+
+    let told = other(&lab, &["status", "--no-canary"]).await;
+    let told = told.json().unwrap();
+    let told = &told["status"];
+    for section in ["credentials", "webhooks", "disconnected"] {
+        assert_eq!(told[section], json!([]), "{told}");
+        assert_eq!(whole[section].as_array().unwrap().len(), 1, "{whole}");
+    }
+    assert_eq!(
+        told["policy"]["rejected"], "an administrator is told why",
+        "{told}"
+    );
+    let mut policies = [told, &whole].map(|status| status["policy"].clone());
+    for policy in &mut policies {
+        policy["rejected"] = Value::Null;
+    }
+    assert_eq!(policies[0], policies[1], "health is everybody's");
+    assert_eq!(told["policy"]["servers"], 2, "{told}");
+    assert_eq!(told["audit"]["healthy"], true, "{told}");
+    for secret in ["vault", "leaked", "hooks.lab.example", "permit"] {
+        assert!(!told.to_string().contains(secret), "{secret}: {told}");
+    }
+
+    let doctor = ["doctor", "--no-runtimes"];
+    let said = daemon.cli(&doctor).await.unwrap();
+    assert!(said.stdout.contains("hooks.lab.example"), "{}", said.stdout);
+    let said = other(&lab, &doctor).await;
+    assert!(said.stdout.contains("standing"), "{}", said.stderr);
+    assert!(!said.stdout.contains("hooks.lab"), "{}", said.stdout);
+}
+
     let file = lab.directory().join("notes.json");
     fs::write(&file, &shown.stdout).unwrap();
     let done = daemon

@@ -69,7 +69,7 @@ fn compile(path: &Path) -> Result<PolicySet, CliError> {
 async fn named(daemon: &Daemon, why: String) -> Result<Known, CliError> {
     let mut known = Known {
         notes: vec![format!(
-            "{why}; servers are compared with the daemon's list of names alone"
+            "{why}; servers are compared with the daemon's list of names alone, for an ordinary user of those that it may use"
         )],
         ..Known::default()
     };

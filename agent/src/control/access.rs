@@ -2,7 +2,7 @@
 //!
 //! | command | administrator | ordinary user | managed process | answered by |
 //! |---|---|---|---|---|
-//! | `status`, `servers`, `servers show`, `audit query`, `audit tail` | all | own | refused | gate |
+//! | `status`, `servers`, `servers show`, `audit query`, `audit tail`, `doctor` | all | own | refused | gate |
 //! | `run` | as policy decides | as policy decides | as policy decides | supervisor |
 //! | `policy explain` | all | refused | refused | gate |
 //! | `approvals` | all | own, and what they may approve | refused | gate |
@@ -10,7 +10,9 @@
 //! | `canary`, `reload` | all | refused | refused | supervisor |
 //! | `servers disconnect`, `servers reconnect` | root alone | refused | refused | supervisor |
 //! | `ca export` | all | all | all | gate |
-//! | `doctor` | all | all | refused | gate |
+//!
+//! Own of the register and of what `status` says of it are the servers that the user may start or call by policy, alone or
+//! in a host that runs for it. Whether policy is enforced, which is in force and how large it is, everybody is told.
 //!
 //! Administrators are root and the users *listed* as members of the group `exeat`. Having it as the
 //! primary group is not enough: that is how the gate's own user has it, and a gate that was taken
@@ -57,7 +59,7 @@ impl Standing {
 pub enum Scope {
     /// Everything.
     All,
-    /// What carries the client's own uid.
+    /// What carries the client's own uid, and the servers that it may use.
     Own,
     /// What policy decides for this client.
     Policy,
@@ -113,8 +115,9 @@ const fn administrator(command: &Command) -> Scope {
 const fn ordinary(command: &Command) -> Scope {
     match command {
         Command::Run(_) | Command::ApprovalDecide(_) | Command::ApprovalLink(_) => Scope::Policy,
-        Command::CaExport | Command::Doctor => Scope::All,
+        Command::CaExport => Scope::All,
         Command::Status
+        | Command::Doctor
         | Command::Approvals
         | Command::Servers
         | Command::ServerShow(_)

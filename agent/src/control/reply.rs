@@ -133,7 +133,7 @@ pub struct Status {
     pub policy: PolicyState,
     /// The audit log; absent while the gate, which writes it, is being started anew.
     pub audit: Option<AuditState>,
-    /// The issuers whose keys are fetched.
+    /// The issuers whose keys are fetched; for administrators, like credentials and webhooks.
     #[serde(default)]
     pub issuers: Vec<IssuerState>,
     /// The credentials that the policy defines.
@@ -142,12 +142,12 @@ pub struct Status {
     /// Where approvers are told of calls that wait.
     #[serde(default)]
     pub webhooks: Vec<WebhookState>,
-    /// The breakers of which something is known: of servers, and of tools.
+    /// The breakers of which something is known: of servers, and of tools. For an ordinary user, of the own servers.
     #[serde(default)]
     pub breakers: Vec<BreakerState>,
     /// The managed workloads, those of the client only where it is an ordinary user.
     pub workloads: Vec<Workload>,
-    /// The servers that are disconnected.
+    /// The servers that are disconnected, of an ordinary user's own.
     pub disconnected: Vec<Disconnected>,
     /// The newest findings, newest first.
     pub findings: Vec<Finding>,
@@ -189,7 +189,7 @@ pub struct PolicyState {
     pub servers: u32,
     /// Rules.
     pub rules: u32,
-    /// Why the newest files were not taken, where they were not.
+    /// Why the newest files were not taken, where they were not; who is no administrator is told that alone.
     pub rejected: Option<String>,
 }
 

@@ -602,7 +602,7 @@ fn the_table_of_who_may_what() {
         ),
         (reconnect("x"), Refused, Refused, Refused, Place::Supervisor),
         (Command::CaExport, All, All, All, Place::Gate),
-        (Command::Doctor, All, All, Refused, Place::Gate),
+        (Command::Doctor, All, Own, Refused, Place::Gate),
     ] {
         assert_eq!(
             scopes(&command),

@@ -11,6 +11,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
 use super::approvals;
+use super::theirs::Theirs;
 use crate::audit::record::Kind;
 use crate::audit::{Filter, Segments};
 use crate::control::records::{self, Owner};
@@ -20,10 +21,10 @@ use crate::control::reply::{
     WorkloadKind,
 };
 use crate::control::{
-    ClientLimits, Code, Command, ControlError, Facts, Handover, Question, Responder, Scope, Slots,
-    chain,
+    ClientLimits, Code, Command, ControlError, Facts, Handover, Question, Responder, Slots, chain,
 };
 use crate::control::{describe, explain};
+use crate::decide::InForce;
 use crate::decide::breakers::Position;
 use crate::flow::Stages;
 use crate::identify::token::{Standing, Supply};
@@ -101,19 +102,23 @@ async fn reply(
     let stages = &answering.stages;
     match command {
         Command::Status => {
-            let status = status(answering, facts, owner);
+            let status = status(answering, facts, owner).await;
             responder.reply(Reply::Status(Box::new(status))).await?;
             responder.done().await
         }
         Command::Servers => {
             let state = stages.decider.in_force();
+            let theirs = Theirs::of(stages, &state.set, owner).await;
             for server in state.set.servers() {
+                if !theirs.has(&server.name) {
+                    continue;
+                }
                 let shown = shown(stages, &state.set, server, false);
                 responder.reply(Reply::Server(Box::new(shown))).await?;
             }
             responder.done().await
         }
-        Command::ServerShow(show) => one(stages, &show.name, scope, responder).await,
+        Command::ServerShow(show) => one(stages, &show.name, owner, responder).await,
         Command::AuditQuery(filter) => match answering.segments() {
             Ok(segments) => records::query(responder, segments, filter, owner).await,
             Err(error) => responder.fail(Code::Internal, chain(&error)).await,
@@ -129,7 +134,7 @@ async fn reply(
                 .await?;
             responder.done().await
         }
-        Command::Doctor => doctor(stages, responder).await,
+        Command::Doctor => doctor(stages, owner, responder).await,
         Command::Approvals => approvals::list(stages, &peer, scope, responder).await,
         Command::ApprovalDecide(decision) => {
             approvals::decide(stages, &peer, decision, responder).await
@@ -147,8 +152,15 @@ async fn reply(
     }
 }
 
-/// What is to be said of this machine, the client sees itself; the daemon adds what runs.
-async fn doctor(stages: &Stages, mut responder: Responder) -> Result<(), ControlError> {
+/// What is to be said of this machine, the client sees itself; the daemon adds what runs, for administrators.
+async fn doctor(
+    stages: &Stages,
+    owner: Owner,
+    mut responder: Responder,
+) -> Result<(), ControlError> {
+    if owner != Owner::Anybody {
+        return responder.done().await;
+    }
     for issuer in issuers(stages) {
         responder.reply(Reply::Check(issuer.check())).await?;
     }
@@ -161,15 +173,21 @@ async fn doctor(stages: &Stages, mut responder: Responder) -> Result<(), Control
 async fn one(
     stages: &Stages,
     name: &str,
-    scope: Scope,
+    owner: Owner,
     mut responder: Responder,
 ) -> Result<(), ControlError> {
     let state = stages.decider.in_force();
-    let Some(server) = state.set.server(name) else {
-        let text = format!("there is no server `{name}` in the register");
+    let theirs = Theirs::of(stages, &state.set, owner).await;
+    let Some(server) = state.set.server(name).filter(|_| theirs.has(name)) else {
+        // The same whether there is none or it is not theirs.
+        let whose = match owner {
+            Owner::Anybody => "",
+            Owner::User(_) => " that you may start or call",
+        };
+        let text = format!("there is no server `{name}`{whose} in the register");
         return responder.fail(Code::NotFound, text).await;
     };
-    let shown = shown(stages, &state.set, server, scope == Scope::All);
+    let shown = shown(stages, &state.set, server, owner == Owner::Anybody);
     responder.reply(Reply::Server(Box::new(shown))).await?;
     responder.done().await
 }
@@ -191,40 +209,51 @@ async fn explained(
     }
 }
 
-fn status(answering: &Answering, facts: Facts, owner: Owner) -> Status {
+async fn status(answering: &Answering, facts: Facts, owner: Owner) -> Status {
     let stages = &answering.stages;
+    let state = stages.decider.in_force();
+    let theirs = Theirs::of(stages, &state.set, owner).await;
+    let whole = owner == Owner::Anybody;
+    let mut rejected = facts.rejected.or_else(|| stages.decider.rejected());
+    if !whole {
+        rejected = rejected.map(|_why| "an administrator is told why".to_owned());
+    }
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         supervisor: facts.supervisor,
         gate: facts.gate,
         gate_restarts: facts.gate_restarts,
         kernel: facts.kernel,
-        policy: policy_state(stages, facts.rejected),
+        policy: policy_state(&state, rejected),
         audit: Some(audit_state(stages, &answering.directory)),
-        issuers: issuers(stages),
-        credentials: credentials(stages),
-        webhooks: webhooks(stages),
-        breakers: breakers(stages),
+        issuers: if whole { issuers(stages) } else { Vec::new() },
+        credentials: if whole {
+            credentials(stages)
+        } else {
+            Vec::new()
+        },
+        webhooks: if whole { webhooks(stages) } else { Vec::new() },
+        breakers: breakers(stages, &theirs),
         workloads: workloads(stages, owner),
         disconnected: stages
             .decider
             .disconnected()
             .iter()
+            .filter(|disconnection| theirs.has(&disconnection.server))
             .map(|disconnection| Disconnected::from(&**disconnection))
             .collect(),
         findings: findings(answering, owner),
     }
 }
 
-fn policy_state(stages: &Stages, rejected: Option<String>) -> PolicyState {
-    let state = stages.decider.in_force();
+fn policy_state(state: &InForce, rejected: Option<String>) -> PolicyState {
     PolicyState {
         generation: state.generation,
         fingerprint: state.set.fingerprint().to_owned(),
         loaded: state.loaded,
         servers: u32::try_from(state.set.servers().count()).unwrap_or(u32::MAX),
         rules: u32::try_from(state.set.written_rules().count()).unwrap_or(u32::MAX),
-        rejected: rejected.or_else(|| stages.decider.rejected()),
+        rejected,
     }
 }
 
@@ -277,8 +306,10 @@ fn webhooks(stages: &Stages) -> Vec<WebhookState> {
     shown.collect()
 }
 
-fn breakers(stages: &Stages) -> Vec<BreakerState> {
-    let shown = stages.decider.breakers().into_iter().map(|standing| {
+fn breakers(stages: &Stages, theirs: &Theirs) -> Vec<BreakerState> {
+    let known = stages.decider.breakers().into_iter();
+    let known = known.filter(|standing| theirs.has(&standing.scope.server));
+    let shown = known.map(|standing| {
         let (position, wait) = match standing.position {
             Position::Closed => (BreakerPosition::Closed, None),
             Position::Open(wait) => (BreakerPosition::Open, Some(wait)),

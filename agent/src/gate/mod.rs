@@ -9,6 +9,7 @@ mod console;
 mod kernel;
 mod limits;
 mod supervisor;
+mod theirs;
 mod unregistered;
 mod workloads;
 

@@ -29,7 +29,7 @@ pub use self::verdict::{Egress, Origin, Reason, Verdict, Would};
 use self::watch::{Blind, Notes, Watch};
 use crate::index::Id;
 use crate::methods::TOOLS_CALL;
-use crate::model::{Effect, Mode};
+use crate::model::{Effect, Mode, Server};
 use crate::set::PolicySet;
 use crate::time::Timestamp;
 
@@ -126,6 +126,31 @@ pub fn listable(
     let callers = Callers::of(set, &caller);
     // What needs an approval or is run dry can be called.
     mcp::by_rules(set, &callers, &message, now, &mut Blind).effect != Effect::Deny
+}
+
+/// Whether the caller may start a server that is started here, or talk to another one at all.
+#[must_use]
+pub fn reachable(set: &PolicySet, caller: Caller<'_>, server: &str, now: Timestamp) -> bool {
+    let launched = set.server(server).and_then(Server::launch).is_some();
+    let action = if launched {
+        Action::Run { server }
+    } else {
+        Action::Mcp {
+            server,
+            method: "initialize",
+            name: None,
+            arguments: None,
+            hints: None,
+            session: None,
+        }
+    };
+    let request = Request {
+        caller,
+        action,
+        now,
+        counts: &[],
+    };
+    decide(set, &request, &mut Blind).effect == Effect::Allow
 }
 
 /// The caller as numbers: the host that it is, and the identities that its user, its token and its certificate have.

@@ -2,7 +2,7 @@
 
 use exeat_policy::{
     Action, Caller, Effect, Hints, Reason, Request, Timestamp, Workload, evaluate, explain,
-    listable, ports_for, ranges,
+    listable, ports_for, ranges, reachable,
 };
 
 use super::BASE;
@@ -623,4 +623,28 @@ rules:
             "{tool}"
         );
     }
+}
+
+#[test]
+fn who_may_start_or_talk_to_a_server() {
+    const POLICY: &str = "servers:
+  run: { launch: { command: x } }
+  shut: { launch: { command: x } }
+  far: { url: 'https://far.example/mcp' }
+hosts: { agent: { match: { exe: /usr/bin/agent }, servers: [run, far] } }
+identities: { dave: { user: dave } }
+rules:
+  - { id: dave, who: [dave], servers: [run, shut], effect: allow }
+  - { id: shut, servers: [shut], effect: deny }
+";
+    let set = policy(POLICY);
+    let may = |set: &_, caller| {
+        ["run", "shut", "far", "other"].map(|server| reachable(set, caller, server, NOW))
+    };
+    assert_eq!(may(&set, user("dave")), [true, false, false, false]);
+    assert_eq!(may(&set, user("eve")), [false; 4]);
+    assert_eq!(may(&set, host("agent")), [true, false, true, false]);
+    // Where calls are only observed, nothing is started that may not be.
+    let observed = policy(&format!("mode: observe\n{POLICY}"));
+    assert_eq!(may(&observed, user("eve")), [false, false, true, true]);
 }
