@@ -18,6 +18,7 @@ use crate::place::LIMIT;
 const SERVER: &str = r#"
 import json, sys
 tools = [{"name": name, "inputSchema": {"type": "object"}} for name in ("show", "list_all", "drop")]
+tools[2]["annotations"] = {"readOnlyHint": False, "destructiveHint": False, "openWorldHint": False}
 results = {
     "initialize": {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": {"name": "n", "version": "1"}},
     "tools/list": {"tools": tools},
@@ -46,6 +47,7 @@ roles:
   visitor: {{ members: [guest], grants: [{{ servers: [notes], tools: [show] }}, {{ servers: [notes], tools: [list_all] }}] }}
 rules:
   - {{ id: analysing, who: [analysts], servers: [notes], tools: [drop], effect: allow }}
+  - {{ id: writing, who: [guest], servers: [notes], tools: {{ class: [write] }}, effect: allow }}
 ",
         // JSON is YAML.
         json!(SERVER)
@@ -166,6 +168,37 @@ async fn a_running_daemon_explains_its_decisions_to_administrators() {
     );
 }
 
+/// By what its server lists of a tool, where the register says nothing, as in a live call; or by what is stated.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_daemon_explains_by_what_servers_list() {
+    let lab = Lab::new().unwrap();
+    let daemon = lab.daemon(&policy()).await.unwrap();
+    let said = async |stated: &[&str]| {
+        let question = [
+            "policy", "explain", "--user", "daemon", "--server", "notes", "--tool", "drop",
+        ];
+        let done = daemon.cli(&[&question, stated].concat()).await.unwrap();
+        let said = done.json().unwrap();
+        (said["effect"].clone(), said["class"].clone())
+    };
+    assert_eq!(
+        said(&[]).await,
+        (json!("deny"), json!("destructive, external"))
+    );
+    used(&lab, &daemon).await;
+    assert_eq!(said(&[]).await, (json!("allow"), json!("write")));
+    assert_eq!(
+        said(&["--hint", "destructiveHint=true"]).await,
+        (json!("deny"), json!("destructive, external"))
+    );
+    let log = lab.directory().join("run-other.err");
+    let mut guest = Session::start(as_other(&lab, &["run", "notes"]), &log).unwrap();
+    guest.initialize().await.unwrap();
+    let answer = guest.call("drop", json!({})).await.unwrap();
+    assert!(answer["result"].is_object(), "{answer}");
+    assert!(guest.close().await.unwrap().success());
+}
+
 /// Root is told of all records and of all that was listed, an ordinary user of the own records alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_matrix_tells_each_what_is_theirs() {
@@ -207,39 +240,6 @@ async fn the_matrix_tells_each_what_is_theirs() {
     assert_eq!(cell(&said, "reader")["known"], 1, "{said}");
 }
 
-/// Names that fit no manifest: by what the daemon saw, and by files.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn names_are_compared_with_what_was_listed() {
-    let lab = Lab::new().unwrap();
-    let daemon = lab.daemon(&policy()).await.unwrap();
-    let check = ["policy", "check"];
-    let before = daemon.cli(&check).await.unwrap();
-    assert!(
-        before
-            .stderr
-            .contains("tells of no tools that servers listed"),
-        "{}",
-        before.stderr
-    );
-    used(&lab, &daemon).await;
-    let done = daemon.cli(&check).await.unwrap();
-    assert!(done.status.success(), "{}", done.stdout);
-    let said = done.json().unwrap();
-    let told: Vec<&str> = said["warnings"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter_map(|warning| warning["message"].as_str())
-        .collect();
-    let lists = "`tools` of server `notes`: `lst_*` fits no tool that server `notes` lists";
-    assert_eq!(told, [lists], "{said}");
-    assert_eq!(done.stderr, "");
-
-    let done = other(&lab, &check).await;
-    assert!(done.status.success(), "{}", done.stdout);
-    assert!(done.stderr.contains("tells of no tools"), "{}", done.stderr);
-
-    let shown = daemon.cli(&["servers", "show", "notes"]).await.unwrap();
 /// The policy with a server that is not for the user `daemon`, and the settings of an approver.
 fn with_vault(lab: &Lab) -> (String, String) {
     lab.keep("links.key", &"5a".repeat(32)).unwrap();
@@ -336,6 +336,39 @@ async fn the_register_tells_each_what_is_theirs() {
     assert!(!said.stdout.contains("hooks.lab"), "{}", said.stdout);
 }
 
+/// Names that fit no manifest: by what the daemon saw, and by files.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_are_compared_with_what_was_listed() {
+    let lab = Lab::new().unwrap();
+    let daemon = lab.daemon(&policy()).await.unwrap();
+    let check = ["policy", "check"];
+    let before = daemon.cli(&check).await.unwrap();
+    assert!(
+        before
+            .stderr
+            .contains("tells of no tools that servers listed"),
+        "{}",
+        before.stderr
+    );
+    used(&lab, &daemon).await;
+    let done = daemon.cli(&check).await.unwrap();
+    assert!(done.status.success(), "{}", done.stdout);
+    let said = done.json().unwrap();
+    let told: Vec<&str> = said["warnings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|warning| warning["message"].as_str())
+        .collect();
+    let lists = "`tools` of server `notes`: `lst_*` fits no tool that server `notes` lists";
+    assert_eq!(told, [lists], "{said}");
+    assert_eq!(done.stderr, "");
+
+    let done = other(&lab, &check).await;
+    assert!(done.status.success(), "{}", done.stdout);
+    assert!(done.stderr.contains("tells of no tools"), "{}", done.stderr);
+
+    let shown = daemon.cli(&["servers", "show", "notes"]).await.unwrap();
     let file = lab.directory().join("notes.json");
     fs::write(&file, &shown.stdout).unwrap();
     let done = daemon

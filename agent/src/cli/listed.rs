@@ -39,12 +39,7 @@ pub(super) async fn listed(set: &PolicySet, daemon: &Daemon) -> Result<Option<Li
             .each(&show, |reply| {
                 if let Reply::Server(server) = reply {
                     for (tool, hints) in server.listed {
-                        let hints = Hints {
-                            read_only: hints.read_only,
-                            destructive: hints.destructive,
-                            open_world: hints.open_world,
-                        };
-                        tools.insert(tool, hints);
+                        tools.insert(tool, hints.into());
                     }
                 }
                 Ok(())

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::error::InvalidCommand;
+use super::listed::ListedTool;
 use crate::audit::record::Effect;
 use crate::audit::{Kind, RecordId, Status};
 pub use crate::decide::approvals::Verdict;
@@ -176,8 +177,16 @@ pub struct Question {
     /// The client certificate that a call shows, as it is stated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<StatedCertificate>,
+    /// Whether the server that acts may still fetch its own code.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub fetching: bool,
     /// What is done.
     pub action: Action,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+const fn is_false(truth: &bool) -> bool {
+    !*truth
 }
 
 /// What a token would say.
@@ -269,6 +278,9 @@ pub struct Call {
     /// Its arguments, as JSON text: a number in it keeps its digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arguments: Option<Arguments>,
+    /// What the server lists of the tool; absent: what the daemon saw it list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hints: Option<ListedTool>,
 }
 
 /// JSON text that may hold what nobody else is to see.
@@ -290,6 +302,9 @@ pub struct OutboundRequest {
     pub method: String,
     /// Such as `https://api.example.com/v1`.
     pub url: String,
+    /// Whether it asks for an upgrade.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub upgrade: bool,
 }
 
 /// An outbound connection or datagram.

@@ -21,6 +21,7 @@ mod descriptors;
 pub mod error;
 pub mod explain;
 pub mod frame;
+mod listed;
 pub mod peer;
 pub mod records;
 pub mod reply;

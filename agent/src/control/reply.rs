@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::command::Verdict;
+pub use super::listed::ListedTool;
 use crate::channel::Disconnection;
 use crate::telemetry::clock::Timestamp;
 
@@ -447,21 +448,6 @@ pub struct Server {
     /// What it was seen to list since the gate began, by name; only for `servers show`, and for administrators.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub listed: BTreeMap<String, ListedTool>,
-}
-
-/// A tool as its server lists it: untrusted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ListedTool {
-    /// `readOnlyHint`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub read_only: Option<bool>,
-    /// `destructiveHint`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub destructive: Option<bool>,
-    /// `openWorldHint`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub open_world: Option<bool>,
 }
 
 /// A server that nobody reaches and that reaches nobody.

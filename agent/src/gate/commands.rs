@@ -14,6 +14,7 @@ use super::approvals;
 use super::theirs::Theirs;
 use crate::audit::record::Kind;
 use crate::audit::{Filter, Segments};
+use crate::control::command::Action;
 use crate::control::records::{self, Owner};
 use crate::control::reply::{
     AuditState, BreakerPosition, BreakerState, Certificate, CredentialState, Disconnected, Finding,
@@ -33,6 +34,8 @@ use crate::telemetry::clock;
 
 /// Findings shown by `status`.
 const FINDINGS: usize = 10;
+/// The one method of which what a server lists tells something.
+const TOOLS_CALL: &str = "tools/call";
 /// Tools shown of what a server lists.
 const LISTED: usize = 4096;
 
@@ -127,7 +130,7 @@ async fn reply(
             Ok(segments) => records::tail(responder, segments, filter, owner).await,
             Err(error) => responder.fail(Code::Internal, chain(&error)).await,
         },
-        Command::PolicyExplain(question) => explained(stages, &question, responder).await,
+        Command::PolicyExplain(question) => explained(stages, *question, responder).await,
         Command::CaExport => {
             responder
                 .reply(Reply::Certificate(answering.certificate.clone()))
@@ -194,13 +197,21 @@ async fn one(
 
 async fn explained(
     stages: &Stages,
-    question: &Question,
+    mut question: Question,
     mut responder: Responder,
 ) -> Result<(), ControlError> {
+    if let Action::Call(call) = &mut question.action
+        && call.hints.is_none()
+        && let Some(tool) = call.name.as_ref().filter(|_| call.method == TOOLS_CALL)
+    {
+        // As a live call is judged.
+        let server = Arc::from(call.server.as_str());
+        call.hints = stages.observed.hints(&server, tool).map(ListedTool::from);
+    }
     let state = stages.decider.in_force();
     let now = Timestamp::from_millis(clock::wall().microseconds() / 1000);
     let count = |key: &_| stages.decider.count(key);
-    match explain::answer(&state.set, question, now, count) {
+    match explain::answer(&state.set, &question, now, count) {
         Ok(explanation) => {
             responder.reply(Reply::Explanation(explanation)).await?;
             responder.done().await
@@ -442,15 +453,9 @@ fn shown(stages: &Stages, set: &PolicySet, server: &Registered, whole: bool) -> 
 /// What a server was seen to list.
 fn listed(stages: &Stages, server: &str) -> BTreeMap<String, ListedTool> {
     let listed = stages.observed.listed(server, LISTED).into_iter();
-    let shown = |(name, hints): (String, exeat_policy::Hints)| {
-        let tool = ListedTool {
-            read_only: hints.read_only,
-            destructive: hints.destructive,
-            open_world: hints.open_world,
-        };
-        (name, tool)
-    };
-    listed.map(shown).collect()
+    listed
+        .map(|(name, hints)| (name, ListedTool::from(hints)))
+        .collect()
 }
 
 /// The CA's certificate as it is shown.

@@ -36,6 +36,7 @@ A file of cases:
       user: dave                           and host: NAME, for a managed host
       server: billing
       tool: pay                            or method: and of:, request: [GET, URL], connect:
+      hints: { readOnlyHint: true }        what the server lists of the tool; left out: nothing
       args: { amountCents: 100 }
       expect: { effect: allow, rule: small-payments }
     - { name: nobody may, server: billing, tool: pay, expect: deny }
@@ -58,11 +59,15 @@ Examples:
   exeat policy explain --user dave --server github      may dave start it?
   exeat policy explain --server github --request GET https://api.github.com/user
   exeat policy explain --server github --connect 10.20.0.7:5432 --policy ./policy.d
+  exeat policy explain --user dave --server github --tool look --hint readOnlyHint=true
   exeat policy explain --issuer https://login.example.com --subject ann --claim groups=analysts --server github --tool search
   exeat policy explain --token-claims payload.json --server github --tool search
   exeat policy explain --authority corp --uri spiffe://corp/agent --server github --tool search
 
-A token or a certificate is taken as it is stated: nothing is verified.")]
+A token or a certificate is taken as it is stated: nothing is verified. The daemon answers by
+limits' counts as they stand and by the hints that it saw servers list. --policy asks files alone:
+limits are unused there, and a tool has the hints that are stated, or none. Breakers and
+disconnections are not asked.")]
     Explain(Box<ExplainArguments>),
     /// Say what another policy would decide otherwise, of what was recorded
     #[command(after_help = "\
@@ -197,9 +202,19 @@ pub struct ExplainArguments {
     /// Arguments of the call, a JSON object
     #[arg(long, value_name = "JSON")]
     pub args: Option<String>,
+    /// Hint that the server lists of the tool: readOnlyHint, destructiveHint or openWorldHint; without --policy, in place
+    /// of what the daemon saw
+    #[arg(long, value_name = "NAME=BOOL", requires = "tool")]
+    pub hint: Vec<String>,
     /// Outbound HTTP request of the server
     #[arg(long, num_args = 2, value_names = ["METHOD", "URL"], group = "action")]
     pub request: Option<Vec<String>>,
+    /// The request asks for an upgrade
+    #[arg(long, requires = "request")]
+    pub upgrade: bool,
+    /// The server has not read its first message, so that it may fetch its own code
+    #[arg(long, conflicts_with = "host")]
+    pub fetching: bool,
     /// Outbound TCP connection of the server
     #[arg(long, value_name = "HOST:PORT", group = "action")]
     pub connect: Option<String>,

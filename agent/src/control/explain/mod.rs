@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use exeat_policy::{
-    self as policy, CertifiedName, Count, Endpoint, LimitKey, Name, NameFault, NameKind, Outcome,
-    PolicySet, Protocol, Request, Target, Timestamp, Url, UrlFault, Workload,
+    self as policy, CertifiedName, Count, Endpoint, Hints, LimitKey, Name, NameFault, NameKind,
+    Outcome, PolicySet, Protocol, Request, Target, Timestamp, Url, UrlFault, Workload,
 };
 use thiserror::Error;
 
@@ -94,7 +94,7 @@ pub fn answer(
                 Caller::Host(name) => Workload::Host(name),
             }),
             user: question.user.as_deref(),
-            fetching: false,
+            fetching: question.fetching,
             token: shown.token(),
             certificate: shown.certificate(),
             known_as: &[],
@@ -268,10 +268,12 @@ enum Parsed<'a> {
         method: &'a str,
         name: Option<&'a str>,
         arguments: Option<Value>,
+        hints: Option<Hints>,
     },
     Request {
         url: Url,
         method: &'a str,
+        upgrade: bool,
     },
     Connect {
         to: Destination,
@@ -297,8 +299,13 @@ impl<'a> Parsed<'a> {
                     None => None,
                     Some(Arguments(text)) => Some(read(text)?),
                 },
+                hints: call.hints.map(Hints::from),
             },
-            Action::Request(OutboundRequest { method, url }) => {
+            Action::Request(OutboundRequest {
+                method,
+                url,
+                upgrade,
+            }) => {
                 let error = |source| QuestionError::Url {
                     url: url.clone(),
                     source,
@@ -308,6 +315,7 @@ impl<'a> Parsed<'a> {
                 Self::Request {
                     url: Url::parse(bare).map_err(error)?,
                     method,
+                    upgrade: *upgrade,
                 }
             }
             Action::Connect(OutboundConnection {
@@ -333,15 +341,20 @@ impl<'a> Parsed<'a> {
                 method,
                 name,
                 arguments,
+                hints,
             } => policy::Action::Mcp {
                 server,
                 method,
                 name: *name,
                 arguments: arguments.as_ref().map(policy::AsJson::as_json),
-                hints: None,
+                hints: *hints,
                 session: None,
             },
-            Self::Request { url, method } => {
+            Self::Request {
+                url,
+                method,
+                upgrade,
+            } => {
                 let (target, port) = match &url.endpoint {
                     Endpoint::Name(name, port) => (Target::Name(name), *port),
                     Endpoint::Address(address, port) => (Target::Address(*address), *port),
@@ -353,7 +366,7 @@ impl<'a> Parsed<'a> {
                     method,
                     path,
                     tls,
-                    upgrade: false,
+                    upgrade: *upgrade,
                     calls: &[],
                 }
             }

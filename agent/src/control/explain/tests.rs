@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::control::command::{Call, ServerShow};
+use crate::control::listed::ListedTool;
 use crate::decide::unused;
 
 fn ask(action: Action) -> Result<Explanation, QuestionError> {
@@ -15,6 +16,7 @@ fn ask(action: Action) -> Result<Explanation, QuestionError> {
         user: Some("dave".to_owned()),
         token: None,
         certificate: None,
+        fetching: false,
         action,
     };
     answer(
@@ -33,10 +35,12 @@ fn a_policy_that_says_nothing_denies_everything() {
             method: "tools/call".to_owned(),
             name: Some("create_issue".to_owned()),
             arguments: None,
+            hints: None,
         }),
         Action::Request(OutboundRequest {
             method: "GET".to_owned(),
             url: "https://api.example.com/x?y=z".to_owned(),
+            upgrade: false,
         }),
         Action::Connect(OutboundConnection {
             host: "[::1]".to_owned(),
@@ -82,6 +86,7 @@ fn stated(
             dns: vec![dns.to_owned()],
             ..StatedCertificate::default()
         }),
+        fetching: false,
         action,
     };
     answer(&set, &question, Timestamp::from_seconds(0), unused)
@@ -95,6 +100,7 @@ fn call() -> Action {
         method: "tools/call".to_owned(),
         name: Some("t".to_owned()),
         arguments: None,
+        hints: None,
     })
 }
 
@@ -151,6 +157,7 @@ fn what_cannot_be_asked_is_said() {
         Action::Request(OutboundRequest {
             method: "GET".to_owned(),
             url: url.to_owned(),
+            upgrade: false,
         })
     };
     let connect = |host: &str| {
@@ -168,4 +175,63 @@ fn what_cannot_be_asked_is_said() {
     ] {
         assert!(ask(action.clone()).is_err(), "{action:?}");
     }
+}
+
+/// What a server lists of a tool counts where the register says nothing, as in a live call.
+#[test]
+fn hints_upgrades_and_fetching_are_what_is_stated() {
+    let text = "version: 1
+servers:
+  s:
+    launch: { command: s, fetch: [packages.example] }
+    egress: [{ host: ws.example, upgrade: true }, { host: api.example }]
+identities: { dave: { user: dave } }
+rules: [{ id: reading, who: [dave], servers: [s], tools: { class: [read, external] }, effect: allow }]
+";
+    let set = policy::compile(&[policy::Source {
+        name: "p.yaml".to_owned(),
+        text: text.to_owned(),
+    }])
+    .unwrap();
+    let ask = |caller: Option<Caller>, fetching, action| {
+        let question = Question {
+            caller,
+            user: Some("dave".to_owned()),
+            token: None,
+            certificate: None,
+            fetching,
+            action,
+        };
+        let explained = answer(&set, &question, Timestamp::from_seconds(0), unused).unwrap();
+        (explained.effect, explained.class)
+    };
+    let tool = |read_only| {
+        let Action::Call(call) = call() else {
+            panic!("a call")
+        };
+        let hints = ListedTool {
+            read_only,
+            ..ListedTool::default()
+        };
+        let hints = Some(hints);
+        ask(None, false, Action::Call(Call { hints, ..call }))
+    };
+    let said = |effect: &str, class: &str| (effect.to_owned(), Some(class.to_owned()));
+    assert_eq!(tool(Some(true)), said("allow", "read, external"));
+    assert_eq!(tool(None), said("deny", "destructive, external"));
+
+    let server = || Some(Caller::Server("s".to_owned()));
+    let request = |url: &str, upgrade| {
+        Action::Request(OutboundRequest {
+            method: "GET".to_owned(),
+            url: url.to_owned(),
+            upgrade,
+        })
+    };
+    let outcome = |fetching, url, upgrade| ask(server(), fetching, request(url, upgrade)).0;
+    assert_eq!(outcome(false, "https://ws.example/", true), "allow");
+    assert_eq!(outcome(false, "https://api.example/", false), "allow");
+    assert_eq!(outcome(false, "https://api.example/", true), "deny");
+    assert_eq!(outcome(false, "https://packages.example/x", false), "deny");
+    assert_eq!(outcome(true, "https://packages.example/x", false), "allow");
 }

@@ -151,7 +151,7 @@ impl Observed {
     }
 
     /// What `server` lists of `tool`, if it was seen.
-    pub(super) fn hints(&self, server: &Arc<str>, tool: &str) -> Option<Hints> {
+    pub fn hints(&self, server: &Arc<str>, tool: &str) -> Option<Hints> {
         let mut state = self.lock();
         if state.hints.is_empty() {
             return None;

@@ -80,25 +80,45 @@ fn question(asked: &ExplainArguments) -> Result<Question, CliError> {
             user,
             token,
             certificate,
+            fetching: asked.fetching,
             action,
         });
     }
+    if asked.fetching {
+        return Err(usage(
+            "`--fetching` is about what leaves: give `--request`, `--connect` or `--udp`",
+        ));
+    }
+    Ok(Question {
+        caller: host,
+        user,
+        token,
+        certificate,
+        fetching: false,
+        action: called(asked)?,
+    })
+}
+
+/// What is asked of a server.
+fn called(asked: &ExplainArguments) -> Result<Action, CliError> {
     let Some(server) = asked.server.clone() else {
         return Err(usage("give `--server`: whom is it for?"));
     };
     let arguments = asked.args.clone().map(Arguments);
-    let action = match (&asked.tool, &asked.method) {
+    Ok(match (&asked.tool, &asked.method) {
         (Some(tool), _) => Action::Call(Call {
             server,
             method: "tools/call".to_owned(),
             name: Some(tool.clone()),
             arguments,
+            hints: shown::hints(&asked.hint)?,
         }),
         (None, Some(method)) => Action::Call(Call {
             server,
             method: method.clone(),
             name: asked.name.clone(),
             arguments,
+            hints: None,
         }),
         (None, None) if arguments.is_some() => {
             return Err(usage(
@@ -106,13 +126,6 @@ fn question(asked: &ExplainArguments) -> Result<Question, CliError> {
             ));
         }
         (None, None) => Action::Run(ServerShow { name: server }),
-    };
-    Ok(Question {
-        caller: host,
-        user,
-        token,
-        certificate,
-        action,
     })
 }
 
@@ -121,6 +134,7 @@ fn outbound(arguments: &ExplainArguments) -> Result<Option<Action>, CliError> {
         let request = OutboundRequest {
             method: method.clone(),
             url: url.clone(),
+            upgrade: arguments.upgrade,
         };
         return Ok(Some(Action::Request(request)));
     }

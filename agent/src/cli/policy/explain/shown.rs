@@ -1,4 +1,4 @@
-//! The token and the certificate that options state.
+//! What options state: a token, a certificate, hints of a tool.
 
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use super::usage;
 use crate::cli::args::ExplainArguments;
 use crate::cli::error::CliError;
 use crate::control::command::{Arguments, StatedCertificate, StatedToken};
+use crate::control::reply::ListedTool;
 use crate::decode::json::{self, Limits};
 
 /// The token; without an option that is about one, none.
@@ -67,6 +68,23 @@ fn listed(given: &[String]) -> Result<Option<String>, CliError> {
         }
     }
     Ok((!claims.is_empty()).then(|| Value::from(claims).to_string()))
+}
+
+/// `NAME=BOOL` as what a server lists of a tool.
+pub(super) fn hints(given: &[String]) -> Result<Option<ListedTool>, CliError> {
+    let mut hints = ListedTool::default();
+    for hint in given {
+        let wrong = || {
+            usage(&format!(
+                "read `{hint}` as a hint: write `readOnlyHint=true`, or `destructiveHint`, or `openWorldHint`"
+            ))
+        };
+        let (name, value) = hint.split_once('=').ok_or_else(wrong)?;
+        let value = value.parse().map_err(|_unread| wrong())?;
+        let named = hints.named(name).ok_or_else(wrong)?;
+        *named = Some(value);
+    }
+    Ok((!given.is_empty()).then_some(hints))
 }
 
 /// The certificate; without `--authority` none, and no name of one.

@@ -35,6 +35,14 @@ fn options_are_questions() {
             r#"{"action":{"call":{"server":"github","method":"tools/call","name":"pay","arguments":"{\"amount\":9007199254740993}"}}}"#,
         ),
         (
+            "--server github --tool look --hint readOnlyHint=true --hint openWorldHint=false",
+            r#"{"action":{"call":{"server":"github","method":"tools/call","name":"look","hints":{"read_only":true,"open_world":false}}}}"#,
+        ),
+        (
+            "--server github --fetching --request GET https://packages.example/x --upgrade",
+            r#"{"caller":{"server":"github"},"fetching":true,"action":{"request":{"method":"GET","url":"https://packages.example/x","upgrade":true}}}"#,
+        ),
+        (
             "--user dave --server github",
             r#"{"user":"dave","action":{"run":{"name":"github"}}}"#,
         ),
@@ -90,6 +98,18 @@ fn what_is_left_open_is_asked_for() {
         (
             "--issuer i --claim x --server b --tool x",
             "read `x` as a claim: write `NAME=VALUE`",
+        ),
+        (
+            "--server b --tool x --hint readOnly=true",
+            "read `readOnly=true` as a hint: write `readOnlyHint=true`, or `destructiveHint`, or `openWorldHint`",
+        ),
+        (
+            "--server b --tool x --hint readOnlyHint=yes",
+            "read `readOnlyHint=yes` as a hint: write `readOnlyHint=true`, or `destructiveHint`, or `openWorldHint`",
+        ),
+        (
+            "--server b --tool x --fetching",
+            "`--fetching` is about what leaves: give `--request`, `--connect` or `--udp`",
         ),
         (
             "--server b --connect x",

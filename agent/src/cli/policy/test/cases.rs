@@ -7,6 +7,7 @@ use crate::control::command::{
     Action, Arguments, Call, Caller, OutboundConnection, OutboundRequest, ServerShow,
     StatedCertificate, StatedToken, Transport,
 };
+use crate::control::reply::ListedTool;
 use crate::control::{Question, explain};
 use crate::decode::json::{self, Limits};
 
@@ -28,7 +29,10 @@ const CASE: Keys = Keys {
         "method",
         "of",
         "args",
+        "hints",
         "request",
+        "upgrade",
+        "fetching",
         "connect",
         "udp",
         "today",
@@ -44,6 +48,11 @@ const TOKEN: Keys = Keys {
 const CERTIFICATE: Keys = Keys {
     what: "a certificate",
     known: &["authority", "uri", "dns", "email", "common_name"],
+    later: &[],
+};
+const HINTS: Keys = Keys {
+    what: "hints",
+    known: &["readOnlyHint", "destructiveHint", "openWorldHint"],
     later: &[],
 };
 const EXPECT: Keys = Keys {
@@ -144,6 +153,7 @@ impl Cases<'_> {
         let (action, expected) = (action?, expected?);
         self.shown(fields, &action);
         let outbound = matches!(action, Action::Request(_) | Action::Connect(_));
+        let fetching = self.fetching(fields, outbound && server.is_some());
         let caller = match (host, server) {
             (Some(_), Some(server)) if outbound => {
                 self.reader.fault(
@@ -174,6 +184,7 @@ impl Cases<'_> {
                 user,
                 token,
                 certificate,
+                fetching,
                 action,
             },
             now,
@@ -228,6 +239,15 @@ impl Cases<'_> {
         names
     }
 
+    /// Whether a server still fetches its code, where it is one that sends.
+    fn fetching(&mut self, fields: Fields<'_>, sends: bool) -> bool {
+        if let Some(node) = fields.get("fetching").filter(|_| !sends) {
+            let message = "`fetching` has no meaning but for what leaves a server";
+            self.reader.fault(node.span, message);
+        }
+        self.flag(fields, "fetching")
+    }
+
     /// A token or a certificate is shown with a message to a server.
     fn shown(&mut self, fields: Fields<'_>, action: &Action) {
         let node = fields.get("token").or_else(|| fields.get("certificate"));
@@ -256,7 +276,12 @@ impl Cases<'_> {
             return None;
         }
         let way = given.first().copied();
-        for (key, ways) in [("args", &["tool", "method"][..]), ("of", &["method"][..])] {
+        for (key, ways) in [
+            ("args", &["tool", "method"][..]),
+            ("of", &["method"][..]),
+            ("hints", &["tool"][..]),
+            ("upgrade", &["request"][..]),
+        ] {
             if let Some(node) = fields.get(key)
                 && !way.is_some_and(|way| ways.contains(&way))
             {
@@ -281,20 +306,42 @@ impl Cases<'_> {
                 method: "tools/call".to_owned(),
                 name: self.text(fields, "tool", "a tool"),
                 arguments,
+                hints: fields.get("hints").and_then(|node| self.hints(node)),
             })),
             Some("method") => Some(Action::Call(Call {
                 server: server?,
                 method: self.text(fields, "method", "a method")?,
                 name: self.text(fields, "of", "what the method names"),
                 arguments,
+                hints: None,
             })),
-            Some("request") => self.request(fields.get("request")?),
+            Some("request") => self.request(fields),
             Some("connect") => self.connection(fields.get("connect")?, Transport::Tcp),
             Some(_) => self.connection(fields.get("udp")?, Transport::Udp),
         }
     }
 
-    fn request(&mut self, node: &Node) -> Option<Action> {
+    /// What the server lists of the tool.
+    fn hints(&mut self, node: &Node) -> Option<ListedTool> {
+        let fields = self.reader.fields(node, &HINTS)?;
+        let mut hints = ListedTool::default();
+        for name in HINTS.known {
+            if let (Some(node), Some(hint)) = (fields.get(name), hints.named(name)) {
+                *hint = self.reader.flag(node);
+            }
+        }
+        Some(hints)
+    }
+
+    fn flag(&mut self, fields: Fields<'_>, key: &str) -> bool {
+        let node = fields.get(key);
+        node.and_then(|node| self.reader.flag(node))
+            .unwrap_or_default()
+    }
+
+    fn request(&mut self, fields: Fields<'_>) -> Option<Action> {
+        let node = fields.get("request")?;
+        let upgrade = self.flag(fields, "upgrade");
         let items = self.reader.list(node, "a method and a url")?;
         let [method, url] = items else {
             self.reader
@@ -303,7 +350,11 @@ impl Cases<'_> {
         };
         let method = self.reader.text(method, "a method")?.to_owned();
         let url = self.reader.text(url, "a url")?.to_owned();
-        Some(Action::Request(OutboundRequest { method, url }))
+        Some(Action::Request(OutboundRequest {
+            method,
+            url,
+            upgrade,
+        }))
     }
 
     fn connection(&mut self, node: &Node, protocol: Transport) -> Option<Action> {

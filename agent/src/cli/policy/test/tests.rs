@@ -9,7 +9,7 @@ use crate::cli::output::Painter;
 
 const POLICY: &str = r#"version: 1
 servers:
-  bank: { launch: { command: bank }, egress: [{ host: api.example.com, methods: [GET] }] }
+  bank: { launch: { command: bank, fetch: [packages.example.com] }, egress: [{ host: api.example.com, methods: [GET] }] }
 hosts: { claude: { servers: [bank] } }
 identities:
   dave: { user: dave }
@@ -22,6 +22,7 @@ rules:
   - { id: ask, servers: [bank], tools: [refund], effect: approve }
   - { id: search, who: [analysts], servers: [bank], tools: [search], when: caller.claims.tenant == 'acme' && caller.subject == 'ann', effect: allow }
   - { id: robots, who: [robots], servers: [bank], tools: [feed], effect: allow }
+  - { id: reading, who: [dave], servers: [bank], tools: { class: [read] }, effect: allow }
   - { id: once, who: [dave], servers: [bank], tools: [once], effect: allow, expires: 2026-12-31 }
 "#;
 
@@ -45,6 +46,11 @@ cases:
   - { name: no analyst, token: { issuer: "https://login.example.com", subject: ann, claims: { tenant: acme } }, server: bank, tool: search, expect: deny }
   - { name: a robot, certificate: { authority: corp, uri: "spiffe://corp/x", dns: [x.example, X.BOTS.example] }, server: bank, tool: feed, expect: { effect: allow, rule: robots } }
   - { name: no robot, certificate: { authority: corp, uri: "spiffe://corp/x", common_name: x.bots.example }, server: bank, tool: feed, expect: deny }
+  - { name: listed as reading, user: dave, server: bank, tool: look, hints: { readOnlyHint: true, openWorldHint: false }, expect: { effect: allow, rule: reading } }
+  - { name: listed as anything, user: dave, server: bank, tool: look, expect: deny }
+  - { name: upgrades, server: bank, request: [GET, "https://api.example.com/x"], upgrade: true, expect: deny }
+  - { name: fetches, server: bank, fetching: true, request: [GET, "https://packages.example.com/x"], expect: allow }
+  - { name: fetches later, server: bank, request: [GET, "https://packages.example.com/x"], expect: deny }
   - { name: after, today: 2027-01-01, user: dave, server: bank, tool: once, expect: deny }
 "#;
 
@@ -71,7 +77,7 @@ fn what_is_as_expected_passes() {
     let report = report(CASES);
     assert_eq!(
         (report.passed, report.failed),
-        (18, 0),
+        (23, 0),
         "{}",
         report.text(Painter::default())
     );
@@ -116,6 +122,8 @@ cases:
   - { token: { subject: ann, claim: { a: b } }, server: bank, tool: x, expect: deny }
   - { certificate: { authority: crop, uri: [{}] }, server: bank, tool: x, expect: deny }
   - { token: { issuer: "https://login.example.com", claims: [a] }, server: bank, expect: deny }
+  - { server: bank, tool: x, hints: { readOnly: true, openWorldHint: maybe }, fetching: true, expect: deny }
+  - { server: bank, method: ping, hints: { readOnlyHint: true }, upgrade: true, expect: deny }
 "#,
         ),
         &set(),
