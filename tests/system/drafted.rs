@@ -14,6 +14,8 @@ use serde_json::json;
 
 use crate::cause::{pem, policy};
 use crate::place::LIMIT;
+use crate::tokens::Issuer;
+use crate::working;
 
 const NAME: &str = "api.lab.example";
 
@@ -108,4 +110,55 @@ async fn what_was_seen_passes_and_nothing_else() {
         .await
         .unwrap_or_else(|error| panic!("{error}: {}{}", done.stdout, done.stderr));
     process.stop().await.unwrap();
+}
+
+/// What most sites have: servers that users start, some of them for nothing, and keys that the gate fetches by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn starts_are_seen_and_the_gates_own_is_passed_over() {
+    const ISSUER: &str = "https://a.lab.example";
+    let lab = Lab::new().unwrap();
+    let publisher = lab
+        .https(&["a.lab.example"], SocketAddr::new(WORLD, 443))
+        .unwrap();
+    publisher.put("/k", "application/json", Issuer::new(ISSUER).keys("1"));
+    let settings = format!(
+        "issuers: [{{ issuer: \"{ISSUER}\", audience: mcp, jwks: {{ url: \"{ISSUER}/k\" }} }}]\n"
+    );
+    let daemon = lab
+        .daemon_with(&working::policy(), &settings)
+        .await
+        .unwrap();
+    daemon
+        .record("the keys are fetched", |record| {
+            record["http"]["path"] == "/k" && record["outcome"]["status"] == "done"
+        })
+        .await
+        .unwrap();
+    let mut idle = daemon.run("notes").unwrap();
+    idle.initialize().await.unwrap();
+    assert!(idle.close().await.unwrap().success());
+    daemon
+        .record("the start", |record| record["lifecycle"]["event"] == "run")
+        .await
+        .unwrap();
+
+    let base = lab.directory().join("policy.d");
+    let draft = lab.directory().join("drafted.yaml");
+    let (base, draft) = (base.to_str().unwrap(), draft.to_str().unwrap());
+    let arguments = [
+        "policy", "draft", "--policy", base, "--since", "1h", "--output", draft,
+    ];
+    let done = daemon.cli(&arguments).await.unwrap();
+    assert!(done.status.success(), "{}{}", done.stdout, done.stderr);
+    let report = done.json().unwrap();
+    assert_eq!(report["left_out"], json!([]), "{report}");
+    let text = fs::read_to_string(draft).unwrap();
+    let compared = daemon.cli(&["policy", "diff", base, draft]).await.unwrap();
+    let compared = compared.json().unwrap();
+    assert_eq!(compared["changed"], 0, "{compared}\n{text}");
+
+    daemon.put_in_force(&text).await.unwrap();
+    let mut idle = daemon.run("notes").unwrap();
+    idle.initialize().await.unwrap();
+    assert!(idle.close().await.unwrap().success());
 }

@@ -31,7 +31,7 @@ for line in sys.stdin:
         print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
 "#;
 
-fn policy() -> String {
+pub(crate) fn policy() -> String {
     format!(
         "version: 1
 servers:

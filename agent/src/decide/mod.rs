@@ -108,6 +108,12 @@ pub struct McpMessage<'a> {
     pub again: bool,
 }
 
+/// Whether a recorded decision is no policy's, but about what the gate does by itself.
+pub fn is_own(decision: &Decision) -> bool {
+    let why = decision.reason.as_deref();
+    decision.policy.is_none() && why.is_some_and(|why| [KEYS, WEBHOOK].contains(&why))
+}
+
 impl Decider {
     /// Starts with `set` in force.
     pub fn new(set: PolicySet, generation: u64) -> Self {

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use exeat_policy::{
     Action, AsJson, Caller, Certificate, Effect, Explanation, Hints, Json, List, Members, Name,
-    Outcome, PolicySet, Protocol, Request, Subject, Target, Timestamp, Token, Unevaluated, Verdict,
-    Workload, explain,
+    Outcome, PolicySet, Protocol, Reason, Request, Subject, Target, Timestamp, Token, Unevaluated,
+    Verdict, Workload, explain,
 };
 use serde_json::{Map, Value};
 
 use crate::audit::is_whole;
-use crate::audit::record::{Http, Mcp, Record, Tcp, WorkloadKind};
-use crate::decide::{Tally, unused};
+use crate::audit::record::{self, Http, Kind, Mcp, Record, Tcp, WorkloadKind};
+use crate::decide::{Tally, is_own, unused};
 
 /// Whether a token or a certificate spoke for the caller.
 fn shows(record: &Record) -> bool {
@@ -22,7 +22,8 @@ fn shows(record: &Record) -> bool {
 /// Why a record cannot be put to a policy again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::cli) enum NotReplayed {
-    /// Nothing was decided.
+    /// Nothing was decided, or nothing that a policy is asked: what the gate does by itself, and what a host started
+    /// without Exeat.
     Undecided,
     /// What was asked could not be read, or is not in the record.
     Unreadable,
@@ -49,10 +50,14 @@ pub(in crate::cli) struct Question<'a> {
     pub(in crate::cli) record: &'a Record,
     pub(in crate::cli) arguments: Kept,
     pub(in crate::cli) asked: Asked<'a>,
+    /// Whether the server that acts could still fetch its own code; where known.
+    fetching: Option<bool>,
 }
 
 #[derive(Debug)]
 pub(in crate::cli) enum Asked<'a> {
+    /// `exeat run` of this server.
+    Run(&'a str),
     Mcp {
         server: &'a str,
         mcp: &'a Mcp,
@@ -110,7 +115,9 @@ impl<'a> Question<'a> {
 
     /// The same where a token or a certificate spoke for the caller: who puts it says as whom the caller is known.
     pub(in crate::cli) fn of_any(record: &'a Record) -> Result<Self, NotReplayed> {
-        if record.open.is_some() || record.decision.is_none() {
+        let decision = record.decision.as_ref();
+        let decision = decision.filter(|_| record.open.is_none() && record.kind != Kind::Exec);
+        if decision.is_none_or(is_own) {
             return Err(NotReplayed::Undecided);
         }
         let asked = Self::asked(record).ok_or(NotReplayed::Unreadable)?;
@@ -126,10 +133,34 @@ impl<'a> Question<'a> {
             record,
             arguments,
             asked,
+            fetching: None,
         })
     }
 
+    /// Takes from the record whether the server could still fetch its own code: what was allowed could, if it is `set`'s
+    /// fetch hosts alone that allow it. Of what was refused for other reasons, and of what else allows, nobody can tell.
+    pub(in crate::cli) fn infer_fetching(&mut self, set: &PolicySet, now: Timestamp) {
+        if let Asked::Run(_) | Asked::Mcp { .. } = self.asked {
+            return;
+        }
+        let Some(decision) = &self.record.decision else {
+            return;
+        };
+        if decision.reason.as_deref() == Some(Reason::FetchOver.text()) {
+            self.fetching = Some(false);
+        } else if decision.effect == record::Effect::Allow
+            && self.verdict(set, now).reason == Reason::FetchOver
+        {
+            self.fetching = Some(true);
+        }
+    }
+
     fn asked(record: &'a Record) -> Option<Asked<'a>> {
+        if let Some(lifecycle) = &record.lifecycle {
+            let server = lifecycle.detail.as_deref()?;
+            let run = &*lifecycle.event == "run" && is_whole(server);
+            return run.then_some(Asked::Run(server));
+        }
         if let Some(mcp) = &record.mcp {
             let server = mcp.server.as_deref()?;
             return (!mcp.method.is_empty()).then_some(Asked::Mcp { server, mcp });
@@ -174,7 +205,7 @@ impl<'a> Question<'a> {
             .iter()
             .map(unused)
             .collect();
-        answer(
+        self.answer(
             set,
             &explain(
                 set,
@@ -207,7 +238,7 @@ impl<'a> Question<'a> {
         let (tally, at) = tally;
         tally.weigh(set, request, self.session(), (self.record, at), |request| {
             let explanation = explain(set, request);
-            let answer = answer(set, &explanation);
+            let answer = self.answer(set, &explanation);
             let passes = match &answer {
                 Answer::Decided { effect, .. } => match effect {
                     Effect::Allow => true,
@@ -269,7 +300,10 @@ impl<'a> Question<'a> {
         let workload = self.record.workload.as_ref();
         let identity = self.record.identity.as_ref();
         // A user who is no managed workload's acts without a name of the policy's.
-        let acts = |name: &str| shows(self.record) || identity.is_none_or(|who| &*who.name == name);
+        let runs = matches!(self.asked, Asked::Run(_));
+        let acts = |name: &str| {
+            runs || shows(self.record) || identity.is_none_or(|who| &*who.name == name)
+        };
         Caller {
             workload: workload
                 .filter(|workload| !workload.name.is_empty() && acts(&workload.name))
@@ -280,7 +314,7 @@ impl<'a> Question<'a> {
                     WorkloadKind::Unmanaged | WorkloadKind::Unknown => None,
                 }),
             user: identity.and_then(|who| who.user.as_deref()),
-            fetching: false,
+            fetching: self.fetching == Some(true),
             token: None,
             certificate: None,
             known_as: &[],
@@ -310,6 +344,7 @@ impl<'a> Question<'a> {
 
     fn action(&self) -> Action<'_> {
         match &self.asked {
+            Asked::Run(server) => Action::Run { server },
             Asked::Mcp { server, mcp } => Action::Mcp {
                 server,
                 method: &mcp.method,
@@ -348,6 +383,14 @@ impl<'a> Question<'a> {
         }
     }
 
+    /// What an explanation comes to, where all that decides is known.
+    fn answer(&self, set: &PolicySet, explanation: &Explanation) -> Answer {
+        if explanation.verdict.reason == Reason::FetchOver && self.fetching.is_none() {
+            return Answer::Untold("a fetch host".to_owned());
+        }
+        answer(set, explanation)
+    }
+
     /// Who asked, in words.
     pub(in crate::cli) fn who(&self) -> String {
         let caller = self.caller();
@@ -367,6 +410,7 @@ impl<'a> Question<'a> {
     /// What for, in words; paths are left out, so that like stands with like.
     pub(in crate::cli) fn what(&self) -> String {
         match &self.asked {
+            Asked::Run(server) => format!("start of {server}"),
             Asked::Mcp { server, mcp } => match &mcp.name {
                 Some(name) => format!("{} {name} of {server}", &*mcp.method),
                 None => format!("{} of {server}", &*mcp.method),

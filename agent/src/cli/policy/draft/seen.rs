@@ -98,14 +98,16 @@ impl Seen {
         if effect != Some(record::Effect::Allow) || record.open.is_some() {
             return;
         }
-        let question = match Question::of(record) {
+        let mut question = match Question::of(record) {
             Ok(question) => question,
             Err(NotReplayed::Undecided) => return,
             Err(NotReplayed::Unreadable) => return self.leave(Left::Unreadable),
             Err(NotReplayed::Token) => return self.leave(Left::Token),
         };
         self.exchanges += 1;
+        question.infer_fetching(set, now);
         let kept = match &question.asked {
+            Asked::Run(server) => self.start(set, &question, server, now),
             Asked::Mcp { server, .. } => self.message(set, &question, server, now),
             Asked::Resolve(name) => {
                 let peer = Peer::Name(name.clone());
@@ -144,6 +146,19 @@ impl Seen {
         }
     }
 
+    /// Who starts a server may reach it, and so start it again.
+    fn start(
+        &mut self,
+        set: &PolicySet,
+        question: &Question<'_>,
+        server: &str,
+        now: Timestamp,
+    ) -> Result<(), Left> {
+        let reached = (who(set, question, now)?, server.to_owned());
+        *self.reached.entry(reached).or_default() += 1;
+        Ok(())
+    }
+
     fn message(
         &mut self,
         set: &PolicySet,
@@ -154,27 +169,7 @@ impl Seen {
         let Asked::Mcp { mcp, .. } = &question.asked else {
             return Ok(());
         };
-        match question.put(set, now) {
-            Answer::Untold(_)
-            | Answer::Decided {
-                effect: Effect::Allow,
-                ..
-            } => {}
-            Answer::Decided { .. } => return Err(Left::Refused),
-        }
-        let caller = question.caller();
-        let who = match (caller.workload, caller.user) {
-            (Some(Workload::Host(host)), _) => Who::Host(host.to_owned()),
-            (_, Some(user)) => Who::User(user.to_owned()),
-            (_, None) => return Err(Left::Untellable),
-        };
-        if let Who::User(user) = &who
-            && Glob::parse(user)
-                .ok()
-                .is_none_or(|glob| glob.literal().is_none())
-        {
-            return Err(Left::Untellable);
-        }
+        let who = who(set, question, now)?;
         let governance = governance(&mcp.method);
         let name = match governance {
             Some(Governance::Session | Governance::Unnamed) => "",
@@ -274,6 +269,32 @@ impl Seen {
         *paths.entry(path.unwrap_or_default()).or_default() += 1;
         Ok(())
     }
+}
+
+/// Who asks for what the policy still allows, as a rule can name them.
+fn who(set: &PolicySet, question: &Question<'_>, now: Timestamp) -> Result<Who, Left> {
+    match question.put(set, now) {
+        Answer::Untold(_)
+        | Answer::Decided {
+            effect: Effect::Allow,
+            ..
+        } => {}
+        Answer::Decided { .. } => return Err(Left::Refused),
+    }
+    let caller = question.caller();
+    let who = match (caller.workload, caller.user) {
+        (Some(Workload::Host(host)), _) => Who::Host(host.to_owned()),
+        (_, Some(user)) => Who::User(user.to_owned()),
+        (_, None) => return Err(Left::Untellable),
+    };
+    if let Who::User(user) = &who
+        && Glob::parse(user)
+            .ok()
+            .is_none_or(|glob| glob.literal().is_none())
+    {
+        return Err(Left::Untellable);
+    }
+    Ok(who)
 }
 
 /// The path as the policy compares it, where a pattern can mean it alone.

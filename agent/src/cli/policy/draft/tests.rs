@@ -420,6 +420,69 @@ proptest! {
     }
 }
 
+/// `exeat run` of the server, by a user or in a host.
+fn start(mut who: Value, server: &str) -> Value {
+    who["kind"] = "lifecycle".into();
+    // As the gate records it: the caller is no name of the policy's.
+    who["identity"]["name"] = "".into();
+    who["lifecycle"] = json!({ "event": "run", "detail": server });
+    who
+}
+
+/// What the gate does because the configuration says so.
+fn own(reason: &str) -> Value {
+    json!({
+        "kind": "http",
+        "http": { "name": "login.example", "port": 443, "sni": "login.example", "method": "GET", "path": "/keys" },
+        "decision": { "effect": "allow", "mode": "enforce", "reason": reason },
+    })
+}
+
+#[test]
+fn starts_are_seen_and_the_gates_own_is_passed_over() {
+    let unregistered = json!({
+        "kind": "exec",
+        "workload": { "name": "agent", "kind": "host" },
+        "exec": { "exe": "/usr/bin/node", "pid": 1 },
+    });
+    let fetched = traffic(
+        "http",
+        &json!({ "name": "packages.example", "port": 443, "sni": "packages.example", "method": "GET", "path": "/x" }),
+    );
+    let by_user = start(caller(false, "dave"), "bank");
+    let by_host = start(caller(true, "dave"), "bank");
+    let records = [
+        by_user.clone(),
+        by_host.clone(),
+        own("the configuration names the issuer"),
+        own("the configuration names the webhook"),
+        unregistered,
+        fetched,
+    ];
+    let (text, left) = drafted(&records);
+    assert!(left.is_empty(), "{left:?}");
+    assert!(text.starts_with("# Drafted from 3 recorded"), "{text}");
+    assert!(text.contains("fetch: [packages.example]"), "{text}");
+    let draft = set(&text);
+    assert!(allows(&draft, &by_user) && allows(&draft, &by_host));
+    assert!(!allows(&draft, &start(caller(false, "eve"), "bank")));
+    assert!(!allows(&draft, &start(caller(false, "dave"), "wiki")));
+    let message = |tool| {
+        message(
+            caller(false, "dave"),
+            "bank",
+            "tools/call",
+            tool,
+            "read",
+            &json!({}),
+        )
+    };
+    assert!(!allows(&draft, &message("show")), "starting is no calling");
+    // Who may start it no more is left out.
+    let (_, left) = drafted(&[start(caller(false, "eve"), "none")]);
+    assert_eq!(left[0].why, Left::Refused.words());
+}
+
 /// Grants that nothing needed are named, where a reader of the draft looks for them; it is a policy all the same.
 #[test]
 fn unused_grants_are_named() {
