@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use exeat_policy::{
-    Action, AsJson, Caller, Certificate, Effect, Explanation, Hints, Json, List, Members, Name,
-    Outcome, PolicySet, Protocol, Reason, Request, Subject, Target, Timestamp, Token, Unevaluated,
-    Verdict, Workload, explain,
+    Action, AsJson, Caller, Certificate, Considered, Effect, Explanation, Hints, Json, List,
+    Members, Name, Outcome, PolicySet, Protocol, Reason, Request, Subject, Target, Timestamp,
+    Token, Unevaluated, Verdict, Workload, explain,
 };
 use serde_json::{Map, Value};
 
@@ -367,7 +367,7 @@ impl<'a> Question<'a> {
                     .and_then(|path| path.split('?').next())
                     .unwrap_or_default(),
                 tls: http.sni.is_some(),
-                upgrade: false,
+                upgrade: self.is_upgrade(http),
                 calls: &[],
             },
             Asked::Connect {
@@ -381,6 +381,13 @@ impl<'a> Question<'a> {
             },
             Asked::Resolve(name) => Action::Resolve { name },
         }
+    }
+
+    /// Whether the request asks for an upgrade, as far as what came of it tells.
+    fn is_upgrade(&self, http: &Http) -> bool {
+        let decision = self.record.decision.as_ref();
+        let why = decision.and_then(|decision| decision.reason.as_deref());
+        http.status == Some(101) || why == Some(Reason::UpgradeNotAllowed.text())
     }
 
     /// What an explanation comes to, where all that decides is known.
@@ -434,18 +441,20 @@ fn answer(set: &PolicySet, explanation: &Explanation) -> Answer {
         verdict,
         considered,
     } = explanation;
-    let denied = considered.iter().find_map(|item| match &item.subject {
-        Subject::Rule(id) if item.outcome == Outcome::Matched => {
-            let mut rules = set.rules().iter();
-            rules.find(|rule| rule.id == *id && rule.effect == Effect::Deny)
-        }
+    let rule = |item: &Considered| match &item.subject {
+        Subject::Rule(id) | Subject::Grant(id) => set.rules().iter().find(|rule| rule.id == *id),
         _ => None,
-    });
+    };
+    let matched = considered
+        .iter()
+        .filter(|item| item.outcome == Outcome::Matched);
+    let mut matched = matched.filter_map(rule);
+    let denied = matched.find(|rule| rule.effect == Effect::Deny);
+    // What only observes has no say, and to what is not denied without it an allow rule adds nothing.
     let unknown = considered.iter().find(|item| {
-        matches!(
-            item.outcome,
-            Outcome::Failed(Unevaluated::Unknown) | Outcome::FailedObserved(Unevaluated::Unknown)
-        )
+        item.outcome == Outcome::Failed(Unevaluated::Unknown)
+            && (verdict.effect == Effect::Deny
+                || rule(item).is_none_or(|rule| rule.effect != Effect::Allow))
     });
     match (denied, unknown) {
         (None, Some(item)) => Answer::Untold(item.subject.to_string()),

@@ -162,7 +162,7 @@ impl Comparison {
     }
 
     fn compare(&mut self, record: &Record) {
-        let question = match Question::of_any(record) {
+        let mut question = match Question::of_any(record) {
             Ok(question) => question,
             Err(NotReplayed::Undecided) => return,
             Err(_) => return self.report.unreadable += 1,
@@ -177,6 +177,7 @@ impl Comparison {
             }
         };
         self.report.replayed += 1;
+        question.infer_fetching(&self.old, self.now);
         self.report.in_flight +=
             u64::from(record.cause.is_some() && matches!(question.asked, Asked::Http { .. }));
         let at = Timestamp::from_millis(record.time.microseconds() / 1000);

@@ -1,6 +1,6 @@
 //! Records, two policies, and what is said of them.
 
-use exeat_policy::{Source, compile};
+use exeat_policy::{Reason, Source, compile};
 use serde_json::{Value, json};
 
 use super::*;
@@ -339,4 +339,115 @@ fn limits_are_counted_over_the_records() {
         told.ends_with("6 under limits, which are counted from the first of these records on\n"),
         "{told}"
     );
+}
+
+/// The report of what was recorded under [`BASE`] with `rest`, put to it and to another policy.
+fn against(old: &str, new: &str, records: &[Record]) -> (u64, u64, u64) {
+    let read = |text: &str| {
+        let source = Source {
+            name: "p.yaml".into(),
+            text: text.into(),
+        };
+        compile(&[source]).unwrap()
+    };
+    let mut comparison = Comparison::new(read(old), read(new), Timestamp::from_seconds(0));
+    for record in records {
+        comparison.compare(record);
+    }
+    let report = comparison.end();
+    (report.replayed, report.changed, report.untold)
+}
+
+fn get(name: &str, status: Option<u16>, reason: &str, effect: &str) -> Record {
+    line(&json!({
+        "workload": { "name": "bank", "kind": "server" },
+        "identity": { "name": "bank", "verified_by": "kernel", "user": "nobody" },
+        "decision": { "effect": effect, "mode": "enforce", "reason": reason },
+        "http": { "name": name, "port": 443, "sni": name, "method": "GET", "path": "/x", "status": status },
+    }))
+}
+
+#[test]
+fn upgrades_are_put_as_such() {
+    let with = BASE.replace("methods: [GET] }", "methods: [GET], upgrade: true }");
+    let passed = get("api.example", Some(101), "", "allow");
+    assert_eq!(against(&with, BASE, &[passed]), (1, 1, 0));
+    let plain = get("api.example", Some(200), "", "allow");
+    assert_eq!(against(&with, BASE, &[plain]), (1, 0, 0));
+    let refused = get(
+        "api.example",
+        None,
+        Reason::UpgradeNotAllowed.text(),
+        "deny",
+    );
+    assert_eq!(against(BASE, &with, &[refused]), (1, 1, 0));
+}
+
+#[test]
+fn what_a_server_fetched_is_put_as_such() {
+    let with = BASE.replace(
+        "command: /usr/bin/bank }",
+        "command: /usr/bin/bank, fetch: [packages.example] }",
+    );
+    let fetched = || get("packages.example", Some(200), "", "allow");
+    assert_eq!(against(&with, BASE, &[fetched()]), (1, 1, 0));
+    assert_eq!(against(&with, &with, &[fetched()]), (1, 0, 0));
+    let late = get("packages.example", None, Reason::FetchOver.text(), "deny");
+    assert_eq!(against(&with, &with, &[late]), (1, 0, 0));
+    // Nobody knows whether it had spoken.
+    let refused = get("packages.example", None, "", "deny");
+    assert_eq!(against(BASE, &with, &[refused]), (1, 0, 1));
+}
+
+#[test]
+fn starts_are_put_as_well() {
+    let start = |workload: Value| {
+        line(&json!({
+            "kind": "lifecycle",
+            "workload": workload,
+            "identity": { "name": "", "verified_by": "kernel", "user": "dave" },
+            "lifecycle": { "event": "run", "detail": "bank" },
+        }))
+    };
+    let daves = "identities: { d: { user: dave } }
+rules: [{ id: daves, who: [d], tools: ['*'], effect: allow }]";
+    let report = compared(daves, "", &[start(Value::Null)]);
+    assert_eq!((report.replayed, report.changed), (1, 1), "{report:?}");
+    assert_eq!(report.changes[0].what, "start of bank");
+    // A host starts what its list names.
+    let host = json!({ "name": "agent", "kind": "host" });
+    let report = compared(daves, "", &[start(host)]);
+    assert_eq!((report.replayed, report.changed), (1, 0), "{report:?}");
+}
+
+#[test]
+fn what_an_unknown_value_cannot_change_is_told() {
+    let masked = [call("pay", &json!({ "amount": "[masked]", "to": "x" }))];
+    let told = |rules: &str| {
+        let report = compared(ALL, &format!("rules:\n{rules}"), &masked);
+        (report.changed, report.untold)
+    };
+    let small =
+        "  - { id: small, tools: [pay], args: [{ field: /amount, max: 100 }], effect: allow }\n";
+    let all = "  - { id: all, tools: ['*'], effect: allow }\n";
+    let ask = "  - { id: ask, tools: [pay], args: [{ field: /to, in: [x] }], effect: approve }\n";
+    assert_eq!(told(small), (0, 1));
+    assert_eq!(told(&format!("{all}{small}")), (0, 0));
+    assert_eq!(told(&format!("{ask}{small}")), (1, 0));
+    let restricting = small.replace("allow", "approve");
+    assert_eq!(told(&format!("{all}{restricting}")), (0, 1));
+    let observing = small.replace("effect: allow", "effect: deny, mode: observe");
+    assert_eq!(told(&format!("{all}{observing}")), (0, 0));
+}
+
+#[test]
+fn the_gates_own_is_passed_over() {
+    let own = line(&json!({
+        "workload": null,
+        "identity": null,
+        "decision": { "effect": "allow", "mode": "enforce", "reason": "the configuration names the issuer" },
+        "http": { "name": "api.example", "port": 443, "sni": "api.example", "method": "GET", "path": "/keys" },
+    }));
+    let report = compared(ALL, ALL, &[own]);
+    assert_eq!((report.replayed, report.unreadable), (0, 0), "{report:?}");
 }
