@@ -3,14 +3,14 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{chown, symlink};
 use std::time::Duration;
 
 use exeat_tests::Lab;
 use exeat_tests::daemon::Daemon;
 use exeat_tests::fixtures::{Fixtures, Invocation, Server};
 use exeat_tests::lab::WORLD;
-use exeat_tests::process::Process;
+use exeat_tests::process::{Process, must, run};
 use exeat_tests::stdio::Session;
 use exeat_tests::wait::wait_for;
 use serde_json::{Value, json};
@@ -241,4 +241,67 @@ async fn what_was_refused_is_proposed() {
         inventory["entry"].as_str().unwrap().contains("url:"),
         "{inventory}"
     );
+}
+
+/// Projects that a host remembers, and that a host works in; nobody is waited for there, and nothing of others is read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn projects_of_hosts_are_looked_into() {
+    let lab = Lab::new().unwrap();
+    let daemon = lab.daemon(&policy(&[])).await.unwrap();
+    let home = lab.directory().join("home");
+    let project = |name: &str, file: &str, server: &str| {
+        let path = home.join(name).join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let text = json!({ "mcpServers": { server: { "command": server } }, "servers": { server: { "command": server } } });
+        fs::write(&path, text.to_string()).unwrap();
+        path
+    };
+    let remembered = ["named", "another", "gone"].map(|name| home.join(name));
+    let remembered = remembered.map(|path| (path.display().to_string(), json!({})));
+    let mut named: serde_json::Map<String, Value> = remembered.into_iter().collect();
+    named.insert("elsewhere".to_owned(), json!({}));
+    project("named", ".mcp.json", "of-named");
+    project("elsewhere", ".mcp.json", "of-no-path");
+    let foreign = project("another", ".cursor/mcp.json", "of-a-stranger");
+    chown(foreign, Some(1), Some(1)).unwrap();
+    let pipe = home.join("another/.mcp.json");
+    must("mkfifo", &[pipe.to_str().unwrap()]).unwrap();
+    let file = json!({ "projects": named }).to_string();
+    fs::write(home.join(".claude.json"), file).unwrap();
+
+    project("open", ".vscode/mcp.json", "of-open");
+    let host = lab.directory().join("claude");
+    fs::copy("/usr/bin/sleep", &host).unwrap();
+    let mut command = lab.inside.command("/usr/bin/env");
+    command
+        .arg("-C")
+        .arg(home.join("open"))
+        .arg(&host)
+        .arg("60");
+    let mut host = Process::start("claude", lab.directory(), &mut command).unwrap();
+
+    let said = wait_for("the project of the host is found", LIMIT, async || {
+        let mut command = lab.exeat(&["discover", "--json"]).ok()?;
+        let done = run(command.env("HOME", &home), LIMIT).await.ok()?;
+        done.stdout.contains("of-open").then_some(done)
+    })
+    .await
+    .unwrap();
+    let inventory = said.json().unwrap();
+    let found = inventory["found"].as_array().unwrap();
+    let has = |name: &str| found.iter().any(|found| found["name"] == name);
+    assert!(has("of-named") && has("of-open"), "{inventory}");
+    assert!(!has("of-no-path") && !has("of-a-stranger"), "{inventory}");
+    let notes = inventory["notes"].to_string();
+    assert!(
+        notes.contains("another/.mcp.json` is no regular file"),
+        "{notes}"
+    );
+    assert!(
+        notes.contains("another/.cursor/mcp.json` belongs to user 1"),
+        "{notes}"
+    );
+    assert!(!notes.contains("gone"), "{notes}");
+    host.stop().await.unwrap();
+    drop(daemon);
 }

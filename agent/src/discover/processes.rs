@@ -27,6 +27,8 @@ pub struct Running {
     pub package: Package,
     /// Whether its standard input and output are pipes or sockets, as a stdio server's are.
     pub piped: bool,
+    /// Where it works, where this user may know.
+    pub works_in: Option<PathBuf>,
     /// The inodes of its sockets.
     pub sockets: Vec<u64>,
 }
@@ -78,6 +80,7 @@ fn describe(process: Process, user: String) -> Running {
         cgroup: matching::cgroup_of(process.pid),
         package: Package::running(&process.exe, &process.args, &directory.join("cwd")),
         piped: stream("0") && stream("1"),
+        works_in: fs::read_link(directory.join("cwd")).ok(),
         user,
         sockets,
         process,

@@ -53,6 +53,7 @@ fn running(pid: u32, parent: u32, exe: &str, args: &[&str]) -> Running {
         cgroup: Some("/user.slice".into()),
         user: "dave".into(),
         piped: true,
+        works_in: None,
         sockets: Vec::new(),
     }
 }

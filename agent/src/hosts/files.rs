@@ -86,6 +86,20 @@ pub fn configured(account: &Account, project: Option<&Path>) -> Vec<PathBuf> {
     found
 }
 
+/// The projects that a host's file remembers by their directories: the keys of its `projects`.
+pub fn projects(listed: &Listed) -> Vec<PathBuf> {
+    // It was parsed a moment ago, to list its servers.
+    let Ok(root) = listed.syntax.parse(&listed.seen.text) else {
+        return Vec::new();
+    };
+    let named = root.get("projects").into_iter();
+    let named = named.flat_map(|member| member.node.members());
+    named
+        .map(|member| PathBuf::from(&member.key))
+        .filter(|path| path.is_absolute())
+        .collect()
+}
+
 /// Those in a user's home.
 pub fn in_home(home: &Path) -> Vec<PathBuf> {
     kept(home, |format| format.home)

@@ -16,7 +16,7 @@ mod tests;
 mod tree;
 
 pub use entry::{Entry, How, Stdio};
-pub use files::{FileFault, Listed, configured, in_home, in_project, open};
+pub use files::{FileFault, Listed, configured, in_home, in_project, open, projects};
 pub use formats::{Children, FORMATS, Format};
 pub use homes::{Account, HomeFault, accounts, invoking, named, numbered};
 pub use import::{UndoFault, plan, undo, write};

@@ -1,9 +1,9 @@
 //! `exeat discover`: every MCP server and host of this machine, registered or not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use exeat_policy::PolicySet;
 use jiff::Zoned;
@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::control::records::{self, Owner};
 use crate::control::{Command, RecordFilter, Reply};
 use crate::discover::{self, Found, Inventory, Listening, Running, Standing, Survey, probe};
-use crate::hosts::{self, Account, configured};
+use crate::hosts::{self, Account, configured, in_project};
 use crate::supervisor::labelled;
 use crate::supervisor::matching::subjects;
 use crate::telemetry::clock::Timestamp;
@@ -30,6 +30,8 @@ use crate::telemetry::clock::Timestamp;
 const TELLING: [&str; 2] = ["not registered", "unregistered_server"];
 /// Most records of each kind that are looked at.
 const MAX_RECORDS: u32 = 10_000;
+/// Most projects of one user that are looked into.
+const MAX_PROJECTS: usize = 256;
 /// Most listeners that are asked.
 const MAX_ASKED: usize = 256;
 /// Letters of a command line in the table.
@@ -55,16 +57,16 @@ pub(super) async fn run(
     for note in &known.notes {
         survey.note(note.clone());
     }
-    files(&mut survey)?;
+    // First, so that a listener's process is among those that are looked at after it.
+    let mut sockets = discover::listening();
+    let all = discover::running();
+    files(&mut survey, &all)?;
     if let Some(set) = &known.set {
         match containers(set, config) {
             Ok(found) => survey.containers(found),
             Err(note) => survey.note(format!("containers are not matched by label: {note}")),
         }
     }
-    // First, so that a listener's process is among those that are looked at after it.
-    let mut sockets = discover::listening();
-    let all = discover::running();
     survey.processes(&all, &config.cgroup);
     sockets.retain(|socket| !is_own(socket, &all));
     survey.listeners(&all, &sockets);
@@ -87,8 +89,9 @@ fn containers(set: &PolicySet, config: &Config) -> Result<BTreeMap<String, Strin
     labelled::servers(&subjects(set), config.docker.data_root.as_deref())
 }
 
-/// The files of everybody for root, else one's own, and those of the project here.
-fn files(survey: &mut Survey<'_>) -> Result<(), CliError> {
+/// The files of everybody for root, else one's own, and those of projects: the one here, those that hosts' files name, and
+/// those that hosts work in.
+fn files(survey: &mut Survey<'_>, all: &[Running]) -> Result<(), CliError> {
     let own = hosts::invoking().map_err(|error| CliError::from_error(Kind::Usage, &error))?;
     let mut accounts: Vec<Account> = if geteuid().is_root() {
         hosts::accounts()
@@ -100,16 +103,55 @@ fn files(survey: &mut Survey<'_>) -> Result<(), CliError> {
     let here = env::current_dir().ok();
     for (index, account) in accounts.iter().enumerate() {
         let project = here.as_deref().filter(|_| index == 0);
+        let mut read = Read::default();
         for path in configured(account, project) {
-            match hosts::open(&path, account.uid) {
-                Ok(listed) => survey.file(account, &listed),
-                Err(error) => {
-                    survey.note(CliError::from_error(Kind::Usage, &error).message);
-                }
+            read.file(survey, account, path);
+        }
+        let hosts = all
+            .iter()
+            .filter(|running| running.process.uid == account.uid && running.host().is_some());
+        let worked_in = hosts.filter_map(|running| running.works_in.clone());
+        let mut projects: BTreeSet<PathBuf> = worked_in.collect();
+        projects.extend(read.projects.drain(..));
+        if projects.len() > MAX_PROJECTS {
+            survey.note(format!(
+                "{} has {} projects; the first {MAX_PROJECTS} were looked into",
+                account.name,
+                projects.len()
+            ));
+        }
+        for project in projects.iter().take(MAX_PROJECTS) {
+            for path in in_project(project) {
+                read.file(survey, account, path);
             }
         }
     }
     Ok(())
+}
+
+/// What was read of a user's.
+#[derive(Default)]
+struct Read {
+    files: BTreeSet<PathBuf>,
+    /// Projects that are named in them.
+    projects: Vec<PathBuf>,
+}
+
+impl Read {
+    /// Each file once, as the user's: what others have arranged on the way is refused.
+    fn file(&mut self, survey: &mut Survey<'_>, account: &Account, path: PathBuf) {
+        if self.files.contains(&path) {
+            return;
+        }
+        match hosts::open(&path, account.uid) {
+            Ok(listed) => {
+                self.projects.extend(hosts::projects(&listed));
+                survey.file(account, &listed);
+            }
+            Err(error) => survey.note(CliError::from_error(Kind::Usage, &error).message),
+        }
+        self.files.insert(path);
+    }
 }
 
 /// Exeat's own listeners are no servers.
