@@ -17,6 +17,8 @@ pub struct Entry {
     pub at: String,
     /// How it is reached.
     pub how: How,
+    /// The directory that the host starts it in, where the entry names one.
+    pub cwd: Option<String>,
     /// Where the entry begins, in bytes.
     pub(super) start: usize,
     /// The values that are replaced when it is rewritten.
@@ -142,10 +144,12 @@ fn servers(node: &Node, trail: &[String], text: &str, out: &mut Vec<Entry>) {
 
 fn entry(name: String, at: String, start: usize, node: &Node, text: &str) -> Entry {
     let (how, sites) = read(node, text);
+    let cwd = node.get("cwd").and_then(|cwd| cwd.node.text());
     Entry {
         name,
         at,
         how,
+        cwd: cwd.map(str::to_owned),
         start,
         sites,
     }

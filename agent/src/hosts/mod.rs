@@ -23,7 +23,7 @@ pub use import::{UndoFault, plan, undo, write};
 pub use package::{Package, REGISTRIES};
 pub use place::{MAX_FILE, Place, PlaceFault, Seen};
 pub use readable::{Readable, Stamp};
-pub use register::{Matched, Proposal, Register, document, masked_arguments, masked_url};
+pub use register::{Matched, Proposal, Register, document, is_found, masked_arguments, masked_url};
 pub use rewrite::{Change, RewriteFault, Rewritten};
 pub use started::{Extent, Ran, Started, started};
 pub use tree::{Syntax, TreeFault};

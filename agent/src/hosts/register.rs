@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 
 use exeat_policy::{PolicySet, Server, Transport, Url};
 
@@ -10,6 +12,7 @@ use super::entry::Stdio;
 use super::package::{Package, REGISTRIES, variable_at};
 use super::tree::quoted;
 use crate::audit::mask::{self, is_telling};
+use crate::launch::environment::PATH;
 
 /// Longest name in the register.
 const MAX_NAME: usize = 64;
@@ -22,6 +25,8 @@ pub struct Register<'a> {
     policy: Option<&'a PolicySet>,
     proposed: BTreeMap<String, Wanted>,
     hosts: BTreeMap<String, Matched>,
+    /// Where hosts find programs that servers would not be found by.
+    own: Vec<PathBuf>,
 }
 
 /// What is proposed under a name.
@@ -65,6 +70,22 @@ impl<'a> Register<'a> {
         Self {
             policy,
             ..Self::default()
+        }
+    }
+
+    /// The same, for hosts that find programs in these directories as well. What is found there alone is proposed by its
+    /// whole path, since `exeat run` does not look there.
+    #[must_use]
+    pub fn finding_in(mut self, own: Vec<PathBuf>) -> Self {
+        self.own = own;
+        self
+    }
+
+    /// The program that is proposed to be started as `name`, if that is.
+    pub fn program(&self, name: &str) -> Option<&str> {
+        match self.proposed.get(name)? {
+            Wanted::Launch(stdio) => Some(&stdio.command),
+            Wanted::Url(_) | Wanted::Listen(..) => None,
         }
     }
 
@@ -115,10 +136,20 @@ impl<'a> Register<'a> {
     /// The name for a server that a host starts: the policy's, or one that is free, which is
     /// proposed.
     pub fn name(&mut self, name: &str, stdio: &Stdio) -> String {
-        match self.known(name, stdio) {
-            Some(server) => server.name.to_string(),
-            None => self.free(name, Wanted::Launch(registered_part(stdio))),
+        if let Some(server) = self.known(name, stdio) {
+            return server.name.to_string();
         }
+        let mut part = registered_part(stdio);
+        if !is_found(&part.command)
+            && let Some(path) = found_in(&self.own, &part.command)
+        {
+            part.command = path;
+            // As it was proposed before.
+            if let Some(server) = self.known(name, &part) {
+                return server.name.to_string();
+            }
+        }
+        self.free(name, Wanted::Launch(part))
     }
 
     /// Proposes a server at a URL, unless the policy has it or would not take the URL; its name.
@@ -249,6 +280,29 @@ pub fn document(servers: &[Proposal], hosts: &[Proposal]) -> String {
         }
     }
     text
+}
+
+/// Whether `exeat run` finds the program: it has a path, or is where servers' programs are looked for.
+pub fn is_found(command: &str) -> bool {
+    let base: Vec<PathBuf> = PATH.split(':').map(PathBuf::from).collect();
+    command.contains('/') || found_in(&base, command).is_some()
+}
+
+/// The program of this name in the first of the directories that has it.
+fn found_in(directories: &[PathBuf], command: &str) -> Option<String> {
+    let paths = directories
+        .iter()
+        .filter(|directory| directory.is_absolute())
+        .map(|directory| directory.join(command));
+    let is_program = |path: &PathBuf| {
+        let metadata = path.metadata();
+        metadata.is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0)
+    };
+    paths
+        .into_iter()
+        .find(is_program)?
+        .to_str()
+        .map(str::to_owned)
 }
 
 /// What the register starts: without the arguments that stay the host's.

@@ -25,6 +25,8 @@ pub struct Change {
     pub name: String,
     /// What was started.
     pub before: Stdio,
+    /// The directory that it was started in, where the entry names one.
+    pub cwd: Option<String>,
     /// What is started: `exeat` and its arguments.
     pub after: (String, Vec<String>),
 }
@@ -97,6 +99,7 @@ pub(super) fn rewrite(
             line: line_of(text, entry.start),
             name,
             before: stdio.clone(),
+            cwd: entry.cwd.clone(),
             after: (exeat.to_owned(), args),
         });
     }

@@ -31,7 +31,8 @@ const PROXY: [&str; 6] = [
     "socks_proxy",
 ];
 
-const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+/// Where a server's program is looked for, and what it finds as `PATH`, unless policy gives another.
+pub const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// What the base is made of.
 #[derive(Debug, Clone, Copy)]

@@ -61,7 +61,7 @@ fn import(
 ) -> Result<(), CliError> {
     let mut notes = known.notes.clone();
     let exeat = called(arguments)?;
-    let mut register = Register::new(known.set.as_ref());
+    let mut register = Register::new(known.set.as_ref()).finding_in(own_path(arguments, account));
     let mut planned = Vec::new();
     for path in paths(arguments, account) {
         let made = prepare(&path, account, &exeat, &mut register);
@@ -75,7 +75,7 @@ fn import(
     let mut report = Report {
         files: planned
             .iter()
-            .map(|of| FileReport::of(&of.listed, &of.rewritten))
+            .map(|of| FileReport::of(&of.listed, &of.rewritten, &register))
             .collect(),
         entries: document(&register.proposals(), &[]),
         notes,
@@ -171,6 +171,17 @@ fn paths(arguments: &ImportArguments, account: &Account) -> Vec<PathBuf> {
     configured(account, here.as_deref())
 }
 
+/// Where the user's hosts find programs: by this `PATH`, or where others' shells have their own.
+fn own_path(arguments: &ImportArguments, account: &Account) -> Vec<PathBuf> {
+    if arguments.user.is_some() {
+        return [".local/bin", "bin"]
+            .map(|own| account.home.join(own))
+            .into();
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).collect()
+}
+
 /// What hosts call.
 fn called(arguments: &ImportArguments) -> Result<String, CliError> {
     let Some(path) = &arguments.exeat else {
@@ -227,3 +238,6 @@ fn undo(arguments: &ImportArguments, account: &Account, output: Output) -> Resul
     }
     Err(CliError::new(Kind::Refused, failed.join("\nexeat: ")))
 }
+
+#[cfg(test)]
+mod tests;

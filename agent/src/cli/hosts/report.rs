@@ -1,9 +1,13 @@
 //! What an import does, as people and programs see it; nothing secret is in it.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
+use crate::audit::mask;
 use crate::cli::output::{Painter, Tone};
-use crate::hosts::{Change, How, Listed, Rewritten, masked_arguments};
+use crate::hosts::{Change, How, Listed, Register, Rewritten, is_found, masked_arguments};
+use crate::launch::environment::PATH;
 
 /// The whole import.
 #[derive(Debug, Serialize)]
@@ -38,7 +42,7 @@ struct ChangeReport {
     before: Vec<String>,
     after: Vec<String>,
     /// What stays to be done in the file.
-    remains: Vec<&'static str>,
+    remains: Vec<String>,
 }
 
 /// A server that stays as it is.
@@ -49,7 +53,7 @@ struct Kept {
 }
 
 impl FileReport {
-    pub(super) fn of(listed: &Listed, rewritten: &Rewritten) -> Self {
+    pub(super) fn of(listed: &Listed, rewritten: &Rewritten, register: &Register<'_>) -> Self {
         let kept = listed.entries.iter().filter_map(|entry| {
             let why = match &entry.how {
                 How::Stdio(_) => return None,
@@ -64,7 +68,11 @@ impl FileReport {
             path: listed.place.path.display().to_string(),
             host: listed.format.host,
             format: listed.format.id,
-            changes: rewritten.changes.iter().map(ChangeReport::of).collect(),
+            changes: rewritten
+                .changes
+                .iter()
+                .map(|change| ChangeReport::of(change, register))
+                .collect(),
             kept: kept.collect(),
             written: false,
             backup: None,
@@ -73,34 +81,65 @@ impl FileReport {
 }
 
 impl ChangeReport {
-    fn of(change: &Change) -> Self {
+    fn of(change: &Change, register: &Register<'_>) -> Self {
         let line = |command: &str, args: &[String]| {
             let words = [command.to_owned()].into_iter().chain(args.iter().cloned());
             masked_arguments(&words.collect::<Vec<_>>())
         };
-        let mut remains = Vec::new();
-        if !change.before.env.is_empty() {
-            remains.push("its `env` has no effect any more, the register's has: take secrets out of the file");
-        }
-        let relative = |word: &String| word.starts_with("./") || word.starts_with("../");
-        if change
-            .before
-            .args
-            .iter()
-            .chain([&change.before.command])
-            .any(relative)
-        {
-            remains.push("`exeat run` starts it in the user's home: make relative paths absolute in the register");
-        }
         Self {
             at: change.at.clone(),
             line: change.line,
             name: change.name.clone(),
             before: line(&change.before.command, &change.before.args),
             after: line(&change.after.0, &change.after.1),
-            remains,
+            remains: remains(change, register),
         }
     }
+}
+
+/// What stays to be done, since the register starts the server otherwise than the host did.
+fn remains(change: &Change, register: &Register<'_>) -> Vec<String> {
+    let mut remains = Vec::new();
+    if !change.before.env.is_empty() {
+        remains.push(
+            "its `env` has no effect any more, the register's has: take secrets out of the file"
+                .to_owned(),
+        );
+    }
+    let relative = |word: &String| word.starts_with("./") || word.starts_with("../");
+    if change
+        .before
+        .args
+        .iter()
+        .chain([&change.before.command])
+        .any(relative)
+    {
+        remains.push("`exeat run` starts it in the user's home: make relative paths absolute in the register".to_owned());
+    }
+    if let Some(cwd) = &change.cwd {
+        remains.push(format!(
+            "its `cwd` has no effect any more: `exeat run` starts it in the user's home and not in `{}`; what it takes from there needs a path in the register",
+            masked(cwd)
+        ));
+    }
+    let command = &change.before.command;
+    match register.program(&change.name) {
+        Some(proposed) if !is_found(proposed) => remains.push(format!(
+            "`{}` is not where `exeat run` looks ({PATH}): write its whole path into the register",
+            masked(command)
+        )),
+        Some(proposed) if proposed != command => remains.push(format!(
+            "`{}` is not where `exeat run` looks ({PATH}): the proposed entry names `{}`; give it a `PATH` in `env` where it starts programs from there too",
+            masked(command),
+            masked(proposed)
+        )),
+        Some(_) | None => {}
+    }
+    remains
+}
+
+fn masked(text: &str) -> Cow<'_, str> {
+    mask::text(text)
 }
 
 impl Report {
