@@ -88,6 +88,29 @@ async fn what_was_counted_counts_over_restarts_and_failures_are_given_back() {
     }
     assert_eq!(call(&talker, "s-1", "kept", none()).await, "limit_reached");
     assert_eq!(server.take().len(), 9);
+    // The record says what the limit stood at and, of what was refused, which one it was.
+    for (status, stood) in [("done", 60), ("refused", 60)] {
+        let record = world.daemon.record("a call that spends", |record| {
+            let mcp = &record["mcp"];
+            mcp["arguments"] == json!({ "cents": 60 }) && record["outcome"]["status"] == status
+        });
+        let decision = record.await.unwrap()["decision"].clone();
+        let [counter] = &decision["counters"].as_array().unwrap()[..] else {
+            panic!("{decision}");
+        };
+        let name = counter["name"].as_str().unwrap();
+        assert!(
+            name.starts_with("a sum of 100 in 86400 s of /cents per server ("),
+            "{decision}"
+        );
+        assert_eq!(
+            (&counter["value"], &counter["limit"]),
+            (&json!(stood), &json!(100))
+        );
+        if status == "refused" {
+            assert_eq!(decision["reason"], format!("a limit is reached: {name}"));
+        }
+    }
 
     // Ended in order.
     world.daemon.stop().await.unwrap();

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use exeat_policy::{Caller, Effect, Hints, Mode, PolicySet, Reason, Verdict, listable};
+use exeat_policy::{
+    Caller, Effect, Hints, Limit, Mode, Place, PolicySet, Reason, Verdict, listable,
+};
 
+use super::counters::Standing;
 use super::now;
 use super::permit::{Asks, Judged};
 use crate::audit::Text;
-use crate::audit::record::{Decision, Effect as RecordedEffect, Mode as RecordedMode};
+use crate::audit::record::{Counter, Decision, Effect as RecordedEffect, Mode as RecordedMode};
 use crate::telemetry::clock;
 
 /// Why what a rule wants approved does not pass as it is.
@@ -28,16 +31,53 @@ pub struct InForce {
     /// When it was taken.
     pub loaded: clock::Timestamp,
     fingerprint: Text,
+    /// What records call each limit.
+    limits: Vec<Text>,
 }
 
 impl InForce {
     pub(super) fn new(set: PolicySet, generation: u64) -> Self {
         let fingerprint = Text::new(set.fingerprint());
+        let called = |limit: &Limit| {
+            let Place { file, span } = &limit.place;
+            Text::new(&format!("{limit} ({file}:{})", span.line))
+        };
         Self {
-            set,
             generation,
             loaded: clock::wall(),
             fingerprint,
+            limits: set.limits().iter().map(called).collect(),
+            set,
+        }
+    }
+
+    /// What limits stood at, as it is recorded.
+    pub(super) fn counters(&self, standing: impl Iterator<Item = Standing>) -> Vec<Counter> {
+        let counter = |one: Standing| Counter {
+            name: self.limit(one.limit),
+            value: one.value,
+            limit: one.most,
+        };
+        standing.map(counter).collect()
+    }
+
+    /// What records call the limit with this index.
+    fn limit(&self, index: usize) -> Text {
+        self.limits.get(index).cloned().unwrap_or_default()
+    }
+
+    /// Why something is decided so, as it is recorded.
+    fn why(&self, reason: Reason) -> Text {
+        match reason {
+            Reason::PathRefused(fault) => Text::new(&fault.to_string()),
+            Reason::NeedsApproval => Text::fixed(NEEDS_APPROVAL),
+            Reason::DryRun => Text::fixed(DRY_RUN),
+            Reason::LimitReached(index)
+            | Reason::AmountRefused(index)
+            | Reason::CountMissing(index) => {
+                Text::new(&format!("{}: {}", reason.text(), self.limit(index)))
+            }
+            fixed => Text::fixed(fixed.text()),
         }
     }
 
@@ -98,12 +138,7 @@ impl InForce {
         let decision = Decision {
             effect: recorded(effect),
             rule: rule.as_deref().map(Text::new),
-            reason: Some(match reason {
-                Reason::PathRefused(fault) => Text::new(&fault.to_string()),
-                Reason::NeedsApproval => Text::fixed(NEEDS_APPROVAL),
-                Reason::DryRun => Text::fixed(DRY_RUN),
-                fixed => Text::fixed(fixed.text()),
-            }),
+            reason: Some(self.why(reason)),
             mode: match mode {
                 Mode::Enforce => RecordedMode::Enforce,
                 Mode::Observe => RecordedMode::Observe,

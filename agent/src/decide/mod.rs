@@ -31,7 +31,7 @@ pub use self::admitting::Admission;
 use self::approvals::Approved;
 use self::attempt::Attempt;
 use self::breakers::{Breakers, Standing, Turn};
-use self::counters::Counters;
+use self::counters::{Counters, Held};
 pub use self::counters::{MalformedLine, Unwritten};
 pub use self::dry_run::Rehearsal;
 pub use self::in_force::{InForce, overruled};
@@ -475,15 +475,24 @@ impl Decider {
         let suited = effect == Effect::Approve && approved.as_ref().is_some_and(suits);
         let admitted = approved.map(Approved::admitted);
         let mut judged = state.judged(verdict);
-        let mut trial = None;
         let passes = effect == Effect::Allow || suited;
         // What its tool is told to run dry reaches the server, and counts.
         let reaches = passes || judged.dry_run.is_some();
+        let told = |charged| {
+            let told = |held: &Held<'_>| state.counters(held.standing(charged));
+            held.as_ref().map(told).unwrap_or_default()
+        };
+        let mut trial = None;
         if reaches {
-            (judged, trial) = self.unbroken(&state.set, &action, admitted, judged)?;
+            let unbroken = self.unbroken(&state.set, &action, admitted, judged);
+            (judged, trial) = unbroken.map_err(|mut refused| {
+                refused.judged.decision.counters = told(false);
+                refused
+            })?;
         }
+        judged.decision.counters = told(reaches);
         if reaches {
-            let charges = held.map(counters::Held::charge).unwrap_or_default();
+            let charges = held.map(Held::charge).unwrap_or_default();
             judged.attempt = Attempt::new(trial, charges, &self.counters);
         }
         if passes {
@@ -499,7 +508,7 @@ impl Decider {
         set: &PolicySet,
         request: &Request<'_>,
         again: bool,
-    ) -> (Option<counters::Held<'_>>, Vec<Count>) {
+    ) -> (Option<Held<'_>>, Vec<Count>) {
         let keys = limit_keys(set, request);
         if again {
             return (None, keys.iter().map(unused).collect());
@@ -512,7 +521,7 @@ impl Decider {
             let owner = self.counters.owner(&request.caller);
             self.counters.hold(keys, owner, session, request.now)
         });
-        let counts = held.as_ref().map(counters::Held::counts);
+        let counts = held.as_ref().map(Held::counts);
         (held, counts.unwrap_or_default())
     }
 }

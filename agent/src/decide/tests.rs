@@ -6,7 +6,7 @@ use exeat_policy::{Caller, Name, Reason, Source, Target, Tls, Wire, Workload, co
 
 use super::in_force::{DRY_RUN, NEEDS_APPROVAL};
 use super::{Decider, McpMessage};
-use crate::audit::record::Effect;
+use crate::audit::record::{Counter, Decision, Effect};
 use crate::channel::Disconnection;
 use crate::decode::json::{Limits, parse};
 use crate::identify::live::Unread;
@@ -34,8 +34,8 @@ rules:
 limits: [{ per: [server], tools: [pay], sum: /cents, max: 9007199254740992, window: 1h }]
 ";
 
-/// Effect, rule and reason as the record has them.
-fn called(decider: &Decider, tool: &str, arguments: &str) -> (Effect, Option<String>, String) {
+/// What is decided on a call, as the record has it.
+fn decided(decider: &Decider, tool: &str, arguments: &str) -> Decision {
     let arguments = parse(arguments.as_bytes(), &Limits::REQUEST).expect("JSON");
     let message = McpMessage {
         server: "bank",
@@ -53,6 +53,12 @@ fn called(decider: &Decider, tool: &str, arguments: &str) -> (Effect, Option<Str
         Err(refused) => refused.decision(),
     };
     assert_eq!(judged.is_ok(), decision.effect == Effect::Allow);
+    decision.clone()
+}
+
+/// Effect, rule and reason.
+fn called(decider: &Decider, tool: &str, arguments: &str) -> (Effect, Option<String>, String) {
+    let decision = decided(decider, tool, arguments);
     (
         decision.effect,
         decision.rule.as_deref().map(str::to_owned),
@@ -149,6 +155,73 @@ limits: [{ per: [server], methods: [sampling/createMessage], rate: 2/h }]
     assert_eq!(refused.reason(), Reason::LimitReached(0));
     assert!(refused.retry_after().is_some_and(|wait| wait > 0));
     assert!(asked(true).is_ok(), "it was counted before");
+}
+
+/// What limits stood at, as a record has it: name, value and limit.
+fn counters(decision: &Decision) -> Vec<[String; 3]> {
+    let counters = decision.counters.iter();
+    let told = |one: &Counter| {
+        [
+            one.name.to_string(),
+            one.value.to_string(),
+            one.limit.to_string(),
+        ]
+    };
+    counters.map(told).collect()
+}
+
+#[test]
+fn a_record_says_what_each_limit_stood_at_and_which_one_refuses() {
+    let text = "version: 1
+servers: { bank: { url: 'https://bank.example/' } }
+rules: [{ id: all, tools: [pay, look], effect: allow }, { id: not, tools: [pay], args: [{ field: /no, absent: false }], effect: deny }]
+limits:
+  - { per: [session], tools: [pay], calls: 3 }
+  - { per: [identity, tool], tools: [pay], rate: 9/min }
+  - { per: [server], tools: [pay], sum: /cents, max: 100.5, window: 24h }
+";
+    let source = Source {
+        name: "p.yaml".into(),
+        text: text.into(),
+    };
+    let decider = Decider::new(compile(&[source]).expect("a policy"), 1);
+    let stood = |tool: &str, arguments: &str| {
+        let decision = decided(&decider, tool, arguments);
+        let reason = decision.reason.as_deref().expect("a reason").to_owned();
+        (decision.effect, reason, counters(&decision))
+    };
+    let told = |values: [&str; 3]| {
+        let names = [
+            "3 calls per session (p.yaml:5)",
+            "9 calls in 60 s per tool, identity (p.yaml:6)",
+            "a sum of 100.5 in 86400 s of /cents per server (p.yaml:7)",
+        ];
+        let [calls, rate, sum] = values;
+        let stood = [[calls, "3"], [rate, "9"], [sum, "100.5"]];
+        let all = names.iter().zip(stood);
+        all.map(|(name, [value, limit])| [*name, value, limit].map(str::to_owned))
+            .collect::<Vec<_>>()
+    };
+    let allowed = || "a rule allows it".to_owned();
+    assert_eq!(
+        stood("pay", r#"{"cents":60.25}"#),
+        (Effect::Allow, allowed(), told(["1", "1", "60.25"]))
+    );
+    // What is refused does not count.
+    let full = "a limit is reached: a sum of 100.5 in 86400 s of /cents per server (p.yaml:7)";
+    assert_eq!(
+        stood("pay", r#"{"cents":41}"#),
+        (Effect::Deny, full.to_owned(), told(["1", "1", "60.25"]))
+    );
+    let (effect, reason, counters) = stood("pay", r#"{"no":1}"#);
+    assert_eq!((effect, &*reason), (Effect::Deny, "a rule denies it"));
+    assert_eq!(counters, told(["1", "1", "60.25"]));
+    let (_, reason, _) = stood("pay", r#"{"cents":"1"}"#);
+    let unclear = "an argument that a limit sums cannot be summed: a sum of 100.5";
+    assert!(reason.starts_with(unclear), "{reason}");
+    // One that no limit is about has none.
+    let none = (Effect::Allow, allowed(), Vec::new());
+    assert_eq!(stood("look", "{}"), none);
 }
 
 #[test]

@@ -257,6 +257,20 @@ pub struct Limit {
     pub place: Place,
 }
 
+/// What it allows, and what has a counter of its own.
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.cap)?;
+        if let Some(pointer) = &self.sum {
+            write!(f, " of {pointer}")?;
+        }
+        for (index, per) in self.per.iter().enumerate() {
+            write!(f, "{}{per}", if index == 0 { " per " } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
 /// What has a counter of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Per {
@@ -268,6 +282,17 @@ pub enum Per {
     Identity,
     /// Each server.
     Server,
+}
+
+impl fmt::Display for Per {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Session => "session",
+            Self::Tool => "tool",
+            Self::Identity => "identity",
+            Self::Server => "server",
+        })
+    }
 }
 
 /// How much a limit allows.

@@ -1,6 +1,7 @@
 //! What was decided, what was looked into, and how it ended.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Number;
 
 use crate::audit::text::Text;
 
@@ -60,12 +61,12 @@ pub enum Mode {
 /// A limit's counter at the time of the decision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Counter {
-    /// Which limit.
+    /// Which limit: what it says, and where it is written.
     pub name: Text,
-    /// What it stood at, this exchange included.
-    pub value: u64,
+    /// What it stood at, this exchange included where it counts.
+    pub value: Number,
     /// What it may reach.
-    pub limit: u64,
+    pub limit: Number,
 }
 
 /// How much of an exchange was looked into.

@@ -15,6 +15,8 @@ enum Holds {
     /// Pairs of texts.
     Pairs,
     Count,
+    /// A count, or a sum that may have digits behind the point.
+    Number,
     /// A count for each of names that are not known beforehand.
     Counts,
     Signed,
@@ -38,8 +40,8 @@ enum Holds {
 type Member = (&'static str, Holds, &'static str);
 
 use Holds::{
-    Address, Any, Cause, Count, Counts, Flag, Hash, Id, Pairs, Section, Sections, Signed, Text,
-    Texts, Time, Word,
+    Address, Any, Cause, Count, Counts, Flag, Hash, Id, Number, Pairs, Section, Sections, Signed,
+    Text, Texts, Time, Word,
 };
 
 const LINE: &[Member] = &[
@@ -367,7 +369,7 @@ const DECISION: &[Member] = &[
     (
         "counters",
         Sections(COUNTER),
-        "what the limits' counters stood at",
+        "what the limits' counters stood at, of a tool call that limits are about",
     ),
 ];
 
@@ -390,9 +392,17 @@ const APPROVAL: &[Member] = &[
 ];
 
 const COUNTER: &[Member] = &[
-    ("name!", Text, "which limit"),
-    ("value!", Count, "what it stood at, this exchange included"),
-    ("limit!", Count, "what it may reach"),
+    (
+        "name!",
+        Text,
+        "which limit: what it says, and where it is written",
+    ),
+    (
+        "value!",
+        Number,
+        "what it stood at, this exchange included where it counts: calls, or of a sum the sum",
+    ),
+    ("limit!", Number, "what it may reach"),
 ];
 
 const INSPECTED: &[Member] = &[
@@ -571,6 +581,7 @@ impl Holds {
                 json!({"type": "array", "items": pair})
             }
             Count => json!({"type": "integer", "minimum": 0}),
+            Number => json!({"type": "number", "minimum": 0}),
             Counts => json!({
                 "type": "object", "additionalProperties": {"type": "integer", "minimum": 0}
             }),

@@ -250,8 +250,8 @@ fn full() -> Record {
         generation: Some(1),
         counters: vec![record::Counter {
             name: text(),
-            value: 1,
-            limit: 1,
+            value: 1.into(),
+            limit: 1.into(),
         }],
     };
     let approval = record::Approval {

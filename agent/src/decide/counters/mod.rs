@@ -7,7 +7,8 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use exeat_policy::{Amount, Caller, Count, Counter, LimitKey, Timestamp};
+use exeat_policy::{Amount, Caller, Cap, Count, Counter, LimitKey, Timestamp};
+use serde_json::Number;
 
 use self::text::Line;
 pub use self::text::MalformedLine;
@@ -56,7 +57,7 @@ struct Kept {
 impl Kept {
     /// Whether forgetting it lifts no limit.
     fn is_over(&self, now: Timestamp) -> bool {
-        let counts = matches!(self.counter.cap(), exeat_policy::Cap::Calls(_));
+        let counts = matches!(self.counter.cap(), Cap::Calls(_));
         let abandoned = counts && now.millis_since(self.used) >= IDLE_MS;
         self.counter.is_idle(now) || abandoned
     }
@@ -101,6 +102,17 @@ pub(super) struct Charge {
     name: Name,
     amount: Amount,
     at: Timestamp,
+}
+
+/// What a counter stands at, for the record.
+#[derive(Debug)]
+pub(super) struct Standing {
+    /// The limit's index.
+    pub(super) limit: usize,
+    /// What was charged.
+    pub(super) value: Number,
+    /// What may be.
+    pub(super) most: Number,
 }
 
 /// The counters of one decision, locked until it is made.
@@ -381,10 +393,42 @@ impl Held<'_> {
         let full = !self.state.has_time(self.owner);
         let count = |(name, key): &(Name, LimitKey)| {
             let kept = self.state.kept.get(name)?;
-            let keeps = !matches!(key.cap, exeat_policy::Cap::Calls(_));
+            let keeps = !matches!(key.cap, Cap::Calls(_));
             (!(full && keeps)).then(|| kept.counter.count(key, self.now))
         };
         self.keys.iter().filter_map(count).collect()
+    }
+
+    /// What the counters stand at, for the record; with the call where it is `charged`.
+    pub(super) fn standing(&self, charged: bool) -> impl Iterator<Item = Standing> {
+        self.keys.iter().filter_map(move |(name, key)| {
+            let counter = &self.state.kept.get(name)?.counter;
+            let recent = counter.recent();
+            // In the order of time.
+            let within = |window_ms| {
+                let gone =
+                    recent.partition_point(|(at, _)| self.now.millis_since(*at) >= window_ms);
+                recent.iter().skip(gone)
+            };
+            let more = u64::from(charged);
+            let (value, most) = match key.cap {
+                Cap::Calls(most) => (counter.calls().saturating_add(more).into(), most.into()),
+                Cap::Rate { calls, window_ms } => {
+                    let made = u64::try_from(within(window_ms).len()).unwrap_or(u64::MAX);
+                    (made.saturating_add(more).into(), calls.into())
+                }
+                Cap::Sum { max, window_ms } => {
+                    let more = key.amount.filter(|_| charged).unwrap_or_default();
+                    let sum = within(window_ms).fold(more, |sum, (_, amount)| sum.plus(*amount));
+                    (number(sum), number(max))
+                }
+            };
+            Some(Standing {
+                limit: key.limit,
+                value,
+                most,
+            })
+        })
     }
 
     /// The call is allowed: each counter is one higher. What of it is given back if the call fails.
@@ -407,6 +451,12 @@ impl Held<'_> {
         }
         charges
     }
+}
+
+/// As JSON writes it. A sum of whole numbers is exact.
+fn number(amount: Amount) -> Number {
+    let read = amount.to_string().parse();
+    read.unwrap_or_else(|_beyond| u64::MAX.into())
 }
 
 /// A name as it is written: in hexadecimal. Each call that is counted writes some.
