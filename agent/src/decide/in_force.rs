@@ -1,10 +1,11 @@
 //! The policy in force, and what is recorded of its verdicts.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use exeat_policy::{
-    Caller, Effect, Hints, Limit, Mode, Place, PolicySet, Reason, Verdict, listable,
+    Caller, Effect, Hints, Limit, Mode, Place, PolicySet, Reason, Rule, Verdict, listable,
 };
 
 use super::counters::Standing;
@@ -33,6 +34,8 @@ pub struct InForce {
     fingerprint: Text,
     /// What records call each limit.
     limits: Vec<Text>,
+    /// What records say of what a rule decides that has a reason of its own, by its id.
+    reasons: HashMap<Arc<str>, Text>,
 }
 
 impl InForce {
@@ -42,11 +45,16 @@ impl InForce {
             let Place { file, span } = &limit.place;
             Text::new(&format!("{limit} ({file}:{})", span.line))
         };
+        let reasoned = |rule: &Rule| {
+            let text = format!("{}: {}", fixed(by(rule.effect)), rule.reason.as_deref()?);
+            Some((Arc::clone(&rule.id), Text::new(&text)))
+        };
         Self {
             generation,
             loaded: clock::wall(),
             fingerprint,
             limits: set.limits().iter().map(called).collect(),
+            reasons: set.rules().iter().filter_map(reasoned).collect(),
             set,
         }
     }
@@ -66,18 +74,21 @@ impl InForce {
         self.limits.get(index).cloned().unwrap_or_default()
     }
 
-    /// Why something is decided so, as it is recorded.
-    fn why(&self, reason: Reason) -> Text {
+    /// Why something is decided so (by this rule, where one decides), as it is recorded.
+    fn why(&self, rule: Option<&str>, reason: Reason) -> Text {
         match reason {
             Reason::PathRefused(fault) => Text::new(&fault.to_string()),
-            Reason::NeedsApproval => Text::fixed(NEEDS_APPROVAL),
-            Reason::DryRun => Text::fixed(DRY_RUN),
             Reason::LimitReached(index)
             | Reason::AmountRefused(index)
             | Reason::CountMissing(index) => {
                 Text::new(&format!("{}: {}", reason.text(), self.limit(index)))
             }
-            fixed => Text::fixed(fixed.text()),
+            // What a rule was written for is not what came up.
+            Reason::RuleFailed(_) => Text::fixed(reason.text()),
+            _ => {
+                let own = rule.and_then(|rule| self.reasons.get(rule));
+                own.cloned().unwrap_or_else(|| Text::fixed(fixed(reason)))
+            }
         }
     }
 
@@ -138,7 +149,7 @@ impl InForce {
         let decision = Decision {
             effect: recorded(effect),
             rule: rule.as_deref().map(Text::new),
-            reason: Some(self.why(reason)),
+            reason: Some(self.why(rule.as_deref(), reason)),
             mode: match mode {
                 Mode::Enforce => RecordedMode::Enforce,
                 Mode::Observe => RecordedMode::Observe,
@@ -191,6 +202,25 @@ pub fn overruled(decided: Option<Decision>, why: Text) -> Decision {
             counters,
             ..refused
         },
+    }
+}
+
+/// Why, of what a rule with this effect decides.
+const fn by(effect: Effect) -> Reason {
+    match effect {
+        Effect::Allow => Reason::RuleAllowed,
+        Effect::DryRun => Reason::DryRun,
+        Effect::Approve => Reason::NeedsApproval,
+        Effect::Deny => Reason::RuleDenied,
+    }
+}
+
+/// The words of a record, without particulars.
+const fn fixed(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NeedsApproval => NEEDS_APPROVAL,
+        Reason::DryRun => DRY_RUN,
+        other => other.text(),
     }
 }
 

@@ -88,6 +88,45 @@ fn what_waits_for_a_person_or_is_run_dry_is_refused_and_says_so() {
 }
 
 #[test]
+fn a_record_says_why_the_rule_was_written() {
+    let long = "x".repeat(2_000);
+    let text = format!(
+        "version: 1
+servers: {{ bank: {{ url: 'https://bank.example/' }} }}
+rules:
+  - {{ id: all, servers: [bank], tools: ['*'], effect: allow }}
+  - {{ id: no, servers: [bank], tools: [drop], args: [{{ field: /n, max: 3 }}], effect: deny, reason: destroys, mode: enforce }}
+  - {{ id: ask, servers: [bank], tools: [refund], effect: approve, reason: 'money leaves, password=hunter2' }}
+  - {{ id: dry, servers: [bank], tools: [close], effect: dry_run, reason: {long} }}
+"
+    );
+    let source = Source {
+        name: "p.yaml".into(),
+        text,
+    };
+    let decider = Decider::new(compile(&[source]).expect("a policy"), 1);
+    let why = |tool, arguments| called(&decider, tool, arguments).2;
+    assert_eq!(why("drop", r#"{"n":1}"#), "a rule denies it: destroys");
+    // Not why it was written, but that it cannot be told.
+    let unclear = why("drop", r#"{"n":"1"}"#);
+    assert!(
+        unclear.starts_with("a rule could not be evaluated") && !unclear.contains("destroys"),
+        "{unclear}"
+    );
+    let asked = why("refund", "{}");
+    assert!(
+        asked.starts_with("needs an approval: money leaves") && !asked.contains("hunter2"),
+        "{asked}"
+    );
+    let dry = why("close", "{}");
+    assert!(
+        dry.starts_with("is run dry: xxx") && dry.len() < 1_100,
+        "{dry}"
+    );
+    assert_eq!(why("look", "{}"), "a rule allows it");
+}
+
+#[test]
 fn an_approval_is_waited_for_as_long_as_the_rule_says_else_ten_minutes() {
     for (tool, wait) in [
         ("refund", Duration::from_mins(10)),
