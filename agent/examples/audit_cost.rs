@@ -168,6 +168,8 @@ fn fill(record: &mut exeat::audit::Record, arguments: &Value) {
         reason: None,
         mode: Mode::Enforce,
         would: None,
+        would_rule: None,
+        would_reason: None,
         policy: Some(Text::fixed("3b0c44298fc1c149")),
         generation: Some(3),
         counters: Vec::new(),

@@ -16,12 +16,21 @@ const RULES: &str = r"
 identities: { boss: { user: bin } }
 rules:
   - { id: some, tools: [deny, approve, dry_run, once], effect: allow }
-  - { id: deny, tools: [deny], effect: deny MODE }
-  - { id: approve, tools: [approve], effect: approve, approvers: [boss] MODE }
-  - { id: dry_run, tools: [dry_run], effect: dry_run MODE }
+  - { id: deny, tools: [deny], effect: deny, reason: tried out MODE }
+  - { id: approve, tools: [approve], effect: approve, approvers: [boss], reason: tried out MODE }
+  - { id: dry_run, tools: [dry_run], effect: dry_run, reason: tried out MODE }
 limits: [{ per: [session], tools: [once], calls: 1 }]
 ";
 const STOPPED: [&str; 3] = ["deny", "approve", "dry_run"];
+
+/// What a record says of an effect that a rule asks for.
+fn said(effect: &str) -> &str {
+    match effect {
+        "deny" => "a rule denies it",
+        "approve" => "needs an approval",
+        _ => "is run dry",
+    }
+}
 
 /// Calls `tool`, and returns what came of it: `ok`, or a reason.
 async fn call(talker: &Talker, id: &str, tool: &str) -> String {
@@ -58,6 +67,9 @@ async fn passes(world: &World<'_>, server: &Scripted) {
         assert_eq!(decision["effect"], "allow", "{decision}");
         assert_eq!(decision["mode"], "observe", "{decision}");
         assert_eq!(decision["would"], effect, "{decision}");
+        assert_eq!(decision["would_rule"], effect, "{decision}");
+        let why = format!("{}: tried out", said(effect));
+        assert_eq!(decision["would_reason"], why, "{decision}");
     }
 }
 
@@ -98,8 +110,10 @@ async fn all_passes(world: &World<'_>, server: &Scripted) {
         assert_eq!(decision["effect"], "allow", "{decision}");
         assert_eq!(decision["mode"], "observe", "{decision}");
         assert_eq!(decision["would"], "deny", "{decision}");
+        assert_eq!(decision["would_rule"], Value::Null, "{decision}");
         let told = decision["reason"].as_str().unwrap();
         assert!(told.starts_with(reason), "{decision}");
+        assert_eq!(decision["would_reason"], told, "{decision}");
     }
 }
 

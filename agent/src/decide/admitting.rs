@@ -86,6 +86,9 @@ impl Decider {
             Ok(Admission(Said::Observed)) => {
                 judged.decision.mode = Mode::Observe;
                 judged.decision.would = Some(Effect::Deny);
+                judged.decision.would_rule = None;
+                let why = Text::fixed(Reason::BreakerOpen.text());
+                judged.decision.would_reason = Some(Box::new(why));
                 Ok((judged, None))
             }
             Err(Refuses(wait)) => {

@@ -106,14 +106,18 @@ impl InForce {
             reason: None,
             mode: RecordedMode::Observe,
             would: None,
+            would_rule: None,
+            would_reason: None,
             policy: Some(self.fingerprint.clone()),
             generation: Some(self.generation),
             counters: Vec::new(),
         };
         Decision {
-            reason: Some(why),
+            reason: Some(why.clone()),
             mode: RecordedMode::Observe,
             would: Some(RecordedEffect::Deny),
+            would_rule: None,
+            would_reason: Some(Box::new(why)),
             ..decided.unwrap_or_else(passes)
         }
     }
@@ -146,6 +150,7 @@ impl InForce {
                     wait: wait.map_or(WAIT, Duration::from_millis),
                 }
             });
+        let would_rule = would.as_ref().and_then(|would| would.rule.as_deref());
         let decision = Decision {
             effect: recorded(effect),
             rule: rule.as_deref().map(Text::new),
@@ -154,7 +159,11 @@ impl InForce {
                 Mode::Enforce => RecordedMode::Enforce,
                 Mode::Observe => RecordedMode::Observe,
             },
-            would: would.map(|would| recorded(would.effect)),
+            would: would.as_ref().map(|would| recorded(would.effect)),
+            would_rule: would_rule.map(|rule| Box::new(Text::new(rule))),
+            would_reason: would
+                .as_ref()
+                .map(|would| Box::new(self.why(would_rule, would.reason))),
             policy: Some(self.fingerprint.clone()),
             generation: Some(self.generation),
             counters: Vec::new(),
@@ -182,6 +191,8 @@ pub fn overruled(decided: Option<Decision>, why: Text) -> Decision {
         reason: Some(why),
         mode: RecordedMode::Enforce,
         would: None,
+        would_rule: None,
+        would_reason: None,
         policy: None,
         generation: None,
         counters: Vec::new(),
@@ -189,18 +200,12 @@ pub fn overruled(decided: Option<Decision>, why: Text) -> Decision {
     match decided {
         None => refused,
         // It is refused whatever a rule in observation said.
-        Some(Decision {
-            would,
-            policy,
-            generation,
-            counters,
-            ..
-        }) => Decision {
-            would,
-            policy,
-            generation,
-            counters,
-            ..refused
+        Some(decided) => Decision {
+            effect: refused.effect,
+            rule: refused.rule,
+            reason: refused.reason,
+            mode: refused.mode,
+            ..decided
         },
     }
 }

@@ -278,6 +278,8 @@ impl Decider {
                 reason: Some(Text::fixed(reason)),
                 mode: RecordedMode::Enforce,
                 would: None,
+                would_rule: None,
+                would_reason: None,
                 policy: None,
                 generation: None,
                 counters: Vec::new(),

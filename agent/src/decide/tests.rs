@@ -127,6 +127,27 @@ rules:
 }
 
 #[test]
+fn a_record_names_the_rule_that_is_only_observed() {
+    let text = "version: 1
+servers: { bank: { url: 'https://bank.example/' } }
+rules:
+  - { id: all, servers: [bank], tools: [pay], effect: allow }
+  - { id: try, servers: [bank], tools: [pay], effect: deny, mode: observe, reason: no more payments }
+";
+    let source = Source {
+        name: "p.yaml".into(),
+        text: text.into(),
+    };
+    let decider = Decider::new(compile(&[source]).expect("a policy"), 1);
+    let decision = decided(&decider, "pay", "{}");
+    assert_eq!(decision.rule.as_deref(), Some("all"));
+    assert_eq!(decision.would, Some(Effect::Deny));
+    assert_eq!(decision.would_rule.expect("a rule").as_str(), "try");
+    let why = decision.would_reason.expect("a reason");
+    assert_eq!(why.as_str(), "a rule denies it: no more payments");
+}
+
+#[test]
 fn an_approval_is_waited_for_as_long_as_the_rule_says_else_ten_minutes() {
     for (tool, wait) in [
         ("refund", Duration::from_mins(10)),

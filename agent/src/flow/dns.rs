@@ -217,6 +217,8 @@ async fn serve_query(
         ),
         mode: Mode::Enforce,
         would: None,
+        would_rule: None,
+        would_reason: None,
         policy: Some(Text::new(state.set.fingerprint())),
         generation: Some(state.generation),
         counters: Vec::new(),

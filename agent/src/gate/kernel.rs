@@ -124,6 +124,8 @@ async fn record(stages: &Stages, event: &Event, count: Option<u64>) {
         reason: Some(Text::fixed(reason)),
         mode: Mode::Enforce,
         would: None,
+        would_rule: None,
+        would_reason: None,
         policy: Some(Text::new(state.set.fingerprint())),
         generation: Some(state.generation),
         counters: Vec::new(),

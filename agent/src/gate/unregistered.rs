@@ -37,6 +37,8 @@ pub(super) async fn record(stages: &Stages, told: &Unregistered) {
         reason: Some(Text::fixed(Reason::Unregistered.text())),
         mode: Mode::Enforce,
         would: None,
+        would_rule: None,
+        would_reason: None,
         policy: Some(Text::new(state.set.fingerprint())),
         generation: Some(state.generation),
         counters: Vec::new(),

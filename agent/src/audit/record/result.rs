@@ -22,6 +22,12 @@ pub struct Decision {
     /// What would have been done, were every observing rule enforced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub would: Option<Effect>,
+    /// The rule that would have decided so, where one would.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub would_rule: Option<Box<Text>>,
+    /// Why; for operators, never shown to the caller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub would_reason: Option<Box<Text>>,
     /// Fingerprint of the policy that decided; absent where something else did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Text>,

@@ -357,6 +357,12 @@ const DECISION: &[Member] = &[
         "what would have been done, were every observing rule enforced",
     ),
     (
+        "would_rule",
+        Text,
+        "the rule that would have decided so, where one would",
+    ),
+    ("would_reason", Text, "why; never shown to the caller"),
+    (
         "policy",
         Text,
         "fingerprint of the policy that decided; absent where none did: the configuration asks for it, or what was seen on the way refuses it",

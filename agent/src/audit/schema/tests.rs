@@ -246,6 +246,8 @@ fn full() -> Record {
         reason: some(),
         mode: record::Mode::Observe,
         would: Some(record::Effect::Allow),
+        would_rule: Some(Box::new(text())),
+        would_reason: Some(Box::new(text())),
         policy: some(),
         generation: Some(1),
         counters: vec![record::Counter {

@@ -42,6 +42,8 @@ async fn call(
         reason: None,
         mode: Mode::Enforce,
         would: None,
+        would_rule: None,
+        would_reason: None,
         policy: None,
         generation: Some(1),
         counters: Vec::new(),

@@ -150,7 +150,7 @@ impl Talking {
             Ok((approval, approved)) => {
                 told(record, &approval);
                 match self.judge_approved(record, message, approved) {
-                    Ok(permit) => Settled::Passes(permit),
+                    Ok(permit) => Settled::Passes(Box::new(permit)),
                     Err(not_passed) => Settled::Refused(not_passed),
                 }
             }

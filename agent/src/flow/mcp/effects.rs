@@ -58,7 +58,7 @@ impl Beside<'_> {
 /// What becomes of a client's message.
 pub(super) enum Settled {
     /// It may be sent, as it is now.
-    Passes(Permit<AboutMessage>),
+    Passes(Box<Permit<AboutMessage>>),
     /// It is answered in the server's place; the record says so and waits to be closed like this.
     Answered(Response, Outcome),
     /// It waits for a person ([`Talking::heard`]).
@@ -71,7 +71,7 @@ impl Settled {
     /// What becomes of a message in a batch, where nothing is answered in a server's place and nothing waits.
     pub(super) fn within_batch(self) -> Result<Permit<AboutMessage>, NotPassed> {
         let (refusal, why) = match self {
-            Self::Passes(permit) => return Ok(permit),
+            Self::Passes(permit) => return Ok(*permit),
             Self::Refused(not_passed) => return Err(not_passed),
             Self::Answered(..) => (
                 Refusal::DryRun,
@@ -96,7 +96,7 @@ impl Talking {
         beside: Option<Beside<'_>>,
     ) -> Settled {
         match self.judge_client(record, message) {
-            Ok(permit) => Settled::Passes(permit),
+            Ok(permit) => Settled::Passes(Box::new(permit)),
             Err(not_passed) if not_passed.told == Told::Plain(Refusal::DryRun) => {
                 let headers = beside.map(|beside| beside.headers);
                 self.rehearse(record, message, headers, not_passed)
@@ -123,7 +123,7 @@ impl Talking {
             (Rehearsal::Told(mut permit), _) => {
                 permit.watched(record);
                 let Err(why) = self.tell_told(record, message, headers, &permit) else {
-                    return Settled::Passes(*permit);
+                    return Settled::Passes(permit);
                 };
                 Settled::Refused(NotPassed { why, ..not_passed })
             }

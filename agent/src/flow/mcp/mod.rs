@@ -239,7 +239,7 @@ impl Exchanging<'_> {
                     room: body_room,
                 };
                 let passed = Passed {
-                    permit,
+                    permit: *permit,
                     message,
                     room,
                     record,

@@ -196,7 +196,7 @@ impl Session {
         let in_flight = self.talking.begin(&message, record.id());
         let under_way = self.under_way(Of::Server, &id, Some(record));
         let sent = self
-            .send_on(under_way, &self.to_server, permit, &message, room)
+            .send_on(under_way, &self.to_server, *permit, &message, room)
             .await;
         self.no_longer_held(&id);
         let record = match sent {
