@@ -285,6 +285,8 @@ rules:
   - { id: ask, servers: [b], tools: ["pay_*"], effect: approve }
   - { id: pay-is-asked-for, servers: [b], tools: [pay_x], args: [{ field: /n, max: 5 }], effect: allow }
   - { id: dry, servers: [b], tools: [pay_y], effect: dry_run }
+  - { id: dave-is-asked, servers: [b], tools: [sell], effect: approve, approvers: [dave] }
+  - { id: both-are-asked, servers: [b], tools: [sell], effect: approve, approvers: [dave, eve] }
 "#
     ));
 }
@@ -310,6 +312,9 @@ rules:
   - { id: two-classes, tools: { class: [read, write] }, effect: allow }
   - { id: all-methods, servers: [b], methods: ["*"], effect: deny }
   - { id: start, servers: [b], effect: allow }
+  - { id: both-are-asked, servers: [a], tools: [sell], effect: approve, approvers: [dave, eve], timeout: 5m }
+  - { id: eve-alone-is-asked, servers: [a], tools: [sell], effect: approve, approvers: [eve], timeout: 5m }
+  - { id: asked-in-a-hurry, servers: [a], tools: [sell], effect: approve, approvers: [dave, eve], timeout: 1m }
   - { id: deny-later, servers: [a], tools: [w1], effect: deny }
   - { id: deny-wider-later, servers: [a], tools: ["w*"], effect: deny }
   - { id: some-arguments, servers: [a], tools: [v], args: [{ field: /n, min: 5 }], effect: deny }

@@ -27,6 +27,8 @@ mod messages;
 #[cfg(test)]
 mod outbound;
 #[cfg(test)]
+mod people;
+#[cfg(test)]
 mod question;
 #[cfg(test)]
 mod reference;

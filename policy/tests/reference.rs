@@ -14,6 +14,7 @@ use proptest::test_runner::TestRunner;
 use crate::arguments::{Tree, hold, is_doubtful};
 use crate::conditions::{Asked, Unclear};
 use crate::limited::{Call, Charged, charge, refuses};
+use crate::people;
 use crate::question::{Question, question};
 use crate::support::{NOW, shown};
 use crate::uris::{holds, is_named};
@@ -31,6 +32,8 @@ struct Answer {
     would: Option<(GenEffect, Option<usize>)>,
     /// The limit that refuses.
     limit: Option<usize>,
+    /// Of a call that waits for a person: which people may approve it.
+    approve: Vec<&'static str>,
 }
 
 pub(crate) fn glob(pattern: &str, text: &str) -> bool {
@@ -263,6 +266,7 @@ fn answer(world: &World, question: &Question) -> Answer {
         failed,
         would: observes.then_some((effect, rule)),
         limit: None,
+        approve: Vec::new(),
     };
     let nothing = (GenEffect::Deny, None, false);
     let Some(server) = server else {
@@ -316,12 +320,20 @@ fn answer(world: &World, question: &Question) -> Answer {
     if observes && real.0 != GenEffect::Allow {
         return refused(real);
     }
+    let asks = |rule: &&&GenRule| {
+        rule.effect == GenEffect::Approve
+            && !rule.observe
+            && matches(world, rule, question) == Some(true)
+    };
+    let asking = all.iter().filter(asks).copied();
+    let approve = (real.0 == GenEffect::Approve).then(|| people::named(asking, glob));
     Answer {
         effect: real.0,
         rule: real.1,
         failed: real.2,
         would: (strict.0 != real.0).then_some((strict.0, strict.1)),
         limit: None,
+        approve: approve.unwrap_or_default(),
     }
 }
 
@@ -382,6 +394,7 @@ fn limited(world: &World, question: &Question, at: i64, passed: &mut Vec<Charged
             failed: false,
             would: observes.then_some((GenEffect::Deny, None)),
             limit: Some(limit),
+            approve: Vec::new(),
         },
     };
     if answer.effect == GenEffect::Allow {
@@ -491,6 +504,7 @@ fn told(world: &World, set: &PolicySet, question: &Question, at: i64, kept: &mut
                 (effect(would.effect), rule)
             }),
             limit: limit(verdict.reason),
+            approve: people::told(set, &verdict),
         }
     })
 }

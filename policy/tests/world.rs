@@ -41,6 +41,8 @@ pub(crate) struct GenRule {
     pub(crate) args: Vec<GenArg>,
     pub(crate) when: Option<Condition>,
     pub(crate) effect: GenEffect,
+    /// Of a rule that asks for an approval.
+    pub(crate) approvers: Vec<&'static str>,
     pub(crate) observe: bool,
     pub(crate) expires: Option<&'static str>,
 }
@@ -213,6 +215,7 @@ fn grant() -> impl Strategy<Value = GenRule> {
             args: Vec::new(),
             when: None,
             effect: GenEffect::Allow,
+            approvers: Vec::new(),
             observe: false,
             expires: None,
         })
@@ -256,31 +259,35 @@ pub(crate) fn rule() -> impl Strategy<Value = GenRule> {
         prop::option::weighted(0.4, prop::collection::vec(argument(), 1..=2)),
         prop::option::weighted(0.3, condition()),
         prop_oneof![
-            6 => Just(GenEffect::Allow),
-            1 => Just(GenEffect::DryRun),
-            1 => Just(GenEffect::Approve),
-            2 => Just(GenEffect::Deny),
+            6 => Just((GenEffect::Allow, Vec::new())),
+            1 => Just((GenEffect::DryRun, Vec::new())),
+            2 => subsequence(vec!["dave", "es", "all"], 0..=2)
+                .prop_map(|approvers| (GenEffect::Approve, approvers)),
+            2 => Just((GenEffect::Deny, Vec::new())),
         ],
         prop::bool::weighted(0.2),
         prop::option::weighted(0.3, select(vec!["2026-11-20", "2026-11-21"])),
     )
         .prop_map(
-            |(who, servers, (methods, tools), args, when, effect, observe, expires)| GenRule {
-                id: 0,
-                who,
-                servers,
-                methods,
-                tools,
-                // A rule that allows may not say `any`.
-                args: args
-                    .unwrap_or_default()
-                    .into_iter()
-                    .filter(|arg| effect != GenEffect::Allow || arg.field.is_some())
-                    .collect(),
-                when,
-                effect,
-                observe,
-                expires,
+            |(who, servers, (methods, tools), args, when, (effect, approvers), observe, expires)| {
+                GenRule {
+                    id: 0,
+                    who,
+                    servers,
+                    methods,
+                    tools,
+                    // A rule that allows may not say `any`.
+                    args: args
+                        .unwrap_or_default()
+                        .into_iter()
+                        .filter(|arg| effect != GenEffect::Allow || arg.field.is_some())
+                        .collect(),
+                    when,
+                    effect,
+                    approvers,
+                    observe,
+                    expires,
+                }
             },
         )
 }
@@ -327,6 +334,9 @@ impl GenRule {
         }
         if let Some(when) = &self.when {
             put("when", format!("\"{}\"", when.text()));
+        }
+        if self.effect == GenEffect::Approve && !self.approvers.is_empty() {
+            put("approvers", quoted(&self.approvers));
         }
         if self.observe {
             put("mode", "observe".to_owned());

@@ -639,3 +639,52 @@ async fn clients_wait_for_their_answers() {
         assert_eq!(answer["text"], "42", "{client:?}: {answer}");
     }
 }
+
+/// Tiers in rising order: whoever is an approver of the first rule alone neither sees nor approves what the second asks for
+/// as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_rules_that_ask_each_has_a_say() {
+    let lab = Lab::new().unwrap();
+    let server = Scripted::far(&lab, NAME, SocketAddr::new(WORLD, 443), plain).unwrap();
+    let rules = r#"
+identities: { team: { user: [bin, daemon] }, finance: { user: bin } }
+rules:
+  - { id: all, methods: ["*"], effect: allow }
+  - { id: small, tools: [pay], args: [{ field: /amount, above: 1000 }], effect: approve, approvers: [team] }
+  - { id: large, tools: [pay], args: [{ field: /amount, above: 100000 }], effect: approve, approvers: [finance] }
+"#;
+    let world = World::new(&lab, &[("far", URL)], rules).await.unwrap();
+    let talker = world.talker().await.unwrap();
+    let (mut events, _) = posted(&talker, &call("l", "pay", 200_000)).await;
+    let waits = until(&lab, 1).await.remove(0);
+    assert_eq!(waits["rule"], "small", "{waits}");
+    assert_eq!(waits["other_rules"], json!(["large"]), "{waits}");
+    let id = waits["id"].as_str().unwrap();
+    let team = approvals(&lab, "daemon", &["approve", id]).await;
+    assert!(!team.status.success(), "{}", team.stdout);
+    assert_eq!(approvals(&lab, "daemon", &[]).await.stdout.trim(), "[]");
+    assert!(server.seen().is_empty());
+    approve(&lab, id).await;
+    let answer = events.message().await.unwrap().unwrap();
+    assert_eq!(answer["result"]["content"][0]["text"], "ok", "{answer}");
+    // What the first rule alone asks for is the team's.
+    let (mut events, _) = posted(&talker, &call("s", "pay", 2_000)).await;
+    let team = approvals(&lab, "daemon", &["approve", &only(&lab).await]).await;
+    assert!(team.status.success(), "{}", team.stderr);
+    let answer = events.message().await.unwrap().unwrap();
+    assert_eq!(answer["result"]["content"][0]["text"], "ok", "{answer}");
+    assert_eq!(server.take().len(), 2);
+    for (call, rules) in [
+        ("\"l\"", json!(["small", "large"])),
+        ("\"s\"", json!(["small"])),
+    ] {
+        let own = world
+            .daemon
+            .record("the call", |record| {
+                record["mcp"]["id"] == call && record["outcome"].is_object()
+            })
+            .await
+            .unwrap();
+        assert_eq!(own["approval"]["rules"], rules, "{own}");
+    }
+}

@@ -25,8 +25,11 @@ pub struct Approval {
     pub server: String,
     /// The tool: printable ASCII without quotes.
     pub tool: String,
-    /// The rule that asks for the approval.
+    /// The rule that asks for the approval; of several the first.
     pub rule: String,
+    /// The other rules that ask for it: who approves has to be an approver of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_rules: Vec<String>,
     /// Who calls.
     pub caller: ApprovalCaller,
     /// The record of the call.
@@ -72,6 +75,15 @@ pub struct Granted {
     pub at: Timestamp,
 }
 
+impl Approval {
+    /// The rules that ask for the approval.
+    pub fn rules(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.rule)
+            .chain(&self.other_rules)
+            .map(String::as_str)
+    }
+}
+
 #[cfg(test)]
 impl Approval {
     /// One that waits, for tests.
@@ -84,6 +96,7 @@ impl Approval {
             server: "bank".to_owned(),
             tool: "pay".to_owned(),
             rule: "ask".to_owned(),
+            other_rules: Vec::new(),
             caller: ApprovalCaller {
                 workload: None,
                 user: Some("alice".to_owned()),

@@ -105,9 +105,11 @@ fn lines(one: &Waiting) -> Vec<(&'static str, String)> {
         Some(subject) => format!("{caller}, shown to be {subject}"),
         None => caller,
     };
+    let rules = std::iter::once(&one.rule).chain(&one.other_rules);
+    let rules: Vec<&str> = rules.map(String::as_str).collect();
     let mut lines = vec![
         ("caller", caller),
-        ("rule", one.rule.clone()),
+        ("rule", rules.join(", ")),
         ("asked", one.asked.to_string()),
         ("until", one.until.to_string()),
         ("arguments", arguments),
@@ -138,6 +140,7 @@ mod tests {
             server: "bank".into(),
             tool: "pay".into(),
             rule: "ask".into(),
+            other_rules: vec!["finance".into()],
             host: Some("agent".into()),
             user: Some("dave".into()),
             uids: vec![1000, 1001],
@@ -156,7 +159,7 @@ mod tests {
             live,
             "0123456789ab  pay of bank
   caller     agent, dave (1000, 1001), shown to be agent-7
-  rule       ask
+  rule       ask, finance
   asked      1970-01-01T00:00:00.000000Z
   until      1970-01-01T00:10:00.000000Z
   arguments  {\"note\":\"\\u{202e}a\\u001b[2J\"}

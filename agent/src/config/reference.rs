@@ -255,7 +255,7 @@ pub fn page() -> String {
 const APPROVALS: &str = "
 ## Approvals
 
-A call that begins to wait for an approval is told to every webhook whose approver may decide on it: it is one of the rule's `approvers`, and no part of the call. The message
+A call that begins to wait for an approval is told to every webhook whose approver may decide on it: it is one of the `approvers` of every rule that asks, and no part of the call. The message
 is a JSON object with `text` and `blocks` as Slack's incoming webhooks take it. It names caller, server, tool, arguments as records hold them, rule, reason and time limit, and has two links,
 `CONSOLE_URL/approvals/TOKEN`. A token says approval, verdict, approver and expiry, signed by HMAC-SHA256; whoever has it decides as that approver, once, while the call waits. So
 a webhook belongs to a channel that its approver alone reads, or to people who may all act as one.

@@ -499,8 +499,11 @@ pub struct Waiting {
     pub server: String,
     /// The tool.
     pub tool: String,
-    /// The rule that asks for the approval.
+    /// The rule that asks for the approval; of several the first.
     pub rule: String,
+    /// The other rules that ask for it: who approves has to be an approver of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_rules: Vec<String>,
     /// The host or server that calls; absent where a user alone does.
     pub host: Option<String>,
     /// The calling user's name.

@@ -131,6 +131,7 @@ impl InForce {
         let Verdict {
             effect,
             rule,
+            asking,
             reason,
             mode,
             would,
@@ -140,16 +141,15 @@ impl InForce {
             dry_run,
             retry_after,
         } = verdict;
-        let asks = rule
-            .as_ref()
-            .filter(|_| effect == Effect::Approve)
-            .map(|rule| {
-                let wait = self.set.rule(rule).and_then(|rule| rule.timeout_ms);
-                Asks {
-                    rule: Arc::clone(rule),
-                    wait: wait.map_or(WAIT, Duration::from_millis),
-                }
-            });
+        let wait = |rule: &Arc<str>| {
+            let wait = self.set.rule(rule).and_then(|rule| rule.timeout_ms);
+            wait.map_or(WAIT, Duration::from_millis)
+        };
+        let wait = asking.iter().map(wait).min();
+        let asks = wait.map(|wait| Asks {
+            rules: asking,
+            wait,
+        });
         let would_rule = would.as_ref().and_then(|would| would.rule.as_deref());
         let decision = Decision {
             effect: recorded(effect),

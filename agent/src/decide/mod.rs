@@ -472,8 +472,7 @@ impl Decider {
         // INVARIANT: the one call of `evaluate`; `cargo xtask tidy` counts them.
         let verdict = evaluate(&state.set, &request);
         let effect = verdict.effect;
-        let rule = verdict.rule.clone();
-        let suits = |approved: &Approved| approved.suits(&state.set, rule.as_deref());
+        let suits = |approved: &Approved| approved.suits(&state.set, &verdict.asking);
         let suited = effect == Effect::Approve && approved.as_ref().is_some_and(suits);
         let admitted = approved.map(Approved::admitted);
         let mut judged = state.judged(verdict);

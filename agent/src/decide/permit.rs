@@ -52,12 +52,12 @@ pub(super) struct Judged {
     pub(super) attempt: Option<Attempt>,
 }
 
-/// What a rule asks a person for.
+/// What rules ask a person for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asks {
-    /// The rule.
-    pub rule: Arc<str>,
-    /// How long it is waited.
+    /// The rules, in the order of the files: who approves has to be an approver of each.
+    pub rules: Vec<Arc<str>>,
+    /// How long it is waited: the shortest of their times.
     pub wait: Duration,
 }
 

@@ -28,7 +28,7 @@ pub(super) async fn list(
     let waiting = stages.approvals.waiting(|approval| {
         scope == Scope::All
             || approval.caller.uids.contains(&peer.uid)
-            || may_approve(&state.set, &approval.rule, peer.uid, &peer.user)
+            || may_approve(&state.set, approval.rules(), peer.uid, &peer.user)
     });
     for (approval, shown) in waiting {
         let reply = Reply::Waiting(Box::new(told(approval, shown)));
@@ -44,6 +44,7 @@ fn told(approval: Approval, shown: Option<Shown>) -> Waiting {
         server,
         tool,
         rule,
+        other_rules,
         caller,
         record,
         asked,
@@ -60,6 +61,7 @@ fn told(approval: Approval, shown: Option<Shown>) -> Waiting {
         server,
         tool,
         rule,
+        other_rules,
         host: caller.workload,
         user: caller.user,
         uids: caller.uids,

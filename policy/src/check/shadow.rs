@@ -65,9 +65,10 @@ impl<'a> Wider<'a> {
 pub(super) fn check(draft: &Draft, faults: &mut Vec<Fault>) {
     let stronger = Wider::new(&draft.rules, |rule| rule.effect != Effect::Allow);
     for (index, rule) in draft.rules.iter().enumerate() {
-        // A stronger effect counts wherever it stands; of two rules of one effect the first decides.
+        // A stronger effect counts wherever it stands; of two rules of one effect the earlier.
         let counts = |other: usize, wide: &Rule| {
-            wide.effect > rule.effect || (wide.effect == rule.effect && other < index)
+            let alike = wide.effect == rule.effect && other < index;
+            wide.effect > rule.effect || (alike && asks_no_more(wide, rule))
         };
         if let Some((_, wide)) = stronger.than(rule, counts) {
             let does = match wide.effect {
@@ -107,6 +108,15 @@ pub(crate) fn redundant(rules: &[Rule]) -> impl Iterator<Item = (&Rule, String)>
         );
         Some((rule, message))
     })
+}
+
+/// Whether who approves for `wide`, and in its time, does so for `rule` as well: of several rules that ask for an approval
+/// each has a say. Of other effects the first decides.
+fn asks_no_more(wide: &Rule, rule: &Rule) -> bool {
+    let named = |who| rule.approvers.contains(who);
+    let sooner = wide.timeout_ms.zip(rule.timeout_ms);
+    wide.approvers.iter().all(named)
+        && (wide.timeout_ms == rule.timeout_ms || sooner.is_some_and(|(wide, rule)| wide < rule))
 }
 
 fn first(names: &[Arc<str>]) -> Option<&str> {

@@ -195,8 +195,13 @@ fn judge(
         },
     };
     // A rule about everything lets the server be started, yet only as reaching it does.
-    let verdict = conclude(&matched.enforced);
+    let mut verdict = conclude(&matched.enforced);
     let strict = conclude(&matched.enforced.or(&matched.observed));
+    if verdict.effect == Effect::Approve {
+        let rules = matched.asking().into_iter();
+        let rules = rules.filter_map(|id| set.rules().get(position(id)));
+        verdict.asking = rules.map(|rule| Arc::clone(&rule.id)).collect();
+    }
     if strict.effect == verdict.effect {
         return verdict;
     }

@@ -223,6 +223,7 @@ fn observed(verdict: Verdict) -> Verdict {
     };
     Verdict {
         effect: Effect::Allow,
+        asking: Vec::new(),
         mode: Mode::Observe,
         would: Some(would),
         dry_run: None,

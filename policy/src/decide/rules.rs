@@ -155,9 +155,18 @@ impl ByEffect {
 pub(super) struct Matched {
     pub(super) enforced: ByEffect,
     pub(super) observed: ByEffect,
+    /// Every rule in force that asks for an approval, as it was found: each has a say in who may give it.
+    asking: Vec<Id>,
 }
 
 impl Matched {
+    /// The rules in force that ask for an approval, in the order of the files.
+    pub(super) fn asking(mut self) -> Vec<Id> {
+        self.asking.sort_unstable();
+        self.asking.dedup();
+        self.asking
+    }
+
     /// Notes a rule that [`compare`] said this of.
     fn add(&mut self, rule: Id, written: &Rule, outcome: Outcome) {
         let (failed, by_effect) = match outcome {
@@ -177,6 +186,9 @@ impl Matched {
             effect,
             failed,
         };
+        if (outcome, effect) == (Outcome::Matched, Effect::Approve) {
+            self.asking.push(rule);
+        }
         let slot = match (written.effect, effect) {
             (Effect::Allow, Effect::Deny) => &mut by_effect.failed,
             (_, Effect::Deny) => &mut by_effect.deny,

@@ -15,6 +15,9 @@ pub struct Verdict {
     pub effect: Effect,
     /// The rule that decided, where one did.
     pub rule: Option<Arc<str>>,
+    /// For [`Effect::Approve`]: every rule in force that asks for an approval, in the order of the files, `rule` first.
+    /// Who approves has to be an approver of each.
+    pub asking: Vec<Arc<str>>,
     /// Why.
     pub reason: Reason,
     /// [`Mode::Observe`]: the call is allowed only because its denial is observed, not enforced.
@@ -39,6 +42,7 @@ impl Verdict {
         Self {
             effect,
             rule: None,
+            asking: Vec::new(),
             reason,
             mode: Mode::Enforce,
             would: None,

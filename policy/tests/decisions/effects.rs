@@ -1,7 +1,8 @@
 //! Roles, approvals, dry runs, and rules that are only observed.
 
-use exeat_policy::{Caller, listable};
+use exeat_policy::{Action, AsJson as _, Caller, PolicySet, listable};
 
+use crate::arguments::Tree;
 use crate::support::{NOW, ask, call, host, mcp, policy, said, user};
 
 const SET: &str = "
@@ -134,4 +135,44 @@ fn what_has_expired_is_warned_of() {
             "p.yaml:18:5: rule `old` expired on 2026-11-20 and means nothing since",
         ]
     );
+}
+
+/// Of rules that ask for an approval all in force are named, wherever they stand; of another effect none.
+#[test]
+fn every_rule_that_asks_for_an_approval_is_named() {
+    let text = "
+servers: { bank: { url: 'https://bank.example/' } }
+identities: { ann: { user: ann } }
+rules:
+  - { id: dry, tools: [pay, look], effect: dry_run }
+  - { id: two, who: [ann], tools: [pay, 'p*'], args: [{ field: /n, above: 2 }], effect: approve }
+  - { id: tried, tools: [pay], effect: approve, mode: observe }
+  - { id: old, tools: [pay], effect: approve, expires: 2026-11-20 }
+  - { id: one, tools: ['p*', '*y'], effect: approve, approvers: [ann] }
+  - { id: three, tools: [pay], when: args.n > 3, effect: approve }
+LIMIT";
+    let asking = |set: &PolicySet, tool, n: &str| -> Vec<String> {
+        let arguments = Tree::Map(vec![("n", Tree::Number(n.to_owned().leak()))]);
+        let action = Action::Mcp {
+            server: "bank",
+            method: "tools/call",
+            name: Some(tool),
+            arguments: Some(arguments.as_json()),
+            hints: None,
+            session: None,
+        };
+        let asked = ask(set, user("ann"), action);
+        asked.asking.iter().map(ToString::to_string).collect()
+    };
+    let set = policy(&text.replace("LIMIT", ""));
+    assert_eq!(asking(&set, "pay", "1"), ["one"]);
+    assert_eq!(asking(&set, "pay", "3"), ["two", "one"]);
+    assert_eq!(asking(&set, "pay", "4"), ["two", "one", "three"]);
+    assert!(asking(&set, "look", "4").is_empty());
+    // What is denied or only observed asks nobody.
+    let full = "limits: [{ per: [server], calls: 1 }]";
+    let full = policy(&text.replace("LIMIT", full));
+    assert!(asking(&full, "pay", "4").is_empty(), "no count was given");
+    let observed = policy(&text.replace("LIMIT", "mode: observe"));
+    assert!(asking(&observed, "pay", "4").is_empty());
 }

@@ -10,6 +10,9 @@ use crate::telemetry::clock::Timestamp;
 pub struct Approval {
     /// Its id, as the approver names it.
     pub id: Text,
+    /// The rules that ask for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Text>,
     /// `approved` or `denied`; absent: nobody decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Text>,

@@ -382,6 +382,11 @@ const DECISION: &[Member] = &[
 const APPROVAL: &[Member] = &[
     ("id!", Text, "its id, as the approver names it"),
     (
+        "rules",
+        Texts,
+        "the rules that ask for it; who approves is an approver of each",
+    ),
+    (
         "decision",
         Word(&["approved", "denied"]),
         "what was decided; absent: nobody decided",

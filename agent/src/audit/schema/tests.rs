@@ -258,6 +258,7 @@ fn full() -> Record {
     };
     let approval = record::Approval {
         id: text(),
+        rules: vec![text()],
         decision: Some(Recorded::fixed("approved")),
         approver: some(),
         approver_uid: Some(1),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256, digest as digest_of};
@@ -35,8 +36,8 @@ pub struct Asking<'a> {
     pub server: &'a str,
     /// The tool.
     pub tool: &'a str,
-    /// The rule that asks.
-    pub rule: &'a str,
+    /// The rules that ask.
+    pub rules: Vec<Arc<str>>,
     /// Who calls, as the kernel attests.
     pub caller: ApprovalCaller,
     /// Issuer and subject of the token that the call shows.
@@ -102,8 +103,9 @@ impl Asking<'_> {
             ..
         } = &self.caller;
         let callers = [workload.as_deref(), user.as_deref()];
-        let mut names = [self.server, self.rule]
-            .into_iter()
+        let rules = self.rules.iter().map(|rule| &**rule);
+        let mut names = rules
+            .chain([self.server])
             .chain(callers.into_iter().flatten());
         // A tool's name may be longer than others (2025-11-25, "Tool Names").
         let tool = self.tool.len() <= 2 * APPROVAL_NAME
@@ -173,13 +175,15 @@ impl Asking<'_> {
         aws_lc_rs::rand::fill(&mut id).map_err(|_unspecified| NotWaiting::NoId)?;
         let wait = i64::try_from(self.wait.as_micros()).unwrap_or(i64::MAX);
         let arguments = digest_of(&SHA256, self.arguments.as_bytes());
+        let mut rules = self.rules.iter().map(ToString::to_string);
         Ok(Approval {
             id: encode_hex(&id),
             call,
             arguments: encode_hex(arguments.as_ref()),
             server: self.server.to_owned(),
             tool: self.tool.to_owned(),
-            rule: self.rule.to_owned(),
+            rule: rules.next().unwrap_or_default(),
+            other_rules: rules.collect(),
             caller: self.told(),
             record: self.record.clone(),
             asked,

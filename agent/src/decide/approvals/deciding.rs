@@ -35,9 +35,16 @@ pub struct Approver {
     pub user: String,
 }
 
-/// Whether this user may approve what `rule` of the policy in force asks for: root, and the rule's approvers.
-pub fn may_approve(set: &PolicySet, rule: &str, uid: u32, user: &str) -> bool {
-    uid == 0 || set.approves(rule, user)
+/// Whether this user may approve what `rules` of the policy in force ask for, some of them: root, and who is an approver
+/// of each.
+pub fn may_approve<'a>(
+    set: &PolicySet,
+    rules: impl IntoIterator<Item = &'a str>,
+    uid: u32,
+    user: &str,
+) -> bool {
+    let mut rules = rules.into_iter().peekable();
+    rules.peek().is_some() && (uid == 0 || rules.all(|rule| set.approves(rule, user)))
 }
 
 impl Approvals {
@@ -51,11 +58,12 @@ impl Approvals {
         let mut state = self.lock();
         state.forget_old(clock::wall());
         let entry = state.entries.get_mut(id).ok_or(Undecided::NotFound)?;
-        let Approval { caller, rule, .. } = &entry.approval;
-        if takes_part(caller, entry.shown.as_ref(), approver, set) {
+        let approval = &entry.approval;
+        if takes_part(&approval.caller, entry.shown.as_ref(), approver, set) {
             return Err(Undecided::OwnCall);
         }
-        if !is_showable(&approver.user) || !may_approve(set, rule, approver.uid, &approver.user) {
+        let Approver { uid, user } = approver;
+        if !is_showable(user) || !may_approve(set, approval.rules(), *uid, user) {
             return Err(Undecided::NotFound);
         }
         if entry.deciding || entry.approval.granted.is_some() {

@@ -30,11 +30,14 @@ pub use self::person::{names_of, takes_part};
 use super::Admission;
 use crate::audit::Text;
 use crate::audit::record::Approval as Recorded;
-use crate::channel::{Approval, ApprovalCaller, Granted, MOST_APPROVALS};
+use crate::channel::{Approval, Granted, MOST_APPROVALS};
 use crate::telemetry::clock::{self, Timestamp};
 
 /// Calls of one caller that may wait at once.
 const OF_ONE: usize = 8;
+/// Bytes of the names of all rules but the first of each call that waits: what one packet of the channel has room for.
+const OTHER_RULES: usize = 2 << 10;
+
 /// Everything that waits.
 #[derive(Debug)]
 pub struct Approvals {
@@ -153,8 +156,8 @@ impl Approvals {
             }
             entry.approval.clone()
         } else {
-            state.room(&asking.told())?;
             let approval = asking.approval(call, now)?;
+            state.room(&approval)?;
             let entry = Entry {
                 approval: approval.clone(),
                 shown: Some(asking.shown),
@@ -253,6 +256,7 @@ pub fn recorded(
     let by = decided.map(|(by, _, _)| by);
     Recorded {
         id: Text::new(&approval.id),
+        rules: approval.rules().map(Text::new).collect(),
         decision: decided.map(|(_, word, _)| Text::fixed(word)),
         approver: by.map(|by| Text::new(&by.user)),
         approver_uid: by.map(|by| by.uid),
@@ -273,8 +277,13 @@ impl State {
         }
     }
 
-    fn room(&self, caller: &ApprovalCaller) -> Result<(), NotWaiting> {
-        if self.entries.len() >= MOST_APPROVALS {
+    fn room(&self, approval: &Approval) -> Result<(), NotWaiting> {
+        let caller = &approval.caller;
+        let waiting = self.entries.values().map(|entry| &entry.approval);
+        let rules = waiting.chain([approval]).flat_map(|one| &one.other_rules);
+        // Each in quotes, with a comma.
+        let names: usize = rules.map(|rule| rule.len() + 3).sum();
+        if self.entries.len() >= MOST_APPROVALS || names > OTHER_RULES {
             return Err(NotWaiting::TooMany);
         }
         let own = self.entries.values().filter(|entry| {
@@ -375,9 +384,10 @@ impl Approved {
         person::shares(&names_of(caller, set), &self.by.user, set)
     }
 
-    /// Whether it is an approval of what `rule` of the policy in force asks for.
-    pub(super) fn suits(&self, set: &PolicySet, rule: Option<&str>) -> bool {
-        rule.is_some_and(|rule| may_approve(set, rule, self.by.uid, &self.by.user))
+    /// Whether it is an approval of what all of `rules` of the policy in force ask for.
+    pub(super) fn suits(&self, set: &PolicySet, rules: &[Arc<str>]) -> bool {
+        let rules = rules.iter().map(|rule| &**rule);
+        may_approve(set, rules, self.by.uid, &self.by.user)
     }
 }
 

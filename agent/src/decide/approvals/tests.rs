@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use exeat_policy::{Source, compile};
+use exeat_policy::{Reason, Source, compile};
 use tokio::sync::mpsc;
 
 use super::asking::USERS;
 use super::*;
-use crate::channel::{APPROVAL_NAME, MOST_APPROVALS, ToSupervisor};
+use crate::channel::{APPROVAL_NAME, ApprovalCaller, MOST_APPROVALS, ToSupervisor};
+use crate::decide::{Decider, McpMessage, Message, Permit, Refused};
+use crate::decode::json::{Limits, parse};
 
 fn set() -> PolicySet {
     let text = "version: 1
@@ -26,7 +28,7 @@ fn asking(bound: &str, uid: u32) -> Asking<'_> {
     Asking {
         server: "bank",
         tool: "pay",
-        rule: "ask",
+        rules: vec!["ask".into()],
         caller: ApprovalCaller {
             workload: None,
             user: Some(format!("user{uid}")),
@@ -110,8 +112,9 @@ async fn an_approval_is_for_one_call_and_used_once() {
     assert!(matches!(ticket.wait().await, Word::Granted));
     let (approval, approved) = ticket.redeem(Admission::FREE).await.unwrap();
     assert_eq!(approval.granted.unwrap().user, "bob");
-    assert!(approved.suits(&set(), Some("ask")));
-    assert!(!approved.suits(&set(), Some("other")) && !approved.suits(&set(), None));
+    assert!(approved.suits(&set(), &["ask".into()]));
+    let more = ["ask".into(), "other".into()];
+    assert!(!approved.suits(&set(), &more) && !approved.suits(&set(), &[]));
     let left: Vec<String> = disk
         .lock()
         .unwrap()
@@ -293,6 +296,25 @@ async fn old_ones_are_forgotten_and_the_number_is_bounded() {
 }
 
 #[tokio::test]
+async fn the_names_of_rules_are_bounded_in_sum() {
+    let (approvals, _stopping, _disk) = kept(Vec::new());
+    let asked = |count: usize| {
+        let rule = |number| format!("{number:0>61}").into();
+        approvals.ask(Asking {
+            rules: (0..=count).map(rule).collect(),
+            ..asking("{}", 1)
+        })
+    };
+    let most = OTHER_RULES / 64;
+    let full = asked(most + 1).unwrap_err();
+    assert_eq!(full, NotWaiting::TooMany);
+    let ticket = asked(most).unwrap();
+    assert_eq!(asked(1).unwrap_err(), NotWaiting::TooMany);
+    drop(ticket);
+    asked(1).unwrap();
+}
+
+#[tokio::test]
 async fn who_is_known_by_a_name_of_the_caller_does_not_decide() {
     let (approvals, _stopping, _disk) = kept(Vec::new());
     let mut call = asking("{}", 1);
@@ -339,9 +361,16 @@ fn all_that_may_wait_fits_into_one_packet() {
         uid: u32::MAX,
         at: one.asked,
     });
+    let mut waiting = vec![one; MOST_APPROVALS];
+    // All that there is room for.
+    let others = OTHER_RULES / (APPROVAL_NAME + 3);
+    let name = "o".repeat(APPROVAL_NAME);
+    for one in waiting.iter_mut().take(others) {
+        one.other_rules = vec![name.clone()];
+    }
     let message = ToSupervisor::Approvals {
         request: u64::MAX,
-        waiting: vec![one; MOST_APPROVALS],
+        waiting,
     };
     let length = serde_json::to_vec(&message).unwrap().len();
     assert!(length <= 64 << 10, "{length}");
@@ -352,7 +381,7 @@ async fn a_call_is_put_before_each_person_once() {
     let (approvals, _stopping, _disk) = kept(vec![Approval::for_tests("0123456789ab")]);
     let mut asked = approvals.asked();
     let bob =
-        |approval: &Approval, _: Option<&Shown>| may_approve(&set(), &approval.rule, 3, "bob");
+        |approval: &Approval, _: Option<&Shown>| may_approve(&set(), approval.rules(), 3, "bob");
     // What an earlier gate left is put before nobody: what it says is not known.
     assert!(approvals.put_before(0, bob).is_none());
     let ticket = approvals.ask(asking("{}", 1)).unwrap();
@@ -370,4 +399,118 @@ async fn a_call_is_put_before_each_person_once() {
     reserved.grant().await.unwrap();
     assert!(approvals.undecided(&id).is_none());
     assert!(approvals.put_before(2, bob).is_none());
+}
+
+const TIERS: &str = "version: 1
+servers: { bank: { url: 'https://bank.example/' } }
+identities: { team: { user: [bob, carol] }, finance: { user: carol } }
+rules:
+  - { id: all, servers: [bank], tools: [pay], effect: allow }
+  - { id: small, servers: [bank], tools: [pay], args: [{ field: /cents, above: 1000 }], effect: approve, approvers: [team], timeout: 5m }
+  - { id: tried, servers: [bank], tools: [pay], effect: approve, timeout: 1m, mode: observe }
+";
+const LARGE: &str = "  - { id: large, servers: [bank], tools: [pay], args: [{ field: /cents, above: 100000 }], effect: approve, approvers: [finance], timeout: 2m }
+";
+
+fn tiers(text: &str) -> PolicySet {
+    let source = Source {
+        name: "p.yaml".into(),
+        text: text.into(),
+    };
+    compile(&[source]).unwrap()
+}
+
+/// Has a call of so many cents judged, which waits if it needs an approval.
+fn pay(
+    decider: &Decider,
+    cents: &str,
+    approved: Option<Approved>,
+) -> Result<Permit<Message>, Refused> {
+    let arguments = parse(cents.as_bytes(), &Limits::REQUEST).unwrap();
+    let message = McpMessage {
+        server: "bank",
+        method: "tools/call",
+        name: Some("pay"),
+        arguments: arguments.as_object(),
+        hints: None,
+        session: None,
+        within: None,
+    };
+    decider.message(Caller::default(), message, approved)
+}
+
+/// What a person of this name says of the call that waits with `ticket`.
+async fn approved_by(
+    approvals: &Arc<Approvals>,
+    mut ticket: Ticket,
+    who: &Approver,
+    set: &PolicySet,
+) -> Result<Approved, Undecided> {
+    let id = ticket.approval().id.clone();
+    approvals.reserve(&id, who, set)?.grant().await.unwrap();
+    assert!(matches!(ticket.wait().await, Word::Granted));
+    Ok(ticket.redeem(Admission::FREE).await.unwrap().1)
+}
+
+/// Tiers in rising order: whoever approves for the first of the rules alone does not approve what another asks for, too.
+#[tokio::test]
+async fn who_approves_is_an_approver_of_every_rule_that_asks() {
+    let (approvals, _stopping, _disk) = kept(Vec::new());
+    let decider = Decider::new(tiers(&format!("{TIERS}{LARGE}")), 1);
+    let set = tiers(&format!("{TIERS}{LARGE}"));
+    let waits = |cents| {
+        let refused = pay(&decider, cents, None).unwrap_err();
+        let asks = refused.asks().unwrap().clone();
+        let ticket = approvals.ask(Asking {
+            rules: asks.rules,
+            wait: asks.wait,
+            ..asking(cents, 1)
+        });
+        (ticket.unwrap(), asks.wait)
+    };
+    let (bob, carol) = (user("bob", 3), user("carol", 4));
+    // The first tier is the team's.
+    let few = r#"{"cents":2000}"#;
+    let (ticket, wait) = waits(few);
+    assert_eq!(wait, Duration::from_mins(5));
+    let approved = approved_by(&approvals, ticket, &bob, &set).await.unwrap();
+    drop(pay(&decider, few, Some(approved)).unwrap());
+    // The second needs somebody of both, in the shorter time.
+    let many = r#"{"cents":200000}"#;
+    let (ticket, wait) = waits(many);
+    assert_eq!(wait, Duration::from_mins(2));
+    assert!(ticket.approval().rules().eq(["small", "large"]));
+    let refused = approved_by(&approvals, ticket, &bob, &set).await;
+    assert_eq!(refused.unwrap_err(), Undecided::NotFound);
+    for who in [&carol, &user("root", 0)] {
+        let (ticket, _) = waits(many);
+        let approved = approved_by(&approvals, ticket, who, &set).await.unwrap();
+        drop(pay(&decider, many, Some(approved)).unwrap());
+    }
+}
+
+/// What was approved before the policy asked for more does not pass.
+#[tokio::test]
+async fn an_approval_is_held_to_every_rule_that_asks_by_then() {
+    let (approvals, _stopping, _disk) = kept(Vec::new());
+    let before = tiers(TIERS);
+    let decider = Decider::new(tiers(TIERS), 1);
+    let many = r#"{"cents":200000}"#;
+    let ask = || {
+        let refused = pay(&decider, many, None).unwrap_err();
+        let rules = refused.asks().unwrap().rules.clone();
+        assert_eq!(rules, ["small".into()]);
+        let asking = Asking {
+            rules,
+            ..asking(many, 1)
+        };
+        approvals.ask(asking).unwrap()
+    };
+    let (one, other) = (ask(), ask());
+    decider.replace(tiers(&format!("{TIERS}{LARGE}")), 2);
+    let approved = approved_by(&approvals, one, &user("bob", 3), &before).await;
+    let refused = pay(&decider, many, Some(approved.unwrap())).unwrap_err();
+    assert_eq!(refused.reason(), Reason::NeedsApproval);
+    let approved = approved_by(&approvals, other, &user("carol", 4), &before).await;
+    drop(pay(&decider, many, Some(approved.unwrap())).unwrap());
 }

@@ -76,7 +76,7 @@ impl Talking {
         let asked = self.stages.approvals.ask(Asking {
             server: &self.talk.server,
             tool,
-            rule: &asks.rule,
+            rules: asks.rules.clone(),
             caller,
             token: token.map(|token| (token.issuer, token.subject)),
             certificate: certificate.map(|shown| (shown.authority, shown.subject)),

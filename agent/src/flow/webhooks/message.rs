@@ -1,6 +1,7 @@
 //! What an approver is told of a call: a message as Slack's incoming webhooks take it, in which nothing that the caller
 //! wrote is more than text.
 
+use exeat_policy::PolicySet;
 use serde_json::{Value, json};
 
 use super::{Approving, Webhook};
@@ -40,7 +41,7 @@ pub fn facts(
     if !further.is_empty() {
         facts.push(("Further parameters", plain(&further.join(", "))));
     }
-    facts.push(("Rule", plain(&approval.rule)));
+    facts.push(("Rule", plain(&rules(approval))));
     if let Some(reason) = reason {
         facts.push(("Reason", cut(reason.to_owned())));
     }
@@ -48,6 +49,18 @@ pub fn facts(
     facts.push(("SHA-256 of the arguments", approval.arguments.clone()));
     facts.push(("Id", approval.id.clone()));
     facts
+}
+
+/// The rules that ask.
+fn rules(approval: &Approval) -> String {
+    approval.rules().collect::<Vec<_>>().join(", ")
+}
+
+/// Why they do, as they say themselves.
+pub fn why_asked(set: &PolicySet, approval: &Approval) -> Option<String> {
+    let rules = approval.rules().filter_map(|rule| set.rule(rule));
+    let reasons: Vec<&str> = rules.filter_map(|rule| rule.reason.as_deref()).collect();
+    (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 
 /// Letters that everybody reads alike, and no more of them than fit.
@@ -104,7 +117,7 @@ pub(super) fn write(
         code(&approval.tool),
         code(&approval.server),
         approval.until,
-        code(&approval.rule),
+        code(&rules(approval)),
     );
     json!({ "text": text, "blocks": blocks }).to_string()
 }

@@ -14,7 +14,7 @@ use hyper::{Method, Request, StatusCode, Uri};
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout_at};
 
-pub use self::message::facts;
+pub use self::message::{facts, why_asked};
 use super::Stages;
 use super::describe::{Story as _, finding, read, unread};
 use crate::audit::record::{Cause, Http, Kind, Stage};
@@ -115,7 +115,7 @@ impl Webhook {
         let Approver { uid, user } = &self.approver;
         let state = stages.decider.in_force();
         !takes_part(&approval.caller, shown, &self.approver, &state.set)
-            && may_approve(&state.set, &approval.rule, *uid, user)
+            && may_approve(&state.set, approval.rules(), *uid, user)
     }
 }
 
@@ -187,9 +187,7 @@ async fn tell(
     shown: &Shown,
 ) {
     let set = &stages.decider.in_force().set;
-    let reason = set
-        .rule(&approval.rule)
-        .and_then(|rule| rule.reason.clone());
+    let reason = why_asked(set, approval);
     let body = message::write(approving, webhook, approval, shown, reason.as_deref());
     let body = Bytes::from(body);
     // Others wait behind a webhook that is known not to work.

@@ -22,7 +22,7 @@ use super::ACCEPT_PAUSE;
 use super::approvals::{Fault, carry_out};
 use crate::control::command::ApprovalDecision;
 use crate::decide::approvals::{Approver, Link, LinkFault, Verdict};
-use crate::flow::{Approving, Stages};
+use crate::flow::{Approving, Stages, why_asked};
 use crate::telemetry::clock;
 
 /// Time for one connection, from its first byte to the last of its answer.
@@ -149,12 +149,10 @@ fn shown(stages: &Stages, link: &Link) -> Answer {
         return over();
     };
     let set = &stages.decider.in_force().set;
-    let reason = set
-        .rule(&approval.rule)
-        .and_then(|rule| rule.reason.as_deref());
+    let why = why_asked(set, &approval);
     (
         StatusCode::OK,
-        page::question(link, &approval, shown.as_ref(), reason),
+        page::question(link, &approval, shown.as_ref(), why.as_deref()),
     )
 }
 
