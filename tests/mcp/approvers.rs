@@ -325,8 +325,17 @@ async fn the_link_of_a_message_decides_once_as_whom_it_was_made_for() {
     let answer = events.message().await.unwrap().unwrap();
     let denied = &answer["result"]["structuredContent"]["approval"];
     assert_eq!(denied["decision"], "denied", "{answer}");
+    // The page's form may say why, to the model as well.
+    let (mut events, _) = posted(&talker, &call("e", "pay", 9)).await;
+    let (_, _, no) = told(&hooks, 4).await;
+    let because = "confirm=yes&reason=not+before+%3Cb%3E%0A+the+audit";
+    let (code, page) = ask(&lab, "POST", &no, FORM, because).await;
+    assert_eq!(code, Some(200), "{page}");
+    let answer = events.message().await.unwrap().unwrap();
+    let denied = &answer["result"]["structuredContent"]["approval"];
+    assert_eq!(denied["reason"], "not before <b> the audit", "{answer}");
     let (mut events, _) = posted(&talker, &call("t", "rush", 1)).await;
-    let (_, late, _) = told(&hooks, 4).await;
+    let (_, late, _) = told(&hooks, 5).await;
     let answer = events.message().await.unwrap().unwrap();
     assert_eq!(answer["error"]["data"]["reason"], "approval_timed_out");
     let (code, page) = confirm(&lab, &late).await;

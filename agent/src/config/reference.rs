@@ -260,7 +260,8 @@ is a JSON object with `text` and `blocks` as Slack's incoming webhooks take it. 
 `CONSOLE_URL/approvals/TOKEN`. A token says approval, verdict, approver and expiry, signed by HMAC-SHA256; whoever has it decides as that approver, once, while the call waits. So
 a webhook belongs to a channel that its approver alone reads, or to people who may all act as one.
 
-Opened, a link shows the call and changes nothing, since scanners and previews open links as well; the button on that page decides (as does `exeat approvals decide --token LINK`, but not of a user who has a part in the call), which is recorded (`verified_by: link`) before it counts. `listen` speaks
+Opened, a link shows the call and changes nothing, since scanners and previews open links as well; the button on that page decides (as does `exeat approvals decide --token LINK`, but not of a user who has a part in the call), which is recorded (`verified_by: link`) before it counts. Whoever denies
+may say why in a field, which the caller is told. `listen` speaks
 HTTP in clear text and on loopback; TLS is its proxy's. Whatever the policy says, no workload is connected to `listen`, or to host and port of `console_url`.
 
 The gate posts over HTTPS, verified by the roots of `tls`, through `upstream_proxy` where there is one: to each webhook one message after the other, at most one in a second, each attempt within

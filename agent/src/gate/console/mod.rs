@@ -1,5 +1,6 @@
 //! Answers the links of messages to approvers: opened, a link shows a call and changes nothing; its form decides.
 
+mod form;
 mod page;
 
 use std::convert::Infallible;
@@ -35,8 +36,6 @@ const CONNECTIONS: usize = 32;
 const HEADERS: usize = 8 << 10;
 /// What links lead to.
 const PATH: &str = "/approvals/";
-/// What the form says.
-const CONFIRM: &[u8] = b"confirm=yes";
 
 /// What is answered: a status and a page.
 type Answer = (StatusCode, String);
@@ -132,8 +131,8 @@ async fn answer(stages: &Stages, approving: &Approving, request: Request<Incomin
     };
     match *request.method() {
         Method::GET | Method::HEAD => shown(stages, &link),
-        Method::POST => match confirmed(request).await {
-            Ok(()) => decided(stages, link, approver).await,
+        Method::POST => match confirmed(request, link.verdict).await {
+            Ok(reason) => decided(stages, link, reason, approver).await,
             Err(status) => told(status, "This is not what the form on the page sends."),
         },
         _ => told(
@@ -162,26 +161,33 @@ fn over() -> Answer {
     (StatusCode::GONE, page::told(text))
 }
 
-/// Whether a request is what the form sends, which a page elsewhere or a program that follows links does not.
-async fn confirmed(request: Request<Incoming>) -> Result<(), StatusCode> {
+/// The reason that a request gives which is what the form sends; a page elsewhere or a program that follows links sends no
+/// such thing.
+async fn confirmed(
+    request: Request<Incoming>,
+    verdict: Verdict,
+) -> Result<Option<String>, StatusCode> {
     let kind = request.headers().get(header::CONTENT_TYPE);
     if kind.map(HeaderValue::as_bytes) != Some(b"application/x-www-form-urlencoded") {
         return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
-    let body = Limited::new(request.into_body(), CONFIRM.len())
+    let body = Limited::new(request.into_body(), form::LONGEST)
         .collect()
         .await;
     let sent = body.map_err(|_other| StatusCode::BAD_REQUEST)?.to_bytes();
-    (sent == CONFIRM)
-        .then_some(())
-        .ok_or(StatusCode::BAD_REQUEST)
+    form::read(&sent, verdict).map_err(|_malformed| StatusCode::BAD_REQUEST)
 }
 
-async fn decided(stages: &Stages, link: Link, approver: &Approver) -> Answer {
+async fn decided(
+    stages: &Stages,
+    link: Link,
+    reason: Option<String>,
+    approver: &Approver,
+) -> Answer {
     let decision = ApprovalDecision {
         id: link.id,
         verdict: link.verdict,
-        reason: None,
+        reason,
     };
     match carry_out(stages, decision, approver, "link").await {
         Ok(decided) => {

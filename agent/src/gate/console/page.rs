@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::form::LETTERS;
 use crate::channel::Approval;
 use crate::decide::approvals::{Link, Shown, Verdict};
 use crate::flow::facts;
@@ -32,10 +33,16 @@ pub(super) fn question(
         )
         .unwrap_or_default();
     }
+    let field = match link.verdict {
+        Verdict::Approve => String::new(),
+        Verdict::Deny => format!(
+            "<p><label>Why, for the caller and the record: <input name=\"reason\" maxlength=\"{LETTERS}\" autocomplete=\"off\"></label></p>"
+        ),
+    };
     let approver = escaped(&link.approver);
     write!(
         body,
-        "</dl><form method=\"post\"><input type=\"hidden\" name=\"confirm\" value=\"yes\"><button>{word} as {approver}</button></form>"
+        "</dl><form method=\"post\"><input type=\"hidden\" name=\"confirm\" value=\"yes\">{field}<button>{word} as {approver}</button></form>"
     )
     .unwrap_or_default();
     whole(&body)
@@ -92,5 +99,13 @@ mod tests {
             page.contains("<button>Deny as dana</button>") && page.contains("\\u{202e}"),
             "{page}"
         );
+        // Whoever denies may say why.
+        assert_eq!(page.matches("name=\"reason\"").count(), 1, "{page}");
+        let link = Link {
+            verdict: Verdict::Approve,
+            ..link
+        };
+        let page = question(&link, &approval, Some(&shown), None);
+        assert!(!page.contains("reason"), "{page}");
     }
 }
