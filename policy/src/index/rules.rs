@@ -217,11 +217,12 @@ struct Named {
 }
 
 impl Named {
-    /// Leaves out what never is the first of its effect: there is one before it that matches whenever it does.
+    /// Leaves out what never is the first of its effect: there is one before it that matches whenever it does. What
+    /// asks for an approval stays: who may approve differs.
     fn insert(&mut self, id: Id, rule: &Rule) {
         let kind = (rule.effect, rule.mode);
         let only_narrows = rule.methods.is_none() && !rule.is_conditional();
-        if only_narrows && self.certain.contains(&kind) {
+        if only_narrows && rule.effect != Effect::Approve && self.certain.contains(&kind) {
             return;
         }
         self.ids.push(id);
@@ -230,7 +231,7 @@ impl Named {
         }
     }
 
-    /// The same for one that matches every name. What asks for an approval stays: who may approve differs.
+    /// The same for one that matches every name.
     fn insert_any(&mut self, id: Id, rule: &Rule) {
         let kind = (rule.effect, rule.mode);
         // A condition that fails denies, whatever the rule would.

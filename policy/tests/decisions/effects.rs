@@ -142,7 +142,7 @@ fn what_has_expired_is_warned_of() {
 fn every_rule_that_asks_for_an_approval_is_named() {
     let text = "
 servers: { bank: { url: 'https://bank.example/' } }
-identities: { ann: { user: ann } }
+identities: { ann: { user: ann }, bob: { user: bob } }
 rules:
   - { id: dry, tools: [pay, look], effect: dry_run }
   - { id: two, who: [ann], tools: [pay, 'p*'], args: [{ field: /n, above: 2 }], effect: approve }
@@ -150,6 +150,7 @@ rules:
   - { id: old, tools: [pay], effect: approve, expires: 2026-11-20 }
   - { id: one, tools: ['p*', '*y'], effect: approve, approvers: [ann] }
   - { id: three, tools: [pay], when: args.n > 3, effect: approve }
+  - { id: four, tools: [pay, '*y'], effect: approve, approvers: [bob] }
 LIMIT";
     let asking = |set: &PolicySet, tool, n: &str| -> Vec<String> {
         let arguments = Tree::Map(vec![("n", Tree::Number(n.to_owned().leak()))]);
@@ -165,9 +166,9 @@ LIMIT";
         asked.asking.iter().map(ToString::to_string).collect()
     };
     let set = policy(&text.replace("LIMIT", ""));
-    assert_eq!(asking(&set, "pay", "1"), ["one"]);
-    assert_eq!(asking(&set, "pay", "3"), ["two", "one"]);
-    assert_eq!(asking(&set, "pay", "4"), ["two", "one", "three"]);
+    assert_eq!(asking(&set, "pay", "1"), ["one", "four"]);
+    assert_eq!(asking(&set, "pay", "3"), ["two", "one", "four"]);
+    assert_eq!(asking(&set, "pay", "4"), ["two", "one", "three", "four"]);
     assert!(asking(&set, "look", "4").is_empty());
     // What is denied or only observed asks nobody.
     let full = "limits: [{ per: [server], calls: 1 }]";
