@@ -121,7 +121,7 @@ const POLICIES: [&str; 2] = [
 ];
 
 /// Keys that no decision depends on: what is said by them is handed to whoever starts, recognises, tries or tells.
-const HANDED: [&str; 28] = [
+const HANDED: [&str; 29] = [
     "/$defs/host/properties/match",
     "/$defs/host/properties/unregistered",
     "/$defs/mask/properties/args",

@@ -1,5 +1,8 @@
 //! Random limits, and the naive reading of them: every call that passed is kept, and counted anew each time.
 
+use std::collections::HashMap;
+
+use exeat_policy::{Count, Counter, LimitKey, Timestamp};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
@@ -236,6 +239,31 @@ pub(crate) fn charge(
                 at: call.at,
                 amount: limit.amount(call).unwrap_or_default(),
             });
+        }
+    }
+}
+
+/// The engine's counters, as their keeper keeps them.
+#[derive(Default)]
+pub(crate) struct Kept(HashMap<String, Counter>);
+
+impl Kept {
+    pub(crate) fn counts(&mut self, keys: &[LimitKey], now: Timestamp) -> Vec<Count> {
+        let count = |key: &LimitKey| {
+            let counter = self
+                .0
+                .entry(key.key.clone())
+                .or_insert_with(|| Counter::new(key.cap));
+            counter.count(key, now)
+        };
+        keys.iter().map(count).collect()
+    }
+
+    pub(crate) fn charge(&mut self, keys: &[LimitKey], now: Timestamp) {
+        for key in keys {
+            if let Some(counter) = self.0.get_mut(&key.key) {
+                counter.charge(key, now);
+            }
         }
     }
 }

@@ -2,18 +2,17 @@
 //! everything, and shares no code with the engine. Both must say the same.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 
 use exeat_policy::{
-    Action, Count, Counter, Effect, LimitKey, Mode, NameKind, PolicySet, Reason, Request, Source,
-    Timestamp, compile, evaluate, explain, limit_keys, listable,
+    Action, Effect, Mode, NameKind, PolicySet, Reason, Request, Source, compile, evaluate, explain,
+    limit_keys, listable,
 };
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
 use crate::arguments::{Tree, hold, is_doubtful};
 use crate::conditions::{Asked, Unclear};
-use crate::limited::{Call, Charged, charge, refuses};
+use crate::limited::{Call, Charged, Kept, charge, refuses};
 use crate::people;
 use crate::question::{Question, question};
 use crate::support::{NOW, shown};
@@ -444,31 +443,6 @@ const fn effect(effect: Effect) -> GenEffect {
         Effect::DryRun => GenEffect::DryRun,
         Effect::Approve => GenEffect::Approve,
         Effect::Deny => GenEffect::Deny,
-    }
-}
-
-/// The engine's counters, as their keeper keeps them.
-#[derive(Default)]
-struct Kept(HashMap<String, Counter>);
-
-impl Kept {
-    fn counts(&mut self, keys: &[LimitKey], now: Timestamp) -> Vec<Count> {
-        let count = |key: &LimitKey| {
-            let counter = self
-                .0
-                .entry(key.key.clone())
-                .or_insert_with(|| Counter::new(key.cap));
-            counter.count(key, now)
-        };
-        keys.iter().map(count).collect()
-    }
-
-    fn charge(&mut self, keys: &[LimitKey], now: Timestamp) {
-        for key in keys {
-            if let Some(counter) = self.0.get_mut(&key.key) {
-                counter.charge(key, now);
-            }
-        }
     }
 }
 

@@ -269,7 +269,16 @@ pub(crate) fn rule() -> impl Strategy<Value = GenRule> {
         prop::option::weighted(0.3, select(vec!["2026-11-20", "2026-11-21"])),
     )
         .prop_map(
-            |(who, servers, (methods, tools), args, when, (effect, approvers), observe, expires)| {
+            |(
+                who,
+                servers,
+                (methods, tools),
+                args,
+                when,
+                (effect, approvers),
+                observe,
+                expires,
+            )| {
                 GenRule {
                     id: 0,
                     who,

@@ -197,36 +197,19 @@ impl Supervisor {
         let is_docker = Container::is_started_by(&launch.command);
         apart(user.account.uid, is_docker, set, self.workloads.iter()).map_err(invalid)?;
         let planned = if is_docker {
-            Some(
-                Planned::new(&run.server, self.parts.config.limits.fetch_deadline)
-                    .map_err(internal)?,
-            )
+            let deadline = self.parts.config.limits.fetch_deadline;
+            Some(Planned::new(&run.server, deadline).map_err(internal)?)
         } else {
             user.account = without_docker(user.account, set).map_err(invalid)?;
             None
         };
+        let directory = begins(&launch, &user, run).map_err(invalid)?;
         let busy = || Refusal(Code::Busy, "there are too many workloads".into());
         let number = self.workloads.number().ok_or_else(busy)?;
         let placeholders = placeholders(&launch).map_err(invalid)?;
-        let directory = match &launch.directory {
-            Directory::Home => Some(user.home.clone()),
-            Directory::At(path) => Some(path.into()),
-            Directory::Caller => run.directory.clone(),
-        };
-        let directory =
-            directory.ok_or_else(|| invalid("the directory to begin in is not known".into()))?;
         let (cgroup, cgroup_id) = self.cgroup(&run.server, number).map_err(internal)?;
-        let start = self.start_order(
-            run,
-            &launch,
-            &user,
-            &placeholders,
-            Place {
-                cgroup: &cgroup,
-                directory,
-            },
-            planned.as_ref(),
-        );
+        let place = (&*cgroup, directory);
+        let start = self.start_order(run, &launch, &user, &placeholders, place, planned.as_ref());
         let after = planned.map(|planned| planned.remover(&start));
         let mut args = vec![launch.command.clone()];
         args.extend(launch.args.iter().chain(&run.arguments).cloned());
@@ -277,7 +260,7 @@ impl Supervisor {
         launch: &Launch,
         user: &LocalUser,
         placeholders: &[Placeholder],
-        Place { cgroup, directory }: Place<'_>,
+        (cgroup, directory): (&Path, PathBuf),
         planned: Option<&Planned>,
     ) -> Start {
         let variables = launch.env.iter().map(|(name, value)| match value {
@@ -319,10 +302,16 @@ impl Supervisor {
     }
 }
 
-/// Where a server begins.
-struct Place<'a> {
-    cgroup: &'a Path,
-    directory: PathBuf,
+/// The directory that a server begins in.
+fn begins(launch: &Launch, user: &LocalUser, run: &Run) -> Result<PathBuf, String> {
+    match &launch.directory {
+        Directory::Home => Ok(user.home.clone()),
+        Directory::At(path) => Ok(path.into()),
+        Directory::Caller => {
+            let directory = run.directory.clone();
+            directory.ok_or_else(|| "the caller's directory is not known".into())
+        }
+    }
 }
 
 /// A session whose gate ended.

@@ -9,9 +9,7 @@ use crate::glob::Glob;
 use crate::index::reached;
 use crate::load::Draft;
 use crate::methods::{Governance, TOOLS_CALL, governance};
-use crate::model::{
-    Effect, EgressRule, Host, Protocol, Rule, Selector, Server, Tls, Wire,
-};
+use crate::model::{Effect, EgressRule, Host, Protocol, Rule, Selector, Server, Tls, Wire};
 use crate::name::HostPattern;
 
 pub(super) fn check(draft: &Draft, faults: &mut Vec<Fault>) {

@@ -435,6 +435,7 @@ fn pay(
         hints: None,
         session: None,
         within: None,
+        again: false,
     };
     decider.message(Caller::default(), message, approved)
 }
