@@ -96,6 +96,7 @@ identities: { dave: { user: dave }, eve: { user: eve } }
 rules:
   - { id: dave, who: [dave], servers: [notes], effect: allow }
   - { id: eve, who: [eve], servers: [other], effect: allow }
+limits: [{ per: [session], methods: ['*'], rate: 9/h }]
 ";
         let source = Source {
             name: "p.yaml".into(),

@@ -144,12 +144,16 @@ pub fn reachable(set: &PolicySet, caller: Caller<'_>, server: &str, now: Timesta
             session: None,
         }
     };
-    let request = Request {
+    let mut request = Request {
         caller,
         action,
         now,
         counts: &[],
     };
+    // A limit that is used up for a while takes nothing away.
+    let unused = |key: &LimitKey| Counter::new(key.cap).count(key, now);
+    let counts: Vec<Count> = limit_keys(set, &request).iter().map(unused).collect();
+    request.counts = &counts;
     decide(set, &request, &mut Blind).effect == Effect::Allow
 }
 
