@@ -78,13 +78,35 @@ impl Wanted {
         }
     }
 
-    fn matches(&self, entry: &Entry) -> bool {
-        self.owner.owns(&entry.record)
-            && self.filter.matches(&entry.record)
-            && self
-                .text
-                .as_ref()
-                .is_none_or(|text| contains(entry.line.as_bytes(), text))
+    /// What is shown of an entry, if that is wanted.
+    fn shown(&self, entry: Entry) -> Option<String> {
+        if !self.owner.owns(&entry.record) || !self.filter.matches(&entry.record) {
+            return None;
+        }
+        let line = match self.owner {
+            Owner::Anybody => entry.line,
+            Owner::User(_) => without_others(entry.line)?,
+        };
+        let text = self.text.as_ref();
+        text.is_none_or(|text| contains(line.as_bytes(), text))
+            .then_some(line)
+    }
+}
+
+/// A line without what its owner's record tells of others: what limits stand at counts everybody's calls, and what is on
+/// trial is not for who it is about. `None`: it cannot be read.
+fn without_others(line: String) -> Option<String> {
+    let mut record: serde_json::Value = serde_json::from_str(&line).ok()?;
+    let decision = record.get_mut("decision");
+    let Some(decision) = decision.and_then(serde_json::Value::as_object_mut) else {
+        return Some(line);
+    };
+    let hidden = ["counters", "would_rule", "would_reason"];
+    let removed = hidden.map(|key| decision.remove(key).is_some());
+    if removed.contains(&true) {
+        Some(record.to_string())
+    } else {
+        Some(line)
     }
 }
 
@@ -107,17 +129,16 @@ pub fn select(
     // With a limit the newest are wanted, which are known only at the end.
     let mut newest = VecDeque::new();
     for entry in segments.records() {
-        let entry = entry?;
-        if !wanted.matches(&entry) {
+        let Some(line) = wanted.shown(entry?) else {
             continue;
-        }
+        };
         let Some(limit) = limit else {
-            if each(entry.line).is_break() {
+            if each(line).is_break() {
                 return Ok(());
             }
             continue;
         };
-        newest.push_back(entry.line);
+        newest.push_back(line);
         if newest.len() > limit {
             newest.pop_front();
         }
@@ -175,13 +196,31 @@ pub async fn tail(
             entry = written.next() => entry,
         };
         match entry {
-            Ok(entry) if wanted.matches(&entry) => {
-                responder
-                    .reply(Reply::Record(Record { line: entry.line }))
-                    .await?;
+            Ok(entry) => {
+                if let Some(line) = wanted.shown(entry) {
+                    responder.reply(Reply::Record(Record { line })).await?;
+                }
             }
-            Ok(_other) => {}
             Err(error) => return responder.fail(Code::Internal, chain(&error)).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_limits_stand_at_and_what_is_on_trial_is_for_administrators() {
+        let line = r#"{"decision":{"effect":"allow","counters":[{"name":"a sum","value":7,"limit":9}],"would":"deny","would_rule":"x","would_reason":"y"},"id":"1"}"#;
+        let shown = without_others(line.into()).unwrap();
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        let wanted =
+            serde_json::json!({ "decision": { "effect": "allow", "would": "deny" }, "id": "1" });
+        assert_eq!(shown, wanted);
+        for plain in [r#"{"id":"1"}"#, r#"{ "decision": {} }"#] {
+            assert_eq!(without_others(plain.into()).as_deref(), Some(plain));
+        }
+        assert_eq!(without_others("{".into()), None);
     }
 }

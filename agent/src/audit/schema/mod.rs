@@ -359,7 +359,7 @@ const DECISION: &[Member] = &[
     (
         "would_rule",
         Text,
-        "the rule that would have decided so, where one would",
+        "the rule that would have decided so, where one would; shown to administrators alone, as is `would_reason`",
     ),
     ("would_reason", Text, "why; never shown to the caller"),
     (
@@ -375,7 +375,7 @@ const DECISION: &[Member] = &[
     (
         "counters",
         Sections(COUNTER),
-        "what the limits' counters stood at, of a tool call that limits are about",
+        "what the limits' counters stood at, of a message that limits are about; shown to administrators alone",
     ),
 ];
 
