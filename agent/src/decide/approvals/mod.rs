@@ -142,12 +142,20 @@ impl Approvals {
         let (sender, word) = oneshot::channel();
         let mut state = self.lock();
         state.forget_old(now);
+        let asked = asking.approval(call.clone(), now)?;
+        // Where other rules ask by now, others may answer: it waits anew.
+        state.entries.retain(|_, entry| {
+            let one = &entry.approval;
+            let rules = (&one.rule, &one.other_rules) == (&asked.rule, &asked.other_rules);
+            entry.held || entry.deciding || one.call != call || rules
+        });
         let mut entries = state.entries.values_mut();
         let left =
             entries.find(|entry| !entry.held && !entry.deciding && entry.approval.call == call);
         let approval = if let Some(entry) = left {
             entry.held = true;
             entry.shown = Some(asking.shown);
+            entry.approval.until = entry.approval.until.min(asked.until);
             if entry.approval.granted.is_some() {
                 // Its receiver is here.
                 drop(sender.send(Word::Granted));
@@ -156,7 +164,7 @@ impl Approvals {
             }
             entry.approval.clone()
         } else {
-            let approval = asking.approval(call, now)?;
+            let approval = asked;
             state.room(&approval)?;
             let entry = Entry {
                 approval: approval.clone(),

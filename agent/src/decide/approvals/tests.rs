@@ -228,6 +228,28 @@ async fn what_is_left_unused_is_taken_up_by_the_same_call_and_used_once() {
     assert_ne!(anew.approval().id, id);
 }
 
+/// Who approved was not asked for what another rule asks by now.
+#[tokio::test]
+async fn what_is_left_waits_anew_where_other_rules_ask() {
+    let (approvals, _stopping, _disk) = kept(Vec::new());
+    let mut ticket = approvals.ask(asking("{}", 1)).unwrap();
+    let id = ticket.approval().id.clone();
+    let reserved = approvals.reserve(&id, &user("bob", 3), &set()).unwrap();
+    reserved.grant().await.unwrap();
+    assert!(matches!(ticket.wait().await, Word::Granted));
+    assert!(ticket.leave().granted.is_some());
+    let more = Asking {
+        rules: vec!["ask".into(), "finance".into()],
+        ..asking("{}", 1)
+    };
+    let anew = approvals.ask(more).unwrap();
+    assert_ne!(anew.approval().id, id);
+    assert_eq!(anew.approval().other_rules, ["finance"]);
+    assert!(anew.approval().granted.is_none());
+    let waiting = approvals.waiting(|_| true);
+    assert_eq!(waiting.len(), 1, "the one before means nothing any more");
+}
+
 #[tokio::test]
 async fn nothing_is_used_that_cannot_be_taken_from_the_disk() {
     let approvals = Approvals::new(Vec::new(), CancellationToken::new());
