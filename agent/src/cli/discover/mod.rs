@@ -32,6 +32,8 @@ const TELLING: [&str; 2] = ["not registered", "unregistered_server"];
 const MAX_RECORDS: u32 = 10_000;
 /// Most projects of one user that are looked into.
 const MAX_PROJECTS: usize = 256;
+/// Most bytes of one user's files that are read.
+const MAX_BYTES: usize = 64 << 20;
 /// Most listeners that are asked.
 const MAX_ASKED: usize = 256;
 /// Letters of a command line in the table.
@@ -110,9 +112,11 @@ fn files(survey: &mut Survey<'_>, all: &[Running]) -> Result<(), CliError> {
         let hosts = all
             .iter()
             .filter(|running| running.process.uid == account.uid && running.host().is_some());
+        // Those that hosts work in first: whoever writes a file may name any number.
         let worked_in = hosts.filter_map(|running| running.works_in.clone());
-        let mut projects: BTreeSet<PathBuf> = worked_in.collect();
-        projects.extend(read.projects.drain(..));
+        let named: Vec<PathBuf> = worked_in.chain(read.projects.drain(..)).collect();
+        let mut seen = BTreeSet::new();
+        let projects: Vec<&PathBuf> = named.iter().filter(|path| seen.insert(*path)).collect();
         if projects.len() > MAX_PROJECTS {
             survey.note(format!(
                 "{} has {} projects; the first {MAX_PROJECTS} were looked into",
@@ -120,10 +124,17 @@ fn files(survey: &mut Survey<'_>, all: &[Running]) -> Result<(), CliError> {
                 projects.len()
             ));
         }
-        for project in projects.iter().take(MAX_PROJECTS) {
+        for project in projects.into_iter().take(MAX_PROJECTS) {
             for path in in_project(project) {
                 read.file(survey, account, path);
             }
+        }
+        if read.bytes > MAX_BYTES {
+            survey.note(format!(
+                "{} has more than {} MiB of configuration: the rest was not looked into",
+                account.name,
+                MAX_BYTES >> 20
+            ));
         }
     }
     Ok(())
@@ -135,16 +146,19 @@ struct Read {
     files: BTreeSet<PathBuf>,
     /// Projects that are named in them.
     projects: Vec<PathBuf>,
+    /// How much that was.
+    bytes: usize,
 }
 
 impl Read {
     /// Each file once, as the user's: what others have arranged on the way is refused.
     fn file(&mut self, survey: &mut Survey<'_>, account: &Account, path: PathBuf) {
-        if self.files.contains(&path) {
+        if self.files.contains(&path) || self.bytes > MAX_BYTES {
             return;
         }
         match hosts::open(&path, account.uid) {
             Ok(listed) => {
+                self.bytes = self.bytes.saturating_add(listed.seen.text.len());
                 self.projects.extend(hosts::projects(&listed));
                 survey.file(account, &listed);
             }
