@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use exeat_policy::{PolicySet, Server, Transport, Url};
+use exeat_policy::{Directory, PolicySet, Server, Transport, Url};
 
 use super::entry::Stdio;
 use super::package::{Package, REGISTRIES, variable_at};
@@ -87,6 +87,13 @@ impl<'a> Register<'a> {
             Wanted::Launch(stdio) => Some(&stdio.command),
             Wanted::Url(_) | Wanted::Listen(..) => None,
         }
+    }
+
+    /// Whether `name` is registered to begin where its host does not start it.
+    pub fn begins_elsewhere(&self, name: &str) -> bool {
+        let server = self.policy.and_then(|policy| policy.server(name));
+        let launch = server.and_then(Server::launch);
+        launch.is_some_and(|launch| launch.directory != Directory::Caller)
     }
 
     /// The server of the policy that this is: started in the same way, or the same package under
@@ -353,6 +360,8 @@ fn launch(name: &str, stdio: &Stdio) -> String {
         let items: Vec<String> = items.collect();
         line(format_args!("      args: [{}]", items.join(", ")));
     }
+    // As without Exeat: where its host starts it.
+    line(format_args!("      directory: caller"));
     let fetch = fetched(stdio);
     if !fetch.is_empty() {
         line(format_args!("      fetch: [{}]", fetch.join(", ")));

@@ -106,21 +106,18 @@ fn remains(change: &Change, register: &Register<'_>) -> Vec<String> {
                 .to_owned(),
         );
     }
-    let relative = |word: &String| word.starts_with("./") || word.starts_with("../");
-    if change
-        .before
-        .args
-        .iter()
-        .chain([&change.before.command])
-        .any(relative)
-    {
-        remains.push("`exeat run` starts it in the user's home: make relative paths absolute in the register".to_owned());
-    }
-    if let Some(cwd) = &change.cwd {
-        remains.push(format!(
-            "its `cwd` has no effect any more: `exeat run` starts it in the user's home and not in `{}`; what it takes from there needs a path in the register",
-            masked(cwd)
-        ));
+    if register.begins_elsewhere(&change.name) {
+        let relative = |word: &String| word.starts_with("./") || word.starts_with("../");
+        let mut words = change.before.args.iter().chain([&change.before.command]);
+        if words.any(relative) {
+            remains.push("the register has it begin elsewhere than its host: say `directory: caller` there, or make relative paths absolute".to_owned());
+        }
+        if let Some(cwd) = &change.cwd {
+            remains.push(format!(
+                "its `cwd` has no effect any more: the register has it begin elsewhere than in `{}`, unless it says `directory: caller`",
+                masked(cwd)
+            ));
+        }
     }
     let command = &change.before.command;
     match register.program(&change.name) {

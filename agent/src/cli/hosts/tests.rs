@@ -96,14 +96,31 @@ fn what_is_found_nowhere_is_said_and_what_is_found_is_left() {
 }
 
 #[test]
-fn a_directory_that_has_no_effect_any_more_is_said() {
+fn where_a_server_begins_is_proposed_as_it_is_and_said_where_it_changes() {
     let folder = TempDir::new().unwrap();
-    let (remains, _) = imported(&folder, r#"{"command":"sh","cwd":"/srv/ledger"}"#, None);
-    assert!(
-        remains[0]
-            .as_str()
-            .unwrap()
-            .contains("in the user's home and not in `/srv/ledger`"),
-        "{remains}"
-    );
+    let entry = r#"{"command":"sh","args":["./x"],"cwd":"/srv/ledger"}"#;
+    let (remains, entries) = imported(&folder, entry, None);
+    assert_eq!(remains, Value::Array(Vec::new()));
+    assert!(entries.contains("directory: caller\n"), "{entries}");
+    let registered = |directory: &str| {
+        let launch = format!("{{ command: sh, args: [./x]{directory} }}");
+        let text = format!("version: 1\nservers: {{ ledger: {{ launch: {launch} }} }}\n");
+        let source = Source {
+            name: "p.yaml".into(),
+            text,
+        };
+        let set = compile(&[source]).unwrap();
+        imported(&folder, entry, Some(&set)).0
+    };
+    assert_eq!(registered(", directory: caller"), Value::Array(Vec::new()));
+    for elsewhere in ["", ", directory: /srv"] {
+        let remains = registered(elsewhere);
+        let said = remains.as_array().unwrap().iter();
+        let said: Vec<&str> = said.filter_map(Value::as_str).collect();
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(
+            said[1].contains("elsewhere than in `/srv/ledger`"),
+            "{said:?}"
+        );
+    }
 }
