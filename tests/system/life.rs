@@ -313,6 +313,39 @@ async fn what_goes_by_unread_is_cut_too() {
         .unwrap();
 }
 
+/// Equal refusals share a record within a second, and the last second is the daemon's last.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_are_counted_to_the_end() {
+    let lab = Lab::new().unwrap();
+    let mut daemon = lab.daemon(&policy(&[ENTRY])).await.unwrap();
+    let python = Fixtures::find().unwrap().python(2);
+    let lan = LAN.to_string();
+    let client = start(
+        &lab,
+        "refused",
+        &[python.to_str().unwrap(), "-c", REFUSED, &lan],
+    );
+    wait_until("it was refused", LIMIT, || client.stdout().contains("done"))
+        .await
+        .unwrap();
+    daemon.stop().await.unwrap();
+    let records = daemon.audit().unwrap();
+    let refusals = records
+        .iter()
+        .filter(|record| record["tcp"]["port"] == 5555);
+    // The first is a record of its own.
+    let counts = refusals.map(|record| record["finding"]["count"].as_u64().unwrap_or(1));
+    assert_eq!(counts.sum::<u64>(), 9);
+}
+
+/// Connects nine times to where it may not.
+const REFUSED: &str = "import socket,sys,time
+for _ in range(9):
+  try: socket.create_connection((sys.argv[1],5555)); print('connected',flush=True)
+  except ConnectionRefusedError: pass
+print('done',flush=True)
+time.sleep(60)";
+
 /// What goes by without the gate, and to a cgroup whose number the next daemon finds in the kernel.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_earlier_daemon_opened_is_shut_by_the_next() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use exeat_ebpf::kind::{drop as dropped, refused};
 use exeat_ebpf::{Event, EventKind, KernelError};
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
 use super::build::{dns_upstreams, own_addresses};
 use crate::audit::record::{Decision, Effect, Finding, Kind, Mode, Status, Tcp};
@@ -39,12 +40,13 @@ struct Same {
     tgid: u32,
 }
 
-/// Records refusals until it is dropped.
+/// Records refusals until `over`; then what was counted and not told yet.
 ///
 /// # Errors
 /// [`KernelError`] when the ring cannot be read.
 pub(super) fn events(
     stages: Arc<Stages>,
+    over: CancellationToken,
 ) -> Result<impl Future<Output = ()> + Send + use<>, KernelError> {
     let mut ring = stages.intake.kernel.events()?;
     Ok(async move {
@@ -57,16 +59,19 @@ pub(super) fn events(
                     Ok(event) => heed(&stages, event, &mut repeated).await,
                     Err(error) => tracing::error!(%error, "reading the kernel's refusals"),
                 },
-                _ = tick.tick() => {
-                    for (_, (event, count)) in repeated.drain() {
-                        if count > 0 {
-                            record(&stages, &event, Some(count)).await;
-                        }
-                    }
-                }
+                _ = tick.tick() => tell(&stages, &mut repeated).await,
+                () = over.cancelled() => return tell(&stages, &mut repeated).await,
             }
         }
     })
+}
+
+async fn tell(stages: &Stages, repeated: &mut HashMap<Same, (Event, u64)>) {
+    for (_, (event, count)) in repeated.drain() {
+        if count > 0 {
+            record(stages, &event, Some(count)).await;
+        }
+    }
 }
 
 async fn heed(stages: &Stages, event: Event, repeated: &mut HashMap<Same, (Event, u64)>) {

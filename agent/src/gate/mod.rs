@@ -20,6 +20,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +38,8 @@ use crate::tls::upstream::UpstreamTlsFault;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long the supervisor may take to say what to serve.
 const SETUP: Duration = Duration::from_secs(30);
+/// How long the kernel's last refusals may take to be recorded.
+const COUNTED: Duration = Duration::from_secs(1);
 
 /// Why the gate ended, or did not begin.
 #[derive(Debug, Error)]
@@ -164,14 +167,14 @@ async fn run() -> Result<(), GateError> {
     let over = CancellationToken::new();
     let limits = tokio::spawn(limits::keep(Arc::clone(&stages), limits, over.clone()));
     let turns = tokio::spawn(breakers::record(Arc::clone(&stages)));
-    let events = tokio::spawn(kernel::events(Arc::clone(&stages))?);
+    let refusals = tokio::spawn(kernel::events(Arc::clone(&stages), over.clone())?);
     channel.send(&ToSupervisor::Ready, &[]).await?;
     let deadline = supervisor.serve().await?;
     supervisor.see_out(drain(&stages, deadline)).await;
-    events.abort();
     turns.abort();
     pulse.abort();
     over.cancel();
+    counted(refusals).await;
     if let Err(error) = limits.await {
         tracing::error!(%error, "what limits count may not be written");
     }
@@ -181,6 +184,15 @@ async fn run() -> Result<(), GateError> {
     }
     channel.send(&ToSupervisor::Stopped, &[]).await?;
     Ok(())
+}
+
+/// Waits until the kernel's last refusals are recorded.
+async fn counted(refusals: JoinHandle<()>) {
+    match timeout(COUNTED, refusals).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "the kernel's refusals are not all recorded"),
+        Err(_late) => tracing::error!("the kernel's last refusals were not recorded in time"),
+    }
 }
 
 /// Begins to tell approvers what waits, and to answer their links.
