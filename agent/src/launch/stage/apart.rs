@@ -4,6 +4,7 @@
 //! the workload (systemd starts programs, resolved asks name servers, a display takes keys). A security layer would
 //! refuse by who listens; without one, the places where such services listen are not to be seen.
 
+use std::ffi::CStr;
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -12,26 +13,47 @@ use landlock::{
     AccessFs, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
     RulesetCreatedAttr as _, RulesetError, Scope,
 };
-use rustix::mount::{MountFlags, mount, mount_remount};
+use rustix::mount::{MountFlags, mount};
 
 use super::StageError;
 
-/// Directories whose sockets are other programs' ears, and the files in them that a server needs all the same.
-const VEILED: [(&str, &[&str]); 9] = [
+/// A directory whose sockets are other programs' ears.
+struct Veil {
+    place: &'static str,
+    /// Files in it that a server needs all the same.
+    kept: &'static [&'static str],
+    /// As tmpfs takes it.
+    mode: &'static CStr,
+}
+
+/// One that is empty.
+const fn veil(place: &'static str) -> Veil {
+    Veil {
+        place,
+        kept: &[],
+        mode: c"mode=0755,size=256k",
+    }
+}
+
+const VEILED: [Veil; 9] = [
     // The manager's and the buses of each user, agents of keys, and what else a session has.
-    ("/run/user", &[]),
-    ("/run/dbus", &[]),
+    veil("/run/user"),
+    veil("/run/dbus"),
     // `/etc/resolv.conf` leads there.
-    (
-        "/run/systemd",
-        &["resolve/stub-resolv.conf", "resolve/resolv.conf"],
-    ),
-    ("/run/nscd", &[]),
-    ("/run/containerd", &[]),
-    ("/run/podman", &[]),
-    ("/run/crio", &[]),
-    ("/run/libvirt", &[]),
-    ("/tmp/.X11-unix", &[]),
+    Veil {
+        kept: &["resolve/stub-resolv.conf", "resolve/resolv.conf"],
+        ..veil("/run/systemd")
+    },
+    veil("/run/nscd"),
+    veil("/run/containerd"),
+    veil("/run/podman"),
+    veil("/run/crio"),
+    veil("/run/libvirt"),
+    // A display of its own may listen there.
+    Veil {
+        mode: c"mode=1777,size=256k",
+        ..veil("/tmp/.X11-unix")
+    },
 ];
 
 /// Longest file that is kept.
@@ -41,12 +63,14 @@ const QUIET: MountFlags = MountFlags::NOSUID
     .union(MountFlags::NODEV)
     .union(MountFlags::NOEXEC);
 
-/// Lays empty directories over those of [`VEILED`] that exist. To be called in a mount namespace of one's own.
-pub(super) fn veil() -> Result<(), StageError> {
-    for (place, kept) in VEILED {
-        let place = Path::new(place);
-        if place.is_dir() {
-            veil_one(place, kept).map_err(|cause| StageError::Path {
+/// Lays empty directories over those of [`VEILED`] that exist. To be called in a mount namespace of one's own, with a
+/// umask that lets others read.
+pub(super) fn hide() -> Result<(), StageError> {
+    for veil in &VEILED {
+        let place = Path::new(veil.place);
+        // In `/tmp` anybody may place a link.
+        if fs::symlink_metadata(place).is_ok_and(|found| found.is_dir()) {
+            lay(veil, place).map_err(|cause| StageError::Path {
                 attempt: "hiding",
                 path: place.to_owned(),
                 cause,
@@ -56,9 +80,9 @@ pub(super) fn veil() -> Result<(), StageError> {
     Ok(())
 }
 
-fn veil_one(place: &Path, kept: &[&str]) -> io::Result<()> {
+fn lay(veil: &Veil, place: &Path) -> io::Result<()> {
     let mut contents: Vec<(PathBuf, Vec<u8>)> = Vec::new();
-    for path in kept.iter().map(|name| place.join(name)) {
+    for path in veil.kept.iter().map(|name| place.join(name)) {
         match fs::File::open(&path) {
             Ok(file) => {
                 let mut text = Vec::new();
@@ -69,12 +93,11 @@ fn veil_one(place: &Path, kept: &[&str]) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
-    mount("exeat", place, "tmpfs", QUIET, c"mode=0755,size=256k")?;
+    mount("exeat", place, "tmpfs", QUIET, veil.mode)?;
     for (path, text) in contents {
         fs::create_dir_all(path.parent().unwrap_or(place))?;
         fs::write(path, text)?;
     }
-    mount_remount(place, QUIET | MountFlags::RDONLY, "mode=0755,size=256k")?;
     Ok(())
 }
 

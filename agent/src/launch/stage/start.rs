@@ -77,9 +77,10 @@ pub(super) fn run(
     check_stream("stdout", &stdout)?;
     check_stream("stderr", &stderr)?;
     join(&order.cgroup)?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
     if let Some(trust) = &order.trust {
         cover(trust)?;
-        apart::veil()?;
+        apart::hide()?;
     }
     let placed = |e: rustix::io::Errno| StageError::Step {
         attempt: "placing the standard streams",
@@ -90,7 +91,6 @@ pub(super) fn run(
     rustix::stdio::dup2_stderr(&stderr).map_err(placed)?;
     drop((stdin, stdout, stderr));
     close_others(socket)?;
-    rustix::process::umask(Mode::from_raw_mode(0o022));
     new_session()?;
     confine(&order.account)?;
     apart::fence()?;

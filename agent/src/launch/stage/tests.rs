@@ -647,7 +647,7 @@ async fn nobody_outside_acts_for_a_server() {
         ("bus", "FileNotFoundError"),
         ("seen", "[]"),
         ("hidden", "FileNotFoundError"),
-        ("write", "OSError"),
+        ("write", "PermissionError"),
         ("rename", "None"),
         ("child", "None"),
     ] {
