@@ -69,7 +69,8 @@ impl Masking {
     /// What can be forwarded now that `bytes` were read.
     fn push(&mut self, bytes: &[u8]) -> String {
         let mut out = String::new();
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+        // What redraws its line begins it anew by a carriage return.
+        for piece in bytes.split_inclusive(|byte| b"\n\r".contains(byte)) {
             if !self.cut {
                 let room = LINE.saturating_sub(self.line.len());
                 let (kept, beyond) = piece.split_at(room.min(piece.len()));
@@ -78,11 +79,11 @@ impl Masking {
                     self.cut(&mut out);
                 }
             }
-            if piece.ends_with(b"\n") {
+            if let Some(end @ (b'\n' | b'\r')) = piece.last() {
                 out.push_str(&masked(&self.line));
                 self.line.clear();
                 if std::mem::take(&mut self.cut) {
-                    out.push('\n');
+                    out.push(char::from(*end));
                 }
             }
         }

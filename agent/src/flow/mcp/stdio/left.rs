@@ -167,7 +167,7 @@ impl Session {
         }
         for Call { id, record, .. } in self.held.empty() {
             // One that was being sent on is among those above.
-            if waiting.iter().any(|other| other.same_slot(&id)) {
+            if record.is_none() && waiting.iter().any(|other| other.same_slot(&id)) {
                 continue;
             }
             self.ledger.refused();
