@@ -89,6 +89,14 @@ impl Supervisor {
         let mut files = Vec::new();
         for subject in &subjects {
             match subject.executable() {
+                // Perhaps there within the unit alone, whose files are not looked at.
+                Ok(None) if subject.is_of_cgroups() && subject.matcher.exe.is_some() => {
+                    let text = format!(
+                        "`{}` is matched by nothing: its executable is not there",
+                        subject.name
+                    );
+                    self.finding("match_incomplete", None, vec![text]).await;
+                }
                 Ok(file) => files.extend(file),
                 Err(error) => {
                     let text = format!("the executable of `{}`: {error}", subject.name);
