@@ -4,6 +4,8 @@
 //! from the first to the last; `flow` is the whole path on one page. `supervisor` and `gate` put the two
 //! processes together, `launch` starts workloads, `control` and `cli` are how people talk to them.
 
+#![forbid(unsafe_code)]
+
 pub mod audit;
 pub mod bounded;
 pub mod channel;

@@ -559,6 +559,11 @@ async fn http_has_one_reading() {
         (
             "absolute form",
             at(&format!("http://{here}/mcp"), &here),
+            true,
+        ),
+        (
+            "absolute form, other scheme",
+            at(&format!("https://{here}/mcp"), &here),
             false,
         ),
         (

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::process::parent_id;
 
 use super::probe::{self, Spoken};
 use super::{Found, Inventory, Kind, Listening, Running, Standing, Survey};
@@ -16,13 +17,15 @@ servers:
   tracker: { purpose: x, owner: me, url: "https://mcp.example.com/mcp" }
   local: { purpose: x, owner: me, listen: "127.0.0.1:3001" }
 hosts:
-  agent: { match: { exe: /opt/agent/agent }, servers: [tracker], egress: [{ host: api.example.com }] }
+  agent: { match: { exe: EXE }, servers: [tracker], egress: [{ host: api.example.com }] }
 "#;
 
 fn policy() -> exeat_policy::PolicySet {
+    let exe = fs::read_link(format!("/proc/{}/exe", parent_id())).unwrap();
     let source = exeat_policy::Source {
         name: "policy.yaml".into(),
-        text: POLICY.into(),
+        // Of a process that runs, since it is the file that counts.
+        text: POLICY.replace("EXE", exe.to_str().unwrap()),
     };
     exeat_policy::compile(&[source]).unwrap()
 }
@@ -151,7 +154,7 @@ fn hosts_are_known_by_executable_package_and_policy() {
         running(42, 40, "/opt/tools/thing", &["--stdio"]),
         running(43, 1, "/usr/bin/node", &[code]),
         running(44, 43, "/usr/bin/git", &["status"]),
-        running(45, 1, "/opt/agent/agent", &[]),
+        running(parent_id(), 1, "/opt/agent/agent", &[]),
     ]);
     let desktop = one(&inventory, "claude-desktop");
     assert_eq!(
