@@ -253,6 +253,8 @@ servers:
   named: { url: "https://mcp.corp.example/" }
 hosts:
   one: { servers: [a], egress: [{ cidr: 127.0.0.0/8, ports: [3001], protocol: tcp }] }
+  listed: { servers: [named], egress: [{ host: "*.corp.example", tls: passthrough }] }
+  names: { servers: [], egress: [{ host: "*.corp.example", tls: passthrough }, { host: localhost, protocol: tcp, ports: [3001, 3003], private: true }] }
   two: { servers: [], egress: [{ cidr: 10.1.2.3/32, ports: [22, 443] }, { cidr: "::/0", ports: [3001] }] }
   fine: { servers: [a, b, named], egress: [{ cidr: 127.0.0.0/8, ports: [3001], protocol: udp }, { cidr: 10.0.0.0/8, ports: [22, 3002] }, { cidr: 192.0.2.0/24, ports: [443] }] }
 "#
@@ -598,4 +600,23 @@ servers:
     assert_eq!(faults(&text("a*, b*, c*, d*, e*")), "");
     let told = faults(&text("a*, b*, c*, d*, e*, f*"));
     insta::assert_snapshot!(told);
+}
+
+/// A pattern's other forms are those of a resource's URI: a tool's name has none.
+#[test]
+fn a_name_that_looks_like_a_uri_is_not_covered_by_another_form() {
+    let text = |methods: &str| {
+        format!(
+            r#"version: 1
+servers: {{ a: {{ launch: {{ command: a }} }} }}
+rules:
+  - {{ id: no-admin, methods: ["*"], tools: ["Admin:*"], effect: deny }}
+  - {{ id: list, {methods}tools: ["admin:list"], effect: allow }}
+"#
+        )
+    };
+    assert_eq!(faults(&text("")), "");
+    assert_eq!(faults(&text("methods: [prompts/get], ")), "");
+    let never = faults(&text("methods: [resources/read], "));
+    assert!(never.contains("can never matter"), "{never}");
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{called, fault};
 use crate::fault::{Fault, Place};
 use crate::glob::Glob;
-use crate::index::reached;
+use crate::index::{Reached, reached};
 use crate::load::Draft;
 use crate::methods::{Governance, TOOLS_CALL, governance};
 use crate::model::{Effect, EgressRule, Host, Protocol, Rule, Selector, Server, Tls, Wire};
@@ -37,53 +37,70 @@ pub(super) fn check(draft: &Draft, faults: &mut Vec<Fault>) {
         .collect();
     for host in &draft.hosts {
         check_host(host, &servers, faults);
-        let whose = format!("host `{}`", host.name);
-        check_ranges((&whose, &host.place), &host.egress, &draft.servers, faults);
-    }
-    for server in &draft.servers {
-        let whose = format!("server `{}`", server.name);
-        check_ranges(
-            (&whose, &server.place),
-            &server.egress,
+        let whose = (format!("host `{}`", host.name), &host.place);
+        check_unread(
+            &whose,
+            (&host.egress, &host.servers),
             &draft.servers,
             faults,
         );
     }
+    for server in &draft.servers {
+        let whose = (format!("server `{}`", server.name), &server.place);
+        check_unread(&whose, (&server.egress, &[]), &draft.servers, faults);
+    }
 }
 
-/// What is sent to a registered server is read and decided on, whoever sends it: a network whose bytes pass unread
-/// contradicts that where a server is known to be at one of its addresses.
-fn check_ranges(
-    (whose, place): (&str, &Place),
-    egress: &[EgressRule],
+/// What is sent to a registered server is read and decided on, whoever sends it: an entry whose bytes pass unread
+/// contradicts that where a server is known to be at one of its addresses or names.
+fn check_unread(
+    (whose, place): &(String, &Place),
+    (egress, listed): (&[EgressRule], &[Arc<str>]),
     servers: &[Server],
     faults: &mut Vec<Fault>,
 ) {
+    let own = servers.iter().filter(|one| listed.contains(&one.name));
+    let own: Vec<Reached> = own.filter_map(reached).collect();
     for rule in egress {
-        let EgressRule::Range(rule) = rule else {
-            continue;
-        };
-        if rule.protocol != Protocol::Tcp {
-            continue;
-        }
         for server in servers {
-            let Some(reached) = reached(server).filter(|at| rule.ports.contains(&at.port)) else {
+            let Some(reached) = reached(server) else {
                 continue;
             };
-            let mut addresses = reached.addresses.iter();
-            let Some(address) = addresses.find(|address| rule.net.contains(**address)) else {
+            let Some((entry, at)) = unread(rule, &reached, &own) else {
                 continue;
             };
             let message = format!(
-                "an egress entry of {whose} passes on unread what is sent to {}, port {}, and server `{}` is reached at {address}, \
+                "an egress entry of {whose} passes on unread what is sent to {entry}, port {}, and server `{}` is reached at {at}, \
                  whose messages are decided on",
-                rule.net, reached.port, server.name,
+                reached.port, server.name,
             );
-            let hint = format!(
-                "leave out port {}, or write narrower networks",
-                reached.port
-            );
+            let narrower = match rule {
+                EgressRule::Range(_) => "narrower networks",
+                EgressRule::Host(_) => "names that are not the server's",
+            };
+            let hint = format!("leave out port {}, or write {narrower}", reached.port);
             faults.push(fault(place, message, Some(hint)));
+        }
+    }
+}
+
+/// What the entry is about and where the server is, if its messages would pass by unread; `own` are the servers that a
+/// host lists.
+fn unread(rule: &EgressRule, reached: &Reached, own: &[Reached]) -> Option<(String, String)> {
+    match rule {
+        EgressRule::Range(rule) => {
+            let mut addresses = reached.addresses.iter();
+            let address = addresses.find(|address| rule.net.contains(**address))?;
+            let is_unread = rule.protocol == Protocol::Tcp && rule.ports.contains(&reached.port);
+            is_unread.then(|| (rule.net.to_string(), address.to_string()))
+        }
+        EgressRule::Host(rule) => {
+            let name = reached.names.iter().find(|name| rule.host.matches(name))?;
+            let passes = rule.wire == Wire::Tcp || rule.tls == Tls::Passthrough;
+            // A listed server's own name counts before a wildcard; an entry of that name is checked with the host.
+            let is_own = |own: &Reached| own.port == reached.port && own.names.contains(name);
+            let is_unread = passes && rule.ports.contains(&reached.port) && !own.iter().any(is_own);
+            is_unread.then(|| (rule.host.to_string(), name.to_string()))
         }
     }
 }

@@ -175,6 +175,16 @@ fn covers_methods(wide: &Rule, rule: &Rule) -> bool {
     }
 }
 
+/// Whether all that a rule can be about is named by a URI.
+fn about_resources(rule: &Rule) -> bool {
+    let of_resources = |glob: &Glob| {
+        let method = glob.literal();
+        matches!(method, Some("resources/read" | "resources/subscribe"))
+    };
+    let methods = rule.methods.as_deref();
+    methods.is_some_and(|globs| globs.iter().all(of_resources))
+}
+
 fn covers_tools(wide: &Rule, rule: &Rule) -> bool {
     let everything = |globs: &[Glob]| globs.iter().any(Glob::is_everything);
     let names = match (wide.tools.names(), rule.tools.names()) {
@@ -184,7 +194,9 @@ fn covers_tools(wide: &Rule, rule: &Rule) -> bool {
             let goes_by = wide.effect == Effect::Allow && name_uris(rule.methods.as_deref());
             let mut names = names.iter().chain(&rule.also);
             names.all(|name| {
-                let mut globs = wide_names.iter().chain(&wide.also);
+                // Other forms are those of a resource's URI, and of nothing else's name.
+                let also = wide.also.iter().filter(|_| about_resources(rule));
+                let mut globs = wide_names.iter().chain(also);
                 globs.any(|glob| glob.covers(name) && (!goes_by || allows(glob, name)))
             })
         }

@@ -247,7 +247,10 @@ pub(super) fn match_rules<W: Watch>(
             matched.add(id, rule, compare(rule, callers, question, now));
         };
         let mut show = |id: Id| match set.rules().get(position(id)) {
-            Some(rule) if rule.is_conditional() => conditional.push((id, rule)),
+            // A URI has several readings, each of which may lead to it.
+            Some(rule) if rule.is_conditional() || question.reading.is_some() => {
+                conditional.push((id, rule));
+            }
             Some(rule) => look(id, rule),
             None => {}
         };

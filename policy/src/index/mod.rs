@@ -11,7 +11,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 
 use self::callers::{Certificates, Tokens, Users};
-pub(crate) use self::egress::{EgressTable, Entry, Served, reached};
+pub(crate) use self::egress::{EgressTable, Entry, Reached, Served, reached};
 pub(crate) use self::rules::RuleTable;
 pub(crate) use self::tools::ToolTable;
 use crate::decide::Caller;
