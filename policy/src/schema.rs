@@ -66,6 +66,7 @@ fn server() -> Value {
         &[
             ("command", text()),
             ("args", list(json!({ "type": "string" }))),
+            ("extra_args", list(text())),
             ("user", text()),
             ("directory", text()),
             (

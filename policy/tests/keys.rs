@@ -23,7 +23,7 @@ const POLICIES: [&str; 2] = [
     "api": {
       "purpose": "asks", "owner": "o@example.com", "data": "internal",
       "launch": {
-        "command": "/usr/bin/api", "args": ["--all"], "user": "mcp",
+        "command": "/usr/bin/api", "args": ["--all"], "extra_args": ["--more"], "user": "mcp",
         "env": { "TOKEN": { "secret": "reads" }, "PLAIN": "x" }, "directory": "/srv/api", "fetch": ["packages.example.com"]
       },
       "egress": [
@@ -374,7 +374,9 @@ fn decided(set: &PolicySet) -> Vec<String> {
             ask(caller, mcp(server, "ping", None));
             ask(caller, mcp(server, "resources/read", Some("docs://x")));
             ask(caller, mcp(server, "resources/read", Some("x://x")));
-            ask(caller, Action::Run { server });
+            for extra_args in [&[][..], &["--more".to_owned()]] {
+                ask(caller, Action::Run { server, extra_args });
+            }
         }
     }
     for tool in ["tested", "named", "anywhere", "computed"] {

@@ -15,7 +15,10 @@ fn an_empty_policy_allows_nothing() {
     let example = name("example.com");
     for caller in [user("root"), host("h"), server("s"), Caller::default()] {
         for action in [
-            Action::Run { server: "s" },
+            Action::Run {
+                server: "s",
+                extra_args: &[],
+            },
             Action::Resolve { name: &example },
             connect(&example, 443),
             http(&example, "GET", "/"),

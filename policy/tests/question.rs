@@ -70,6 +70,7 @@ impl Question {
         let action = match self.method {
             None => Action::Run {
                 server: self.server,
+                extra_args: &[],
             },
             Some(method) => Action::Mcp {
                 server: self.server,

@@ -39,7 +39,7 @@ servers:
   wire:
     purpose: whatever a test says
     owner: tests@lab.example
-    launch: {{ command: /bin/sh, args: [-c, '{}', {}], user: nobody }}
+    launch: {{ command: /bin/sh, args: [-c, '{}', {}], extra_args: ['/*'], user: nobody }}
 {rest}
 ",
         WIRE.replace('\'', "''"),

@@ -13,7 +13,7 @@ use exeat_tests::lab::{MACHINE, WORLD};
 use exeat_tests::process::{must, run};
 use serde_json::{Value, json};
 
-use crate::place::{DEMO, LIMIT, command, curl, exchange, managed, policy, raw};
+use crate::place::{DEMO, LIMIT, command, curl, exchange, managed, policy, raw, start};
 
 const NAME: &str = "api.lab.example";
 const ENTRY: &str = "{ host: api.lab.example, methods: [GET], paths: [/echo, \"/status/**\"] }";
@@ -94,6 +94,43 @@ async fn a_server_begins_where_policy_says() {
     let (success, _, said) = begin().await;
     let wanted = format!("entering the directory `{}`", closed.display());
     assert!(!success && said.contains(&wanted), "{said}");
+}
+
+/// Who may start a server may not have it do anything else than what the register names.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_gets_no_arguments_but_those_that_policy_covers() {
+    let lab = Lab::new().unwrap();
+    let covering = |patterns: &str| policy(&[ENTRY]).replace("['*']", patterns);
+    let daemon = lab.daemon(&covering("[sh, -c, 'exit *']")).await.unwrap();
+    let begin = async |words: &[&str]| {
+        let done = run(&mut command(&lab, words), LIMIT).await.unwrap();
+        (done.status.code(), done.stderr)
+    };
+    assert_eq!(
+        begin(&["sh", "-c", "exit 7"]).await,
+        (Some(7), String::new())
+    );
+    let (code, said) = begin(&["sh", "-c", "exec cat /etc/shadow"]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("`launch.extra_args` of `demo`"), "{said}");
+    let refused = |record: &Value| {
+        record["lifecycle"]["event"] == "run" && record["outcome"]["status"] == "refused"
+    };
+    let record = daemon.record("the refusal", refused).await.unwrap();
+    let reason = "the server's `extra_args` do not cover what is added";
+    assert_eq!(record["decision"]["reason"], reason, "{record}");
+
+    // A session that runs ends with the policy that let it begin.
+    daemon.put_in_force(&covering("['*']")).await.unwrap();
+    let mut running = start(&lab, "sleeps", &["sleep", "infinity"]);
+    daemon
+        .record("the session", |record| {
+            record["lifecycle"]["event"] == "session_started"
+        })
+        .await
+        .unwrap();
+    daemon.put_in_force(&covering("[sh]")).await.unwrap();
+    running.wait(LIMIT).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

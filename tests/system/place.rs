@@ -33,7 +33,7 @@ servers:
   demo:
     purpose: whatever a test runs
     owner: tests@lab.example
-    launch: { command: /usr/bin/env, user: nobody }
+    launch: { command: /usr/bin/env, extra_args: ['*'], user: nobody }
     egress:"
         .to_owned();
     if egress.is_empty() {
@@ -93,7 +93,10 @@ pub(crate) fn start<S: AsRef<OsStr>>(lab: &Lab, name: &str, program: &[S]) -> Pr
 /// The policy of [`policy`] for a server that somebody else starts, in this cgroup.
 pub(crate) fn foreign_policy(cgroup: &str, egress: &[&str]) -> String {
     let place = format!("listen: 127.0.0.1:3001\n    match: {{ cgroup: /{cgroup} }}");
-    policy(egress).replace("launch: { command: /usr/bin/env, user: nobody }", &place)
+    policy(egress).replace(
+        "launch: { command: /usr/bin/env, extra_args: ['*'], user: nobody }",
+        &place,
+    )
 }
 
 /// Starts a program in `cgroup`, as nobody, with the trust that `exeat run` would have given it.

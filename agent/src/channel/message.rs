@@ -90,6 +90,8 @@ pub enum ToGate {
         workload: Option<u32>,
         /// The server's name in the register.
         server: String,
+        /// What is to follow the register's arguments.
+        extra_args: Vec<String>,
     },
     /// A stdio server is about to be started: its session. The message brings six descriptors, in the order of
     /// [`Session`]. To be answered with `Settled`, before which the server does not run.
@@ -419,6 +421,8 @@ pub struct Session {
     pub workload: Option<u32>,
     /// The process that called `exeat run`.
     pub host: Option<HostProcess>,
+    /// What follows the register's arguments.
+    pub extra_args: Vec<String>,
 }
 
 /// The process that called `exeat run`, as it was found at that time.

@@ -231,8 +231,13 @@ impl Decider {
     }
 
     /// May `caller` start `server`?
-    pub fn run(&self, caller: Caller<'_>, server: &str) -> Result<Permit<Run>, Refused> {
-        self.judge(caller, None, Action::Run { server })
+    pub fn run(
+        &self,
+        caller: Caller<'_>,
+        server: &str,
+        extra_args: &[String],
+    ) -> Result<Permit<Run>, Refused> {
+        self.judge(caller, None, Action::Run { server, extra_args })
     }
 
     /// May `caller` know the addresses of `name`?
@@ -454,7 +459,7 @@ impl Decider {
         action: Action<'_>,
         again: bool,
     ) -> Result<Permit<A>, Refused> {
-        if let Action::Run { server } = action {
+        if let Action::Run { server, .. } = action {
             self.connected(server)?;
         }
         if concerned(&caller, &action).any(|server| self.severed.is_cut(server)) {
@@ -535,7 +540,7 @@ fn concerned<'a>(caller: &Caller<'a>, action: &Action<'a>) -> impl Iterator<Item
         Some(Workload::Host(_) | Workload::Unregistered(_)) | None => None,
     };
     let acted_upon = match action {
-        Action::Run { server } | Action::Mcp { server, .. } => Some(*server),
+        Action::Run { server, .. } | Action::Mcp { server, .. } => Some(*server),
         Action::Resolve { .. } | Action::Connect { .. } | Action::Http { .. } => None,
     };
     acting.into_iter().chain(acted_upon)

@@ -340,7 +340,7 @@ fn a_disconnected_server_begins_nothing_and_then_does_nothing() {
     });
     let refused = decider.connected("s").expect_err("it is disconnected");
     assert_eq!(refused.reason(), Reason::Disconnected);
-    assert!(decider.run(caller, "s").is_err(), "nothing begins");
+    assert!(decider.run(caller, "s", &[]).is_err(), "nothing begins");
     assert!(
         reaches() && !watch.is_cancelled(),
         "what is under way goes on"

@@ -444,11 +444,16 @@ fn speaks_of_mcp(name: &str) -> bool {
 
 /// The first argument that the host fills in: from there on they stay the host's.
 pub(super) fn variable_at(args: &[String]) -> usize {
-    let filled = |arg: &String| {
-        let mut rest = arg.split('$').skip(1);
-        rest.any(|after| {
-            after.starts_with(|c: char| c == '{' || c == '_' || c.is_ascii_uppercase())
-        })
-    };
+    let filled = |arg: &String| before_variable(arg).is_some();
     args.iter().position(filled).unwrap_or(args.len())
+}
+
+/// What stands before the first variable in an argument, if there is one.
+pub(super) fn before_variable(arg: &str) -> Option<&str> {
+    let is_variable = |&(at, _): &(usize, &str)| {
+        let after = arg.get(at.saturating_add(1)..).unwrap_or_default();
+        after.starts_with(|c: char| c == '{' || c == '_' || c.is_ascii_uppercase())
+    };
+    let (at, _) = arg.match_indices('$').find(is_variable)?;
+    arg.get(..at)
 }

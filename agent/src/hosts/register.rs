@@ -1,15 +1,15 @@
 //! Entries for the register, proposed from what hosts start.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use exeat_policy::{Directory, PolicySet, Server, Transport, Url};
+use exeat_policy::{Directory, Glob, PolicySet, Server, Transport, Url};
 
 use super::entry::Stdio;
-use super::package::{Package, REGISTRIES, variable_at};
+use super::package::{Package, REGISTRIES, before_variable, variable_at};
 use super::tree::quoted;
 use crate::audit::mask::{self, is_telling};
 use crate::launch::environment::PATH;
@@ -24,6 +24,8 @@ const FILL_IN: &str = "FILL IN";
 pub struct Register<'a> {
     policy: Option<&'a PolicySet>,
     proposed: BTreeMap<String, Wanted>,
+    /// Patterns of what hosts add to the arguments of a proposed server.
+    extra_args: BTreeMap<String, BTreeSet<String>>,
     hosts: BTreeMap<String, Matched>,
     /// Where hosts find programs that servers would not be found by.
     own: Vec<PathBuf>,
@@ -96,6 +98,13 @@ impl<'a> Register<'a> {
         launch.is_some_and(|launch| launch.directory != Directory::Caller)
     }
 
+    /// Whether `name` is registered and may not be started with what its host adds to the arguments.
+    pub fn lacks_extra_args(&self, name: &str, stdio: &Stdio) -> bool {
+        let server = self.policy.and_then(|policy| policy.server(name));
+        let launch = server.and_then(Server::launch);
+        launch.is_some_and(|launch| launch.uncovered(own_part(stdio)).is_some())
+    }
+
     /// The server of the policy that this is: started in the same way, or the same package under
     /// the same name.
     pub fn known(&self, name: &str, stdio: &Stdio) -> Option<&'a Server> {
@@ -156,7 +165,10 @@ impl<'a> Register<'a> {
                 return server.name.to_string();
             }
         }
-        self.free(name, Wanted::Launch(part))
+        let name = self.free(name, Wanted::Launch(part));
+        let extra_args = self.extra_args.entry(name.clone()).or_default();
+        extra_args.extend(patterns(own_part(stdio)));
+        name
     }
 
     /// Proposes a server at a URL, unless the policy has it or would not take the URL; its name.
@@ -218,7 +230,7 @@ impl<'a> Register<'a> {
         let proposal = |(name, wanted): (&String, &Wanted)| Proposal {
             name: name.clone(),
             yaml: match wanted {
-                Wanted::Launch(stdio) => launch(name, stdio),
+                Wanted::Launch(stdio) => launch(name, stdio, self.extra_args.get(name)),
                 Wanted::Url(url) => format!("{}    url: {}\n", head(name), quoted(url)),
                 Wanted::Listen(address, matched) => {
                     // Two entries must not claim the same processes.
@@ -319,6 +331,32 @@ fn registered_part(stdio: &Stdio) -> Stdio {
     part
 }
 
+/// The arguments that stay the host's, which it may hand on after `--`.
+fn own_part(stdio: &Stdio) -> &[String] {
+    let at = variable_at(&stdio.args);
+    stdio.args.get(at..).unwrap_or_default()
+}
+
+/// Patterns for `extra_args` that cover these arguments, whatever their variables become; they tell no secret.
+fn patterns(args: &[String]) -> BTreeSet<String> {
+    let pattern = |(arg, shown): (&String, String)| {
+        let text = match before_variable(arg) {
+            Some(before) => format!("{before}*"),
+            None => arg.clone(),
+        };
+        let fits = Glob::parse(&text).is_ok_and(|glob| glob.matches(arg));
+        if fits && shown == *arg {
+            text
+        } else {
+            "*".to_owned()
+        }
+    };
+    args.iter()
+        .zip(masked_arguments(args))
+        .map(pattern)
+        .collect()
+}
+
 fn head(name: &str) -> String {
     format!(
         "  {}:\n    purpose: {}\n    owner: {}\n",
@@ -328,7 +366,7 @@ fn head(name: &str) -> String {
     )
 }
 
-fn launch(name: &str, stdio: &Stdio) -> String {
+fn launch(name: &str, stdio: &Stdio, extra_args: Option<&BTreeSet<String>>) -> String {
     let mut text = head(name);
     // Writing to a string cannot fail.
     let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").unwrap_or_default();
@@ -359,6 +397,14 @@ fn launch(name: &str, stdio: &Stdio) -> String {
         });
         let items: Vec<String> = items.collect();
         line(format_args!("      args: [{}]", items.join(", ")));
+    }
+    let patterns = extra_args.into_iter().flatten();
+    let patterns: Vec<String> = patterns.map(|pattern| quoted(pattern)).collect();
+    if !patterns.is_empty() {
+        let patterns = patterns.join(", ");
+        line(format_args!(
+            "      extra_args: [{patterns}]   # what its host adds, after `--`"
+        ));
     }
     // As without Exeat: where its host starts it.
     line(format_args!("      directory: caller"));

@@ -69,6 +69,7 @@ impl Supervisor {
             user: accounts::name_of(client.peer.uid),
             workload: client.peer.workload,
             server: run.server.clone(),
+            extra_args: run.arguments.clone(),
         };
         self.asked.insert(
             request,
@@ -165,6 +166,7 @@ impl Supervisor {
                 user: accounts::name_of(peer.uid),
                 workload: peer.workload,
                 host: None,
+                extra_args: run.arguments,
             },
             caller: peer.pid,
             program: self.parts.plan.stage.clone(),
@@ -188,6 +190,10 @@ impl Supervisor {
         if self.disconnections.has(&run.server) {
             let text = format!("`{}` was disconnected by an administrator", run.server);
             return Err(Refusal(Code::Refused, text));
+        }
+        if launch.uncovered(&run.arguments).is_some() {
+            let text = "the policy has changed: its `extra_args` do not cover what follows `--`";
+            return Err(Refusal(Code::Refused, text.into()));
         }
         let invalid = |text: String| Refusal(Code::Invalid, text);
         let user = launch.user.clone().unwrap_or_else(|| uid.to_string());
@@ -370,6 +376,7 @@ mod tests {
     fn a_secret_has_one_placeholder_whatever_its_names() {
         let secret = || EnvValue::Secret("token".into());
         let launch = Launch {
+            extra_args: Vec::new(),
             command: "x".into(),
             args: Vec::new(),
             user: None,

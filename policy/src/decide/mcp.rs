@@ -123,17 +123,17 @@ pub(super) fn run(
     set: &PolicySet,
     request: &Request<'_>,
     callers: &Callers<'_>,
-    server: &str,
+    (server, extra_args): (&str, &[String]),
     watch: &mut impl Watch,
 ) -> Verdict {
     let Some(id) = set.index().server(server) else {
         return deny(Reason::NotRegistered);
     };
-    if set
-        .server_at(id)
-        .is_none_or(|server| server.launch().is_none())
-    {
+    let Some(launch) = set.server_at(id).and_then(Server::launch) else {
         return deny(Reason::NotLaunchable);
+    };
+    if launch.uncovered(extra_args).is_some() {
+        return deny(Reason::ExtraArgument);
     }
     let question = Question {
         server: id,

@@ -52,7 +52,9 @@ pub fn explain(set: &PolicySet, request: &Request<'_>) -> Explanation {
 fn decide(set: &PolicySet, request: &Request<'_>, watch: &mut impl Watch) -> Verdict {
     let callers = Callers::of(set, &request.caller);
     let verdict = match request.action {
-        Action::Run { server } => mcp::run(set, request, &callers, server, watch),
+        Action::Run { server, extra_args } => {
+            mcp::run(set, request, &callers, (server, extra_args), watch)
+        }
         Action::Mcp {
             server,
             method,
@@ -133,7 +135,10 @@ pub fn listable(
 pub fn reachable(set: &PolicySet, caller: Caller<'_>, server: &str, now: Timestamp) -> bool {
     let launched = set.server(server).and_then(Server::launch).is_some();
     let action = if launched {
-        Action::Run { server }
+        Action::Run {
+            server,
+            extra_args: &[],
+        }
     } else {
         Action::Mcp {
             server,

@@ -101,6 +101,8 @@ pub enum Action<'a> {
     Run {
         /// The server.
         server: &'a str,
+        /// What is to follow the register's arguments.
+        extra_args: &'a [String],
     },
     /// Looking up a name, whatever the port.
     Resolve {

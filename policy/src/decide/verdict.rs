@@ -135,6 +135,8 @@ pub enum Reason {
     NotRegistered,
     /// The server is not one that `exeat run` starts.
     NotLaunchable,
+    /// An argument is to be added that the server's `extra_args` do not name.
+    ExtraArgument,
     /// The server is disconnected: an administrator's word, not the policy's, and so never the evaluation's.
     Disconnected,
     /// Calls of the server or the tool fail, and the breaker lets none through: told by what happened, and so never
@@ -217,6 +219,7 @@ impl Reason {
             Self::NotListed => "the host does not list the server",
             Self::NotRegistered => "the server is not registered",
             Self::NotLaunchable => "the server is not started by run",
+            Self::ExtraArgument => "the server's `extra_args` do not cover what is added",
             Self::Disconnected => "the server is disconnected",
             Self::BreakerOpen => "calls fail, and the breaker is open",
             Self::ReviewOverdue => "the server's review is overdue",

@@ -148,6 +148,10 @@ impl Loader<'_> {
             .and_then(|node| self.reader.text(node, "a program"))
             .map(str::to_owned);
         let args = self.texts(fields, "args", "an argument");
+        let extra_args = fields
+            .get("extra_args")
+            .map(|node| self.globs(node, "patterns of arguments"))
+            .unwrap_or_default();
         let user = fields
             .get("user")
             .and_then(|node| self.reader.parsed(node, "a user", user));
@@ -174,6 +178,7 @@ impl Loader<'_> {
         let launch = Launch {
             command: command?,
             args,
+            extra_args,
             user,
             directory,
             env,

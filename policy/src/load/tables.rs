@@ -45,7 +45,15 @@ pub(crate) const SERVER: Keys = Keys {
 };
 pub(crate) const LAUNCH: Keys = Keys {
     what: "`launch`",
-    known: &["command", "args", "user", "directory", "env", "fetch"],
+    known: &[
+        "command",
+        "args",
+        "extra_args",
+        "user",
+        "directory",
+        "env",
+        "fetch",
+    ],
     later: &[],
 };
 pub(crate) const REPLACED: Keys = Keys {

@@ -154,6 +154,8 @@ pub struct Launch {
     pub command: String,
     /// Its arguments.
     pub args: Vec<String>,
+    /// What may follow them, as whoever calls `exeat run` says: each argument is covered by one of these.
+    pub extra_args: Vec<Glob>,
     /// The Unix user it runs as, never root; `None`: whoever calls `exeat run`.
     pub user: Option<String>,
     /// Where it begins.
@@ -162,6 +164,24 @@ pub struct Launch {
     pub env: Vec<(String, EnvValue)>,
     /// Hosts that may be read from (HTTPS, port 443, GET and HEAD) until the server's first protocol message.
     pub fetch: Vec<Name>,
+}
+
+impl Launch {
+    /// Where in `extra` (what follows `--` of `exeat run`) the first argument stands that no pattern covers.
+    ///
+    /// One that climbs (`..` between slashes) leads elsewhere than it says: `*` alone or the very same text covers it.
+    #[must_use]
+    pub fn uncovered(&self, extra: &[String]) -> Option<usize> {
+        let covers = |argument: &str| {
+            let climbs = argument.split('/').any(|segment| segment == "..");
+            self.extra_args.iter().any(|pattern| {
+                pattern.is_everything()
+                    || pattern.literal() == Some(argument)
+                    || !climbs && pattern.matches(argument)
+            })
+        };
+        extra.iter().position(|argument| !covers(argument))
+    }
 }
 
 /// The working directory that a server begins in.

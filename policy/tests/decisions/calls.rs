@@ -202,27 +202,42 @@ rules:
     let table = [
         (
             user("dave"),
-            Action::Run { server: "a" },
+            Action::Run {
+                server: "a",
+                extra_args: &[],
+            },
             "allow: a rule allows it (all)",
         ),
         (
             user("eve"),
-            Action::Run { server: "a" },
+            Action::Run {
+                server: "a",
+                extra_args: &[],
+            },
             "deny: a rule denies it (not-eve)",
         ),
         (
             user("eve"),
-            Action::Run { server: "b" },
+            Action::Run {
+                server: "b",
+                extra_args: &[],
+            },
             "allow: a rule allows it (all)",
         ),
         (
             user("eve"),
-            Action::Run { server: "c" },
+            Action::Run {
+                server: "c",
+                extra_args: &[],
+            },
             "deny: the server is not one that run starts",
         ),
         (
             user("eve"),
-            Action::Run { server: "d" },
+            Action::Run {
+                server: "d",
+                extra_args: &[],
+            },
             "deny: the server is not registered",
         ),
         (
@@ -268,7 +283,10 @@ fn what_a_host_started_without_exeat_may_nothing() {
         };
         let github = name("api.github.com");
         let actions = [
-            Action::Run { server: "github" },
+            Action::Run {
+                server: "github",
+                extra_args: &[],
+            },
             Action::Resolve { name: &github },
             connect(&github, 443),
             http(&github, "GET", "/"),
@@ -325,13 +343,23 @@ fn starting_servers() {
     ];
     for (caller, server, expected) in table {
         assert_eq!(
-            said(&ask(&set, caller, Action::Run { server })),
+            said(&ask(
+                &set,
+                caller,
+                Action::Run {
+                    server,
+                    extra_args: &[]
+                }
+            )),
             expected,
             "{caller:?} {server}"
         );
     }
     let strict = policy(&format!("strict_review: true\n{BASE}"));
-    let run = Action::Run { server: "github" };
+    let run = Action::Run {
+        server: "github",
+        extra_args: &[],
+    };
     assert_eq!(
         ask(&strict, user("dave"), run).reason,
         Reason::ReviewOverdue
@@ -348,6 +376,48 @@ fn starting_servers() {
         counts: &[],
     };
     assert_eq!(evaluate(&strict, &request).effect, Effect::Allow);
+}
+
+#[test]
+fn what_is_added_to_a_server_is_what_its_register_covers() {
+    let set = policy(
+        "servers:
+  closed: { launch: { command: a } }
+  open: { launch: { command: a, extra_args: ['*'] } }
+  some: { launch: { command: a, extra_args: ['/srv/*', '--level=?', --ro, '/opt/../srv/x'] } }
+identities: { dave: { user: dave } }
+rules: [{ id: all, effect: allow }]
+",
+    );
+    let climbs = "/srv/../etc/shadow";
+    let table: &[(&str, &[&str], bool)] = &[
+        ("closed", &[], true),
+        ("closed", &[""], false),
+        ("closed", &["--ro"], false),
+        ("open", &["", "--x", climbs, "a\nb"], true),
+        ("some", &[], true),
+        ("some", &["/srv/a", "--ro", "--level=3", "/srv/b"], true),
+        ("some", &["/srv/a", "--rw"], false),
+        ("some", &["--level=10"], false),
+        ("some", &["--ro", climbs], false),
+        ("some", &["/srv/.."], false),
+        ("some", &["/srv/..hidden"], true),
+        ("some", &["/opt/../srv/x"], true),
+    ];
+    for (server, added, allowed) in table {
+        let extra_args: Vec<String> = added.iter().map(|&word| word.to_owned()).collect();
+        let action = Action::Run {
+            server,
+            extra_args: &extra_args,
+        };
+        let expected = if *allowed {
+            "allow: a rule allows it (all)"
+        } else {
+            "deny: the server's `extra_args` do not cover what is added"
+        };
+        let verdict = ask(&set, user("dave"), action);
+        assert_eq!(said(&verdict), expected, "{server} {added:?}");
+    }
 }
 
 #[test]

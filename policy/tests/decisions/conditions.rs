@@ -261,7 +261,10 @@ rules: [{ id: not, when: caller.user == 'dave', effect: deny }, { id: all, effec
         ))
     };
     assert_eq!(
-        ask(Action::Run { server: "bank" }),
+        ask(Action::Run {
+            server: "bank",
+            extra_args: &[]
+        }),
         "allow: a rule allows it (all)"
     );
     let mcp = |method| Action::Mcp {

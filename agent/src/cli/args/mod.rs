@@ -70,7 +70,7 @@ The exit status is the server's own, or 128 and the number of the signal that en
 
 Examples:
   exeat run github                           what a host's configuration calls
-  exeat run github -- --toolsets issues      with further arguments
+  exeat run github -- --toolsets issues      with arguments that its `extra_args` cover
   {\"mcpServers\": {\"github\": {\"command\": \"exeat\", \"args\": [\"run\", \"github\"]}}}")]
     Run(RunArguments),
     /// Show what runs, and prove that policy is enforced

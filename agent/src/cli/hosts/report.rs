@@ -106,6 +106,12 @@ fn remains(change: &Change, register: &Register<'_>) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if register.lacks_extra_args(&change.name, &change.before) {
+        remains.push(
+            "the register's `extra_args` do not cover what follows `--` as it stands here: see to it that they cover what its host makes of it"
+                .to_owned(),
+        );
+    }
     if register.begins_elsewhere(&change.name) {
         let relative = |word: &String| word.starts_with("./") || word.starts_with("../");
         let mut words = change.before.args.iter().chain([&change.before.command]);

@@ -96,6 +96,37 @@ fn what_is_found_nowhere_is_said_and_what_is_found_is_left() {
 }
 
 #[test]
+fn what_a_host_adds_is_proposed_and_said_where_the_register_lacks_it() {
+    let folder = TempDir::new().unwrap();
+    let added = r#"["./x","--in=${workspaceFolder}","--ro","--token","hunter2"]"#;
+    let entry = format!(r#"{{"command":"sh","args":{added}}}"#);
+    let (remains, entries) = imported(&folder, &entry, None);
+    assert_eq!(remains, Value::Array(Vec::new()));
+    let proposed = "extra_args: [\"*\", \"--in=*\", \"--ro\", \"--token\"]";
+    assert!(entries.contains(proposed), "{entries}");
+    for (extra_args, lacks) in [
+        ("", true),
+        (", extra_args: ['--in=*']", true),
+        (", extra_args: ['*']", false),
+    ] {
+        let text = format!(
+            "version: 1\nservers: {{ ledger: {{ launch: {{ command: sh, args: [./x], directory: caller{extra_args} }} }} }}\n"
+        );
+        let source = Source {
+            name: "p.yaml".into(),
+            text,
+        };
+        let set = compile(&[source]).unwrap();
+        let remains = imported(&folder, &entry, Some(&set)).0;
+        assert_eq!(
+            remains.to_string().contains("extra_args"),
+            lacks,
+            "{remains}"
+        );
+    }
+}
+
+#[test]
 fn where_a_server_begins_is_proposed_as_it_is_and_said_where_it_changes() {
     let folder = TempDir::new().unwrap();
     let entry = r#"{"command":"sh","args":["./x"],"cwd":"/srv/ledger"}"#;

@@ -344,7 +344,10 @@ impl<'a> Question<'a> {
 
     fn action(&self) -> Action<'_> {
         match &self.asked {
-            Asked::Run(server) => Action::Run { server },
+            Asked::Run(server) => Action::Run {
+                server,
+                extra_args: &[],
+            },
             Asked::Mcp { server, mcp } => Action::Mcp {
                 server,
                 method: &mcp.method,

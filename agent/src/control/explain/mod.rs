@@ -335,7 +335,10 @@ impl<'a> Parsed<'a> {
 
     fn action(&self) -> policy::Action<'_> {
         match self {
-            Self::Run { server } => policy::Action::Run { server },
+            Self::Run { server } => policy::Action::Run {
+                server,
+                extra_args: &[],
+            },
             Self::Call {
                 server,
                 method,

@@ -217,8 +217,10 @@ impl Supervisor {
                 user,
                 workload,
                 server,
+                extra_args,
             } => {
-                let verdict = self.may_run(uid, user.as_deref(), workload, &server).await;
+                let asked = (&*server, &*extra_args);
+                let verdict = self.may_run(uid, user.as_deref(), workload, asked).await;
                 self.channel
                     .send(&ToSupervisor::RunVerdict { request, verdict }, &[])
                     .await?;

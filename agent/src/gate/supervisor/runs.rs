@@ -15,7 +15,7 @@ impl Supervisor {
         uid: u32,
         user: Option<&str>,
         workload: Option<u32>,
-        server: &str,
+        (server, extra_args): (&str, &[String]),
     ) -> RunVerdict {
         let refused = |reason: &str| RunVerdict::Refused {
             reason: reason.to_owned(),
@@ -61,7 +61,7 @@ impl Supervisor {
             certificate: None,
             known_as: &[],
         };
-        let (decision, verdict) = self.decide_run(caller, server);
+        let (decision, verdict) = self.decide_run(caller, server, extra_args);
         record.record_mut().decision = Some(decision);
         let outcome = match verdict {
             RunVerdict::Permitted => Outcome::done(),
@@ -73,14 +73,22 @@ impl Supervisor {
         }
     }
 
-    fn decide_run(&self, caller: Caller<'_>, server: &str) -> (Decision, RunVerdict) {
-        match self.stages.decider.run(caller, server) {
+    fn decide_run(
+        &self,
+        caller: Caller<'_>,
+        server: &str,
+        extra_args: &[String],
+    ) -> (Decision, RunVerdict) {
+        match self.stages.decider.run(caller, server, extra_args) {
             Ok(permit) => (permit.decision().clone(), RunVerdict::Permitted),
             Err(by) => {
                 let reason = match by.reason() {
                     Reason::Disconnected => {
                         format!("`{server}` was disconnected by an administrator")
                     }
+                    Reason::ExtraArgument => format!(
+                        "`launch.extra_args` of `{server}` in the policy does not cover what follows `--`"
+                    ),
                     _ => format!("`{server}` may not be started by this user"),
                 };
                 (by.decision().clone(), RunVerdict::Refused { reason })

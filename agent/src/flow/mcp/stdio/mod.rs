@@ -190,8 +190,9 @@ impl Offered {
         };
         // Watched and registered before it is checked, so that no disconnection or change of policy falls in between.
         let severed = stages.decider.watch(&talk.server);
-        let registered = stages.sessions.register(told.number, &actor, &talk.server);
-        if stages.decider.run(actor.caller(), &talk.server).is_err() {
+        let asked = (&talk.server, told.extra_args);
+        let registered = stages.sessions.register(told.number, &actor, asked);
+        if !registered.is_permitted(&stages.decider) {
             return Err(format!("`{}` may not be started by this user", talk.server));
         }
         let begun = Ledger::begin(stages, &actor, told.host);

@@ -11,7 +11,15 @@ use crate::intake::Actor;
 struct Entry {
     actor: Actor,
     server: Arc<str>,
+    extra_args: Vec<String>,
     cut: CancellationToken,
+}
+
+impl Entry {
+    fn is_permitted(&self, decider: &Decider) -> bool {
+        let caller = self.actor.caller();
+        decider.run(caller, &self.server, &self.extra_args).is_ok()
+    }
 }
 
 type Table = Arc<Mutex<HashMap<u32, Entry>>>;
@@ -38,11 +46,17 @@ pub(super) struct Registered {
 }
 
 impl Sessions {
-    pub(super) fn register(&self, number: u32, actor: &Actor, server: &Arc<str>) -> Registered {
+    pub(super) fn register(
+        &self,
+        number: u32,
+        actor: &Actor,
+        (server, extra_args): (&Arc<str>, Vec<String>),
+    ) -> Registered {
         let cut = CancellationToken::new();
         let entry = Entry {
             actor: actor.clone(),
             server: Arc::clone(server),
+            extra_args,
             cut: cut.clone(),
         };
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,7 +70,7 @@ impl Sessions {
 
     /// Cuts every session that the policy in force would not let begin. Returns how many.
     pub fn recheck(&self, decider: &Decider) -> usize {
-        self.cut(|entry| decider.run(entry.actor.caller(), &entry.server).is_err())
+        self.cut(|entry| !entry.is_permitted(decider))
     }
 
     /// Cuts all: the gate's time is up.
@@ -83,6 +97,13 @@ impl Sessions {
 }
 
 impl Registered {
+    /// Whether the policy in force lets it begin.
+    pub(super) fn is_permitted(&self, decider: &Decider) -> bool {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = table.get(&self.number);
+        entry.is_some_and(|entry| entry.is_permitted(decider))
+    }
+
     /// Fires when the session is to end.
     pub(super) fn cut(&self) -> &CancellationToken {
         &self.cut
