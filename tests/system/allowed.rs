@@ -119,6 +119,8 @@ async fn a_server_gets_no_arguments_but_those_that_policy_covers() {
     let record = daemon.record("the refusal", refused).await.unwrap();
     let reason = "the server's `extra_args` do not cover what is added";
     assert_eq!(record["decision"]["reason"], reason, "{record}");
+    let added = json!(["sh", "-c", "exec cat /etc/shadow"]);
+    assert_eq!(record["lifecycle"]["extra_args"], added, "{record}");
 
     // A session that runs ends with the policy that let it begin.
     daemon.put_in_force(&covering("['*']")).await.unwrap();

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use exeat_policy::{Caller, Reason, Workload as PolicyWorkload};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::audit::mask;
 use crate::audit::record::{Workload as Recorded, WorkloadKind};
 use crate::audit::{Shared, Text};
 use crate::channel::{FIRST_USER, Kind, Process, Workload};
@@ -129,11 +130,7 @@ impl Workloads {
             cgroup: Some(workload.cgroup_id),
             pid: workload.pid,
             exe: Some(Text::from(workload.exe.to_string_lossy().as_ref())),
-            args: workload
-                .args
-                .iter()
-                .map(|arg| Text::from(arg.as_str()))
-                .collect(),
+            args: mask::command(workload.args.iter().map(String::as_str)),
             uid: Some(workload.uid),
             ..Recorded::default()
         };
@@ -227,11 +224,7 @@ impl Workloads {
             cgroup: known.recorded.cgroup,
             pid: Some(process.pid),
             exe: Some(Text::from(process.exe.as_str())),
-            args: process
-                .args
-                .iter()
-                .map(|arg| Text::from(arg.as_str()))
-                .collect(),
+            args: mask::command(process.args.iter().map(String::as_str)),
             uid: Some(process.uid),
             sha256: process.sha256.as_deref().map(Text::from),
             ..Recorded::default()
@@ -298,10 +291,8 @@ mod tests {
     use super::{EXCHANGES, Workloads};
     use crate::channel::{Kind, Workload};
 
-    #[test]
-    fn one_workload_takes_no_place_of_another() {
-        let workloads = Workloads::new(0);
-        let workload = |number| Workload {
+    fn workload(number: u32) -> Workload {
+        Workload {
             number,
             name: "github".to_owned(),
             kind: Kind::Server,
@@ -313,7 +304,26 @@ mod tests {
             args: Vec::new(),
             started_by: None,
             placeholders: Vec::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn secrets_in_arguments_are_not_recorded() {
+        let workloads = Workloads::new(0);
+        let known = workloads.add(Workload {
+            args: ["server", "--token", "hunter2"].map(String::from).to_vec(),
+            ..workload(1)
+        });
+        let recorded = serde_json::to_string(&*workloads.recorded(&known, 0)).unwrap();
+        assert!(
+            recorded.contains(r#"["server","--token","[masked]"]"#),
+            "{recorded}"
+        );
+    }
+
+    #[test]
+    fn one_workload_takes_no_place_of_another() {
+        let workloads = Workloads::new(0);
         let (greedy, other) = (workloads.add(workload(1)), workloads.add(workload(2)));
         let mut places: Vec<_> = (0..EXCHANGES).map(|_| greedy.exchange()).collect();
         assert!(places.iter().all(Option::is_some));

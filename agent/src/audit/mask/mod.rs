@@ -18,6 +18,8 @@ use super::text::Text;
 
 /// What stands in the place of a secret.
 pub const MASK: &str = "[masked]";
+/// What stands for the arguments of a command that are left out.
+pub const MORE: &str = "[more]";
 
 /// How many arguments of a command are recorded.
 const MAX_COMMAND: usize = 64;
@@ -147,7 +149,7 @@ pub fn command<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Vec<Text> {
         })
         .collect();
     if arguments.next().is_some() {
-        masked.push(Text::fixed("[more]"));
+        masked.push(Text::fixed(MORE));
     }
     masked
 }

@@ -55,6 +55,9 @@ pub struct Lifecycle {
     /// The particulars, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<Text>,
+    /// What was to follow the arguments that the register names, for `run`; secrets among them are masked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub extra_args: Vec<Text>,
     /// The bytes that the log does not count as records, for `log_cut`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cut: Option<Cut>,

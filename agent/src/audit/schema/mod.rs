@@ -451,6 +451,11 @@ const LIFECYCLE: &[Member] = &[
     ),
     ("detail", Text, "the particulars, for people"),
     (
+        "extra_args",
+        Texts,
+        "what was to follow the server's arguments, masked, for `run`",
+    ),
+    (
         "cut",
         Section(CUT),
         "the end of a segment that does not count, for `log_cut`",

@@ -325,6 +325,7 @@ fn full() -> Record {
         lifecycle: Some(record::Lifecycle {
             event: text(),
             detail: some(),
+            extra_args: vec![text()],
             cut: Some(cut),
             counts: vec![record::Counted {
                 what: text(),

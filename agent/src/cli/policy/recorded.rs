@@ -10,6 +10,7 @@ use exeat_policy::{
 use serde_json::{Map, Value};
 
 use crate::audit::is_whole;
+use crate::audit::mask::{MASK, MORE};
 use crate::audit::record::{self, Http, Kind, Mcp, Record, Tcp, WorkloadKind};
 use crate::decide::{Tally, is_own, unused};
 
@@ -56,8 +57,11 @@ pub(in crate::cli) struct Question<'a> {
 
 #[derive(Debug)]
 pub(in crate::cli) enum Asked<'a> {
-    /// `exeat run` of this server.
-    Run(&'a str),
+    /// `exeat run` of this server, with what was to follow its arguments.
+    Run {
+        server: &'a str,
+        extra_args: Vec<String>,
+    },
     Mcp {
         server: &'a str,
         mcp: &'a Mcp,
@@ -140,7 +144,7 @@ impl<'a> Question<'a> {
     /// Takes from the record whether the server could still fetch its own code: what was allowed could, if it is `set`'s
     /// fetch hosts alone that allow it. Of what was refused for other reasons, and of what else allows, nobody can tell.
     pub(in crate::cli) fn infer_fetching(&mut self, set: &PolicySet, now: Timestamp) {
-        if let Asked::Run(_) | Asked::Mcp { .. } = self.asked {
+        if let Asked::Run { .. } | Asked::Mcp { .. } = self.asked {
             return;
         }
         let Some(decision) = &self.record.decision else {
@@ -159,7 +163,11 @@ impl<'a> Question<'a> {
         if let Some(lifecycle) = &record.lifecycle {
             let server = lifecycle.detail.as_deref()?;
             let run = &*lifecycle.event == "run" && is_whole(server);
-            return run.then_some(Asked::Run(server));
+            let extra_args = lifecycle.extra_args.iter().map(ToString::to_string);
+            return run.then(|| Asked::Run {
+                server,
+                extra_args: extra_args.collect(),
+            });
         }
         if let Some(mcp) = &record.mcp {
             let server = mcp.server.as_deref()?;
@@ -300,7 +308,7 @@ impl<'a> Question<'a> {
         let workload = self.record.workload.as_ref();
         let identity = self.record.identity.as_ref();
         // A user who is no managed workload's acts without a name of the policy's.
-        let runs = matches!(self.asked, Asked::Run(_));
+        let runs = matches!(self.asked, Asked::Run { .. });
         let acts = |name: &str| {
             runs || shows(self.record) || identity.is_none_or(|who| &*who.name == name)
         };
@@ -344,10 +352,7 @@ impl<'a> Question<'a> {
 
     fn action(&self) -> Action<'_> {
         match &self.asked {
-            Asked::Run(server) => Action::Run {
-                server,
-                extra_args: &[],
-            },
+            Asked::Run { server, extra_args } => Action::Run { server, extra_args },
             Asked::Mcp { server, mcp } => Action::Mcp {
                 server,
                 method: &mcp.method,
@@ -398,6 +403,14 @@ impl<'a> Question<'a> {
         if explanation.verdict.reason == Reason::FetchOver && self.fetching.is_none() {
             return Answer::Untold("a fetch host".to_owned());
         }
+        if explanation.verdict.reason == Reason::ExtraArgument
+            && let Asked::Run { extra_args, .. } = &self.asked
+            && !extra_args
+                .iter()
+                .all(|word| is_whole(word) && word != MORE && !word.contains(MASK))
+        {
+            return Answer::Untold("`extra_args`".to_owned());
+        }
         answer(set, explanation)
     }
 
@@ -420,7 +433,7 @@ impl<'a> Question<'a> {
     /// What for, in words; paths are left out, so that like stands with like.
     pub(in crate::cli) fn what(&self) -> String {
         match &self.asked {
-            Asked::Run(server) => format!("start of {server}"),
+            Asked::Run { server, .. } => format!("start of {server}"),
             Asked::Mcp { server, mcp } => match &mcp.name {
                 Some(name) => format!("{} {name} of {server}", &*mcp.method),
                 None => format!("{} of {server}", &*mcp.method),

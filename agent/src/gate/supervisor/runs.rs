@@ -4,7 +4,7 @@ use exeat_policy::{Caller, Reason};
 
 use super::{Supervisor, UNRECORDED};
 use crate::audit::record::{Decision, Identity, Kind, Lifecycle};
-use crate::audit::{Outcome, Start, Text};
+use crate::audit::{Outcome, Start, Text, mask};
 use crate::channel::RunVerdict;
 use crate::identify::workloads::Known;
 
@@ -43,6 +43,7 @@ impl Supervisor {
         record.record_mut().lifecycle = Some(Lifecycle {
             event: Text::fixed("run"),
             detail: Some(Text::new(server)),
+            extra_args: mask::command(extra_args.iter().map(String::as_str)),
             ..Lifecycle::default()
         });
         if gone {

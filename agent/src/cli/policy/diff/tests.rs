@@ -421,6 +421,29 @@ rules: [{ id: daves, who: [d], tools: ['*'], effect: allow }]";
 }
 
 #[test]
+fn what_was_added_to_a_start_is_put_and_what_is_masked_of_it_is_not_guessed() {
+    let start = |added: &[&str]| {
+        line(&json!({
+            "kind": "lifecycle",
+            "lifecycle": { "event": "run", "detail": "bank", "extra_args": added },
+        }))
+    };
+    let covering = |patterns: &str| {
+        let launch = format!("command: /usr/bin/bank, extra_args: {patterns} }}");
+        BASE.replace("command: /usr/bin/bank }", &launch)
+    };
+    let (all, some) = (covering("['*']"), covering("[--ro, '--in=*']"));
+    let told = |added: &[&str]| against(&all, &some, &[start(added)]);
+    assert_eq!(told(&[]), (1, 0, 0));
+    assert_eq!(told(&["--ro", "--in=x"]), (1, 0, 0));
+    assert_eq!(told(&["--rw"]), (1, 1, 0));
+    assert_eq!(told(&["--in=[masked]"]), (1, 0, 0));
+    for unknown in ["[masked]", "[more]", "/srv/x[+12 bytes]"] {
+        assert_eq!(told(&[unknown]), (1, 0, 1), "{unknown}");
+    }
+}
+
+#[test]
 fn what_an_unknown_value_cannot_change_is_told() {
     let masked = [call("pay", &json!({ "amount": "[masked]", "to": "x" }))];
     let told = |rules: &str| {

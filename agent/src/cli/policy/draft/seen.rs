@@ -107,7 +107,7 @@ impl Seen {
         self.exchanges += 1;
         question.infer_fetching(set, now);
         let kept = match &question.asked {
-            Asked::Run(server) => self.start(set, &question, server, now),
+            Asked::Run { server, .. } => self.start(set, &question, server, now),
             Asked::Mcp { server, .. } => self.message(set, &question, server, now),
             Asked::Resolve(name) => {
                 let peer = Peer::Name(name.clone());
