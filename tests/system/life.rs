@@ -25,6 +25,10 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) const LOOP: &str = "while :; do curl --silent --max-time 5 --output /dev/null --write-out '%{http_code}\\n' \
     https://api.lab.example/echo; sleep 0.05; done";
 
+/// A workload that asks until its connection is refused.
+const LATE: &str = "while :; do curl --silent --max-time 2 --output /dev/null https://api.lab.example/late; \
+    code=$?; echo $code; [ $code = 7 ] && exec echo refused; done";
+
 fn address() -> SocketAddr {
     SocketAddr::new(WORLD, 443)
 }
@@ -119,7 +123,10 @@ pub(crate) async fn verified(lab: &Lab) {
 async fn sigterm_lets_an_exchange_finish() {
     let lab = Lab::new().unwrap();
     let hand = Hand::new(&lab, NAME, address());
-    let mut daemon = lab.daemon(&policy(&[ENTRY])).await.unwrap();
+    let mut daemon = lab
+        .daemon_with(&policy(&[ENTRY]), "shutdown: 1m")
+        .await
+        .unwrap();
     let mut client = start(
         &lab,
         "client",
@@ -137,9 +144,20 @@ async fn sigterm_lets_an_exchange_finish() {
     wait_until("the first half", LIMIT, || client.stdout() == "first")
         .await
         .unwrap();
+    let late = start(&lab, "late", &["sh", "-c", LATE]);
+    wait_until("it is served by now", LIMIT, || {
+        late.stdout().contains("28")
+    })
+    .await
+    .unwrap();
     let supervisor = pid(daemon.pid());
     kill_process(supervisor, Signal::TERM).unwrap();
-    // New connections are over, this exchange is not.
+    // Names resolve and new connections are refused (7) without a wait (28), while this exchange goes on.
+    wait_until("a new connection is refused", LIMIT, || {
+        late.stdout().contains("refused")
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{error}: {}", late.stdout()));
     held.say("later").await;
     client.wait(LIMIT).await.unwrap();
     // Whether the client came to its own end or was ended after its exchange is a matter of microseconds.

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 
 use exeat_tests::Lab;
 use exeat_tests::authority::Fault;
+use exeat_tests::dns::Answer;
 use exeat_tests::lab::{WORLD, WORLD_OTHER};
 use exeat_tests::upstream::Manner;
 use exeat_tests::wait::wait_until;
+use hickory_proto::op::ResponseCode;
 
 use crate::hand::Hand;
 use crate::place::{LIMIT, curl, exchange, policy, raw};
@@ -100,6 +102,23 @@ async fn what_went_wrong_is_said() {
         }
     }
     drop((mute, plain));
+}
+
+/// Policy permits the name; that nobody answers for it is no word of policy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resolver_that_fails_is_recorded_as_failing() {
+    let lab = Lab::new().unwrap();
+    let name = "broken.lab.example";
+    lab.dns.set(name, Answer::Code(ResponseCode::ServFail));
+    let entry = format!("{{ host: {name} }}");
+    let daemon = lab.daemon(&policy(&[&entry])).await.unwrap();
+    let told = curl(&lab, &[&format!("https://{name}/")]).await;
+    assert_eq!(told.exit, 6, "{told:?}");
+    let asked = |record: &serde_json::Value| record["dns"]["name"] == name;
+    let record = daemon.record("the look-up", asked).await.unwrap();
+    assert_eq!(record["decision"]["effect"], "allow", "{record}");
+    assert_eq!(record["outcome"]["status"], "failed", "{record}");
+    assert!(record["outcome"]["error"].is_string(), "{record}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -225,6 +225,10 @@ async fn serve_query(
     });
     drop(record.close(if refusal {
         Outcome::refused()
+    } else if let DnsResult::Upstream(fault) = &outcome.result {
+        Outcome::failed(Text::error(&**fault))
+    } else if outcome.is_failure() {
+        Outcome::failed(Text::fixed(said(&outcome.result)))
     } else {
         Outcome::done()
     }));

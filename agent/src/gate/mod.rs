@@ -17,6 +17,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::Shutdown;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
@@ -149,12 +150,11 @@ async fn run() -> Result<(), GateError> {
     for listener in listeners {
         stages.tasks.spawn(accept(Arc::clone(&stages), listener));
     }
+    let over = CancellationToken::new();
     for socket in datagrams {
+        // To the end: what is under way may need names, and whoever asks in vain waits for long.
         let serving = serve_datagrams(Arc::clone(&stages), Arc::new(socket));
-        let stopping = stages.stopping.clone();
-        stages
-            .tasks
-            .spawn(async move { stopping.run_until_cancelled(serving).await });
+        tokio::spawn(over.clone().run_until_cancelled_owned(serving));
     }
     for supply in stages.tokens.supplies() {
         stages
@@ -164,7 +164,6 @@ async fn run() -> Result<(), GateError> {
     people(&stages, console);
     let pulse = kernel::pulse(Arc::clone(&stages), Arc::clone(&channel), config);
     let pulse = tokio::spawn(pulse);
-    let over = CancellationToken::new();
     let limits = tokio::spawn(limits::keep(Arc::clone(&stages), limits, over.clone()));
     let turns = tokio::spawn(breakers::record(Arc::clone(&stages)));
     let refusals = tokio::spawn(kernel::events(Arc::clone(&stages), over.clone())?);
@@ -210,11 +209,19 @@ fn people(stages: &Arc<Stages>, console: Option<TcpListener>) {
     }
 }
 
+/// Refuses who connects from now on. The supervisor holds the socket, too, so that closing it here would leave them
+/// waiting for nobody.
+fn stop_listening(listener: &TcpListener) {
+    if let Err(error) = rustix::net::shutdown(listener, Shutdown::Both) {
+        tracing::warn!(%error, "a listener does not stop");
+    }
+}
+
 /// Accepts until the gate stops.
 async fn accept(stages: Arc<Stages>, listener: TcpListener) {
     loop {
         let accepted = tokio::select! {
-            () = stages.stopping.cancelled() => return,
+            () = stages.stopping.cancelled() => return stop_listening(&listener),
             accepted = listener.accept() => accepted,
         };
         match accepted {

@@ -79,6 +79,14 @@ impl DnsOutcome {
                     | DnsResult::Unbound(_)
             )
     }
+
+    /// Whether an answer that policy permits could not be given.
+    pub fn is_failure(&self) -> bool {
+        matches!(
+            self.result,
+            DnsResult::GrantChanged | DnsResult::Upstream(_) | DnsResult::Unencodable
+        )
+    }
 }
 
 /// What happened to a query, and why.

@@ -19,8 +19,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use super::ACCEPT_PAUSE;
 use super::approvals::{Fault, carry_out};
+use super::{ACCEPT_PAUSE, stop_listening};
 use crate::control::command::ApprovalDecision;
 use crate::decide::approvals::{Approver, Link, LinkFault, Verdict};
 use crate::flow::{Approving, Stages, why_asked};
@@ -45,7 +45,7 @@ pub(super) async fn serve(stages: Arc<Stages>, approving: Arc<Approving>, listen
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let accepted = tokio::select! {
-            () = stages.stopping.cancelled() => return,
+            () = stages.stopping.cancelled() => return stop_listening(&listener),
             accepted = listener.accept() => accepted,
         };
         let stream = match accepted {
