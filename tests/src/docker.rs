@@ -26,7 +26,7 @@ if [ "$(stat --file-system --format=%T /sys/fs/cgroup)" != cgroup2fs ]; then
     umount --recursive /sys/fs/cgroup
     mount -t cgroup2 none /sys/fs/cgroup
 fi
-exec /usr/sbin/dockerd --config-file "$0/docker.json" --group nogroup --host "unix://$0/docker.sock" \
+PATH="/usr/sbin:/usr/bin:$PATH" exec dockerd --config-file "$0/docker.json" --group nogroup --host "unix://$0/docker.sock" \
     --data-root "$0/docker" --exec-root "$0/docker.run" --pidfile "$0/docker.pid" \
     --bridge none --iptables=false --ip6tables=false --storage-driver vfs \
     --exec-opt "native.cgroupdriver=$1"

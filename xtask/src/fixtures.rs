@@ -33,7 +33,11 @@ const PROGRAMS: [(&str, &[&str], &str); 5] = [
     ("curl", &["--version"], "curl"),
     ("jq", &["--version"], "jq"),
     // Its daemon; tests start one of their own.
-    ("/usr/sbin/dockerd", &["--version"], "docker.io"),
+    (
+        "sh",
+        &["-c", "PATH=/usr/sbin:/usr/bin:$PATH exec dockerd --version"],
+        "docker.io",
+    ),
 ];
 
 /// Environments that every test run needs: name of the directory, name of the list.
