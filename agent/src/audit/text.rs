@@ -48,11 +48,6 @@ impl Text {
         Self::bounded(path, mask::path)
     }
 
-    /// A header's value: all of it is masked where the header's name says that it is secret.
-    pub fn header(name: &str, value: &str) -> Self {
-        Self::bounded(value, |value| mask::header(name, value))
-    }
-
     /// What an error and its causes say, joined with colons.
     pub fn error(error: &dyn std::error::Error) -> Self {
         let mut text = error.to_string();

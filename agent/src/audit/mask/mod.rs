@@ -90,17 +90,6 @@ pub fn is_telling(name: &str) -> bool {
     })
 }
 
-/// A header's value.
-pub fn header<'v>(name: &str, value: &'v str) -> Cow<'v, str> {
-    if is_telling(name) {
-        return Cow::Borrowed(MASK);
-    }
-    match name.to_ascii_lowercase().as_str() {
-        "location" | "content-location" | "referer" | ":path" | "link" => path(value),
-        _ => text(value),
-    }
-}
-
 /// A path with its query, percent-encoded as it was sent.
 pub fn path(path: &str) -> Cow<'_, str> {
     let query = path.find(['?', '#']).unwrap_or(path.len());

@@ -88,7 +88,7 @@ fn paths_keep_their_form() {
 }
 
 #[test]
-fn headers_that_carry_secrets_are_masked_whole() {
+fn names_of_headers_that_carry_secrets_tell() {
     for name in [
         "Authorization",
         "authorization",
@@ -104,10 +104,9 @@ fn headers_that_carry_secrets_are_masked_whole() {
         "dpop",
         "x-csrf-token",
     ] {
-        assert_eq!(header(name, "anything at all"), MASK, "{name}");
+        assert!(is_telling(name), "{name}");
     }
-    assert_eq!(header("content-type", "text/plain"), "text/plain");
-    assert_eq!(header("Location", "/x?code=1"), "/x?code=[masked]");
+    assert!(!is_telling("content-type"));
 }
 
 #[test]

@@ -142,9 +142,6 @@ pub struct Http {
     /// Path and query ([`Text::path`]).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<Text>,
-    /// Headers that policy asks for ([`crate::audit::mask::header`]).
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub headers: Vec<(Text, Text)>,
     /// Name of the credential that was put into the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<Text>,

@@ -12,8 +12,6 @@ use super::chain::VERSION;
 enum Holds {
     Text,
     Texts,
-    /// Pairs of texts.
-    Pairs,
     Count,
     /// A count, or a sum that may have digits behind the point.
     Number,
@@ -40,8 +38,8 @@ enum Holds {
 type Member = (&'static str, Holds, &'static str);
 
 use Holds::{
-    Address, Any, Cause, Count, Counts, Flag, Hash, Id, Number, Pairs, Section, Sections, Signed,
-    Text, Texts, Time, Word,
+    Address, Any, Cause, Count, Counts, Flag, Hash, Id, Number, Section, Sections, Signed, Text,
+    Texts, Time, Word,
 };
 
 const LINE: &[Member] = &[
@@ -294,7 +292,6 @@ const HTTP: &[Member] = &[
     ("version", Text, "the version of HTTP"),
     ("method", Text, "the method"),
     ("path", Text, "path and query, masked"),
-    ("headers", Pairs, "headers that policy asks for, masked"),
     (
         "credential",
         Text,
@@ -590,12 +587,6 @@ impl Holds {
         match self {
             Text => json!({"type": "string"}),
             Texts => json!({"type": "array", "items": {"type": "string"}}),
-            Pairs => {
-                let pair = json!({
-                    "type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2
-                });
-                json!({"type": "array", "items": pair})
-            }
             Count => json!({"type": "integer", "minimum": 0}),
             Number => json!({"type": "number", "minimum": 0}),
             Counts => json!({

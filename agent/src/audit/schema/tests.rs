@@ -211,7 +211,6 @@ fn full() -> Record {
         method: some(),
         path: some(),
         credential: some(),
-        headers: vec![(text(), text())],
         status: Some(200),
         request_bytes: Some(1),
         response_bytes: Some(1),
