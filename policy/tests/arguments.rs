@@ -52,7 +52,7 @@ impl Members for Tree {
 }
 
 /// Texts: as sent, as a receiver may normalise them, as a person reads them.
-const TEXTS: [(&str, &str, &str); 10] = [
+const TEXTS: [(&str, &str, &str); 13] = [
     ("rm -rf", "rm -rf", "rm -rf"),
     ("r\u{200b}m -rf", "rm -rf", "rm -rf"),
     ("\u{ff52}m -rf", "rm -rf", "rm -rf"),
@@ -63,6 +63,10 @@ const TEXTS: [(&str, &str, &str); 10] = [
     ("pr\u{43e}d", "pr\u{43e}d", "prod"),
     ("", "", ""),
     ("\u{441}md", "\u{441}md", "cmd"),
+    // Names are texts, too.
+    ("\u{ff4e}", "n", "n"),
+    ("li\u{17f}t", "list", "list"),
+    ("rm\u{200b}-rf", "rm-rf", "rm-rf"),
 ];
 const NUMBERS: [&str; 8] = [
     "0",
