@@ -22,6 +22,8 @@ pub(crate) struct Row {
     pub(crate) server: Invocation,
     tool: &'static str,
     arguments: Value,
+    /// What stands in the answer, so that it is not two failures that are alike.
+    says: &'static str,
 }
 
 pub(crate) fn row(
@@ -29,12 +31,14 @@ pub(crate) fn row(
     server: Invocation,
     tool: &'static str,
     arguments: Value,
+    says: &'static str,
 ) -> Row {
     Row {
         name,
         server,
         tool,
         arguments,
+        says,
     }
 }
 
@@ -145,7 +149,8 @@ async fn compare(lab: &Lab, rows: &[Row]) {
                     .is_some_and(|tools| !tools.is_empty()),
                 "{shown}: {answer}"
             );
-            assert!(answer["text"].is_string(), "{shown}: {answer}");
+            let text = answer["text"].as_str().unwrap_or_default();
+            assert!(text.contains(row.says), "{shown}: {answer}");
             assert_eq!(direct.status.code(), under.status.code(), "{shown}");
         }
         let (direct, under) = tokio::join!(
@@ -189,18 +194,24 @@ async fn the_reference_servers_of_npm_answer_alike() {
     fs::write(files.join("one.txt"), "one").unwrap();
     let directory = files.display().to_string();
     let memory = files.join("memory.json");
+    let entity =
+        r#"{"type":"entity","name":"exeat","entityType":"daemon","observations":["Größe: 1"]}"#;
+    fs::write(&memory, entity).unwrap();
+    chown(&memory, Some(NOBODY), Some(NOBODY)).unwrap();
     let rows = [
         row(
             "everything",
             fixtures.server(Server::Reference),
             "get-sum",
             json!({ "a": 20, "b": 22 }),
+            "42",
         ),
         row(
             "filesystem",
             fixtures.server(Server::Filesystem).arg(&directory),
             "list_directory",
             json!({ "path": directory }),
+            "one.txt",
         ),
         row(
             "memory",
@@ -209,12 +220,14 @@ async fn the_reference_servers_of_npm_answer_alike() {
                 .variable("MEMORY_FILE_PATH", &memory),
             "read_graph",
             json!({}),
+            "Größe: 1",
         ),
         row(
             "thinking",
             fixtures.server(Server::SequentialThinking),
             "sequentialthinking",
             json!({ "thought": "t", "nextThoughtNeeded": false, "thoughtNumber": 1, "totalThoughts": 1 }),
+            "thoughtHistoryLength",
         ),
     ];
     compare(&lab, &rows).await;
@@ -228,20 +241,25 @@ async fn the_reference_servers_of_pypi_answer_alike() {
     own(&repository);
     let shown = repository.display().to_string();
     must("git", &["init", "--quiet", "--initial-branch=main", &shown]).unwrap();
-    must("chown", &["-R", "65534:65534", &shown]).unwrap();
+    fs::write(repository.join("untracked.txt"), "one").unwrap();
     let database = repository.join("test.db").display().to_string();
+    let make = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('create table kept (n integer)')";
+    must("python3", &["-c", make, &database]).unwrap();
+    must("chown", &["-R", "65534:65534", &shown]).unwrap();
     let rows = [
         row(
             "fetch",
             fixtures.server(Server::Fetch),
             "fetch",
             json!({ "url": "http://127.0.0.1:1/" }),
+            "127.0.0.1:1",
         ),
         row(
             "git",
             fixtures.server(Server::Git).args(["-r", &shown]),
             "git_status",
             json!({ "repo_path": shown }),
+            "untracked.txt",
         ),
         row(
             "time",
@@ -250,6 +268,7 @@ async fn the_reference_servers_of_pypi_answer_alike() {
                 .args(["--local-timezone", "UTC"]),
             "convert_time",
             json!({ "source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Tokyo" }),
+            "21:00",
         ),
         row(
             "sqlite",
@@ -258,6 +277,7 @@ async fn the_reference_servers_of_pypi_answer_alike() {
                 .args(["--db-path", &database]),
             "list_tables",
             json!({}),
+            "kept",
         ),
     ];
     compare(&lab, &rows).await;

@@ -43,7 +43,7 @@ async fn same(server: Server, passed: [usize; 2]) {
         Server::Reference => fixtures.server(server),
         _ => fixtures.server(server).arg("--stdio"),
     };
-    let row = row("suite", command, "", serde_json::Value::Null);
+    let row = row("suite", command, "", serde_json::Value::Null, "");
     let daemon = lab
         .daemon(&policy(std::slice::from_ref(&row)))
         .await
@@ -118,7 +118,7 @@ async fn a_client() {
     let mut hub = hub.under(lab.inside.command("env"));
     let mut hub = Process::start("hub", lab.directory(), hub.stdin(Stdio::null())).unwrap();
     hub.ready(LIMIT).await.unwrap();
-    let row = row("relay", relay, "", serde_json::Value::Null);
+    let row = row("relay", relay, "", serde_json::Value::Null, "");
     let daemon = lab
         .daemon(&policy(std::slice::from_ref(&row)))
         .await
