@@ -256,10 +256,29 @@ async fn a_changed_policy_takes_effect_at_once() {
     assert!(took < Duration::from_millis(500), "{took:?}");
     println!("cut after {took:?}");
 
-    // SIGHUP reads the files anew, even where no change was seen.
+    // SIGHUP reads the files anew, even where no change was seen: the file has another name, in a directory that
+    // nobody watches.
+    let elsewhere = lab.directory().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
     let place = lab.directory().join("policy.d/10-test.yaml");
-    fs::write(&place, policy(&[ENTRY, OTHER])).unwrap();
-    kill_process(pid(daemon.pid()), Signal::HUP).unwrap();
+    let unseen = elsewhere.join("policy.yaml");
+    fs::hard_link(&place, &unseen).unwrap();
+    fs::write(&unseen, policy(&[ENTRY, OTHER])).unwrap();
+    assert_eq!(fs::read_to_string(&place).unwrap(), policy(&[ENTRY, OTHER]));
+    // By each exchange after it, the policy is the old one: what is refused is, and what is allowed is by it.
+    let told = curl(&lab, &["https://api.lab.example/unseen"]).await;
+    assert_eq!(told.exit, 6, "a change that no watch sees: {told:?}");
+    let told = curl(&lab, &["https://other.lab.example/echo?unseen"]).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    let generation = async || {
+        daemon.status().await.unwrap()["policy"]["generation"]
+            .as_u64()
+            .unwrap()
+    };
+    let before = generation().await;
+    let record = exchange(&daemon, "/echo?unseen").await;
+    assert_eq!(record["decision"]["generation"], before, "{record}");
+    daemon.reload().unwrap();
     let client = start(
         &lab,
         "again",
@@ -276,6 +295,9 @@ async fn a_changed_policy_takes_effect_at_once() {
     wait_until("allowed again", LIMIT, || client.stdout() == "back")
         .await
         .unwrap();
+    let record = exchange(&daemon, "/again").await;
+    assert_eq!(record["decision"]["generation"], before + 1, "{record}");
+    assert_eq!(generation().await, before + 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
