@@ -90,6 +90,24 @@ async fn the_systems_store_trusts_the_gate_until_it_is_undone() {
     };
     // CURLE_PEER_FAILED_VERIFICATION.
     assert_eq!(fetch().await, Some(60));
+    // A client that went for no reason of the daemon's looks the same on the wire; the record says what it said.
+    let distrusted = daemon
+        .record("the handshake that failed", |record| {
+            record["tcp"]["sni"] == NAME
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        distrusted["outcome"]["status"], "failed",
+        "nobody refused it: {distrusted}"
+    );
+    assert_eq!(distrusted["outcome"]["stage"], "tls", "{distrusted}");
+    assert_eq!(
+        distrusted["outcome"]["error"],
+        "TLS handshake with the workload: received fatal alert: UnknownCA"
+    );
+    assert_eq!(distrusted["decision"]["effect"], "allow", "{distrusted}");
+    assert_eq!(distrusted["workload"]["name"], "demo", "{distrusted}");
 
     let exported = daemon.cli(&["ca", "export"]).await.unwrap().json().unwrap();
     let (pem, fingerprint) = (
