@@ -164,6 +164,119 @@ async fn real_resolvers_are_answered() {
     assert_eq!(told.exit, 6, "{told:?}");
 }
 
+/// Sends messages as they are, each over UDP and TCP: pairs of bytes in hexadecimal and whether an answer is expected;
+/// then, over UDP, a well-formed query by the same socket. Prints for each message what the query got and what both ways
+/// got: the answer's code and how many answers it has, if it has the message's id and is marked as an answer. Datagrams
+/// that no answer is expected to are asked about at the very end.
+const SEND: &str = r#"import json,socket,struct,sys
+jobs,good=json.loads(sys.argv[1]),bytes.fromhex(sys.argv[2])
+def code(q,a): return [a[3]&15,struct.unpack(">H",a[6:8])[0]] if a[:2]==q[:2] and a[2]&128 else a.hex()
+def tcp(q):
+  s=socket.create_connection(("8.8.8.8",53),5); s.settimeout(8); s.sendall(struct.pack(">H",len(q))+q)
+  n=s.recv(2)
+  return code(q,s.recv(struct.unpack(">H",n)[0])) if n else "closed"
+def udp(q,answered):
+  s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.settimeout(8); s.connect(("8.8.8.8",53))
+  s.send(q); got=code(q,s.recv(4096)) if answered else s
+  s.send(good); return [code(good,s.recv(4096)),got]
+def late(s):
+  if isinstance(s,list): return s
+  s.setblocking(False)
+  try: return s.recv(4096).hex()
+  except BlockingIOError: return "silence"
+def attempt(way,*given):
+  try: return way(*given)
+  except Exception as e: return [repr(e)]*2
+done=[attempt(udp,bytes.fromhex(q),answered)+[attempt(tcp,bytes.fromhex(q))] for q,answered in jobs]
+print(json.dumps([[fine,late(one),two] for fine,one,two in done]))"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn malformed_queries_are_refused_and_the_next_is_answered() {
+    let lab = Lab::new().unwrap();
+    lab.dns.points(NAME, &[WORLD]);
+    let daemon = lab
+        .daemon(&policy(&["{ host: api.lab.example }"]))
+        .await
+        .unwrap();
+    let header = |id: u16, flags: u8, questions: u16| {
+        format!("{id:04x}{flags:02x}00{questions:04x}000000000000")
+    };
+    let name = "03617069036c6162076578616d706c6500";
+    let good = header(0x0bad, 1, 1) + name + "00010001";
+    // Each its own id: by it the kernel knows whose a datagram is.
+    let messages = [
+        // Too short to be a header, or marked as an answer: nothing to answer.
+        ("0001010000".to_owned(), None),
+        (header(2, 0x81, 1) + name + "00010001", None),
+        // A count without its question, and one too many.
+        (header(3, 1, 1), Some(1)),
+        (header(4, 1, 2) + name + "00010001", Some(1)),
+        // A name that points to itself, and two that point to each other.
+        (header(5, 1, 1) + "c00c" + "00010001", Some(1)),
+        (header(6, 1, 1) + "c00ec00c" + "00010001", Some(1)),
+        // A label that goes beyond the end, and something behind it.
+        (header(7, 1, 1) + "3f61", Some(1)),
+        (header(8, 1, 1) + name + "00010001" + "ff", Some(1)),
+        // Another operation, another class.
+        (header(9, 0x11, 1) + name + "00010001", Some(4)),
+        (header(10, 1, 1) + name + "00010003", Some(5)),
+    ];
+    let sent: Vec<Value> = messages
+        .iter()
+        .map(|(bytes, code)| json!([bytes, code.is_some()]))
+        .collect();
+    let python = Fixtures::find().unwrap().python(2);
+    let (python, sent) = (python.to_str().unwrap(), json!(sent).to_string());
+    let done = managed(&lab, &[python, "-c", SEND, &sent, &good]).await;
+    let want: Vec<Value> = messages
+        .iter()
+        .map(|(_, code)| match code {
+            Some(code) => json!([[0, 1], [code, 0], [code, 0]]),
+            None => json!([[0, 1], "silence", "closed"]),
+        })
+        .collect();
+    assert_eq!(done.json().unwrap(), json!(want), "{done:?}");
+
+    // Each is recorded, twice: once a way.
+    let broken = |record: &Value| {
+        record["kind"] == "dns" && record["decision"]["reason"] == "a malformed query"
+    };
+    let records = exeat_tests::wait::wait_for("their records", crate::place::LIMIT, async || {
+        let mut records = daemon.audit().ok()?;
+        records.retain(broken);
+        (records.len() >= 2 * messages.len()).then_some(records)
+    })
+    .await
+    .unwrap();
+    assert_eq!(records.len(), 2 * messages.len(), "{records:?}");
+    for record in &records {
+        assert_eq!(record["decision"]["effect"], "deny", "{record}");
+        assert_eq!(record["outcome"]["status"], "refused", "{record}");
+        assert_eq!(record["workload"]["name"], "demo", "{record}");
+    }
+    let code = |wanted: &str| {
+        let of = |record: &&Value| record["dns"]["code"] == wanted;
+        records.iter().filter(of).count()
+    };
+    assert_eq!(
+        [code("FORMERR"), code("NOTIMP"), code("REFUSED")],
+        [12, 2, 2],
+        "{records:?}"
+    );
+    // And the next one is answered, over either.
+    let got = ask(
+        &lab,
+        json!([[NAME, 1, false, "8.8.8.8"], [NAME, 1, true, "8.8.8.8"]]),
+    )
+    .await;
+    assert_eq!(got, json!([[0, 1], [0, 1]]));
+    let asked = lab.dns.asked();
+    assert!(
+        asked.iter().all(|question| question.name == NAME),
+        "{asked:?}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_point_inwards() {
     let lab = Lab::new().unwrap();
@@ -201,6 +314,30 @@ async fn answers_that_point_inwards() {
         .await
         .unwrap();
 
+    // A name that is allowed, pointed at the machine's secrets: no address is given, and whoever dials it all the same,
+    // with the name that its server would answer to, does not arrive.
+    lab.dns.points(name, &[METADATA]);
+    let pinned = format!("{name}:443:{METADATA}");
+    for (arguments, exit) in [(&[][..], 6), (&["--resolve", pinned.as_str()], 7)] {
+        let url = format!("https://{name}/echo?inside");
+        let told = curl(&lab, &[arguments, &[&url]].concat()).await;
+        assert_eq!((told.exit, told.status), (exit, 0), "{told:?}");
+    }
+    let denied = async |what: &str, wanted: &(dyn Fn(&Value) -> bool + Sync)| {
+        daemon
+            .record(what, |record| {
+                record["decision"]["effect"] == "deny" && wanted(record)
+            })
+            .await
+            .unwrap()
+    };
+    let record = denied("the name", &|record| record["dns"]["name"] == name).await;
+    let reason = record["decision"]["reason"].as_str().unwrap();
+    assert!(reason.contains("169.254.169.254"), "{record}");
+    denied("the address", &|record| {
+        record["tcp"]["address"] == METADATA.to_string()
+    })
+    .await;
     assert_eq!(metadata.connections(), 0);
 }
 
