@@ -31,6 +31,8 @@ mod drafted;
 #[cfg(test)]
 mod fetching;
 #[cfg(test)]
+mod greetings;
+#[cfg(test)]
 mod hand;
 #[cfg(test)]
 mod held;
