@@ -53,6 +53,8 @@ mod life;
 #[cfg(test)]
 mod listening;
 #[cfg(test)]
+mod matched;
+#[cfg(test)]
 mod names;
 #[cfg(test)]
 mod place;
