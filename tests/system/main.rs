@@ -83,6 +83,8 @@ mod streams;
 #[cfg(test)]
 mod tokens;
 #[cfg(test)]
+mod told;
+#[cfg(test)]
 mod trusting;
 #[cfg(test)]
 mod units;

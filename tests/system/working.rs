@@ -55,7 +55,7 @@ rules:
 }
 
 /// `exeat ARGUMENTS` as the Unix user `daemon`, who has no part in the server.
-fn as_other(lab: &Lab, arguments: &[&str]) -> Command {
+pub(crate) fn as_other(lab: &Lab, arguments: &[&str]) -> Command {
     let own = lab.directory().join("exeat-copy");
     if !own.exists() {
         fs::copy(binary().unwrap(), &own).unwrap();
@@ -70,13 +70,13 @@ fn as_other(lab: &Lab, arguments: &[&str]) -> Command {
     command
 }
 
-async fn other(lab: &Lab, arguments: &[&str]) -> Finished {
+pub(crate) async fn other(lab: &Lab, arguments: &[&str]) -> Finished {
     let mut command = as_other(lab, arguments);
     run(command.arg("--json"), LIMIT).await.unwrap()
 }
 
 /// Two sessions, of root and of another user: the first sees the list and shows something, the second lists something.
-async fn used(lab: &Lab, daemon: &Daemon<'_>) {
+pub(crate) async fn used(lab: &Lab, daemon: &Daemon<'_>) {
     let mut own = daemon.run("notes").unwrap();
     own.initialize().await.unwrap();
     own.request("tools/list", json!({})).await.unwrap();
