@@ -16,6 +16,8 @@ mod process;
 #[cfg(test)]
 mod redirect;
 #[cfg(test)]
+mod remains;
+#[cfg(test)]
 mod scope;
 #[cfg(test)]
 mod sockets;

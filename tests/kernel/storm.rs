@@ -79,4 +79,6 @@ fn no_connection_is_lost_or_confused() {
         .status()
         .unwrap();
     assert!(status.success());
+    // Each of them was heard here, before it was told anything.
+    assert_eq!(workload.arrivals(), CONNECTIONS);
 }

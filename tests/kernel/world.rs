@@ -4,10 +4,12 @@ use exeat_ebpf::{
     Action, Event, EventKind, EventStream, Gate, Kernel, Layout, Protocol, Settings, probe,
 };
 use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, mpsc};
 use std::thread;
@@ -71,7 +73,11 @@ pub(crate) struct World {
     pub(crate) refusals: Events,
     pub(crate) processes: Events,
     pub(crate) beating: Arc<AtomicBool>,
+    arrivals: Arrivals,
 }
+
+/// How many connections of each workload the gate was told of.
+type Arrivals = Arc<Mutex<BTreeMap<u32, u32>>>;
 
 pub(crate) fn runtime() -> runtime::Runtime {
     runtime::Builder::new_current_thread()
@@ -93,22 +99,39 @@ pub(crate) fn layout(name: &str) -> Layout {
     }
 }
 
-/// Removes pins and cgroups when this process has ended, however it ends.
+/// Removes pins and cgroups, the deepest first, when this process has ended, however it ends.
+///
+/// One process does it for all worlds, and it is there before the first of them: whoever makes a world becomes a member
+/// of its gate's cgroup, and whatever is started after that is a member too, which another's removal would kill.
 pub(crate) fn clean_up_afterwards(layout: &Layout) {
-    let script = "cat > /dev/null; t=0; while [ $t -lt 100 ]; do t=$((t + 1)); rm -rf \"$1\"; \
-        find \"$2\" -depth -type d -exec rmdir {} + 2> /dev/null; [ -e \"$2\" ] || exit; \
-        for p in $(find \"$2\" -name cgroup.procs -exec cat {} +); do kill -9 $p; done; sleep 0.2; done";
-    let guard = Command::new("sh")
-        .args(["-c", script, "sh"])
-        .args([&layout.bpffs, &layout.cgroup_root])
+    static PLACES: LazyLock<Mutex<ChildStdin>> = LazyLock::new(|| Mutex::new(remover()));
+    let (pins, root) = (layout.bpffs.display(), layout.cgroup_root.display());
+    writeln!(PLACES.lock().unwrap(), "{pins} {root}").unwrap();
+}
+
+/// Starts what removes the places that it is told of, once this process holds its standard input no more.
+fn remover() -> ChildStdin {
+    let script = r#"places=$(cat); t=0; left=1
+while [ "$left" ] && [ $t -lt 100 ]; do t=$((t + 1)); left=
+    while read -r pins root; do rm -rf "$pins"
+        find "$root" -depth -type d -exec rmdir {} + 2> /dev/null; [ -e "$root" ] || continue
+        left=1; for p in $(find "$root" -name cgroup.procs -exec cat {} +); do kill -9 $p; done
+    done <<END
+$places
+END
+    [ -z "$left" ] || sleep 0.2; done"#;
+    let mut child = Command::new("sh")
+        .args(["-c", script])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .process_group(0)
         .spawn()
         .unwrap();
-    // Its standard input closes with this process.
-    Box::leak(Box::new(guard));
+    let places = child.stdin.take().unwrap();
+    // It ends after this process.
+    Box::leak(Box::new(child));
+    places
 }
 
 /// Creates sockets as a member of a cgroup: accepted sockets belong to the cgroup that their
@@ -150,7 +173,8 @@ impl World {
         processes.gather(move || source.lock().unwrap().process_events().unwrap());
         let beating = Arc::new(AtomicBool::new(true));
         beat(Arc::clone(&gate), Arc::clone(&beating));
-        serve(&gate, tcp, udp);
+        let arrivals = Arrivals::default();
+        serve(&gate, &arrivals, tcp, udp);
         Self {
             kernel,
             gate,
@@ -159,6 +183,7 @@ impl World {
             refusals,
             processes,
             beating,
+            arrivals,
         }
     }
 
@@ -311,6 +336,12 @@ impl Workload<'_> {
             .unwrap();
     }
 
+    /// How many of its connections have arrived at the gate.
+    pub(crate) fn arrivals(&self) -> u32 {
+        let arrivals = self.world.arrivals.lock().unwrap();
+        arrivals.get(&self.number).copied().unwrap_or_default()
+    }
+
     /// What the gate tells a client that it knows.
     pub(crate) fn origin(&self, address: &str, port: u16, family: u8) -> String {
         format!("{} {address} {port} {family}", self.number)
@@ -339,18 +370,18 @@ fn beat(gate: Arc<Gate>, beating: Arc<AtomicBool>) {
 }
 
 /// Says to every client what the kernel says of it, then echoes.
-fn serve(gate: &Arc<Gate>, tcp: Vec<TcpListener>, udp: Vec<UdpSocket>) {
+fn serve(gate: &Arc<Gate>, arrivals: &Arrivals, tcp: Vec<TcpListener>, udp: Vec<UdpSocket>) {
     for socket in udp {
         let gate = Arc::clone(gate);
         thread::spawn(move || answer(&gate, &socket));
     }
-    let gate = Arc::clone(gate);
+    let (gate, arrivals) = (Arc::clone(gate), Arc::clone(arrivals));
     thread::spawn(move || {
         runtime().block_on(async {
             for listener in tcp {
                 listener.set_nonblocking(true).unwrap();
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                tokio::spawn(accept(Arc::clone(&gate), listener));
+                tokio::spawn(accept(Arc::clone(&gate), Arc::clone(&arrivals), listener));
             }
             future::pending::<()>().await;
         });
@@ -361,7 +392,7 @@ fn serve(gate: &Arc<Gate>, tcp: Vec<TcpListener>, udp: Vec<UdpSocket>) {
     clippy::infinite_loop,
     reason = "a server of tests ends with the process"
 )]
-async fn accept(gate: Arc<Gate>, listener: tokio::net::TcpListener) {
+async fn accept(gate: Arc<Gate>, arrivals: Arrivals, listener: tokio::net::TcpListener) {
     loop {
         let Ok((mut stream, _)) = listener.accept().await else {
             continue;
@@ -370,6 +401,7 @@ async fn accept(gate: Arc<Gate>, listener: tokio::net::TcpListener) {
             Some(origin) => {
                 let asked = origin.asked();
                 let (number, family) = (origin.workload, origin.family);
+                *arrivals.lock().unwrap().entry(number).or_default() += 1;
                 format!("{number} {} {} {family}\n", asked.ip(), asked.port())
             }
             None => "unknown\n".to_owned(),
