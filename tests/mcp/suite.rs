@@ -93,7 +93,16 @@ fn listed(server: Server) -> Vec<&'static str> {
     own.map(|(_, line, _)| *line).collect()
 }
 
-async fn same(server: Server, is_far: bool, port: u16) {
+/// How many messages of MCP the daemon has records of.
+fn messages(world: &World<'_>) -> usize {
+    let records = world.daemon.audit().unwrap();
+    let of_mcp = |record: &&Value| record["mcp"]["method"].is_string();
+    records.iter().filter(of_mcp).count()
+}
+
+/// The suite against `server` finds `least` checks passed or more, for the revision with sessions and the one without,
+/// and through Exeat the same as without it.
+async fn same(server: Server, is_far: bool, port: u16, least: [usize; 2]) {
     let fixtures = Fixtures::find().unwrap();
     let lab = Lab::new().unwrap();
     let local = format!("http://localhost:{port}/mcp");
@@ -113,13 +122,21 @@ async fn same(server: Server, is_far: bool, port: u16) {
     .unwrap();
     let world = World::new(&lab, &[("suite", url)], ALL).await.unwrap();
     let mut stale = listed(server);
-    for requirements in [Requirements::Legacy, Requirements::Modern] {
+    let mut seen = 0;
+    let revisions = [Requirements::Legacy, Requirements::Modern];
+    for (requirements, least) in revisions.into_iter().zip(least) {
         let suite = fixtures.conformance();
         let world_ca = lab.directory().join("world-ca.pem");
         let direct = suite.clone().variable("NODE_EXTRA_CA_CERTS", world_ca);
         let direct = conformance(&direct, || lab.direct(), url, requirements)
             .await
             .unwrap();
+        assert!(direct.passed() >= least, "{requirements:?}: {direct}");
+        assert_eq!(
+            messages(&world),
+            seen,
+            "{requirements:?}: the direct run went through Exeat"
+        );
         let through = suite.variable("NODE_EXTRA_CA_CERTS", world.trust());
         let through = conformance(&through, || world.managed(), url, requirements)
             .await
@@ -131,33 +148,41 @@ async fn same(server: Server, is_far: bool, port: u16) {
             .fold(String::new(), |all, line| all + line + "\n");
         assert_eq!(found, known, "{server:?} {requirements:?}");
         stale.retain(|line| !found.contains(line));
+        // It did go through Exeat.
+        let now = messages(&world);
+        assert!(
+            now - seen > 60,
+            "{requirements:?}: {} messages were seen",
+            now - seen
+        );
+        seen = now;
     }
     assert!(stale.is_empty(), "these do not differ any more: {stale:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_over_https() {
-    same(Server::Everything, true, 443).await;
+    same(Server::Everything, true, 443, [75, 130]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_on_loopback() {
-    same(Server::Everything, false, 3911).await;
+    same(Server::Everything, false, 3911, [80, 150]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn server_everything() {
-    same(Server::Reference, false, 3912).await;
+    same(Server::Reference, false, 3912, [45, 10]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_typescript_server() {
-    same(Server::Ts2, false, 3913).await;
+    same(Server::Ts2, false, 3913, [30, 90]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_python_server() {
-    same(Server::Py2, false, 3914).await;
+    same(Server::Py2, false, 3914, [40, 100]).await;
 }
 
 /// What the suite has asked to be let in.
@@ -274,11 +299,7 @@ async fn same_client(requirements: Requirements) {
     assert_eq!(direct.difference(&through), "", "{requirements:?}");
     assert!(direct.passed() > 300, "{direct}");
     // It did go through Exeat.
-    let seen = world.daemon.audit().unwrap();
-    let asked = seen
-        .iter()
-        .filter(|record| record["mcp"]["method"].is_string())
-        .count();
+    let asked = messages(&world);
     assert!(asked > 30, "{asked} messages were seen");
 }
 
