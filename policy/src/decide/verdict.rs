@@ -183,6 +183,7 @@ pub enum Reason {
 impl Reason {
     /// The reason in words; those of [`Reason::PathRefused`] say what is wrong with the path in its display only.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "a line for each reason")]
     pub const fn text(self) -> &'static str {
         match self {
             Self::RuleAllowed => "a rule allows it",

@@ -9,6 +9,7 @@ mod http;
 mod identities;
 mod limits;
 mod network;
+mod starts;
 
 /// A policy with a little of everything.
 const BASE: &str = r#"
