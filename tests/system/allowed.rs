@@ -52,7 +52,7 @@ fn clients(lab: &Lab) -> Vec<(&'static str, Vec<OsString>, String)> {
         (
             "requests",
             vec![python, "-c".into(), REQUESTS.into()],
-            release.clone(),
+            release,
         ),
         ("node20", node(20), "node".to_owned()),
         ("node22", node(22), "node".to_owned()),
