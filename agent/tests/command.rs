@@ -63,6 +63,7 @@ mod tests {
             &["audit", "tail"],
             &["policy", "explain", "--server", "github"],
             &["ca", "export"],
+            &["run", "github"],
         ] {
             let output = place.run(arguments);
             check(&output, 3, "connect to the daemon at `");

@@ -105,6 +105,8 @@ async fn a_killed_daemon_leaves_no_server_behind() {
     }
     let status = session.close().await.unwrap();
     assert_eq!(status.code(), Some(3), "{status}");
+    let said = std::fs::read_to_string(&errors).unwrap();
+    assert!(said.contains("start the server anew"), "{said}");
     daemon.restart().await.unwrap();
     gone(&daemon).await;
     daemon
@@ -152,6 +154,22 @@ async fn the_daemons_end_lets_a_call_finish() {
     stopped(&mut daemon).await;
     session.close().await.unwrap();
     ended(&daemon, "the daemon stops").await;
+}
+
+/// Nothing is in flight that could be answered: the host learns it from what `exeat run` says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_daemons_end_is_said_where_nothing_waits() {
+    let lab = Lab::new().unwrap();
+    let mut wire = Wire::new(&lab, "wire");
+    let mut daemon = lab.daemon(&policy(&lab, ALL)).await.unwrap();
+    let mut session = wired(&daemon, &mut wire).await;
+    kill_process(pid(daemon.pid()), Signal::TERM).unwrap();
+    assert_eq!(session.line().await.unwrap(), None);
+    stopped(&mut daemon).await;
+    let status = session.close().await.unwrap();
+    assert_eq!(status.code(), Some(3), "{status}");
+    let said = std::fs::read_to_string(lab.directory().join("run-wire.err")).unwrap();
+    assert!(said.contains("start the server anew"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -25,6 +25,7 @@ pub(super) async fn run(arguments: &RunArguments, socket: &Path) -> Result<u8, C
     client::run(socket, run).await.map_err(|error| match error {
         RunError::Control(error) => error.into(),
         RunError::Failed(failure) => failure.into(),
+        RunError::Over(_) => CliError::from_error(Kind::Unreachable, &error),
         RunError::NoStreams
         | RunError::Streams(_)
         | RunError::Deserted

@@ -39,6 +39,9 @@ pub enum RunError {
     /// Signals could not be passed on.
     #[error("handling signals")]
     Signals(#[source] io::Error),
+    /// The daemon went away while the server ran.
+    #[error("the daemon ended, and the session with it: start the server anew")]
+    Over(#[source] ControlError),
     /// The answer ended without the server's end.
     #[error("the daemon did not say how `{0}` ended")]
     Unknown(String),
@@ -120,7 +123,9 @@ async fn converse(
     let mut started = false;
     loop {
         let answer = tokio::select! {
-            answer = connection.next() => answer?,
+            answer = connection.next() => answer.map_err(|error| {
+                if started { RunError::Over(error) } else { error.into() }
+            })?,
             // Before the server exists the signal means this process: going away ends the start.
             signal = signals.next() => {
                 if started {

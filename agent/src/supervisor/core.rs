@@ -83,6 +83,7 @@ pub(super) struct Supervisor {
     pub(super) happenings: mpsc::Sender<Happening>,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
+    pub(super) stopping: CancellationToken,
     pub(super) units: UnitWatch,
     pub(super) labelled: Labelled,
     /// Cgroups that should be managed and are not, and why: what was said already.
@@ -178,6 +179,7 @@ impl Supervisor {
             happenings,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            stopping: CancellationToken::new(),
             units,
             labelled: Labelled::default(),
             untaken: BTreeSet::new(),

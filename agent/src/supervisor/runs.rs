@@ -176,6 +176,7 @@ impl Supervisor {
             hashes: Arc::clone(&self.hashes),
             hashing: Arc::clone(&self.hashing),
             stop: self.stop.clone(),
+            stopping: self.stopping.clone(),
             over,
         };
         self.tasks.spawn(serve(order, responder));

@@ -50,6 +50,8 @@ pub(super) struct Order {
     pub(super) hashes: Arc<Hashes>,
     pub(super) hashing: Arc<Semaphore>,
     pub(super) stop: CancellationToken,
+    /// The daemon ends; what is under way may still come to its end.
+    pub(super) stopping: CancellationToken,
     pub(super) over: oneshot::Receiver<Over>,
 }
 
@@ -75,9 +77,14 @@ pub(super) struct Offer {
 enum Life {
     /// It ended, with this status where that is known.
     Ended(Option<ExitStatus>),
-    /// The gate did, and it was ended after it.
-    Lost,
+    /// What it needs did, and it was ended with that: what its caller is told.
+    Lost(&'static str),
 }
+
+/// Where the gate is gone.
+const GATE_ENDED: &str = "the gate ended, and the session with it: start the server anew";
+/// Where the daemon ends in order.
+const DAEMON_STOPS: &str = "the daemon stops, and the session with it: start the server anew";
 
 impl Supervisor {
     /// Hands a session to the gate. Without a gate that serves nobody takes it, which the task is told by its
@@ -125,6 +132,7 @@ pub(super) async fn serve(order: Order, mut client: Responder) {
         hashes,
         hashing,
         stop,
+        stopping,
         over,
     } = order;
     let number = session.number;
@@ -142,6 +150,7 @@ pub(super) async fn serve(order: Order, mut client: Responder) {
                     send(&happenings, Happening::Started { number, pid }).await;
                     let mut ends = Ends {
                         stop,
+                        stopping,
                         over,
                         heeds: true,
                     };
@@ -245,6 +254,7 @@ async fn send(happenings: &mpsc::Sender<Happening>, happening: Happening) {
 /// What may end a server besides itself and its client.
 struct Ends {
     stop: CancellationToken,
+    stopping: CancellationToken,
     over: oneshot::Receiver<Over>,
     /// Nothing came of `over` yet.
     heeds: bool,
@@ -254,12 +264,15 @@ impl Ends {
     /// A server that ended because its streams did, with the gate, is not one that ended by itself: each session
     /// has its end told, whichever comes first.
     async fn explain(&mut self, life: Life) -> Life {
+        if self.stopping.is_cancelled() {
+            return Life::Lost(DAEMON_STOPS);
+        }
         if !self.heeds {
             return life;
         }
         tokio::select! {
             why = &mut self.over => match why {
-                Ok(Over::Gate) => Life::Lost,
+                Ok(Over::Gate) => Life::Lost(GATE_ENDED),
                 Ok(Over::Session) | Err(_) => life,
             },
             () = self.stop.cancelled() => life,
@@ -322,7 +335,7 @@ async fn watch(
                 match why {
                     Ok(Over::Gate) => {
                         server.end().await;
-                        return (Life::Lost, server.made);
+                        return (Life::Lost(GATE_ENDED), server.made);
                     }
                     Ok(Over::Session) => last = Some(Instant::now() + CLOSING),
                     Err(_) => {}
@@ -393,10 +406,7 @@ async fn tell_end(mut client: Responder, life: Life) {
     let status = match life {
         Life::Ended(Some(status)) => status,
         Life::Ended(None) => return,
-        Life::Lost => {
-            let text = "the gate ended, and the session with it: start the server anew";
-            return fail(client, Code::Unavailable, text).await;
-        }
+        Life::Lost(why) => return fail(client, Code::Unavailable, why).await,
     };
     let byte = |n: i32| u8::try_from(n).unwrap_or(u8::MAX);
     let status = match status.code() {

@@ -17,6 +17,7 @@ impl Supervisor {
     /// server that went first would take its exchanges with it.
     pub(super) async fn shut_down(&mut self, happenings: &mut mpsc::Receiver<Happening>) {
         let deadline = self.parts.config.shutdown;
+        self.stopping.cancel();
         self.record("daemon_stopping", None, Vec::new()).await;
         let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
         self.tell(ToGate::Stop { deadline_ms }).await;
