@@ -3,13 +3,15 @@
 use std::net::SocketAddr;
 
 use exeat_tests::Lab;
+use exeat_tests::cgroup::Cgroup;
+use exeat_tests::fixtures::Fixtures;
 use exeat_tests::lab::WORLD;
 use exeat_tests::process::run;
 use exeat_tests::wait::wait_until;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::place::LIMIT;
+use crate::place::{DEMO, LIMIT, foreign, foreign_policy};
 use crate::serving::{Serving, Told, call, curl, user};
 
 const URL: &str = "http://127.0.0.1:3001/mcp";
@@ -353,4 +355,47 @@ rules: [{{ id: all, who: [agent], servers: [tracker], tools: [\"*\"], effect: al
         .unwrap();
     let worked = call(serving.hosted(&lab), &url("/mcp"), json!({})).await;
     assert!(worked.json()["result"].is_object(), "{worked:?}");
+}
+
+/// Says when it is connected, and when that is over.
+const HOLD: &str = r#"import socket, sys
+s = socket.create_connection((sys.argv[1], 9000), 20)
+s.settimeout(None)
+s.sendall(b"x"); s.recv(1); print("up", flush=True)
+try: s.recv(1)
+except OSError: pass
+print("over", flush=True)"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_had_open_ends_with_its_disconnection() {
+    let lab = Lab::new().unwrap();
+    let echo = lab.echo(SocketAddr::new(WORLD, 9000)).unwrap();
+    let name = format!("{}-held", lab.name());
+    let cgroup = Cgroup::create(&name).unwrap();
+    let egress = format!("{{ cidr: {WORLD}/32, ports: [9000], protocol: tcp }}");
+    let daemon = lab
+        .daemon(&foreign_policy(&name, &[&egress]))
+        .await
+        .unwrap();
+    let python = Fixtures::find().unwrap().python(2);
+    let world = WORLD.to_string();
+    let program = [python.to_str().unwrap(), "-c", HOLD, &world];
+    let held = foreign(&lab, &cgroup, "held", &program);
+    wait_until("it is connected", LIMIT, || held.stdout().contains("up"))
+        .await
+        .unwrap();
+    assert!(!held.stdout().contains("over"), "{}", held.stdout());
+    let done = daemon.cli(&["servers", "disconnect", DEMO]).await.unwrap();
+    assert!(done.status.success(), "{done:?}");
+    wait_until("it is over", LIMIT, || held.stdout().contains("over"))
+        .await
+        .unwrap();
+    // Nothing new begins either.
+    let again = foreign(&lab, &cgroup, "again", &program);
+    wait_until("it is refused", LIMIT, || {
+        again.report().contains("Refused") || again.report().contains("not permitted")
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{error}: {}", again.report()));
+    assert_eq!(echo.got().len(), 1);
 }
