@@ -1,7 +1,7 @@
-//! A map that never outgrows its bound: the entry used longest ago makes room.
+//! Maps that never outgrow their bounds: the entry used longest ago makes room, of whoever has the most.
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::{Debug, Formatter, Result as FmtResult};
 use std::hash::Hash;
 
@@ -46,6 +46,15 @@ impl<K: Eq + Hash + Clone, V> Bounded<K, V> {
         }
         *used = self.tick;
         Some(value)
+    }
+
+    /// The value of `key`, which does not count as used by this.
+    pub fn peek<Q>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        self.entries.get(key).map(|(value, _)| value)
     }
 
     /// Whether there is an entry for `key`, which does not count as used by this.
@@ -116,9 +125,129 @@ impl<K: Eq + Hash + Clone, V> Bounded<K, V> {
     }
 }
 
+/// A bounded map whose entries belong to owners: where there is no more room, the owner of the most makes it. Whoever
+/// fills it drives out nothing of those who have less.
+pub struct Fair<O, K, V> {
+    limit: usize,
+    each: usize,
+    owned: HashMap<O, Bounded<K, V>>,
+    /// How many each owner has.
+    sizes: BTreeSet<(usize, O)>,
+    entries: usize,
+}
+
+impl<O, K, V> Debug for Fair<O, K, V> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> FmtResult {
+        f.debug_struct("Fair")
+            .field("entries", &self.entries)
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<O: Ord + Hash + Clone, K: Eq + Hash + Clone, V> Fair<O, K, V> {
+    /// An empty map that holds at most `limit` entries, and of one owner at most `each`; at least one of both.
+    pub fn new(limit: usize, each: usize) -> Self {
+        Self {
+            limit: limit.max(1),
+            each,
+            owned: HashMap::new(),
+            sizes: BTreeSet::new(),
+            entries: 0,
+        }
+    }
+
+    /// The owner's value of `key`, which counts as used now.
+    pub fn get<Q>(&mut self, owner: &O, key: &Q) -> Option<&mut V>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        self.owned.get_mut(owner)?.get(key)
+    }
+
+    /// Whether the owner has an entry for `key`, which does not count as used by this.
+    pub fn contains<Q>(&self, owner: &O, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        let own = self.owned.get(owner);
+        own.is_some_and(|own| own.contains(key))
+    }
+
+    /// Puts `value` under the owner's `key`.
+    pub fn insert(&mut self, owner: &O, key: K, value: V) {
+        if !self.owned.contains_key(owner) {
+            self.owned.insert(owner.clone(), Bounded::new(self.each));
+        }
+        self.change(owner, |own| own.insert(key, value).is_some());
+        while self.entries > self.limit {
+            let Some((_, most)) = self.sizes.last().cloned() else {
+                return;
+            };
+            self.change(&most, Bounded::pop_oldest);
+        }
+    }
+
+    /// Takes the owner's `key` out.
+    pub fn remove<Q>(&mut self, owner: &O, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        self.change(owner, |own| own.remove(key)).flatten()
+    }
+
+    /// Keeps what belongs to owners that `keep` says true to.
+    pub fn retain(&mut self, mut keep: impl FnMut(&O) -> bool) {
+        self.owned.retain(|owner, own| {
+            let stays = keep(owner);
+            if !stays {
+                self.entries = self.entries.saturating_sub(own.len());
+            }
+            stays
+        });
+        self.sizes.retain(|(_, owner)| keep(owner));
+    }
+
+    /// Every owner and what it has, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&O, &Bounded<K, V>)> {
+        self.owned.iter()
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.entries
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// Changes what an owner has; `None`: it has nothing.
+    fn change<T>(&mut self, owner: &O, change: impl FnOnce(&mut Bounded<K, V>) -> T) -> Option<T> {
+        let own = self.owned.get_mut(owner)?;
+        let before = own.len();
+        let told = change(own);
+        let now = own.len();
+        if now != before {
+            self.sizes.remove(&(before, owner.clone()));
+            self.entries = self.entries.saturating_sub(before).saturating_add(now);
+            if now == 0 {
+                self.owned.remove(owner);
+            } else {
+                self.sizes.insert((now, owner.clone()));
+            }
+        }
+        Some(told)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Bounded;
+    use super::{Bounded, Fair};
 
     #[test]
     fn the_entry_used_longest_ago_leaves() {
@@ -146,5 +275,42 @@ mod tests {
         map.retain(|key, _| key % 2 == 0);
         assert_eq!(map.len(), 4);
         assert_eq!(map.order.len(), 4);
+    }
+
+    #[test]
+    fn who_has_the_most_makes_room() {
+        let mut map = Fair::new(8, 6);
+        for n in 0..3 {
+            map.insert(&"small", n, n);
+        }
+        for n in 0..100 {
+            map.insert(&"large", n, n);
+        }
+        assert_eq!(map.len(), 8);
+        assert!((0..3).all(|n| map.contains(&"small", &n)));
+        assert!((95..100).all(|n| map.contains(&"large", &n)), "its newest");
+        assert_eq!(map.get(&"small", &0), Some(&mut 0));
+        assert_eq!(map.get(&"other", &0), None);
+        // One that grows beside it takes from the largest until they have the same.
+        for n in 3..10 {
+            map.insert(&"small", n, n);
+        }
+        assert_eq!(map.len(), 8);
+        let sizes = |map: &Fair<_, i32, i32>| {
+            let of = map.iter().map(|(owner, own)| (*owner, own.len()));
+            of.collect::<std::collections::BTreeMap<&str, usize>>()
+        };
+        assert_eq!(sizes(&map).into_values().collect::<Vec<_>>(), [4, 4]);
+        assert_eq!(map.remove(&"large", &99), Some(99));
+        assert_eq!(map.remove(&"large", &99), None);
+        map.retain(|owner| *owner == "large");
+        assert_eq!((map.len(), map.sizes.len(), map.owned.len()), (3, 1, 1));
+        for n in 96..99 {
+            assert_eq!(map.remove(&"large", &n), Some(n));
+        }
+        assert!(map.is_empty() && map.sizes.is_empty() && map.owned.is_empty());
+        // One owner alone has no more than its own bound.
+        (0..10).for_each(|n| map.insert(&"one", n, n));
+        assert_eq!(map.len(), 6);
     }
 }

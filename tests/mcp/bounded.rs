@@ -6,7 +6,7 @@ use exeat_tests::Lab;
 use serde_json::{Value, json};
 
 use crate::scripted::{Asked, Scripted, event, plain, result, stream, text};
-use crate::stdio::{Wire, alive, policy, wired};
+use crate::stdio::{Wire, alive, becomes, policy, wired};
 use crate::talk::{EventReader, Place, Talker, request};
 use crate::world::{ALL, World};
 
@@ -277,6 +277,10 @@ async fn results_that_come_later_are_bounded_too() {
         let kind = body["params"]["taskId"].as_str().unwrap_or_default();
         let whole = json!({ "content": [{ "type": kind, "text": "a" }] });
         match body["method"].as_str() {
+            Some("tools/call") => {
+                let task = json!({ "taskId": body["params"]["name"], "status": "working" });
+                result(asked, json!({ "task": task }))
+            }
             Some("tasks/result") => result(asked, whole),
             Some("tasks/get") => {
                 let task = json!({ "resultType": "complete", "taskId": kind, "status": "completed", "result": whole });
@@ -289,6 +293,12 @@ async fn results_that_come_later_are_bounded_too() {
     let world = World::new(&lab, &SERVERS, REST).await.unwrap();
     let talker = world.talker().await.unwrap();
     for (kind, passes) in [("text", true), ("audio", false)] {
+        let params = json!({ "name": kind, "arguments": {}, "task": {} });
+        let call =
+            json!({ "jsonrpc": "2.0", "id": "call", "method": "tools/call", "params": params });
+        let legacy = [("mcp-protocol-version", "2025-11-25")];
+        let begun = talker.post(place("/small"), &legacy, call.to_string());
+        assert!(begun.await.unwrap().json()["result"]["task"].is_object());
         let params = json!({ "taskId": kind });
         let message =
             json!({ "jsonrpc": "2.0", "id": kind, "method": "tasks/result", "params": params });
@@ -335,13 +345,20 @@ async fn over_standard_streams_results_are_bounded_as_well() {
         let good = json!({ "content": [{ "type": "text", "text": "a" }] });
         let bad = json!({ "content": [{ "type": "audio" }] });
         let large = json!({ "content": [{ "type": "text", "text": "x".repeat(300) }] });
+        for task in ["t", "t1", "t2"] {
+            becomes(&mut session, &mut wire, task).await;
+        }
         for (id, method, said, reason) in [
             ("good", "tools/call", &good, ""),
             ("bad", "tools/call", &bad, "response_refused"),
             ("large", "tools/call", &large, "response_too_large"),
             ("later", "tasks/result", &bad, "response_refused"),
         ] {
-            let params = json!({ "name": "x", "arguments": {}, "taskId": "t" });
+            let params = if method == "tools/call" {
+                json!({ "name": "x", "arguments": {} })
+            } else {
+                json!({ "taskId": "t" })
+            };
             let ask = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
             session.send(&ask).await.unwrap();
             wire.hears(&format!("\"{id}\"")).await;

@@ -39,6 +39,8 @@ mod headers;
 #[cfg(test)]
 mod held;
 #[cfg(test)]
+mod hints;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod masked;

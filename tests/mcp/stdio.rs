@@ -96,6 +96,17 @@ impl Wire {
     }
 }
 
+/// Has a call of the tool `slow` become the task `id`.
+pub(crate) async fn becomes(session: &mut Session, wire: &mut Wire, id: &str) {
+    let params = json!({ "name": "slow", "arguments": {}, "task": {} });
+    let call = json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params });
+    session.send(&call).await.unwrap();
+    wire.hears(&format!("\"id\":\"{id}\"")).await;
+    let task = json!({ "task": { "taskId": id, "status": "working" } });
+    wire.say(&json!({ "jsonrpc": "2.0", "id": id, "result": task }));
+    assert_eq!(session.receive().await.unwrap()["result"], task);
+}
+
 /// A session with the wire server, past its handshake-free beginning: it has answered a ping.
 pub(crate) async fn wired(daemon: &Daemon<'_>, wire: &mut Wire) -> Session {
     let mut session = daemon.run("wire").unwrap();

@@ -6,13 +6,13 @@ use exeat_tests::stdio::Session;
 use exeat_tests::wait::wait_until;
 use serde_json::{Value, json};
 
-use crate::stdio::{Wire, alive, policy, wired};
+use crate::stdio::{Wire, alive, becomes, policy, wired};
 use crate::world::LIMIT;
 
 const RULES: &str = r#"rules:
   - { id: docs, methods: [resources/read, resources/subscribe, completion/complete], tools: ["docs://*"], effect: allow }
   - { id: greet, methods: [prompts/get, completion/complete], tools: [greet], effect: allow }
-  - { id: calls, tools: [limited], effect: allow }
+  - { id: calls, tools: [limited, slow], effect: allow }
   - { id: ask, methods: [elicitation/create], effect: allow }
 limits: [{ per: [session, tool], tools: [limited], calls: 2 }]"#;
 
@@ -204,6 +204,7 @@ async fn what_any_result_asks_for_is_decided() {
     let mut wire = Wire::new(&lab, "wire");
     let daemon = lab.daemon(&policy(&lab, RULES)).await.unwrap();
     let mut session = wired(&daemon, &mut wire).await;
+    becomes(&mut session, &mut wire, "t").await;
     let rows = [
         ("prompts/get", json!({ "name": "greet" })),
         ("resources/read", json!({ "uri": "docs://intro" })),
@@ -268,7 +269,9 @@ async fn what_any_result_asks_for_is_decided() {
         assert_eq!(asked["session"], call["session"], "{asked}");
         let calls: Vec<Value> = daemon.audit().unwrap();
         let mut calls = calls.iter().filter(|record| {
-            record["mcp"]["method"] == method && record["outcome"]["status"] == "done"
+            record["mcp"]["method"] == method
+                && record["mcp"]["name"] != "slow"
+                && record["outcome"]["status"] == "done"
         });
         let call = calls.next().unwrap();
         let passed = daemon.record("what passed", |record| record["cause"]["id"] == call["id"]);

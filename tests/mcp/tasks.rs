@@ -7,11 +7,13 @@ use exeat_tests::Lab;
 use exeat_tests::lab::WORLD;
 use exeat_tests::wait::wait_for;
 use hyper::Response;
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::scripted::{Asked, Body, Scripted, plain, result};
-use crate::stdio::{Wire, policy, wired};
-use crate::talk::{FAR, LEGACY, MODERN};
+use crate::stdio::{Wire, alive, becomes, policy, wired};
+use crate::stdio_faults::pid;
+use crate::talk::{FAR, LEGACY, MODERN, Talker};
 use crate::world::{LIMIT, World};
 
 const RELATED: &str = "io.modelcontextprotocol/related-task";
@@ -43,6 +45,28 @@ fn later(asked: &Asked) -> Response<Body> {
             whole["_meta"] = json!({ RELATED: { "taskId": "t1" } });
             whole
         }
+        _ => return plain(asked),
+    };
+    result(asked, answer)
+}
+
+/// Answers calls with the task that they name, and knows all that it is asked after.
+fn several(asked: &Asked) -> Response<Body> {
+    let body = asked.json();
+    let params = &body["params"];
+    let task = |id: &str, status: &str| json!({ "taskId": id, "status": status });
+    let answer = match body["method"].as_str().unwrap_or_default() {
+        "tools/call" => {
+            let id = params["arguments"]["as"].as_str().unwrap_or_default();
+            let status = if id == "done" { "completed" } else { "working" };
+            json!({ "task": task(id, status) })
+        }
+        "tasks/result" => json!({ "content": [{ "type": "text", "text": params["taskId"] }] }),
+        "tasks/list" => {
+            let all = ["mine", "theirs", "done", "of nobody"].map(|id| task(id, "working"));
+            json!({ "tasks": all })
+        }
+        "tasks/get" | "tasks/cancel" => params.clone(),
         _ => return plain(asked),
     };
     result(asked, answer)
@@ -108,13 +132,9 @@ async fn a_tasks_result_is_known_as_its_calls_and_hidden_with_its_tool() {
     assert_eq!(answer["result"]["result"]["content"][0]["text"], "built");
     let told = record(&world, "inline").await;
     assert_eq!(told["mcp"]["task_of"], modern_call["id"], "{told}");
-    let other = legacy("other", "tasks/result", json!({ "taskId": "t2" })).await;
-    assert!(other["result"].is_object(), "{other}");
-    assert!(record(&world, "other").await["mcp"]["task_of"].is_null());
-
     // Ids can be guessed: what the tool's caller alone may see is not had by asking after the task.
     let before = server.take().len();
-    assert_eq!(before, 7);
+    assert_eq!(before, 6);
     world.replace(&servers, "[]", WITHOUT).unwrap();
     let hidden = async || {
         let answer = legacy("hidden", "tasks/result", json!({ "taskId": "t1" })).await;
@@ -132,21 +152,82 @@ async fn a_tasks_result_is_known_as_its_calls_and_hidden_with_its_tool() {
     assert_eq!(refused["mcp"]["task_of"], modern_call["id"], "{refused}");
 }
 
+/// Ids can be guessed, and a server that is reached under one credential cannot tell whose a task is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_is_its_callers_alone_and_one_that_is_not_known_is_nobodys() {
+    let lab = Lab::new().unwrap();
+    let server = Scripted::far(&lab, FAR.host, SocketAddr::new(WORLD, 443), several).unwrap();
+    let url = format!("https://{}/mcp\", data: \"internal", FAR.host);
+    let servers = [("far", url.as_str())];
+    let world = World::new(&lab, &servers, BOTH).await.unwrap();
+    let (one, other) = (
+        world.talker().await.unwrap(),
+        world.talker_of("nobody").await.unwrap(),
+    );
+    let ask = async |who: &Talker, id: &str, method: &str, params: Value| {
+        let body = request(id, method, params).to_string();
+        who.post(FAR, &[LEGACY], body).await.unwrap().json()
+    };
+    let call = |task| json!({ "name": "slow", "arguments": { "as": task }, "task": {} });
+    for (who, task) in [(&one, "mine"), (&one, "done"), (&other, "theirs")] {
+        let answer = ask(who, task, "tools/call", call(task)).await;
+        assert_eq!(answer["result"]["task"]["taskId"], task, "{answer}");
+    }
+    // Theirs, and one that ended with the call's own answer.
+    for task in ["mine", "done"] {
+        let asked = json!({ "taskId": task });
+        let answer = ask(&one, &format!("own {task}"), "tasks/result", asked).await;
+        assert_eq!(answer["result"]["content"][0]["text"], task, "{answer}");
+    }
+    let listed = |answer: &Value| -> Vec<Value> {
+        let tasks = answer["result"]["tasks"].as_array();
+        let tasks = tasks.unwrap_or_else(|| panic!("{answer}"));
+        tasks.iter().map(|task| task["taskId"].clone()).collect()
+    };
+    let tasks = ask(&one, "list", "tasks/list", json!({})).await;
+    assert_eq!(listed(&tasks), ["mine", "done"]);
+    let tasks = ask(&other, "their list", "tasks/list", json!({})).await;
+    assert_eq!(listed(&tasks), ["theirs"]);
+
+    let before = server.take().len();
+    let refused = async |who: &Talker, id: &str, method: &str, task: &str| {
+        let answer = ask(who, id, method, json!({ "taskId": task })).await;
+        assert_eq!(answer["error"]["data"]["reason"], "denied", "{answer}");
+        let told = record(&world, id).await;
+        assert_eq!(told["outcome"]["status"], "refused", "{told}");
+        assert!(told["mcp"]["task_of"].is_null(), "{told}");
+    };
+    assert_eq!(before, 7);
+    for method in ["tasks/get", "tasks/result", "tasks/cancel"] {
+        refused(&other, &format!("{method} of another"), method, "mine").await;
+        refused(&one, &format!("{method} of nobody"), method, "made up").await;
+    }
+    let long = "x".repeat(257);
+    ask(&one, "long", "tools/call", call(&long)).await;
+    refused(&one, "after the long", "tasks/result", &long).await;
+    assert_eq!(server.take().len(), 1, "only the call reached the server");
+
+    // What an earlier gate knew, nobody knows.
+    let gate = world.daemon.status().await.unwrap()["gate"]["pid"]
+        .as_u64()
+        .unwrap();
+    let gate = pid(u32::try_from(gate).unwrap());
+    kill_process(gate, Signal::KILL).unwrap();
+    let again = async || {
+        let body = request("ping", "ping", json!({})).to_string();
+        one.post(FAR, &[LEGACY], body).await.ok()
+    };
+    wait_for("another gate", LIMIT, again).await.unwrap();
+    refused(&one, "after the gate", "tasks/result", "mine").await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_standard_streams_too() {
     let lab = Lab::new().unwrap();
     let mut wire = Wire::new(&lab, "wire");
     let daemon = lab.daemon(&policy(&lab, BOTH)).await.unwrap();
     let mut session = wired(&daemon, &mut wire).await;
-    let params = json!({ "name": "slow", "arguments": {}, "task": {} });
-    session
-        .send(&request("call", "tools/call", params))
-        .await
-        .unwrap();
-    wire.hears("tools/call").await;
-    wire.say(&json!({ "jsonrpc": "2.0", "id": "call",
-        "result": { "task": { "taskId": "t1", "status": "working" } } }));
-    session.receive().await.unwrap();
+    becomes(&mut session, &mut wire, "t1").await;
     let params = json!({ "taskId": "t1" });
     session
         .send(&request("result", "tasks/result", params))
@@ -161,6 +242,29 @@ async fn over_standard_streams_too() {
         let wanted = |record: &Value| record["mcp"]["id"] == *id && record["outcome"].is_object();
         daemon.record("its end", wanted).await.unwrap()
     };
-    let (call, told) = (of("call").await, of("result").await);
+    let (call, told) = (of("t1").await, of("result").await);
     assert_eq!(told["mcp"]["task_of"], call["id"], "{told}");
+
+    // What a server tells of a task by itself is for whose task it is, and what it asks for its client's tasks is another
+    // matter: those have ids of the client's own.
+    for task in ["t1", "made up"] {
+        let params = json!({ "taskId": task, "status": "completed", "result": { "content": [] } });
+        wire.say(&json!({ "jsonrpc": "2.0", "method": "notifications/tasks", "params": params }));
+    }
+    wire.say(&request(
+        "theirs",
+        "tasks/get",
+        json!({ "taskId": "made up" }),
+    ));
+    let others = alive(&mut session, &mut wire, "end").await;
+    let told: Vec<&Value> = others
+        .iter()
+        .map(|told| &told["params"]["taskId"])
+        .collect();
+    assert_eq!(told, ["t1", "made up"], "{others:?}");
+    assert_eq!(others[1]["method"], "tasks/get", "{others:?}");
+    let refused = |record: &Value| {
+        record["mcp"]["method"] == "notifications/tasks" && record["outcome"]["status"] == "refused"
+    };
+    daemon.record("the notification", refused).await.unwrap();
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use exeat_policy::Underway;
 use tokio::time::Instant;
 
+use super::account::{Account, Whose};
 use super::tasks::{Became, Tasks};
 use crate::audit::RecordId;
 use crate::audit::record::Cause;
@@ -27,7 +28,7 @@ const LINGERING: usize = 256;
 const TASK_ID: usize = 256;
 
 /// Whose request it is to carry out.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Callee {
     /// A server that is reached over HTTP, whichever of its processes answers.
     Server(Arc<str>),
@@ -64,6 +65,8 @@ pub enum Answered<'a> {
     Elsewhere,
     /// The answer itself comes later: under this task.
     Task(&'a str),
+    /// Nothing more is done for it, and this task, which has ended, tells what came of it.
+    Ended(&'a str),
 }
 
 /// A request in flight.
@@ -71,6 +74,8 @@ pub enum Answered<'a> {
 struct Request {
     record: RecordId,
     asks: Underway,
+    /// Who asked.
+    whose: Whose,
     lingers: Option<Lingers>,
 }
 
@@ -123,14 +128,15 @@ pub fn acts(method: &str) -> bool {
 }
 
 impl Calls {
-    /// A request that `callee` is to carry out begins; `record` is the id of its record.
-    pub fn begin(&self, callee: Callee, record: RecordId, asks: Underway) -> InFlight {
+    /// A request of this account begins; `record` is the id of its record.
+    pub fn begin(&self, account: Account, record: RecordId, asks: Underway) -> InFlight {
+        let Account { callee, whose } = account;
         let mut table = lock(&self.table);
         table
             .asked
             .entry(callee.clone())
             .or_default()
-            .begin(record, asks);
+            .begin(record, asks, whose);
         InFlight {
             table: Arc::clone(&self.table),
             callee,
@@ -197,9 +203,9 @@ impl Calls {
         }
     }
 
-    /// The call of `callee` that became this task.
-    pub fn became(&self, callee: &Callee, task: &str) -> Option<Became> {
-        lock(&self.table).tasks.of(callee, task)
+    /// The call of this account that became this task.
+    pub fn became(&self, account: &Account, task: &str) -> Option<Became> {
+        lock(&self.table).tasks.of(account, task)
     }
 
     /// A workload is gone, and does nothing more.
@@ -253,17 +259,20 @@ impl Table {
             return;
         };
         let asks = asked.answered(record, how, Instant::now());
-        if let (Some(asks), Answered::Task(id)) = (asks, how) {
-            self.tasks.begin(callee, id, Became { record, asks });
+        if let (Some((asks, whose)), Answered::Task(id) | Answered::Ended(id)) = (asks, how) {
+            let callee = callee.clone();
+            let account = Account { callee, whose };
+            self.tasks.begin(&account, id, Became { record, asks });
         }
     }
 }
 
 impl Asked {
-    fn begin(&mut self, record: RecordId, asks: Underway) {
+    fn begin(&mut self, record: RecordId, asks: Underway, whose: Whose) {
         self.requests.push(Request {
             record,
             asks,
+            whose,
             lingers: None,
         });
     }
@@ -315,11 +324,19 @@ impl Asked {
         }
     }
 
-    /// What was answered had asked for this; `None`: it is not known.
-    fn answered(&mut self, record: RecordId, how: Answered<'_>, now: Instant) -> Option<Underway> {
+    /// What was answered had asked for this, and who; `None`: it is not known.
+    fn answered(
+        &mut self,
+        record: RecordId,
+        how: Answered<'_>,
+        now: Instant,
+    ) -> Option<(Underway, Whose)> {
         let index = self.requests.iter().position(|one| one.record == record)?;
         let task = match how {
-            Answered::Whole => return Some(self.requests.remove(index).asks),
+            Answered::Whole | Answered::Ended(_) => {
+                let Request { asks, whose, .. } = self.requests.remove(index);
+                return Some((asks, whose));
+            }
             Answered::Elsewhere => None,
             Answered::Task(id) => Some(id).filter(|id| id.len() <= TASK_ID),
         };
@@ -328,9 +345,9 @@ impl Asked {
             until: now + LATER,
             task: task.map(Box::from),
         });
-        let asks = one.asks.clone();
+        let (asks, whose) = (one.asks.clone(), one.whose.clone());
         self.bound(now);
-        Some(asks)
+        Some((asks, whose))
     }
 
     fn task(&mut self, task: Task<'_>, now: Instant) {
@@ -380,6 +397,7 @@ mod tests {
     use exeat_policy::Underway;
     use tokio::time::Instant;
 
+    use super::super::account::{Account, Whose};
     use super::{Answered, Asked, Callee, Calls, LATER, LINGERING, LINGERS, NAMED, Task, acts};
     use crate::audit::RecordId;
     use crate::audit::record::Cause;
@@ -393,11 +411,18 @@ mod tests {
         Underway::Call(Arc::from(name))
     }
 
+    fn of(callee: Callee) -> Account {
+        Account {
+            callee,
+            whose: Whose::nobody(),
+        }
+    }
+
     #[test]
     fn one_request_is_the_cause_and_several_are_candidates() {
         let (one, two) = (id(1), id(2));
         let calls = Calls::default();
-        let github = || Callee::Server(Arc::from("github"));
+        let github = || of(Callee::Server(Arc::from("github")));
         assert_eq!(calls.cause("github", 1), None);
         let first = calls.begin(github(), one, tool("get"));
         assert_eq!(calls.cause("github", 1), Some(Cause::Id(one)));
@@ -419,7 +444,7 @@ mod tests {
     fn what_its_caller_leaves_stays_among_the_causes_until_it_is_answered() {
         let calls = Calls::default();
         let callee = Callee::Workload(7);
-        let left = calls.begin(callee.clone(), id(1), tool("set"));
+        let left = calls.begin(of(callee.clone()), id(1), tool("set"));
         drop(left);
         assert_eq!(calls.cause("github", 7), Some(Cause::Id(id(1))));
         assert_eq!(
@@ -427,7 +452,7 @@ mod tests {
             0,
             "nobody waits for it"
         );
-        let other = calls.begin(callee.clone(), id(2), tool("get"));
+        let other = calls.begin(of(callee.clone()), id(2), tool("get"));
         let causing = calls.causing("github", 7);
         let both = Cause::Candidates(vec![id(2), id(1)]);
         assert_eq!(causing.cause, Some(both));
@@ -438,7 +463,7 @@ mod tests {
         calls.forget(7);
         assert_eq!(calls.cause("github", 7), None, "its processes are gone");
         // What ends after its workload does not bring it back.
-        let late = calls.begin(callee, id(3), tool("get"));
+        let late = calls.begin(of(callee), id(3), tool("get"));
         calls.forget(7);
         drop(late);
         assert_eq!(calls.cause("github", 7), None);
@@ -448,7 +473,7 @@ mod tests {
     fn what_lingers_does_so_for_its_time() {
         let now = Instant::now();
         let mut asked = Asked::default();
-        asked.begin(id(1), tool("set"));
+        asked.begin(id(1), tool("set"), Whose::nobody());
         asked.left(id(1), now);
         asked.left(id(1), now + LINGERS / 2);
         asked.expire(now + LINGERS * 9 / 10);
@@ -461,7 +486,7 @@ mod tests {
     fn a_call_that_became_a_task_lasts_as_long_as_the_task() {
         let now = Instant::now();
         let mut asked = Asked::default();
-        asked.begin(id(1), tool("set"));
+        asked.begin(id(1), tool("set"), Whose::nobody());
         asked.answered(id(1), Answered::Task("t1"), now);
         // The answer is given, and what carried it goes.
         asked.left(id(1), now);
@@ -473,11 +498,11 @@ mod tests {
         assert!(!asked.is_empty());
         asked.expire(now + LATER + LINGERS);
         assert!(asked.is_empty());
-        asked.begin(id(1), tool("set"));
+        asked.begin(id(1), tool("set"), Whose::nobody());
         asked.answered(id(1), Answered::Task("t1"), now);
         asked.task(Task::Over("t1"), now);
         assert!(asked.is_empty());
-        asked.begin(id(2), tool("set"));
+        asked.begin(id(2), tool("set"), Whose::nobody());
         asked.answered(id(2), Answered::Elsewhere, now);
         asked.expire(now + LINGERS);
         assert!(!asked.is_empty());
@@ -490,11 +515,11 @@ mod tests {
     fn what_there_is_no_room_for_may_have_been_anything() {
         let now = Instant::now();
         let mut asked = Asked::default();
-        asked.begin(id(0), tool("set"));
+        asked.begin(id(0), tool("set"), Whose::nobody());
         asked.left(id(0), now);
         let later = now + LINGERS / 2;
         for number in 1..=LINGERING {
-            asked.begin(id(number), tool("get"));
+            asked.begin(id(number), tool("get"), Whose::nobody());
             asked.left(id(number), later);
         }
         assert_eq!(asked.requests.len(), LINGERING);
@@ -504,13 +529,13 @@ mod tests {
         }
         // Only it is left: not certain, but named.
         assert_eq!(asked.cause(), Some(Cause::Candidates(vec![id(0)])));
-        asked.begin(id(900), tool("get"));
+        asked.begin(id(900), tool("get"), Whose::nobody());
         let both = Cause::Candidates(vec![id(900), id(0)]);
         assert_eq!(asked.cause(), Some(both));
         asked.expire(now + LINGERS);
         assert_eq!(asked.cause(), Some(Cause::Id(id(900))));
         for number in 0..NAMED {
-            asked.begin(id(1000 + number), tool("get"));
+            asked.begin(id(1000 + number), tool("get"), Whose::nobody());
         }
         let Some(Cause::Candidates(named)) = asked.cause() else {
             panic!("several are in flight")
@@ -521,7 +546,7 @@ mod tests {
     #[test]
     fn instances_of_one_server_are_told_apart() {
         let calls = Calls::default();
-        let _call = calls.begin(Callee::Workload(7), id(1), tool("get"));
+        let _call = calls.begin(of(Callee::Workload(7)), id(1), tool("get"));
         assert_eq!(calls.cause("github", 7), Some(Cause::Id(id(1))));
         assert_eq!(calls.cause("github", 8), None);
     }

@@ -1,5 +1,6 @@
 //! Who calls, and whom: workloads, users, peers, and what the kernel was told about them.
 
+pub mod account;
 pub mod agree;
 pub mod bindings;
 pub mod calls;

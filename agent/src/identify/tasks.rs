@@ -1,18 +1,22 @@
 //! Whose work a task is: the call that became it, so that what comes later under the task's id is known as that call's
-//! (2025-11-25 "Tasks", and the extension `io.modelcontextprotocol/tasks`).
+//! (2025-11-25 "Tasks", and the extension `io.modelcontextprotocol/tasks`). A task is its caller's alone: ids can be
+//! guessed, and a server that many reach under one credential cannot tell whose they are.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use exeat_policy::Underway;
 
+use super::account::Account;
 use super::calls::Callee;
 use crate::audit::RecordId;
+use crate::bounded::Fair;
 
 /// The longest id of a task that is remembered, in bytes.
 const ID: usize = 256;
-/// Tasks that are remembered, ended ones too, since their results are asked for later. The oldest is forgotten.
-const KEPT: usize = 16_384;
+/// Tasks that are remembered, ended ones too, since their results are asked for later.
+const KEPT: usize = 65_536;
+/// Tasks of one caller at one server.
+const EACH: usize = 16_384;
 
 /// The call that became a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,48 +27,40 @@ pub struct Became {
     pub asks: Underway,
 }
 
-type Key = (Callee, Arc<str>);
-
 /// The tasks that are known.
-#[derive(Debug, Default)]
-pub(super) struct Tasks {
-    known: HashMap<Key, Became>,
-    order: VecDeque<Key>,
+#[derive(Debug)]
+pub(super) struct Tasks(Fair<Account, Arc<str>, Became>);
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Self(Fair::new(KEPT, EACH))
+    }
 }
 
 impl Tasks {
-    /// `callee` answered a call by the id of a task. One whose id is in use is not taken for another call's: a server
-    /// that says one id twice does not give one call's result out under another's name.
-    pub(super) fn begin(&mut self, callee: &Callee, id: &str, became: Became) {
-        let key: Key = (callee.clone(), Arc::from(id));
-        if id.len() > ID || self.known.contains_key(&key) {
-            return;
+    /// A call of `account` was answered by the id of a task. One whose id is in use is not taken for another call's: a
+    /// server that says one id twice does not give one call's result out under another's name.
+    pub(super) fn begin(&mut self, account: &Account, id: &str, became: Became) {
+        if id.len() <= ID && !self.0.contains(account, id) {
+            self.0.insert(account, Arc::from(id), became);
         }
-        if self.order.len() >= KEPT
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        self.known.insert(key.clone(), became);
-        self.order.push_back(key);
     }
 
-    /// The call that became this task.
-    pub(super) fn of(&self, callee: &Callee, id: &str) -> Option<Became> {
-        let key: Key = (callee.clone(), Arc::from(id));
-        self.known.get(&key).cloned()
+    /// The call of `account` that became this task.
+    pub(super) fn of(&mut self, account: &Account, id: &str) -> Option<Became> {
+        self.0.get(account, id).cloned()
     }
 
     /// The tasks of a workload that is gone are nobody's.
     pub(super) fn forget(&mut self, workload: u32) {
-        let stays = |key: &Key| key.0 != Callee::Workload(workload);
-        self.known.retain(|key, _| stays(key));
-        self.order.retain(stays);
+        self.0
+            .retain(|account| account.callee != Callee::Workload(workload));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::account::Whose;
     use super::*;
 
     fn became(number: usize) -> Became {
@@ -75,29 +71,40 @@ mod tests {
         }
     }
 
+    fn account(callee: Callee) -> Account {
+        Account {
+            callee,
+            whose: Whose::nobody(),
+        }
+    }
+
     #[test]
     fn a_task_is_its_first_calls_and_known_by_its_server_alone() {
         let mut tasks = Tasks::default();
-        let (one, other) = (Callee::Workload(1), Callee::Server(Arc::from("s")));
+        let one = account(Callee::Workload(1));
+        let other = account(Callee::Server(Arc::from("s")));
         tasks.begin(&one, "t", became(1));
         tasks.begin(&one, "t", became(2));
         assert_eq!(tasks.of(&one, "t"), Some(became(1)));
         assert_eq!(tasks.of(&other, "t"), None);
         tasks.begin(&other, &"x".repeat(ID + 1), became(3));
-        assert!(tasks.known.len() == 1 && tasks.order.len() == 1);
+        assert_eq!(tasks.0.len(), 1);
         tasks.forget(1);
-        assert!(tasks.known.is_empty() && tasks.order.is_empty());
+        assert!(tasks.0.is_empty());
     }
 
     #[test]
     fn no_more_are_kept_than_there_is_room_for() {
         let mut tasks = Tasks::default();
-        let callee = Callee::Workload(1);
-        for number in 0..=KEPT {
-            tasks.begin(&callee, &number.to_string(), became(1));
+        let few = account(Callee::Workload(2));
+        tasks.begin(&few, "t", became(2));
+        let flood = account(Callee::Workload(1));
+        for number in 0..=EACH {
+            tasks.begin(&flood, &number.to_string(), became(1));
         }
-        assert_eq!((tasks.known.len(), tasks.order.len()), (KEPT, KEPT));
-        assert_eq!(tasks.of(&callee, "0"), None);
-        assert!(tasks.of(&callee, &KEPT.to_string()).is_some());
+        assert_eq!(tasks.0.len(), EACH + 1);
+        assert_eq!(tasks.of(&flood, "0"), None);
+        assert!(tasks.of(&flood, &EACH.to_string()).is_some());
+        assert_eq!(tasks.of(&few, "t"), Some(became(2)));
     }
 }

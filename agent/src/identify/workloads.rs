@@ -262,6 +262,12 @@ impl Workloads {
         known.or_else(|| state.users.get(&number)).cloned()
     }
 
+    /// Whether the workload of a number is of `server`.
+    pub fn is_of(&self, number: u32, server: &str) -> bool {
+        let known = self.get(number);
+        known.is_some_and(|known| known.server() == Some(server))
+    }
+
     /// Every workload.
     pub fn all(&self) -> Vec<Arc<Known>> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);

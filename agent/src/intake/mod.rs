@@ -13,6 +13,7 @@ use crate::audit::record::{
     Cause, Certificate, Identity, Workload as RecordedWorkload, WorkloadKind,
 };
 use crate::audit::{Shared, Text};
+use crate::identify::account::Whose;
 use crate::identify::calls::{Calls, Causing};
 use crate::identify::certificate::Shown;
 use crate::identify::live::{Live, Registered};
@@ -226,6 +227,11 @@ impl Actor {
                 .map(|shown| shown.verified().judged()),
             known_as: &[],
         }
+    }
+
+    /// Whose is what is remembered of its conversations.
+    pub fn whose(&self) -> Whose {
+        Whose::new(&self.caller(), self.known.workload.uid)
     }
 
     /// The same with the token of one request and the certificate of its connection. Their identities add to what the

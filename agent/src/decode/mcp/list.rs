@@ -1,4 +1,4 @@
-//! Lists of tools, prompts and resources: read, and written again without what a caller may not see.
+//! Lists of tools, prompts, resources and tasks: read, and written again without what a caller may not see.
 
 use std::fmt;
 
@@ -17,6 +17,8 @@ pub enum List {
     Resources,
     /// resources/templates/list.
     Templates,
+    /// tasks/list.
+    Tasks,
 }
 
 impl List {
@@ -27,6 +29,7 @@ impl List {
             "prompts/list" => Some(List::Prompts),
             "resources/list" => Some(List::Resources),
             "resources/templates/list" => Some(List::Templates),
+            "tasks/list" => Some(List::Tasks),
             _ => None,
         }
     }
@@ -37,6 +40,7 @@ impl List {
             List::Prompts => "prompts",
             List::Resources => "resources",
             List::Templates => "resourceTemplates",
+            List::Tasks => "tasks",
         }
     }
 
@@ -46,6 +50,7 @@ impl List {
             List::Tools | List::Prompts => "name",
             List::Resources => "uri",
             List::Templates => "uriTemplate",
+            List::Tasks => "taskId",
         }
     }
 }
@@ -53,7 +58,7 @@ impl List {
 /// One entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Listed<'a> {
-    /// The tool's or prompt's name, the resource's URI, the template.
+    /// The tool's or prompt's name, the resource's URI, the template, the task's id.
     pub name: &'a str,
     /// What the server says that the tool does; all absent for other lists.
     pub hints: Hints,

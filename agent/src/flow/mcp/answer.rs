@@ -26,7 +26,7 @@ pub(super) fn judge(
         Outcome::Result(result) => result,
     };
     if let Some(task) = method.and_then(|method| asked_after(method, result)) {
-        talking.stages.calls.task(&talking.callee, task);
+        talking.stages.calls.task(&talking.account.callee, task);
     }
     result_kind(result)?;
     let inside = talking.inside_result(record, result)?;
@@ -47,15 +47,23 @@ fn contents(
         observed.tell(record);
     }
     if lists_tools(method, result) {
-        let server = &talking.talk.server;
+        let Talking {
+            stages, account, ..
+        } = talking;
         for tool in listed(result, List::Tools)? {
-            let observed = &talking.stages.observed;
-            observed.list(server, tool.name, hints(tool.hints));
-            observed.mirror(server, tool.name, Mirrors::of(tool.entry));
+            let observed = &stages.observed;
+            observed.list(account, tool.name, hints(tool.hints));
+            observed.mirror(account, tool.name, Mirrors::of(tool.entry));
         }
         let policy = talking.shown_by(record, method)?;
         filter(result, List::Tools, era, |tool| {
             talking.lists(&policy, tool.name, hints(tool.hints))
+        })?;
+    }
+    if lists_tasks(method, result) {
+        let policy = talking.shown_by(record, method)?;
+        filter(result, List::Tasks, era, |task| {
+            talking.may_have(&policy, Some(task.name)).is_ok()
         })?;
     }
     Ok(())
@@ -65,6 +73,14 @@ fn contents(
 /// may come on a stream that was taken up again: what is known of the request does not tell it from others.
 fn lists_tools(method: Option<&str>, result: &Object) -> bool {
     method.and_then(List::of) == Some(List::Tools) || result.get("tools").is_some()
+}
+
+/// The same of tasks, whose name other results may have: `tasks` of what is known to answer something else is its own.
+fn lists_tasks(method: Option<&str>, result: &Object) -> bool {
+    match method {
+        Some(method) => List::of(method) == Some(List::Tasks),
+        None => result.get("tasks").is_some(),
+    }
 }
 
 /// The request that `response` answers is answered, as far as the server says so.
@@ -85,8 +101,9 @@ pub(super) fn leaves(response: &Response) -> Answered<'_> {
     let said = within.or(if is_task { Some(result) } else { None });
     match said.and_then(task) {
         Some(Task::Works(id) | Task::Left(id)) => Answered::Task(id),
+        Some(Task::Over(id)) => Answered::Ended(id),
         None if is_task => Answered::Elsewhere,
-        Some(Task::Over(_)) | None => Answered::Whole,
+        None => Answered::Whole,
     }
 }
 
@@ -166,7 +183,7 @@ mod tests {
             (r#"{"task":{"taskId":"7"}}"#, Answered::Task("7")),
             (
                 r#"{"task":{"taskId":"7","status":"completed"}}"#,
-                Answered::Whole,
+                Answered::Ended("7"),
             ),
             (
                 r#"{"resultType":"task","taskId":"7","status":"working"}"#,

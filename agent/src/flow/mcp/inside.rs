@@ -87,8 +87,8 @@ impl Talking {
         };
         let requests = embedded(params).map_err(|_fault| unjudgeable())?;
         let task = params.get("taskId").and_then(Value::as_str);
-        let call = task.and_then(|task| self.stages.calls.became(&self.callee, task));
-        let cause = call.map(|call| Cause::Id(call.record));
+        let call = self.may_have(&self.stages.decider.in_force(), task)?;
+        let cause = Some(Cause::Id(call.record));
         let inside = self.inside(&requests, session, cause);
         let inside = inside.map_err(Unacceptable::not_passed)?;
         match self.bounded(Some(method), params) {

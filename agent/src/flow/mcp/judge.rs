@@ -20,6 +20,7 @@ use crate::decode::mcp::{
 };
 use crate::decode::rpc::{Id, Message};
 use crate::flow::Stages;
+use crate::identify::account::Account;
 use crate::identify::calls::{self, Callee, InFlight};
 use crate::identify::peer::Peer;
 use crate::identify::tasks::Became;
@@ -33,8 +34,8 @@ pub(super) struct Talking {
     pub(super) stages: Arc<Stages>,
     pub(super) actor: Actor,
     pub(super) talk: Talk,
-    /// Who carries out what is asked.
-    pub(super) callee: Callee,
+    /// Who carries out what is asked, and for whom: by it is remembered what was listed, and which tasks are whose.
+    pub(super) account: Account,
     /// What limits for each session count by: a session that the server opened for the workload. Every other
     /// conversation is its workload's: an id that a client makes up must not make a count of its own.
     counted: String,
@@ -95,11 +96,12 @@ impl Talking {
         };
         let session = talk.session.as_deref().filter(is_open).unwrap_or("");
         let counted = format!("{whose}/{session}");
+        let whose = actor.whose();
         Self {
             stages,
             actor,
             talk,
-            callee,
+            account: Account { callee, whose },
             counted,
             within: None,
         }
@@ -155,6 +157,7 @@ impl Talking {
                     connected.map_err(disconnected)?;
                 }
                 self.listens(&policy, record, message)?;
+                self.asks_after(&policy, from, &seen)?;
                 self.decide(&policy, record, &seen)
             }
             Err(fault) => {
@@ -198,7 +201,7 @@ impl Talking {
             _ => Underway::Other,
         };
         let acts = calls::acts(&request.method);
-        acts.then(|| self.stages.calls.begin(self.callee.clone(), record, asks))
+        acts.then(|| self.stages.calls.begin(self.account.clone(), record, asks))
     }
 
     /// Learns from a notification of the server how one of its tasks stands.
@@ -207,7 +210,7 @@ impl Talking {
             matches!(method, "notifications/tasks" | "notifications/tasks/status")
         });
         if let Some(task) = message.params().filter(|_| told).and_then(answer::task) {
-            self.stages.calls.task(&self.callee, task);
+            self.stages.calls.task(&self.account.callee, task);
         }
     }
 
@@ -261,7 +264,9 @@ impl Talking {
     ) -> Result<Permit<AboutMessage>, NotPassed> {
         let seen = view(message).map_err(unviewable)?;
         directed(from, seen.known, message)?;
-        self.judge(&Seen::from(&seen))
+        let (policy, seen) = (self.stages.decider.in_force(), Seen::from(&seen));
+        self.asks_after(&policy, from, &seen)?;
+        self.judge_by(&policy, &seen, None)
     }
 
     /// Writes into `record` what the server said, and what was decided of it.
@@ -399,32 +404,39 @@ impl Talking {
         there.max().is_some_and(|(_, own)| !own)
     }
 
-    /// The call that became the task that `seen` names.
-    fn became(&self, seen: &Seen<'_>) -> Option<Became> {
-        let Some(Name::Task(id)) = seen.name else {
-            return None;
-        };
-        self.stages.calls.became(&self.callee, id)
+    /// The call of this caller that became the task that its message names.
+    fn became(&self, from: Side, seen: &Seen<'_>) -> Option<Became> {
+        self.stages.calls.became(&self.account, seen.task_of(from)?)
     }
 
-    /// What comes of a call under its task's id is for those alone who are shown the call's tool: ids can be guessed, and
-    /// `tasks/*` names no tool that a rule could tell apart.
-    fn may_have(&self, policy: &InForce, seen: &Seen<'_>) -> Result<(), NotPassed> {
-        let Some(Became {
-            asks: Underway::Call(tool),
-            ..
-        }) = self.became(seen)
-        else {
-            return Ok(());
-        };
-        let hints = self.stages.observed.hints(&self.talk.server, &tool);
-        if self.lists(policy, &tool, hints.unwrap_or_default()) {
-            return Ok(());
+    /// May the client ask after the task that its message names, if it names one?
+    fn asks_after(&self, policy: &InForce, from: Side, seen: &Seen<'_>) -> Result<(), NotPassed> {
+        match seen.task_of(from) {
+            Some(task) => self.may_have(policy, Some(task)).map(drop),
+            None => Ok(()),
         }
-        Err(NotPassed::plain(
-            Refusal::Denied,
-            "the task is a call of a tool that the caller is not shown",
-        ))
+    }
+
+    /// What comes of a call under its task's id is for its caller alone, and only while the call's tool is shown to it:
+    /// ids can be guessed, and `tasks/*` names no tool that a rule could tell apart. Of a task that is not known nobody
+    /// can say whose it is.
+    pub(super) fn may_have(
+        &self,
+        policy: &InForce,
+        task: Option<&str>,
+    ) -> Result<Became, NotPassed> {
+        let denied = |why| Err(NotPassed::plain(Refusal::Denied, why));
+        let known = task.and_then(|task| self.stages.calls.became(&self.account, task));
+        let Some(became) = known else {
+            return denied("no task that a call of this caller is known to have become");
+        };
+        if let Underway::Call(tool) = &became.asks {
+            let hints = self.stages.observed.hints(&self.account, tool);
+            if !self.lists(policy, tool, hints.unwrap_or_default()) {
+                return denied("the task is a call of a tool that the caller is not shown");
+            }
+        }
+        Ok(became)
     }
 
     fn decide(
@@ -450,12 +462,11 @@ impl Talking {
         seen: &Seen<'_>,
         approved: Option<Approved>,
     ) -> Result<Permit<AboutMessage>, NotPassed> {
-        self.may_have(policy, seen)?;
         let tool = matches!(seen.name, Some(Name::Tool(_)));
         let name = seen.name.map(Name::text);
         let hints = name
             .filter(|_| tool)
-            .and_then(|name| self.stages.observed.hints(&self.talk.server, name));
+            .and_then(|name| self.stages.observed.hints(&self.account, name));
         let asked = McpMessage {
             server: &self.talk.server,
             method: seen.method,
@@ -531,7 +542,7 @@ impl Talking {
         if let Some(seen) = seen {
             mcp.name = seen.name.map(|name| Text::new(name.text()));
             mcp.id = seen.id.map(|id| Text::new(&id.to_text()));
-            mcp.task_of = self.became(seen).map(|call| call.record);
+            mcp.task_of = self.became(from, seen).map(|call| call.record);
             self.tell_arguments(policy, &mut mcp, seen);
         }
         let mut record = record.record_mut();
@@ -609,6 +620,16 @@ struct Seen<'a> {
     arguments: Option<&'a Object>,
     /// Whether limits counted it before.
     again: bool,
+}
+
+impl<'a> Seen<'a> {
+    /// The server's task that it is about. What a server asks after are its client's, of whose calls nothing is kept.
+    fn task_of(&self, from: Side) -> Option<&'a str> {
+        match (from, self.name) {
+            (Side::Client, Some(Name::Task(id))) => Some(id),
+            _ => None,
+        }
+    }
 }
 
 impl<'a> std::convert::From<&View<'a>> for Seen<'a> {

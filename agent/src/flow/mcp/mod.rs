@@ -219,8 +219,10 @@ impl Exchanging<'_> {
     ) -> Answer {
         let agreed = check_headers(&parts.headers, &message).and_then(|()| {
             let tool = tool(&message).unwrap_or_default();
-            let Talking { stages, talk, .. } = &self.talking;
-            let mirrors = stages.observed.mirrors(&talk.server, tool);
+            let Talking {
+                stages, account, ..
+            } = &self.talking;
+            let mirrors = stages.observed.mirrors(account, tool);
             check_params(&parts.headers, &message, mirrors.as_deref())
         });
         if let Err(fault) = agreed {

@@ -1,5 +1,6 @@
 //! What was seen of MCP servers on their way through: endpoints of the old transport, hints of tools, requests
-//! that wait for the other side. All of it bounded; what is forgotten is treated as never seen.
+//! that wait for the other side. All of it bounded, and nobody's drives out what others have less of; what is forgotten
+//! is treated as never seen.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,17 +9,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use exeat_policy::Hints;
 
 use crate::audit::RecordId;
-use crate::bounded::Bounded;
+use crate::bounded::{Bounded, Fair};
 use crate::decode::mcp::Mirrors;
 use crate::decode::rpc::Id;
+use crate::identify::account::Account;
+use crate::identify::calls::Callee;
 use crate::identify::peer::Peer;
 
 /// Endpoints kept.
 const ENDPOINTS: usize = 4096;
-/// Tools whose hints are kept.
-const TOOLS: usize = 16_384;
+/// Tools whose hints are kept, some 200 bytes each.
+const TOOLS: usize = 262_144;
+/// Of those, tools that one server lists to one caller.
+const TOOLS_EACH: usize = 8192;
 /// Tools of which it is kept which arguments headers repeat.
-const MIRRORED: usize = 1024;
+const MIRRORED: usize = 4096;
+/// Of those, tools that one server lists to one caller.
+const MIRRORED_EACH: usize = 1024;
 /// Longest name of a tool whose hints are kept, in bytes; beyond it the tool counts as one without hints.
 const NAME: usize = 256;
 /// Longest path of an endpoint that is kept, in bytes.
@@ -27,6 +34,8 @@ const PATH: usize = 2048;
 const SESSIONS: usize = 131_072;
 /// Requests of either direction that wait for an answer.
 const WAITING: usize = 65_536;
+/// Of those, one workload's.
+const WAITING_EACH: usize = 16_384;
 
 /// Where a session's messages go: a workload's conversation with one server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -66,16 +75,36 @@ pub(in crate::flow) struct Endpoint {
     pub judged_as: String,
 }
 
-type Place = (u32, Peer, u16, String);
+type Place = (Peer, u16, String);
 
+/// By workload, or by what one caller has with one server: where two see one server differently, or two instances of it
+/// differ, what one was listed says nothing of the other's.
 #[derive(Debug)]
 struct State {
-    endpoints: Bounded<Place, Endpoint>,
-    hints: Bounded<(Arc<str>, String), Hints>,
+    endpoints: Fair<u32, Place, Endpoint>,
+    hints: Fair<Account, Arc<str>, Hints>,
     /// Of tools of which something is repeated.
-    mirrors: Bounded<(Arc<str>, String), Arc<Mirrors>>,
-    waiting: Bounded<(Talk, From, String), Waiting>,
-    sessions: Bounded<Talk, ()>,
+    mirrors: Fair<Account, Arc<str>, Arc<Mirrors>>,
+    waiting: Fair<u32, (Talk, From, String), Waiting>,
+    sessions: Fair<u32, Talk, ()>,
+}
+
+impl State {
+    /// What `server`, whose workloads `is_its` knows, listed, to whomever.
+    fn of(
+        &self,
+        server: &str,
+        is_its: impl Fn(u32) -> bool,
+    ) -> impl Iterator<Item = &Bounded<Arc<str>, Hints>> {
+        let of = self
+            .hints
+            .iter()
+            .filter(move |(account, _)| match &account.callee {
+                Callee::Server(name) => **name == *server,
+                Callee::Workload(number) => is_its(*number),
+            });
+        of.map(|(_, own)| own)
+    }
 }
 
 /// The table of what was seen.
@@ -100,11 +129,11 @@ impl Default for Observed {
     fn default() -> Self {
         Self {
             state: Mutex::new(State {
-                endpoints: Bounded::new(ENDPOINTS),
-                hints: Bounded::new(TOOLS),
-                mirrors: Bounded::new(MIRRORED),
-                waiting: Bounded::new(WAITING),
-                sessions: Bounded::new(SESSIONS),
+                endpoints: Fair::new(ENDPOINTS, ENDPOINTS),
+                hints: Fair::new(TOOLS, TOOLS_EACH),
+                mirrors: Fair::new(MIRRORED, MIRRORED_EACH),
+                waiting: Fair::new(WAITING, WAITING_EACH),
+                sessions: Fair::new(SESSIONS, SESSIONS),
             }),
             listening: Arc::default(),
         }
@@ -125,8 +154,8 @@ impl Observed {
         if state.endpoints.is_empty() {
             return None;
         }
-        let key = (workload, peer.clone(), port, path.to_owned());
-        state.endpoints.get(&key).cloned()
+        let key = (peer.clone(), port, path.to_owned());
+        state.endpoints.get(&workload, &key).cloned()
     }
 
     /// A server announced `path` on a stream that was judged as `judged_as`.
@@ -141,8 +170,9 @@ impl Observed {
         if path.len() > PATH {
             return;
         }
-        let key = (workload, peer.clone(), port, path.to_owned());
+        let key = (peer.clone(), port, path.to_owned());
         self.lock().endpoints.insert(
+            &workload,
             key,
             Endpoint {
                 judged_as: judged_as.to_owned(),
@@ -150,62 +180,63 @@ impl Observed {
         );
     }
 
-    /// What `server` lists of `tool`, if it was seen.
-    pub fn hints(&self, server: &Arc<str>, tool: &str) -> Option<Hints> {
+    /// What the callee listed of `tool` to this caller, if it was seen.
+    pub(super) fn hints(&self, account: &Account, tool: &str) -> Option<Hints> {
         let mut state = self.lock();
-        if state.hints.is_empty() {
-            return None;
-        }
-        state
-            .hints
-            .get(&(Arc::clone(server), tool.to_owned()))
-            .copied()
+        state.hints.get(account, tool).copied()
     }
 
-    /// The tools that `server` was seen to list, by name; at most `most`.
-    pub fn listed(&self, server: &str, most: usize) -> BTreeMap<String, Hints> {
+    /// The tools that `server`, whose workloads `is_its` knows, was seen to list, by name; at most `most`. Where it listed
+    /// one differently, the strictest of that.
+    pub fn listed(
+        &self,
+        server: &str,
+        is_its: impl Fn(u32) -> bool,
+        most: usize,
+    ) -> BTreeMap<String, Hints> {
         let state = self.lock();
-        let of = state.hints.iter().filter(|((of, _), _)| **of == *server);
-        of.map(|((_, tool), hints)| (tool.clone(), *hints))
-            .take(most)
-            .collect()
+        let mut listed: BTreeMap<String, Hints> = BTreeMap::new();
+        for (tool, hints) in state.of(server, is_its).flat_map(Bounded::iter) {
+            if let Some(before) = listed.get_mut(&**tool) {
+                *before = before.strictest(*hints);
+            } else if listed.len() < most {
+                listed.insert(String::from(&**tool), *hints);
+            }
+        }
+        listed
     }
 
-    /// `server` lists `tool` with `hints`.
-    pub(super) fn list(&self, server: &Arc<str>, tool: &str, hints: Hints) {
+    /// The same of one tool.
+    pub fn lists(&self, server: &str, is_its: impl Fn(u32) -> bool, tool: &str) -> Option<Hints> {
+        let state = self.lock();
+        let seen = state.of(server, is_its).filter_map(|own| own.peek(tool));
+        seen.copied().reduce(Hints::strictest)
+    }
+
+    /// The callee lists `tool` with `hints` to this caller.
+    pub(super) fn list(&self, account: &Account, tool: &str, hints: Hints) {
+        if tool.len() <= NAME {
+            self.lock().hints.insert(account, Arc::from(tool), hints);
+        }
+    }
+
+    /// Headers repeat arguments of `tool` as the callee lists it to this caller.
+    pub(super) fn mirror(&self, account: &Account, tool: &str, mirrors: Mirrors) {
         if tool.len() > NAME {
             return;
         }
-        self.lock()
-            .hints
-            .insert((Arc::clone(server), tool.to_owned()), hints);
-    }
-
-    /// Headers repeat arguments of `tool` as `server` lists it.
-    pub(super) fn mirror(&self, server: &Arc<str>, tool: &str, mirrors: Mirrors) {
-        if tool.len() > NAME {
-            return;
-        }
-        let key = (Arc::clone(server), tool.to_owned());
         let mut state = self.lock();
         if mirrors.is_empty() {
-            // Only if it was otherwise before: most tools repeat nothing.
-            if !state.mirrors.is_empty() {
-                drop(state.mirrors.remove(&key));
-            }
+            drop(state.mirrors.remove(account, tool));
         } else {
-            state.mirrors.insert(key, Arc::new(mirrors));
+            let mirrors = Arc::new(mirrors);
+            state.mirrors.insert(account, Arc::from(tool), mirrors);
         }
     }
 
     /// Which arguments of `tool` headers repeat, as far as it was seen.
-    pub(super) fn mirrors(&self, server: &Arc<str>, tool: &str) -> Option<Arc<Mirrors>> {
-        let mut state = self.lock();
-        if state.mirrors.is_empty() {
-            return None;
-        }
-        let key = (Arc::clone(server), tool.to_owned());
-        state.mirrors.get(&key).cloned()
+    pub(super) fn mirrors(&self, account: &Account, tool: &str) -> Option<Arc<Mirrors>> {
+        self.lock().mirrors.get(account, tool).cloned()
     }
 
     /// A client opens a stream of its own to hear from a server.
@@ -222,26 +253,27 @@ impl Observed {
 
     /// The server opened the session of `talk`.
     pub(super) fn open_session(&self, talk: Talk) {
-        self.lock().sessions.insert(talk, ());
+        let owner = talk.workload;
+        self.lock().sessions.insert(&owner, talk, ());
     }
 
     /// Whether the session of `talk` is one that its server opened for its workload, as far as is remembered.
     pub(super) fn is_open(&self, talk: &Talk) -> bool {
-        self.lock().sessions.get(talk).is_some()
+        self.lock().sessions.get(&talk.workload, talk).is_some()
     }
 
     /// A request was sent on and waits for its answer.
     pub(super) fn wait(&self, talk: &Talk, from: From, id: &Id, method: &str, record: RecordId) {
         let key = (talk.clone(), from, slot(id));
         let mut state = self.lock();
-        let before = state.waiting.get(&key);
+        let before = state.waiting.get(&talk.workload, &key);
         let alone = before.is_none_or(|before| before.record == record && before.alone);
         let waiting = Waiting {
             method: method.to_owned(),
             record,
             alone,
         };
-        state.waiting.insert(key, waiting);
+        state.waiting.insert(&talk.workload, key, waiting);
     }
 
     /// The request that an answer with `id` answers; it waits no longer.
@@ -250,17 +282,20 @@ impl Observed {
         if state.waiting.is_empty() {
             return None;
         }
-        state.waiting.remove(&(talk.clone(), from, slot(id)))
+        let key = (talk.clone(), from, slot(id));
+        state.waiting.remove(&talk.workload, &key)
     }
 
     /// A workload is gone, and its conversations with it.
     pub fn forget(&self, workload: u32) {
         let mut state = self.lock();
-        state.endpoints.retain(|(owner, ..), _| *owner != workload);
-        state
-            .waiting
-            .retain(|(talk, ..), _| talk.workload != workload);
-        state.sessions.retain(|talk, ()| talk.workload != workload);
+        let others = |owner: &u32| *owner != workload;
+        state.endpoints.retain(others);
+        state.waiting.retain(others);
+        state.sessions.retain(others);
+        let lasts = |account: &Account| account.callee != Callee::Workload(workload);
+        state.hints.retain(lasts);
+        state.mirrors.retain(lasts);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -282,7 +317,8 @@ mod tests {
 
     use exeat_policy::Hints;
 
-    use super::{Observed, Talk};
+    use super::{Account, Callee, Observed, TOOLS, TOOLS_EACH, Talk};
+    use crate::identify::account::Whose;
 
     #[test]
     fn a_session_is_one_that_the_server_opened_for_the_workload() {
@@ -307,16 +343,44 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_names_is_kept_within_bounds() {
+    fn what_a_server_lists_is_kept_within_bounds_and_for_whom_it_was_listed() {
         let observed = Observed::default();
-        let server: Arc<str> = Arc::from("crm");
+        let account = |callee| Account {
+            callee,
+            whose: Whose::nobody(),
+        };
+        let one = account(Callee::Workload(1));
+        let other = account(Callee::Workload(2));
         let reads = Hints {
             read_only: Some(true),
+            open_world: Some(false),
             ..Hints::default()
         };
-        observed.list(&server, &"x".repeat(257), reads);
-        assert!(observed.hints(&server, &"x".repeat(257)).is_none());
-        observed.list(&server, "get", reads);
-        assert_eq!(observed.hints(&server, "get"), Some(reads));
+        observed.list(&one, &"x".repeat(257), reads);
+        assert!(observed.hints(&one, &"x".repeat(257)).is_none());
+        observed.list(&one, "wipe", reads);
+        assert_eq!(observed.hints(&one, "wipe"), Some(reads));
+        assert_eq!(observed.hints(&other, "wipe"), None, "another's instance");
+        // Shown of all instances: the worst.
+        observed.list(&other, "wipe", Hints::default());
+        assert_eq!(observed.hints(&one, "wipe"), Some(reads));
+        let its = |number| number < 3;
+        let worst = Some(Hints {
+            read_only: None,
+            ..Hints::default()
+        });
+        assert_eq!(observed.lists("crm", its, "wipe"), worst);
+        assert_eq!(observed.listed("crm", its, 9).get("wipe").copied(), worst);
+        assert!(observed.listed("crm", |_| false, 9).is_empty());
+        for number in 0..TOOLS {
+            observed.list(&other, &number.to_string(), Hints::default());
+        }
+        assert_eq!(observed.hints(&one, "wipe"), Some(reads), "not driven out");
+        assert_eq!(
+            observed.listed("crm", its, usize::MAX).len(),
+            TOOLS_EACH + 1
+        );
+        observed.forget(1);
+        assert_eq!(observed.hints(&one, "wipe"), None);
     }
 }

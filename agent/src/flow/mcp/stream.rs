@@ -357,7 +357,11 @@ impl Events {
         let talking = &self.source.talking;
         if let Some(waiting) = waiting.as_ref().filter(|waiting| waiting.alone) {
             let calls = &talking.stages.calls;
-            calls.answered(&talking.callee, waiting.record, answer::leaves(response));
+            calls.answered(
+                &talking.account.callee,
+                waiting.record,
+                answer::leaves(response),
+            );
         }
         let method = waiting.as_ref().map(|waiting| waiting.method.as_str());
         talking.tell_answer(&mut record, method.unwrap_or(""), response.id.as_ref());

@@ -72,10 +72,7 @@ fn cut(stages: &Stages, server: &str) {
 /// Ends when no call of the server is in flight, or it is connected again.
 async fn drained(stages: &Stages, server: &str) {
     let mut tick = interval(DRAIN);
-    let is_its = |number| {
-        let known = stages.intake.workloads.get(number);
-        known.is_some_and(|known| known.server() == Some(server))
-    };
+    let is_its = |number| stages.intake.workloads.is_of(number, server);
     while stages.calls.in_flight(server, is_its) > 0 && stages.decider.connected(server).is_err() {
         tick.tick().await;
     }

@@ -141,10 +141,12 @@ impl Session {
             // The specification lets it be: whoever asked has been told to forget it.
             For::Cancelled(record) => {
                 if let Some(record) = record {
-                    let Talking { stages, callee, .. } = &self.talking;
+                    let Talking {
+                        stages, account, ..
+                    } = &self.talking;
                     stages
                         .calls
-                        .answered(callee, record, answer::leaves(&response));
+                        .answered(&account.callee, record, answer::leaves(&response));
                 }
                 return;
             }
