@@ -12,7 +12,7 @@ mod tests;
 use std::borrow::Cow;
 
 pub use arguments::arguments;
-pub use shapes::text;
+pub use shapes::{key_ends, leaves_key_open, text};
 
 use super::text::Text;
 

@@ -89,6 +89,11 @@ const SCHEMES: &[&[u8]] = &[
     b"token",
 ];
 
+/// Around the labels of PEM (RFC 7468).
+const DASHES: &[u8] = b"-----";
+const KEY_BEGINS: &str = "-----BEGIN ";
+const KEY_ENDS: &[u8] = b"-----END ";
+
 /// By the first byte of a word, which second bytes a shape or a scheme has: bit `byte % 64`.
 /// Almost every word is passed over by this alone.
 const BEGINS: [u64; 256] = begins();
@@ -149,14 +154,14 @@ fn next_secret(text: &[u8], from: usize) -> Option<Range<usize>> {
         let found = match byte {
             b'=' => assigned(text, at),
             b':' => user_information(text, at).or_else(|| assigned(text, at)),
-            b'-' if !inside_word => private_key(text, at),
+            b'-' if !inside_word => private_key(text, at).map(|key| key.in_text(text)),
             _ if !inside_word && may_begin(*byte, text.get(at + 1)) => {
                 shaped(text, at).or_else(|| after_scheme(text, at))
             }
             _ => None,
         };
-        if found.is_some() {
-            return found;
+        if let Some(found) = found {
+            return Some(with_key(text, found));
         }
         inside_word = byte.is_ascii_alphanumeric();
     }
@@ -270,17 +275,53 @@ fn user_information(text: &[u8], colon: usize) -> Option<Range<usize>> {
     (end > 0).then_some(colon + 3..colon + 3 + end)
 }
 
-/// A private key in PEM, to its end or the text's.
-fn private_key(text: &[u8], at: usize) -> Option<Range<usize>> {
-    let rest = text.get(at..)?.strip_prefix(b"-----BEGIN ")?;
-    let label = rest.get(..rest.iter().take(64).position(|byte| *byte == b'-')?)?;
-    if !label.ends_with(b"PRIVATE KEY") {
-        return None;
+/// Whether a private key in PEM begins in `text` and does not end there: what follows the text belongs to it, up to
+/// where [`key_ends`] says.
+pub fn leaves_key_open(text: &str) -> bool {
+    let mut begins = text.match_indices(KEY_BEGINS);
+    begins.any(|(at, _)| private_key(text.as_bytes(), at).is_some_and(|key| key.ends.is_none()))
+}
+
+/// Where a private key that began before this text ends: after the last line of its PEM.
+pub fn key_ends(text: &str) -> Option<usize> {
+    ends_of_key(text.as_bytes())
+}
+
+/// A secret, and the private key that begins in it: `key=-----BEGIN PRIVATE KEY-----` is more than one word.
+fn with_key(text: &[u8], secret: Range<usize>) -> Range<usize> {
+    let key = secret.clone().find_map(|at| private_key(text, at));
+    let end = key.map_or(secret.end, |key| key.in_text(text).end.max(secret.end));
+    secret.start..end
+}
+
+/// A private key in PEM (RFC 7468).
+struct PrivateKey {
+    begins: usize,
+    /// Not within the text, where there is none.
+    ends: Option<usize>,
+}
+
+impl PrivateKey {
+    fn in_text(&self, text: &[u8]) -> Range<usize> {
+        self.begins..self.ends.unwrap_or(text.len())
     }
-    let end = text
-        .get(at..)?
-        .windows(b"-----END ".len())
-        .position(|window| window == b"-----END ")
-        .map_or(text.len(), |end| at + end);
-    Some(at..end)
+}
+
+fn private_key(text: &[u8], at: usize) -> Option<PrivateKey> {
+    let rest = text.get(at..)?.strip_prefix(KEY_BEGINS.as_bytes())?;
+    let label = rest.get(..rest.iter().take(64).position(|byte| *byte == b'-')?)?;
+    label.ends_with(b"PRIVATE KEY").then(|| PrivateKey {
+        begins: at,
+        ends: ends_of_key(rest).map(|end| text.len() - rest.len() + end),
+    })
+}
+
+fn ends_of_key(text: &[u8]) -> Option<usize> {
+    let find = |text: &[u8], what: &[u8]| text.windows(what.len()).position(|it| it == what);
+    let footer = find(text, KEY_ENDS)? + KEY_ENDS.len();
+    let label = text.get(footer..)?;
+    let length = label.iter().take(64).take_while(|byte| byte.is_ascii());
+    let label = label.get(..length.count())?;
+    let end = find(label, DASHES).map_or(label.len(), |end| end + DASHES.len());
+    Some(footer + end)
 }

@@ -50,7 +50,19 @@ fn shapes_and_what_stands_after_telling_words_are_masked() {
         ),
         (
             "-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----",
-            "[masked]-----END RSA PRIVATE KEY-----",
+            "[masked]",
+        ),
+        (
+            "private_key=-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY----- b",
+            "private_key=[masked] b",
+        ),
+        (
+            "the key: '-----BEGIN PRIVATE KEY-----\nabc\n",
+            "the key: '[masked]",
+        ),
+        (
+            "-----BEGIN PRIVATE KEY-----\nabc\n-----END € b",
+            "[masked]€ b",
         ),
         (
             "-----BEGIN CERTIFICATE-----\nabc",

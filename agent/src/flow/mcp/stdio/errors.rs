@@ -12,6 +12,8 @@ use crate::forward::stream::{Sink, Source};
 const LINE: usize = 64 << 10;
 /// What stands for the rest of a longer one. What is secret there depends on what stood before it.
 const REST: &str = "[masked: the rest of a line of more than 64 KiB]";
+/// The longest private key that is taken for one, in bytes: where none ends, what follows is forwarded again.
+const KEY: usize = 64 << 10;
 /// Bytes that are read at once.
 const READ: usize = 16 << 10;
 /// Bytes that may come at once.
@@ -63,6 +65,8 @@ struct Masking {
     line: Vec<u8>,
     /// The line was longer, and nothing more of it is forwarded.
     cut: bool,
+    /// A private key began in an earlier line: how long it may still be.
+    key: usize,
 }
 
 impl Masking {
@@ -80,8 +84,7 @@ impl Masking {
                 }
             }
             if let Some(end @ (b'\n' | b'\r')) = piece.last() {
-                out.push_str(&masked(&self.line));
-                self.line.clear();
+                out.push_str(&self.masked());
                 if std::mem::take(&mut self.cut) {
                     out.push(char::from(*end));
                 }
@@ -92,7 +95,7 @@ impl Masking {
 
     /// What is left when nothing more is read.
     fn end(&mut self) -> String {
-        masked(&std::mem::take(&mut self.line))
+        self.masked()
     }
 
     /// Forwards the words that end within the bound, since half a secret is not known for one.
@@ -100,15 +103,29 @@ impl Masking {
         let blank = self.line.iter().rposition(u8::is_ascii_whitespace);
         self.line
             .truncate(blank.map_or(0, |at| at.saturating_add(1)));
-        out.push_str(&masked(&self.line));
+        out.push_str(&self.masked());
         out.push_str(REST);
-        self.line.clear();
         self.cut = true;
     }
-}
 
-fn masked(line: &[u8]) -> String {
-    mask::text(&String::from_utf8_lossy(line)).into_owned()
+    /// What is forwarded of the line, which is over: of a private key in several lines, what stands before and after it.
+    fn masked(&mut self) -> String {
+        let line = std::mem::take(&mut self.line);
+        let text = String::from_utf8_lossy(&line);
+        let mut text = &*text;
+        if self.key > 0 {
+            let Some(end) = mask::key_ends(text) else {
+                self.key = self.key.saturating_sub(line.len());
+                return String::new();
+            };
+            self.key = 0;
+            text = text.get(end..).unwrap_or_default();
+        }
+        if mask::leaves_key_open(text) {
+            self.key = KEY;
+        }
+        mask::text(text).into_owned()
+    }
 }
 
 /// A bucket of bytes.
@@ -179,6 +196,30 @@ mod tests {
         // No word ends within the bound: nothing of the line can be judged.
         let longer = format!("x{longest}next\n");
         assert_eq!(forwarded(longer.as_bytes(), &[]), format!("{REST}\nnext\n"));
+    }
+
+    #[test]
+    fn of_a_private_key_nothing_is_forwarded_in_however_many_lines() {
+        let body = "aaaa/aaaa+aaaa=\n".repeat(50);
+        for label in ["PRIVATE KEY", "RSA PRIVATE KEY", "OPENSSH PRIVATE KEY"] {
+            let key = format!("-----BEGIN {label}-----\n{body}-----END {label}-----");
+            let said = format!("before\nkey: {key}\nafter {key} x\n");
+            let masked = "[masked]";
+            for lengths in [&[][..], &[9, 17, 100], &[40]] {
+                assert_eq!(
+                    forwarded(said.as_bytes(), lengths),
+                    format!("before\nkey: {masked}\nafter {masked} x\n")
+                );
+            }
+        }
+        // A certificate is nobody's secret, and what only speaks of a key silences nothing for good.
+        let public = format!("-----BEGIN CERTIFICATE-----\n{body}");
+        assert_eq!(forwarded(public.as_bytes(), &[]), public);
+        let said = format!(
+            "no -----BEGIN PRIVATE KEY-----\n{}end\n",
+            "x\n".repeat(KEY / 2)
+        );
+        assert_eq!(forwarded(said.as_bytes(), &[]), "no [masked]end\n");
     }
 
     #[test]
