@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal as Incoming, SignalKind, signal};
 
 use super::streams::Words;
 use crate::control::client::Answer;
+use crate::control::reply::ExitStatus;
 use crate::control::{Command, Connection, ControlError, Failure, Reply, Run, Signal};
 
 /// Time for a server's last words, after its end.
@@ -84,8 +85,8 @@ impl Signals {
 }
 
 /// Runs a registered server on this process's standard streams, by the daemon at `socket`.
-/// Returns what a shell would: its exit status, or 128 and the number of the signal that ended it.
-pub async fn run(socket: &Path, run: Run) -> Result<u8, RunError> {
+/// Returns how it ended.
+pub async fn run(socket: &Path, run: Run) -> Result<ExitStatus, RunError> {
     let mut signals = Signals::new().map_err(RunError::Signals)?;
     let server = run.server.clone();
     let mut connection = Connection::open(socket, &Command::Run(run)).await?;
@@ -118,7 +119,7 @@ async fn converse(
     connection: &mut Connection,
     signals: &mut Signals,
     server: String,
-) -> Result<u8, RunError> {
+) -> Result<ExitStatus, RunError> {
     let mut status = None;
     let mut started = false;
     loop {
@@ -137,7 +138,7 @@ async fn converse(
         };
         match answer {
             Answer::Reply(Reply::Started(_)) => started = true,
-            Answer::Reply(Reply::Exited(exited)) => status = Some(exited.status.shell()),
+            Answer::Reply(Reply::Exited(exited)) => status = Some(exited.status),
             Answer::Reply(_) => {}
             Answer::Failed(failure) => return Err(RunError::Failed(failure)),
             Answer::Done => return status.ok_or(RunError::Unknown(server)),

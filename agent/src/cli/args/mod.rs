@@ -66,7 +66,7 @@ Examples:
     Daemon(DaemonArguments),
     /// Start a registered stdio server under its policy, on this terminal or these pipes
     #[command(after_help = "\
-The exit status is the server's own, or 128 and the number of the signal that ended it.
+The exit status is the server's own; a signal that ended the server ends this command, too.
 
 Examples:
   exeat run github                           what a host's configuration calls
