@@ -86,7 +86,7 @@ const SETTINGS: &[Setting] = &[
     (
         "issuers[].jwks",
         "discovered",
-        "where the issuer's JSON Web Key Set is, of at most 512 KiB, whose first 64 usable keys count: `{file: PATH}`, read when the daemon starts, or `{url: URL}`; without it the issuer is a URL that says so itself",
+        "where the issuer's JSON Web Key Set is, of at most 512 KiB (of keys that its tokens' `kid` does not tell apart, the first 8 are tried): `{file: PATH}`, read when the daemon starts, or `{url: URL}`; without it the issuer is a URL that says so itself",
     ),
     (
         "issuers[].private",

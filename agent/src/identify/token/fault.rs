@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use super::keys::TRIED;
+
 /// Why a token that is Exeat's to verify is refused. No variant holds a part of the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum TokenFault {
@@ -32,6 +34,11 @@ pub enum TokenFault {
     /// The key is for another algorithm than the token names.
     #[error("a token by another algorithm than its key is for")]
     Algorithm,
+    /// Its key id, or that it has none, leaves more keys than are tried, and it is by none of those.
+    #[error(
+        "a token by none of the first {TRIED} keys of its issuer that it may mean, of which there are more: give tokens and keys a `kid` that names one"
+    )]
+    Ambiguous,
     /// The signature is not the key's.
     #[error("a token with a wrong signature")]
     Signature,

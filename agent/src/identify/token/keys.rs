@@ -9,10 +9,8 @@ use crate::decode::json::{Limits, Object, Value, parse};
 
 /// Bytes of a set beyond which it is not read.
 const LARGEST: usize = 512 << 10;
-/// Keys of a set that are considered.
-const MOST: usize = 64;
-/// Keys with one id that are tried.
-const TRIED: usize = 4;
+/// Keys of a set by which one token is tried, as each costs a verification and anybody may show a token.
+pub(super) const TRIED: usize = 8;
 const LIMITS: Limits = Limits {
     bytes: LARGEST,
     depth: 8,
@@ -47,12 +45,16 @@ pub(super) struct Key {
     pub(super) material: DecodingKey,
 }
 
-/// The keys of an issuer.
-#[derive(Debug, Default)]
-pub(super) struct Keys(Vec<Key>);
+/// The keys of an issuer, at least one.
+#[derive(Debug)]
+pub(super) struct Keys {
+    keys: Vec<Key>,
+    /// Whether one of them has an id.
+    identified: bool,
+}
 
 impl Keys {
-    /// Reads a set: of its keys, those that can verify by one of `algorithms`, at most the first [`MOST`].
+    /// Reads a set: of its keys, those that can verify by one of `algorithms`.
     ///
     /// # Errors
     /// [`KeysFault`].
@@ -70,25 +72,24 @@ impl Keys {
         if objects().any(private) {
             return Err(KeysFault::Private);
         }
-        let keys: Vec<Key> = objects()
-            .filter_map(|key| read(key, algorithms))
-            .take(MOST)
-            .collect();
+        let keys: Vec<Key> = objects().filter_map(|key| read(key, algorithms)).collect();
         if keys.is_empty() {
             return Err(KeysFault::None);
         }
-        Ok(Self(keys))
+        let identified = keys.iter().any(|key| key.id.is_some());
+        Ok(Self { keys, identified })
     }
 
     /// How many there are.
     pub(super) fn count(&self) -> usize {
-        self.0.len()
+        self.keys.len()
     }
 
-    /// The keys that a token may mean, at most [`TRIED`]; without an id, any.
+    /// The keys that a token may mean: those of its id, or any where it has none or the whole set has none.
     pub(super) fn meant(&self, id: Option<&str>) -> impl Iterator<Item = &Key> {
+        let id = id.filter(|_| self.identified);
         let fits = move |key: &&Key| id.is_none() || key.id.as_deref() == id;
-        self.0.iter().filter(fits).take(TRIED)
+        self.keys.iter().filter(fits)
     }
 }
 

@@ -22,8 +22,8 @@ use serde::de::IgnoredAny;
 
 pub use self::expiry::Expiry;
 pub use self::fault::TokenFault;
-use self::keys::Keys;
 pub use self::keys::KeysFault;
+use self::keys::{Keys, TRIED};
 use self::parse::Unverified;
 pub use self::supply::{Fresh, Standing, Supply};
 use crate::config;
@@ -261,24 +261,28 @@ impl Issuer {
 
     fn holds(&self, keys: &Keys, text: &str, token: &Unverified) -> Result<(), TokenFault> {
         let header = token.header()?;
-        let mut wrong = TokenFault::UnknownKey;
-        for key in keys.meant(header.key_id) {
-            if key.algorithm.name() != header.algorithm {
-                wrong = TokenFault::Algorithm;
-                continue;
-            }
+        let mut meant = keys.meant(header.key_id).peekable();
+        meant.peek().ok_or(TokenFault::UnknownKey)?;
+        let mut meant = meant
+            .filter(|key| key.algorithm.name() == header.algorithm)
+            .peekable();
+        meant.peek().ok_or(TokenFault::Algorithm)?;
+        for key in meant.by_ref().take(TRIED) {
             let mut asked = self.asked.clone();
             asked.algorithms = vec![key.algorithm.into()];
             match decode::<IgnoredAny>(text, &key.material, &asked) {
                 Ok(_) => return Ok(()),
-                Err(error) => wrong = fault(error.kind()),
-            }
-            // Another key can mend nothing else.
-            if wrong != TokenFault::Signature {
-                break;
+                Err(error) => match fault(error.kind()) {
+                    TokenFault::Signature => {}
+                    // Another key can mend nothing else.
+                    wrong => return Err(wrong),
+                },
             }
         }
-        Err(wrong)
+        Err(match meant.next() {
+            None => TokenFault::Signature,
+            Some(_) => TokenFault::Ambiguous,
+        })
     }
 }
 

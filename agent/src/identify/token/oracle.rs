@@ -58,8 +58,8 @@ pub fn keys(bytes: &[u8]) {
     let Ok(keys) = Keys::read(bytes, &TokenAlgorithm::ALL) else {
         return;
     };
-    assert!((1..=64).contains(&keys.count()), "a number of keys");
-    assert!(keys.meant(None).count() <= 4, "many keys for one token");
+    assert!(keys.count() >= 1, "no key");
+    assert!(keys.meant(None).count() == keys.count(), "a key is lost");
     let lenient: Option<Lenient> = serde_json::from_slice(bytes).ok();
     let listed = lenient.as_ref().and_then(|set| set.get("keys")?.as_array());
     let private = |key: &Lenient| key.get("kty") != Some(&"oct".into()) && key.get("d").is_some();

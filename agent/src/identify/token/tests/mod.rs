@@ -470,23 +470,9 @@ fn key_sets() {
     assert_eq!(one(off), Some(KeysFault::None));
     assert_eq!(one(a["keys"][4].clone()), Some(KeysFault::None));
     assert_eq!(read(&json!([]), &all).err(), Some(KeysFault::Form));
-    // A thousand keys: those beyond the first 64 do not count, and what counts is found at once.
-    let mut many: Vec<Value> = (0..1000)
-        .map(|number| {
-            let mut key = a["keys"][3].clone();
-            key["kid"] = json!(format!("k{number}"));
-            key
-        })
-        .collect();
-    let tokens = read(&json!({ "keys": many }), &all).unwrap();
-    let by = |kid: &str| look(&tokens, &ours("EdDSA", kid, &claims(A)));
-    by("k63").unwrap();
-    assert_eq!(by("k64"), Err(TokenFault::UnknownKey));
-    many.resize(20_000, a["keys"][0].clone());
-    assert_eq!(
-        read(&json!({ "keys": many }), &all).err(),
-        Some(KeysFault::Form)
-    );
+    let many = vec![a["keys"][0].clone(); 20_000];
+    let fault = read(&json!({ "keys": many }), &all).err();
+    assert_eq!(fault, Some(KeysFault::Form));
     // An RSA key that does not say is for what the configuration says first.
     let mut silent = a["keys"][0].clone();
     silent.as_object_mut().unwrap().remove("alg");
@@ -505,6 +491,76 @@ fn key_sets() {
         with(&[TokenAlgorithm::Ps256], "RS256"),
         Err(TokenFault::Algorithm)
     );
+}
+
+/// What is found of a token of the issuer's Ed25519 key with this header, where these are the keys.
+fn among(keys: &[Value], header: &Value) -> Result<(), TokenFault> {
+    let set = json!({ "keys": keys }).to_string();
+    let tokens = Tokens::new([(&issuer(A), Some(set.as_str()))], LIMIT).unwrap();
+    let text = token(&header.to_string(), &claims(A).to_string(), "EdDSA");
+    look(&tokens, &text).map(drop)
+}
+
+/// A key that signed nothing, under this id.
+fn idle(kid: &str) -> Value {
+    let key = Ed25519KeyPair::generate().unwrap();
+    json!({ "kty": "OKP", "kid": kid, "crv": "Ed25519", "x": url(key.public_key().as_ref()) })
+}
+
+/// The set `keys` without their ids.
+fn nameless(keys: &[Value]) -> Vec<Value> {
+    let mut keys = keys.to_vec();
+    for key in &mut keys {
+        key.as_object_mut().unwrap().remove("kid");
+    }
+    keys
+}
+
+#[test]
+fn of_a_thousand_keys_the_last_counts_as_the_first_does() {
+    let mut keys: Vec<Value> = (0..999).map(|number| idle(&format!("k{number}"))).collect();
+    keys.push(sets().0["keys"][3].clone());
+    let named = |kid: &str| json!({ "alg": "EdDSA", "kid": kid });
+    let unnamed = json!({ "alg": "EdDSA" });
+    assert_eq!(among(&keys, &named("ed")), Ok(()));
+    assert_eq!(among(&keys, &named("k998")), Err(TokenFault::Signature));
+    assert_eq!(among(&keys, &named("k999")), Err(TokenFault::UnknownKey));
+    assert_eq!(among(&keys, &unnamed), Err(TokenFault::Ambiguous));
+    let said = TokenFault::Ambiguous.to_string();
+    assert!(said.contains("none of the first 8 keys"), "{said}");
+    // As many as are tried are no more than are tried; where no key has an id, a token's says nothing.
+    for header in [&unnamed, &named("ed")] {
+        assert_eq!(among(&nameless(&keys[992..]), header), Ok(()), "{header}");
+        let refused = among(&nameless(&keys[991..]), header);
+        assert_eq!(refused, Err(TokenFault::Ambiguous), "{header}");
+        let refused = among(&nameless(&keys[990..998]), header);
+        assert_eq!(refused, Err(TokenFault::Signature), "{header}");
+    }
+    // A key of another algorithm is not one that could have signed.
+    let mut others = vec![sets().0["keys"][2].clone(); 100];
+    others.push(keys[999].clone());
+    assert_eq!(among(&others, &unnamed), Ok(()));
+}
+
+#[test]
+fn keys_of_one_id_are_tried_in_turn() {
+    let signer = sets().0["keys"][3].clone();
+    let header = json!({ "alg": "EdDSA", "kid": "ed" });
+    let after = |number: usize| {
+        let mut keys: Vec<Value> = (0..number).map(|_| idle("ed")).collect();
+        keys.push(signer.clone());
+        among(&keys, &header)
+    };
+    assert_eq!(after(1), Ok(()));
+    assert_eq!(after(7), Ok(()));
+    assert_eq!(after(8), Err(TokenFault::Ambiguous));
+    // Another kind of key under the same id is not taken for it, and uses no try up.
+    let mut keys = vec![sets().0["keys"][2].clone(); 20];
+    for key in &mut keys {
+        key["kid"] = json!("ed");
+    }
+    keys.push(signer);
+    assert_eq!(among(&keys, &header), Ok(()));
 }
 
 proptest! {
