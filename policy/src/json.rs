@@ -53,6 +53,12 @@ pub trait Members: Sync {
     fn at(&self, index: usize) -> Option<(&str, Json<'_>)>;
     /// The value of the member with this key.
     fn get(&self, key: &str) -> Option<Json<'_>>;
+    /// Whether there may be a member with this key (`None`: with any) that is not shown here, as records leave out claims
+    /// that policy does not read.
+    fn withholds(&self, key: Option<&str>) -> bool {
+        let _ = key;
+        false
+    }
 }
 
 // Arguments hold what users say: their shape may be logged, their content not.

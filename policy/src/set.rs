@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use crate::check::{check, redundant};
-use crate::decide::Caller;
+use crate::decide::{Caller, Token};
 use crate::fault::{Fault, Place, Source};
 use crate::index::{Id, Index, position};
 use crate::load::{Draft, load, settle};
@@ -176,6 +176,23 @@ impl PolicySet {
         self.index.of_shown(caller, &mut ids);
         ids.sort_unstable();
         ids.iter().filter_map(|id| self.identity_at(*id)).collect()
+    }
+
+    /// The names of the identities of which a recorded token does not tell whether it shows them, ascending: its record
+    /// leaves out a claim that they ask for.
+    #[must_use]
+    pub fn identities_untold(&self, token: &Token<'_>) -> Vec<&Arc<str>> {
+        let mut ids = Vec::new();
+        self.index.untold(token, &mut ids);
+        ids.sort_unstable();
+        ids.iter().filter_map(|id| self.identity_at(*id)).collect()
+    }
+
+    /// The claims that identities and conditions read of tokens of this issuer, as JSON pointers with `*` for every element
+    /// or member. Not among them is what a condition takes from the request, or asks of all claims together.
+    pub fn claims_read(&self, issuer: &str) -> impl Iterator<Item = &str> {
+        let read = self.index.claims_read(issuer);
+        read.iter().map(|claim| &**claim)
     }
 
     /// The persons whose identities a caller has, in the order of the identities' names.

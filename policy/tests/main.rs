@@ -9,6 +9,8 @@
 #[cfg(test)]
 mod arguments;
 #[cfg(test)]
+mod claims;
+#[cfg(test)]
 mod conditions;
 #[cfg(test)]
 mod decisions;

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use exeat_tests::Lab;
 use exeat_tests::cgroup::Cgroup;
-use exeat_tests::daemon::binary;
+use exeat_tests::daemon::{Daemon, binary};
 use exeat_tests::lab::WORLD;
 use exeat_tests::process::{Finished, run};
 use exeat_tests::wait::{wait_for, wait_until};
@@ -136,7 +136,7 @@ async fn tokens_of_two_issuers_are_verified_decided_and_recorded() {
         B,
         "b",
         300,
-        json!({ "groups": ["x", "analysts"], "sub": "ann" }),
+        json!({ "groups": ["x", "analysts"], "sub": "ann", "email": "ann@b.example" }),
     );
     assert_eq!(ask(user(&lab, "bin"), "work", &[]).await.status, "403");
     let answer = as_user("bin", "work", &agent).await;
@@ -160,6 +160,10 @@ async fn tokens_of_two_issuers_are_verified_decided_and_recorded() {
     let called = of("ann").await;
     assert_eq!(called["identity"]["name"], "analysts", "{called}");
     assert_eq!(called["identity"]["roles"], json!(["reader"]), "{called}");
+    let claims = json!({ "groups": ["x", "analysts"] });
+    assert_eq!(called["identity"]["claims"], claims, "{called}");
+    let read = json!(["/groups"]);
+    assert_eq!(called["identity"]["claims_read"], read, "{called}");
 
     // Each subject has its own count, and neither is its user's.
     for token in [&agent, &analyst] {
@@ -237,7 +241,7 @@ async fn tokens_of_two_issuers_are_verified_decided_and_recorded() {
     }
     assert!(stripped, "{:?}", serving.requests());
 
-    // No part of any token is in the log.
+    // No part of any token is in the log, but the claims that the policy reads.
     let secret = |token: &str| token.rsplit('.').next().unwrap().to_owned();
     let records = serde_json::to_string(&daemon.audit().unwrap()).unwrap();
     for token in [&agent, &analyst, &expired, &forged, &elsewhere, &confused] {
@@ -259,11 +263,56 @@ async fn an_issuer_without_keys_refuses() {
     let token = a.token(A, "a", 300, json!({ "appid": "7f3c0a" }));
     let answer = ask(user(&lab, "root"), "work", &[&format!("Bearer {token}")]).await;
     assert_eq!(answer.status, "401", "{answer:?}");
+    assert!(!records.contains("ann@b.example"));
     let why = "a token of an issuer that `issuers` does not configure";
     wait_until("the refusal's record", LIMIT, || {
         let records = daemon.audit().unwrap();
         records
             .iter()
+/// What was recorded of callers with tokens is drafted by their identities, and put to a policy that knows others by the same
+/// claims; of claims that were not read, nothing can be told.
+async fn replayed(lab: &Lab, daemon: &Daemon<'_>, policy: &str) {
+    let file = |name: &str, text: &str| {
+        let path = lab.directory().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let old = file("old.yaml", policy);
+    let drafted = lab.directory().join("drafted.yaml");
+    let arguments = [
+        "policy", "draft", "--policy", &old, "--since", "1h", "--output",
+    ];
+    let done = daemon
+        .cli(&[&arguments[..], &[drafted.to_str().unwrap()]].concat())
+        .await;
+    let done = done.unwrap();
+    let text =
+        fs::read_to_string(&drafted).unwrap_or_else(|error| panic!("{error}: {}", done.stderr));
+    for who in ["who: [research-agent]", "who: [analysts]"] {
+        assert!(text.contains(who), "{text}");
+    }
+    assert!(!done.stderr.contains("token"), "{}", done.stderr);
+    let compared = async |name: &str, new: &str| {
+        let new = file(name, new);
+        let done = daemon.cli(&["policy", "diff", &old, &new]).await.unwrap();
+        done.json().unwrap()
+    };
+    let by_group = policy.replace("groups: analysts", "groups: x");
+    let same = compared("by-group.yaml", &by_group).await;
+    assert_eq!(
+        (&same["changed"], &same["unknown"]),
+        (&json!(0), &json!(0)),
+        "{same}"
+    );
+    let others = policy.replace("groups: analysts", "groups: others");
+    let refused = compared("others.yaml", &others).await;
+    assert!(refused["changed"].as_u64() >= Some(2), "{refused}");
+    assert_eq!(refused["unknown"], 0, "{refused}");
+    let by_mail = policy.replace("groups: analysts", "email: ann@b.example");
+    let unknown = compared("by-mail.yaml", &by_mail).await;
+    assert!(unknown["unknown"].as_u64() >= Some(2), "{unknown}");
+}
+
             .any(|record| record["decision"]["reason"] == why)
     })
     .await

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use exeat_policy::{PolicySet, Timestamp, Written};
 use serde::Serialize;
 
-use super::policy::recorded::{NotReplayed, Question};
+use super::policy::recorded::{NotReplayed, Question, shows};
 use crate::audit::Record;
 use crate::audit::record::{Effect, Kind};
 
@@ -63,24 +63,28 @@ impl Use {
         if record.kind != Kind::Mcp || !passed(record) {
             return;
         }
-        match Question::of(record) {
+        let question = Question::of(record);
+        if shows(record) && question.as_ref().err() != Some(&NotReplayed::Undecided) {
+            self.shown(set, record);
+            return;
+        }
+        match question {
             Ok(question) => {
                 self.exchanges += 1;
                 self.used.extend(question.granted(set, self.now, &[]));
             }
-            Err(NotReplayed::Token) => self.shown(set, record),
             Err(NotReplayed::Unreadable) => self.unreadable += 1,
-            Err(NotReplayed::Undecided) => {}
+            Err(NotReplayed::Undecided | NotReplayed::Caller) => {}
         }
     }
 
-    /// One whose caller showed a token or a certificate, which the record does not hold.
+    /// One whose caller showed a token or a certificate.
     fn shown(&mut self, set: &PolicySet, record: &Record) {
         self.with_token += 1;
         let decided = record.decision.as_ref();
         let named = decided.and_then(|decided| decided.rule.as_ref());
         self.used.extend(named.map(|rule| Arc::from(&**rule)));
-        let Ok(question) = Question::of_any(record) else {
+        let Ok(question) = Question::of(record) else {
             return;
         };
         let known_as: Vec<Arc<str>> = record

@@ -267,7 +267,11 @@ impl Actor {
                 sha256: Text::new(shown.verified().sha256()),
             }
         });
+        let claimed = actor.token.as_deref().map(|token| token.recorded(policy));
+        let (claims, claims_read) = claimed.unwrap_or_default();
         let identity = Identity {
+            claims,
+            claims_read,
             name: names
                 .first()
                 .map(|name| Text::new(name))

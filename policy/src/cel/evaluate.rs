@@ -297,6 +297,7 @@ impl<'a> Run<'a, '_> {
     fn size(&mut self, operand: &'a Node) -> Result<Number<'a>, Unevaluated> {
         Ok(Number::of(match self.value(operand)? {
             Value::Text(text) => text.chars().count(),
+            Value::Map(map) if map.withholds(None) => return Err(Unevaluated::Unknown),
             Value::Map(map) => map.count(),
             other => other.elements()?.count(),
         }))

@@ -6,6 +6,7 @@
 //! this is an error, as everywhere in rules.
 
 mod check;
+mod claims;
 mod evaluate;
 mod number;
 pub mod oracle;
@@ -23,6 +24,7 @@ use self::check::Node;
 pub(crate) use self::evaluate::{Facts, hold};
 use self::parse::Cel;
 use self::tree::{Syntax, Tree};
+use crate::model::Pointer;
 
 /// What a rule's `when` asks for. Cheap to copy.
 #[derive(Clone)]
@@ -62,6 +64,13 @@ impl Condition {
     /// Whether it may ask for the name of what is called; sometimes said of one that does not.
     pub(crate) fn may_ask_name(&self) -> bool {
         self.text.contains("tool")
+    }
+
+    /// The claims of a token that it asks for, as far as that can be said beforehand.
+    pub(crate) fn claims(&self) -> Vec<Pointer> {
+        let mut read = Vec::new();
+        claims::read(&self.root, &mut read);
+        read
     }
 
     /// The expression as written.

@@ -122,6 +122,9 @@ impl Reader<'_> {
         right: &dyn Members,
         depth: usize,
     ) -> Result<bool, Unevaluated> {
+        if left.withholds(None) || right.withholds(None) {
+            return Err(Unevaluated::Unknown);
+        }
         if left.count() != right.count() {
             return Ok(false);
         }

@@ -1,11 +1,13 @@
 //! From who calls to the identities that the caller is.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Id, Map};
-use crate::decide::{Certificate, Token, claims};
+use crate::cel::Condition;
+use crate::decide::{Certificate, Token, Unevaluated, claims};
 use crate::glob::Glob;
-use crate::model::{CertificateTest, Identity, Proof, TokenTest};
+use crate::model::{CertificateTest, Identity, Pointer, Proof, Rule, TokenTest};
 
 /// From a Unix user to identities.
 #[derive(Debug, Default)]
@@ -68,7 +70,17 @@ impl Tokens {
         let of_issuer = self.0.get(token.issuer).into_iter().flatten();
         out.extend(
             of_issuer
-                .filter(|(test, _)| test.claims.iter().all(|test| claims(test, token.claims)))
+                .filter(|(test, _)| shows(test, token) == Ok(true))
+                .map(|(_, id)| id),
+        );
+    }
+
+    /// The identities of which a recorded token does not tell whether it shows them.
+    pub(super) fn untold(&self, token: &Token<'_>, out: &mut Vec<Id>) {
+        let of_issuer = self.0.get(token.issuer).into_iter().flatten();
+        out.extend(
+            of_issuer
+                .filter(|(test, _)| shows(test, token).is_err())
                 .map(|(_, id)| id),
         );
     }
@@ -80,6 +92,73 @@ impl Tokens {
     pub(super) fn names(&self, issuer: &str) -> bool {
         self.0.contains_key(issuer)
     }
+}
+
+/// Whether a token of its issuer passes a test. One claim that is another decides, whatever is not known of others.
+fn shows(test: &TokenTest, token: &Token<'_>) -> Result<bool, Unevaluated> {
+    let mut shown = Ok(true);
+    for test in &test.claims {
+        match claims(test, token.claims) {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            Err(error) => shown = Err(error),
+        }
+    }
+    shown
+}
+
+/// Which claims of an issuer's tokens the policy reads, as pointers in their order.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    of: Map<Arc<str>, BTreeSet<Box<str>>>,
+    /// Of issuers that no identity names.
+    of_any: BTreeSet<Box<str>>,
+}
+
+impl Claims {
+    pub(super) fn new(identities: &[Identity], rules: &[Rule]) -> Self {
+        let mut read = Self::default();
+        let mut proofs: Map<&str, &Proof> = Map::default();
+        for identity in identities {
+            proofs.insert(&identity.name, &identity.proof);
+            if let Proof::Token(test) = &identity.proof {
+                let of = read.of.entry(Arc::clone(&test.issuer)).or_default();
+                of.extend(test.claims.iter().filter_map(|test| written(&test.claim.0)));
+            }
+        }
+        for rule in rules {
+            let asked = rule.when.iter().flat_map(Condition::claims);
+            let asked: Vec<Box<str>> = asked.filter_map(|claim| written(&claim)).collect();
+            if asked.is_empty() {
+                continue;
+            }
+            // Who has another identity, or is on a host, may show any token with it.
+            let issuer = |name: &Arc<str>| match proofs.get(&**name) {
+                Some(Proof::Token(test)) => Some(&test.issuer),
+                _ => None,
+            };
+            let of: Option<Vec<_>> = rule.who.iter().map(issuer).collect();
+            match of.filter(|of| !of.is_empty()) {
+                Some(of) => of.into_iter().for_each(|issuer| {
+                    let of = read.of.entry(Arc::clone(issuer)).or_default();
+                    of.extend(asked.iter().cloned());
+                }),
+                None => {
+                    let every = read.of.values_mut().chain([&mut read.of_any]);
+                    every.for_each(|of| of.extend(asked.iter().cloned()));
+                }
+            }
+        }
+        read
+    }
+
+    pub(super) fn of(&self, issuer: &str) -> &BTreeSet<Box<str>> {
+        self.of.get(issuer).unwrap_or(&self.of_any)
+    }
+}
+
+fn written(claim: &Pointer) -> Option<Box<str>> {
+    claim.written().map(Into::into)
 }
 
 /// From a client certificate to identities.

@@ -5,16 +5,16 @@ mod egress;
 mod rules;
 mod tools;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-use self::callers::{Certificates, Tokens, Users};
+use self::callers::{Certificates, Claims, Tokens, Users};
 pub(crate) use self::egress::{EgressTable, Entry, Reached, Served, reached};
 pub(crate) use self::rules::RuleTable;
 pub(crate) use self::tools::ToolTable;
-use crate::decide::Caller;
+use crate::decide::{Caller, Token};
 use crate::load::Draft;
 use crate::model::{Credential, Mask, Pointer, Server};
 
@@ -33,6 +33,7 @@ pub(crate) struct Index {
     users: Users,
     tokens: Tokens,
     certificates: Certificates,
+    claims: Claims,
     pub(crate) rules: RuleTable,
     /// For each server its limits, in the order of the files.
     pub(crate) limits: Vec<Vec<Id>>,
@@ -71,6 +72,7 @@ impl Index {
             users: Users::new(&draft.identities, hosts.len()),
             tokens: Tokens::new(&draft.identities, hosts.len()),
             certificates: Certificates::new(&draft.identities, hosts.len()),
+            claims: Claims::new(&draft.identities, &draft.rules),
             rules: RuleTable::new(draft, &servers, &hosts),
             limits,
             masks: draft
@@ -144,6 +146,16 @@ impl Index {
         if let Some(certificate) = &caller.certificate {
             self.certificates.find(certificate, out);
         }
+    }
+
+    /// Those of which it does not tell whether its token shows them, in the same numbers.
+    pub(crate) fn untold(&self, token: &Token<'_>, out: &mut Vec<Id>) {
+        self.tokens.untold(token, out);
+    }
+
+    /// The claims of tokens of this issuer that the policy reads.
+    pub(crate) fn claims_read(&self, issuer: &str) -> &BTreeSet<Box<str>> {
+        self.claims.of(issuer)
     }
 
     /// Whether any identity asks for certificates.

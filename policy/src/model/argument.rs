@@ -152,6 +152,31 @@ impl Pointer {
         }
     }
 
+    /// Along these members; `None` where a pointer cannot say so.
+    pub(crate) fn along(keys: &[&str]) -> Option<Self> {
+        let segments = keys.iter().map(|key| Segment::Key((*key).into()));
+        let pointer = Self {
+            text: keys.last()?.to_owned().into(),
+            segments: segments.collect(),
+        };
+        let text = pointer.written()?.into();
+        Some(Self { text, ..pointer })
+    }
+
+    /// It as RFC 6901 writes it, also where the policy names a claim; `None` for a member called `*`.
+    pub(crate) fn written(&self) -> Option<String> {
+        let mut text = String::new();
+        for segment in &self.segments {
+            text.push('/');
+            match segment {
+                Segment::Each => text.push('*'),
+                Segment::Key(key) if **key == *"*" => return None,
+                Segment::Key(key) => text.push_str(&key.replace('~', "~0").replace('/', "~1")),
+            }
+        }
+        Some(text)
+    }
+
     /// The members that it leads through, the one that it means last; those that stand for all left out.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.segments.iter().filter_map(|segment| match segment {

@@ -35,13 +35,35 @@ pub fn arguments<P: AsRef<str>>(arguments: &Value, masked: &[P]) -> (Value, bool
 }
 
 /// What is left of a pointer below the value that is being looked at.
-#[derive(Clone)]
-struct Pointer(VecDeque<String>);
+#[derive(Clone, Debug)]
+pub struct Pointer(VecDeque<String>);
 
 impl Pointer {
-    fn new(pointer: &str) -> Self {
+    /// All of it.
+    pub fn new(pointer: &str) -> Self {
         let unescape = |part: &str| part.replace("~1", "/").replace("~0", "~");
         Self(pointer.split('/').skip(1).map(unescape).collect())
+    }
+
+    /// Whether it means the value itself.
+    pub fn is_here(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The member or element that it leads through; `*` stands for every one.
+    pub fn first(&self) -> Option<&str> {
+        self.0.front().map(String::as_str)
+    }
+
+    /// Those of `all` that lead through the member of exactly this name, below it.
+    pub fn all_below(all: &[Self], name: &str) -> Vec<Self> {
+        let through = |pointer: &&Self| pointer.first().is_some_and(|it| it == "*" || it == name);
+        let below = all.iter().filter(through).map(|pointer| {
+            let mut rest = pointer.clone();
+            rest.0.pop_front();
+            rest
+        });
+        below.collect()
     }
 
     /// The pointer below `key`, if it leads there.

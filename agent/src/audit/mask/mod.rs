@@ -5,13 +5,15 @@
 //! too little cannot be undone, so doubtful cases are masked.
 
 mod arguments;
+mod claims;
 mod shapes;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
 
-pub use arguments::arguments;
+pub use arguments::{Pointer, arguments};
+pub use claims::claims;
 pub use shapes::{key_ends, leaves_key_open, text};
 
 use super::text::Text;

@@ -7,6 +7,58 @@ use super::*;
 const LETTERS: &str = "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6";
 
 #[test]
+fn of_claims_only_what_is_read_is_told() {
+    let token = json!({
+        "iss": "i", "sub": "s", "email": "ann@example.com",
+        "appid": "x", "AppId": "y", "client_secret": "hunter2",
+        "realm": { "roles": ["a", "b"], "name": "n" },
+        "orgs": [{ "id": 1, "mail": "o@example.com" }, { "id": 2 }],
+        "address": "Main Street 5",
+        "note": format!("a ghp_{LETTERS}"),
+    });
+    let told = |read: &[&str]| claims(&token, read.iter().copied());
+    let (found, read) = told(&["/appid", "/none", "/orgs/*/id", "/realm/roles"]);
+    assert_eq!(
+        found.unwrap(),
+        json!({
+            "appid": "x", "AppId": null,
+            "orgs": [{ "id": 1 }, { "id": 2 }],
+            "realm": { "roles": ["a", "b"] },
+        })
+    );
+    assert_eq!(read, ["/appid", "/none", "/orgs/*/id", "/realm/roles"]);
+    let (found, _) = told(&["/address/country", "/orgs/1/id", "/client_secret", "/note"]);
+    assert_eq!(
+        found.unwrap(),
+        json!({ "address": null, "orgs": [null, { "id": 2 }], "client_secret": MASK, "note": format!("a {MASK}") })
+    );
+    assert_eq!(told(&["/none"]), (None, vec!["/none".into()]));
+    let (found, _) = told(&[]);
+    assert_eq!(found, None);
+    // One that is too long is told to be, and of too much nothing is told.
+    let groups: Vec<_> = (0..500).map(|number| format!("group {number}")).collect();
+    let long = json!({ "groups": groups, "appid": "x" });
+    let (found, _) = claims(&long, ["/appid", "/groups"]);
+    let found = found.unwrap();
+    assert_eq!(found["appid"], "x");
+    let note = found["groups"].as_str().unwrap();
+    assert!(
+        note.ends_with(" bytes]") && !crate::audit::is_whole(note),
+        "{note}"
+    );
+    let text = "x ".repeat(200);
+    let many = json!(
+        (0..40)
+            .map(|number| (format!("c{number}"), json!(text)))
+            .collect::<std::collections::BTreeMap<_, _>>()
+    );
+    assert_eq!(claims(&many, ["/*"]), (None, Vec::new()));
+    let pointers: Vec<_> = (0..100).map(|number| format!("/p{number}")).collect();
+    let (_, read) = claims(&token, pointers.iter().map(String::as_str));
+    assert_eq!(read.len(), 64);
+}
+
+#[test]
 fn shapes_and_what_stands_after_telling_words_are_masked() {
     for (input, expected) in [
         ("nothing here", "nothing here"),

@@ -1,6 +1,7 @@
 //! Who acted: processes, identities, sessions.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::audit::text::Text;
 use crate::telemetry::clock::Monotonic;
@@ -73,6 +74,12 @@ pub struct Identity {
     /// Whom the token names; without one, the certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<Text>,
+    /// Those of the token's claims that the policy reads, masked ([`crate::audit::mask::claims`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claims: Option<Value>,
+    /// What it reads, as pointers: of that, `claims` holds all that there is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub claims_read: Vec<Text>,
     /// The client certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,

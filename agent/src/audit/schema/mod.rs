@@ -176,6 +176,16 @@ const IDENTITY: &[Member] = &[
         "whom the token names; without one, the certificate",
     ),
     (
+        "claims",
+        Any,
+        "of the token's claims those that the policy reads, masked",
+    ),
+    (
+        "claims_read",
+        Texts,
+        "what the policy reads of tokens of the issuer, as JSON pointers: what is not in `claims` of it, the token does not claim",
+    ),
+    (
         "certificate",
         Section(CERTIFICATE),
         "the client certificate of the connection, once it is verified",

@@ -162,6 +162,8 @@ fn full() -> Record {
         uid: Some(1),
         issuer: some(),
         subject: some(),
+        claims: Some(json!(["a"])),
+        claims_read: vec![text()],
         certificate: Some(record::Certificate {
             authority: text(),
             subject: text(),

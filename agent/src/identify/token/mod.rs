@@ -26,6 +26,7 @@ pub use self::keys::KeysFault;
 use self::keys::{Keys, TRIED};
 use self::parse::Unverified;
 pub use self::supply::{Fresh, Standing, Supply};
+use crate::audit::{Text, mask};
 use crate::config;
 use crate::decode::json::{Number, Object, Value};
 
@@ -64,6 +65,15 @@ impl Verified {
         let until = self.claims.get("exp").and_then(Value::as_number);
         let until = until.and_then(Number::as_f64);
         until.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+    }
+
+    /// What `policy` reads of its claims, for records, and what that is.
+    pub fn recorded(&self, policy: &PolicySet) -> (Option<serde_json::Value>, Vec<Text>) {
+        let mut read = policy.claims_read(&self.issuer).peekable();
+        match read.peek() {
+            None => (None, Vec::new()),
+            Some(_) => mask::claims(&self.claims.to_serde(), read),
+        }
     }
 
     /// The form that policy judges.

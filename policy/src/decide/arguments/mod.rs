@@ -344,15 +344,25 @@ fn in_forms(text: &str, quantity: Quantity, holds: impl Fn(&str) -> bool) -> boo
 }
 
 /// Whether a token claims what an identity asks for. Byte by byte: a name that only reads like another is another.
-pub(crate) fn claims(test: &ClaimTest, claims: Json<'_>) -> bool {
-    let is_one = |value: Json<'_>| match value {
+///
+/// # Errors
+/// What makes that no answer: too much to look at, or, of a recorded token, a claim that the record leaves out.
+pub(crate) fn claims(test: &ClaimTest, claims: Json<'_>) -> Result<bool, Unevaluated> {
+    let mut unknown = false;
+    let mut is_one = |value: Json<'_>| match value {
         Json::Text(shown) => test.any.iter().any(|one| **one == *shown),
+        Json::Unknown => {
+            unknown = true;
+            false
+        }
         _ => false,
     };
     let mut found = false;
     let mut look = |value: Found<'_>, _: &mut Work| {
         found = match value? {
-            Json::List(list) => (0..list.count()).filter_map(|at| list.at(at)).any(is_one),
+            Json::List(list) => (0..list.count())
+                .filter_map(|at| list.at(at))
+                .any(&mut is_one),
             one => is_one(one),
         };
         Ok(if found {
@@ -362,5 +372,11 @@ pub(crate) fn claims(test: &ClaimTest, claims: Json<'_>) -> bool {
         })
     };
     let (segments, mut work) = (&test.claim.0.segments, Work::default());
-    follow(segments, Names::Exact, claims, &mut work, &mut look).is_ok() && found
+    let followed = follow(segments, Names::Exact, claims, &mut work, &mut look);
+    match followed {
+        _ if found => Ok(true),
+        Err(error) => Err(error),
+        Ok(_) if unknown => Err(Unevaluated::Unknown),
+        Ok(_) => Ok(false),
+    }
 }

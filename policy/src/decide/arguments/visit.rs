@@ -86,6 +86,9 @@ pub(crate) fn distinct<'a>(
             return Err(Unevaluated::Confusable);
         }
     }
+    if found.is_none() && object.withholds(Some(name)) {
+        return Err(Unevaluated::Unknown);
+    }
     Ok(found)
 }
 
@@ -150,7 +153,7 @@ pub(super) fn follow(
                     return Ok(Go::Break(()));
                 }
             }
-            Ok(Go::Continue(()))
+            known(map, Some(key))
         }
         (Segment::Key(key), Json::List(list)) => match place(key).and_then(|at| list.at(at)) {
             Some(below) => follow(rest, names, below, work, show),
@@ -162,7 +165,7 @@ pub(super) fn follow(
                     return Ok(Go::Break(()));
                 }
             }
-            Ok(Go::Continue(()))
+            known(map, None)
         }
         (Segment::Each, Json::List(list)) => {
             for below in (0..list.count()).filter_map(|at| list.at(at)) {
@@ -175,6 +178,14 @@ pub(super) fn follow(
         (_, Json::Null | Json::Bool(_) | Json::Number(_) | Json::Text(_)) => Ok(Go::Continue(())),
         (_, Json::Unknown) => Err(Unevaluated::Unknown),
     }
+}
+
+/// Goes on past an object, if it has no such member (`None`: none at all) that is not shown.
+fn known(object: &dyn Members, name: Option<&str>) -> Result<Go, Unevaluated> {
+    if object.withholds(name) {
+        return Err(Unevaluated::Unknown);
+    }
+    Ok(Go::Continue(()))
 }
 
 /// Whether some receiver finds nothing where a pointer leads: one that takes names as they are written, or takes any

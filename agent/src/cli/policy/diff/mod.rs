@@ -1,7 +1,5 @@
 //! `exeat policy diff`: what another policy would decide otherwise, of what was recorded.
 
-mod known;
-
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -9,7 +7,6 @@ use exeat_policy::{PolicySet, Timestamp};
 use jiff::Zoned;
 use serde::Serialize;
 
-use self::known::known;
 use super::files;
 use super::recorded::{Answer, Asked, NotReplayed, Question};
 use crate::audit::Record;
@@ -33,7 +30,7 @@ struct Report {
     changed: u64,
     /// Those of which it cannot be told, since a value that is not recorded decides.
     untold: u64,
-    /// Those of which it cannot be said who called, since claims of tokens and names of certificates are not recorded.
+    /// Those of which it cannot be said who called, since claims of tokens or names of certificates are not recorded.
     unknown: u64,
     /// Those that a limit of either policy is about. Limits are counted from the first record on.
     limited: u64,
@@ -162,14 +159,15 @@ impl Comparison {
     }
 
     fn compare(&mut self, record: &Record) {
-        let mut question = match Question::of_any(record) {
+        let mut question = match Question::of(record) {
             Ok(question) => question,
             Err(NotReplayed::Undecided) => return,
             Err(_) => return self.report.unreadable += 1,
         };
-        let known = match known(record, &self.old, &self.new) {
-            Ok(known) => known,
-            Err(why) => {
+        let known = |set| question.known(set, &self.old);
+        let (known_old, known_new) = match (known(&self.old), known(&self.new)) {
+            (Ok(old), Ok(new)) => (old, new),
+            (Err(why), _) | (_, Err(why)) => {
                 self.report.unknown += 1;
                 let told = count(&mut self.cannot_say, why, record.id.to_string());
                 self.report.unlisted += u64::from(!told);
@@ -183,8 +181,8 @@ impl Comparison {
         let at = Timestamp::from_millis(record.time.microseconds() / 1000);
         self.latest = self.latest.max(at);
         let [old, new] = &self.tallies;
-        let (old, before) = question.replay(&self.old, self.now, &known.old, (old, self.latest));
-        let (new, after) = question.replay(&self.new, self.now, &known.new, (new, self.latest));
+        let (old, before) = question.replay(&self.old, self.now, &known_old, (old, self.latest));
+        let (new, after) = question.replay(&self.new, self.now, &known_new, (new, self.latest));
         if before || after {
             self.report.limited += 1;
             let untold = [&old, &new].map(|answer| matches!(answer, Answer::Untold(_)));

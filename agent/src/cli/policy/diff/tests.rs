@@ -186,7 +186,8 @@ fn what_cannot_be_replayed_is_counted() {
         "mcp": { "server": "bank", "method": "tools/call", "name": "show" },
     }));
     let unread = line(&json!({ "mcp": { "server": "bank", "method": "" } }));
-    let report = compared(ALL, NO_LARGE, &[open, token, unread]);
+    let old = format!("{SHOWN}{ALL}");
+    let report = compared(&old, NO_LARGE, &[open, token, unread]);
     assert_eq!(
         (report.replayed, report.unknown, report.unreadable),
         (0, 1, 1)
@@ -282,6 +283,81 @@ fn who_showed_a_token_is_known_by_its_identities() {
     );
     let report = compared(&old, &when, &[shown(&old, "jwt", &["ops"])]);
     assert_eq!((report.replayed, report.untold), (1, 1), "{report:?}");
+}
+
+/// A call by a token, of which these claims are recorded, and that these were read.
+fn claimed(claims: &Value, read: &[&str]) -> Record {
+    line(&json!({
+        "identity": {
+            "name": "", "verified_by": "jwt", "issuer": "i", "subject": "s", "user": "dave",
+            "claims": claims, "claims_read": read,
+        },
+        "decision": { "effect": "allow", "mode": "enforce", "policy": "another" },
+        "mcp": { "server": "bank", "method": "tools/call", "name": "show", "class": "read" },
+    }))
+}
+
+/// Whatever policy was in force: the claims say who it was, and what they say.
+#[test]
+fn recorded_claims_are_put_as_they_were() {
+    let by = |rule: &str| {
+        format!(
+            "{SHOWN}rules: [{{ id: r, servers: [bank], tools: [show], effect: allow, {rule} }}]\n"
+        )
+    };
+    let old = by("who: [bot]");
+    let told = |new: &str, claims: &Value, read: &[&str]| {
+        let report = compared(&old, new, &[claimed(claims, read)]);
+        let why = report.cannot_say.first().map(|one| one.why.clone());
+        (report.changed, report.untold, why.unwrap_or_default())
+    };
+    let of = |changed, untold| (changed, untold, String::new());
+    let both = ["/app", "/group"];
+    let ops = by("who: [ops]");
+    let bot = json!({ "app": "bot" });
+    assert_eq!(told(&old, &bot, &both), of(0, 0));
+    assert_eq!(told(&ops, &bot, &both), of(1, 0));
+    let as_ops = json!({ "app": "x", "group": ["a", "ops"] });
+    assert_eq!(told(&ops, &as_ops, &both), of(1, 0));
+    let (_, _, why) = told(&ops, &bot, &["/app"]);
+    assert!(why.contains("under another policy"), "{why}");
+    let masked = json!({ "app": "bot", "group": ["a", "[masked]"] });
+    let (_, _, why) = told(&ops, &masked, &both);
+    assert!(why.contains("under another policy"), "{why}");
+    // Conditions: told of what is recorded, absent or not, and of nothing else.
+    let when = |condition: &str| by(&format!("when: \"{condition}\""));
+    let dept = json!({ "app": "bot", "dept": "x" });
+    let read = ["/app", "/group", "/dept", "/realm/roles"];
+    let told = |condition: &str| told(&when(condition), &dept, &read);
+    assert_eq!(told("caller.claims.dept == 'x'"), of(0, 0));
+    assert_eq!(told("caller.claims.dept == 'y'"), of(1, 0));
+    assert_eq!(told("!has(caller.claims.group)"), of(0, 0));
+    assert_eq!(told("has(caller.claims.group)"), of(1, 0));
+    assert_eq!(
+        told("caller.claims.group == 'x'"),
+        of(1, 0),
+        "it is not there"
+    );
+    assert_eq!(told("'x' in caller.claims.realm.roles"), of(1, 0));
+    assert_eq!(
+        told("caller.subject == 's' && caller.issuer == 'i'"),
+        of(0, 0)
+    );
+    for unknown in [
+        "caller.claims.level > 1",
+        "has(caller.claims.level)",
+        "!has(caller.claims.level)",
+        "'level' in caller.claims",
+        "size(caller.claims) == 2",
+        "caller.claims[tool] == 'x'",
+        "has(caller.claims.level) || caller.claims.dept == 'y'",
+    ] {
+        assert_eq!(told(unknown), of(0, 1), "{unknown}");
+    }
+    assert_eq!(
+        told("caller.claims.dept == 'x' || has(caller.claims.level)"),
+        of(0, 0)
+    );
 }
 
 #[test]

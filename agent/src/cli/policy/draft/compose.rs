@@ -121,7 +121,7 @@ impl<'a> Draft<'a> {
     fn name_users(&mut self) {
         let seen = self.seen.reached.keys().filter_map(|(who, _)| match who {
             Who::User(user) => Some(user.clone()),
-            Who::Host(_) => None,
+            Who::Host(_) | Who::Shown { .. } => None,
         });
         for user in seen.collect::<BTreeSet<_>>() {
             let alone = self
@@ -329,8 +329,10 @@ impl<'a> Draft<'a> {
             let Value::Scalar { text: name, .. } = &item.value else {
                 continue;
             };
-            let reached = (Who::Host(host.to_owned()), name.clone());
-            if self.seen.reached.contains_key(&reached)
+            let reached = self.seen.reached.keys();
+            if reached
+                .into_iter()
+                .any(|(who, server)| server == name && who.host() == Some(host))
                 || self.seen.listed.contains(&(host.to_owned(), place))
             {
                 listed.push(flow(item));
@@ -438,6 +440,7 @@ impl<'a> Draft<'a> {
         match who {
             Who::Host(host) => host,
             Who::User(user) => self.users.get(user).map_or(user, |name| name),
+            Who::Shown { identity, .. } => identity,
         }
     }
 
@@ -476,22 +479,26 @@ impl<'a> Draft<'a> {
                 writeln!(out, "      - {test}").unwrap_or_default();
             }
         }
-        when.extend(alone(who).map(str::to_owned));
+        when.extend(alone(who));
         put(&mut out, "when", &text(&when.join(" && ")));
         put(&mut out, "effect", "allow");
         out
     }
 
-    /// Lets a user reach a server that it only opened sessions with; and refuses classes that nobody saw called.
+    /// Lets who is on no host reach a server that it only opened sessions with; and refuses classes that nobody saw called.
     fn reached(&self, page: &mut Page, who: &Who, server: &str, count: u64, ids: &mut Ids) -> bool {
         let mut any = false;
         let of = |message: &&Message| message.who == *who && message.server == server;
-        if matches!(who, Who::User(_)) && self.seen.messages.keys().find(of).is_none() {
+        if who.host().is_none() && self.seen.messages.keys().find(of).is_none() {
             let mut out = head(ids, count, self.name(who), server);
             let when = alone(who).unwrap_or_default();
             out.push_str("    methods: [initialize]\n");
-            writeln!(out, "    when: {}\n    effect: allow", text(when)).unwrap_or_default();
+            writeln!(out, "    when: {}\n    effect: allow", text(&when)).unwrap_or_default();
             any |= page.piece(&out, count);
+        }
+        // Of one identity, calls that need more of the token than that are others'.
+        if matches!(who, Who::Shown { token: Some(_), .. }) {
+            return any;
         }
         let place = (who.clone(), server.to_owned());
         let Some(seen) = self.seen.classes.get(&place) else {
@@ -514,18 +521,44 @@ impl<'a> Draft<'a> {
         .unwrap_or_default();
         writeln!(out, "    tools: {{ class: [{}] }}", unseen.join(", ")).unwrap_or_default();
         if let Some(when) = alone(who) {
-            writeln!(out, "    when: {}", text(when)).unwrap_or_default();
+            writeln!(out, "    when: {}", text(&when)).unwrap_or_default();
         }
         out.push_str("    effect: deny\n    reason: no tool of this class was called\n");
         page.piece(&out, 0) || any
     }
 }
 
-/// What keeps a user's rule from the hosts that run as it.
-const fn alone(who: &Who) -> Option<&'static str> {
-    match who {
-        Who::Host(_) => None,
-        Who::User(_) => Some("!has(caller.host)"),
+/// What keeps a user's rule from the hosts that run as it, and an identity's from where it was not seen.
+fn alone(who: &Who) -> Option<String> {
+    let place = match who {
+        Who::Host(_) => return None,
+        Who::User(_) | Who::Shown { host: None, .. } => "!has(caller.host)".to_owned(),
+        Who::Shown {
+            host: Some(host), ..
+        } => {
+            format!("has(caller.host) && caller.host == {}", quoted(host))
+        }
+    };
+    Some(match who {
+        Who::Shown {
+            token: Some((issuer, subject)),
+            ..
+        } => format!(
+            "{place} && has(caller.issuer) && caller.issuer == {} && caller.subject == {}",
+            quoted(issuer),
+            quoted(subject)
+        ),
+        _ => place,
+    })
+}
+
+impl Who {
+    fn host(&self) -> Option<&str> {
+        match self {
+            Self::Host(host) => Some(host),
+            Self::User(_) => None,
+            Self::Shown { host, .. } => host.as_deref(),
+        }
     }
 }
 

@@ -135,7 +135,9 @@ fn write(file: &Path, text: &str) -> Result<(), CliError> {
 impl Left {
     const fn words(self) -> &'static str {
         match self {
-            Self::Token => "whose caller showed a token, whose claims are not recorded",
+            Self::Caller => {
+                "of which the record does not tell whose token or certificate was shown"
+            }
             Self::Unreadable => "of which the record does not tell what was asked",
             Self::Refused => "that the policy refuses by now",
             Self::Untellable => "that no rule can tell from others",

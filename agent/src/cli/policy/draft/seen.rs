@@ -18,6 +18,14 @@ pub(super) enum Who {
     Host(String),
     /// A Unix user whose process belongs to no host.
     User(String),
+    /// Who showed this identity by a token or a certificate.
+    Shown {
+        identity: String,
+        /// The host that it came from, if it came from one.
+        host: Option<String>,
+        /// Issuer and subject of the token, where the policy asks for more of it than for the identity.
+        token: Option<(String, String)>,
+    },
 }
 
 /// A message to a server.
@@ -54,8 +62,8 @@ pub(super) struct Traffic {
 /// Why something is left out of the draft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Left {
-    /// A token spoke for the caller.
-    Token,
+    /// A token or a certificate spoke for the caller, and the record does not say for whom.
+    Caller,
     /// The record does not say what was asked.
     Unreadable,
     /// The policy as it is refuses it.
@@ -98,11 +106,11 @@ impl Seen {
         if effect != Some(record::Effect::Allow) || record.open.is_some() {
             return;
         }
-        let mut question = match Question::of(record) {
+        let mut question = match Question::to(record, set) {
             Ok(question) => question,
             Err(NotReplayed::Undecided) => return,
             Err(NotReplayed::Unreadable) => return self.leave(Left::Unreadable),
-            Err(NotReplayed::Token) => return self.leave(Left::Token),
+            Err(NotReplayed::Caller) => return self.leave(Left::Caller),
         };
         self.exchanges += 1;
         question.infer_fetching(set, now);
@@ -191,13 +199,14 @@ impl Seen {
             message.shape.tests().ok_or(Left::Untellable)?;
             *self.messages.entry(message).or_default() += 1;
         }
-        let reached = (who, server.to_owned());
         // As the register has it by now, where it names the tool.
         if let Some(class) = question.verdict(set, now).class {
-            let classes = self.classes.entry(reached.clone()).or_default();
-            classes.extend(class.iter().map(|class| class.to_string()));
+            for known in everybody(set, question, now) {
+                let classes = self.classes.entry((known, server.to_owned())).or_default();
+                classes.extend(class.iter().map(|class| class.to_string()));
+            }
         }
-        *self.reached.entry(reached).or_default() += 1;
+        *self.reached.entry((who, server.to_owned())).or_default() += 1;
         Ok(())
     }
 
@@ -281,12 +290,23 @@ fn who(set: &PolicySet, question: &Question<'_>, now: Timestamp) -> Result<Who, 
         } => {}
         Answer::Decided { .. } => return Err(Left::Refused),
     }
-    let caller = question.caller();
-    let who = match (caller.workload, caller.user) {
-        (Some(Workload::Host(host)), _) => Who::Host(host.to_owned()),
-        (_, Some(user)) => Who::User(user.to_owned()),
-        (_, None) => return Err(Left::Untellable),
-    };
+    let (shown, alone) = question.identities(set, now);
+    if let Some(identity) = alone.first().or(shown.first()) {
+        let token = question.token().filter(|_| alone.is_empty());
+        if token.is_some_and(|token| !(is_whole(token.issuer) && is_whole(token.subject))) {
+            return Err(Left::Untellable);
+        }
+        return Ok(Who::Shown {
+            identity: identity.to_string(),
+            host: host(question),
+            token: token.map(|token| (token.issuer.to_owned(), token.subject.to_owned())),
+        });
+    }
+    // What the token is allowed for beyond its identities is not for everybody who comes from there.
+    if !question.needs_nothing(set, now) {
+        return Err(Left::Untellable);
+    }
+    let who = attested(question).ok_or(Left::Untellable)?;
     if let Who::User(user) = &who
         && Glob::parse(user)
             .ok()
@@ -295,6 +315,30 @@ fn who(set: &PolicySet, question: &Question<'_>, now: Timestamp) -> Result<Who, 
         return Err(Left::Untellable);
     }
     Ok(who)
+}
+
+/// Who asks, as the kernel attests it.
+fn attested(question: &Question<'_>) -> Option<Who> {
+    let user = question.caller().user.map(str::to_owned);
+    host(question).map(Who::Host).or(user.map(Who::User))
+}
+
+fn host(question: &Question<'_>) -> Option<String> {
+    match question.caller().workload {
+        Some(Workload::Host(host)) => Some(host.to_owned()),
+        _ => None,
+    }
+}
+
+/// All that rules about who asks may be about.
+fn everybody(set: &PolicySet, question: &Question<'_>, now: Timestamp) -> Vec<Who> {
+    let (shown, _) = question.identities(set, now);
+    let shown = shown.into_iter().map(|identity| Who::Shown {
+        identity: identity.to_string(),
+        host: host(question),
+        token: None,
+    });
+    shown.chain(attested(question)).collect()
 }
 
 /// The path as the policy compares it, where a pattern can mean it alone.

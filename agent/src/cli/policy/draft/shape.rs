@@ -67,6 +67,8 @@ impl Shape {
             Recorded::Text(_) => Self::Text,
             Recorded::Unknown => Self::Unknown,
             Recorded::List(list) => Self::List(list.iter().map(Self::recorded).collect()),
+            // Arguments are recorded whole, or by their names.
+            Recorded::Part(_) => Self::AnyMap,
             Recorded::Map(map) => {
                 let members = map.iter();
                 Self::Map(

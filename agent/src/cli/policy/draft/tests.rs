@@ -116,7 +116,7 @@ fn drafted_from(text: &str, sections: &[Value]) -> (String, Vec<LeftOut>) {
 
 fn allows(set: &PolicySet, sections: &Value) -> bool {
     let record = record(sections);
-    let Answer::Decided { effect, .. } = Question::of(&record).unwrap().put(set, NOW) else {
+    let Answer::Decided { effect, .. } = Question::to(&record, set).unwrap().put(set, NOW) else {
         // What a record leaves out makes no constraint.
         return true;
     };
@@ -418,6 +418,87 @@ proptest! {
         turned.reverse();
         prop_assert_eq!(&drafted(&turned).0, &text);
     }
+}
+
+const BY_TOKEN: &str = "version: 1
+servers: { bank: { listen: '127.0.0.1:80', match: { unit: bank.service }, tools: { show: read, pay: write } } }
+hosts: { agent: { match: { exe: /usr/bin/agent }, servers: [bank] } }
+identities:
+  bot: { jwt: { issuer: i, claims: { app: bot } } }
+  ops: { jwt: { issuer: i, claims: { group: ops } } }
+rules:
+  - { id: bots, who: [bot], tools: [show], effect: allow }
+  - { id: ops, who: [ops], tools: [show, pay], effect: allow }
+  - { id: x, when: caller.claims.dept == 'x', tools: [show], effect: allow }
+";
+
+/// A call by a token with these claims.
+fn by_token(host: bool, tool: &str, subject: &str, claims: &Value) -> Value {
+    let class = if tool == "show" { "read" } else { "write" };
+    let who = caller(host, "mcp");
+    let mut call = message(who, "bank", "tools/call", tool, class, &json!({}));
+    let identity = &mut call["identity"];
+    identity["verified_by"] = "jwt".into();
+    identity["issuer"] = "i".into();
+    identity["subject"] = subject.into();
+    identity["claims"] = claims.clone();
+    identity["claims_read"] = json!(["/app", "/dept", "/group"]);
+    call
+}
+
+#[test]
+fn callers_with_tokens_are_drafted_by_their_identities() {
+    let seen = [
+        by_token(false, "show", "s", &json!({ "app": "bot" })),
+        by_token(true, "show", "s", &json!({ "app": "bot" })),
+        by_token(false, "pay", "t", &json!({ "app": "bot", "group": "ops" })),
+        by_token(false, "show", "u", &json!({ "dept": "x", "app": "o'ther" })),
+    ];
+    let (text, left) = drafted_from(BY_TOKEN, &seen);
+    insta::assert_snapshot!(text);
+    // Nobody whom a rule could name.
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(left[0].why, Left::Untellable.words());
+    let draft = set(&text);
+    for one in &seen[..3] {
+        assert!(allows(&draft, one), "{one}");
+    }
+    for other in [
+        by_token(false, "show", "s", &json!({ "app": "other" })),
+        by_token(true, "pay", "t", &json!({ "app": "bot", "group": "ops" })),
+        by_token(false, "pay", "s", &json!({ "app": "bot" })),
+        by_token(false, "show", "t", &json!({ "group": "ops" })),
+        message(
+            caller(false, "mcp"),
+            "bank",
+            "tools/call",
+            "show",
+            "read",
+            &json!({}),
+        ),
+    ] {
+        assert!(!allows(&draft, &other), "{other}");
+    }
+    // Where the policy asks for more of a token than for the identity, so does the draft.
+    let base = BY_TOKEN.replace(
+        "id: bots, who: [bot]",
+        "id: bots, who: [bot], when: caller.claims.dept == 'x'",
+    );
+    let one = by_token(false, "show", "s", &json!({ "app": "bot", "dept": "x" }));
+    let (text, left) = drafted_from(&base, std::slice::from_ref(&one));
+    assert!(
+        left.is_empty() && text.contains("caller.subject == 's'"),
+        "{text}"
+    );
+    let draft = set(&text);
+    assert!(allows(&draft, &one));
+    let other = by_token(false, "show", "z", &json!({ "app": "bot", "dept": "x" }));
+    assert!(!allows(&draft, &other));
+    // Of whom a record holds no claims, it is not guessed.
+    let mut old = seen[0].clone();
+    old["identity"]["claims_read"] = json!([]);
+    let (_, left) = drafted_from(BY_TOKEN, &[old]);
+    assert_eq!(left[0].why, Left::Caller.words());
 }
 
 /// `exeat run` of the server, by a user or in a host.

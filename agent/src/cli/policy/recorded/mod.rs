@@ -1,21 +1,24 @@
 //! A record of the log as the question that it was to the policy.
 
+mod json;
+mod known;
+
 use std::sync::Arc;
 
 use exeat_policy::{
-    Action, AsJson, Caller, Certificate, Considered, Effect, Explanation, Hints, Json, List,
-    Members, Name, Outcome, PolicySet, Protocol, Reason, Request, Subject, Target, Timestamp,
-    Token, Unevaluated, Verdict, Workload, explain,
+    Action, AsJson as _, Caller, Certificate, Considered, Effect, Explanation, Hints, Json, Name,
+    Outcome, PolicySet, Protocol, Reason, Request, Subject, Target, Timestamp, Unevaluated,
+    Verdict, Workload, explain,
 };
-use serde_json::{Map, Value};
 
+pub(in crate::cli) use self::json::Recorded;
 use crate::audit::is_whole;
 use crate::audit::mask::{MASK, MORE};
 use crate::audit::record::{self, Http, Kind, Mcp, Record, Tcp, WorkloadKind};
 use crate::decide::{Tally, is_own, unused};
 
 /// Whether a token or a certificate spoke for the caller.
-fn shows(record: &Record) -> bool {
+pub(in crate::cli) fn shows(record: &Record) -> bool {
     let who = record.identity.as_ref();
     who.is_some_and(|who| ["jwt", "certificate"].contains(&&*who.verified_by))
 }
@@ -28,8 +31,8 @@ pub(in crate::cli) enum NotReplayed {
     Undecided,
     /// What was asked could not be read, or is not in the record.
     Unreadable,
-    /// A token or a certificate spoke for the caller, whose claims and names are not recorded.
-    Token,
+    /// A token or a certificate spoke for the caller, and it cannot be said as whom the policy knows it.
+    Caller,
 }
 
 /// What became of a question.
@@ -51,6 +54,10 @@ pub(in crate::cli) struct Question<'a> {
     pub(in crate::cli) record: &'a Record,
     pub(in crate::cli) arguments: Kept,
     pub(in crate::cli) asked: Asked<'a>,
+    /// Of the claims of the caller's token what is recorded.
+    claims: Recorded,
+    /// The caller's identities that they do not show.
+    known_as: Vec<Arc<str>>,
     /// Whether the server that acts could still fetch its own code; where known.
     fetching: Option<bool>,
 }
@@ -93,32 +100,20 @@ pub(in crate::cli) enum Kept {
     Nothing,
 }
 
-/// Recorded JSON, lent to the policy; what was masked or cut is unknown.
-#[derive(Debug)]
-pub(in crate::cli) enum Recorded {
-    Null,
-    Bool(bool),
-    Number(String),
-    Text(String),
-    List(Vec<Self>),
-    Map(Vec<(String, Self)>),
-    Unknown,
-}
-
 impl<'a> Question<'a> {
-    /// What `record` asked.
-    pub(in crate::cli) fn of(record: &'a Record) -> Result<Self, NotReplayed> {
-        if record.open.is_some() || record.decision.is_none() {
-            return Err(NotReplayed::Undecided);
-        }
-        if record.decision.is_some() && record.open.is_none() && shows(record) {
-            return Err(NotReplayed::Token);
-        }
-        Self::of_any(record)
+    /// What `record` asked, to be put to `set` by a caller who is known to it.
+    pub(in crate::cli) fn to(record: &'a Record, set: &PolicySet) -> Result<Self, NotReplayed> {
+        let question = Self::of(record)?;
+        let known_as = question.known(set, set);
+        let known_as = known_as.map_err(|_why| NotReplayed::Caller)?;
+        Ok(Self {
+            known_as,
+            ..question
+        })
     }
 
-    /// The same where a token or a certificate spoke for the caller: who puts it says as whom the caller is known.
-    pub(in crate::cli) fn of_any(record: &'a Record) -> Result<Self, NotReplayed> {
+    /// What `record` asked. Where a token or a certificate spoke for the caller, who puts it says as whom it is known.
+    pub(in crate::cli) fn of(record: &'a Record) -> Result<Self, NotReplayed> {
         let decision = record.decision.as_ref();
         let decision = decision.filter(|_| record.open.is_none() && record.kind != Kind::Exec);
         if decision.is_none_or(is_own) {
@@ -133,10 +128,14 @@ impl<'a> Question<'a> {
             },
             _ => Kept::None,
         };
+        let who = record.identity.as_ref();
+        let claims = who.map(|who| Recorded::claims(who.claims.as_ref(), &who.claims_read));
         Ok(Self {
             record,
             arguments,
             asked,
+            claims: claims.unwrap_or(Recorded::Unknown),
+            known_as: Vec::new(),
             fetching: None,
         })
     }
@@ -203,8 +202,43 @@ impl<'a> Question<'a> {
 
     /// Puts it to a policy. Limits count nothing here.
     pub(in crate::cli) fn put(&self, set: &PolicySet, now: Timestamp) -> Answer {
+        self.put_by(self.showing(&self.known_as), set, now)
+    }
+
+    /// The identities that the caller showed, by name, and those of them that alone would do.
+    pub(in crate::cli) fn identities(
+        &self,
+        set: &PolicySet,
+        now: Timestamp,
+    ) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
+        let shown = set.identities_shown(&self.showing(&[]));
+        let mut names: Vec<_> = shown.into_iter().chain(&self.known_as).cloned().collect();
+        names.sort();
+        let does = |name: &Arc<str>| self.passes(std::slice::from_ref(name), set, now);
+        let alone = names.iter().filter(|name| does(name)).cloned().collect();
+        (names, alone)
+    }
+
+    /// Whether it would do without any token or certificate.
+    pub(in crate::cli) fn needs_nothing(&self, set: &PolicySet, now: Timestamp) -> bool {
+        self.passes(&[], set, now)
+    }
+
+    /// Whether it passes, as far as the record tells, where the caller has these identities and nothing to show.
+    fn passes(&self, known_as: &[Arc<str>], set: &PolicySet, now: Timestamp) -> bool {
+        let caller = Caller {
+            known_as,
+            ..self.caller()
+        };
+        match self.put_by(caller, set, now) {
+            Answer::Decided { effect, .. } => effect == Effect::Allow,
+            Answer::Untold(_) => true,
+        }
+    }
+
+    fn put_by(&self, caller: Caller<'_>, set: &PolicySet, now: Timestamp) -> Answer {
         let request = Request {
-            caller: self.caller(),
+            caller,
             action: self.action(),
             now,
             counts: &[],
@@ -270,7 +304,7 @@ impl<'a> Question<'a> {
     /// What a policy says to it, and by which entry. Limits count nothing here.
     pub(in crate::cli) fn verdict(&self, set: &PolicySet, now: Timestamp) -> Verdict {
         let request = Request {
-            caller: self.caller(),
+            caller: self.showing(&self.known_as),
             action: self.action(),
             now,
             counts: &[],
@@ -332,14 +366,9 @@ impl<'a> Question<'a> {
     /// The caller with what it showed, as far as the record says, and with these identities.
     fn showing<'q>(&'q self, known_as: &'q [Arc<str>]) -> Caller<'q> {
         let identity = self.record.identity.as_ref();
-        let token = identity.filter(|who| &*who.verified_by == "jwt");
         let certificate = identity.and_then(|who| who.certificate.as_ref());
         Caller {
-            token: token.map(|who| Token {
-                issuer: who.issuer.as_deref().unwrap_or_default(),
-                subject: who.subject.as_deref().unwrap_or_default(),
-                claims: Json::Unknown,
-            }),
+            token: self.token(),
             certificate: certificate.map(|shown| Certificate {
                 authority: &shown.authority,
                 subject: &shown.subject,
@@ -523,68 +552,6 @@ impl std::fmt::Display for Peer {
         match self {
             Self::Name(name) => name.fmt(f),
             Self::Address(address) => address.fmt(f),
-        }
-    }
-}
-
-impl Recorded {
-    fn of(value: &Value) -> Self {
-        match value {
-            Value::Null => Self::Null,
-            Value::Bool(truth) => Self::Bool(*truth),
-            Value::Number(number) => Self::Number(number.to_string()),
-            Value::String(text) if !is_whole(text) => Self::Unknown,
-            Value::String(text) => Self::Text(text.clone()),
-            Value::Array(elements) => Self::List(elements.iter().map(Self::of).collect()),
-            // A name that is masked may be the one that is asked for.
-            Value::Object(members) if !members.keys().all(|name| is_whole(name)) => Self::Unknown,
-            Value::Object(members) => Self::Map(Self::members(members)),
-        }
-    }
-
-    fn members(members: &Map<String, Value>) -> Vec<(String, Self)> {
-        members
-            .iter()
-            .map(|(name, value)| (name.clone(), Self::of(value)))
-            .collect()
-    }
-}
-
-impl AsJson for Recorded {
-    fn as_json(&self) -> Json<'_> {
-        match self {
-            Self::Null => Json::Null,
-            Self::Bool(truth) => Json::Bool(*truth),
-            Self::Number(text) => Json::Number(text),
-            Self::Text(text) => Json::Text(text),
-            Self::List(elements) => Json::List(elements as &dyn List),
-            Self::Map(_) => Json::Map(self as &dyn Members),
-            Self::Unknown => Json::Unknown,
-        }
-    }
-}
-
-impl Members for Recorded {
-    fn count(&self) -> usize {
-        self.pairs().len()
-    }
-
-    fn at(&self, index: usize) -> Option<(&str, Json<'_>)> {
-        let (name, value) = self.pairs().get(index)?;
-        Some((name, value.as_json()))
-    }
-
-    fn get(&self, key: &str) -> Option<Json<'_>> {
-        let found = self.pairs().iter().find(|(name, _)| name == key);
-        found.map(|(_, value)| value.as_json())
-    }
-}
-
-impl Recorded {
-    fn pairs(&self) -> &[(String, Self)] {
-        match self {
-            Self::Map(members) => members,
-            _ => &[],
         }
     }
 }
