@@ -17,7 +17,7 @@ use crate::world::{LIMIT, NAME, World};
 
 const RULES: &str = r#"
 rules: [{ id: all, methods: ["*"], effect: allow }]
-breaker: { error_rate: 50%, window: 60s, min_calls: 4, open_for: 2s }
+breaker: { error_rate: 50%, window: 60s, min_calls: 4, open_for: 3s }
 limits: [{ per: [server], calls: 1000 }]
 "#;
 
@@ -55,13 +55,23 @@ async fn a_failing_server_is_left_alone_and_tried() {
     for id in 1..=4 {
         assert_eq!(call(id, "get").await.status, 500);
     }
+    let stands = async || {
+        let breakers = world.daemon.status().await.unwrap()["breakers"].clone();
+        let far = breakers.as_array().unwrap().iter();
+        let mut far = far.filter(|one| one["server"] == "far" && one["tool"].is_null());
+        let one = far.next().unwrap_or_else(|| panic!("{breakers}")).clone();
+        (one["position"].as_str().unwrap().to_owned(), one)
+    };
+    let (position, open) = stands().await;
+    assert_eq!(position, "open", "{open}");
+    assert!(open["retry_after_ms"].as_u64() > Some(0), "{open}");
     assert_eq!(server.take().len(), 4);
     // Neither this tool nor another of the same server; and when to come back.
     for (id, tool) in [(5, "get"), (6, "other")] {
         let answer = call(id, tool).await.json();
         assert_eq!(refused(&answer), "breaker_open", "{answer}");
         let wait = answer["error"]["data"]["retry_after_ms"].as_u64().unwrap();
-        assert!((1..=2000).contains(&wait), "{answer}");
+        assert!((1..=3000).contains(&wait), "{answer}");
         assert_eq!(answer["error"]["code"], -31503);
     }
     let list = json!({ "jsonrpc": "2.0", "id": 7, "method": "tools/list" });
@@ -90,11 +100,16 @@ async fn a_failing_server_is_left_alone_and_tried() {
     };
     found("server `far`: 4 of 4 calls failed", "breaker_opened").await;
     found("tool `get` of server `far`: 4 of 4", "breaker_opened").await;
-    let stands = async || daemon.status().await.unwrap()["breakers"].clone();
-    let open = stands().await;
-    assert_eq!(open[0]["server"], "far", "{open}");
-    assert_ne!(open[0]["position"], "closed", "{open}");
+    let half_open = async || {
+        let turned = wait_for("it is half open", LIMIT, async || {
+            let (position, one) = stands().await;
+            assert_ne!(position, "closed", "{one}");
+            (position == "half_open").then_some(())
+        });
+        turned.await.unwrap();
+    };
 
+    half_open().await;
     // Tried once, and it fails still.
     let tried = wait_for("a call is let through", LIMIT, async || {
         let answer = call(8, "get").await;
@@ -103,7 +118,9 @@ async fn a_failing_server_is_left_alone_and_tried() {
     tried.await.unwrap();
     assert_eq!(server.take().len(), 1);
     assert_eq!(refused(&call(9, "get").await.json()), "breaker_open");
+    assert_eq!(stands().await.0, "open");
     found("it still fails", "breaker_opened").await;
+    half_open().await;
 
     // Tried once more, and it answers.
     fails.store(200, Ordering::SeqCst);
@@ -117,9 +134,33 @@ async fn a_failing_server_is_left_alone_and_tried() {
         assert!(call(id, "get").await.json()["result"].is_object());
     }
     assert_eq!(server.take().len(), 5);
-    let closed = stands().await;
-    assert_eq!(closed[0]["position"], "closed", "{closed}");
-    assert_eq!(closed[0]["failed"], 0, "{closed}");
+    let (position, closed) = stands().await;
+    assert_eq!(position, "closed", "{closed}");
+    assert_eq!(closed["failed"], 0, "{closed}");
+    // Each change has a record, in their order.
+    for scope in ["server `far`: ", "tool `get` of server `far`: "] {
+        let all = daemon.audit().unwrap().into_iter();
+        let turns = all.filter_map(|record| {
+            [("finding", "what"), ("lifecycle", "event")]
+                .iter()
+                .find_map(|(part, name)| {
+                    let detail = record[part]["detail"].as_str()?;
+                    let event = record[part][name].as_str()?;
+                    (detail.starts_with(scope) && event.starts_with("breaker_"))
+                        .then(|| event.to_owned())
+                })
+        });
+        assert_eq!(
+            turns.collect::<Vec<_>>(),
+            [
+                "breaker_opened",
+                "breaker_half_open",
+                "breaker_opened",
+                "breaker_half_open",
+                "breaker_closed"
+            ]
+        );
+    }
     // What a caller does wrong speaks against nobody.
     fails.store(404, Ordering::SeqCst);
     for id in 15..=24 {

@@ -61,15 +61,29 @@ pub struct Standing {
     pub failed: u32,
 }
 
-/// A breaker that opened, or closed again; to be recorded.
+/// A breaker that changed; to be recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Turn {
     /// Of what.
     pub scope: Scope,
-    /// The calls of its window and how many of them failed, where it opened for that; else `None`.
-    pub after: Option<(u32, u32)>,
-    /// For how long calls are refused; `None`: it closed.
-    pub refuses: Option<Duration>,
+    /// To what.
+    pub to: Turned,
+}
+
+/// What a breaker changed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turned {
+    /// Calls are refused.
+    Open {
+        /// The calls of its window and how many of them failed; `None`: the one that was let through did.
+        after: Option<(u32, u32)>,
+        /// For how long.
+        refuses: Duration,
+    },
+    /// One call is let through, to see.
+    HalfOpen,
+    /// Calls pass.
+    Closed,
 }
 
 /// All breakers.
@@ -119,9 +133,6 @@ struct Part {
     calls: u32,
     failed: u32,
 }
-
-/// What turned a breaker: calls and failures, where it opened for those; and for how long it refuses.
-type Turned = (Option<(u32, u32)>, Option<Duration>);
 
 /// One call that passes. Its end is told by [`Trial::end`]; one that is dropped says nothing.
 #[derive(Debug)]
@@ -184,7 +195,10 @@ impl Breakers {
         let mut scopes = Vec::with_capacity(known.len());
         for scope in known {
             let breaker = state.each.get_mut(&scope);
-            let probe = breaker.is_some_and(|breaker| breaker.begin(terms, now));
+            let (probe, turned) = breaker.map_or((false, None), |it| it.begin(terms, now));
+            if let Some(to) = turned {
+                self.shared.turn(&scope, to);
+            }
             scopes.push((scope, probe));
         }
         Ok(Trial {
@@ -222,6 +236,12 @@ impl Breakers {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn turn(&self, scope: &Scope, to: Turned) {
+        let scope = scope.clone();
+        // Where nobody records it any more, the gate ends.
+        let _ends = self.turns.send(Turn { scope, to });
     }
 }
 
@@ -261,15 +281,17 @@ impl Breaker {
         }
     }
 
-    /// A call passes: whether it is the one that is let through to see.
-    fn begin(&mut self, terms: Terms, now: Instant) -> bool {
-        if matches!(self.mode, Mode::Closed) {
-            return false;
-        }
+    /// A call passes: whether it is the one that is let through to see, and what turned by that.
+    fn begin(&mut self, terms: Terms, now: Instant) -> (bool, Option<Turned>) {
+        let turned = match self.mode {
+            Mode::Closed => return (false, None),
+            Mode::Open { .. } => Some(Turned::HalfOpen),
+            Mode::HalfOpen { .. } => None,
+        };
         self.mode = Mode::HalfOpen {
             probed_until: Some(now + Duration::from_millis(terms.open_for_ms)),
         };
-        true
+        (true, turned)
     }
 
     fn position(&self, now: Instant) -> Position {
@@ -340,11 +362,14 @@ impl Breaker {
             }
             (Mode::HalfOpen { .. }, Some(true)) if probe => {
                 let refuses = self.open(terms, now);
-                Some((None, Some(refuses)))
+                Some(Turned::Open {
+                    after: None,
+                    refuses,
+                })
             }
             (Mode::HalfOpen { .. }, Some(false)) if probe => {
                 self.mode = Mode::Closed;
-                Some((None, None))
+                Some(Turned::Closed)
             }
             (Mode::Closed, Some(failed)) => {
                 self.count(terms, failed, now);
@@ -355,7 +380,10 @@ impl Breaker {
                     return None;
                 }
                 let refuses = self.open(terms, now);
-                Some((Some((calls, failures)), Some(refuses)))
+                Some(Turned::Open {
+                    after: Some((calls, failures)),
+                    refuses,
+                })
             }
             // Begun before it opened, or of breakers that are no more.
             _ => None,
@@ -384,14 +412,8 @@ impl Trial {
             };
             let breaker = state.each.get_mut(&scope);
             let turned = breaker.and_then(|breaker| breaker.end(terms, probe, failed, now));
-            if let Some((after, refuses)) = turned {
-                let turn = Turn {
-                    scope,
-                    after,
-                    refuses,
-                };
-                // Where nobody records it any more, the gate ends.
-                let _ends = self.shared.turns.send(turn);
+            if let Some(to) = turned {
+                self.shared.turn(&scope, to);
             }
         }
     }
@@ -425,10 +447,22 @@ mod tests {
             .map(|trial| trial.end(fate, now))
     }
 
-    fn turns(turned: &mut UnboundedReceiver<Turn>) -> Vec<(Option<Arc<str>>, bool)> {
+    /// What turned, `*` standing for the server.
+    fn turns(turned: &mut UnboundedReceiver<Turn>) -> Vec<String> {
         std::iter::from_fn(|| turned.try_recv().ok())
-            .map(|turn| (turn.scope.tool, turn.refuses.is_some()))
+            .map(|turn| {
+                let to = match turn.to {
+                    Turned::Open { .. } => "open",
+                    Turned::HalfOpen => "half open",
+                    Turned::Closed => "closed",
+                };
+                format!("{} {to}", turn.scope.tool.as_deref().unwrap_or("*"))
+            })
             .collect()
+    }
+
+    fn position(breakers: &Breakers, now: Instant) -> Position {
+        breakers.standing(now)[0].position
     }
 
     #[test]
@@ -446,25 +480,32 @@ mod tests {
         }
         assert!(turns(&mut turned).is_empty(), "three calls say too little");
         call(&breakers, "t", Fate::Failed, at(start, 4)).unwrap();
-        assert_eq!(turns(&mut turned), [(None, true), (Some("t".into()), true)]);
+        assert_eq!(turns(&mut turned), ["* open", "t open"]);
+        let left = Duration::from_millis(4_999);
+        assert_eq!(position(&breakers, at(start, 5)), Position::Open(left));
         let wait = call(&breakers, "t", Fate::Answered, at(start, 5)).unwrap_err();
         assert_eq!(wait, Duration::from_millis(4_999));
         // Another tool of the same server.
         call(&breakers, "u", Fate::Answered, at(start, 5)).unwrap_err();
         // One call is let through, whose end decides; a second one waits.
+        assert_eq!(position(&breakers, at(start, 5_004)), Position::HalfOpen);
+        assert!(turns(&mut turned).is_empty(), "nobody asked yet");
         let probe = breakers.admit(TERMS, "s", "t", at(start, 5_005)).unwrap();
+        assert_eq!(turns(&mut turned), ["* half open", "t half open"]);
         let wait = call(&breakers, "t", Fate::Answered, at(start, 5_006)).unwrap_err();
         assert_eq!(wait, PROBING);
         probe.end(Fate::Failed, at(start, 5_007));
-        assert_eq!(turns(&mut turned).len(), 2);
+        assert_eq!(turns(&mut turned), ["* open", "t open"]);
         call(&breakers, "t", Fate::Answered, at(start, 10_006)).unwrap_err();
-        // One that is dropped says nothing, and makes room for another.
+        // One that is dropped says nothing, and makes room for another, which turns nothing either.
         drop(breakers.admit(TERMS, "s", "t", at(start, 10_008)).unwrap());
         call(&breakers, "t", Fate::Answered, at(start, 10_009)).unwrap();
         assert_eq!(
             turns(&mut turned),
-            [(None, false), (Some("t".into()), false)]
+            ["* half open", "t half open", "* closed", "t closed"]
         );
+        let standing = breakers.standing(at(start, 10_009));
+        assert!(standing.is_empty(), "closed, and not called since");
         call(&breakers, "t", Fate::Failed, at(start, 10_010)).unwrap();
         call(&breakers, "t", Fate::Answered, at(start, 10_011)).unwrap();
     }

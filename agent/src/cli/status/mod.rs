@@ -287,14 +287,14 @@ fn breaker(breaker: &BreakerState) -> Cell {
         None => server.clone(),
     };
     let (tone, stands) = match (position, retry_after_ms) {
-        (BreakerPosition::Closed, _) => (Tone::Plain, "calls pass".to_owned()),
+        (BreakerPosition::Closed, _) => (Tone::Plain, "closed: calls pass".to_owned()),
         (BreakerPosition::HalfOpen, _) => (
             Tone::Doubtful,
-            "it failed; the next call is let through to see".to_owned(),
+            "half open: it failed; the next call is let through to see".to_owned(),
         ),
         (BreakerPosition::Open, wait) => {
             let seconds = wait.unwrap_or_default().div_ceil(1000);
-            let stands = format!("IT FAILS, so calls are refused for another {seconds} s");
+            let stands = format!("open: IT FAILS, so calls are refused for another {seconds} s");
             (Tone::Bad, stands)
         }
     };
