@@ -455,6 +455,9 @@ servers:
   started: { launch: { command: a }, authorization: { credential: fine } }
   clear: { url: "http://a.example/", authorization: { credential: fine } }
   open: { listen: 10.0.0.1:3001, authorization: { credential: fine } }
+  near: { url: "http://localhost:3003/mcp", authorization: { credential: fine } }
+  six: { listen: "[::1]:3004", authorization: { credential: fine } }
+  everywhere: { listen: 0.0.0.0:3005, authorization: { credential: fine } }
   elsewhere: { url: "https://b.example/", authorization: { credential: homed } }
   nameless: { url: "https://93.184.216.34/", authorization: { credential: homed } }
   local: { listen: 127.0.0.1:3002, authorization: { credential: homed } }
@@ -468,10 +471,7 @@ credentials:
 servers:
   far: { url: "https://a.corp.example/", authorization: { credential: homed } }
   addressed: { url: "https://93.184.216.34/", authorization: { credential: fine } }
-  near: { url: "http://localhost:3001/mcp", authorization: { credential: homed } }
-  here: { listen: 127.0.0.1:3002, authorization: { credential: homed } }
-  six: { listen: "[::1]:3003", authorization: { credential: fine } }
-  everywhere: { listen: 0.0.0.0:3004, authorization: { credential: fine } }
+  near: { url: "https://localhost:3001/mcp", authorization: { credential: homed } }
 "#;
     assert_eq!(faults(text), "");
     let set = exeat_policy::compile(&[source("policy.yaml", text)]).unwrap();

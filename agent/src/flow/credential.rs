@@ -15,8 +15,6 @@ use crate::decide::{Exchange, Permit};
 use crate::forward::body::Received;
 use crate::forward::credential::{CredentialFault, Injection};
 use crate::forward::upstream::Body;
-use crate::identify::agree::is_localhost;
-use crate::identify::peer::Peer;
 
 /// What is put into a request, as long as the policy that wants it is in force.
 pub(super) struct Due {
@@ -82,7 +80,6 @@ async fn waited(
 /// What policy wants put into a request to the registered server `server`, and named in these records.
 pub(super) async fn due_to_server(
     connection: &Connection,
-    peer: &Peer,
     server: &str,
     records: impl IntoIterator<Item = &mut OpenRecord>,
 ) -> Result<Option<Due>, CredentialFault> {
@@ -93,8 +90,7 @@ pub(super) async fn due_to_server(
     for record in records {
         record.tell_credential(&credential.name);
     }
-    let sealed = connection.tls || is_here(peer);
-    waited(connection, credential, sealed, state.generation).await
+    waited(connection, credential, connection.tls, state.generation).await
 }
 
 /// Takes out what the registered server `server` is not to get of the caller's, by the policy in force.
@@ -103,14 +99,6 @@ pub(super) fn withhold(connection: &Connection, server: &str, headers: &mut Head
     let server = state.set.server(server);
     if server.is_none_or(|server| server.authorization != Authorization::Forward) {
         headers.remove(AUTHORIZATION);
-    }
-}
-
-/// Whether what is sent to `peer` stays on this machine, whatever it resolves to.
-fn is_here(peer: &Peer) -> bool {
-    match peer {
-        Peer::Name(name) => is_localhost(name),
-        Peer::Address(address) => address.is_loopback(),
     }
 }
 

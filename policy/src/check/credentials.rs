@@ -88,11 +88,13 @@ fn check_messages(server: &Server, known: &BTreeMap<&str, &Credential>, faults: 
         Transport::Url(url) => (&url.endpoint, url.tls),
         Transport::Listen(endpoint) => (endpoint, false),
     };
-    if !tls && !endpoint.is_here() {
+    // Also on loopback: while the server is down, any user of the machine can listen in its place.
+    if !tls {
         let message = format!(
-            "server `{own}` has the credential `{name}` and is reached in clear text beyond loopback: none is sent there"
+            "server `{own}` has the credential `{name}` and is reached in clear text, where it would go to whoever has the port: none is sent there"
         );
-        faults.push(fault(&server.place, message, None));
+        let hint = "say `url: https://…`, or `authorization: strip` and give the secret to the server itself";
+        faults.push(fault(&server.place, message, Some(hint.to_owned())));
     }
     let named = |host: &Name| credential.hosts.iter().any(|own| own.matches(host));
     if !credential.hosts.is_empty() && !reached.names.iter().any(named) {

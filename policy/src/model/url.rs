@@ -37,16 +37,6 @@ impl Endpoint {
         }
     }
 
-    /// Whether it is on this machine, or is where everything is that listens on it: loopback can reach it, and what
-    /// goes there leaves for nowhere.
-    #[must_use]
-    pub fn is_here(&self) -> bool {
-        match self {
-            Self::Address(address, _) => address.is_loopback() || address.is_unspecified(),
-            Self::Name(name, _) => name.as_str() == "localhost",
-        }
-    }
-
     /// Reads `host:port` or `[address]:port`; the port is optional where `default` is given.
     pub(crate) fn parse(text: &str, default: Option<u16>) -> Result<Self, UrlFault> {
         let (host, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']')) {

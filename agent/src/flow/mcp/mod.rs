@@ -381,11 +381,9 @@ impl Exchanging<'_> {
         records: impl IntoIterator<Item = &mut OpenRecord>,
     ) -> Result<Request<Sent>, SendFault> {
         let Place {
-            connection,
-            peer,
-            server,
+            connection, server, ..
         } = self.place;
-        let due = credential::due_to_server(connection, peer, server, records).await?;
+        let due = credential::due_to_server(connection, server, records).await?;
         Ok(credential::put(connection, due, request).await?)
     }
 

@@ -101,7 +101,7 @@ impl Refuser {
         }
         let server = &self.server;
         credential::withhold(&self.connection, server, request.headers_mut());
-        let due = credential::due_to_server(&self.connection, &self.peer, server, [&mut *record]);
+        let due = credential::due_to_server(&self.connection, server, [&mut *record]);
         let request = credential::put(&self.connection, due.await?, request).await?;
         let intended = record.intend().await?;
         let sent = self.connection.send_aside(&self.peer, intended, request);

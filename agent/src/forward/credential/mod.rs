@@ -52,7 +52,7 @@ pub enum CredentialFault {
         /// Its name.
         name: Arc<str>,
     },
-    /// The request is not encrypted and leaves the machine, or goes where not only those can listen who may.
+    /// The request is not encrypted: whoever listens would have it, or whoever reads on the way.
     #[error("the credential `{name}` is not sent in clear text")]
     Clear {
         /// Its name.
