@@ -224,6 +224,11 @@ async fn tokens_of_two_issuers_are_verified_decided_and_recorded() {
     let last = serving.requests().last().cloned();
     assert_eq!(last.as_deref(), Some("POST tools/call authorized"));
 
+    // So is a token that nobody could verify, as long as the server gets it.
+    let foreign = a.token("https://d.example", "a", 300, json!({}));
+    let own = as_user("root", "work", &foreign).await;
+    assert!(own.body.contains("result"), "{own:?}");
+
     // Where policy says so, the server does not get it.
     let strips = policy.replace("listen:", "authorization: strip\n    listen:");
     daemon.replace_policy(&strips).unwrap();
@@ -240,35 +245,30 @@ async fn tokens_of_two_issuers_are_verified_decided_and_recorded() {
         }
     }
     assert!(stripped, "{:?}", serving.requests());
+    let reached = serving.requests().len();
+    let refused = as_user("root", "work", &foreign).await;
+    assert_eq!(refused.status, "401", "{refused:?}");
+    let why = "a token of an issuer that neither the configuration nor the policy names";
+    let told = |record: &Value| {
+        let reason = record["decision"]["reason"].as_str();
+        reason.is_some_and(|reason| reason.starts_with(why))
+    };
+    daemon.record(why, told).await.unwrap();
+    assert_eq!(serving.requests().len(), reached);
+    let opaque = as_user("root", "work", "gho_0123456789").await;
+    assert!(opaque.body.contains("result"), "{opaque:?}");
+
+    replayed(&lab, &daemon, &policy).await;
 
     // No part of any token is in the log, but the claims that the policy reads.
     let secret = |token: &str| token.rsplit('.').next().unwrap().to_owned();
     let records = serde_json::to_string(&daemon.audit().unwrap()).unwrap();
+    assert!(!records.contains("ann@b.example"));
     for token in [&agent, &analyst, &expired, &forged, &elsewhere, &confused] {
         assert!(!records.contains(&secret(token)) && !daemon.log().contains(&secret(token)));
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_issuer_without_keys_refuses() {
-    let lab = Lab::new().unwrap();
-    let mut serving = Serving::new(&lab);
-    let a = Issuer::new(A);
-    let policy = serving.policy("127.0.0.1:3001", RULES, "") + MORE;
-    let daemon = lab
-        .daemon(&policy.replace("identities: {", IDENTITIES))
-        .await
-        .unwrap();
-    serving.start(&lab, "127.0.0.1", 3001).await;
-    let token = a.token(A, "a", 300, json!({ "appid": "7f3c0a" }));
-    let answer = ask(user(&lab, "root"), "work", &[&format!("Bearer {token}")]).await;
-    assert_eq!(answer.status, "401", "{answer:?}");
-    assert!(!records.contains("ann@b.example"));
-    let why = "a token of an issuer that `issuers` does not configure";
-    wait_until("the refusal's record", LIMIT, || {
-        let records = daemon.audit().unwrap();
-        records
-            .iter()
 /// What was recorded of callers with tokens is drafted by their identities, and put to a policy that knows others by the same
 /// claims; of claims that were not read, nothing can be told.
 async fn replayed(lab: &Lab, daemon: &Daemon<'_>, policy: &str) {
@@ -313,6 +313,25 @@ async fn replayed(lab: &Lab, daemon: &Daemon<'_>, policy: &str) {
     assert!(unknown["unknown"].as_u64() >= Some(2), "{unknown}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_issuer_without_keys_refuses() {
+    let lab = Lab::new().unwrap();
+    let mut serving = Serving::new(&lab);
+    let a = Issuer::new(A);
+    let policy = serving.policy("127.0.0.1:3001", RULES, "") + MORE;
+    let daemon = lab
+        .daemon(&policy.replace("identities: {", IDENTITIES))
+        .await
+        .unwrap();
+    serving.start(&lab, "127.0.0.1", 3001).await;
+    let token = a.token(A, "a", 300, json!({ "appid": "7f3c0a" }));
+    let answer = ask(user(&lab, "root"), "work", &[&format!("Bearer {token}")]).await;
+    assert_eq!(answer.status, "401", "{answer:?}");
+    let why = "a token of an issuer that `issuers` does not configure";
+    wait_until("the refusal's record", LIMIT, || {
+        let records = daemon.audit().unwrap();
+        records
+            .iter()
             .any(|record| record["decision"]["reason"] == why)
     })
     .await

@@ -19,7 +19,7 @@ use super::connection::{Connection, SendFault};
 use super::credential::Due;
 use super::describe::{Cut, Story as _, Why, partly, read, unread};
 use super::interim::{Turn, Way};
-use super::shown::{shown, unbelieved, unread_rest};
+use super::shown::{of_server, shown, unbelieved, unread_rest};
 use super::{NotAgreed, credential, mcp};
 use crate::audit::record::Stage;
 use crate::audit::{OpenRecord, Outcome};
@@ -62,6 +62,7 @@ pub(super) async fn serve(
             permit,
             server: Some((server, within)),
         }) => {
+            let shown = shown.and_then(|actor| of_server(connection, &request, &server, actor));
             let actor = match shown {
                 Ok(actor) => actor,
                 Err(fault) => return unbelieved(connection, record, request, fault),

@@ -1,5 +1,6 @@
 //! What a request shows of who asks, beside what the kernel attests: its token, and its connection's certificate.
 
+use exeat_policy::{Authorization, Server};
 use hyper::Request;
 use hyper::header::{AUTHORIZATION, EXPECT, HeaderValue, WWW_AUTHENTICATE};
 
@@ -51,6 +52,27 @@ pub(super) async fn shown(
     }
     let actor = &connection.arrived.actor;
     Ok(Some(actor.showing(token, certificate, &policy.set)))
+}
+
+/// The same for a request to this server: a token that nobody could verify is the server's own only where it gets it.
+pub(super) fn of_server(
+    connection: &Connection,
+    request: &Request<Received>,
+    server: &str,
+    shown: Option<Actor>,
+) -> Result<Option<Actor>, Unbelieved> {
+    let Stages {
+        tokens, decider, ..
+    } = &*connection.stages;
+    let is_verified = shown.as_ref().is_some_and(|actor| actor.token.is_some());
+    let policy = decider.in_force();
+    let server = policy.set.server(server);
+    let gets = |server: &Server| server.authorization == Authorization::Forward;
+    if !is_verified && !server.is_some_and(gets) {
+        let own = tokens.not_its_own(request.headers(), &policy.set);
+        own.map_err(Unbelieved::Token)?;
+    }
+    Ok(shown)
 }
 
 /// Refuses a request whose token or certificate is not acceptable or cannot be verified at present; for tokens as RFC

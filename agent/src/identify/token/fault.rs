@@ -25,6 +25,11 @@ pub enum TokenFault {
     /// Policy names the issuer, and the configuration has no keys for it.
     #[error("a token of an issuer that `issuers` does not configure")]
     Unconfigured,
+    /// Nobody named its issuer, and the server whose own it might be gets no token of its callers.
+    #[error(
+        "a token of an issuer that neither the configuration nor the policy names, for a server that gets no tokens of its callers"
+    )]
+    Foreign,
     /// The issuer's keys could not be fetched, or not for too long.
     #[error("a token of an issuer whose keys cannot be fetched")]
     Unavailable,

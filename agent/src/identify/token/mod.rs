@@ -188,6 +188,27 @@ impl Tokens {
         }
     }
 
+    /// Refuses a JSON Web Token of which [`Tokens::look`] found that it is the upstream's own, where that does not get it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn not_its_own(&self, headers: &HeaderMap, policy: &PolicySet) -> Result<(), TokenFault> {
+        if self.issuers.is_empty() && !policy.names_issuers() {
+            return Ok(());
+        }
+        for value in headers.get_all(AUTHORIZATION) {
+            let Some(text) = bearer(value.as_bytes()) else {
+                continue;
+            };
+            let Some(token) = parse::read(&text)? else {
+                continue;
+            };
+            token.issuer()?.ok_or(TokenFault::Claim("iss"))?;
+            return Err(TokenFault::Foreign);
+        }
+        Ok(())
+    }
+
     /// Refuses a token of one of these issuers under another scheme than `Bearer`, or under none: some receivers pass
     /// over the scheme.
     fn otherwise(&self, value: &[u8], policy: &PolicySet) -> Result<(), TokenFault> {

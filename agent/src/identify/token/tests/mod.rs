@@ -438,6 +438,29 @@ fn what_is_opaque_and_what_is_not() {
 }
 
 #[test]
+fn what_is_nobodys_is_refused_where_the_server_does_not_get_it() {
+    let tokens = tokens();
+    let mut nameless = claims(A);
+    nameless.as_object_mut().unwrap().remove("iss");
+    let nameless = ours("EdDSA", "ed", &nameless);
+    let foreign = ours("HS256", "x", &claims("https://d.example"));
+    let own = |tokens: &Tokens, value: &str| {
+        tokens.not_its_own(&headers(&[value.to_owned()]), &policy(""))
+    };
+    for (text, fault) in [
+        (&nameless, TokenFault::Claim("iss")),
+        (&foreign, TokenFault::Foreign),
+    ] {
+        assert_eq!(look(&tokens, text), Ok(None), "it may be the server's own");
+        assert_eq!(own(&tokens, &format!("Bearer {text}")), Err(fault));
+        assert_eq!(own(&Tokens::default(), &format!("Bearer {text}")), Ok(()));
+    }
+    for opaque in ["Basic YTpi", "Bearer gho_abcdefgh", "Bearer a.b.c"] {
+        assert_eq!(own(&tokens, opaque), Ok(()), "{opaque}");
+    }
+}
+
+#[test]
 fn the_corpus_of_tokens_and_keys() {
     corpus::run("token", oracle::token);
     corpus::run("keys", oracle::keys);
