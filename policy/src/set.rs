@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::check::{check, redundant};
+use crate::check::{called, check, redundant};
 use crate::decide::{Caller, Token};
 use crate::fault::{Fault, Place, Source};
 use crate::index::{Id, Index, position};
 use crate::load::{Draft, load, settle};
 use crate::model::{
-    Breaker, Credential, Effect, EnvValue, Host, Identity, Limit, Mask, Mode, Pointer, Responses,
-    Role, Rule, Server, Written,
+    Breaker, Credential, Effect, EnvValue, Host, Identity, Limit, Mask, Mode, Pointer, Proof,
+    Responses, Role, Rule, Server, Written,
 };
 use crate::time::Timestamp;
 
@@ -92,6 +92,12 @@ pub fn compile(sources: &[Source]) -> Result<PolicySet, Vec<Fault>> {
         strict_review,
         index,
     })
+}
+
+/// These names in a sentence; `None` for none.
+fn listed(names: &[&Arc<str>]) -> Option<String> {
+    let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+    (!names.is_empty()).then(|| names.join(", "))
 }
 
 /// SHA-256 over the texts, each after its length, so that moving text between files changes it.
@@ -363,6 +369,10 @@ impl PolicySet {
         });
         let idle = self.placeholders_in_vain().chain(self.unsent_credentials());
         let idle = idle.map(|(place, message)| warning(place, message));
+        let voiceless = self.rules.iter().filter_map(|rule| {
+            let message = self.voiceless(rule)?;
+            Some(warning(&rule.place, message))
+        });
         // What has expired is warned of as that.
         let redundant = redundant(&self.rules)
             .filter(|(rule, _)| rule.expires.is_none_or(|date| !date.is_past(now)))
@@ -370,10 +380,27 @@ impl PolicySet {
         let mut warnings: Vec<Fault> = expired
             .chain(overdue)
             .chain(idle)
+            .chain(voiceless)
             .chain(redundant)
             .collect();
         warnings.sort();
         warnings
+    }
+
+    /// What a rule or grant says of those who show a token or a certificate, at servers where nobody can.
+    fn voiceless(&self, rule: &Rule) -> Option<String> {
+        let shows = |name: &&Arc<str>| {
+            let identity = self.identity(name);
+            identity.is_some_and(|identity| !matches!(identity.proof, Proof::User(_)))
+        };
+        let started = |name: &&Arc<str>| self.server(name).is_some_and(|it| it.launch().is_some());
+        let shown: Vec<&Arc<str>> = rule.who.iter().filter(shows).collect();
+        let started: Vec<&Arc<str>> = rule.servers.iter().filter(started).collect();
+        let (who, servers) = (listed(&shown)?, listed(&started)?);
+        Some(format!(
+            "{} never matches for {who} at {servers}: over standard streams nobody shows a token or a certificate",
+            called(rule)
+        ))
     }
 
     /// Variables of servers whose placeholder stays what it is.

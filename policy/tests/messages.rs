@@ -215,6 +215,28 @@ rules: [{ id: over, effect: allow, expires: 2026-01-01 }]
     insta::assert_snapshot!(shown(&set.warnings(NOW)));
 }
 
+/// Who shows a token is nobody over standard streams, so that what is said of it there says nothing.
+#[test]
+fn nobody_shows_a_token_over_standard_streams() {
+    let set = policy(
+        r#"
+servers: { a: { launch: { command: a } }, b: { launch: { command: b } }, c: { url: "https://c.example/" } }
+identities:
+  ann: { user: ann }
+  bot: { jwt: { issuer: i } }
+  card: { certificate: { authority: x } }
+roles:
+  bots: { members: [bot, card], grants: [{ servers: [c, a, b], tools: [x] }, { servers: [c], tools: [y] }] }
+  mixed: { members: [ann, bot], grants: [{ servers: [a], tools: [z] }] }
+rules:
+  - { id: everywhere, who: [bot], tools: [v], effect: allow }
+  - { id: no-bots, who: [bot], servers: [b], tools: [w], effect: deny }
+  - { id: people, who: [ann], servers: [a], tools: [u], effect: allow }
+"#,
+    );
+    insta::assert_snapshot!(shown(&set.warnings(NOW)));
+}
+
 /// What another rule allows as well; what is wider in one part and narrower in another changes something.
 #[test]
 fn what_changes_nothing() {

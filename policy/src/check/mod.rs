@@ -28,7 +28,7 @@ pub(crate) fn check(draft: &Draft) -> Vec<Fault> {
 }
 
 /// What people call a rule.
-fn called(rule: &Rule) -> String {
+pub(crate) fn called(rule: &Rule) -> String {
     match rule.written {
         Written::Rule => format!("rule `{}`", rule.id),
         Written::Grant => format!("grant `{}`", rule.id),
