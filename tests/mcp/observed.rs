@@ -103,7 +103,7 @@ async fn all_passes(world: &World<'_>, server: &Scripted) {
     assert_eq!(first["mode"], "enforce", "{first}");
     assert_eq!(first["would"], Value::Null, "{first}");
     for (id, reason) in [
-        ("second", "a limit is reached: 1 calls per session"),
+        ("second", "a limit is reached: 1 call per session"),
         ("other", "no rule matched"),
     ] {
         let decision = decision(world, id).await;

@@ -319,8 +319,12 @@ pub enum Cap {
 impl fmt::Display for Cap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Calls(1) => f.write_str("1 call"),
             Self::Calls(calls) => write!(f, "{calls} calls"),
-            Self::Rate { calls, window_ms } => write!(f, "{calls} calls in {} s", window_ms / 1000),
+            Self::Rate { calls, window_ms } => {
+                let calls = Self::Calls(u64::from(*calls));
+                write!(f, "{calls} in {} s", window_ms / 1000)
+            }
             Self::Sum { max, window_ms } => write!(f, "a sum of {max} in {} s", window_ms / 1000),
         }
     }
