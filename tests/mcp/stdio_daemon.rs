@@ -1,6 +1,7 @@
 //! What the daemon does to sessions over standard streams: it ends or is killed, its policy changes, a server is
 //! disconnected.
 
+use std::fs;
 use std::time::Duration;
 
 use exeat_tests::Lab;
@@ -8,12 +9,15 @@ use exeat_tests::daemon::Daemon;
 use exeat_tests::stdio::Session;
 use exeat_tests::wait::{wait_for, wait_until};
 use rustix::process::{Signal, kill_process, test_kill_process};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::stdio::{ALL, Wire, policy, wired};
 use crate::stdio_faults::{ask, ended, odd, pid};
 use crate::world::LIMIT;
+
+/// What a host is told to do where nothing goes on.
+const ANEW: &str = "start the server anew";
 
 /// A session with the wire server, which has heard a first call and not answered it.
 async fn in_flight<'lab>(
@@ -28,6 +32,22 @@ async fn in_flight<'lab>(
     ask(&mut session, 1).await;
     wire.hears("tools/call").await;
     (wire, daemon, session)
+}
+
+/// What is in flight when the daemon ends is refused so that its host knows what to do.
+fn tells_to_start_anew(answer: &Value) {
+    let error = &answer["error"];
+    assert_eq!(error["data"]["reason"], "shutting_down", "{answer}");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains(ANEW), "{answer}");
+}
+
+/// So does the end of `exeat run`.
+async fn ends_for_good(lab: &Lab, mut session: Session) {
+    let status = session.close().await.unwrap();
+    assert_eq!(status.code(), Some(3), "{status}");
+    let said = fs::read_to_string(lab.directory().join("run-wire.err")).unwrap();
+    assert!(said.contains(ANEW), "{said}");
 }
 
 /// Waits until no server runs.
@@ -63,10 +83,7 @@ async fn the_gates_death_is_said_and_nobody_hangs() {
     let gate = pid(u32::try_from(gate).unwrap());
     kill_process(gate, Signal::KILL).unwrap();
     assert_eq!(session.line().await.unwrap(), None);
-    let status = session.close().await.unwrap();
-    assert_eq!(status.code(), Some(3), "{status}");
-    let said = std::fs::read_to_string(lab.directory().join("run-wire.err")).unwrap();
-    assert!(said.contains("start the server anew"), "{said}");
+    ends_for_good(&lab, session).await;
     wait_until("another gate", LIMIT, || test_kill_process(gate).is_err())
         .await
         .unwrap();
@@ -94,7 +111,7 @@ async fn a_killed_daemon_leaves_no_server_behind() {
     ask(&mut session, 1).await;
     let errors = lab.directory().join("run-odd.err");
     wait_until("the server runs", LIMIT, || {
-        std::fs::read_to_string(&errors).is_ok_and(|text| text.contains("started"))
+        fs::read_to_string(&errors).is_ok_and(|text| text.contains("started"))
     })
     .await
     .unwrap();
@@ -105,8 +122,8 @@ async fn a_killed_daemon_leaves_no_server_behind() {
     }
     let status = session.close().await.unwrap();
     assert_eq!(status.code(), Some(3), "{status}");
-    let said = std::fs::read_to_string(&errors).unwrap();
-    assert!(said.contains("start the server anew"), "{said}");
+    let said = fs::read_to_string(&errors).unwrap();
+    assert!(said.contains(ANEW), "{said}");
     daemon.restart().await.unwrap();
     gone(&daemon).await;
     daemon
@@ -139,10 +156,7 @@ async fn the_daemons_end_lets_a_call_finish() {
             }
         }
     };
-    assert_eq!(
-        refused["error"]["data"]["reason"], "shutting_down",
-        "{refused}"
-    );
+    tells_to_start_anew(&refused);
     wire.answers(&json!(1));
     let answer = session.receive().await.unwrap();
     assert_eq!(
@@ -152,7 +166,7 @@ async fn the_daemons_end_lets_a_call_finish() {
     );
     assert_eq!(session.line().await.unwrap(), None);
     stopped(&mut daemon).await;
-    session.close().await.unwrap();
+    ends_for_good(&lab, session).await;
     ended(&daemon, "the daemon stops").await;
 }
 
@@ -166,10 +180,7 @@ async fn the_daemons_end_is_said_where_nothing_waits() {
     kill_process(pid(daemon.pid()), Signal::TERM).unwrap();
     assert_eq!(session.line().await.unwrap(), None);
     stopped(&mut daemon).await;
-    let status = session.close().await.unwrap();
-    assert_eq!(status.code(), Some(3), "{status}");
-    let said = std::fs::read_to_string(lab.directory().join("run-wire.err")).unwrap();
-    assert!(said.contains("start the server anew"), "{said}");
+    ends_for_good(&lab, session).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -177,14 +188,26 @@ async fn the_daemons_time_is_not_unlimited() {
     let lab = Lab::new().unwrap();
     let (_wire, mut daemon, mut session) = in_flight(&lab, ALL, "shutdown: 1s").await;
     kill_process(pid(daemon.pid()), Signal::TERM).unwrap();
-    let answer = session.receive().await.unwrap();
-    assert_eq!(
-        answer["error"]["data"]["reason"], "shutting_down",
-        "{answer}"
-    );
+    tells_to_start_anew(&session.receive().await.unwrap());
     assert_eq!(session.line().await.unwrap(), None);
     stopped(&mut daemon).await;
-    session.close().await.unwrap();
+    ends_for_good(&lab, session).await;
+}
+
+/// The daemon says nothing any more, and the gate may not have the time to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_daemon_leaves_no_call_waiting() {
+    let lab = Lab::new().unwrap();
+    let (_wire, mut daemon, mut session) = in_flight(&lab, ALL, "").await;
+    daemon.kill().await.unwrap();
+    while let Some(line) = session.line().await.unwrap() {
+        let answer: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(answer["id"], 1, "{answer}");
+        assert!(answer["error"].is_object(), "{answer}");
+    }
+    ends_for_good(&lab, session).await;
+    daemon.restart().await.unwrap();
+    gone(&daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -186,7 +186,7 @@ impl Refusal<'_> {
             Refusal::NameDisagreement => row("name_disagreement", S::MISDIRECTED_REQUEST, S::MISDIRECTED_REQUEST, DISAGREEMENT, "the request names another host than its connection"),
             Refusal::ParseError => row("parse_error", S::BAD_REQUEST, S::BAD_REQUEST, PARSE_ERROR, "not acceptable JSON"),
             Refusal::ResponseRefused => row("response_refused", S::BAD_GATEWAY, S::OK, UPSTREAM, "the answer was not acceptable and is not delivered"),
-            Refusal::ShuttingDown => row("shutting_down", S::SERVICE_UNAVAILABLE, S::OK, UNAVAILABLE, "shutting down"),
+            Refusal::ShuttingDown => row("shutting_down", S::SERVICE_UNAVAILABLE, S::OK, UNAVAILABLE, "shutting down: where it speaks over standard streams, start the server anew; else try again"),
             Refusal::TimedOut(what) => match what {
                 Timeout::Connect => row("timeout_connect", S::GATEWAY_TIMEOUT, S::OK, TIMED_OUT, "the connection to the other side took too long"),
                 Timeout::Headers => row("timeout_headers", S::GATEWAY_TIMEOUT, S::OK, TIMED_OUT, "the other side did not begin its answer in time"),
