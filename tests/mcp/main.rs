@@ -75,6 +75,8 @@ mod stdio_methods;
 #[cfg(test)]
 mod stdio_real;
 #[cfg(test)]
+mod stdio_refused;
+#[cfg(test)]
 mod stdio_suite;
 #[cfg(test)]
 mod streams;

@@ -96,6 +96,14 @@ pub enum ToGate {
     /// A stdio server is about to be started: its session. The message brings six descriptors, in the order of
     /// [`Session`]. To be answered with `Settled`, before which the server does not run.
     Session(Box<Session>),
+    /// A stdio server is not started. The message brings two descriptors, what the caller's standard input is read
+    /// from and its output written to: who asks there is told so.
+    NotStarted {
+        /// Who wanted it.
+        uid: u32,
+        /// Why it is not.
+        why: NotStarted,
+    },
     /// Something that the supervisor did or saw, for the audit log.
     Record(Box<Lifecycle>),
     /// A host started an MCP server without Exeat; to be recorded.
@@ -449,9 +457,27 @@ pub enum RunVerdict {
     Permitted,
     /// Do not.
     Refused {
+        /// In short.
+        why: NotStarted,
         /// What the caller is told.
         reason: String,
     },
+}
+
+/// Why a server is not started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotStarted {
+    /// Policy does not let this user start it, or not with these arguments.
+    Denied,
+    /// An administrator has disconnected it.
+    Disconnected,
+    /// It is not in the register, or not to be started.
+    Unregistered,
+    /// Nothing can be recorded.
+    Unrecorded,
+    /// It could not be started.
+    Failed,
 }
 
 /// Signs of life.

@@ -21,6 +21,7 @@ pub use endpoint::{Channel, GateEnd, Received, SupervisorEnd, pair};
 pub use frame::{ChannelError, Frame, MAX_DESCRIPTORS, receive_frame, send_frame};
 pub use message::{
     Approving, ClientIdentity, Disconnection, Done, FIRST_USER, Health, Hex, HostProcess, Kind,
-    Lifecycle, Message, Placeholder, Process, ProxyCredentials, Role, RunVerdict, Secret, Session,
-    Setup, Source, ToGate, ToSupervisor, Unregistered, Workload, decode_hex, encode_hex,
+    Lifecycle, Message, NotStarted, Placeholder, Process, ProxyCredentials, Role, RunVerdict,
+    Secret, Session, Setup, Source, ToGate, ToSupervisor, Unregistered, Workload, decode_hex,
+    encode_hex,
 };

@@ -32,7 +32,7 @@ use self::connection::{Agreed, Connection};
 use self::describe::{Story as _, finding};
 pub use self::dns::{Names, serve_datagrams};
 pub use self::keys::serve_keys;
-pub use self::mcp::{Observed, Offered, Sessions, Word, serve_stdio};
+pub use self::mcp::{Observed, Offered, Sessions, Word, serve_stdio, turn_away};
 pub use self::webhooks::{Approving, Webhook, facts, serve_webhook, why_asked};
 use crate::audit::record::{Kind, Stage};
 use crate::audit::{AuditUnavailable, Log, OpenRecord, Start};

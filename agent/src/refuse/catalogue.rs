@@ -50,6 +50,8 @@ pub enum Refusal<'a> {
     MissingEnvelope,
     /// Policy wants it approved by a person, which no tool call in a message of its own is, or which failed.
     NeedsApproval,
+    /// The server could not be started.
+    NotStarted,
     /// Host, `:authority` and the name of the TLS connection are not one name.
     NameDisagreement,
     /// Bytes that are not JSON, or that parsers read differently.
@@ -184,6 +186,7 @@ impl Refusal<'_> {
             Refusal::MissingEnvelope => row("missing_envelope", S::BAD_REQUEST, S::BAD_REQUEST, INVALID_PARAMS, "the message does not name its protocol revision"),
             Refusal::NeedsApproval => row("approval_unavailable", S::FORBIDDEN, S::OK, DENIED, "needs an approval, which is asked for tool calls that are sent alone and can be shown to a person"),
             Refusal::NameDisagreement => row("name_disagreement", S::MISDIRECTED_REQUEST, S::MISDIRECTED_REQUEST, DISAGREEMENT, "the request names another host than its connection"),
+            Refusal::NotStarted => row("not_started", S::SERVICE_UNAVAILABLE, S::OK, UNAVAILABLE, "the server was not started: standard error says why"),
             Refusal::ParseError => row("parse_error", S::BAD_REQUEST, S::BAD_REQUEST, PARSE_ERROR, "not acceptable JSON"),
             Refusal::ResponseRefused => row("response_refused", S::BAD_GATEWAY, S::OK, UPSTREAM, "the answer was not acceptable and is not delivered"),
             Refusal::ShuttingDown => row("shutting_down", S::SERVICE_UNAVAILABLE, S::OK, UNAVAILABLE, "shutting down: where it speaks over standard streams, start the server anew; else try again"),

@@ -43,6 +43,7 @@ fn all() -> Vec<Refusal<'static>> {
         Refusal::MissingEnvelope,
         Refusal::NeedsApproval,
         Refusal::NameDisagreement,
+        Refusal::NotStarted,
         Refusal::ParseError,
         Refusal::ResponseRefused,
         Refusal::ResponseTooLarge,
@@ -88,6 +89,7 @@ fn known(refusal: &Refusal<'_>) {
         | Refusal::MissingEnvelope
         | Refusal::NeedsApproval
         | Refusal::NameDisagreement
+        | Refusal::NotStarted
         | Refusal::ParseError
         | Refusal::ResponseRefused
         | Refusal::ResponseTooLarge

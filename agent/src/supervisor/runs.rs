@@ -1,5 +1,6 @@
 //! `exeat run`: asked of the gate, prepared here, and left to a task ([`super::serving`]).
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +16,12 @@ use super::containers::{Planned, Remover, apart, without_docker};
 use super::core::Supervisor;
 use super::lives::discard;
 use super::serving::{Order, Over, serve};
+use super::streams::Streams;
 use super::workloads::{Live, Origin};
-use crate::channel::{Kind, Placeholder, RunVerdict, Session, ToGate, Workload, encode_hex};
-use crate::control::{Client, Code, Run};
+use crate::channel::{
+    Kind, NotStarted, Placeholder, RunVerdict, Session, ToGate, Workload, encode_hex,
+};
+use crate::control::{Client, Code, Responder, Run};
 use crate::launch::environment::{Base, environment};
 use crate::launch::stage::{Start, chain};
 
@@ -34,8 +38,8 @@ pub(super) struct Asked {
     until: Instant,
 }
 
-/// A refusal to start, for the client.
-struct Refusal(Code, String);
+/// A refusal to start, for the client, and for whoever speaks through it.
+struct Refusal(NotStarted, Code, String);
 
 impl Supervisor {
     /// Asks the gate, the only one who decides and records, whether a user may start a server.
@@ -51,7 +55,8 @@ impl Supervisor {
                 "no server `{}` that can be started is in the register",
                 run.server
             );
-            return fail(client.responder, Code::NotFound, text).await;
+            let refusal = Refusal(NotStarted::Unregistered, Code::NotFound, text);
+            return self.refuse(client, &run, refusal).await;
         }
         if !self.gate.as_ref().is_some_and(|gate| gate.ready) {
             let text = "the gate is being started anew; try again";
@@ -89,11 +94,47 @@ impl Supervisor {
         };
         match verdict {
             RunVerdict::Permitted => self.start(asked).await,
-            RunVerdict::Refused { reason } => {
+            RunVerdict::Refused { why, reason } => {
                 let reason = reason.chars().take(1024).collect::<String>();
-                fail(asked.client.responder, Code::Refused, reason).await;
+                let refusal = Refusal(why, Code::Refused, reason);
+                self.refuse(asked.client, &asked.run, refusal).await;
             }
         }
+    }
+
+    /// Tells a client that nothing is started. Who speaks through it may show nobody what it says: they are told by
+    /// the gate, which alone reads what they ask.
+    async fn refuse(&mut self, client: Client, run: &Run, refusal: Refusal) {
+        let Refusal(why, code, text) = refusal;
+        let mut responder = client.responder;
+        // At a terminal sits a person, who reads the sentence.
+        if run.terminal.is_none()
+            && let Err(error) = self.turn_away(&mut responder, client.peer.uid, why).await
+        {
+            tracing::debug!(error, "a host is not told of a refused start");
+        }
+        fail(responder, code, text).await;
+    }
+
+    async fn turn_away(
+        &mut self,
+        client: &mut Responder,
+        uid: u32,
+        why: NotStarted,
+    ) -> Result<(), String> {
+        let Some(gate) = self.gate.as_ref().filter(|gate| gate.ready) else {
+            return Err("the gate is being started anew".into());
+        };
+        let (streams, theirs) = Streams::make().map_err(|error| error.to_string())?;
+        let handed = client.streams(&theirs.each_ref().map(AsFd::as_fd)).await;
+        handed.map_err(|error| chain(&error))?;
+        let [input, output, _errors] = streams.all();
+        let ends = [input.as_fd(), output.as_fd()];
+        let sent = gate.send(&ToGate::NotStarted { uid, why }, &ends).await;
+        if let Err(error) = sent {
+            self.gate_lost(&error).await;
+        }
+        Ok(())
     }
 
     /// Answers those whom the gate left without a verdict.
@@ -145,13 +186,13 @@ impl Supervisor {
 
     async fn start(&mut self, asked: Asked) {
         let Asked { run, client, .. } = asked;
+        let (live, start, after) = match self.prepare(&run, client.peer.uid) {
+            Ok(prepared) => prepared,
+            Err(refusal) => return self.refuse(client, &run, refusal).await,
+        };
         let Client {
             peer, responder, ..
         } = client;
-        let (live, start, after) = match self.prepare(&run, peer.uid) {
-            Ok(prepared) => prepared,
-            Err(Refusal(code, text)) => return fail(responder, code, text).await,
-        };
         let number = live.record.number;
         // The gate knows the workload, and the kernel holds its cgroup, before the process exists.
         self.tell(ToGate::Workload(Box::new(live.record.clone())))
@@ -183,23 +224,27 @@ impl Supervisor {
     }
 
     fn prepare(&mut self, run: &Run, uid: u32) -> Result<(Live, Start, Option<Remover>), Refusal> {
-        let not_found = || Refusal(Code::NotFound, format!("no server `{}`", run.server));
+        let failed = |code, text| Refusal(NotStarted::Failed, code, text);
+        let not_found = || {
+            let text = format!("no server `{}`", run.server);
+            Refusal(NotStarted::Unregistered, Code::NotFound, text)
+        };
         let server = self.parts.policy.set.server(&run.server);
         let launch = server.and_then(|server| server.launch());
         let launch = launch.ok_or_else(not_found)?.clone();
         // Policy was asked a moment ago.
         if self.disconnections.has(&run.server) {
             let text = format!("`{}` was disconnected by an administrator", run.server);
-            return Err(Refusal(Code::Refused, text));
+            return Err(Refusal(NotStarted::Disconnected, Code::Refused, text));
         }
         if launch.uncovered(&run.arguments).is_some() {
             let text = "the policy has changed: its `extra_args` do not cover what follows `--`";
-            return Err(Refusal(Code::Refused, text.into()));
+            return Err(Refusal(NotStarted::Denied, Code::Refused, text.into()));
         }
-        let invalid = |text: String| Refusal(Code::Invalid, text);
+        let invalid = |text: String| failed(Code::Invalid, text);
         let user = launch.user.clone().unwrap_or_else(|| uid.to_string());
         let mut user = accounts::find(&user).map_err(|e| invalid(chain(&e)))?;
-        let internal = |text: String| Refusal(Code::Internal, text);
+        let internal = |text: String| failed(Code::Internal, text);
         let set = &self.parts.policy.set;
         let is_docker = Container::is_started_by(&launch.command);
         apart(user.account.uid, is_docker, set, self.workloads.iter()).map_err(invalid)?;
@@ -211,7 +256,7 @@ impl Supervisor {
             None
         };
         let directory = begins(&launch, &user, run).map_err(invalid)?;
-        let busy = || Refusal(Code::Busy, "there are too many workloads".into());
+        let busy = || failed(Code::Busy, "there are too many workloads".into());
         let number = self.workloads.number().ok_or_else(busy)?;
         let placeholders = placeholders(&launch).map_err(invalid)?;
         let (cgroup, cgroup_id) = self.cgroup(&run.server, number).map_err(internal)?;

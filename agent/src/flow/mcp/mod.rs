@@ -36,7 +36,7 @@ pub use self::observed::Observed;
 use self::observed::{From as Sender, Talk};
 use self::refusing::Refuser;
 use self::returned::Came;
-pub use self::stdio::{Offered, Sessions, Word, serve_stdio};
+pub use self::stdio::{Offered, Sessions, Word, serve_stdio, turn_away};
 use self::stream::{Events, Purpose};
 use self::until::{Over, Until};
 use self::vigil::{Call, unsent};

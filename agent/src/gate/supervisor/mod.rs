@@ -27,7 +27,7 @@ use super::commands::{self, Answering};
 use super::unregistered;
 use super::workloads::Openings;
 use crate::channel::{GateEnd, Process, Received, Secret, Setup, ToGate, ToSupervisor, Workload};
-use crate::control::Handover;
+use crate::control::{ClientLimits, Handover, Slots};
 use crate::decide::approvals::KeepRequest;
 use crate::flow::{Stages, Word};
 use crate::telemetry::clock::Monotonic;
@@ -39,6 +39,13 @@ const WORDS: usize = 1024;
 const FAREWELL: Duration = Duration::from_millis(500);
 /// What is told where nothing can be recorded.
 const UNRECORDED: &str = "nothing can be recorded at present, so nothing is started";
+
+/// How many refused starts are answered at once.
+const TURNED_AWAY: ClientLimits = ClientLimits {
+    all: 64,
+    each: 16,
+    reserved: 16,
+};
 
 /// What the gate keeps of its conversation with the supervisor.
 pub(super) struct Supervisor {
@@ -58,6 +65,8 @@ pub(super) struct Supervisor {
     /// The policy that was told last and is not in force: its number, and what becomes of it.
     prepared: Option<(u64, JoinHandle<Result<PolicySet, GateError>>)>,
     answering: Arc<Answering>,
+    /// Starts that were refused, of which somebody is being told.
+    turned_away: Slots,
     /// What sessions say.
     words: (mpsc::Sender<Word>, mpsc::Receiver<Word>),
 }
@@ -93,6 +102,7 @@ impl Supervisor {
             openings: Openings::default(),
             prepared: None,
             answering,
+            turned_away: Slots::new(TURNED_AWAY),
             words: mpsc::channel(WORDS),
         }
     }
@@ -207,6 +217,7 @@ impl Supervisor {
                 let fault = self.session(*told, descriptors).await.err();
                 self.settled(number, fault).await?;
             }
+            ToGate::NotStarted { uid, why } => self.not_started(uid, why, descriptors),
             ToGate::Certificate { request, chain } => self.certificate(request, chain),
             ToGate::ApprovalsKept { request, fault } => self.kept(request, fault),
             ToGate::Credential { name, secret } => self.credential(&name, secret),

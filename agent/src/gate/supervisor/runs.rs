@@ -5,7 +5,7 @@ use exeat_policy::{Caller, Reason};
 use super::{Supervisor, UNRECORDED};
 use crate::audit::record::{Decision, Identity, Kind, Lifecycle};
 use crate::audit::{Outcome, Start, Text, mask};
-use crate::channel::RunVerdict;
+use crate::channel::{NotStarted, RunVerdict};
 use crate::identify::workloads::Known;
 
 impl Supervisor {
@@ -17,10 +17,11 @@ impl Supervisor {
         workload: Option<u32>,
         (server, extra_args): (&str, &[String]),
     ) -> RunVerdict {
-        let refused = |reason: &str| RunVerdict::Refused {
+        let refused = |why, reason: &str| RunVerdict::Refused {
+            why,
             reason: reason.to_owned(),
         };
-        let unavailable = || refused(UNRECORDED);
+        let unavailable = || refused(NotStarted::Unrecorded, UNRECORDED);
         // A host starts the servers of its list and no others, whatever its user may start elsewhere.
         let workloads = &self.stages.intake.workloads;
         let known = workload.map(|number| workloads.get(number));
@@ -52,7 +53,7 @@ impl Supervisor {
                 error: Some(Text::fixed(why)),
                 ..Outcome::refused()
             }));
-            return refused(why);
+            return refused(NotStarted::Failed, why);
         }
         let caller = Caller {
             workload: known.as_deref().and_then(Known::judged),
@@ -83,16 +84,23 @@ impl Supervisor {
         match self.stages.decider.run(caller, server, extra_args) {
             Ok(permit) => (permit.decision().clone(), RunVerdict::Permitted),
             Err(by) => {
-                let reason = match by.reason() {
-                    Reason::Disconnected => {
-                        format!("`{server}` was disconnected by an administrator")
-                    }
-                    Reason::ExtraArgument => format!(
-                        "`launch.extra_args` of `{server}` in the policy does not cover what follows `--`"
+                let (why, reason) = match by.reason() {
+                    Reason::Disconnected => (
+                        NotStarted::Disconnected,
+                        format!("`{server}` was disconnected by an administrator"),
                     ),
-                    _ => format!("`{server}` may not be started by this user"),
+                    Reason::ExtraArgument => (
+                        NotStarted::Denied,
+                        format!(
+                            "`launch.extra_args` of `{server}` in the policy does not cover what follows `--`"
+                        ),
+                    ),
+                    _ => (
+                        NotStarted::Denied,
+                        format!("`{server}` may not be started by this user"),
+                    ),
                 };
-                (by.decision().clone(), RunVerdict::Refused { reason })
+                (by.decision().clone(), RunVerdict::Refused { why, reason })
             }
         }
     }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::{Supervisor, UNRECORDED};
-use crate::channel::{Artefact, Session, ToSupervisor};
-use crate::flow::{Offered, Word, serve_stdio};
+use crate::channel::{Artefact, NotStarted, Session, ToSupervisor};
+use crate::flow::{Offered, Word, serve_stdio, turn_away};
 use crate::gate::GateError;
+use crate::refuse::Refusal;
 
 /// Time for a session's beginning to be recorded.
 const ACCEPTED: Duration = Duration::from_secs(5);
@@ -25,6 +26,29 @@ impl Supervisor {
         let words = self.words.0.clone();
         let served = timeout(ACCEPTED, serve_stdio(&self.stages, offered, words)).await;
         served.map_err(|_late| UNRECORDED.to_owned())?
+    }
+
+    /// A stdio server is not started: whoever speaks to it is told. Who has more such starts than may be is left
+    /// with their streams' end.
+    pub(super) fn not_started(&self, uid: u32, why: NotStarted, descriptors: Vec<OwnedFd>) {
+        let Some(slot) = self.turned_away.take(uid) else {
+            return tracing::debug!(uid, "a start that was refused is not answered");
+        };
+        let refusal = match why {
+            NotStarted::Denied => Refusal::Denied,
+            NotStarted::Disconnected => Refusal::Disconnected,
+            NotStarted::Unregistered => Refusal::Unregistered,
+            NotStarted::Unrecorded => Refusal::AuditUnavailable,
+            NotStarted::Failed => Refusal::NotStarted,
+        };
+        let stopping = self.stages.stopping.clone();
+        self.stages.tasks.spawn(async move {
+            let _slot = slot;
+            tokio::select! {
+                () = turn_away(descriptors, refusal) => {}
+                () = stopping.cancelled() => {}
+            }
+        });
     }
 
     pub(super) async fn settled(

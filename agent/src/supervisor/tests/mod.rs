@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cgroups::{destroy, find_root};
 use super::*;
-use crate::channel::{GateEnd, RunVerdict, ToGate, ToSupervisor};
+use crate::channel::{GateEnd, NotStarted, RunVerdict, ToGate, ToSupervisor};
 use crate::control::client::Answer;
 use crate::control::command::{ServerDisconnect, ServerReconnect};
 use crate::control::reply::ExitStatus;
@@ -78,6 +78,7 @@ async fn gate() {
             } => {
                 let verdict = if server == "forbidden" {
                     RunVerdict::Refused {
+                        why: NotStarted::Denied,
                         reason: "not for you".into(),
                     }
                 } else {

@@ -13,6 +13,7 @@ mod held;
 mod ledger;
 mod left;
 mod sessions;
+mod turned_away;
 mod up;
 
 use std::convert::Infallible;
@@ -35,6 +36,7 @@ use self::ledger::Ledger;
 use self::left::Left;
 use self::sessions::Registered;
 pub use self::sessions::Sessions;
+pub use self::turned_away::turn_away;
 use super::judge::Talking;
 use super::observed::Talk;
 use crate::audit::record::{Identity, Kind, ResponseKind};

@@ -383,7 +383,7 @@ impl Session {
 }
 
 /// Who waits for an answer to a line that was too long to be read.
-fn waits(skimmed: &Skimmed) -> Waits {
+pub(super) fn waits(skimmed: &Skimmed) -> Waits {
     match skimmed {
         Skimmed {
             id: Some(id),
