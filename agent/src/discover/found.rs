@@ -28,8 +28,10 @@ pub struct Found {
     pub pids: Vec<u32>,
     /// Where it listens.
     pub listens: BTreeSet<SocketAddr>,
-    /// What it may reach.
-    pub reaches: Vec<String>,
+    /// What it may reach; absent where that is not known.
+    pub reaches: Option<Vec<String>>,
+    /// The hosts that it may fetch from, before it speaks.
+    pub fetches: Vec<String>,
     /// Where it was found, in sentences.
     pub seen: Vec<String>,
     /// An entry for the register, for what is not in it.
@@ -69,7 +71,7 @@ pub enum Standing {
 
 impl Found {
     /// Something of this kind and name, of which nothing else is known.
-    pub(super) fn new(kind: Kind, name: impl Into<String>, standing: Standing) -> Self {
+    pub(crate) fn new(kind: Kind, name: impl Into<String>, standing: Standing) -> Self {
         Self {
             kind,
             name: name.into(),
@@ -80,7 +82,8 @@ impl Found {
             url: None,
             pids: Vec::new(),
             listens: BTreeSet::new(),
-            reaches: Vec::new(),
+            reaches: None,
+            fetches: Vec::new(),
             seen: Vec::new(),
             entry: None,
             isolated: false,

@@ -5,15 +5,18 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::process::parent_id;
 
+use serde_json::{Value, json};
+
 use super::probe::{self, Spoken};
 use super::{Found, Inventory, Kind, Listening, Running, Standing, Survey};
 use crate::channel::Process;
 use crate::hosts::{self, Account, Package};
+use crate::supervisor::unregistered::SUFFIX;
 
 const POLICY: &str = r#"
 version: 1
 servers:
-  git: { purpose: git, owner: me, launch: { command: uvx, args: [mcp-server-git] }, egress: [{ host: git.example.com }] }
+  git: { purpose: git, owner: me, launch: { command: uvx, args: [mcp-server-git], fetch: [pypi.org] }, egress: [{ host: git.example.com }] }
   tracker: { purpose: x, owner: me, url: "https://mcp.example.com/mcp" }
   local: { purpose: x, owner: me, listen: "127.0.0.1:3001" }
 hosts:
@@ -77,6 +80,10 @@ fn one<'i>(inventory: &'i Inventory, name: &str) -> &'i Found {
     one
 }
 
+fn reaches(found: &Found) -> &[String] {
+    found.reaches.as_deref().unwrap()
+}
+
 fn compiles(text: &str) {
     let source = exeat_policy::Source {
         name: "entries.yaml".into(),
@@ -106,7 +113,7 @@ fn a_shim_and_its_children_are_one_server() {
     );
     assert_eq!(found.pids, [10, 11, 12]);
     assert_eq!(found.owner.as_deref(), Some("dave"));
-    assert_eq!(found.reaches, ["anything: nothing holds it"]);
+    assert_eq!(reaches(found), ["anything: nothing holds it"]);
     assert!(found.entry.as_ref().unwrap().contains("command: npx"));
     assert!(!format!("{inventory:?}").contains("hunter2"));
     compiles(&inventory.entries);
@@ -128,16 +135,44 @@ fn registered_is_around_until_exeat_starts_it() {
         found.unwrap()
     };
     assert_eq!(of("dave").standing, Standing::Managed);
-    assert!(
-        of("dave")
-            .reaches
-            .first()
-            .unwrap()
-            .contains("git.example.com")
-    );
+    assert!(reaches(of("dave"))[0].contains("git.example.com"));
+    assert_eq!(of("dave").fetches, ["pypi.org"]);
     assert_eq!(of("eve").standing, Standing::Around);
     assert_eq!(of("eve").registered.as_deref(), Some("git"));
+    // What is started around Exeat is not held to that.
+    assert_eq!(reaches(of("eve")), ["anything: nothing holds it"]);
+    assert!(of("eve").fetches.is_empty());
     assert!(inventory.entries.is_empty());
+}
+
+#[test]
+fn a_server_that_exeat_isolated_reaches_nothing() {
+    let mut held = running(31, 1, "/usr/bin/python3", &["/opt/bin/mcp-server-git"]);
+    held.cgroup = Some(format!("/exeat/w/agent{SUFFIX}-7"));
+    let inventory = survey(&[held]);
+    let found = &inventory.found[0];
+    assert!(
+        reaches(found).is_empty() && found.fetches.is_empty(),
+        "{found:?}"
+    );
+    let json = serde_json::to_value(found).unwrap();
+    assert_eq!(
+        (&json["reaches"], &json["fetches"]),
+        (&json!([]), &json!([]))
+    );
+}
+
+#[test]
+fn without_a_policy_it_is_not_known_what_is_reached() {
+    let mut held = running(31, 1, "/usr/bin/python3", &["/opt/bin/mcp-server-git"]);
+    held.cgroup = Some("/exeat/w/git-7".into());
+    let names = names();
+    let mut survey = Survey::new(None, &names);
+    survey.processes(&[held], "exeat");
+    let inventory = survey.finish();
+    let json = serde_json::to_value(one(&inventory, "git")).unwrap();
+    assert_eq!(json["standing"], "managed", "{json}");
+    assert_eq!(json["reaches"], Value::Null, "{json}");
 }
 
 #[test]
@@ -170,12 +205,7 @@ fn hosts_are_known_by_executable_package_and_policy() {
         (agent.kind, agent.standing),
         (Kind::Host, Standing::Managed)
     );
-    assert!(
-        agent
-            .reaches
-            .iter()
-            .any(|reaches| reaches == "server tracker")
-    );
+    assert!(reaches(agent).contains(&"server tracker".to_owned()));
     assert_eq!(inventory.found.len(), 4, "{inventory:#?}");
     assert!(
         inventory.entries.contains("hosts:"),
@@ -226,6 +256,10 @@ fn configurations_are_compared_with_the_register() {
         assert_eq!(one(&inventory, name).standing, standing, "{name}");
     }
     assert_eq!(one(&inventory, "new").pids, [50]);
+    // Nothing is known of what runs elsewhere; what has no way out has none.
+    assert_eq!(one(&inventory, "tracker").reaches, None);
+    assert_eq!(one(&inventory, "keyed").reaches, None);
+    assert!(reaches(one(&inventory, "local")).is_empty());
     assert!(
         !serde_json::to_string(&inventory)
             .unwrap()

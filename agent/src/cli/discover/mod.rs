@@ -314,11 +314,25 @@ fn table(found: &[Found]) -> Table {
             or_dash(found.owner.clone().unwrap_or_default()),
             or_dash(pids.join(",") + more),
             or_dash(shortened(command)),
-            or_dash(shortened(found.reaches.join("; "))),
+            or_dash(shortened(reached(found))),
             or_dash(found.seen.join("; ")),
         ]);
     }
     table
+}
+
+/// What it may reach at any time, then what only at its beginning; nothing is said of what is not known.
+fn reached(found: &Found) -> String {
+    let fetches = found
+        .fetches
+        .iter()
+        .map(|host| format!("{host} (to fetch)"));
+    let reaches = found.reaches.iter().flatten().cloned();
+    let all: Vec<String> = reaches.chain(fetches).collect();
+    if all.is_empty() && found.reaches.is_some() {
+        return "nothing".to_owned();
+    }
+    all.join("; ")
 }
 
 fn or_dash(text: String) -> Cell {
@@ -337,4 +351,24 @@ fn shortened(text: String) -> String {
         .take(WIDTH.saturating_sub(2))
         .chain("..".chars())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_not_what_is_unknown() {
+        let mut found = Found::new(discover::Kind::Server, "x", Standing::Managed);
+        assert_eq!(reached(&found), "");
+        found.reaches = Some(Vec::new());
+        assert_eq!(reached(&found), "nothing");
+        found.fetches = vec!["registry.npmjs.org".into()];
+        assert_eq!(reached(&found), "registry.npmjs.org (to fetch)");
+        found.reaches = Some(vec!["api.example.com:443".into()]);
+        let both = "api.example.com:443; registry.npmjs.org (to fetch)";
+        assert_eq!(reached(&found), both);
+        let shown = table(&[found]).render(Painter::default());
+        assert!(shown.contains(both), "{shown}");
+    }
 }

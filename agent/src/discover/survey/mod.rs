@@ -2,6 +2,7 @@
 
 mod bare;
 mod matched;
+mod reach;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -12,12 +13,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use self::matched::matched;
+use self::reach::{fetches, reaches};
 use super::found::{Found, Kind, Standing};
 use super::probe::Spoken;
 use super::processes::Running;
 use super::sockets::Listening;
 use crate::channel;
-use crate::control::describe;
 use crate::hosts::{
     Account, Children, Entry, Format, How, Listed, Matched, Package, Register, Stdio, document,
     masked_arguments, masked_url,
@@ -502,6 +503,7 @@ impl<'a> Survey<'a> {
                 .find(|of| Some(&of.name) == found.proposed.as_ref());
             found.entry = proposal.map(|proposal| proposal.yaml.clone());
             found.reaches = reaches(self.set, found);
+            found.fetches = fetches(self.set, found);
             found.pids.sort_unstable();
             found.pids.dedup();
         }
@@ -654,40 +656,4 @@ fn title(package: &Package) -> String {
     let mut parts = parts.filter(|part| !part.is_empty());
     let told = parts.clone().find(|part| !PLAIN.contains(part));
     told.or_else(|| parts.next()).unwrap_or("server").to_owned()
-}
-
-/// What the policy lets something reach.
-fn reaches(set: Option<&PolicySet>, found: &Found) -> Vec<String> {
-    if found.isolated {
-        return Vec::new();
-    }
-    let local = found.url.is_none() || !found.pids.is_empty();
-    if found.standing != Standing::Managed {
-        let free = "anything: nothing holds it";
-        return if local {
-            vec![free.to_owned()]
-        } else {
-            Vec::new()
-        };
-    }
-    let (Some(set), Some(name)) = (set, &found.registered) else {
-        return Vec::new();
-    };
-    let server = |name: &str| format!("server {name}");
-    match found.kind {
-        Kind::Server => {
-            let egress = set.server(name).map(|server| server.egress.as_slice());
-            egress
-                .unwrap_or_default()
-                .iter()
-                .map(describe::egress)
-                .collect()
-        }
-        Kind::Host => set.host(name).map_or_else(Vec::new, |host| {
-            let servers = host.servers.iter().map(|name| server(name));
-            servers
-                .chain(host.egress.iter().map(describe::egress))
-                .collect()
-        }),
-    }
 }
