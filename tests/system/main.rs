@@ -41,6 +41,8 @@ mod http2;
 #[cfg(test)]
 mod hung;
 #[cfg(test)]
+mod imported;
+#[cfg(test)]
 mod issuers;
 #[cfg(test)]
 mod killed;

@@ -105,6 +105,17 @@ impl<'a> Register<'a> {
         launch.is_some_and(|launch| launch.uncovered(own_part(stdio)).is_some())
     }
 
+    /// The variables that its host gives a registered server and the register does not.
+    pub fn lacks_variables<'s>(&self, name: &str, stdio: &'s Stdio) -> Vec<&'s str> {
+        let server = self.policy.and_then(|policy| policy.server(name));
+        let Some(launch) = server.and_then(Server::launch) else {
+            return Vec::new();
+        };
+        let given = |name: &str| launch.env.iter().any(|(other, _)| other == name);
+        let names = stdio.env.iter().map(|(name, _)| name.as_str());
+        names.filter(|name| !given(name)).collect()
+    }
+
     /// The server of the policy that this is: started in the same way, or the same package under
     /// the same name.
     pub fn known(&self, name: &str, stdio: &Stdio) -> Option<&'a Server> {
@@ -412,19 +423,46 @@ fn launch(name: &str, stdio: &Stdio, extra_args: Option<&BTreeSet<String>>) -> S
     if !fetch.is_empty() {
         line(format_args!("      fetch: [{}]", fetch.join(", ")));
     }
-    if !stdio.env.is_empty() {
-        line(format_args!("      env:"));
+    text.push_str(&variables(name, &stdio.env));
+    text
+}
+
+/// What the host gives a server, as far as the register can: what it cannot is said where it would stand.
+fn variables(name: &str, env: &[(String, String)]) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").unwrap_or_default();
+    if !env.is_empty() {
+        let none = env.iter().all(|(variable, _)| !is_variable(variable));
+        line(format_args!("      env:{}", if none { " {}" } else { "" }));
     }
-    for (variable, value) in &stdio.env {
-        match variable_value(name, variable, value) {
-            Some(value) => line(format_args!("        {variable}: {value}")),
-            None => line(format_args!(
+    for (variable, value) in env {
+        if !is_variable(variable) {
+            line(format_args!(
                 "        # a variable of another name than the register takes"
-            )),
+            ));
+            continue;
         }
-    }
-    if stdio.env.iter().all(|(variable, _)| !is_variable(variable)) && !stdio.env.is_empty() {
-        return text.replace("      env:\n", "      env: {}\n");
+        match variable_value(variable, value) {
+            Given::Secret => {
+                let secret = secret_name(name, variable);
+                line(format_args!(
+                    "        # the server gets a placeholder: define `{secret}` under `credentials`, and name it in `egress`"
+                ));
+                line(format_args!(
+                    "        {variable}: {{ secret: {} }}",
+                    word(&secret)
+                ));
+            }
+            Given::Filled => {
+                line(format_args!(
+                    "        # its host filled this in, which reaches the server no more: write what it is"
+                ));
+                let value = quoted(&format!("{FILL_IN}: {value}"));
+                line(format_args!("        {variable}: {value}"));
+            }
+            Given::Plain => line(format_args!("        {variable}: {}", quoted(value))),
+        }
     }
     text
 }
@@ -471,19 +509,25 @@ fn is_interpreter(command: &str) -> bool {
     name.starts_with("python") || name == "node"
 }
 
-/// A variable's value in YAML: the name of a secret where it is one.
-fn variable_value(server: &str, variable: &str, value: &str) -> Option<String> {
-    if !is_variable(variable) {
-        return None;
-    }
+/// What a host gives as a variable's value.
+enum Given {
+    /// To be named, and never told.
+    Secret,
+    /// What it fills in itself.
+    Filled,
+    /// This very text.
+    Plain,
+}
+
+fn variable_value(variable: &str, value: &str) -> Given {
     let secret = is_telling(variable) || matches!(mask::text(value), Cow::Owned(_));
-    Some(if secret && !value.is_empty() {
-        format!("{{ secret: {} }}", word(&secret_name(server, variable)))
+    if secret && !value.is_empty() {
+        Given::Secret
     } else if value.contains("${") || value.starts_with('$') {
-        quoted(&format!("{FILL_IN}: {value}"))
+        Given::Filled
     } else {
-        quoted(value)
-    })
+        Given::Plain
+    }
 }
 
 fn secret_name(server: &str, variable: &str) -> String {

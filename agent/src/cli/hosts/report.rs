@@ -106,6 +106,14 @@ fn remains(change: &Change, register: &Register<'_>) -> Vec<String> {
                 .to_owned(),
         );
     }
+    let lacking = register.lacks_variables(&change.name, &change.before);
+    if !lacking.is_empty() {
+        let names: Vec<String> = lacking.iter().map(|name| format!("`{name}`")).collect();
+        remains.push(format!(
+            "the register gives it no {}: what it needs has to stand in its `launch.env`",
+            masked(&names.join(", "))
+        ));
+    }
     if register.lacks_extra_args(&change.name, &change.before) {
         remains.push(
             "the register's `extra_args` do not cover what follows `--` as it stands here: see to it that they cover what its host makes of it"
