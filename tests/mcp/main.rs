@@ -69,6 +69,8 @@ mod stdio_ends;
 #[cfg(test)]
 mod stdio_faults;
 #[cfg(test)]
+mod stdio_floods;
+#[cfg(test)]
 mod stdio_leaks;
 #[cfg(test)]
 mod stdio_methods;

@@ -77,6 +77,11 @@ impl Wire {
         String::from_utf8_lossy(&fs::read(&self.heard).unwrap()).into_owned()
     }
 
+    /// How many bytes that is.
+    pub(crate) fn heard_bytes(&self) -> u64 {
+        fs::metadata(&self.heard).unwrap().len()
+    }
+
     /// Waits until it has heard a line in which `text` stands; that line.
     pub(crate) async fn hears(&self, text: &str) -> String {
         wait_for(&format!("the server hears {text}"), LIMIT, async || {
@@ -112,6 +117,13 @@ pub(crate) async fn wired(daemon: &Daemon<'_>, wire: &mut Wire) -> Session {
     let mut session = daemon.run("wire").unwrap();
     alive(&mut session, wire, "begin").await;
     session
+}
+
+/// A session with the instance `name` of the server `wire`.
+pub(crate) fn instance(lab: &Lab, name: &str) -> Session {
+    let mut command = lab.exeat(&["run", "wire"]).unwrap();
+    command.arg("--").arg(lab.directory().join(name));
+    Session::start(command, &lab.directory().join(format!("{name}.err"))).unwrap()
 }
 
 /// Sends a ping with `id` and waits for its answer, passing over everything else; what was passed over.

@@ -69,7 +69,7 @@ async fn a_server_that_hangs_holds_nobody() {
         .daemon(&odd(&lab, "echo hangs >&2; exec sleep 600"))
         .await
         .unwrap();
-    let mut beside = Beside::new(&lab, &daemon).await;
+    let mut beside = Beside::new(&lab).await;
     let mut session = daemon.run("odd").unwrap();
     errs(&lab, "hangs").await;
     for id in [1, 2] {
@@ -112,7 +112,7 @@ async fn what_leaves_its_session_does_not_leave_its_workload() {
         (setsid sh -c \"trap : TERM HUP; echo left \\$\\$ >&2; exec 0<&- 1>&-; while :; do sleep 600; done\" &); \
         read line; exit 0";
     let daemon = lab.daemon(&odd(&lab, script)).await.unwrap();
-    let mut beside = Beside::new(&lab, &daemon).await;
+    let mut beside = Beside::new(&lab).await;
     let mut session = daemon.run("odd").unwrap();
     let left: u32 = errs(&lab, "left ").await.parse().unwrap();
     let cgroup = errs(&lab, "0::").await;

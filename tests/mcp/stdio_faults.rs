@@ -1,4 +1,4 @@
-//! Servers and hosts that end, hang, flood, or go half away: each is recorded, nobody hangs, and a session
+//! Servers and hosts that end, hang, or go half away: each is recorded, nobody hangs, and a session
 //! beside it works on.
 
 use std::os::unix::process::ExitStatusExt as _;
@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
-use crate::stdio::{ALL, Wire, alive, policy, wired};
+use crate::stdio::{ALL, Wire, alive, instance, policy, wired};
 use crate::world::LIMIT;
 
 /// A policy with the server `wire`, and one `odd` that is this shell script.
@@ -41,9 +41,10 @@ pub(crate) struct Beside {
 }
 
 impl Beside {
-    pub(crate) async fn new(lab: &Lab, daemon: &Daemon<'_>) -> Self {
-        let mut wire = Wire::new(lab, "wire");
-        let session = wired(daemon, &mut wire).await;
+    pub(crate) async fn new(lab: &Lab) -> Self {
+        let mut wire = Wire::new(lab, "beside");
+        let mut session = instance(lab, "beside");
+        alive(&mut session, &mut wire, "begin").await;
         Self {
             wire,
             session,
@@ -53,8 +54,12 @@ impl Beside {
 
     pub(crate) async fn works(&mut self) {
         self.turn += 1;
-        let id = format!("beside-{}", self.turn);
-        let others = alive(&mut self.session, &mut self.wire, &id).await;
+        self.asks(&format!("beside-{}", self.turn)).await;
+    }
+
+    /// A request with this id is answered.
+    async fn asks(&mut self, id: &str) {
+        let others = alive(&mut self.session, &mut self.wire, id).await;
         assert_eq!(others, Vec::<Value>::new());
     }
 }
@@ -85,7 +90,7 @@ async fn a_server_that_ends_answers_by_its_end() {
         ))
         .await
         .unwrap();
-    let mut beside = Beside::new(&lab, &daemon).await;
+    let mut beside = Beside::new(&lab).await;
     let mut session = daemon.run("odd").unwrap();
     ask(&mut session, 1).await;
     let answer = session.receive().await.unwrap();
@@ -117,7 +122,7 @@ async fn a_server_that_closes_one_stream() {
         .daemon(&odd(&lab, "exec 1>&-; while read line; do :; done; exit 6"))
         .await
         .unwrap();
-    let mut beside = Beside::new(&lab, &daemon).await;
+    let mut beside = Beside::new(&lab).await;
     // Its output: nothing it could ever say is waited for.
     let mut session = daemon.run("odd").unwrap();
     assert_eq!(session.line().await.unwrap(), None);
@@ -142,6 +147,16 @@ async fn a_server_that_closes_one_stream() {
         answer["error"]["data"]["reason"], "upstream_reset",
         "{answer}"
     );
+    let asked = answer["id"].to_string();
+    let call = daemon.record("the call that it could not hear", |record| {
+        record["mcp"]["method"] == "tools/call" && record["mcp"]["id"] == asked
+    });
+    let call = call.await.unwrap();
+    assert_eq!(call["workload"]["name"], "odd", "{call}");
+    assert_eq!(call["decision"]["effect"], "allow", "{call}");
+    let outcome = &call["outcome"];
+    assert_eq!(outcome["status"], "failed", "{call}");
+    assert_eq!(outcome["error"], "the other end reads no more", "{call}");
     beside.works().await;
 }
 
@@ -150,7 +165,7 @@ async fn a_server_that_ignores_its_end_is_ended() {
     let lab = Lab::new().unwrap();
     let script = "trap '' TERM HUP INT; sleep 600 & while :; do sleep 600; done";
     let daemon = lab.daemon(&odd(&lab, script)).await.unwrap();
-    let mut beside = Beside::new(&lab, &daemon).await;
+    let mut beside = Beside::new(&lab).await;
     let mut session = daemon.run("odd").unwrap();
     session.raw(b"\n").await.unwrap();
     let began = Instant::now();
@@ -185,57 +200,11 @@ async fn a_server_that_forks_and_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn floods_harm_nobody_else() {
-    let lab = Lab::new().unwrap();
-    // Lines that are no message, messages, and standard error, as fast as it can.
-    let script = [
-        "yes 'not a message' | head -n 100000",
-        r#"yes '{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"x"}}' | head -n 50000"#,
-        "yes 'token ghp_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' | head -n 50000 >&2",
-        r#"echo '{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"last"}}'"#,
-        "cat >/dev/null",
-    ]
-    .join("; ");
-
-    let daemon = lab.daemon(&odd(&lab, &script)).await.unwrap();
-    let mut beside = Beside::new(&lab, &daemon).await;
-    let mut session = daemon.run("odd").unwrap();
-    let mut lines = 0;
-    loop {
-        let line = session.line().await.unwrap().expect("a line");
-        assert!(
-            line.starts_with(r#"{"jsonrpc":"2.0","method":"notifications/message""#),
-            "{line}"
-        );
-        lines += 1;
-        if line.contains("last") {
-            break;
-        }
-        if lines % 20_000 == 1 {
-            beside.works().await;
-        }
-    }
-    assert_eq!(lines, 50_001);
-    session.close().await.unwrap();
-    beside.works().await;
-    ended(&daemon, "the server ended").await;
-    let records = daemon.audit().unwrap();
-    let findings: Vec<&Value> = records
-        .iter()
-        .filter(|record| record["finding"]["what"] == "stdio_violation")
-        .collect();
-    assert!(findings.len() < 40, "{}", findings.len());
-    assert!(records.len() < 200, "{}", records.len());
-    let errors = std::fs::read_to_string(lab.directory().join("run-odd.err")).unwrap();
-    assert_eq!(errors.lines().count(), 50_000);
-    assert!(!errors.contains("ghp_aaaa"), "secrets are masked");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lines_longer_than_the_limit_both_ways() {
     let lab = Lab::new().unwrap();
     let mut wire = Wire::new(&lab, "wire");
     let daemon = lab.daemon(&policy(&lab, ALL)).await.unwrap();
+    let mut beside = Beside::new(&lab).await;
     let mut session = wired(&daemon, &mut wire).await;
     let long = "x".repeat(17 << 20);
     // The id before the bulk, and after it.
@@ -259,6 +228,7 @@ async fn lines_longer_than_the_limit_both_ways() {
         let answer = session.receive().await.unwrap();
         assert_eq!(answer["id"], id, "{answer}");
         assert_eq!(answer["error"]["code"], -31413, "{answer}");
+        beside.works().await;
     }
     // An answer that nobody can take ends the wait for it.
     ask(&mut session, 5).await;
@@ -272,6 +242,7 @@ async fn lines_longer_than_the_limit_both_ways() {
         (json!(5), json!(-31413)),
         "{answer}"
     );
+    beside.works().await;
     // The largest that passes, both ways.
     let frame = (10 << 20) - 1;
     let head =
@@ -289,6 +260,7 @@ async fn lines_longer_than_the_limit_both_ways() {
     wire.raw(b"\n");
     assert_eq!(session.line().await.unwrap(), Some(line));
     alive(&mut session, &mut wire, "end").await;
+    beside.works().await;
     for what in [
         "a message larger than the limit",
         "the answer is larger than the limit",
@@ -305,7 +277,9 @@ async fn an_id_in_use_is_not_used_again() {
     let lab = Lab::new().unwrap();
     let mut wire = Wire::new(&lab, "wire");
     let daemon = lab.daemon(&policy(&lab, ALL)).await.unwrap();
+    let mut beside = Beside::new(&lab).await;
     let mut session = wired(&daemon, &mut wire).await;
+    beside.works().await;
     ask(&mut session, 1).await;
     ask(&mut session, 1).await;
     let answer = session.receive().await.unwrap();
@@ -315,6 +289,8 @@ async fn an_id_in_use_is_not_used_again() {
         .await
         .unwrap();
     assert_eq!(session.receive().await.unwrap()["error"]["code"], -32600);
+    // An id in use is so in its own session alone.
+    beside.asks("1").await;
     wire.hears("tools/call").await;
     assert_eq!(wire.heard().matches("tools/call").count(), 1);
     wire.answers(&json!(1));
@@ -334,55 +310,7 @@ async fn an_id_in_use_is_not_used_again() {
             .await
             .unwrap();
     }
-}
-
-/// Both sides write and neither reads: what the gate holds is bounded, and when one reads again all goes on.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_does_not_read_is_not_read_from() {
-    let lab = Lab::new().unwrap();
-    let denied = "rules: [{ id: pings, tools: [none], effect: allow }]";
-    let mut wire = Wire::new(&lab, "wire");
-    let daemon = lab.daemon(&policy(&lab, denied)).await.unwrap();
-    let mut session = wired(&daemon, &mut wire).await;
-    // Refusals for the host, which does not read them yet.
-    let mut sent = 0;
-    let call = format!(
-        "{}\n",
-        json!({ "jsonrpc": "2.0", "id": "ID", "method": "tools/call", "params": { "name": "x" } })
-    );
-    while sent < 100_000 {
-        let lines: String = (sent..sent + 100)
-            .map(|id| call.replace("\"ID\"", &id.to_string()))
-            .collect();
-        if timeout(Duration::from_secs(2), session.raw(lines.as_bytes()))
-            .await
-            .is_err()
-        {
-            break;
-        }
-        sent += 100;
-    }
-    assert!(
-        sent < 100_000,
-        "the gate reads on although it is not read from"
-    );
-    let gate = daemon.status().await.unwrap()["gate"]["pid"]
-        .as_u64()
-        .unwrap();
-    let text = std::fs::read_to_string(format!("/proc/{gate}/status")).unwrap();
-    let resident = text
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    let resident: u64 = resident.split_whitespace().next().unwrap().parse().unwrap();
-    assert!(resident < 200_000, "{resident} kB");
-    // Requests of the server are refused meanwhile, and neither waits for the other.
-    wire.say(&json!({ "jsonrpc": "2.0", "id": 1, "method": "sampling/createMessage" }));
-    wire.hears("-31403").await;
-    for _ in 0..sent {
-        let answer = session.receive().await.unwrap();
-        assert_eq!(answer["error"]["code"], -32602, "{answer}");
-    }
+    beside.works().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -390,15 +318,18 @@ async fn a_host_that_dies_takes_its_server_along() {
     let lab = Lab::new().unwrap();
     // A server that takes no notice of its input's end.
     let daemon = lab.daemon(&odd(&lab, "exec sleep 600")).await.unwrap();
+    let mut beside = Beside::new(&lab).await;
     let mut session = daemon.run("odd").unwrap();
     ask(&mut session, 1).await;
     let server = wait_for("the server runs", LIMIT, async || {
         let status = daemon.status().await.ok()?;
-        let cgroup = status["workloads"][0]["cgroup"].as_str()?;
-        Some(cgroup.to_owned())
+        let mut workloads = status["workloads"].as_array()?.iter();
+        let odd = workloads.find(|workload| workload["name"] == "odd")?;
+        Some(odd["cgroup"].as_str()?.to_owned())
     })
     .await
     .unwrap();
+    beside.works().await;
     // Its ends of the streams close; `exeat run` itself lives on.
     let launcher = session.abandon();
     wait_until("the server is ended", LIMIT, || {
@@ -417,20 +348,20 @@ async fn a_host_that_dies_takes_its_server_along() {
         .await
         .unwrap();
     assert_eq!(call["outcome"]["status"], "failed", "{call}");
+    beside.works().await;
     drop(launcher);
     // The launcher's death does the same.
     let mut wire = Wire::new(&lab, "other");
-    let mut command = lab.exeat(&["run", "wire"]).unwrap();
-    command.arg("--").arg(lab.directory().join("other"));
-    let mut session = Session::start(command, &lab.directory().join("other.err")).unwrap();
+    let mut session = instance(&lab, "other");
     alive(&mut session, &mut wire, "begin").await;
     kill_process(pid(session.pid().unwrap()), Signal::KILL).unwrap();
-    wait_for("no workload is left", LIMIT, async || {
+    wait_for("only the one beside is left", LIMIT, async || {
         let status = daemon.status().await.ok()?;
-        status["workloads"].as_array()?.is_empty().then_some(())
+        (status["workloads"].as_array()?.len() == 1).then_some(())
     })
     .await
     .unwrap();
+    beside.works().await;
 }
 
 /// Files and terminals are copied by `exeat run` itself: the end of one is the end of the other.
@@ -457,30 +388,4 @@ async fn streams_that_are_files_work_too() {
     );
     assert_eq!(process.stderr(), "over\n");
     drop(daemon);
-}
-
-/// What is no message of the host's is refused each time, and recorded in a way that no flood fills the log.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_host_that_talks_nonsense_does_not_fill_the_log() {
-    let lab = Lab::new().unwrap();
-    let mut wire = Wire::new(&lab, "wire");
-    let daemon = lab.daemon(&policy(&lab, ALL)).await.unwrap();
-    let mut session = wired(&daemon, &mut wire).await;
-    for turn in 0..20 {
-        session.raw(b"no message\n").await.unwrap();
-        let answer = session.receive().await.unwrap();
-        assert_eq!(answer["error"]["code"], -32700, "{answer}");
-        let nothing = json!({ "jsonrpc": "2.0", "id": turn, "result": {} });
-        session.send(&nothing).await.unwrap();
-    }
-    alive(&mut session, &mut wire, "end").await;
-    session.close().await.unwrap();
-    let end = ended(&daemon, "the server ended").await;
-    let counts = &end["lifecycle"]["counts"];
-    let refused = json!({ "what": "refused", "count": 40 });
-    assert!(counts.as_array().unwrap().contains(&refused), "{end}");
-    let mut records = daemon.audit().unwrap();
-    records.retain(|record| record["mcp"]["method"] == "" && record["outcome"].is_object());
-    // Eight, the sixteenth and the thirty-second.
-    assert_eq!(records.len(), 10, "{records:?}");
 }

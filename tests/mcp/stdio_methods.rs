@@ -6,7 +6,7 @@ use exeat_tests::stdio::Session;
 use exeat_tests::wait::wait_until;
 use serde_json::{Value, json};
 
-use crate::stdio::{Wire, alive, becomes, policy, wired};
+use crate::stdio::{Wire, alive, becomes, instance, policy, wired};
 use crate::world::LIMIT;
 
 const RULES: &str = r#"rules:
@@ -314,10 +314,7 @@ async fn sessions_of_the_modern_era_are_counted_and_recorded() {
     let daemon = lab.daemon(&policy(&lab, RULES)).await.unwrap();
     for name in ["one", "two"] {
         let mut wire = Wire::new(&lab, name);
-        let mut command = lab.exeat(&["run", "wire"]).unwrap();
-        command.arg("--").arg(lab.directory().join(name));
-        let log = lab.directory().join(format!("{name}.err"));
-        let mut session = Session::start(command, &log).unwrap();
+        let mut session = instance(&lab, name);
         for turn in 1..=4 {
             let params =
                 json!({ "name": "limited", "arguments": { "turn": turn }, "_meta": modern() });

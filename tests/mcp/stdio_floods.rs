@@ -1,0 +1,266 @@
+//! Servers and hosts that say more than anybody can take: all of it arrives where it is allowed, what is held is bounded,
+//! the log is not filled, and a session beside it is answered all the while.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use exeat_tests::Lab;
+use exeat_tests::wait::wait_until;
+use serde_json::{Value, json};
+use tokio::join;
+use tokio::time::{Instant, timeout};
+
+use crate::stdio::{ALL, Wire, alive, policy, wired};
+use crate::stdio_faults::{Beside, ended, odd};
+use crate::world::LIMIT;
+
+/// Messages of a flood.
+const FLOOD: usize = 100_000;
+/// Calls beside a flood that must be answered before it is over: one that waits for its end is alone.
+const MEANWHILE: u32 = 5;
+/// How many times as long as when all is quiet a call may take, on average.
+const SLOWER: u32 = 20;
+
+/// Asks `beside` for as long as `flood` lasts, which is read by whoever it is for. It is answered all the while, and not
+/// much slower than before.
+async fn meanwhile<T>(beside: &mut Beside, flood: impl Future<Output = T>) -> T {
+    let quiet = Instant::now();
+    for _ in 0..MEANWHILE {
+        beside.works().await;
+    }
+    let quiet = quiet.elapsed() / MEANWHILE;
+    let (began, over) = (Instant::now(), Cell::new(false));
+    let flood = async {
+        let came = flood.await;
+        over.set(true);
+        came
+    };
+    let asked = async {
+        let mut answered = 0;
+        while !over.get() {
+            beside.works().await;
+            answered += u32::from(!over.get());
+        }
+        answered
+    };
+    let (came, answered) = join!(flood, asked);
+    let took = began.elapsed() / answered.max(1);
+    println!("beside it: {answered} calls, {took:?} each; {quiet:?} before");
+    assert!(answered >= MEANWHILE, "{answered} answered");
+    assert!(took <= quiet * SLOWER, "{took:?}, before {quiet:?}");
+    beside.works().await;
+    came
+}
+
+fn numbered(number: &str) -> String {
+    json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "level": "info", "data": number } }).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_servers_flood_arrives_whole_and_harms_nobody() {
+    let lab = Lab::new().unwrap();
+    let script = format!(
+        "read line; seq -f '{}' {FLOOD}; exec cat >/dev/null",
+        numbered("%.0f")
+    );
+    let daemon = lab.daemon(&odd(&lab, &script)).await.unwrap();
+    let mut beside = Beside::new(&lab).await;
+    let mut session = daemon.run("odd").unwrap();
+    let flood = async move {
+        let begin = json!({ "jsonrpc": "2.0", "method": "notifications/roots/list_changed" });
+        session.send(&begin).await.unwrap();
+        for number in 1..=FLOOD {
+            let line = session.line().await.unwrap().expect("a line");
+            assert_eq!(line, numbered(&number.to_string()));
+        }
+        session
+    };
+    let mut session = meanwhile(&mut beside, flood).await;
+    session.close().await.unwrap();
+    assert_eq!(session.line().await.unwrap(), None, "nothing more");
+    passed(
+        &ended(&daemon, "the server ended").await,
+        "notifications/message",
+    );
+}
+
+/// All of the flood is counted in the record of its session's end.
+fn passed(end: &Value, method: &str) {
+    let counts = end["lifecycle"]["counts"].as_array().unwrap();
+    let all = json!({ "what": method, "count": FLOOD });
+    assert!(counts.contains(&all), "{end}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hosts_flood_arrives_whole_and_harms_nobody() {
+    const METHOD: &str = "notifications/progress";
+    let lab = Lab::new().unwrap();
+    let mut wire = Wire::new(&lab, "wire");
+    let daemon = lab.daemon(&policy(&lab, ALL)).await.unwrap();
+    let mut beside = Beside::new(&lab).await;
+    let mut session = wired(&daemon, &mut wire).await;
+    let line = |number: usize| {
+        let params = json!({ "progressToken": "p", "progress": number });
+        json!({ "jsonrpc": "2.0", "method": METHOD, "params": params }).to_string() + "\n"
+    };
+    let flood = async move {
+        let before = wire.heard_bytes();
+        let lines: Vec<String> = (0..FLOOD).map(line).collect();
+        let bytes = lines.iter().map(String::len).sum::<usize>();
+        for some in lines.chunks(1000) {
+            session.raw(some.concat().as_bytes()).await.unwrap();
+        }
+        wait_until("all of it arrives", LIMIT, || {
+            wire.heard_bytes() - before >= bytes as u64
+        })
+        .await
+        .unwrap();
+        let heard = wire.heard().split_off(usize::try_from(before).unwrap());
+        assert_eq!(heard.lines().count(), FLOOD);
+        for (heard, sent) in heard.split_inclusive('\n').zip(&lines) {
+            assert_eq!(heard, sent);
+        }
+        (session, wire)
+    };
+    let (mut session, mut wire) = meanwhile(&mut beside, flood).await;
+    let others = alive(&mut session, &mut wire, "end").await;
+    assert_eq!(others, Vec::<Value>::new());
+    session.close().await.unwrap();
+    passed(&ended(&daemon, "the server ended").await, METHOD);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn floods_harm_nobody_else() {
+    let lab = Lab::new().unwrap();
+    // Lines that are no message, messages, and standard error, as fast as it can.
+    let script = [
+        "read line",
+        "yes 'not a message' | head -n 100000",
+        r#"yes '{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"x"}}' | head -n 50000"#,
+        "yes 'token ghp_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' | head -n 50000 >&2",
+        r#"echo '{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"last"}}'"#,
+        "cat >/dev/null",
+    ]
+    .join("; ");
+
+    let daemon = lab.daemon(&odd(&lab, &script)).await.unwrap();
+    let mut beside = Beside::new(&lab).await;
+    let mut session = daemon.run("odd").unwrap();
+    let flood = async move {
+        let begin = json!({ "jsonrpc": "2.0", "method": "notifications/roots/list_changed" });
+        session.send(&begin).await.unwrap();
+        let mut lines = 0;
+        loop {
+            let line = session.line().await.unwrap().expect("a line");
+            assert!(
+                line.starts_with(r#"{"jsonrpc":"2.0","method":"notifications/message""#),
+                "{line}"
+            );
+            lines += 1;
+            if line.contains("last") {
+                break;
+            }
+        }
+        assert_eq!(lines, 50_001);
+        session
+    };
+    let mut session = meanwhile(&mut beside, flood).await;
+    session.close().await.unwrap();
+    beside.works().await;
+    ended(&daemon, "the server ended").await;
+    let mut records = daemon.audit().unwrap();
+    records.retain(|record| record["workload"]["name"] == "odd");
+    let findings: Vec<&Value> = records
+        .iter()
+        .filter(|record| record["finding"]["what"] == "stdio_violation")
+        .collect();
+    assert!(findings.len() < 40, "{}", findings.len());
+    assert!(records.len() < 200, "{}", records.len());
+    let errors = std::fs::read_to_string(lab.directory().join("run-odd.err")).unwrap();
+    assert_eq!(errors.lines().count(), 50_000);
+    assert!(!errors.contains("ghp_aaaa"), "secrets are masked");
+}
+
+/// Both sides write and neither reads: what the gate holds is bounded, and when one reads again all goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_read_is_not_read_from() {
+    let lab = Lab::new().unwrap();
+    let denied = "rules: [{ id: pings, tools: [none], effect: allow }]";
+    let mut wire = Wire::new(&lab, "wire");
+    let daemon = lab.daemon(&policy(&lab, denied)).await.unwrap();
+    let mut beside = Beside::new(&lab).await;
+    let mut session = wired(&daemon, &mut wire).await;
+    // Refusals for the host, which does not read them yet.
+    let mut sent = 0;
+    let call = format!(
+        "{}\n",
+        json!({ "jsonrpc": "2.0", "id": "ID", "method": "tools/call", "params": { "name": "x" } })
+    );
+    while sent < 100_000 {
+        let lines: String = (sent..sent + 100)
+            .map(|id| call.replace("\"ID\"", &id.to_string()))
+            .collect();
+        if timeout(Duration::from_secs(2), session.raw(lines.as_bytes()))
+            .await
+            .is_err()
+        {
+            break;
+        }
+        sent += 100;
+    }
+    assert!(
+        sent < 100_000,
+        "the gate reads on although it is not read from"
+    );
+    let gate = daemon.status().await.unwrap()["gate"]["pid"]
+        .as_u64()
+        .unwrap();
+    let text = std::fs::read_to_string(format!("/proc/{gate}/status")).unwrap();
+    let resident = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    let resident: u64 = resident.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(resident < 200_000, "{resident} kB");
+    beside.works().await;
+    // Requests of the server are refused meanwhile, and neither waits for the other.
+    wire.say(&json!({ "jsonrpc": "2.0", "id": 1, "method": "sampling/createMessage" }));
+    wire.hears("-31403").await;
+    let refusals = async move {
+        for _ in 0..sent {
+            let answer = session.receive().await.unwrap();
+            assert_eq!(answer["error"]["code"], -32602, "{answer}");
+        }
+    };
+    meanwhile(&mut beside, refusals).await;
+}
+
+/// What is no message of the host's is refused each time, and recorded in a way that no flood fills the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_talks_nonsense_does_not_fill_the_log() {
+    let lab = Lab::new().unwrap();
+    let mut wire = Wire::new(&lab, "wire");
+    let daemon = lab.daemon(&policy(&lab, ALL)).await.unwrap();
+    let mut beside = Beside::new(&lab).await;
+    let mut session = wired(&daemon, &mut wire).await;
+    beside.works().await;
+    for turn in 0..20 {
+        session.raw(b"no message\n").await.unwrap();
+        let answer = session.receive().await.unwrap();
+        assert_eq!(answer["error"]["code"], -32700, "{answer}");
+        let nothing = json!({ "jsonrpc": "2.0", "id": turn, "result": {} });
+        session.send(&nothing).await.unwrap();
+    }
+    beside.works().await;
+    alive(&mut session, &mut wire, "end").await;
+    session.close().await.unwrap();
+    let end = ended(&daemon, "the server ended").await;
+    let counts = &end["lifecycle"]["counts"];
+    beside.works().await;
+    let refused = json!({ "what": "refused", "count": 40 });
+    assert!(counts.as_array().unwrap().contains(&refused), "{end}");
+    let mut records = daemon.audit().unwrap();
+    records.retain(|record| record["mcp"]["method"] == "" && record["outcome"].is_object());
+    // Eight, the sixteenth and the thirty-second.
+    assert_eq!(records.len(), 10, "{records:?}");
+}
