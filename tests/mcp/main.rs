@@ -73,6 +73,8 @@ mod stdio_floods;
 #[cfg(test)]
 mod stdio_leaks;
 #[cfg(test)]
+mod stdio_limits;
+#[cfg(test)]
 mod stdio_methods;
 #[cfg(test)]
 mod stdio_real;

@@ -17,7 +17,7 @@ const RULES: &str = r#"rules:
 limits: [{ per: [session, tool], tools: [limited], calls: 2 }]"#;
 
 /// A request of the host with id 1.
-fn request(method: &str, params: Value) -> Value {
+pub(crate) fn request(method: &str, params: Value) -> Value {
     json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params })
 }
 
@@ -299,7 +299,7 @@ async fn what_any_result_asks_for_is_decided() {
 }
 
 /// What every request of the modern era says of itself.
-fn modern() -> Value {
+pub(crate) fn modern() -> Value {
     json!({
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientCapabilities": { "elicitation": {}, "sampling": {} },
@@ -353,84 +353,4 @@ async fn sessions_of_the_modern_era_are_counted_and_recorded() {
     assert_ne!(counted[0].0, counted[4].0);
     let refused = counted.iter().filter(|(_, status)| *status == "refused");
     assert_eq!(refused.count(), 4);
-}
-
-const LIMITED: &str = r#"rules:
-  - { id: docs, methods: [resources/read], tools: ["docs://*"], effect: allow }
-  - { id: sample, methods: [sampling/createMessage], effect: allow }
-limits:
-  - { per: [session], methods: ["resources/*"], rate: 2/h, refund: true }
-  - { per: [server], methods: [sampling/createMessage], rate: 2/h, refund: true }"#;
-
-/// In both directions. What fails at the server is given back; the answer to what the server asks is not counted, and
-/// gives nothing back.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_method_can_be_limited() {
-    let lab = Lab::new().unwrap();
-    let mut wire = Wire::new(&lab, "wire");
-    let daemon = lab.daemon(&policy(&lab, LIMITED)).await.unwrap();
-    let mut session = wired(&daemon, &mut wire).await;
-    let is_limited = |answer: &Value| {
-        let wait = answer["error"]["data"]["retry_after_ms"].as_u64();
-        assert_eq!(answer["error"]["code"], -31429, "{answer}");
-        assert!(
-            wait.is_some_and(|wait| wait > 0 && wait <= 3_600_000),
-            "{answer}"
-        );
-    };
-    for (turn, fails) in [true, false, false, false].into_iter().enumerate() {
-        let uri = format!("docs://turn/{turn}");
-        let read = request("resources/read", json!({ "uri": uri }));
-        session.send(&read).await.unwrap();
-        if turn < 3 {
-            wire.hears(&uri).await;
-            let came = if fails {
-                json!({ "error": { "code": -32603, "message": "broken" } })
-            } else {
-                json!({ "result": { "contents": [] } })
-            };
-            let mut answer = json!({ "jsonrpc": "2.0", "id": 1 });
-            let members = answer.as_object_mut().unwrap();
-            members.extend(came.as_object().unwrap().clone());
-            wire.say(&answer);
-        }
-        let answer = session.receive().await.unwrap();
-        match turn {
-            0 => assert_eq!(answer["error"]["code"], -32603, "{answer}"),
-            3 => is_limited(&answer),
-            _ => assert!(answer["result"].is_object(), "{answer}"),
-        }
-    }
-    for (turn, fails) in [true, false, false].into_iter().enumerate() {
-        let id = format!("q{turn}");
-        wire.say(&json!({ "jsonrpc": "2.0", "id": id, "method": "sampling/createMessage", "params": { "messages": [], "maxTokens": 1 } }));
-        if turn < 2 {
-            let question = session.receive().await.unwrap();
-            assert_eq!(question["id"], id, "{question}");
-            let answer = if fails {
-                json!({ "jsonrpc": "2.0", "id": id, "error": { "code": -1, "message": "no" } })
-            } else {
-                json!({ "jsonrpc": "2.0", "id": id, "result": { "role": "assistant" } })
-            };
-            session.send(&answer).await.unwrap();
-        }
-        let told = wire.hears(&format!("\"id\":\"{id}\"")).await;
-        let told: Value = serde_json::from_str(&told).unwrap();
-        match turn {
-            0 => assert_eq!(told["error"]["code"], -1, "{told}"),
-            1 => assert!(told["result"].is_object(), "{told}"),
-            _ => is_limited(&told),
-        }
-    }
-    let others = alive(&mut session, &mut wire, "end").await;
-    assert_eq!(others, Vec::<Value>::new());
-    for method in ["resources/read", "sampling/createMessage"] {
-        let refused = |record: &Value| {
-            record["mcp"]["method"] == method && record["decision"]["effect"] == "deny"
-        };
-        let record = daemon.record("the refusal", refused).await.unwrap();
-        let reason = record["decision"]["reason"].as_str().unwrap();
-        assert!(reason.starts_with("a limit is reached: "), "{reason}");
-    }
-    session.close().await.unwrap();
 }
