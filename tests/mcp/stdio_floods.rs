@@ -11,7 +11,7 @@ use tokio::join;
 use tokio::time::{Instant, timeout};
 
 use crate::stdio::{ALL, Wire, alive, policy, wired};
-use crate::stdio_faults::{Beside, ended, odd};
+use crate::stdio_faults::{Beside, ask, ended, odd};
 use crate::world::LIMIT;
 
 /// Messages of a flood.
@@ -263,4 +263,47 @@ async fn a_host_that_talks_nonsense_does_not_fill_the_log() {
     records.retain(|record| record["mcp"]["method"] == "" && record["outcome"].is_object());
     // Eight, the sixteenth and the thirty-second.
     assert_eq!(records.len(), 10, "{records:?}");
+}
+
+/// Those of either side, whatever else was refused before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_notifications_do_not_fill_the_log() {
+    const METHOD: &str = "vendor/told";
+    let lab = Lab::new().unwrap();
+    let none = "rules: [{ id: none, tools: [none], effect: allow }]";
+    let mut wire = Wire::new(&lab, "wire");
+    let daemon = lab.daemon(&policy(&lab, none)).await.unwrap();
+    let mut beside = Beside::new(&lab).await;
+    let mut session = wired(&daemon, &mut wire).await;
+    for turn in 0..10 {
+        ask(&mut session, turn).await;
+        let answer = session.receive().await.unwrap();
+        assert_eq!(answer["error"]["code"], -32602, "{answer}");
+    }
+    let told = json!({ "jsonrpc": "2.0", "method": METHOD });
+    let lines = format!("{told}\n").repeat(40);
+    session.raw(lines.as_bytes()).await.unwrap();
+    wire.raw(lines.as_bytes());
+    let others = alive(&mut session, &mut wire, "end").await;
+    assert_eq!(others, Vec::<Value>::new());
+    assert!(!wire.heard().contains(METHOD), "{}", wire.heard());
+    session.close().await.unwrap();
+    beside.works().await;
+    let end = ended(&daemon, "the server ended").await;
+    let refused = json!({ "what": "refused", "count": 90 });
+    let counts = end["lifecycle"]["counts"].as_array().unwrap();
+    assert!(counts.contains(&refused), "{end}");
+    let records = daemon.audit().unwrap();
+    for from in ["client", "server"] {
+        let records = records.iter().filter(|record| {
+            record["mcp"]["method"] == METHOD
+                && record["mcp"]["from"].as_str().unwrap_or("client") == from
+                && record["decision"]["effect"] == "deny"
+        });
+        // Eight, the sixteenth and the thirty-second.
+        assert_eq!(records.count(), 10, "{from}");
+    }
+    let calls = records.iter();
+    let calls = calls.filter(|record| record["mcp"]["method"] == "tools/call");
+    assert_eq!(calls.count(), 10, "each call has its own");
 }

@@ -103,8 +103,7 @@ impl Session {
                 self.tell_server(Refusal::HeldBytes, &id);
             }
         }
-        self.ledger.refused();
-        if !self.ledger.is_worth_a_record() {
+        if !self.ledger.refused_told(Side::Server) {
             return;
         }
         if let Ok(mut record) = self.open().await {
@@ -271,8 +270,7 @@ impl Session {
             }
             Err(refused) => refused,
         };
-        self.ledger.refused();
-        if !self.ledger.is_worth_a_record() {
+        if !self.ledger.refused_told(Side::Server) {
             return;
         }
         if let Ok(mut record) = self.open().await {

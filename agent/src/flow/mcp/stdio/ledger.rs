@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::audit::record::{
     Counted, Fetched as Recorded, Finding, HostProcess, Identity, Kind, Lifecycle, Record,
-    Session as Section, Workload,
+    Session as Section, Side, Workload,
 };
 use crate::audit::{AuditUnavailable, Shared, Text};
 use crate::channel::{ARTEFACTS_AT_ONCE, Artefact, HostProcess as ToldHost};
@@ -39,6 +39,9 @@ struct State {
     refused: u64,
     /// Of the host's refused ones, what is no message or answers nothing.
     unread: u64,
+    /// What the host said, and what the server said, that was refused although nobody waits for an answer.
+    host_told: u64,
+    server_told: u64,
     failed: u64,
     violations: u64,
     notifications: BTreeMap<String, u64>,
@@ -79,6 +82,8 @@ impl Ledger {
                 requests: 0,
                 refused: 0,
                 unread: 0,
+                host_told: 0,
+                server_told: 0,
                 failed: 0,
                 violations: 0,
                 notifications: BTreeMap::new(),
@@ -142,10 +147,17 @@ impl Ledger {
         state.failed = state.failed.saturating_add(1);
     }
 
-    /// Whether one more refusal of what needs no answer has a record of its own: a flood must not fill the log.
-    /// To be asked after it was counted.
-    pub(super) fn is_worth_a_record(&self) -> bool {
-        is_worth(self.lock().refused)
+    /// What `from` said is refused, and whoever floods is not slowed by an answer. Whether it has a record of its own: the
+    /// log must not be filled.
+    pub(super) fn refused_told(&self, from: Side) -> bool {
+        let mut state = self.lock();
+        state.refused = state.refused.saturating_add(1);
+        let count = match from {
+            Side::Client => &mut state.host_told,
+            Side::Server => &mut state.server_told,
+        };
+        *count = count.saturating_add(1);
+        is_worth(*count)
     }
 
     /// The host sent what is no message, or answers nothing. Whether it has a record of its own.

@@ -284,6 +284,7 @@ impl Session {
         self.tell_host(told.refusal(), &asked(message)).await;
     }
 
+    /// As with what the server tells: counted, and the refused recorded in a way that no flood fills the log.
     async fn host_tells(&self, message: &Message, room: Option<Taken>) {
         if self.is_unrecorded() {
             return;
@@ -301,7 +302,9 @@ impl Session {
                 }
             }
             Err(refused) => {
-                self.ledger.refused();
+                if !self.ledger.refused_told(Side::Client) {
+                    return;
+                }
                 if let Ok(mut record) = self.open().await {
                     self.talking.tell_call(&mut record, Side::Client, message);
                     refused.record(record);
