@@ -6,20 +6,10 @@ use exeat_tests::daemon::Daemon;
 use exeat_tests::stdio::Session;
 use serde_json::{Value, json};
 
-use crate::stdio::{Wire, alive, policy, wired};
+use crate::stdio::{Wire, alive, instance, policy, wired};
 
 /// Tools that say that they read may be called.
 const READS: &str = "rules: [{ id: reads, tools: { class: read }, effect: allow }]";
-
-/// Another instance of the server.
-async fn second(lab: &Lab, wire: &mut Wire) -> Session {
-    let mut command = lab.exeat(&["run", "wire"]).unwrap();
-    command.arg("--").arg(lab.directory().join("second"));
-    let log = lab.directory().join("second.err");
-    let mut session = Session::start(command, &log).unwrap();
-    alive(&mut session, wire, "begin").await;
-    session
-}
 
 /// The server lists these tools, with these annotations.
 async fn lists(session: &mut Session, wire: &mut Wire, id: &str, tools: &[String], said: &Value) {
@@ -49,7 +39,8 @@ async fn passes(session: &mut Session, wire: &mut Wire, id: &str, tool: &str) ->
 async fn two(lab: &Lab, daemon: &Daemon<'_>) -> [(Wire, Session); 2] {
     let (mut wire, mut other) = (Wire::new(lab, "wire"), Wire::new(lab, "second"));
     let session = wired(daemon, &mut wire).await;
-    let beside = second(lab, &mut other).await;
+    let mut beside = instance(lab, "second");
+    alive(&mut beside, &mut other, "begin").await;
     [(wire, session), (other, beside)]
 }
 
