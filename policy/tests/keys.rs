@@ -11,7 +11,7 @@ use exeat_policy::{
 };
 use serde_json::Value;
 
-use crate::arguments::Tree::{self, List, Map, Number, Text};
+use crate::naive::arguments::Tree::{self, List, Map, Number, Text};
 use crate::support::{NOW, host, mcp, name, server, shown, source, user};
 
 /// Together they say everything that can be said.

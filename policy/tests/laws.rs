@@ -1,12 +1,15 @@
 //! What must hold whatever the policy says.
 
+use std::path::Path;
+
 use exeat_policy::{
     Action, AsJson as _, Caller, Cap, Counter, Effect, Glob, LimitKey, Name, PathGlob, Protocol,
     Request, Target, Timestamp, Workload, evaluate, limit_keys, normalise_path,
 };
 use proptest::prelude::*;
 
-use crate::arguments::Tree;
+use crate::naive::arguments::Tree;
+use crate::naive::bytes::agree;
 use crate::support::*;
 
 #[test]
@@ -254,13 +257,42 @@ rules:
     }
 }
 
-#[test]
-fn the_corpus_of_policies_holds() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../agent/fuzz/corpus/policy");
+/// The fuzz targets' properties over their corpus, so that every test run has them; and over each file with one bit
+/// turned, at each of the places that are this far apart.
+fn run(target: &str, apart: usize, property: fn(&[u8])) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/fuzz/corpus");
     let mut found = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
-        exeat_policy::oracle::policy(&std::fs::read(entry.unwrap().path()).unwrap());
+    for entry in std::fs::read_dir(corpus.join(target)).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        property(&bytes);
+        for place in (0..bytes.len()).step_by(apart) {
+            let mut turned = bytes.clone();
+            turned[place] ^= 1_u8 << (place % 8);
+            property(&turned);
+        }
         found += 1;
     }
-    assert!(found >= 10, "{found} files");
+    assert!(found >= 8, "{found} files for {target}");
+}
+
+#[test]
+fn the_corpus_of_policies_holds() {
+    run("policy", 1, exeat_policy::oracle::policy);
+}
+
+#[test]
+fn the_corpus_of_calls_holds() {
+    run("calls", 1, exeat_policy::oracle::calls);
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/fuzz/corpus/calls");
+    for entry in std::fs::read_dir(corpus).unwrap() {
+        let seed = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let (policy, calls) = seed.split_once("\n---\n").unwrap();
+        assert_eq!(faults(policy), "", "{policy}");
+        assert!(calls.lines().count() > 1, "{calls}");
+    }
+}
+
+#[test]
+fn the_corpus_of_worlds_holds() {
+    run("agree", 7, agree);
 }

@@ -7,11 +7,7 @@
 )]
 
 #[cfg(test)]
-mod arguments;
-#[cfg(test)]
 mod claims;
-#[cfg(test)]
-mod conditions;
 #[cfg(test)]
 mod decisions;
 #[cfg(test)]
@@ -23,20 +19,12 @@ mod keys;
 #[cfg(test)]
 mod laws;
 #[cfg(test)]
-mod limited;
-#[cfg(test)]
 mod messages;
 #[cfg(test)]
+mod naive;
+#[cfg(test)]
 mod outbound;
-#[cfg(test)]
-mod people;
-#[cfg(test)]
-mod question;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod support;
-#[cfg(test)]
-mod uris;
-#[cfg(test)]
-mod world;

@@ -1,12 +1,11 @@
 //! Short ways to say what tests say often.
 
 use exeat_policy::{
-    Action, Caller, Name, PolicySet, Protocol, Request, Source, Target, Timestamp, Verdict,
-    Workload, compile, evaluate,
+    Action, Caller, Name, PolicySet, Protocol, Request, Source, Target, Verdict, Workload, compile,
+    evaluate,
 };
 
-/// 2026-11-21.
-pub(crate) const NOW: Timestamp = Timestamp::from_seconds(1_795_219_200);
+pub(crate) use crate::naive::question::NOW;
 
 pub(crate) fn source(name: &str, text: &str) -> Source {
     Source {

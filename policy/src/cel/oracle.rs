@@ -6,7 +6,7 @@ use crate::json::{AsJson, Json, List, Members};
 
 /// A request's value, which some of the tests make partly unknown.
 #[derive(Debug, Clone)]
-enum Tree {
+pub(crate) enum Tree {
     Null,
     Bool(bool),
     Number(String),
@@ -77,7 +77,7 @@ fn ask(
 }
 
 impl Tree {
-    fn of(value: &serde_json::Value) -> Self {
+    pub(crate) fn of(value: &serde_json::Value) -> Self {
         match value {
             serde_json::Value::Null => Self::Null,
             serde_json::Value::Bool(truth) => Self::Bool(*truth),

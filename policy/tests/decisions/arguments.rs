@@ -5,7 +5,7 @@ use exeat_policy::{
     limit_keys,
 };
 
-use crate::arguments::Tree::{self, Bool, List, Map, Null, Number, Text};
+use crate::naive::arguments::Tree::{self, Bool, List, Map, Null, Number, Text};
 use crate::support::{NOW, policy, said};
 
 fn with<'a>(tool: &'a str, arguments: &'a Tree) -> Request<'a> {

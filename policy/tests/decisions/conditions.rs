@@ -5,7 +5,7 @@ use exeat_policy::{
     explain, listable,
 };
 
-use crate::arguments::Tree::{self, Map, Number, Text};
+use crate::naive::arguments::Tree::{self, Map, Number, Text};
 use crate::support::{NOW, policy, said};
 
 const POLICY: &str = "

@@ -2,7 +2,7 @@
 
 use exeat_policy::{Action, AsJson as _, Caller, PolicySet, listable};
 
-use crate::arguments::Tree;
+use crate::naive::arguments::Tree;
 use crate::support::{NOW, ask, call, host, mcp, policy, said, user};
 
 const SET: &str = "

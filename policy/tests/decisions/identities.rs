@@ -4,7 +4,7 @@ use exeat_policy::{
     AsJson as _, Caller, Certificate, CertifiedName, NameKind, Token, callable, limit_keys,
 };
 
-use crate::arguments::Tree::{self, List, Map, Number, Text};
+use crate::naive::arguments::Tree::{self, List, Map, Number, Text};
 use crate::support::{NOW, ask, call, policy, said};
 
 const POLICY: &str = r#"

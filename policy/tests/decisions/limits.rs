@@ -5,7 +5,7 @@ use exeat_policy::{
     evaluate, limit_keys,
 };
 
-use crate::arguments::Tree::{self, Map, Null, Number, Text};
+use crate::naive::arguments::Tree::{self, Map, Null, Number, Text};
 use crate::support::{NOW, call, mcp, policy, user};
 
 const RATE: Cap = Cap::Rate {

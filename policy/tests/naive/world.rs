@@ -3,10 +3,10 @@
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-use crate::arguments::{GenArg, argument};
-use crate::conditions::{Condition, condition};
-use crate::limited::{GenLimit, limits};
-use crate::uris::PATTERNS;
+use super::arguments::{GenArg, argument};
+use super::conditions::{Condition, condition};
+use super::limited::{GenLimit, limits};
+use super::uris::PATTERNS;
 
 /// A policy as its reader would tell it.
 #[derive(Debug, Clone)]
@@ -126,39 +126,30 @@ pub(crate) const NAMES: [&str; 8] = [
 
 pub(crate) fn world() -> impl Strategy<Value = World> {
     let rules = prop::collection::vec(rule(), 0..8);
+    let grants = prop::collection::vec(grant(), 0..4);
+    (frame(), rules, grants).prop_map(|(frame, rules, grants)| frame.with(rules, grants))
+}
+
+/// A world without rules and grants.
+pub(crate) fn frame() -> impl Strategy<Value = World> {
     let servers = SERVERS.map(server);
     let listed = subsequence(SERVERS.to_vec(), 0..=3);
-    let grants = prop::collection::vec(grant(), 0..4);
     (
         prop::bool::weighted(0.1),
         prop::bool::weighted(0.2),
         servers,
         listed,
-        rules,
-        grants,
         limits(),
     )
-        .prop_map(
-            |(observe, strict, servers, listed, mut rules, mut grants, limits)| {
-                for (index, rule) in rules.iter_mut().enumerate() {
-                    rule.id = index;
-                }
-                // The grants of the first role stand before those of the second.
-                grants.sort_by_key(|grant| ROLES.iter().position(|(role, _)| grant.who == [*role]));
-                for (index, grant) in grants.iter_mut().enumerate() {
-                    grant.id = GRANTED + index;
-                }
-                World {
-                    observe,
-                    strict,
-                    servers: servers.into(),
-                    listed,
-                    rules,
-                    grants,
-                    limits,
-                }
-            },
-        )
+        .prop_map(|(observe, strict, servers, listed, limits)| World {
+            observe,
+            strict,
+            servers: servers.into(),
+            listed,
+            rules: Vec::new(),
+            grants: Vec::new(),
+            limits,
+        })
 }
 
 fn server(name: &'static str) -> impl Strategy<Value = GenServer> {
@@ -192,7 +183,7 @@ pub(crate) const GLOBS: [&str; 8] = [
     "get_*", "get_a", "*", "?et_a", "*_all", "set", "g*_a*", "get_??",
 ];
 
-fn grant() -> impl Strategy<Value = GenRule> {
+pub(crate) fn grant() -> impl Strategy<Value = GenRule> {
     let names = prop::option::weighted(0.5, subsequence(GLOBS.to_vec(), 1..=2));
     let classes = prop::option::weighted(0.5, subsequence(CLASSES.to_vec(), 1..=3));
     let tools = (names, classes).prop_map(|tools| match tools {
@@ -369,6 +360,22 @@ impl GenRule {
 }
 
 impl World {
+    pub(crate) fn with(self, mut rules: Vec<GenRule>, mut grants: Vec<GenRule>) -> Self {
+        for (index, rule) in rules.iter_mut().enumerate() {
+            rule.id = index;
+        }
+        // The grants of the first role stand before those of the second.
+        grants.sort_by_key(|grant| ROLES.iter().position(|(role, _)| grant.who == [*role]));
+        for (index, grant) in grants.iter_mut().enumerate() {
+            grant.id = GRANTED + index;
+        }
+        Self {
+            rules,
+            grants,
+            ..self
+        }
+    }
+
     /// The policy's text, and in which line each rule and grant stands.
     pub(crate) fn text(&self) -> (String, Vec<(u32, usize)>) {
         let mut out = format!(

@@ -6,9 +6,9 @@ use exeat_policy::{Count, Counter, LimitKey, Timestamp};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-use crate::arguments::{Tree, is_taken_for, thousandths};
-use crate::uris::PATTERNS;
-use crate::world::{CLASSES, GLOBS, GenTools, SERVERS, quoted};
+use super::arguments::{Tree, is_taken_for, thousandths};
+use super::uris::PATTERNS;
+use super::world::{CLASSES, GLOBS, GenTools, SERVERS, quoted};
 
 /// A limit as it is written.
 #[derive(Debug, Clone, PartialEq)]

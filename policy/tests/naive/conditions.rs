@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::arguments::{Reading, Tree, is_taken_for, read, thousandths};
+use super::arguments::{Reading, Tree, is_taken_for, read, thousandths};
 
 /// A condition as its reader would tell it.
 #[derive(Debug, Clone)]

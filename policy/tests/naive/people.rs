@@ -2,7 +2,7 @@
 
 use exeat_policy::{Effect, PolicySet, Verdict};
 
-use crate::world::{GenRule, IDENTITIES};
+use super::world::{GenRule, IDENTITIES};
 
 /// Users who may be asked; the last is nobody in particular.
 const PEOPLE: [&str; 4] = ["dave", "eve", "x", "mallory"];

@@ -1,16 +1,18 @@
 //! Random requests in the small world.
 
 use exeat_policy::{
-    Action, AsJson as _, Caller, Certificate, CertifiedName, Hints, NameKind, Request, Token,
-    Workload,
+    Action, AsJson as _, Caller, Certificate, CertifiedName, Hints, NameKind, Request, Timestamp,
+    Token, Workload,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::arguments::{Tree, arguments};
-use crate::support::NOW;
-use crate::uris::URIS;
-use crate::world::{METHODS, NAMES, SERVERS};
+use super::arguments::{Tree, arguments};
+use super::uris::URIS;
+use super::world::{METHODS, NAMES, SERVERS};
+
+/// 2026-11-21.
+pub(crate) const NOW: Timestamp = Timestamp::from_seconds(1_795_219_200);
 
 /// A question in the small world.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! URIs of the small world, with what servers read in them: written by hand, not computed.
 
-use crate::question::Question;
-use crate::reference::{glob, name};
+use super::evaluator::{glob, name};
+use super::question::Question;
 
 /// A URI, and what else it may be read as; `None`: any place.
 pub(crate) type Read = (&'static str, Option<&'static [&'static str]>);
