@@ -389,14 +389,14 @@ impl PolicySet {
 
     /// What a rule or grant says of those who show a token or a certificate, at servers where nobody can.
     fn voiceless(&self, rule: &Rule) -> Option<String> {
-        let shows = |name: &&Arc<str>| {
+        let tells = |name: &&Arc<str>| {
             let identity = self.identity(name);
             identity.is_some_and(|identity| !matches!(identity.proof, Proof::User(_)))
         };
-        let started = |name: &&Arc<str>| self.server(name).is_some_and(|it| it.launch().is_some());
-        let shown: Vec<&Arc<str>> = rule.who.iter().filter(shows).collect();
-        let started: Vec<&Arc<str>> = rule.servers.iter().filter(started).collect();
-        let (who, servers) = (listed(&shown)?, listed(&started)?);
+        let launched = |name: &&Arc<str>| self.server(name).is_some_and(|it| it.launch().is_some());
+        let tellers: Vec<&Arc<str>> = rule.who.iter().filter(tells).collect();
+        let started: Vec<&Arc<str>> = rule.servers.iter().filter(launched).collect();
+        let (who, servers) = (listed(&tellers)?, listed(&started)?);
         Some(format!(
             "{} never matches for {who} at {servers}: over standard streams nobody shows a token or a certificate",
             called(rule)

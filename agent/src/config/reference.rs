@@ -295,7 +295,8 @@ that fails is a refusal, never anonymity: 401 with `WWW-Authenticate`. So is one
 some servers pass over; and one that has no single reading (base64 that
 is not exact, unreadable JSON, a member that stands there twice, a part too many, two `Authorization` headers, more than
 16 KiB), as long as there is an issuer in the configuration or in the policy. Every other bearer value is the server's
-own, and opaque to Exeat; so is a token in five parts, which only its receiver can decrypt.
+own, and opaque to Exeat. But a token of an issuer that nobody names, or of none, is refused (401) where the policy keeps `Authorization` from
+the server, since it cannot be the server's own. Opaque is also a token in five parts, which only its receiver can decrypt.
 
 A token needs `exp`, `aud`, `iss` and `sub`; `nbf` counts where it stands. `crit` is refused, `typ` is `JWT` or
 `at+jwt` if it stands there. `kid` only looks up a key, and keys that a token brings or points to are not used.
@@ -309,6 +310,6 @@ record. Keys that cannot be fetched count until `max_age`; from then on tokens o
 `exeat status` and `exeat doctor` say why, and so does a finding, `issuer_unavailable`.
 
 A verified token adds its identities to those of the process's user and workload, for this request alone. The header goes
-on to the server unless the policy says `authorization: strip` of it, or names a credential that goes in its place. Records name issuer, subject and identity; no part
-of a token is in a record or in a log.
+on to the server unless the policy says `authorization: strip` of it, or names a credential that goes in its place. Records name issuer, subject and identity, and
+the claims that the policy reads ([which](audit-format.md#tokens-and-certificates)); nothing else of a token is in a record or in a log.
 ";

@@ -62,8 +62,7 @@ pub(super) async fn serve(
             permit,
             server: Some((server, within)),
         }) => {
-            let shown = shown.and_then(|actor| of_server(connection, &request, &server, actor));
-            let actor = match shown {
+            let actor = match shown.and_then(|it| of_server(connection, &request, &server, it)) {
                 Ok(actor) => actor,
                 Err(fault) => return unbelieved(connection, record, request, fault),
             };

@@ -138,15 +138,14 @@ impl Claims {
                 _ => None,
             };
             let of: Option<Vec<_>> = rule.who.iter().map(issuer).collect();
-            match of.filter(|of| !of.is_empty()) {
-                Some(of) => of.into_iter().for_each(|issuer| {
+            if let Some(of) = of.filter(|of| !of.is_empty()) {
+                for issuer in of {
                     let of = read.of.entry(Arc::clone(issuer)).or_default();
                     of.extend(asked.iter().cloned());
-                }),
-                None => {
-                    let every = read.of.values_mut().chain([&mut read.of_any]);
-                    every.for_each(|of| of.extend(asked.iter().cloned()));
                 }
+            } else {
+                let every = read.of.values_mut().chain([&mut read.of_any]);
+                every.for_each(|of| of.extend(asked.iter().cloned()));
             }
         }
         read

@@ -291,7 +291,7 @@ fn who(set: &PolicySet, question: &Question<'_>, now: Timestamp) -> Result<Who, 
         Answer::Decided { .. } => return Err(Left::Refused),
     }
     let (shown, alone) = question.identities(set, now);
-    if let Some(identity) = alone.first().or(shown.first()) {
+    if let Some(identity) = alone.first().or_else(|| shown.first()) {
         let token = question.token().filter(|_| alone.is_empty());
         if token.is_some_and(|token| !(is_whole(token.issuer) && is_whole(token.subject))) {
             return Err(Left::Untellable);
@@ -320,7 +320,9 @@ fn who(set: &PolicySet, question: &Question<'_>, now: Timestamp) -> Result<Who, 
 /// Who asks, as the kernel attests it.
 fn attested(question: &Question<'_>) -> Option<Who> {
     let user = question.caller().user.map(str::to_owned);
-    host(question).map(Who::Host).or(user.map(Who::User))
+    host(question)
+        .map(Who::Host)
+        .or_else(|| user.map(Who::User))
 }
 
 fn host(question: &Question<'_>) -> Option<String> {
