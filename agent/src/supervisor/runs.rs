@@ -41,6 +41,12 @@ pub(super) struct Asked {
 /// A refusal to start, for the client, and for whoever speaks through it.
 struct Refusal(NotStarted, Code, String);
 
+impl Refusal {
+    const fn failed(code: Code, text: String) -> Self {
+        Self(NotStarted::Failed, code, text)
+    }
+}
+
 impl Supervisor {
     /// Asks the gate, the only one who decides and records, whether a user may start a server.
     pub(super) async fn ask_run(&mut self, client: Client, run: Run) {
@@ -224,7 +230,6 @@ impl Supervisor {
     }
 
     fn prepare(&mut self, run: &Run, uid: u32) -> Result<(Live, Start, Option<Remover>), Refusal> {
-        let failed = |code, text| Refusal(NotStarted::Failed, code, text);
         let not_found = || {
             let text = format!("no server `{}`", run.server);
             Refusal(NotStarted::Unregistered, Code::NotFound, text)
@@ -241,10 +246,10 @@ impl Supervisor {
             let text = "the policy has changed: its `extra_args` do not cover what follows `--`";
             return Err(Refusal(NotStarted::Denied, Code::Refused, text.into()));
         }
-        let invalid = |text: String| failed(Code::Invalid, text);
+        let invalid = |text: String| Refusal::failed(Code::Invalid, text);
         let user = launch.user.clone().unwrap_or_else(|| uid.to_string());
         let mut user = accounts::find(&user).map_err(|e| invalid(chain(&e)))?;
-        let internal = |text: String| failed(Code::Internal, text);
+        let internal = |text: String| Refusal::failed(Code::Internal, text);
         let set = &self.parts.policy.set;
         let is_docker = Container::is_started_by(&launch.command);
         apart(user.account.uid, is_docker, set, self.workloads.iter()).map_err(invalid)?;
@@ -256,7 +261,7 @@ impl Supervisor {
             None
         };
         let directory = begins(&launch, &user, run).map_err(invalid)?;
-        let busy = || failed(Code::Busy, "there are too many workloads".into());
+        let busy = || Refusal::failed(Code::Busy, "there are too many workloads".into());
         let number = self.workloads.number().ok_or_else(busy)?;
         let placeholders = placeholders(&launch).map_err(invalid)?;
         let (cgroup, cgroup_id) = self.cgroup(&run.server, number).map_err(internal)?;
