@@ -359,6 +359,7 @@ async fn the_host_is_known_by_its_program() {
     let sum = must("sha256sum", &[Path::new("/usr/bin/dash")]).unwrap();
     let digest = sum.split_whitespace().next().unwrap();
     assert_eq!(told["sha256"], digest, "{started}");
+    assert_eq!(started["session"]["host_unknown"], Value::Null, "{started}");
     let first = &told["ancestors"][0];
     assert!(first.to_string().contains("/usr/bin/dash"), "{started}");
     assert!(first.to_string().contains(&shell.to_string()), "{started}");
@@ -377,6 +378,42 @@ async fn the_host_is_known_by_its_program() {
         .await
         .unwrap();
     assert_eq!(end["session"]["host"]["sha256"], digest, "{end}");
+}
+
+/// A program that takes longer to read than a start waits for it: its host is named, and why its hash is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_could_not_be_hashed_is_said_to_be_so() {
+    let lab = Lab::new().unwrap();
+    let mut wire = Wire::new(&lab, "wire");
+    let daemon = lab.daemon(&policy(&lab, ALL)).await.unwrap();
+    let path = lab.directory().join("large");
+    fs::copy("/usr/bin/dash", &path).unwrap();
+    must("chmod", &[Path::new("755"), &path]).unwrap();
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    let whole = file.metadata().unwrap().len();
+    file.set_len(16 << 30).unwrap();
+    drop(file);
+    let mut command = lab.inside.command(&path);
+    command.args(["-c", r#""$0" run wire --config "$1"; exit $?"#]);
+    command.args([&binary().unwrap(), &lab.directory().join("exeat.yaml")]);
+    let log = lab.directory().join("host.err");
+    let mut session = Session::start(command, &log).unwrap();
+    alive(&mut session, &mut wire, "begin").await;
+    let started = daemon
+        .record("the session's beginning", |record| {
+            record["lifecycle"]["event"] == "session_started"
+        })
+        .await
+        .unwrap();
+    let told = &started["session"];
+    assert_eq!(told["host"]["exe"], path.to_str().unwrap(), "{started}");
+    assert_eq!(told["host"]["sha256"], Value::Null, "{started}");
+    let why = "its executable was not hashed in time";
+    assert_eq!(told["host_unknown"], why, "{started}");
+    session.close().await.unwrap();
+    // Nor does the daemon read on.
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(whole).unwrap();
 }
 
 /// What enters the kernel by another door than x86-64's own: tried bare, where it opens, and under Exeat.

@@ -429,6 +429,8 @@ pub struct Session {
     pub workload: Option<u32>,
     /// The process that called `exeat run`.
     pub host: Option<HostProcess>,
+    /// Why it, or the hash of its executable, is not known.
+    pub host_unknown: Option<String>,
     /// What follows the register's arguments.
     pub extra_args: Vec<String>,
 }

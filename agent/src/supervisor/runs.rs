@@ -213,6 +213,7 @@ impl Supervisor {
                 user: accounts::name_of(peer.uid),
                 workload: peer.workload,
                 host: None,
+                host_unknown: None,
                 extra_args: run.arguments,
             },
             caller: peer.pid,

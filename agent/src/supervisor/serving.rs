@@ -137,7 +137,9 @@ pub(super) async fn serve(order: Order, mut client: Responder) {
     } = order;
     let number = session.number;
     let cgroup = start.cgroup.clone();
-    session.host = callers::host(caller, &client, hashes, hashing).await;
+    let (host, unknown) = callers::host(caller, &client, hashes, hashing).await;
+    session.host = host;
+    session.host_unknown = unknown.map(|unknown| unknown.to_string());
     match offered(session, &mut client, &happenings).await {
         Ok(ends) => {
             let stage = Stage::Start(start);

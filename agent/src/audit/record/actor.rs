@@ -121,6 +121,9 @@ pub struct Session {
     /// The process that started the session's server with `exeat run`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<HostProcess>,
+    /// Why that, or its executable's hash, is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_unknown: Option<Text>,
 }
 
 /// A process that called `exeat run`, as the kernel described it at that time.

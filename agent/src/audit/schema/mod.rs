@@ -226,6 +226,11 @@ const SESSION: &[Member] = &[
         Section(HOST_PROCESS),
         "the process that called `exeat run`",
     ),
+    (
+        "host_unknown",
+        Text,
+        "why that, or its executable's SHA-256, is not known",
+    ),
 ];
 
 const HOST_PROCESS: &[Member] = &[

@@ -184,6 +184,7 @@ fn full() -> Record {
             sha256: some(),
             ancestors: vec![text()],
         }),
+        host_unknown: some(),
     };
     let mcp = record::Mcp {
         server: some(),

@@ -52,12 +52,13 @@ impl Ledger {
     pub(super) async fn begin(
         stages: &Stages,
         actor: &Actor,
-        host: Option<ToldHost>,
+        (host, host_unknown): (Option<ToldHost>, Option<String>),
     ) -> Result<Self, AuditUnavailable> {
         let mut record = stages.log.record(Kind::Lifecycle, clock::now());
         let mut known = Section {
             id: Text::new(&record.id.to_string()),
             host: host.map(described),
+            host_unknown: host_unknown.as_deref().map(Text::new),
             ..Section::default()
         };
         record.workload = Some(actor.process.clone());

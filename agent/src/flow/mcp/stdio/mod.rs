@@ -197,7 +197,7 @@ impl Offered {
         if !registered.is_permitted(&stages.decider) {
             return Err(format!("`{}` may not be started by this user", talk.server));
         }
-        let begun = Ledger::begin(stages, &actor, told.host);
+        let begun = Ledger::begin(stages, &actor, (told.host, told.host_unknown));
         let ledger = begun.await.map_err(unavailable)?;
         fetch::begin(stages, &own);
         let callee = Callee::Workload(talk.workload);
