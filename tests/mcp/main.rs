@@ -77,6 +77,8 @@ mod stdio_limits;
 #[cfg(test)]
 mod stdio_methods;
 #[cfg(test)]
+mod stdio_pages;
+#[cfg(test)]
 mod stdio_real;
 #[cfg(test)]
 mod stdio_refused;

@@ -5,6 +5,8 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use exeat_tests::Lab;
+use exeat_tests::daemon::Daemon;
+use exeat_tests::process::resident;
 use exeat_tests::wait::wait_until;
 use serde_json::{Value, json};
 use tokio::join;
@@ -21,9 +23,15 @@ const MEANWHILE: u32 = 5;
 /// How many times as long as when all is quiet a call may take, on average.
 const SLOWER: u32 = 20;
 
+/// The gate and the supervisor.
+pub(crate) async fn processes(daemon: &Daemon<'_>) -> [u32; 2] {
+    let gate = &daemon.status().await.unwrap()["gate"]["pid"];
+    [gate.as_u64().unwrap().try_into().unwrap(), daemon.pid()]
+}
+
 /// Asks `beside` for as long as `flood` lasts, which is read by whoever it is for. It is answered all the while, and not
 /// much slower than before.
-async fn meanwhile<T>(beside: &mut Beside, flood: impl Future<Output = T>) -> T {
+pub(crate) async fn meanwhile<T>(beside: &mut Beside, flood: impl Future<Output = T>) -> T {
     let quiet = Instant::now();
     for _ in 0..MEANWHILE {
         beside.works().await;
@@ -212,16 +220,9 @@ async fn who_does_not_read_is_not_read_from() {
         sent < 100_000,
         "the gate reads on although it is not read from"
     );
-    let gate = daemon.status().await.unwrap()["gate"]["pid"]
-        .as_u64()
-        .unwrap();
-    let text = std::fs::read_to_string(format!("/proc/{gate}/status")).unwrap();
-    let resident = text
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    let resident: u64 = resident.split_whitespace().next().unwrap().parse().unwrap();
-    assert!(resident < 200_000, "{resident} kB");
+    let [gate, _] = processes(&daemon).await;
+    let resident = resident(gate).unwrap();
+    assert!(resident < 200 << 20, "{resident} bytes");
     beside.works().await;
     // Requests of the server are refused meanwhile, and neither waits for the other.
     wire.say(&json!({ "jsonrpc": "2.0", "id": 1, "method": "sampling/createMessage" }));

@@ -200,14 +200,24 @@ pub fn must(program: &str, arguments: &[impl AsRef<OsStr>]) -> Result<String> {
 
 /// Resident memory of the process `pid`, in bytes (proc(5), `VmRSS`).
 pub fn resident(pid: u32) -> Result<u64> {
+    memory(pid, "VmRSS")
+}
+
+/// What of it is the process's own, and of no file (`RssAnon`).
+pub fn anonymous(pid: u32) -> Result<u64> {
+    memory(pid, "RssAnon")
+}
+
+fn memory(pid: u32, what: &str) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status"))
         .with_context(|| format!("read the memory of {pid}"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.split_ascii_whitespace().next());
+    let mut lines = text.lines();
+    let number = lines.find_map(|line| line.strip_prefix(what)?.strip_prefix(':'));
+    let number = number.and_then(|rest| rest.split_ascii_whitespace().next());
     let kibibytes: u64 = number
-        .context("find VmRSS")?
+        .with_context(|| format!("find {what}"))?
         .parse()
-        .context("read VmRSS")?;
+        .with_context(|| format!("read {what}"))?;
     Ok(kibibytes * 1024)
 }
 
