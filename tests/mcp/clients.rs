@@ -3,6 +3,7 @@
 use exeat_tests::Lab;
 use exeat_tests::fixtures::{Client, Fixtures, Server};
 use exeat_tests::process::{Process, run};
+use exeat_tests::wait::wait_for;
 use serde_json::Value;
 
 use crate::world::{ALL, LIMIT, URL, World, far, near, reference};
@@ -203,4 +204,117 @@ rules: [{{ id: echo, tools: [echo], effect: allow }}]
         .await
         .unwrap();
     assert_eq!(record["workload"]["name"], "agent", "{record}");
+}
+
+/// What the SDKs' programs are told of a refusal: its code, its sentence, its reason, and when to try again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_sdk_tells_its_program_why_it_is_refused() {
+    let fixtures = Fixtures::find().unwrap();
+    let lab = Lab::new().unwrap();
+    let _server = far(&lab, fixtures.server(Server::Ts2)).await.unwrap();
+    let rules = r#"
+rules:
+  - { id: all, methods: ["*"], effect: allow }
+  - { id: sums, tools: [add], args: [{ field: /a, above: 100 }], effect: deny }
+  - { id: no-big, tools: [big], effect: deny }
+limits: [{ per: [server], tools: [echo], rate: 1/h }]
+breaker: { error_rate: 50%, window: 10m, min_calls: 2, open_for: 10m }
+"#;
+    let world = World::new(&lab, &[("far", URL)], rules).await.unwrap();
+    let call = async |client: Client, tool: &str, arguments: &str| {
+        let call = fixtures.client(client, URL, tool, arguments);
+        let call = call.variable(client.trust(), world.trust());
+        let answer: Value = world.run(&call).await.unwrap().json().unwrap();
+        answer
+    };
+    // The one that the limit lets through, and the two failures that open the tool's breaker.
+    let hello = r#"{"message":"hello"}"#;
+    let answer = call(Client::Py1, "echo", hello).await;
+    assert_eq!(answer["text"], "hello", "{answer}");
+    for _ in 0..2 {
+        let answer = call(Client::Ts1, "fail", "{}").await;
+        assert_eq!(answer["isError"], true, "{answer}");
+    }
+    let wait = |answer: &Value, most: u64| {
+        let wait = answer["error"]["data"]["retry_after_ms"].as_u64();
+        let wait = wait.unwrap_or_else(|| panic!("{answer}"));
+        assert!((most - 120_000..=most).contains(&wait), "{answer}");
+        format!("; try again in {} s", wait.div_ceil(1000))
+    };
+    for client in SDKS {
+        let told = async |tool, arguments, code: i64, reason: Option<&str>| {
+            let answer = call(client, tool, arguments).await;
+            let error = &answer["error"];
+            assert_eq!(error["code"], code, "{client:?}: {answer}");
+            assert_eq!(error["data"]["reason"].as_str(), reason, "{answer}");
+            answer
+        };
+        let says = |answer: &Value, said: &str| {
+            let message = answer["error"]["message"].as_str().unwrap();
+            // The first of them says the code as well.
+            let own = message
+                .split_once(": ")
+                .filter(|(own, _)| own.starts_with("MCP error "));
+            let message = own.map_or(message, |(_, message)| message);
+            assert_eq!(message, said, "{client:?}: {answer}");
+        };
+        let answer = told("add", r#"{"a":200,"b":1}"#, -31403, Some("denied")).await;
+        says(&answer, "not permitted");
+        assert!(
+            answer["error"]["data"]["retry_after_ms"].is_null(),
+            "{answer}"
+        );
+        let answer = told("big", r#"{"n":1}"#, -32602, None).await;
+        says(&answer, "Unknown tool: big");
+        let answer = told("echo", hello, -31429, Some("limit_reached")).await;
+        let soon = wait(&answer, 3_600_000);
+        says(&answer, &format!("a limit on calls is reached{soon}"));
+        let answer = told("fail", "{}", -31503, Some("breaker_open")).await;
+        let soon = wait(&answer, 600_000);
+        let said = "calls of this server or this tool fail at present, so none is sent";
+        says(&answer, &format!("{said}{soon}"));
+    }
+    for (tool, rule, reason) in [
+        ("add", "sums", "a rule denies it"),
+        ("big", "no-big", "a rule denies it"),
+        (
+            "echo",
+            "",
+            "a limit is reached: 1 calls in 3600 s per server",
+        ),
+        ("fail", "", "breaker is open"),
+    ] {
+        let refused = refused(&world, tool, SDKS.len()).await;
+        for record in refused {
+            let decision = &record["decision"];
+            assert_eq!(decision["effect"], "deny", "{record}");
+            assert_eq!(
+                decision["rule"].as_str().unwrap_or_default(),
+                rule,
+                "{record}"
+            );
+            let told = decision["reason"].as_str().unwrap();
+            assert!(told.contains(reason), "{record}");
+        }
+    }
+}
+
+/// The clients by the SDKs of others.
+const SDKS: [Client; 4] = [Client::Ts1, Client::Ts2, Client::Py1, Client::Py2];
+
+/// The records of the refused calls of a tool, of which there are so many.
+async fn refused(world: &World<'_>, tool: &str, count: usize) -> Vec<Value> {
+    let what = format!("{count} refusals of {tool}");
+    let found = wait_for(&what, LIMIT, async || {
+        let records = world.daemon.audit().ok()?.into_iter();
+        let of_tool = records.filter(|record| {
+            record["mcp"]["name"] == tool && record["outcome"]["status"] == "refused"
+        });
+        let found: Vec<Value> = of_tool.collect();
+        (found.len() >= count).then_some(found)
+    })
+    .await
+    .unwrap();
+    assert_eq!(found.len(), count, "{tool}: {found:?}");
+    found
 }
