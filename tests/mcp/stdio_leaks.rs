@@ -1,6 +1,6 @@
 //! What many servers leave behind when they have ended: nothing.
 //!
-//! `EXEAT_SOAK=SECONDS` has 200 at once come and go for that long.
+//! `EXEAT_SOAK=SECONDS` has them come and go for that long.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -10,18 +10,25 @@ use std::time::Duration;
 
 use exeat_tests::Lab;
 use exeat_tests::daemon::Daemon;
+use exeat_tests::process::anonymous;
+use exeat_tests::stdio::Session;
 use exeat_tests::wait::wait_for;
-
+use serde_json::json;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::stdio::{ALL, policy};
+use crate::stdio_faults::ask;
+use crate::stdio_floods::processes;
 use crate::world::LIMIT;
 
 /// Servers at once, and how often at least.
-const SERVERS: usize = 40;
+const SERVERS: usize = 200;
 const GENERATIONS: usize = 3;
-/// Servers at once in a soak.
-const SOAKED: usize = 200;
+/// What the gate and the supervisor may hold more for each session that there was, in bytes.
+const EACH: u64 = 4096;
+/// What they may hold more however few those are: their allocators give back what is free when they like.
+const ANYWAY: [u64; 2] = [8 << 20, 32 << 20];
 
 /// What may grow: descriptors of the supervisor and of the gate, entries of the kernel's tables, and cgroups.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,15 +40,15 @@ struct Held {
 }
 
 impl Held {
-    fn now(lab: &Lab, daemon: &Daemon<'_>, gate: u64) -> Self {
-        let descriptors = |pid: u64| fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    fn now(lab: &Lab, daemon: &Daemon<'_>, gate: u32) -> Self {
+        let descriptors = |pid: u32| fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
         let tables = exeat_ebpf::fill(daemon.pins()).unwrap();
         Self {
             tables: tables
                 .iter()
                 .map(|fill| (fill.what, fill.entries))
                 .collect(),
-            supervisor: descriptors(daemon.pid().into()),
+            supervisor: descriptors(daemon.pid()),
             gate: descriptors(gate),
             cgroups: cgroups(&lab.cgroup().unwrap()),
         }
@@ -67,33 +74,58 @@ async fn workloads(daemon: &Daemon<'_>, count: usize) {
     .unwrap();
 }
 
+/// A call, and a notification of either side.
+async fn talks(mut session: Session) {
+    let told = json!({ "jsonrpc": "2.0", "method": "notifications/roots/list_changed" });
+    session.send(&told).await.unwrap();
+    let notification = session.receive().await.unwrap();
+    assert_eq!(notification["method"], "notifications/tools/list_changed");
+    ask(&mut session, 1).await;
+    let answer = session.receive().await.unwrap();
+    assert_eq!(answer["result"]["done"], true, "{answer}");
+    let status = session.close().await.unwrap();
+    assert!(status.success(), "{status}");
+}
+
 async fn generation(daemon: &Daemon<'_>, count: usize) {
     let mut sessions = Vec::new();
     for _ in 0..count {
         sessions.push(daemon.run("quiet-leaks").unwrap());
     }
     workloads(daemon, count).await;
-    for session in &mut sessions {
-        let status = session.close().await.unwrap();
-        assert!(status.success(), "{status}");
+    let mut talking: JoinSet<()> = sessions.into_iter().map(talks).collect();
+    while let Some(talked) = talking.join_next().await {
+        talked.unwrap();
     }
     workloads(daemon, 0).await;
 }
 
+/// What the gate and the supervisor hold, in bytes.
+async fn memory(daemon: &Daemon<'_>) -> [u64; 2] {
+    processes(daemon).await.map(|pid| anonymous(pid).unwrap())
+}
+
+/// Answers one call by a result, and a notification by one of its own.
+const ANSWERS: &str = concat!(
+    r#"while read -r line; do case "$line" in "#,
+    r#"*'"id":1'*) echo '{"jsonrpc":"2.0","id":1,"result":{"done":true}}';; "#,
+    r#"*) echo '{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}';; "#,
+    "esac; done"
+);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn servers_leave_no_descriptor_cgroup_table_entry_or_open_record() {
+async fn servers_leave_no_memory_descriptor_cgroup_table_entry_or_open_record() {
     let lab = Lab::new().unwrap();
     let server = format!(
         "  quiet-leaks:
-    purpose: reads to its end and says nothing
+    purpose: answers whatever it is asked
     owner: tests@lab.example
-    launch: {{ command: /bin/sh, args: [-c, 'while read -r line; do :; done'], user: nobody }}
-{ALL}"
+    launch: {{ command: /bin/sh, args: [-c, '{}'], user: nobody }}
+{ALL}",
+        ANSWERS.replace('\'', "''")
     );
     let daemon = lab.daemon(&policy(&lab, &server)).await.unwrap();
-    let gate = daemon.status().await.unwrap()["gate"]["pid"]
-        .as_u64()
-        .unwrap();
+    let [gate, _] = processes(&daemon).await;
     // What is opened once and kept is open then.
     generation(&daemon, 1).await;
     let before = Held::now(&lab, &daemon, gate);
@@ -103,11 +135,15 @@ async fn servers_leave_no_descriptor_cgroup_table_entry_or_open_record() {
     );
     let soak = env::var("EXEAT_SOAK").ok();
     let soak = soak.map(|seconds| Duration::from_secs(seconds.parse().unwrap()));
-    let (servers, began) = (soak.map_or(SERVERS, |_| SOAKED), Instant::now());
-    let mut started = 0;
-    while started < servers * GENERATIONS || soak.is_some_and(|soak| began.elapsed() < soak) {
-        generation(&daemon, servers).await;
-        started += servers;
+    let began = Instant::now();
+    generation(&daemon, SERVERS).await;
+    // What as many at once take is taken, and kept for the next.
+    let early = memory(&daemon).await;
+    let mut started = SERVERS;
+    while started < SERVERS * GENERATIONS || soak.is_some_and(|soak| began.elapsed() < soak) {
+        generation(&daemon, SERVERS).await;
+        started += SERVERS;
+        println!("{:?}: {:?}", began.elapsed(), memory(&daemon).await);
     }
     // The last connection of `status` may still be being closed.
     let same = wait_for("as much is held as before", LIMIT, async || {
@@ -119,6 +155,17 @@ async fn servers_leave_no_descriptor_cgroup_table_entry_or_open_record() {
             Held::now(&lab, &daemon, gate)
         );
     }
+    let each = EACH * u64::try_from(started - SERVERS).unwrap();
+    let late = wait_for("as much memory as before", LIMIT, async || {
+        let late = memory(&daemon).await;
+        let grown = [0, 1].map(|process| late[process].saturating_sub(early[process]));
+        let mut each = ANYWAY.map(|anyway| anyway + each).into_iter().zip(grown);
+        each.all(|(most, grown)| grown < most).then_some(late)
+    });
+    let late = match late.await {
+        Ok(late) => late,
+        Err(error) => panic!("{error:#}: {early:?}, then {:?}", memory(&daemon).await),
+    };
     // Whatever was told as open has its end.
     let lines = daemon.audit_lines().unwrap();
     let ended: Vec<&str> = lines
@@ -131,5 +178,6 @@ async fn servers_leave_no_descriptor_cgroup_table_entry_or_open_record() {
         assert!(ended.contains(&id), "{line}");
     }
     assert!(ended.len() >= started, "{}", ended.len());
-    println!("{started} servers in {:?}: {before:?}", began.elapsed());
+    let took = began.elapsed();
+    println!("{started} servers in {took:?}: {before:?}, {early:?}, then {late:?}");
 }
