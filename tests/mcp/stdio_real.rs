@@ -24,6 +24,8 @@ pub(crate) struct Row {
     arguments: Value,
     /// What stands in the answer, so that it is not two failures that are alike.
     says: &'static str,
+    /// The lists that it has something in.
+    lists: &'static [&'static str],
 }
 
 pub(crate) fn row(
@@ -39,6 +41,14 @@ pub(crate) fn row(
         tool,
         arguments,
         says,
+        lists: &["tools"],
+    }
+}
+
+impl Row {
+    /// The same of a server that has something in these lists.
+    fn lists(self, lists: &'static [&'static str]) -> Self {
+        Self { lists, ..self }
     }
 }
 
@@ -98,28 +108,72 @@ pub(crate) fn through(lab: &Lab, name: &str) -> Vec<String> {
     ]
 }
 
-/// What the inspector says of a call. It takes a command's options for its own, so that it is given a script.
-async fn inspected(lab: &Lab, row: &Row, way: &str, command: Vec<String>) -> Finished {
-    let script = lab.directory().join(format!("{}-{way}.sh", row.name));
+/// What the inspector says to `ask`. It takes a command's options for its own, so that it is given a script.
+async fn inspected(
+    lab: &Lab,
+    name: &str,
+    ask: &[String],
+    way: &str,
+    command: Vec<String>,
+) -> Finished {
+    let script = lab.directory().join(format!("{name}-{way}.sh"));
     let words: Vec<String> = command.iter().map(|word| format!("'{word}'")).collect();
     fs::write(&script, format!("#!/bin/sh\nexec {}\n", words.join(" "))).unwrap();
     must("chmod", &[Path::new("755"), script.as_path()]).unwrap();
-    let mut inspect = Fixtures::find()
-        .unwrap()
-        .inspector()
-        .arg(&script)
-        .args(["--method", "tools/call"])
-        .arg(format!("--tool-name={}", row.tool))
-        .variable("HOME", lab.directory().as_os_str());
-    for (name, value) in row.arguments.as_object().unwrap() {
-        let value = value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned);
-        inspect = inspect.args(["--tool-arg"]).arg(format!("{name}={value}"));
-    }
+    let inspector = Fixtures::find().unwrap().inspector();
+    let inspector = inspector.arg(&script).arg("--method");
+    let inspect = ask.iter().fold(inspector, Invocation::arg);
+    let inspect = inspect.variable("HOME", lab.directory().as_os_str());
     run(&mut inspect.under(lab.inside.command("env")), LIMIT)
         .await
         .unwrap()
+}
+
+/// What the inspector is asked for a call of the row's tool.
+fn calls(row: &Row) -> Vec<String> {
+    let mut ask = vec!["tools/call".into(), format!("--tool-name={}", row.tool)];
+    for (name, value) in row.arguments.as_object().unwrap() {
+        let text = value.as_str().map(str::to_owned);
+        let value = text.unwrap_or_else(|| value.to_string());
+        ask.extend(["--tool-arg".into(), format!("{name}={value}")]);
+    }
+    ask
+}
+
+/// Asks the inspector both ways, and compares; its answer.
+async fn inspect(lab: &Lab, row: &Row, ask: &[String]) -> Value {
+    let (direct, under) = tokio::join!(
+        inspected(lab, row.name, ask, "bare", bare(&row.server)),
+        inspected(lab, row.name, ask, "under", through(lab, row.name))
+    );
+    let shown = format!("the inspector at {}: {ask:?}", row.name);
+    // It says by its status whether the tool failed, as one without network does, both ways alike.
+    assert_eq!(direct.status, under.status, "{shown}: {under:?}");
+    let answer = under.json().unwrap();
+    assert_eq!(direct.json().unwrap(), answer, "{shown}");
+    answer
+}
+
+/// The lists of a server, and how clients are asked for them.
+const LISTS: [(&str, &str); 4] = [
+    ("tools", "tools/list"),
+    ("resources", "resources/list"),
+    ("resourceTemplates", "resources/templates/list"),
+    ("prompts", "prompts/list"),
+];
+
+/// Which of the lists of `answer` have something in them. Its tools say what they are and what they take.
+fn filled(answer: &Value, shown: &str) -> Vec<&'static str> {
+    let list = |name: &str| answer["lists"][name].as_array();
+    let tools = list("tools").unwrap_or_else(|| panic!("{shown}: {answer}"));
+    for tool in tools {
+        assert!(tool["description"].is_string(), "{shown}: {tool}");
+        assert_eq!(tool["inputSchema"]["type"], "object", "{shown}: {tool}");
+    }
+    let names = LISTS.iter().map(|(name, _)| *name);
+    names
+        .filter(|name| list(name).is_some_and(|list| !list.is_empty()))
+        .collect()
 }
 
 /// Calls each server with each client, both ways, and compares.
@@ -132,6 +186,7 @@ async fn compare(lab: &Lab, rows: &[Row]) {
             let call = async |command: Vec<String>| {
                 let server = serde_json::to_string(&command).unwrap();
                 let call = fixtures.client(client, &server, row.tool, &arguments);
+                let call = call.variable("WHOLE", "1");
                 run(&mut call.under(lab.inside.command("env")), LIMIT)
                     .await
                     .unwrap()
@@ -143,26 +198,27 @@ async fn compare(lab: &Lab, rows: &[Row]) {
                 .json()
                 .unwrap_or_else(|error| panic!("{shown}: {error:#}"));
             assert_eq!(direct.json().unwrap(), answer, "{shown}");
-            assert!(
-                answer["tools"]
-                    .as_array()
-                    .is_some_and(|tools| !tools.is_empty()),
-                "{shown}: {answer}"
-            );
+            // Every entry of every list, as the client has got it.
+            let has = filled(&answer, &shown);
+            assert_eq!(has, row.lists, "{shown}");
             let text = answer["text"].as_str().unwrap_or_default();
             assert!(text.contains(row.says), "{shown}: {answer}");
             assert_eq!(direct.status.code(), under.status.code(), "{shown}");
         }
-        let (direct, under) = tokio::join!(
-            inspected(lab, row, "bare", bare(&row.server)),
-            inspected(lab, row, "under", through(lab, row.name))
-        );
-        let shown = format!("the inspector at {}", row.name);
-        // It says by its status whether the tool failed, as one without network does, both ways alike.
-        assert_eq!(direct.status, under.status, "{shown}: {under:?}");
-        let answer = under.json().unwrap();
-        assert_eq!(direct.json().unwrap(), answer, "{shown}");
-        assert!(answer["content"].is_array(), "{shown}: {answer}");
+        let answer = inspect(lab, row, &calls(row)).await;
+        assert!(answer["content"].is_array(), "{}: {answer}", row.name);
+        for (list, method) in LISTS {
+            if row.lists.contains(&list) {
+                let ask = [method.into(), "--format=json".into()];
+                let answer = inspect(lab, row, &ask).await;
+                let listed = answer["result"][list].as_array();
+                assert!(
+                    listed.is_some_and(|listed| !listed.is_empty()),
+                    "{method} of {}: {answer}",
+                    row.name
+                );
+            }
+        }
         let name = row.name;
         daemon
             .record(&format!("a call of {name}"), |record| {
@@ -198,14 +254,15 @@ async fn the_reference_servers_of_npm_answer_alike() {
         r#"{"type":"entity","name":"exeat","entityType":"daemon","observations":["Größe: 1"]}"#;
     fs::write(&memory, entity).unwrap();
     chown(&memory, Some(NOBODY), Some(NOBODY)).unwrap();
+    let everything = row(
+        "everything",
+        fixtures.server(Server::Reference),
+        "get-sum",
+        json!({ "a": 20, "b": 22 }),
+        "42",
+    );
     let rows = [
-        row(
-            "everything",
-            fixtures.server(Server::Reference),
-            "get-sum",
-            json!({ "a": 20, "b": 22 }),
-            "42",
-        ),
+        everything.lists(&["tools", "resources", "resourceTemplates", "prompts"]),
         row(
             "filesystem",
             fixtures.server(Server::Filesystem).arg(&directory),
@@ -221,7 +278,8 @@ async fn the_reference_servers_of_npm_answer_alike() {
             "read_graph",
             json!({}),
             "Größe: 1",
-        ),
+        )
+        .lists(&["tools", "resources"]),
         row(
             "thinking",
             fixtures.server(Server::SequentialThinking),
@@ -253,7 +311,8 @@ async fn the_reference_servers_of_pypi_answer_alike() {
             "fetch",
             json!({ "url": "http://127.0.0.1:1/" }),
             "127.0.0.1:1",
-        ),
+        )
+        .lists(&["tools", "prompts"]),
         row(
             "git",
             fixtures.server(Server::Git).args(["-r", &shown]),
@@ -278,7 +337,8 @@ async fn the_reference_servers_of_pypi_answer_alike() {
             "list_tables",
             json!({}),
             "kept",
-        ),
+        )
+        .lists(&["tools", "resources", "prompts"]),
     ];
     compare(&lab, &rows).await;
 }
