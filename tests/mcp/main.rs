@@ -57,6 +57,8 @@ mod scenario;
 #[cfg(test)]
 mod scripted;
 #[cfg(test)]
+mod sessions;
+#[cfg(test)]
 mod smuggling;
 #[cfg(test)]
 mod stdio;

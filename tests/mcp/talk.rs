@@ -58,7 +58,7 @@ pub(crate) const LEGACY: (&str, &str) = ("mcp-protocol-version", "2025-11-25");
 pub(crate) const MODERN: &str = "2026-07-28";
 
 impl Place {
-    fn authority(&self) -> String {
+    pub(crate) fn authority(&self) -> String {
         match (self.tls, self.port) {
             (true, 443) | (false, 80) => self.host.to_owned(),
             (_, port) => format!("{}:{port}", self.host),

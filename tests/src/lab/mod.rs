@@ -101,6 +101,15 @@ impl Lab {
         &self.name
     }
 
+    /// The gate's pid.
+    pub fn gate(&self) -> Result<u32> {
+        let processes = self.cgroup()?.join("gate/cgroup.procs");
+        let text = fs::read_to_string(&processes)
+            .with_context(|| format!("read {}", processes.display()))?;
+        let first = text.lines().next().context("find the gate")?;
+        first.parse().context("read the gate's pid")
+    }
+
     /// Where its daemon's cgroups are, the gate's and the workloads'.
     pub fn cgroup(&self) -> Result<PathBuf> {
         Ok(mount()?.join(&self.name))

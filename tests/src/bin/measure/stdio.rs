@@ -7,7 +7,7 @@ use exeat_tests::process::Process;
 use serde_json::{Map, Value, json};
 
 use crate::cases::medians;
-use crate::ways::{Site, Way, gate};
+use crate::ways::{Site, Way};
 use crate::{Arguments, say};
 
 /// Calls that are under way together: half a million are a million messages.
@@ -52,7 +52,7 @@ rules: [{{ id: all, servers: [speaker], effect: allow }}]
     let mut command = site.load(None);
     command.args(["converse", "--together", &calls.to_string()]);
     if daemon.is_some() {
-        command.args(["--watch", &gate(&site.lab)?.to_string(), "--"]);
+        command.args(["--watch", &site.lab.gate()?.to_string(), "--"]);
         let run = site.lab.exeat(&["run", "speaker"])?;
         command.arg(run.get_program()).args(run.get_args());
     } else {

@@ -113,7 +113,7 @@ impl Site {
                     .cores
                     .on(Core::Middle, self.lab.daemon_with(&policy, LIMITS));
                 let daemon = daemon.await?;
-                open.processes = vec![daemon.pid(), gate(&self.lab)?];
+                open.processes = vec![daemon.pid(), self.lab.gate()?];
                 open.cgroup = Some(cgroup);
                 open.connect = None;
                 open.roots = directory.join("state/ca/ca.pem");
@@ -247,15 +247,6 @@ pub(crate) fn below(cgroup: &Path) -> Result<String> {
         .strip_prefix(&mount)
         .context("find a cgroup below its mount")?;
     Ok(format!("/{}", path.display()))
-}
-
-/// The gate's pid.
-pub(crate) fn gate(lab: &Lab) -> Result<u32> {
-    let processes = lab.cgroup()?.join("gate/cgroup.procs");
-    let text =
-        fs::read_to_string(&processes).with_context(|| format!("read {}", processes.display()))?;
-    let first = text.lines().next().context("find the gate")?;
-    first.parse().context("read the gate's pid")
 }
 
 fn find(directory: &Path, name: &str) -> Option<PathBuf> {
