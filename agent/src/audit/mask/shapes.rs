@@ -278,8 +278,18 @@ fn user_information(text: &[u8], colon: usize) -> Option<Range<usize>> {
 /// Whether a private key in PEM begins in `text` and does not end there: what follows the text belongs to it, up to
 /// where [`key_ends`] says.
 pub fn leaves_key_open(text: &str) -> bool {
-    let mut begins = text.match_indices(KEY_BEGINS);
-    begins.any(|(at, _)| private_key(text.as_bytes(), at).is_some_and(|key| key.ends.is_none()))
+    let mut from = 0;
+    while let Some(at) = text.get(from..).and_then(|rest| rest.find(KEY_BEGINS)) {
+        // None of the text is looked at twice: whoever writes it must not make that cost more than it is long.
+        from = match private_key(text.as_bytes(), from + at) {
+            None => from + at + KEY_BEGINS.len(),
+            Some(PrivateKey {
+                ends: Some(end), ..
+            }) => end,
+            Some(PrivateKey { ends: None, .. }) => return true,
+        };
+    }
+    false
 }
 
 /// Where a private key that began before this text ends: after the last line of its PEM.
@@ -310,6 +320,8 @@ impl PrivateKey {
 fn private_key(text: &[u8], at: usize) -> Option<PrivateKey> {
     let rest = text.get(at..)?.strip_prefix(KEY_BEGINS.as_bytes())?;
     let label = rest.get(..rest.iter().take(64).position(|byte| *byte == b'-')?)?;
+    // Of OpenPGP they are blocks (RFC 9580 section 6.2).
+    let label = label.strip_suffix(b" BLOCK").unwrap_or(label);
     label.ends_with(b"PRIVATE KEY").then(|| PrivateKey {
         begins: at,
         ends: ends_of_key(rest).map(|end| text.len() - rest.len() + end),

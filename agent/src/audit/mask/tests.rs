@@ -59,6 +59,39 @@ fn of_claims_only_what_is_read_is_told() {
 }
 
 #[test]
+fn private_keys_are_masked_to_their_end() {
+    for (input, expected) in [
+        (
+            "-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----",
+            "[masked]",
+        ),
+        (
+            "private_key=-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY----- b",
+            "private_key=[masked] b",
+        ),
+        (
+            "the key: '-----BEGIN PRIVATE KEY-----\nabc\n",
+            "the key: '[masked]",
+        ),
+        (
+            "-----BEGIN PRIVATE KEY-----\nabc\n-----END € b",
+            "[masked]€ b",
+        ),
+        (
+            "-----BEGIN CERTIFICATE-----\nabc",
+            "-----BEGIN CERTIFICATE-----\nabc",
+        ),
+        (
+            "-----BEGIN PGP PRIVATE KEY BLOCK-----\nabc\n-----END PGP PRIVATE KEY BLOCK-----",
+            "[masked]",
+        ),
+    ] {
+        assert_eq!(text(input), expected, "{input}");
+        assert_eq!(text(expected), expected, "masking again changes nothing");
+    }
+}
+
+#[test]
 fn shapes_and_what_stands_after_telling_words_are_masked() {
     for (input, expected) in [
         ("nothing here", "nothing here"),
@@ -99,26 +132,6 @@ fn shapes_and_what_stands_after_telling_words_are_masked() {
         (
             "connect to 127.0.0.1:443: refused",
             "connect to 127.0.0.1:443: refused",
-        ),
-        (
-            "-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----",
-            "[masked]",
-        ),
-        (
-            "private_key=-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY----- b",
-            "private_key=[masked] b",
-        ),
-        (
-            "the key: '-----BEGIN PRIVATE KEY-----\nabc\n",
-            "the key: '[masked]",
-        ),
-        (
-            "-----BEGIN PRIVATE KEY-----\nabc\n-----END € b",
-            "[masked]€ b",
-        ),
-        (
-            "-----BEGIN CERTIFICATE-----\nabc",
-            "-----BEGIN CERTIFICATE-----\nabc",
         ),
     ] {
         assert_eq!(text(input), expected, "{input}");

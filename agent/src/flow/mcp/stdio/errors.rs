@@ -14,6 +14,8 @@ const LINE: usize = 64 << 10;
 const REST: &str = "[masked: the rest of a line of more than 64 KiB]";
 /// The longest private key that is taken for one, in bytes: where none ends, what follows is forwarded again.
 const KEY: usize = 64 << 10;
+/// More than where a key begins or ends takes, in bytes.
+const MARK: usize = 128;
 /// Bytes that are read at once.
 const READ: usize = 16 << 10;
 /// Bytes that may come at once.
@@ -65,8 +67,10 @@ struct Masking {
     line: Vec<u8>,
     /// The line was longer, and nothing more of it is forwarded.
     cut: bool,
-    /// A private key began in an earlier line: how long it may still be.
+    /// A private key began in what is over: how long it may still be.
     key: usize,
+    /// The last bytes of what is not forwarded of a longer line: a key may begin or end there, too.
+    beyond: Vec<u8>,
 }
 
 impl Masking {
@@ -75,16 +79,22 @@ impl Masking {
         let mut out = String::new();
         // What redraws its line begins it anew by a carriage return.
         for piece in bytes.split_inclusive(|byte| b"\n\r".contains(byte)) {
-            if !self.cut {
-                let room = LINE.saturating_sub(self.line.len());
-                let (kept, beyond) = piece.split_at(room.min(piece.len()));
-                self.line.extend_from_slice(kept);
-                if !beyond.is_empty() {
+            let room = if self.cut {
+                0
+            } else {
+                LINE.saturating_sub(self.line.len())
+            };
+            let (kept, beyond) = piece.split_at(room.min(piece.len()));
+            self.line.extend_from_slice(kept);
+            if !beyond.is_empty() {
+                if !self.cut {
                     self.cut(&mut out);
                 }
+                self.pass_over(beyond);
             }
             if let Some(end @ (b'\n' | b'\r')) = piece.last() {
                 out.push_str(&self.masked());
+                self.beyond.clear();
                 if std::mem::take(&mut self.cut) {
                     out.push(char::from(*end));
                 }
@@ -101,31 +111,51 @@ impl Masking {
     /// Forwards the words that end within the bound, since half a secret is not known for one.
     fn cut(&mut self, out: &mut String) {
         let blank = self.line.iter().rposition(u8::is_ascii_whitespace);
-        self.line
-            .truncate(blank.map_or(0, |at| at.saturating_add(1)));
+        let kept = blank.map_or(0, |at| at.saturating_add(1));
+        let rest = self.line.split_off(kept);
+        // What begins a key has blanks in it.
+        let mark = self.line.get(kept.saturating_sub(MARK)..);
+        self.beyond.extend_from_slice(mark.unwrap_or_default());
         out.push_str(&self.masked());
         out.push_str(REST);
         self.cut = true;
+        self.pass_over(&rest);
+    }
+
+    /// Sees in what is not forwarded where keys begin and end.
+    fn pass_over(&mut self, bytes: &[u8]) {
+        for piece in bytes.chunks(READ) {
+            self.beyond.extend_from_slice(piece);
+            let text = String::from_utf8_lossy(&self.beyond).into_owned();
+            self.key = key_after(self.key, &text);
+            let old = self.beyond.len().saturating_sub(MARK);
+            self.beyond.drain(..old);
+        }
     }
 
     /// What is forwarded of the line, which is over: of a private key in several lines, what stands before and after it.
     fn masked(&mut self) -> String {
         let line = std::mem::take(&mut self.line);
         let text = String::from_utf8_lossy(&line);
-        let mut text = &*text;
-        if self.key > 0 {
-            let Some(end) = mask::key_ends(text) else {
-                self.key = self.key.saturating_sub(line.len());
-                return String::new();
-            };
-            self.key = 0;
-            text = text.get(end..).unwrap_or_default();
-        }
-        if mask::leaves_key_open(text) {
-            self.key = KEY;
-        }
-        mask::text(text).into_owned()
+        let before = self.key;
+        self.key = key_after(before, &text);
+        let own = if before == 0 {
+            0
+        } else {
+            mask::key_ends(&text).unwrap_or(text.len())
+        };
+        mask::text(text.get(own..).unwrap_or_default()).into_owned()
     }
+}
+
+/// How long a private key may still be after `text`, in which it was still so long at the beginning.
+fn key_after(key: usize, text: &str) -> usize {
+    let after = match mask::key_ends(text) {
+        _ if key == 0 => text,
+        None => return key.saturating_sub(text.len()),
+        Some(end) => text.get(end..).unwrap_or_default(),
+    };
+    if mask::leaves_key_open(after) { KEY } else { 0 }
 }
 
 /// A bucket of bytes.
@@ -212,6 +242,7 @@ mod tests {
                 );
             }
         }
+        // It begins, or ends, where a line is too long to be forwarded.
         // A certificate is nobody's secret, and what only speaks of a key silences nothing for good.
         let public = format!("-----BEGIN CERTIFICATE-----\n{body}");
         assert_eq!(forwarded(public.as_bytes(), &[]), public);
@@ -220,6 +251,25 @@ mod tests {
             "x\n".repeat(KEY / 2)
         );
         assert_eq!(forwarded(said.as_bytes(), &[]), "no [masked]end\n");
+    }
+
+    /// It begins, or ends, where a line is too long to be forwarded.
+    #[test]
+    fn private_keys_are_seen_beyond_what_is_forwarded() {
+        const BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
+        const END: &str = "-----END PRIVATE KEY-----";
+        let body = "aaaa/aaaa+aaaa=\n".repeat(50);
+        for before in (LINE - 40..LINE + 2).chain([LINE + READ]) {
+            let padding = "x".repeat(before);
+            for lengths in [&[][..], &[READ; 8][..], &[before + 1, 20][..]] {
+                let begins = format!("{padding} {BEGIN}\n{body}{END}\nz\n");
+                let text = forwarded(begins.as_bytes(), lengths);
+                assert!(!text.contains("aaaa") && text.ends_with("z\n"), "{before}");
+                let ends = format!("{BEGIN}\n{body}{padding} {END}\nz\n");
+                let text = forwarded(ends.as_bytes(), lengths);
+                assert!(!text.contains("aaaa") && text.ends_with("z\n"), "{before}");
+            }
+        }
     }
 
     #[test]
