@@ -1,6 +1,7 @@
 //! Maps that never outgrow their bounds: the entry used longest ago makes room, of whoever has the most.
 
 use std::borrow::Borrow;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::{Debug, Formatter, Result as FmtResult};
 use std::hash::Hash;
@@ -130,10 +131,17 @@ impl<K: Eq + Hash + Clone, V> Bounded<K, V> {
 pub struct Fair<O, K, V> {
     limit: usize,
     each: usize,
-    owned: HashMap<O, Bounded<K, V>>,
-    /// How many each owner has.
-    sizes: BTreeSet<(usize, O)>,
+    owned: HashMap<O, Owned<K, V>>,
+    /// How many each owner has; of those that have the same, who changed it longest ago is the last.
+    sizes: BTreeSet<(usize, Reverse<u64>, O)>,
     entries: usize,
+    tick: u64,
+}
+
+/// What one owner has.
+struct Owned<K, V> {
+    all: Bounded<K, V>,
+    changed: u64,
 }
 
 impl<O, K, V> Debug for Fair<O, K, V> {
@@ -154,6 +162,7 @@ impl<O: Ord + Hash + Clone, K: Eq + Hash + Clone, V> Fair<O, K, V> {
             owned: HashMap::new(),
             sizes: BTreeSet::new(),
             entries: 0,
+            tick: 0,
         }
     }
 
@@ -163,7 +172,7 @@ impl<O: Ord + Hash + Clone, K: Eq + Hash + Clone, V> Fair<O, K, V> {
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        self.owned.get_mut(owner)?.get(key)
+        self.owned.get_mut(owner)?.all.get(key)
     }
 
     /// Whether the owner has an entry for `key`, which does not count as used by this.
@@ -173,17 +182,21 @@ impl<O: Ord + Hash + Clone, K: Eq + Hash + Clone, V> Fair<O, K, V> {
         Q: Eq + Hash + ?Sized,
     {
         let own = self.owned.get(owner);
-        own.is_some_and(|own| own.contains(key))
+        own.is_some_and(|own| own.all.contains(key))
     }
 
     /// Puts `value` under the owner's `key`.
     pub fn insert(&mut self, owner: &O, key: K, value: V) {
         if !self.owned.contains_key(owner) {
-            self.owned.insert(owner.clone(), Bounded::new(self.each));
+            let own = Owned {
+                all: Bounded::new(self.each),
+                changed: 0,
+            };
+            self.owned.insert(owner.clone(), own);
         }
         self.change(owner, |own| own.insert(key, value).is_some());
         while self.entries > self.limit {
-            let Some((_, most)) = self.sizes.last().cloned() else {
+            let Some((_, _, most)) = self.sizes.last().cloned() else {
                 return;
             };
             self.change(&most, Bounded::pop_oldest);
@@ -204,16 +217,16 @@ impl<O: Ord + Hash + Clone, K: Eq + Hash + Clone, V> Fair<O, K, V> {
         self.owned.retain(|owner, own| {
             let stays = keep(owner);
             if !stays {
-                self.entries = self.entries.saturating_sub(own.len());
+                self.entries = self.entries.saturating_sub(own.all.len());
             }
             stays
         });
-        self.sizes.retain(|(_, owner)| keep(owner));
+        self.sizes.retain(|(_, _, owner)| keep(owner));
     }
 
     /// Every owner and what it has, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&O, &Bounded<K, V>)> {
-        self.owned.iter()
+        self.owned.iter().map(|(owner, own)| (owner, &own.all))
     }
 
     /// How many entries there are.
@@ -229,16 +242,20 @@ impl<O: Ord + Hash + Clone, K: Eq + Hash + Clone, V> Fair<O, K, V> {
     /// Changes what an owner has; `None`: it has nothing.
     fn change<T>(&mut self, owner: &O, change: impl FnOnce(&mut Bounded<K, V>) -> T) -> Option<T> {
         let own = self.owned.get_mut(owner)?;
-        let before = own.len();
-        let told = change(own);
-        let now = own.len();
+        let before = own.all.len();
+        let told = change(&mut own.all);
+        let now = own.all.len();
         if now != before {
-            self.sizes.remove(&(before, owner.clone()));
+            self.tick = self.tick.wrapping_add(1);
+            let changed = std::mem::replace(&mut own.changed, self.tick);
+            self.sizes
+                .remove(&(before, Reverse(changed), owner.clone()));
             self.entries = self.entries.saturating_sub(before).saturating_add(now);
             if now == 0 {
                 self.owned.remove(owner);
             } else {
-                self.sizes.insert((now, owner.clone()));
+                let size = (now, Reverse(self.tick), owner.clone());
+                self.sizes.insert(size);
             }
         }
         Some(told)
@@ -309,6 +326,13 @@ mod tests {
             assert_eq!(map.remove(&"large", &n), Some(n));
         }
         assert!(map.is_empty() && map.sizes.is_empty() && map.owned.is_empty());
+        // Of those that have the same, who has had it longest loses one.
+        let mut even = Fair::new(2, 2);
+        for owner in ["b", "a", "z"] {
+            even.insert(&owner, 0, 0);
+        }
+        assert!(["a", "z"].iter().all(|owner| even.contains(owner, &0)));
+        assert_eq!((even.len(), even.owned.len()), (2, 2));
         // One owner alone has no more than its own bound.
         (0..10).for_each(|n| map.insert(&"one", n, n));
         assert_eq!(map.len(), 6);

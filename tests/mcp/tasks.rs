@@ -245,6 +245,22 @@ async fn over_standard_streams_too() {
     let (call, told) = (of("t1").await, of("result").await);
     assert_eq!(told["mcp"]["task_of"], call["id"], "{told}");
 
+    // A server may say that it works before it says at what.
+    let call = request(
+        "t2",
+        "tools/call",
+        json!({ "name": "slow", "arguments": {}, "task": {} }),
+    );
+    session.send(&call).await.unwrap();
+    wire.hears("\"id\":\"t2\"").await;
+    let working = json!({ "taskId": "t2", "status": "working" });
+    wire.say(
+        &json!({ "jsonrpc": "2.0", "method": "notifications/tasks/status", "params": working }),
+    );
+    wire.say(&json!({ "jsonrpc": "2.0", "id": "t2", "result": { "task": working } }));
+    assert_eq!(session.receive().await.unwrap()["params"], working);
+    assert_eq!(session.receive().await.unwrap()["id"], "t2");
+
     // What a server tells of a task by itself is for whose task it is, and what it asks for its client's tasks is another
     // matter: those have ids of the client's own.
     for task in ["t1", "made up"] {

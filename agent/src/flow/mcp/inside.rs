@@ -14,6 +14,18 @@ use crate::refuse::Refusal;
 
 const REFUSED: &str =
     "the server's answer was not acceptable: it asks for something that is refused";
+/// What a notification says of a task that is nothing of what came of it (2025-11-25 schema, `Task`).
+const STATE: [&str; 9] = [
+    "_meta",
+    "createdAt",
+    "lastUpdatedAt",
+    "pollInterval",
+    "pollIntervalMs",
+    "status",
+    "taskId",
+    "ttl",
+    "ttlMs",
+];
 const UNRECORDED: Unacceptable = Unacceptable {
     told: Refusal::AuditUnavailable,
     why: "the server's answer was not acceptable: what it asks for could not be recorded",
@@ -87,8 +99,15 @@ impl Talking {
         };
         let requests = embedded(params).map_err(|_fault| unjudgeable())?;
         let task = params.get("taskId").and_then(Value::as_str);
-        let call = self.may_have(&self.stages.decider.in_force(), task)?;
-        let cause = Some(Cause::Id(call.record));
+        let known = task.and_then(|task| self.stages.calls.became(&self.account, task));
+        let cause = match known {
+            // A server may tell of a task before the answer by which its call became one.
+            None if params.keys().all(|key| STATE.contains(&key)) => None,
+            Some(_) | None => {
+                let call = self.may_have(&self.stages.decider.in_force(), task)?;
+                Some(Cause::Id(call.record))
+            }
+        };
         let inside = self.inside(&requests, session, cause);
         let inside = inside.map_err(Unacceptable::not_passed)?;
         match self.bounded(Some(method), params) {

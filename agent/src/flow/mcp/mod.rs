@@ -222,7 +222,7 @@ impl Exchanging<'_> {
             let Talking {
                 stages, account, ..
             } = &self.talking;
-            let mirrors = stages.observed.mirrors(account, tool);
+            let mirrors = stages.observed.mirrors(&account.callee, tool);
             check_params(&parts.headers, &message, mirrors.as_deref())
         });
         if let Err(fault) = agreed {

@@ -24,7 +24,7 @@ const TOOLS: usize = 262_144;
 const TOOLS_EACH: usize = 8192;
 /// Tools of which it is kept which arguments headers repeat.
 const MIRRORED: usize = 4096;
-/// Of those, tools that one server lists to one caller.
+/// Of those, one server's.
 const MIRRORED_EACH: usize = 1024;
 /// Longest name of a tool whose hints are kept, in bytes; beyond it the tool counts as one without hints.
 const NAME: usize = 256;
@@ -78,13 +78,14 @@ pub(in crate::flow) struct Endpoint {
 type Place = (Peer, u16, String);
 
 /// By workload, or by what one caller has with one server: where two see one server differently, or two instances of it
-/// differ, what one was listed says nothing of the other's.
+/// differ, what one was listed decides nothing of the other's.
 #[derive(Debug)]
 struct State {
     endpoints: Fair<u32, Place, Endpoint>,
     hints: Fair<Account, Arc<str>, Hints>,
-    /// Of tools of which something is repeated.
-    mirrors: Fair<Account, Arc<str>, Arc<Mirrors>>,
+    /// Of tools of which something is repeated. For whomever it was listed: it asks more of a call, and who never had the
+    /// list could leave out what is asked.
+    mirrors: Fair<Callee, Arc<str>, Arc<Mirrors>>,
     waiting: Fair<u32, (Talk, From, String), Waiting>,
     sessions: Fair<u32, Talk, ()>,
 }
@@ -220,23 +221,23 @@ impl Observed {
         }
     }
 
-    /// Headers repeat arguments of `tool` as the callee lists it to this caller.
-    pub(super) fn mirror(&self, account: &Account, tool: &str, mirrors: Mirrors) {
+    /// Headers repeat arguments of `tool` as the callee lists it.
+    pub(super) fn mirror(&self, callee: &Callee, tool: &str, mirrors: Mirrors) {
         if tool.len() > NAME {
             return;
         }
         let mut state = self.lock();
         if mirrors.is_empty() {
-            drop(state.mirrors.remove(account, tool));
+            drop(state.mirrors.remove(callee, tool));
         } else {
             let mirrors = Arc::new(mirrors);
-            state.mirrors.insert(account, Arc::from(tool), mirrors);
+            state.mirrors.insert(callee, Arc::from(tool), mirrors);
         }
     }
 
     /// Which arguments of `tool` headers repeat, as far as it was seen.
-    pub(super) fn mirrors(&self, account: &Account, tool: &str) -> Option<Arc<Mirrors>> {
-        self.lock().mirrors.get(account, tool).cloned()
+    pub(super) fn mirrors(&self, callee: &Callee, tool: &str) -> Option<Arc<Mirrors>> {
+        self.lock().mirrors.get(callee, tool).cloned()
     }
 
     /// A client opens a stream of its own to hear from a server.
@@ -293,8 +294,8 @@ impl Observed {
         state.endpoints.retain(others);
         state.waiting.retain(others);
         state.sessions.retain(others);
-        let lasts = |account: &Account| account.callee != Callee::Workload(workload);
-        state.hints.retain(lasts);
+        let lasts = |callee: &Callee| *callee != Callee::Workload(workload);
+        state.hints.retain(|account| lasts(&account.callee));
         state.mirrors.retain(lasts);
     }
 
