@@ -138,8 +138,8 @@ struct Part {
 #[derive(Debug)]
 pub(super) struct Trial {
     shared: Arc<Shared>,
-    /// The server's and the tool's, and whether this call is the one that is let through to see.
-    scopes: Vec<(Scope, bool)>,
+    /// The server's and the tool's, and until when this call is the one that is let through to see, if it is.
+    scopes: Vec<(Scope, Option<Instant>)>,
     ended: bool,
 }
 
@@ -195,7 +195,7 @@ impl Breakers {
         let mut scopes = Vec::with_capacity(known.len());
         for scope in known {
             let breaker = state.each.get_mut(&scope);
-            let (probe, turned) = breaker.map_or((false, None), |it| it.begin(terms, now));
+            let (probe, turned) = breaker.map_or((None, None), |it| it.begin(terms, now));
             if let Some(to) = turned {
                 self.shared.turn(&scope, to);
             }
@@ -281,17 +281,16 @@ impl Breaker {
         }
     }
 
-    /// A call passes: whether it is the one that is let through to see, and what turned by that.
-    fn begin(&mut self, terms: Terms, now: Instant) -> (bool, Option<Turned>) {
+    /// A call passes: until when it is the one that is let through to see, if it is, and what turned by that.
+    fn begin(&mut self, terms: Terms, now: Instant) -> (Option<Instant>, Option<Turned>) {
         let turned = match self.mode {
-            Mode::Closed => return (false, None),
+            Mode::Closed => return (None, None),
             Mode::Open { .. } => Some(Turned::HalfOpen),
             Mode::HalfOpen { .. } => None,
         };
-        self.mode = Mode::HalfOpen {
-            probed_until: Some(now + Duration::from_millis(terms.open_for_ms)),
-        };
-        (true, turned)
+        let probed_until = Some(now + Duration::from_millis(terms.open_for_ms));
+        self.mode = Mode::HalfOpen { probed_until };
+        (probed_until, turned)
     }
 
     fn position(&self, now: Instant) -> Position {
@@ -351,23 +350,25 @@ impl Breaker {
     fn end(
         &mut self,
         terms: Terms,
-        probe: bool,
+        probe: Option<Instant>,
         failed: Option<bool>,
         now: Instant,
     ) -> Option<Turned> {
+        // One that is not waited for any more decides nothing over the one after it.
+        let probes = |probed_until: &Option<Instant>| probe.is_some() && *probed_until == probe;
         match (&self.mode, failed) {
-            (Mode::HalfOpen { .. }, None) if probe => {
+            (Mode::HalfOpen { probed_until }, None) if probes(probed_until) => {
                 self.mode = Mode::HalfOpen { probed_until: None };
                 None
             }
-            (Mode::HalfOpen { .. }, Some(true)) if probe => {
+            (Mode::HalfOpen { probed_until }, Some(true)) if probes(probed_until) => {
                 let refuses = self.open(terms, now);
                 Some(Turned::Open {
                     after: None,
                     refuses,
                 })
             }
-            (Mode::HalfOpen { .. }, Some(false)) if probe => {
+            (Mode::HalfOpen { probed_until }, Some(false)) if probes(probed_until) => {
                 self.mode = Mode::Closed;
                 Some(Turned::Closed)
             }
@@ -551,6 +552,29 @@ mod tests {
         call(&breakers, "t", Fate::Answered, at(start, 5_003)).unwrap_err();
         probe.end(Fate::Answered, at(start, 5_004));
         call(&breakers, "t", Fate::Answered, at(start, 5_005)).unwrap();
+    }
+
+    #[test]
+    fn a_probe_that_is_not_waited_for_decides_nothing_over_the_next() {
+        for late in [Fate::Answered, Fate::Failed, Fate::Unknown] {
+            let breakers = Breakers::default();
+            let start = Instant::now();
+            for _ in 0..4 {
+                call(&breakers, "t", Fate::Failed, start).unwrap();
+            }
+            let probe = |ms| breakers.admit(TERMS, "s", "t", at(start, ms));
+            let hangs = probe(5_001).unwrap();
+            let fails = probe(10_002).unwrap();
+            fails.end(Fate::Failed, at(start, 10_003));
+            let third = probe(15_004).unwrap();
+            hangs.end(late, at(start, 15_005));
+            probe(15_006).unwrap_err();
+            third.end(Fate::Answered, at(start, 15_007));
+            probe(15_008)
+                .unwrap()
+                .end(Fate::Answered, at(start, 15_009));
+            probe(15_010).unwrap();
+        }
     }
 
     #[test]
