@@ -85,6 +85,11 @@ impl Keys {
         self.keys.len()
     }
 
+    /// Whether an id may tell one from another.
+    pub(super) const fn are_identified(&self) -> bool {
+        self.identified
+    }
+
     /// The keys that a token may mean: those of its id, or any where it has none or the whole set has none.
     pub(super) fn meant(&self, id: Option<&str>) -> impl Iterator<Item = &Key> {
         let id = id.filter(|_| self.identified);

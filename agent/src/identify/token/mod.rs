@@ -197,14 +197,11 @@ impl Tokens {
             return Ok(());
         }
         for value in headers.get_all(AUTHORIZATION) {
-            let Some(text) = bearer(value.as_bytes()) else {
-                continue;
-            };
-            let Some(token) = parse::read(&text)? else {
-                continue;
-            };
-            token.issuer()?.ok_or(TokenFault::Claim("iss"))?;
-            return Err(TokenFault::Foreign);
+            let value = String::from_utf8_lossy(value.as_bytes());
+            if let Some(token) = tokens_in(&value).next() {
+                token?.issuer()?.ok_or(TokenFault::Claim("iss"))?;
+                return Err(TokenFault::Foreign);
+            }
         }
         Ok(())
     }
@@ -213,12 +210,8 @@ impl Tokens {
     /// over the scheme.
     fn otherwise(&self, value: &[u8], policy: &PolicySet) -> Result<(), TokenFault> {
         let text = String::from_utf8_lossy(value);
-        let words =
-            text.split(|letter: char| !letter.is_ascii_alphanumeric() && !"-_.+/".contains(letter));
-        for word in words.filter(|word| word.matches('.').count() >= 2) {
-            let Some(token) = parse::read(word)? else {
-                continue;
-            };
+        for token in tokens_in(&text) {
+            let token = token?;
             let named = token.issuer()?;
             if named.is_some_and(|it| self.issuers.contains_key(it) || policy.names_issuer(it)) {
                 return Err(TokenFault::Malformed("scheme"));
@@ -226,6 +219,14 @@ impl Tokens {
         }
         Ok(())
     }
+}
+
+/// The JSON Web Tokens that stand anywhere in a header's value.
+fn tokens_in(value: &str) -> impl Iterator<Item = Result<Unverified, TokenFault>> {
+    let words =
+        value.split(|letter: char| !letter.is_ascii_alphanumeric() && !"-_.+/".contains(letter));
+    let words = words.filter(|word| word.matches('.').count() >= 2);
+    words.filter_map(|word| parse::read(word).transpose())
 }
 
 /// The value of a header of the scheme `Bearer`, whose name knows no case (RFC 9110 section 11.1). What stands
@@ -282,11 +283,20 @@ impl Issuer {
             Some(keys) => self.holds(&keys, text, token),
             None => Err(TokenFault::Unavailable),
         };
-        match now() {
-            Err(TokenFault::UnknownKey | TokenFault::Unavailable) if supply.renewed().await => {
-                now()
+        let checked = now();
+        let renews = match checked {
+            Err(TokenFault::UnknownKey | TokenFault::Unavailable) => true,
+            // Where no id tells keys apart, that its own is not among them shows in nothing else.
+            Err(TokenFault::Signature | TokenFault::Algorithm | TokenFault::Ambiguous) => {
+                let named = token.header()?.key_id.is_some();
+                !named || !supply.keys().is_some_and(|keys| keys.are_identified())
             }
-            checked => checked,
+            Ok(()) | Err(_) => false,
+        };
+        if renews && supply.renewed().await {
+            now()
+        } else {
+            checked
         }
     }
 

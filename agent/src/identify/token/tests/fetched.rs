@@ -77,6 +77,31 @@ async fn a_removed_key_counts_no_more_and_old_keys_only_so_long() {
     }
 }
 
+#[tokio::test]
+async fn a_new_key_is_looked_for_where_no_id_would_tell_it() {
+    let apart = Duration::from_millis(1);
+    let (tokens, supply) = fetching(apart, Duration::from_hours(1));
+    let (first, second) = sets();
+    let nameless = |set: &Value| json!({ "keys": nameless(set["keys"].as_array().unwrap()) });
+    let (first, second) = (nameless(&first), nameless(&second));
+    let new = |header: &str| token(header, &claims(A).to_string(), "other");
+    supply.due().await;
+    bring(&supply, &first);
+    tokio::time::sleep(apart).await;
+    let keeper = {
+        let supply = Arc::clone(&supply);
+        tokio::spawn(async move {
+            loop {
+                supply.due().await;
+                bring(&supply, &second);
+            }
+        })
+    };
+    let good = Ok(Some("s".to_owned()));
+    assert_eq!(asked(&tokens, &new(r#"{"alg":"EdDSA"}"#)).await, good);
+    keeper.abort();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unknown_keys_wait_for_one_round_and_make_no_more() {
     let hour = Duration::from_hours(1);

@@ -452,7 +452,13 @@ fn what_is_nobodys_is_refused_where_the_server_does_not_get_it() {
         (&foreign, TokenFault::Foreign),
     ] {
         assert_eq!(look(&tokens, text), Ok(None), "it may be the server's own");
-        assert_eq!(own(&tokens, &format!("Bearer {text}")), Err(fault));
+        for scheme in ["Bearer ", "bearer,", "DPoP ", "Token token=", ""] {
+            assert_eq!(
+                own(&tokens, &format!("{scheme}{text}")),
+                Err(fault),
+                "{scheme}"
+            );
+        }
         assert_eq!(own(&Tokens::default(), &format!("Bearer {text}")), Ok(()));
     }
     for opaque in ["Basic YTpi", "Bearer gho_abcdefgh", "Bearer a.b.c"] {
