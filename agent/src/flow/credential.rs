@@ -55,7 +55,8 @@ pub(super) async fn due(
         return Ok(None);
     };
     record.tell_credential(&credential.name);
-    let generation = connection.stages.decider.in_force().generation;
+    // The policy that wants it is the one that decided.
+    let generation = permit.decision().generation.unwrap_or_default();
     waited(connection, credential, connection.tls, generation).await
 }
 
@@ -87,8 +88,16 @@ pub(super) async fn due_to_server(
     let Some(credential) = state.set.replacement(server) else {
         return Ok(None);
     };
+    let mut same = true;
     for record in records {
         record.tell_credential(&credential.name);
+        let decision = record.record_mut().decision.clone();
+        let decided = decision.and_then(|decision| decision.generation);
+        same &= decided.is_none_or(|generation| generation == state.generation);
+    }
+    if !same {
+        let name = Arc::clone(&credential.name);
+        return Err(CredentialFault::Changed { name });
     }
     waited(connection, credential, connection.tls, state.generation).await
 }
