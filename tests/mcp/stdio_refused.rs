@@ -90,15 +90,13 @@ async fn a_start_of_a_disconnected_server_is_answered_as_a_call_is() {
 async fn whatever_keeps_a_server_from_starting_is_answered() {
     let lab = Lab::new().unwrap();
     let _wire = Wire::new(&lab, "wire");
-    let server = format!(
-        "  nobodys:
+    let server = "  nobodys:
     purpose: has a user that is not there
     owner: tests@lab.example
-    launch: {{ command: /bin/true, user: exeat-no-such-user }}
-identities: {{ staff: {{ user: root }} }}
-rules: [{{ id: staff-only, who: [staff], methods: [\"*\"], effect: allow }}]"
-    );
-    let _daemon = lab.daemon(&policy(&lab, &server)).await.unwrap();
+    launch: { command: /bin/true, user: exeat-no-such-user }
+identities: { staff: { user: root } }
+rules: [{ id: staff-only, who: [staff], methods: [\"*\"], effect: allow }]";
+    let daemon = lab.daemon(&policy(&lab, server)).await.unwrap();
     let host_of = |arguments: &[&str], user: &str| {
         let mut host = lab.inside.command("setpriv");
         host.args(["--reuid", user, "--clear-groups", "--"])
@@ -150,7 +148,23 @@ rules: [{{ id: staff-only, who: [staff], methods: [\"*\"], effect: allow }}]"
         assert!(!session.close().await.unwrap().success());
         let said = fs::read_to_string(&log).unwrap();
         assert!(said.contains(sentence), "{said}");
+        let asked = |record: &Value| {
+            let lifecycle = &record["lifecycle"];
+            let added = lifecycle["extra_args"].is_array();
+            lifecycle["event"] == "run"
+                && lifecycle["detail"] == arguments[0]
+                && added == (arguments.len() > 1)
+                && record["outcome"].is_object()
+        };
+        let status = daemon.record("the start", asked).await.unwrap()["outcome"]["status"].clone();
+        assert_eq!(status == "done", reason == "not_started", "{arguments:?}");
     }
+    // It was permitted: that it came to nothing is told beside.
+    let failed = |record: &Value| record["lifecycle"]["event"] == "run_failed";
+    let failed = daemon.record("what it came to", failed).await.unwrap();
+    let told =
+        failed["lifecycle"]["details"].to_string() + &failed["lifecycle"]["detail"].to_string();
+    assert!(told.contains("exeat-no-such-user"), "{failed}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -158,7 +172,7 @@ async fn hosts_that_say_nothing_or_no_message_are_not_waited_for() {
     const SENTENCE: &str = "`odd` was disconnected by an administrator";
     let lab = Lab::new().unwrap();
     let daemon = lab.daemon(&odd(&lab, "exec cat")).await.unwrap();
-    let mut beside = Beside::new(&lab, &daemon).await;
+    let mut beside = Beside::new(&lab).await;
     let gate = daemon.status().await.unwrap()["gate"]["pid"].clone();
     disconnect(&daemon, "odd").await;
     // One that waits to be spoken to.
@@ -199,7 +213,7 @@ async fn hosts_that_say_nothing_or_no_message_are_not_waited_for() {
     }
     // One that writes without end, and one that never ends its line.
     let mut flood = daemon.run("odd").unwrap();
-    let flooding = async { while flood.raw(&[b'\n', b'x']).await.is_ok() {} };
+    let flooding = async { while flood.raw(b"\nx").await.is_ok() {} };
     timeout(LIMIT, flooding).await.unwrap();
     flood.close().await.unwrap();
     let mut endless = daemon.run("odd").unwrap();

@@ -50,20 +50,6 @@ impl Refusal {
 impl Supervisor {
     /// Asks the gate, the only one who decides and records, whether a user may start a server.
     pub(super) async fn ask_run(&mut self, client: Client, run: Run) {
-        let launchable = self
-            .parts
-            .policy
-            .set
-            .server(&run.server)
-            .and_then(|s| s.launch());
-        if launchable.is_none() {
-            let text = format!(
-                "no server `{}` that can be started is in the register",
-                run.server
-            );
-            let refusal = Refusal(NotStarted::Unregistered, Code::NotFound, text);
-            return self.refuse(client, &run, refusal).await;
-        }
         if !self.gate.as_ref().is_some_and(|gate| gate.ready) {
             let text = "the gate is being started anew; try again";
             return fail(client.responder, Code::Unavailable, text).await;
@@ -102,7 +88,11 @@ impl Supervisor {
             RunVerdict::Permitted => self.start(asked).await,
             RunVerdict::Refused { why, reason } => {
                 let reason = reason.chars().take(1024).collect::<String>();
-                let refusal = Refusal(why, Code::Refused, reason);
+                let code = match why {
+                    NotStarted::Unregistered => Code::NotFound,
+                    _ => Code::Refused,
+                };
+                let refusal = Refusal(why, code, reason);
                 self.refuse(asked.client, &asked.run, refusal).await;
             }
         }
@@ -194,7 +184,12 @@ impl Supervisor {
         let Asked { run, client, .. } = asked;
         let (live, start, after) = match self.prepare(&run, client.peer.uid) {
             Ok(prepared) => prepared,
-            Err(refusal) => return self.refuse(client, &run, refusal).await,
+            Err(refusal) => {
+                // It was permitted, as the log says.
+                let detail = format!("`{}`: {}", run.server, refusal.2);
+                self.record("run_failed", None, vec![detail]).await;
+                return self.refuse(client, &run, refusal).await;
+            }
         };
         let Client {
             peer, responder, ..

@@ -459,7 +459,7 @@ const LIFECYCLE: &[Member] = &[
     (
         "event!",
         Text,
-        "a short name that stays; of the log: `log_started`, `log_cut`, `log_stopped`; of stdio sessions: `session_started`, `session_fetched`, `session_ended`, `session_lost`",
+        "a short name that stays; of the log: `log_started`, `log_cut`, `log_stopped`; of stdio servers: `run` (somebody asked to start one), `run_failed` (it was permitted and could not be), `session_started`, `session_fetched`, `session_ended`, `session_lost`",
     ),
     ("detail", Text, "the particulars, for people"),
     (

@@ -89,6 +89,10 @@ impl Supervisor {
                         NotStarted::Disconnected,
                         format!("`{server}` was disconnected by an administrator"),
                     ),
+                    Reason::NotRegistered | Reason::NotLaunchable => (
+                        NotStarted::Unregistered,
+                        format!("no server `{server}` that can be started is in the register"),
+                    ),
                     Reason::ExtraArgument => (
                         NotStarted::Denied,
                         format!(
