@@ -112,16 +112,14 @@ fn result(id: &str) -> Value {
 /// Each method once a session.
 fn once(lab: &Lab) -> String {
     let names: BTreeSet<&str> = methods().map(|(name, _, _)| name).collect();
-    let limits: String = names
-        .iter()
-        .chain([&"vendor/told"])
-        .map(|name| format!("  - {{ per: [session], methods: [\"{name}\"], calls: 1 }}\n"))
-        .collect();
+    let limit = |name: &&str| format!("{{ per: [session], methods: [\"{name}\"], calls: 1 }}");
+    let limits: Vec<String> = names.iter().chain([&"vendor/told"]).map(limit).collect();
+    let limits = limits.join(", ");
     let tested = ASKED.iter().chain(&ASKED_BACK).chain(&TOLD);
     let mut tested: BTreeSet<&str> = tested.chain(TOLD_BACK.as_flattened()).copied().collect();
     assert!(tested.remove("vendor/told"));
     assert_eq!(tested, names, "every method is tested");
-    policy(lab, &format!("{ALL}\nlimits:\n{limits}"))
+    policy(lab, &format!("{ALL}\nlimits: [{limits}]"))
 }
 
 /// Waits until all that was said before is seen to; what else the host has got.
