@@ -51,7 +51,7 @@ pub(super) async fn shown(
         return Ok(None);
     }
     let actor = &connection.arrived.actor;
-    Ok(Some(actor.showing(token, certificate, &policy.set)))
+    Ok(Some(actor.showing(token, certificate, &policy)))
 }
 
 /// The same for a request to this server: a token that nobody could verify is the server's own only where it gets it.

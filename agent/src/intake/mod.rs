@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use exeat_ebpf::{Gate as Kernel, KernelError, Origin};
-use exeat_policy::{Caller, PolicySet};
+use exeat_policy::Caller;
 use thiserror::Error;
 use tokio::net::TcpStream;
 
@@ -13,6 +13,7 @@ use crate::audit::record::{
     Cause, Certificate, Identity, Workload as RecordedWorkload, WorkloadKind,
 };
 use crate::audit::{Shared, Text};
+use crate::decide::InForce;
 use crate::identify::account::Whose;
 use crate::identify::calls::{Calls, Causing};
 use crate::identify::certificate::Shown;
@@ -70,6 +71,8 @@ pub struct Actor {
     pub token: Option<Arc<Verified>>,
     /// The verified client certificate of the connection.
     pub certificate: Option<Shown>,
+    /// The generation of the policy by which `identity` says who that is; none where nothing is shown.
+    pub shown_by: Option<u64>,
 }
 
 /// A connection that may be looked at.
@@ -175,6 +178,7 @@ impl Intake {
             identity: identity.into(),
             token: None,
             certificate: None,
+            shown_by: None,
         })
     }
 
@@ -205,6 +209,7 @@ impl Intake {
             identity: identity.into(),
             token: None,
             certificate: None,
+            shown_by: None,
         })
     }
 }
@@ -241,11 +246,13 @@ impl Actor {
         &self,
         token: Option<Arc<Verified>>,
         certificate: Option<Shown>,
-        policy: &PolicySet,
+        in_force: &InForce,
     ) -> Self {
+        let policy = &in_force.set;
         let actor = Self {
             token,
             certificate,
+            shown_by: Some(in_force.generation),
             ..self.clone()
         };
         let caller = actor.caller();
@@ -288,6 +295,16 @@ impl Actor {
             identity: identity.into(),
             ..actor
         }
+    }
+
+    /// For records of what `in_force` decides: who asks, as that has it. The token and the certificate were shown once, and
+    /// another policy may have come into force since.
+    pub fn identity_by(&self, in_force: &InForce) -> Option<Shared<Identity>> {
+        let shown = self.shown_by.filter(|by| *by != in_force.generation);
+        shown.map(|_other| {
+            let (token, certificate) = (self.token.clone(), self.certificate.clone());
+            self.showing(token, certificate, in_force).identity
+        })
     }
 
     /// The request of which what it does now is a part, where it is a server's process.

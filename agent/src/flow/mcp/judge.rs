@@ -251,6 +251,7 @@ impl Talking {
             self.tell_arguments(&state, mcp, &seen);
         }
         let mut judged = self.judge_by(&state, &seen, Some(approved));
+        self.tell_caller(&state, record);
         tell_judged(record, &judged);
         watch(record, &mut judged);
         judged
@@ -365,6 +366,7 @@ impl Talking {
             ..Seen::default()
         };
         let judged = self.judge_by(&policy, &seen, None);
+        self.tell_caller(&policy, record);
         tell_judged(record, &judged);
         match judged {
             Ok(_permit) => Ok(policy),
@@ -545,9 +547,17 @@ impl Talking {
             mcp.task_of = self.became(from, seen).map(|call| call.record);
             self.tell_arguments(policy, &mut mcp, seen);
         }
+        self.tell_caller(policy, record);
         let mut record = record.record_mut();
         record.kind = Kind::Mcp;
         record.mcp = Some(mcp);
+    }
+
+    /// Writes into the record who asks, as the policy that decides has it.
+    fn tell_caller(&self, policy: &InForce, record: &mut OpenRecord) {
+        if let Some(identity) = self.actor.identity_by(policy) {
+            record.record_mut().identity = Some(identity);
+        }
     }
 }
 

@@ -255,6 +255,7 @@ fn actor(stages: &Stages, told: &Told) -> Option<Actor> {
         identity: identity.into(),
         token: None,
         certificate: None,
+        shown_by: None,
     })
 }
 
