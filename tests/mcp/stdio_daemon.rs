@@ -12,8 +12,9 @@ use rustix::process::{Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::stdio::{ALL, Wire, policy, wired};
+use crate::stdio::{ALL, Wire, alive, policy, wired};
 use crate::stdio_faults::{ask, ended, odd, pid};
+use crate::stdio_floods::told;
 use crate::world::LIMIT;
 
 /// What a host is told to do where nothing goes on.
@@ -99,6 +100,42 @@ async fn the_gates_death_is_said_and_nobody_hangs() {
         })
         .await
         .unwrap();
+}
+
+/// What passed without an answer, in either direction, is in the log although nobody is left to count it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_gate_has_recorded_what_was_told() {
+    const METHOD: &str = "vendor/told";
+    let lab = Lab::new().unwrap();
+    let mut wire = Wire::new(&lab, "wire");
+    // Synced each, so that no record is still on its way when the gate dies.
+    let settings = "audit: { sync: 0ms }";
+    let daemon = lab.daemon_with(&policy(&lab, ALL), settings).await.unwrap();
+    let mut session = wired(&daemon, &mut wire).await;
+    let line = format!("{}\n", json!({ "jsonrpc": "2.0", "method": METHOD }));
+    session.raw(line.repeat(20).as_bytes()).await.unwrap();
+    wire.raw(line.repeat(5).as_bytes());
+    // Whatever came before the answer has passed.
+    let others = alive(&mut session, &mut wire, "told").await;
+    let gate = daemon.status().await.unwrap()["gate"]["pid"]
+        .as_u64()
+        .unwrap();
+    kill_process(pid(u32::try_from(gate).unwrap()), Signal::KILL).unwrap();
+    assert_eq!(others.len(), 5, "{others:?}");
+    assert_eq!(wire.heard().matches(METHOD).count(), 20);
+    assert_eq!(session.line().await.unwrap(), None);
+    ends_for_good(&lab, session).await;
+    daemon
+        .record("the loss", |record| {
+            record["lifecycle"]["event"] == "session_lost"
+        })
+        .await
+        .unwrap();
+    let records = daemon.audit().unwrap();
+    assert_eq!(told(&records, "client", METHOD), [1, 2, 4, 8, 16]);
+    assert_eq!(told(&records, "server", METHOD), [1, 2, 4]);
+    let mut events = records.iter().map(|record| &record["lifecycle"]["event"]);
+    assert!(!events.any(|event| event == "session_ended"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -86,17 +86,30 @@ async fn a_servers_flood_arrives_whole_and_harms_nobody() {
     let mut session = meanwhile(&mut beside, flood).await;
     session.close().await.unwrap();
     assert_eq!(session.line().await.unwrap(), None, "nothing more");
-    passed(
-        &ended(&daemon, "the server ended").await,
-        "notifications/message",
-    );
+    passed(&daemon, "server", "notifications/message").await;
 }
 
-/// All of the flood is counted in the record of its session's end.
-fn passed(end: &Value, method: &str) {
+/// All of the flood is counted in the record of its session's end, and few have records of their own.
+async fn passed(daemon: &Daemon<'_>, from: &str, method: &str) {
+    let end = ended(daemon, "the server ended").await;
     let counts = end["lifecycle"]["counts"].as_array().unwrap();
-    let all = json!({ "what": method, "count": FLOOD });
+    let all = json!({ "what": method, "from": from, "count": FLOOD });
     assert!(counts.contains(&all), "{end}");
+    let records = daemon.audit().unwrap();
+    let told = told(&records, from, method);
+    let doubled = (0..=FLOOD.ilog2()).map(|power| 1_u64 << power);
+    assert_eq!(told, doubled.collect::<Vec<_>>());
+}
+
+/// The counts in the records of what `from` told that passed.
+pub(crate) fn told(records: &[Value], from: &str, method: &str) -> Vec<u64> {
+    let of = records.iter().filter(|record| {
+        record["mcp"]["method"] == method
+            && record["mcp"]["from"].as_str().unwrap_or("client") == from
+            && record["outcome"]["status"] == "done"
+    });
+    of.map(|record| record["mcp"]["count"].as_u64().unwrap())
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -134,7 +147,7 @@ async fn a_hosts_flood_arrives_whole_and_harms_nobody() {
     let others = alive(&mut session, &mut wire, "end").await;
     assert_eq!(others, Vec::<Value>::new());
     session.close().await.unwrap();
-    passed(&ended(&daemon, "the server ended").await, METHOD);
+    passed(&daemon, "client", METHOD).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -307,4 +320,64 @@ async fn refused_notifications_do_not_fill_the_log() {
     let calls = records.iter();
     let calls = calls.filter(|record| record["mcp"]["method"] == "tools/call");
     assert_eq!(calls.count(), 10, "each call has its own");
+}
+
+/// What passes without an answer is recorded whenever its number has doubled: each method of each side by itself, with what
+/// was decided, and where it is only observed as what is refused is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn passing_notifications_are_recorded_with_their_numbers() {
+    const RULES: &str = "rules:
+  - { id: seen, methods: [\"*\"], effect: allow }
+  - { id: watched, methods: [vendor/watched], effect: deny, mode: observe }";
+    let lab = Lab::new().unwrap();
+    let mut wire = Wire::new(&lab, "wire");
+    let daemon = lab.daemon(&policy(&lab, RULES)).await.unwrap();
+    let mut session = wired(&daemon, &mut wire).await;
+    let cases = [
+        ("vendor/one", 9, 5),
+        ("vendor/other", 1, 2),
+        ("vendor/watched", 20, 11),
+    ];
+    for (method, up, down) in cases {
+        let line = format!("{}\n", json!({ "jsonrpc": "2.0", "method": method }));
+        session.raw(line.repeat(up).as_bytes()).await.unwrap();
+        wire.raw(line.repeat(down).as_bytes());
+    }
+    let others = alive(&mut session, &mut wire, "end").await;
+    assert_eq!(others.len(), 18);
+    session.close().await.unwrap();
+    let end = ended(&daemon, "the server ended").await;
+    let counts = end["lifecycle"]["counts"].as_array().unwrap();
+    for (method, up, down) in cases {
+        for (from, count) in [("client", up), ("server", down)] {
+            let all = json!({ "what": method, "from": from, "count": count });
+            assert!(counts.contains(&all), "{end}");
+        }
+    }
+    let records = daemon.audit().unwrap();
+    let counts = |from: &str, method: &str| told(&records, from, method);
+    assert_eq!(counts("client", "vendor/one"), [1, 2, 4, 8]);
+    assert_eq!(counts("server", "vendor/one"), [1, 2, 4]);
+    assert_eq!(counts("client", "vendor/other"), [1]);
+    assert_eq!(counts("server", "vendor/other"), [1, 2]);
+    let eight = [1, 2, 3, 4, 5, 6, 7, 8];
+    assert_eq!(
+        counts("client", "vendor/watched"),
+        [&eight[..], &[16]].concat()
+    );
+    assert_eq!(counts("server", "vendor/watched"), eight);
+    for record in records
+        .iter()
+        .filter(|record| record["mcp"]["count"].is_u64())
+    {
+        assert_eq!(record["kind"], "mcp", "{record}");
+        assert_eq!(record["session"]["id"], end["session"]["id"], "{record}");
+        assert_eq!(record["decision"]["effect"], "allow", "{record}");
+        let watched = record["mcp"]["method"] == "vendor/watched";
+        let would = watched.then_some("watched");
+        assert_eq!(record["decision"]["would_rule"].as_str(), would, "{record}");
+        if !watched {
+            assert_eq!(record["decision"]["rule"], "seen", "{record}");
+        }
+    }
 }

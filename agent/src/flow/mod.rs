@@ -225,6 +225,19 @@ const PLACE: Duration = Duration::from_secs(5);
 /// Opens the record of an exchange of `actor`, with what caused it as things stand now. Never waits for long:
 /// each caller is answered.
 async fn open(stages: &Stages, actor: &Actor, kind: Kind) -> Result<OpenRecord, AuditUnavailable> {
+    let share = actor.known.exchange().ok_or(AuditUnavailable::Full)?;
+    let mut record = open_briefly(stages, actor, kind).await?;
+    record.hold(share);
+    Ok(record)
+}
+
+/// The same for what is over as soon as it is recorded, and no exchange under way: who has as many of those as it may can
+/// still cancel one.
+async fn open_briefly(
+    stages: &Stages,
+    actor: &Actor,
+    kind: Kind,
+) -> Result<OpenRecord, AuditUnavailable> {
     let start = Start {
         at: None,
         workload: Some(actor.process.clone()),
@@ -232,11 +245,8 @@ async fn open(stages: &Stages, actor: &Actor, kind: Kind) -> Result<OpenRecord, 
         session: None,
         cause: actor.cause(&stages.calls),
     };
-    let share = actor.known.exchange().ok_or(AuditUnavailable::Full)?;
     let opened = timeout(PLACE, stages.log.open(kind, start)).await;
-    let mut record = opened.map_err(|_late| AuditUnavailable::Full)??;
-    record.hold(share);
-    Ok(record)
+    opened.map_err(|_late| AuditUnavailable::Full)?
 }
 
 /// Agrees on the peer that `name` (none: the dialled address) means, and decides on it.

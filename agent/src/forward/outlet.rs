@@ -90,7 +90,7 @@ impl Outlet {
         self.say(message, room).await
     }
 
-    /// Sends on a notification that was permitted: these have no record of their own. Waits for room.
+    /// Sends on a notification that was permitted: not each has a record of its own. Waits for room.
     ///
     /// # Errors
     /// As [`Outlet::pass`].

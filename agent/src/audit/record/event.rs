@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::traffic::Side;
 use crate::audit::id::RecordId;
 use crate::audit::text::Text;
 
@@ -96,6 +97,9 @@ pub struct Fetched {
 pub struct Counted {
     /// What: `requests`, `refused`, `violations`, or the method of a notification.
     pub what: Text,
+    /// Who sent it, of a notification.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<Side>,
     /// How often.
     pub count: u64,
 }

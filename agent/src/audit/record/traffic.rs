@@ -55,6 +55,9 @@ pub struct Mcp {
     /// ([`Mcp::notified`]).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub notifications: BTreeMap<Text, u64>,
+    /// Of a notification that passed over standard streams: how many of its method there were with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
 }
 
 /// How a call was run dry.

@@ -288,6 +288,11 @@ const MCP: &[Member] = &[
         Counts,
         "how many notifications of the server passed on the stream of this exchange, by method",
     ),
+    (
+        "count",
+        Count,
+        "over standard streams, of a notification that passed: how many of its method from that side passed in the session, with it",
+    ),
 ];
 
 const DRY_RUN: &[Member] = &[
@@ -510,6 +515,11 @@ const COUNTED: &[Member] = &[
         "what!",
         Text,
         "`requests`, `refused`, `violations`, or the method of a notification",
+    ),
+    (
+        "from",
+        Word(&["client", "server"]),
+        "who sent it, of a notification",
     ),
     ("count!", Count, "how often"),
 ];

@@ -204,6 +204,7 @@ fn full() -> Record {
             argument: some(),
         }),
         notifications: [(text(), 1)].into(),
+        count: Some(1),
     };
     let http = record::Http {
         name: some(),
@@ -331,6 +332,7 @@ fn full() -> Record {
             cut: Some(cut),
             counts: vec![record::Counted {
                 what: text(),
+                from: Some(record::Side::Client),
                 count: 1,
             }],
             fetched: vec![record::Fetched {

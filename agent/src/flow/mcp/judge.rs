@@ -257,7 +257,7 @@ impl Talking {
         judged
     }
 
-    /// The same for a message that has a record only where it is refused ([`Talking::tell_call`]).
+    /// The same for a message of which it is seen later whether it has a record ([`Talking::tell_call`]).
     pub(super) fn consider(
         &self,
         from: Side,
@@ -270,14 +270,15 @@ impl Talking {
         self.judge_by(&policy, &seen, None)
     }
 
-    /// Writes into `record` what the server said, and what was decided of it.
-    pub(super) fn tell_server(
+    /// Writes into `record` what `from` said, and what was decided of it.
+    pub(super) fn tell_considered(
         &self,
         record: &mut OpenRecord,
+        from: Side,
         message: &Message,
         judged: &Result<Permit<AboutMessage>, NotPassed>,
     ) {
-        self.tell_call(record, Side::Server, message);
+        self.tell_call(record, from, message);
         record.stage(Stage::Decide);
         tell_judged(record, judged);
     }

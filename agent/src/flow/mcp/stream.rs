@@ -15,7 +15,7 @@ use super::judge::Talking;
 use super::observed::{From, Listening, Waiting};
 use super::refusing::Refuser;
 use super::until::{Over, Until};
-use crate::audit::record::{Cause, Kind, Mcp, ResponseKind, Stage};
+use crate::audit::record::{Cause, Kind, Mcp, ResponseKind, Side, Stage};
 use crate::audit::{AuditUnavailable, OpenRecord, Outcome, Start, Text};
 use crate::decode::json::Limits as JsonLimits;
 use crate::decode::mcp::Era;
@@ -419,7 +419,7 @@ impl Events {
         }
         let mut record = self.open()?;
         let talking = &self.source.talking;
-        talking.tell_server(&mut record, &message, &judged);
+        talking.tell_considered(&mut record, Side::Server, &message, &judged);
         if let Some(observed) = observed {
             observed.tell(&mut record);
         }

@@ -4,7 +4,6 @@
 use tokio::time::Instant;
 
 use super::super::answer;
-use super::super::bounded::Observed;
 use super::super::judge::Talking;
 use super::asked::{Asked, For, NotAsked, Of};
 use super::{FRAME, NO_ROOM, Over, Session, answered, keep, outgrows, room_of};
@@ -246,7 +245,7 @@ impl Session {
         );
     }
 
-    /// Notifications are counted, and recorded where they are refused, in a way that no flood fills the log.
+    /// Notifications are counted, and recorded in a way that no flood fills the log.
     async fn server_tells(&self, message: &Message, room: Option<Taken>) {
         if self.is_unrecorded() {
             return;
@@ -254,12 +253,12 @@ impl Session {
         let (judged, observed) = self
             .talking
             .consider_told(message, Some(self.ledger.section()));
+        let observed = observed.as_ref();
+        if !self.count(Side::Server, message, &judged, observed).await {
+            return;
+        }
         let refused = match judged {
             Ok(permit) => {
-                self.ledger.notification(message.method().unwrap_or(""));
-                if let Some(observed) = observed {
-                    self.observe(message, &observed).await;
-                }
                 if message.method() == Some("notifications/cancelled") {
                     self.server_cancels(message);
                 }
@@ -276,15 +275,6 @@ impl Session {
         if let Ok(mut record) = self.open().await {
             self.talking.tell_call(&mut record, Side::Server, message);
             refused.record(record);
-        }
-    }
-
-    /// A notification that passes has a record where an observing policy would have refused it.
-    async fn observe(&self, message: &Message, observed: &Observed) {
-        if let Ok(mut record) = self.open().await {
-            self.talking.tell_call(&mut record, Side::Server, message);
-            observed.tell(&mut record);
-            drop(record.close(Outcome::done()));
         }
     }
 

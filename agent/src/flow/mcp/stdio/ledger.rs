@@ -24,6 +24,8 @@ const ONE_BY_ONE: u64 = 8;
 const METHODS: usize = 32;
 /// The longest name of a method that is counted apart, in bytes.
 const METHOD: usize = 128;
+/// What those that are not are counted as.
+const OTHERS: &str = "other notifications";
 
 /// One session's.
 pub(super) struct Ledger {
@@ -39,12 +41,20 @@ struct State {
     refused: u64,
     /// Of the host's refused ones, what is no message or answers nothing.
     unread: u64,
-    /// What the host said, and what the server said, that was refused although nobody waits for an answer.
-    host_told: u64,
-    server_told: u64,
     failed: u64,
     violations: u64,
-    notifications: BTreeMap<String, u64>,
+    host: Told,
+    server: Told,
+}
+
+/// What one side said to which nobody answers.
+#[derive(Default)]
+struct Told {
+    refused: u64,
+    /// Of what passed, what an observing policy would have refused.
+    observed: u64,
+    /// Notifications that passed, by method.
+    passed: BTreeMap<String, u64>,
 }
 
 impl Ledger {
@@ -83,11 +93,10 @@ impl Ledger {
                 requests: 0,
                 refused: 0,
                 unread: 0,
-                host_told: 0,
-                server_told: 0,
                 failed: 0,
                 violations: 0,
-                notifications: BTreeMap::new(),
+                host: Told::default(),
+                server: Told::default(),
             }),
         })
     }
@@ -153,12 +162,9 @@ impl Ledger {
     pub(super) fn refused_told(&self, from: Side) -> bool {
         let mut state = self.lock();
         state.refused = state.refused.saturating_add(1);
-        let count = match from {
-            Side::Client => &mut state.host_told,
-            Side::Server => &mut state.server_told,
-        };
-        *count = count.saturating_add(1);
-        is_worth(*count)
+        let told = state.told(from);
+        told.refused = told.refused.saturating_add(1);
+        is_worth(told.refused)
     }
 
     /// The host sent what is no message, or answers nothing. Whether it has a record of its own.
@@ -169,18 +175,17 @@ impl Ledger {
         is_worth(state.unread)
     }
 
-    /// A notification was let through: it has no record of its own.
-    pub(super) fn notification(&self, method: &str) {
+    /// A notification of `from` was let through; `observed`: an observing policy would have refused it. How many of its
+    /// method there are with it, if it has a record of its own.
+    pub(super) fn notification(&self, from: Side, method: &str, observed: bool) -> Option<u64> {
+        self.lock().told(from).passes(method, observed)
+    }
+
+    /// One that was counted so could not be recorded, and does not pass.
+    pub(super) fn unrecorded(&self, from: Side, method: &str, observed: bool) {
         let mut state = self.lock();
-        let notifications = &mut state.notifications;
-        if let Some(count) = notifications.get_mut(method) {
-            *count = count.saturating_add(1);
-            return;
-        }
-        let apart = notifications.len() < METHODS && method.len() <= METHOD;
-        let name = if apart { method } else { "other notifications" };
-        let count = notifications.entry(name.to_owned()).or_default();
-        *count = count.saturating_add(1);
+        state.refused = state.refused.saturating_add(1);
+        state.told(from).passes_not(method, observed);
     }
 
     /// The server did what the protocol does not know. Recorded in a way that no flood fills the log.
@@ -243,7 +248,45 @@ fn is_worth(count: u64) -> bool {
     count <= ONE_BY_ONE || count.is_power_of_two()
 }
 
+impl Told {
+    fn passes(&mut self, method: &str, observed: bool) -> Option<u64> {
+        if observed {
+            self.observed = self.observed.saturating_add(1);
+        }
+        let count = self.count(method, |count| count.saturating_add(1));
+        let due = count.is_power_of_two() || (observed && is_worth(self.observed));
+        due.then_some(count)
+    }
+
+    /// Takes it back, so that the next one is recorded in its place.
+    fn passes_not(&mut self, method: &str, observed: bool) {
+        if observed {
+            self.observed = self.observed.saturating_sub(1);
+        }
+        self.count(method, |count| count.saturating_sub(1));
+    }
+
+    fn count(&mut self, method: &str, change: impl Fn(u64) -> u64) -> u64 {
+        if let Some(count) = self.passed.get_mut(method) {
+            *count = change(*count);
+            return *count;
+        }
+        let apart = self.passed.len() < METHODS && method.len() <= METHOD;
+        let name = if apart { method } else { OTHERS };
+        let count = self.passed.entry(name.to_owned()).or_default();
+        *count = change(*count);
+        *count
+    }
+}
+
 impl State {
+    fn told(&mut self, from: Side) -> &mut Told {
+        match from {
+            Side::Client => &mut self.host,
+            Side::Server => &mut self.server,
+        }
+    }
+
     fn counts(&self) -> Vec<Counted> {
         let own = [
             ("requests", self.requests),
@@ -251,14 +294,20 @@ impl State {
             ("unanswered", self.failed),
             ("violations", self.violations),
         ];
-        let own = own
-            .into_iter()
-            .map(|(what, count)| (Text::fixed(what), count));
-        let of = |(method, count): (&String, &u64)| (Text::new(method), *count);
-        own.chain(self.notifications.iter().map(of))
-            .filter(|(_, count)| *count > 0)
-            .map(|(what, count)| Counted { what, count })
-            .collect()
+        let own = own.into_iter().map(|(what, count)| Counted {
+            what: Text::fixed(what),
+            from: None,
+            count,
+        });
+        let sides = [(Side::Client, &self.host), (Side::Server, &self.server)];
+        let told = sides.into_iter().flat_map(|(from, told)| {
+            told.passed.iter().map(move |(method, count)| Counted {
+                what: Text::new(method),
+                from: Some(from),
+                count: *count,
+            })
+        });
+        own.chain(told).filter(|one| one.count > 0).collect()
     }
 }
 
@@ -315,5 +364,50 @@ fn described(told: ToldHost) -> HostProcess {
             .iter()
             .map(|(pid, exe)| Text::new(&format!("{pid} {exe}")))
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passing_notifications_have_records_whenever_their_number_has_doubled() {
+        let mut told = Told::default();
+        let recorded: Vec<u64> = (0..20).filter_map(|_| told.passes("a", false)).collect();
+        assert_eq!(recorded, [1, 2, 4, 8, 16]);
+        assert_eq!(told.passes("b", false), Some(1), "each method's own");
+        // What could not be recorded has not passed: the next has its record.
+        told.passes_not("b", false);
+        assert_eq!(told.passes("b", false), Some(1));
+        assert_eq!((told.passed["a"], told.passed["b"]), (20, 1));
+    }
+
+    #[test]
+    fn what_would_have_been_refused_has_records_as_what_is() {
+        let mut told = Told::default();
+        let recorded: Vec<u64> = (0..40).filter_map(|_| told.passes("a", true)).collect();
+        assert_eq!(recorded, [1, 2, 3, 4, 5, 6, 7, 8, 16, 32]);
+        // However many passed before.
+        let mut told = Told::default();
+        for _ in 0..100 {
+            told.passes("a", false);
+        }
+        assert_eq!(told.passes("a", true), Some(101));
+        told.passes_not("a", true);
+        assert_eq!(told.observed, 0);
+    }
+
+    #[test]
+    fn methods_without_end_are_counted_together() {
+        let mut told = Told::default();
+        let long = "x".repeat(METHOD + 1);
+        assert_eq!(told.passes(&long, false), Some(1));
+        let recorded =
+            (0..10_000).filter(|number| told.passes(&number.to_string(), false).is_some());
+        assert!(recorded.count() < METHODS + 16);
+        assert_eq!(told.passed.len(), METHODS);
+        assert_eq!(told.passed[OTHERS], 10_002 - METHODS as u64);
+        assert!(!told.passed.contains_key(&long));
     }
 }

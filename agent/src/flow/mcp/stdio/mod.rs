@@ -13,6 +13,7 @@ mod held;
 mod ledger;
 mod left;
 mod sessions;
+mod told;
 mod turned_away;
 mod up;
 

@@ -284,15 +284,20 @@ impl Session {
         self.tell_host(told.refusal(), &asked(message)).await;
     }
 
-    /// As with what the server tells: counted, and the refused recorded in a way that no flood fills the log.
+    /// As with what the server tells: counted, and recorded in a way that no flood fills the log.
     async fn host_tells(&self, message: &Message, room: Option<Taken>) {
         if self.is_unrecorded() {
             return;
         }
-        match self.talking.consider(Side::Client, message) {
+        let judged = self.talking.consider(Side::Client, message);
+        if judged.is_ok() {
+            self.ledger.learn(message);
+        }
+        if !self.count(Side::Client, message, &judged, None).await {
+            return;
+        }
+        match judged {
             Ok(permit) => {
-                self.ledger.learn(message);
-                self.ledger.notification(message.method().unwrap_or(""));
                 if message.method() == Some("notifications/cancelled") && self.host_cancels(message)
                 {
                     return;
