@@ -43,8 +43,12 @@ pub(super) fn read_with_cases(paths: &[PathBuf]) -> Result<(Vec<Source>, Vec<Sou
 
 /// The policy that `path` names, for what needs one without faults.
 pub(in crate::cli) fn compile(path: &Path) -> Result<PolicySet, CliError> {
-    let sources = read(&[path.to_owned()])?;
-    exeat_policy::compile(&sources).map_err(|faults| {
+    compiled(path, &read(&[path.to_owned()])?)
+}
+
+/// The same, of what was read of it.
+pub(super) fn compiled(path: &Path, sources: &[Source]) -> Result<PolicySet, CliError> {
+    exeat_policy::compile(sources).map_err(|faults| {
         let first = faults.first().map(ToString::to_string).unwrap_or_default();
         let message = format!(
             "load `{}`: {} faults, the first: {first}",

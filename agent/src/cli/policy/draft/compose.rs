@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use exeat_policy::yaml::{self, Entry, Node, Value};
-use exeat_policy::{Effect, Glob, Governance, PolicySet, Proof, Source, compile, governance};
+use exeat_policy::{Effect, Governance, PolicySet, Proof, Source, compile, governance};
 
 use super::LeftOut;
-use super::seen::{Left, Message, Owner, Seen, Traffic, Who};
-use super::shape::{quoted, yaml as text};
+use super::seen::{Left, Message, Owner, Reached, Seen, Traffic};
+use super::shape::yaml as text;
+use super::who::Who;
 use super::write::{flow, key, line, pair};
 use crate::cli::error::{CliError, Kind};
 use crate::cli::output::safe;
@@ -119,10 +120,8 @@ impl<'a> Draft<'a> {
 
     /// Finds or makes an identity for each user.
     fn name_users(&mut self) {
-        let seen = self.seen.reached.keys().filter_map(|(who, _)| match who {
-            Who::User(user) => Some(user.clone()),
-            Who::Host(_) | Who::Shown { .. } => None,
-        });
+        let seen = self.seen.reached.keys();
+        let seen = seen.filter_map(|(who, _)| who.as_user().map(str::to_owned));
         for user in seen.collect::<BTreeSet<_>>() {
             let alone = self
                 .set
@@ -332,7 +331,7 @@ impl<'a> Draft<'a> {
             let reached = self.seen.reached.keys();
             if reached
                 .into_iter()
-                .any(|(who, server)| server == name && who.host() == Some(host))
+                .any(|(who, server)| server == name && who.host.as_deref() == Some(host))
                 || self.seen.listed.contains(&(host.to_owned(), place))
             {
                 listed.push(flow(item));
@@ -428,8 +427,8 @@ impl<'a> Draft<'a> {
         for (message, count) in &self.seen.messages {
             any |= page.piece(&self.allowed(message, *count, &mut ids), *count);
         }
-        for ((who, server), count) in &self.seen.reached {
-            any |= self.reached(page, who, server, *count, &mut ids);
+        for ((who, server), reached) in &self.seen.reached {
+            any |= self.reached(page, (who, server), reached, &mut ids);
         }
         if !any {
             page.put("  []\n");
@@ -437,67 +436,89 @@ impl<'a> Draft<'a> {
     }
 
     fn name<'b>(&'b self, who: &'b Who) -> &'b str {
-        match who {
-            Who::Host(host) => host,
-            Who::User(user) => self.users.get(user).map_or(user, |name| name),
-            Who::Shown { identity, .. } => identity,
-        }
+        let user = |user: &'b str| self.users.get(user).map_or(user, String::as_str);
+        let named = who.identity.as_deref().or(who.as_user().map(user));
+        named.or(who.host.as_deref()).unwrap_or_default()
     }
 
-    /// The rule that allows one kind of message.
+    /// The rule that allows one kind of message, with the tests of the policy's own.
     fn allowed(&self, message: &Message, count: u64, ids: &mut Ids) -> String {
-        let Message {
-            who,
-            server,
-            method,
-            name,
-            shape,
-        } = message;
-        let mut out = head(ids, count, self.name(who), server);
+        let mut out = head(ids, count, self.name(&message.who), &message.server);
         let put = |out: &mut String, key: &str, value: &str| {
             writeln!(out, "    {key}: {value}").unwrap_or_default();
         };
-        if method != "tools/call" {
-            put(&mut out, "methods", &format!("[{}]", text(method)));
+        if message.method != "tools/call" {
+            put(&mut out, "methods", &format!("[{}]", text(&message.method)));
         }
-        let tests = shape.tests().unwrap_or_default();
-        let mut when = tests.when;
-        let names = !matches!(
-            governance(method),
-            Some(Governance::Session | Governance::Unnamed)
-        );
-        if names {
-            if Glob::parse(name).is_ok_and(|glob| glob.literal().is_some()) {
-                put(&mut out, "tools", &format!("[{}]", text(name)));
-            } else {
-                when.push(format!("tool == {}", quoted(name)));
+        let names = !matches!(governance(&message.method), Some(Governance::Unnamed));
+        if let Some(classes) = message.classes(self.set) {
+            put(&mut out, "tools", &format!("{{ class: [{classes}] }}"));
+        } else if names && message.is_named(self.set) {
+            put(&mut out, "tools", &format!("[{}]", text(&message.name)));
+        }
+        let mut args = message.shape.tests().unwrap_or_default().args;
+        let rule = message.rule(self.set);
+        for asked in rule.into_iter().flat_map(|rule| self.asked(&rule.id)) {
+            if !args.contains(&asked) {
+                args.push(asked);
             }
         }
-        if !tests.args.is_empty() {
+        if !args.is_empty() {
             out.push_str("    args:\n");
-            for test in &tests.args {
+            for test in &args {
                 writeln!(out, "      - {test}").unwrap_or_default();
             }
         }
-        when.extend(alone(who));
-        put(&mut out, "when", &text(&when.join(" && ")));
+        let when = message.condition(self.set).unwrap_or_default();
+        put(&mut out, "when", &text(&when));
+        if let Some(date) = rule.and_then(|rule| rule.expires) {
+            put(&mut out, "expires", &date.to_string());
+        }
         put(&mut out, "effect", "allow");
         out
     }
 
+    /// The tests on arguments that a rule of the policy asks for, as they are written.
+    fn asked(&self, id: &str) -> Vec<String> {
+        let lists = self.values("rules").into_iter();
+        let lists = lists.filter_map(|node| match &node.value {
+            Value::List(items) => Some(items),
+            Value::Scalar { .. } | Value::Map(_) => None,
+        });
+        let rule = lists.flatten().find(|rule| word(rule, "id") == Some(id));
+        match rule
+            .and_then(|rule| field(rule, "args"))
+            .map(|args| &args.value)
+        {
+            Some(Value::List(items)) => items.iter().map(flow).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Lets who is on no host reach a server that it only opened sessions with; and refuses classes that nobody saw called.
-    fn reached(&self, page: &mut Page, who: &Who, server: &str, count: u64, ids: &mut Ids) -> bool {
+    fn reached(
+        &self,
+        page: &mut Page,
+        (who, server): (&Who, &str),
+        reached: &Reached,
+        ids: &mut Ids,
+    ) -> bool {
         let mut any = false;
         let of = |message: &&Message| message.who == *who && message.server == server;
-        if who.host().is_none() && self.seen.messages.keys().find(of).is_none() {
-            let mut out = head(ids, count, self.name(who), server);
-            let when = alone(who).unwrap_or_default();
-            out.push_str("    methods: [initialize]\n");
-            writeln!(out, "    when: {}\n    effect: allow", text(&when)).unwrap_or_default();
-            any |= page.piece(&out, count);
+        if who.host.is_none() && self.seen.messages.keys().find(of).is_none() {
+            let Reached { count, until } = reached;
+            let mut out = head(ids, *count, self.name(who), server);
+            let when = who.alone().unwrap_or_default();
+            writeln!(out, "    methods: [initialize]\n    when: {}", text(&when))
+                .unwrap_or_default();
+            if let Some(until) = until {
+                writeln!(out, "    expires: {until}").unwrap_or_default();
+            }
+            out.push_str("    effect: allow\n");
+            any |= page.piece(&out, *count);
         }
         // Of one identity, calls that need more of the token than that are others'.
-        if matches!(who, Who::Shown { token: Some(_), .. }) {
+        if who.is_one_token() {
             return any;
         }
         let place = (who.clone(), server.to_owned());
@@ -520,45 +541,11 @@ impl<'a> Draft<'a> {
         )
         .unwrap_or_default();
         writeln!(out, "    tools: {{ class: [{}] }}", unseen.join(", ")).unwrap_or_default();
-        if let Some(when) = alone(who) {
+        if let Some(when) = who.alone() {
             writeln!(out, "    when: {}", text(&when)).unwrap_or_default();
         }
         out.push_str("    effect: deny\n    reason: no tool of this class was called\n");
         page.piece(&out, 0) || any
-    }
-}
-
-/// What keeps a user's rule from the hosts that run as it, and an identity's from where it was not seen.
-fn alone(who: &Who) -> Option<String> {
-    let place = match who {
-        Who::Host(_) => return None,
-        Who::User(_) | Who::Shown { host: None, .. } => "!has(caller.host)".to_owned(),
-        Who::Shown {
-            host: Some(host), ..
-        } => {
-            format!("has(caller.host) && caller.host == {}", quoted(host))
-        }
-    };
-    Some(match who {
-        Who::Shown {
-            token: Some((issuer, subject)),
-            ..
-        } => format!(
-            "{place} && has(caller.issuer) && caller.issuer == {} && caller.subject == {}",
-            quoted(issuer),
-            quoted(subject)
-        ),
-        _ => place,
-    })
-}
-
-impl Who {
-    fn host(&self) -> Option<&str> {
-        match self {
-            Self::Host(host) => Some(host),
-            Self::User(_) => None,
-            Self::Shown { host, .. } => host.as_deref(),
-        }
     }
 }
 

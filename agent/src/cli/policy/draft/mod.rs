@@ -1,13 +1,15 @@
 //! `exeat policy draft`: the least privilege that allows what was recorded as allowed, and nothing else.
 //!
 //! The register stays as it is written; its egress lists, the allow rules and the grants are written anew, each no
-//! wider than what was seen. Rules that restrict stay, so that nothing becomes allowed that the policy refuses.
+//! wider than what was seen. Rules that restrict stay, and what the rule that allowed it asks for, so that nothing becomes
+//! allowed that the policy refuses.
 
 mod compose;
 mod seen;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod who;
 mod write;
 
 use std::fs::OpenOptions;
@@ -63,8 +65,8 @@ pub(super) async fn run(
     output: Output,
 ) -> Result<(), CliError> {
     let path = arguments.policy.as_ref().unwrap_or(&config.policy);
-    let set = files::compile(path)?;
     let sources = files::read(std::slice::from_ref(path))?;
+    let set = files::compiled(path, &sources)?;
     let at = Timestamp::from_millis(now.timestamp().as_millisecond());
     let mut records = arguments.records.clone();
     records.since.get_or_insert_with(|| SINCE.to_owned());

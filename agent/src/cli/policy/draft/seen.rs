@@ -1,32 +1,18 @@
 //! What was seen: recorded exchanges that were allowed and still are, by what a rule can tell of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use exeat_policy::{
-    Effect, EgressRule, Glob, Governance, HostRule, Origin, PathGlob, PolicySet, Timestamp, Tls,
-    Wire, Workload, governance, normalise_path,
+    Date, Effect, EgressRule, Glob, Governance, HostRule, Origin, PathGlob, PolicySet, Rule,
+    Timestamp, Tls, Wire, Workload, governance, normalise_path,
 };
 
 use super::shape::Shape;
+use super::who::{Who, asks, everybody, who};
 use crate::audit::is_whole;
 use crate::audit::record::{self, Record};
-use crate::cli::policy::recorded::{Answer, Asked, NotReplayed, Peer, Question};
-
-/// Who acts.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Who {
-    Host(String),
-    /// A Unix user whose process belongs to no host.
-    User(String),
-    /// Who showed this identity by a token or a certificate.
-    Shown {
-        identity: String,
-        /// The host that it came from, if it came from one.
-        host: Option<String>,
-        /// Issuer and subject of the token, where the policy asks for more of it than for the identity.
-        token: Option<(String, String)>,
-    },
-}
+use crate::cli::policy::recorded::{Asked, NotReplayed, Peer, Question};
 
 /// A message to a server.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +23,16 @@ pub(super) struct Message {
     /// Empty where the method names nothing.
     pub(super) name: String,
     pub(super) shape: Shape,
+    /// The rule that allows it, where that asks for more than names.
+    pub(super) rule: Option<Arc<str>>,
+}
+
+/// How often a server was reached.
+#[derive(Debug)]
+pub(super) struct Reached {
+    pub(super) count: u64,
+    /// The last day on which the policy lets it.
+    pub(super) until: Option<Date>,
 }
 
 /// A workload whose traffic is seen.
@@ -83,7 +79,7 @@ pub(super) struct Seen {
     /// With the paths of decoded requests.
     pub(super) traffic: BTreeMap<Traffic, BTreeMap<String, u64>>,
     /// Who reached a server at all.
-    pub(super) reached: BTreeMap<(Who, String), u64>,
+    pub(super) reached: BTreeMap<(Who, String), Reached>,
     /// Classes of tools that were called.
     pub(super) classes: BTreeMap<(Who, String), BTreeSet<String>>,
     /// Servers of a host's list, and hosts of a launch's `fetch`, by their place.
@@ -162,9 +158,20 @@ impl Seen {
         server: &str,
         now: Timestamp,
     ) -> Result<(), Left> {
-        let reached = (who(set, question, now)?, server.to_owned());
-        *self.reached.entry(reached).or_default() += 1;
+        let (who, rule) = who(set, question, now)?;
+        self.reach(who, server, rule);
         Ok(())
+    }
+
+    fn reach(&mut self, who: Who, server: &str, rule: Option<&Rule>) {
+        let until = rule.and_then(|rule| rule.expires);
+        let place = (who, server.to_owned());
+        let seen = self
+            .reached
+            .entry(place)
+            .or_insert(Reached { count: 0, until });
+        seen.count += 1;
+        seen.until = seen.until.zip(until).map(|(one, other)| one.max(other));
     }
 
     fn message(
@@ -177,7 +184,7 @@ impl Seen {
         let Asked::Mcp { mcp, .. } = &question.asked else {
             return Ok(());
         };
-        let who = who(set, question, now)?;
+        let (who, rule) = who(set, question, now)?;
         let governance = governance(&mcp.method);
         let name = match governance {
             Some(Governance::Session | Governance::Unnamed) => "",
@@ -194,9 +201,12 @@ impl Seen {
             name: name.to_owned(),
             shape: Shape::of(&question.arguments, mcp.arguments.as_ref())
                 .ok_or(Left::Untellable)?,
+            rule: rule
+                .filter(|rule| asks(set, rule, server, name))
+                .map(|rule| Arc::clone(&rule.id)),
         };
         if governance != Some(Governance::Session) {
-            message.shape.tests().ok_or(Left::Untellable)?;
+            message.condition(set).ok_or(Left::Untellable)?;
             *self.messages.entry(message).or_default() += 1;
         }
         // As the register has it by now, where it names the tool.
@@ -206,7 +216,7 @@ impl Seen {
                 classes.extend(class.iter().map(|class| class.to_string()));
             }
         }
-        *self.reached.entry((who, server.to_owned())).or_default() += 1;
+        self.reach(who, server, rule);
         Ok(())
     }
 
@@ -278,69 +288,6 @@ impl Seen {
         *paths.entry(path.unwrap_or_default()).or_default() += 1;
         Ok(())
     }
-}
-
-/// Who asks for what the policy still allows, as a rule can name them.
-fn who(set: &PolicySet, question: &Question<'_>, now: Timestamp) -> Result<Who, Left> {
-    match question.put(set, now) {
-        Answer::Untold(_)
-        | Answer::Decided {
-            effect: Effect::Allow,
-            ..
-        } => {}
-        Answer::Decided { .. } => return Err(Left::Refused),
-    }
-    let (shown, alone) = question.identities(set, now);
-    if let Some(identity) = alone.first().or_else(|| shown.first()) {
-        let token = question.token().filter(|_| alone.is_empty());
-        if token.is_some_and(|token| !(is_whole(token.issuer) && is_whole(token.subject))) {
-            return Err(Left::Untellable);
-        }
-        return Ok(Who::Shown {
-            identity: identity.to_string(),
-            host: host(question),
-            token: token.map(|token| (token.issuer.to_owned(), token.subject.to_owned())),
-        });
-    }
-    // What the token is allowed for beyond its identities is not for everybody who comes from there.
-    if !question.needs_nothing(set, now) {
-        return Err(Left::Untellable);
-    }
-    let who = attested(question).ok_or(Left::Untellable)?;
-    if let Who::User(user) = &who
-        && Glob::parse(user)
-            .ok()
-            .is_none_or(|glob| glob.literal().is_none())
-    {
-        return Err(Left::Untellable);
-    }
-    Ok(who)
-}
-
-/// Who asks, as the kernel attests it.
-fn attested(question: &Question<'_>) -> Option<Who> {
-    let user = question.caller().user.map(str::to_owned);
-    host(question)
-        .map(Who::Host)
-        .or_else(|| user.map(Who::User))
-}
-
-fn host(question: &Question<'_>) -> Option<String> {
-    match question.caller().workload {
-        Some(Workload::Host(host)) => Some(host.to_owned()),
-        _ => None,
-    }
-}
-
-/// All that rules about who asks may be about.
-fn everybody(set: &PolicySet, question: &Question<'_>, now: Timestamp) -> Vec<Who> {
-    let (shown, _) = question.identities(set, now);
-    let shown = shown.into_iter().map(|identity| Who::Shown {
-        identity: identity.to_string(),
-        host: host(question),
-        token: None,
-    });
-    shown.chain(attested(question)).collect()
 }
 
 /// The path as the policy compares it, where a pattern can mean it alone.

@@ -9,6 +9,8 @@ use super::*;
 use crate::audit::Record;
 use crate::cli::policy::recorded::{Answer, Question};
 
+mod wider;
+
 const POLICY: &str = "version: 1
 servers:
   bank:
@@ -32,6 +34,8 @@ limits: [{ per: [session], calls: 30 }]
 ";
 
 const NOW: Timestamp = Timestamp::from_seconds(1_795_219_200);
+/// A month later.
+const LATER: Timestamp = Timestamp::from_seconds(1_797_811_200);
 
 fn source(text: &str) -> Source {
     Source {
@@ -115,8 +119,12 @@ fn drafted_from(text: &str, sections: &[Value]) -> (String, Vec<LeftOut>) {
 }
 
 fn allows(set: &PolicySet, sections: &Value) -> bool {
+    allows_at(set, sections, NOW)
+}
+
+fn allows_at(set: &PolicySet, sections: &Value, at: Timestamp) -> bool {
     let record = record(sections);
-    let Answer::Decided { effect, .. } = Question::to(&record, set).unwrap().put(set, NOW) else {
+    let Answer::Decided { effect, .. } = Question::to(&record, set).unwrap().put(set, at) else {
         // What a record leaves out makes no constraint.
         return true;
     };
@@ -219,8 +227,10 @@ fn arguments() -> impl Strategy<Value = Value> {
     let value = || {
         prop_oneof![
             Just(json!(5)),
+            Just(json!(500)),
             Just(json!(5.5)),
             Just(json!("x")),
+            Just(json!("y")),
             Just(json!(true)),
             Just(Value::Null),
             Just(json!([])),
@@ -249,6 +259,32 @@ fn arguments() -> impl Strategy<Value = Value> {
 fn one() -> impl Strategy<Value = Value> {
     let who = (any::<bool>(), select(vec!["dave", "dev1", "eve"]))
         .prop_map(|(host, user)| caller(host, user));
+    one_by(who)
+}
+
+/// The same, by whoever shows a token as well.
+fn one_or_by_token() -> impl Strategy<Value = Value> {
+    let shown = (
+        any::<bool>(),
+        select(vec!["dave", "eve"]),
+        select(vec!["s", "t"]),
+        select(vec![
+            json!({ "app": "bot" }),
+            json!({ "app": "bot", "dept": "x" }),
+            json!({ "app": "bot", "group": "ops" }),
+            json!({ "group": "ops" }),
+            json!({ "dept": "x" }),
+        ]),
+    );
+    let shown = shown.prop_map(|(host, user, subject, claims)| {
+        let mut who = caller(host, user);
+        show(&mut who, subject, &claims);
+        who
+    });
+    prop_oneof![2 => one(), 1 => one_by(shown)]
+}
+
+fn one_by(who: impl Strategy<Value = Value> + Clone) -> impl Strategy<Value = Value> {
     let arguments = arguments();
     let calls = (
         who.clone(),
@@ -305,7 +341,7 @@ fn network() -> impl Strategy<Value = Value> {
     prop_oneof![2 => http, 1 => tcp, 1 => udp]
 }
 
-/// What a draft tells apart: a host whatever its user, whole numbers from others, paths as they are compared.
+/// What a draft tells apart: a host whatever its user, unless the policy asks for that, whole numbers from others, paths as they are compared.
 fn alike(one: &Value, other: &Value) -> bool {
     let reduced = |sections: &Value| {
         let mut sections = sections.clone();
@@ -394,8 +430,97 @@ fn shaped(value: &Value) -> Value {
     }
 }
 
+/// Without a token that shows no identity: what it is not needed for is allowed whoever shows it.
+fn as_known(one: &Value) -> Value {
+    let mut one = one.clone();
+    let claims = &one["identity"]["claims"];
+    if claims.is_object() && claims["app"].is_null() && claims["group"].is_null() {
+        let (name, user) = (&one["identity"]["name"], &one["identity"]["user"]);
+        one["identity"] = json!({ "name": name, "verified_by": "kernel", "user": user });
+    }
+    one
+}
+
+/// What differs from one in one place: what a policy may ask for and a shape does not tell.
+fn near(one: &Value) -> Vec<Value> {
+    let places = [
+        ("/mcp/arguments/a", json!([5, 500, "x", "y", true, false])),
+        (
+            "/mcp/class",
+            json!(["read", "write", "destructive, external"]),
+        ),
+        ("/identity/user", json!(["dave", "dev1", "eve"])),
+        ("/identity/subject", json!(["s", "t"])),
+        ("/identity/claims/app", json!(["bot", "x"])),
+        ("/identity/claims/dept", json!(["x", "y"])),
+        ("/identity/claims", json!([{}, { "app": "bot" }])),
+    ];
+    let mut all = vec![one.clone()];
+    for (place, values) in places {
+        for value in values.as_array().unwrap() {
+            let mut other = one.clone();
+            if let Some(found) = other.pointer_mut(place) {
+                *found = value.clone();
+                all.push(other);
+            }
+        }
+    }
+    all
+}
+
+/// What a policy asks for beside names: values, users of hosts, claims, classes that a server tells, days.
+const NARROW: &str = "version: 1
+servers:
+  bank: { url: 'https://bank.example/mcp', tools: { show: read, 'pay*': write } }
+  wiki: { url: 'https://wiki.example/mcp' }
+hosts: { agent: { match: { exe: /usr/bin/agent }, servers: [bank, wiki] } }
+identities:
+  dave: { user: dave }
+  devs: { user: 'dev*' }
+  bot: { jwt: { issuer: i, claims: { app: bot } } }
+  ops: { jwt: { issuer: i, claims: { group: ops } } }
+roles:
+  team: { members: [devs, ops], grants: [{ servers: [wiki], classes: [read] }] }
+rules:
+  - { id: text, servers: [bank], tools: [show, pay], args: [{ field: /a, glob: 'x*' }], effect: allow }
+  - { id: small, servers: [bank, wiki], tools: [pay], when: 'args.a < 100 || false', effect: allow }
+  - { id: until, who: [dave, agent], servers: [bank], args: [{ field: /a, in: [true] }], expires: 2026-12-01, effect: allow }
+  - { id: by-user, who: [dave], servers: [wiki], tools: ['*'], effect: allow }
+  - { id: with-user, who: [bot], tools: [show], when: caller.user == 'dave', effect: allow }
+  - { id: no-other, who: [bot], tools: [pay], when: \"!has(caller.subject) || caller.subject != 's'\", effect: allow }
+  - { id: dept, servers: [wiki], tools: [pay_all], when: caller.claims.dept == 'x', effect: allow }
+  - { id: docs, who: [devs], servers: [wiki], methods: ['resources/*', 'x/*'], expires: 2026-12-05, effect: allow }
+";
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_that_the_policy_refuses(seen in prop::collection::vec(one_or_by_token(), 0..16), others in prop::collection::vec(one_or_by_token(), 64)) {
+        let base = set(NARROW);
+        let (text, _) = drafted_from(NARROW, &seen);
+        let draft = set(&text);
+        let close: Vec<_> = seen.iter().flat_map(near).collect();
+        for (other, at) in others.iter().chain(&close).flat_map(|other| [(other, NOW), (other, LATER)]) {
+            if allows_at(&draft, other, at) {
+                prop_assert!(allows_at(&base, other, at), "wider than the policy: {other} at {at:?}\n{text}");
+            }
+        }
+        // Who may call with a token may open sessions without: that is by name alone.
+        let told = |other: &&Value| other["identity"]["issuer"].is_null() && other["mcp"]["method"] != "tools/list";
+        for other in others.iter().filter(told) {
+            if allows(&draft, other) {
+                prop_assert!(seen.iter().any(|one| alike(other, &as_known(one))), "{other}\n{text}");
+            }
+        }
+        // What the policy allows and a rule can tell is in the draft of it.
+        for one in seen.iter().take(4) {
+            let (text, left) = drafted_from(NARROW, std::slice::from_ref(one));
+            if allows(&base, one) && left.is_empty() {
+                prop_assert!(allows(&set(&text), one), "{one}\n{text}");
+            }
+        }
+    }
 
     #[test]
     fn what_was_seen_and_nothing_else(seen in prop::collection::vec(one(), 0..12), others in prop::collection::vec(one(), 64)) {
@@ -437,13 +562,18 @@ fn by_token(host: bool, tool: &str, subject: &str, claims: &Value) -> Value {
     let class = if tool == "show" { "read" } else { "write" };
     let who = caller(host, "mcp");
     let mut call = message(who, "bank", "tools/call", tool, class, &json!({}));
+    show(&mut call, subject, claims);
+    call
+}
+
+/// A token for who calls.
+fn show(call: &mut Value, subject: &str, claims: &Value) {
     let identity = &mut call["identity"];
     identity["verified_by"] = "jwt".into();
     identity["issuer"] = "i".into();
     identity["subject"] = subject.into();
     identity["claims"] = claims.clone();
     identity["claims_read"] = json!(["/app", "/dept", "/group"]);
-    call
 }
 
 #[test]

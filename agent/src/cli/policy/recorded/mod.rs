@@ -303,6 +303,11 @@ impl<'a> Question<'a> {
 
     /// What a policy says to it, and by which entry. Limits count nothing here.
     pub(in crate::cli) fn verdict(&self, set: &PolicySet, now: Timestamp) -> Verdict {
+        self.explanation(set, now).verdict
+    }
+
+    /// The same, with all that was considered.
+    pub(in crate::cli) fn explanation(&self, set: &PolicySet, now: Timestamp) -> Explanation {
         let request = Request {
             caller: self.showing(&self.known_as),
             action: self.action(),
@@ -312,7 +317,7 @@ impl<'a> Question<'a> {
         let keys = exeat_policy::limit_keys(set, &request);
         let counts: Vec<_> = keys.iter().map(unused).collect();
         let counts = &counts;
-        explain(set, &Request { counts, ..request }).verdict
+        explain(set, &Request { counts, ..request })
     }
 
     /// The grants of a policy that are about it, if the caller has these identities besides.

@@ -1,0 +1,184 @@
+//! What a rule of the policy asks for is asked for by the draft: of values, of users, of days.
+
+use super::*;
+
+/// One server, and a host with whatever users.
+fn policy(rules: &str) -> String {
+    format!(
+        "version: 1
+servers: {{ files: {{ url: 'https://files.example/mcp' }} }}
+hosts: {{ agent: {{ match: {{ exe: /usr/bin/agent }}, servers: [files] }} }}
+identities:
+  dave: {{ user: dave }}
+  bot: {{ jwt: {{ issuer: i, claims: {{ app: bot }} }} }}
+rules:
+{rules}
+"
+    )
+}
+
+fn call(who: Value, arguments: &Value) -> Value {
+    message(who, "files", "tools/call", "show", "read", arguments)
+}
+
+fn token(user: &str, subject: &str) -> Value {
+    let mut who = caller(false, user);
+    show(&mut who, subject, &json!({ "app": "bot" }));
+    who
+}
+
+/// The draft of these calls, all of which the policy allows.
+fn draft_of(rules: &str, seen: &[Value]) -> (PolicySet, String) {
+    let (text, left) = drafted_from(&policy(rules), seen);
+    assert!(left.is_empty(), "{left:?}\n{text}");
+    let draft = set(&text);
+    for one in seen {
+        assert!(allows(&draft, one), "{one}\n{text}");
+    }
+    (draft, text)
+}
+
+#[test]
+fn values_stay_within_the_rule_that_allowed_them() {
+    let dave = || caller(false, "dave");
+    let path = |path: &str| call(dave(), &json!({ "path": path }));
+    let globbed =
+        "  - { id: r, tools: [show], args: [{ field: /path, glob: '/data/**' }], effect: allow }";
+    let (draft, text) = draft_of(globbed, &[path("/data/a")]);
+    assert!(allows(&draft, &path("/data/b")), "{text}");
+    assert!(!allows(&draft, &path("/etc/shadow")), "{text}");
+
+    let amount = |amount: u32| call(dave(), &json!({ "amount": amount }));
+    let small = "  - { id: r, tools: [show], when: 'args.amount < 100 || args.amount == 500', effect: allow }";
+    let (draft, text) = draft_of(small, &[amount(5)]);
+    assert!(allows(&draft, &amount(500)), "{text}");
+    assert!(!allows(&draft, &amount(501)), "{text}");
+    let more = call(dave(), &json!({ "amount": 500, "more": 1 }));
+    assert!(!allows(&draft, &more), "{text}");
+
+    let until = "  - { id: r, tools: [show], expires: 2026-12-01, effect: allow }";
+    let (draft, text) = draft_of(until, &[amount(5)]);
+    assert!(!allows_at(&draft, &amount(5), LATER), "{text}");
+
+    // Each by its own rule.
+    let two =
+        "  - { id: r, tools: [show], args: [{ field: /path, glob: '/data/**' }], effect: allow }
+  - { id: s, tools: [show], when: args.path == '/etc/hosts', expires: 2026-12-01, effect: allow }";
+    let (draft, text) = draft_of(two, &[path("/data/a"), path("/etc/hosts")]);
+    assert!(!allows_at(&draft, &path("/etc/hosts"), LATER), "{text}");
+    assert!(allows_at(&draft, &path("/data/b"), LATER), "{text}");
+    assert!(!allows(&draft, &path("/etc/shadow")), "{text}");
+}
+
+#[test]
+fn a_masked_value_is_allowed_by_the_rule_that_its_record_names() {
+    let rules = |other: &str| {
+        format!(
+            "  - {{ id: r, tools: [show], args: [{{ field: /password, glob: 'a*' }}], effect: allow }}
+  - {{ id: s, tools: [show], args: [{{ field: /password, glob: '{other}' }}], effect: allow }}"
+        )
+    };
+    let mut masked = call(caller(false, "dave"), &json!({ "password": "[masked]" }));
+    let (_, left) = drafted_from(&policy(&rules("b*")), std::slice::from_ref(&masked));
+    assert_eq!(left[0].why, Left::Untellable.words());
+    masked["decision"] = json!({ "effect": "allow", "mode": "enforce", "rule": "s" });
+    let (draft, text) = draft_of(&rules("b*"), &[masked]);
+    let said = |word: &str| call(caller(false, "dave"), &json!({ "password": word }));
+    assert!(allows(&draft, &said("b")), "{text}");
+    assert!(!allows(&draft, &said("a")), "{text}");
+}
+
+#[test]
+fn users_of_a_host_are_those_whom_the_policy_names() {
+    let dave = "  - { id: r, who: [dave], effect: allow }";
+    let of = |host: bool, user: &str| call(caller(host, user), &json!({}));
+    let (draft, text) = draft_of(dave, &[of(true, "dave")]);
+    for other in [of(true, "eve"), of(false, "dave"), of(false, "eve")] {
+        assert!(!allows(&draft, &other), "{other}\n{text}");
+    }
+    let list = message(
+        caller(false, "dave"),
+        "files",
+        "tools/list",
+        "",
+        "",
+        &Value::Null,
+    );
+    assert!(!allows(&draft, &list), "{text}");
+    // Where it names the host, its users make no difference.
+    let agent = "  - { id: r, who: [dave, agent], effect: allow }";
+    let (draft, text) = draft_of(agent, &[of(true, "dave")]);
+    assert!(allows(&draft, &of(true, "eve")), "{text}");
+}
+
+#[test]
+fn tokens_are_those_for_which_the_policy_allows_it() {
+    let by = |user: &str, subject: &str| call(token(user, subject), &json!({}));
+    let user =
+        "  - { id: r, who: [bot], tools: [show], when: caller.user == 'mcp', effect: allow }";
+    let (draft, text) = draft_of(user, &[by("mcp", "s")]);
+    assert!(!allows(&draft, &by("eve", "s")), "{text}");
+
+    let not = "  - { id: r, who: [bot], tools: [show], when: \"!has(caller.subject) || caller.subject != 'x'\", effect: allow }";
+    let (draft, text) = draft_of(not, &[by("mcp", "s")]);
+    assert!(!allows(&draft, &by("mcp", "x")), "{text}");
+
+    // Whom it knows by the user, it does not know by the token; the draft is for the one that was seen.
+    let dave = "  - { id: r, who: [dave], tools: [show], effect: allow }";
+    let (draft, text) = draft_of(dave, &[by("dave", "s")]);
+    for other in [by("eve", "s"), by("dave", "t")] {
+        assert!(!allows(&draft, &other), "{other}\n{text}");
+    }
+}
+
+/// A server may list its tools otherwise by then.
+#[test]
+fn classes_that_a_rule_asks_for_stay() {
+    let rules = "  - { id: r, tools: { class: [read] }, effect: allow }
+  - { id: s, tools: [pay], effect: allow }";
+    let of = |tool: &str, class: &str| {
+        message(
+            caller(false, "dave"),
+            "files",
+            "tools/call",
+            tool,
+            class,
+            &json!({}),
+        )
+    };
+    let (draft, text) = draft_of(rules, &[of("show", "read"), of("pay", "write")]);
+    assert!(!allows(&draft, &of("show", "write")), "{text}");
+}
+
+#[test]
+fn who_only_reaches_a_server_does_so_as_long_as_the_policy_lets_them() {
+    let list = message(
+        caller(false, "dave"),
+        "files",
+        "tools/list",
+        "",
+        "",
+        &Value::Null,
+    );
+    let until = "  - { id: r, tools: [show], expires: 2026-12-01, effect: allow }";
+    let (draft, text) = draft_of(until, std::slice::from_ref(&list));
+    assert!(!allows_at(&draft, &list, LATER), "{text}");
+    let longer = format!("{until}\n  - {{ id: s, tools: [pay], effect: allow }}");
+    let (draft, text) = draft_of(&longer, std::slice::from_ref(&list));
+    assert!(allows_at(&draft, &list, LATER), "{text}");
+}
+
+/// A draft of what a draft allowed says nothing twice.
+#[test]
+fn a_draft_of_a_draft_is_the_same() {
+    let rules = "  - { id: r, tools: [show], args: [{ field: /path, glob: '/data/**' }], when: \"args.path != '/data/(' || false\", expires: 2026-12-01, effect: allow }";
+    let seen = [call(caller(false, "dave"), &json!({ "path": "/data/a" }))];
+    let (_, text) = draft_of(rules, &seen);
+    let (again, left) = drafted_from(&text, &seen);
+    assert!(left.is_empty(), "{left:?}");
+    let rules = |text: &str| {
+        let rule = text.split("  - id: ").nth(1).map(str::to_owned);
+        rule.map(|rule| rule.split_once('\n').map(|(_, rest)| rest.to_owned()))
+    };
+    assert_eq!(rules(&again), rules(&text));
+}
