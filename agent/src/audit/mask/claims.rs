@@ -52,7 +52,7 @@ fn note(bytes: usize) -> Value {
 }
 
 /// A value without what no pointer leads to. In its place stands `null` where that it is there tells something: in a list,
-/// and of a name that may be taken for one that is read.
+/// of a name that may be taken for one that is read, and of what has nothing below where a pointer leads on.
 fn only(value: &Value, pointers: &[Pointer]) -> Value {
     if pointers.iter().any(Pointer::is_here) {
         return value.clone();

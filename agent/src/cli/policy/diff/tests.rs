@@ -360,6 +360,34 @@ fn recorded_claims_are_put_as_they_were() {
     );
 }
 
+/// Where only something below a claim was read, the record does not tell what stood in its place.
+#[test]
+fn a_claim_in_place_of_an_object_is_not_told() {
+    let by = |claim: &str, rule: &str| {
+        let identities = SHOWN.replace("claims: { app: bot }", &format!("claims: {{ {claim} }}"));
+        format!(
+            "{identities}rules: [{{ id: r, servers: [bank], tools: [show], effect: allow, {rule} }}]\n"
+        )
+    };
+    let read = ["/realm/roles", "/group", "/none"];
+    let (told, _) = crate::audit::mask::claims(&json!({ "realm": "admin" }), read);
+    let record = claimed(&told.unwrap(), &read);
+    let compare = |old: &str, new: &str| {
+        let report = compared(old, new, std::slice::from_ref(&record));
+        (report.changed, report.untold, report.unknown)
+    };
+    let old = by("/realm/roles: admin", "who: [bot]");
+    let new = by("realm: admin", "who: [bot]");
+    assert_eq!(compare(&old, &new), (0, 0, 1));
+    let when = |condition: &str| {
+        let new = by("none: x", &format!("when: \"{condition}\""));
+        compare(&by("none: x", "who: [bot]"), &new)
+    };
+    assert_eq!(when("caller.claims.realm == 'admin'"), (0, 1, 0));
+    assert_eq!(when("caller.claims.realm == null"), (0, 1, 0));
+    assert_eq!(when("has(caller.claims.realm)"), (1, 0, 0));
+}
+
 #[test]
 fn limits_are_counted_over_the_records() {
     let at = |second: u32, session: &str, status: &str| {

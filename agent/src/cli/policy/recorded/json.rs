@@ -86,7 +86,8 @@ impl Recorded {
                     .map(|(at, item)| below(&at.to_string(), item))
                     .collect(),
             ),
-            other => Self::of(other),
+            // `null` stands for whatever it was: only what is below was read, and there is nothing.
+            _ => Self::Unknown,
         }
     }
 
