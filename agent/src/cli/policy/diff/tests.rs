@@ -133,6 +133,20 @@ fn who_acts_is_who_was_judged() {
         "mcp": { "server": "bank", "method": "tools/call", "name": "show" },
     }));
     assert_eq!(Question::of(&user).unwrap().who(), "user dave");
+    // Of several behind one gateway, who it was is told.
+    let by = |identities: Value, subject: &str| {
+        let record = line(&json!({
+            "identity": {
+                "name": "", "verified_by": "jwt", "issuer": "i", "subject": subject, "user": "mcp",
+                "identities": identities,
+            },
+            "mcp": { "server": "bank", "method": "tools/call", "name": "show", "class": "read" },
+        }));
+        Question::of(&record).unwrap().who()
+    };
+    assert_eq!(by(json!(["bot", "ops"]), "s"), "host agent as bot, ops");
+    assert_eq!(by(json!([]), "alice"), "host agent as alice of i");
+    assert_eq!(by(json!([]), "bob"), "host agent as bob of i");
     let daves = "identities: { d: { user: dave } }
 rules: [{ id: daves, who: [d], tools: ['*'], effect: allow }]";
     let report = compared("", daves, &[user]);

@@ -457,10 +457,26 @@ impl<'a> Question<'a> {
             Workload::Unregistered(host) => format!("an unregistered server of host {host}"),
         });
         let user = caller.user.map(|user| format!("user {user}"));
-        match (workload, user) {
-            (Some(workload), _) => workload,
-            (None, Some(user)) => user,
+        let place = workload.or(user);
+        match (place, self.shown_as()) {
+            (Some(place), Some(shown)) => format!("{place} as {shown}"),
+            (Some(one), None) | (None, Some(one)) => one,
             (None, None) => "nobody known".to_owned(),
+        }
+    }
+
+    /// As whom a token or a certificate showed the caller: its recorded identities, or else whom it names.
+    fn shown_as(&self) -> Option<String> {
+        let who = self.record.identity.as_ref();
+        let who = who.filter(|_| shows(self.record))?;
+        let identities: Vec<&str> = who.identities.iter().map(|name| &**name).collect();
+        if !identities.is_empty() {
+            return Some(identities.join(", "));
+        }
+        match (who.subject.as_deref(), who.issuer.as_deref()) {
+            (Some(subject), Some(issuer)) => Some(format!("{subject} of {issuer}")),
+            (Some(one), None) | (None, Some(one)) => Some(one.to_owned()),
+            (None, None) => None,
         }
     }
 
