@@ -99,8 +99,7 @@ impl Talking {
         };
         let requests = embedded(params).map_err(|_fault| unjudgeable())?;
         let task = params.get("taskId").and_then(Value::as_str);
-        let known = task.and_then(|task| self.stages.calls.became(&self.account, task));
-        let cause = match known {
+        let cause = match self.became(task) {
             // A server may tell of a task before the answer by which its call became one.
             None if params.keys().all(|key| STATE.contains(&key)) => None,
             Some(_) | None => {

@@ -9,7 +9,7 @@ use serde_json::Value as Arguments;
 
 use super::super::describe::Story as _;
 use super::observed::{From, Talk};
-use super::{answer, tool};
+use super::tool;
 use crate::audit::record::{Kind, Mcp, Session as RecordedSession, Side, Stage};
 use crate::audit::{OpenRecord, RecordId, Text, mask};
 use crate::decide::approvals::Approved;
@@ -23,7 +23,6 @@ use crate::flow::Stages;
 use crate::identify::account::Account;
 use crate::identify::calls::{self, Callee, InFlight};
 use crate::identify::peer::Peer;
-use crate::identify::tasks::Became;
 use crate::intake::Actor;
 use crate::refuse::{Refusal, Subject};
 use crate::telemetry::clock;
@@ -157,7 +156,7 @@ impl Talking {
                     connected.map_err(disconnected)?;
                 }
                 self.listens(&policy, record, message)?;
-                self.asks_after(&policy, from, &seen)?;
+                self.asks_after(&policy, seen.task_of(from))?;
                 self.decide(&policy, record, &seen)
             }
             Err(fault) => {
@@ -202,16 +201,6 @@ impl Talking {
         };
         let acts = calls::acts(&request.method);
         acts.then(|| self.stages.calls.begin(self.account.clone(), record, asks))
-    }
-
-    /// Learns from a notification of the server how one of its tasks stands.
-    pub(super) fn learn_task(&self, message: &Message) {
-        let told = message.method().is_some_and(|method| {
-            matches!(method, "notifications/tasks" | "notifications/tasks/status")
-        });
-        if let Some(task) = message.params().filter(|_| told).and_then(answer::task) {
-            self.stages.calls.task(&self.account.callee, task);
-        }
     }
 
     /// May `message` of the client pass, now that a person approved it?
@@ -266,7 +255,7 @@ impl Talking {
         let seen = view(message).map_err(unviewable)?;
         directed(from, seen.known, message)?;
         let (policy, seen) = (self.stages.decider.in_force(), Seen::from(&seen));
-        self.asks_after(&policy, from, &seen)?;
+        self.asks_after(&policy, seen.task_of(from))?;
         self.judge_by(&policy, &seen, None)
     }
 
@@ -407,41 +396,6 @@ impl Talking {
         there.max().is_some_and(|(_, own)| !own)
     }
 
-    /// The call of this caller that became the task that its message names.
-    fn became(&self, from: Side, seen: &Seen<'_>) -> Option<Became> {
-        self.stages.calls.became(&self.account, seen.task_of(from)?)
-    }
-
-    /// May the client ask after the task that its message names, if it names one?
-    fn asks_after(&self, policy: &InForce, from: Side, seen: &Seen<'_>) -> Result<(), NotPassed> {
-        match seen.task_of(from) {
-            Some(task) => self.may_have(policy, Some(task)).map(drop),
-            None => Ok(()),
-        }
-    }
-
-    /// What comes of a call under its task's id is for its caller alone, and only while the call's tool is shown to it:
-    /// ids can be guessed, and `tasks/*` names no tool that a rule could tell apart. Of a task that is not known nobody
-    /// can say whose it is.
-    pub(super) fn may_have(
-        &self,
-        policy: &InForce,
-        task: Option<&str>,
-    ) -> Result<Became, NotPassed> {
-        let denied = |why| Err(NotPassed::plain(Refusal::Denied, why));
-        let known = task.and_then(|task| self.stages.calls.became(&self.account, task));
-        let Some(became) = known else {
-            return denied("no task that a call of this caller is known to have become");
-        };
-        if let Underway::Call(tool) = &became.asks {
-            let hints = self.stages.observed.hints(&self.account, tool);
-            if !self.lists(policy, tool, hints.unwrap_or_default()) {
-                return denied("the task is a call of a tool that the caller is not shown");
-            }
-        }
-        Ok(became)
-    }
-
     fn decide(
         &self,
         policy: &InForce,
@@ -545,7 +499,7 @@ impl Talking {
         if let Some(seen) = seen {
             mcp.name = seen.name.map(|name| Text::new(name.text()));
             mcp.id = seen.id.map(|id| Text::new(&id.to_text()));
-            mcp.task_of = self.became(from, seen).map(|call| call.record);
+            mcp.task_of = self.became(seen.task_of(from)).map(|call| call.record);
             self.tell_arguments(policy, &mut mcp, seen);
         }
         self.tell_caller(policy, record);

@@ -15,6 +15,7 @@ mod refusing;
 mod returned;
 mod stdio;
 mod stream;
+mod tasks;
 pub(super) mod until;
 mod vigil;
 
