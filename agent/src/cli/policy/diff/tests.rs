@@ -4,6 +4,7 @@ use exeat_policy::{Reason, Source, compile};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::audit::mask;
 
 const BASE: &str = "version: 1
 servers:
@@ -384,7 +385,7 @@ fn a_claim_in_place_of_an_object_is_not_told() {
         )
     };
     let read = ["/realm/roles", "/group", "/none"];
-    let (told, _) = crate::audit::mask::claims(&json!({ "realm": "admin" }), read);
+    let (told, _) = mask::claims(&json!({ "realm": "admin" }), read);
     let record = claimed(&told.unwrap(), &read);
     let compare = |old: &str, new: &str| {
         let report = compared(old, new, std::slice::from_ref(&record));

@@ -437,7 +437,8 @@ impl<'a> Draft<'a> {
 
     fn name<'b>(&'b self, who: &'b Who) -> &'b str {
         let user = |user: &'b str| self.users.get(user).map_or(user, String::as_str);
-        let named = who.identity.as_deref().or(who.as_user().map(user));
+        let shown = who.identity.as_deref();
+        let named = shown.or_else(|| who.as_user().map(user));
         named.or(who.host.as_deref()).unwrap_or_default()
     }
 

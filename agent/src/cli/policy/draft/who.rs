@@ -82,9 +82,9 @@ pub(super) fn who<'s>(
     let (shown, alone) = question.identities(set, now);
     let rule = allowing(set, question, &shown, now)?;
     let names = |name: &str| rule.is_none_or(|rule| is_about(rule, name));
-    let named = shown.iter().find(|name| names(name));
+    let any = shown.iter().find(|name| names(name));
     let alone = alone.iter().find(|name| names(name));
-    let identity = alone.or(named).map(ToString::to_string);
+    let identity = alone.or(any).map(ToString::to_string);
     if identity.is_none() && shown.is_empty() && !question.needs_nothing(set, now) {
         // What the token is allowed for beyond its identities is not for everybody who comes from there.
         return Err(Left::Untellable);
