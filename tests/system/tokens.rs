@@ -494,6 +494,50 @@ async fn whom_a_token_names_cannot_approve_its_call() {
     assert_eq!(records.iter().filter(approved).count(), 3);
 }
 
+/// A record says who called as the policy has it that decided in the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_are_named_by_the_policy_that_decides() {
+    let lab = Lab::new().unwrap();
+    let mut serving = Serving::new(&lab);
+    let a = Issuer::new(A);
+    let settings = format!("issuers:\n{}", a.setting(&lab, "a"));
+    let rules = "
+  { id: all, who: [agents], servers: [notes], effect: allow },
+  { id: ask, servers: [notes], tools: [work], effect: approve, approvers: [chief] }";
+    let identities = format!(
+        "identities: {{ agents: {{ jwt: {{ issuer: \"{A}\", claims: {{ appid: x }} }} }}, chief: {{ user: daemon }},"
+    );
+    let policy = serving.policy("127.0.0.1:3001", rules, "");
+    let policy = policy.replace("identities: {", &identities);
+    let daemon = lab.daemon_with(&policy, &settings).await.unwrap();
+    serving.start(&lab, "127.0.0.1", 3001).await;
+    let claims = json!({ "appid": "x", "team": "y" });
+    let bearer = format!("Bearer {}", a.token(A, "a", 300, claims));
+    let bearers = [&*bearer];
+    let decided = async {
+        let id = wait_for("a call waits", LIMIT, async || {
+            let listed = approvals(&lab, "root", &[]).await.json().ok()?;
+            listed[0]["id"].as_str().map(str::to_owned)
+        });
+        let id = id.await.unwrap();
+        let renamed = policy
+            .replace("agents", "robots")
+            .replace("appid: x", "team: y");
+        daemon.put_in_force(&renamed).await.unwrap();
+        let done = approvals(&lab, "daemon", &["approve", &id]).await;
+        assert!(done.status.success(), "{}{}", done.stdout, done.stderr);
+    };
+    let (told, ()) = tokio::join!(ask(user(&lab, "bin"), "work", &bearers), decided);
+    assert!(told.body.contains("\"result\""), "{told:?}");
+    let call = |record: &Value| record["mcp"]["name"] == "work" && record["outcome"].is_object();
+    let call = daemon.record("the call", call).await.unwrap();
+    assert_eq!(call["decision"]["generation"], 2, "{call}");
+    let identity = &call["identity"];
+    assert_eq!(identity["identities"], json!(["robots"]), "{call}");
+    assert_eq!(identity["claims"], json!({ "team": "y" }), "{call}");
+    assert_eq!(identity["claims_read"], json!(["/team"]), "{call}");
+}
+
 /// What a rule let in must not outlast it, whether it was let in for a user or for a token: a stream that is only listened to
 /// asks for nothing that would be decided on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
