@@ -49,15 +49,6 @@ impl<K: Eq + Hash + Clone, V> Bounded<K, V> {
         Some(value)
     }
 
-    /// The value of `key`, which does not count as used by this.
-    pub fn peek<Q>(&self, key: &Q) -> Option<&V>
-    where
-        K: Borrow<Q>,
-        Q: Eq + Hash + ?Sized,
-    {
-        self.entries.get(key).map(|(value, _)| value)
-    }
-
     /// Whether there is an entry for `key`, which does not count as used by this.
     pub fn contains<Q>(&self, key: &Q) -> bool
     where

@@ -280,7 +280,7 @@ breaker: { error_rate: 50%, window: 10m, min_calls: 2, open_for: 10m }
         (
             "echo",
             "",
-            "a limit is reached: 1 calls in 3600 s per server",
+            "a limit is reached: 1 call in 3600 s per server",
         ),
         ("fail", "", "breaker is open"),
     ] {

@@ -7,7 +7,7 @@ use exeat_tests::Lab;
 use exeat_tests::stdio::Session;
 use serde_json::{Value, json};
 
-use crate::stdio::{ALL, Wire, alive, instance, policy, wired};
+use crate::stdio::{ALL, Wire, alive, becomes, instance, policy, wired};
 use crate::stdio_methods::{modern, request};
 
 /// What a host asks of a server.
@@ -102,10 +102,11 @@ fn asks(method: &str, id: &str) -> Value {
     asks
 }
 
-/// A result that suits every request.
+/// A result that suits every request, and makes a task of a call.
 fn result(id: &str) -> Value {
     json!({ "jsonrpc": "2.0", "id": id, "result": {
         "tools": [], "resources": [], "resourceTemplates": [], "prompts": [], "tasks": [],
+        "task": { "taskId": "t", "status": "working" },
         "protocolVersion": "2025-11-25", "capabilities": {} } })
 }
 
@@ -212,6 +213,8 @@ async fn every_method_can_be_limited() {
     requests_of_the_host(&mut sessions[0], &mut wires[0]).await;
     requests_of_the_server(&mut sessions[1], &mut wires[1]).await;
     for (at, told_back) in (2..).zip(&TOLD_BACK) {
+        // Which it may tell of.
+        becomes(&mut sessions[at], &mut wires[at], "t").await;
         notifications(&mut sessions[at], &mut wires[at], told_back).await;
     }
     for session in &mut sessions {

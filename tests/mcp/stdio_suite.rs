@@ -10,21 +10,30 @@ use exeat_tests::fixtures::{Fixtures, Server};
 use exeat_tests::process::Process;
 
 use crate::stdio_real::{bare, policy, row, through};
+use crate::suite::{RESULT_DIRECT, RESULT_THROUGH, TASK_DIRECT, TASK_REASON, TASK_THROUGH};
 use crate::world::{LIMIT, near};
 
 /// What differs from a direct run, each with its reason, as tests/README.md tells. One that does not occur any more fails as one
 /// that is not listed does.
-const DIFFERENCES: [(Server, &str, &str); 2] = [
+const DIFFERENCES: [(Server, &str, &str); 10] = [
     (
         Server::Reference,
         "- caching sep-2549-cache-scope-valid FAILURE x1",
         SCOPE_REASON,
     ),
+    (Server::Reference, RESULT_DIRECT, TASK_REASON),
     (
         Server::Reference,
         "+ caching sep-2549-cache-scope-valid SUCCESS x1",
         SCOPE_REASON,
     ),
+    (Server::Reference, RESULT_THROUGH, TASK_REASON),
+    (Server::Everything, TASK_DIRECT, TASK_REASON),
+    (Server::Everything, TASK_THROUGH, TASK_REASON),
+    (Server::Ts2, TASK_DIRECT, TASK_REASON),
+    (Server::Ts2, TASK_THROUGH, TASK_REASON),
+    (Server::Py2, TASK_DIRECT, TASK_REASON),
+    (Server::Py2, TASK_THROUGH, TASK_REASON),
 ];
 
 const SCOPE_REASON: &str = "the server knows no modern revision and states no scope; \

@@ -20,7 +20,7 @@ use crate::world::{ALL, LIMIT, World, far, near, reference};
 
 /// What differs from a direct run, each with its reason, as tests/README.md tells. One that does not occur any more fails as one
 /// that is not listed does.
-const DIFFERENCES: [(Server, &str, &str); 14] = [
+const DIFFERENCES: [(Server, &str, &str); 24] = [
     (Server::Reference, REBINDING_DIRECT, REBINDING_REASON),
     (
         Server::Reference,
@@ -42,6 +42,8 @@ const DIFFERENCES: [(Server, &str, &str); 14] = [
         "- server-stateless sep-2575-request-meta-invalid-missing-protocol-version FAILURE x1",
         LEGACY_REASON,
     ),
+    (Server::Reference, TASK_DIRECT, TASK_REASON),
+    (Server::Reference, RESULT_DIRECT, TASK_REASON),
     (
         Server::Reference,
         "- tasks-request-headers tasks-headers-reject-mismatched-method FAILURE x1",
@@ -68,14 +70,33 @@ const DIFFERENCES: [(Server, &str, &str); 14] = [
         "+ server-stateless sep-2575-request-meta-invalid-missing-protocol-version SUCCESS x1",
         LEGACY_REASON,
     ),
+    (Server::Reference, TASK_THROUGH, TASK_REASON),
+    (Server::Reference, RESULT_THROUGH, TASK_REASON),
     (
         Server::Reference,
         "+ tasks-request-headers tasks-headers-reject-mismatched-method SUCCESS x1",
         LEGACY_REASON,
     ),
     (Server::Ts2, REBINDING_DIRECT, REBINDING_REASON),
+    (Server::Ts2, TASK_DIRECT, TASK_REASON),
     (Server::Ts2, REBINDING_THROUGH, REBINDING_REASON),
+    (Server::Ts2, TASK_THROUGH, TASK_REASON),
+    (Server::Everything, TASK_DIRECT, TASK_REASON),
+    (Server::Everything, TASK_THROUGH, TASK_REASON),
+    (Server::Py2, TASK_DIRECT, TASK_REASON),
+    (Server::Py2, TASK_THROUGH, TASK_REASON),
 ];
+
+pub(crate) const TASK_DIRECT: &str =
+    "- tasks-dispatch-and-envelope sep-2663-tasks-get-invalid-task-id-32602 FAILURE x1";
+pub(crate) const TASK_THROUGH: &str =
+    "+ tasks-dispatch-and-envelope sep-2663-tasks-get-invalid-task-id-32602 SUCCESS x1";
+pub(crate) const RESULT_DIRECT: &str =
+    "- tasks-dispatch-and-envelope sep-2663-tasks-result-removed-method-not-found FAILURE x1";
+pub(crate) const RESULT_THROUGH: &str =
+    "+ tasks-dispatch-and-envelope sep-2663-tasks-result-removed-method-not-found SUCCESS x1";
+pub(crate) const TASK_REASON: &str =
+    "the server answers otherwise; Exeat says itself that the task, or the method, is unknown";
 
 const LEGACY_REASON: &str = "the server knows no revision with headers that repeat the body and takes any; \
     Exeat refuses modern messages that lack them or whose headers disagree, before the server could";

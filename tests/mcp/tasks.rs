@@ -192,7 +192,8 @@ async fn a_task_is_its_callers_alone_and_one_that_is_not_known_is_nobodys() {
     let before = server.take().len();
     let refused = async |who: &Talker, id: &str, method: &str, task: &str| {
         let answer = ask(who, id, method, json!({ "taskId": task })).await;
-        assert_eq!(answer["error"]["data"]["reason"], "denied", "{answer}");
+        // What a server says of a task that it does not know.
+        assert_eq!(answer["error"]["code"], -32602, "{answer}");
         let told = record(&world, id).await;
         assert_eq!(told["outcome"]["status"], "refused", "{told}");
         assert!(told["mcp"]["task_of"].is_null(), "{told}");

@@ -359,6 +359,8 @@ async fn names_are_compared_with_what_was_listed() {
         .unwrap()
         .iter()
         .filter_map(|warning| warning["message"].as_str())
+        // Who is known by a token cannot call it: true, and another test's.
+        .filter(|told| !told.contains("nobody shows a token"))
         .collect();
     let lists = "`tools` of server `notes`: `lst_*` fits no tool that server `notes` lists";
     assert_eq!(told, [lists], "{said}");

@@ -204,9 +204,8 @@ async fn explained(
         && call.hints.is_none()
         && let Some(tool) = call.name.as_ref().filter(|_| call.method == TOOLS_CALL)
     {
-        // As a live call is judged, of the caller that was listed the worst.
-        let is_its = |number| stages.intake.workloads.is_of(number, &call.server);
-        let hints = stages.observed.lists(&call.server, is_its, tool);
+        // As a live call of whom it was listed to last.
+        let hints = stages.observed.lists(&Arc::from(&*call.server), tool);
         call.hints = hints.map(ListedTool::from);
     }
     let state = stages.decider.in_force();
@@ -453,8 +452,7 @@ fn shown(stages: &Stages, set: &PolicySet, server: &Registered, whole: bool) -> 
 
 /// What a server was seen to list.
 fn listed(stages: &Stages, server: &str) -> BTreeMap<String, ListedTool> {
-    let is_its = |number| stages.intake.workloads.is_of(number, server);
-    let listed = stages.observed.listed(server, is_its, LISTED).into_iter();
+    let listed = stages.observed.listed(server, LISTED).into_iter();
     listed
         .map(|(name, hints)| (name, ListedTool::from(hints)))
         .collect()

@@ -182,22 +182,3 @@ pub struct Hints {
     /// `openWorldHint`; absent means true.
     pub open_world: Option<bool>,
 }
-
-impl Hints {
-    /// What both allow: of two listings of one tool, the worse for each hint.
-    #[must_use]
-    pub fn strictest(self, other: Self) -> Self {
-        let worse = |one: Option<bool>, other: Option<bool>, worst: bool| {
-            if one.unwrap_or(worst) == worst {
-                one
-            } else {
-                other
-            }
-        };
-        Self {
-            read_only: worse(self.read_only, other.read_only, false),
-            destructive: worse(self.destructive, other.destructive, true),
-            open_world: worse(self.open_world, other.open_world, true),
-        }
-    }
-}

@@ -91,38 +91,6 @@ mod tests {
         }
     }
 
-    /// The order of severity holds for what they are classified as.
-    #[test]
-    fn of_two_listings_the_worse_counts() {
-        let every = [None, Some(false), Some(true)];
-        let all = (0..27).map(|number| Hints {
-            read_only: every[number / 9],
-            destructive: every[number / 3 % 3],
-            open_world: every[number % 3],
-        });
-        let all: Vec<Hints> = all.collect();
-        let severity = |hints: Hints| {
-            let classes = classify(hints);
-            let has = |class| classes.meets(ClassSet::of(&[class]));
-            let change = if has(Class::Read) {
-                0
-            } else if has(Class::Write) {
-                1
-            } else {
-                2
-            };
-            (change, u8::from(has(Class::External)))
-        };
-        for one in &all {
-            for other in &all {
-                let both = severity(one.strictest(*other));
-                let (one, other) = (severity(*one), severity(*other));
-                assert!(both.0 >= one.0.max(other.0), "{one:?} {other:?}");
-                assert_eq!(both.1, one.1.max(other.1), "{one:?} {other:?}");
-            }
-        }
-    }
-
     #[test]
     fn the_most_specific_pattern_names_the_class() {
         let tool = |pattern: &str, class| {

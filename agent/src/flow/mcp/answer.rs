@@ -48,11 +48,14 @@ fn contents(
     }
     if lists_tools(method, result) {
         let Talking {
-            stages, account, ..
+            stages,
+            account,
+            talk,
+            ..
         } = talking;
         for tool in listed(result, List::Tools)? {
             let observed = &stages.observed;
-            observed.list(account, tool.name, hints(tool.hints));
+            observed.list(account, &talk.server, tool.name, hints(tool.hints));
             observed.mirror(&account.callee, tool.name, Mirrors::of(tool.entry));
         }
         let policy = talking.shown_by(record, method)?;

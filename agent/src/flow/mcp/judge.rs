@@ -149,6 +149,7 @@ impl Talking {
         match view(message) {
             Ok(seen) => {
                 let (known, seen) = (seen.known, Seen::from(&seen));
+                let exists = known.is_none_or(|known| known.exists_in(era(message)));
                 self.describe(&policy, record, from, seen.method, Some(&seen));
                 directed(from, known, message)?;
                 if from == Side::Client && matches!(message, Message::Request(_)) {
@@ -156,7 +157,7 @@ impl Talking {
                     connected.map_err(disconnected)?;
                 }
                 self.listens(&policy, record, message)?;
-                self.asks_after(&policy, seen.task_of(from))?;
+                self.asks_after(&policy, seen.task_of(from), exists)?;
                 self.decide(&policy, record, &seen)
             }
             Err(fault) => {
@@ -255,7 +256,7 @@ impl Talking {
         let seen = view(message).map_err(unviewable)?;
         directed(from, seen.known, message)?;
         let (policy, seen) = (self.stages.decider.in_force(), Seen::from(&seen));
-        self.asks_after(&policy, seen.task_of(from))?;
+        self.asks_after(&policy, seen.task_of(from), true)?;
         self.judge_by(&policy, &seen, None)
     }
 

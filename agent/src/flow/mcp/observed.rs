@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use exeat_policy::Hints;
 
 use crate::audit::RecordId;
-use crate::bounded::{Bounded, Fair};
+use crate::bounded::Fair;
 use crate::decode::mcp::Mirrors;
 use crate::decode::rpc::Id;
 use crate::identify::account::Account;
@@ -22,6 +22,8 @@ const ENDPOINTS: usize = 4096;
 const TOOLS: usize = 262_144;
 /// Of those, tools that one server lists to one caller.
 const TOOLS_EACH: usize = 8192;
+/// Tools that are kept to be shown.
+const SHOWN: usize = 65_536;
 /// Tools of which it is kept which arguments headers repeat.
 const MIRRORED: usize = 4096;
 /// Of those, one server's.
@@ -83,29 +85,13 @@ type Place = (Peer, u16, String);
 struct State {
     endpoints: Fair<u32, Place, Endpoint>,
     hints: Fair<Account, Arc<str>, Hints>,
+    /// The same by server, for people: it decides nothing.
+    shown: Fair<Arc<str>, Arc<str>, Hints>,
     /// Of tools of which something is repeated. For whomever it was listed: it asks more of a call, and who never had the
     /// list could leave out what is asked.
     mirrors: Fair<Callee, Arc<str>, Arc<Mirrors>>,
     waiting: Fair<u32, (Talk, From, String), Waiting>,
     sessions: Fair<u32, Talk, ()>,
-}
-
-impl State {
-    /// What `server`, whose workloads `is_its` knows, listed, to whomever.
-    fn of(
-        &self,
-        server: &str,
-        is_its: impl Fn(u32) -> bool,
-    ) -> impl Iterator<Item = &Bounded<Arc<str>, Hints>> {
-        let of = self
-            .hints
-            .iter()
-            .filter(move |(account, _)| match &account.callee {
-                Callee::Server(name) => **name == *server,
-                Callee::Workload(number) => is_its(*number),
-            });
-        of.map(|(_, own)| own)
-    }
 }
 
 /// The table of what was seen.
@@ -132,6 +118,7 @@ impl Default for Observed {
             state: Mutex::new(State {
                 endpoints: Fair::new(ENDPOINTS, ENDPOINTS),
                 hints: Fair::new(TOOLS, TOOLS_EACH),
+                shown: Fair::new(SHOWN, TOOLS_EACH),
                 mirrors: Fair::new(MIRRORED, MIRRORED_EACH),
                 waiting: Fair::new(WAITING, WAITING_EACH),
                 sessions: Fair::new(SESSIONS, SESSIONS),
@@ -187,38 +174,32 @@ impl Observed {
         state.hints.get(account, tool).copied()
     }
 
-    /// The tools that `server`, whose workloads `is_its` knows, was seen to list, by name; at most `most`. Where it listed
-    /// one differently, the strictest of that.
-    pub fn listed(
-        &self,
-        server: &str,
-        is_its: impl Fn(u32) -> bool,
-        most: usize,
-    ) -> BTreeMap<String, Hints> {
+    /// The tools that `server` was seen to list since the gate began, by name, as it listed them last, to whomever; at most
+    /// `most`.
+    pub fn listed(&self, server: &str, most: usize) -> BTreeMap<String, Hints> {
         let state = self.lock();
-        let mut listed: BTreeMap<String, Hints> = BTreeMap::new();
-        for (tool, hints) in state.of(server, is_its).flat_map(Bounded::iter) {
-            if let Some(before) = listed.get_mut(&**tool) {
-                *before = before.strictest(*hints);
-            } else if listed.len() < most {
-                listed.insert(String::from(&**tool), *hints);
-            }
-        }
-        listed
+        let own = state.shown.iter().filter(|(of, _)| ***of == *server);
+        let tools = own.flat_map(|(_, own)| own.iter());
+        tools
+            .map(|(tool, hints)| (String::from(&**tool), *hints))
+            .take(most)
+            .collect()
     }
 
     /// The same of one tool.
-    pub fn lists(&self, server: &str, is_its: impl Fn(u32) -> bool, tool: &str) -> Option<Hints> {
-        let state = self.lock();
-        let seen = state.of(server, is_its).filter_map(|own| own.peek(tool));
-        seen.copied().reduce(Hints::strictest)
+    pub fn lists(&self, server: &Arc<str>, tool: &str) -> Option<Hints> {
+        self.lock().shown.get(server, tool).copied()
     }
 
-    /// The callee lists `tool` with `hints` to this caller.
-    pub(super) fn list(&self, account: &Account, tool: &str, hints: Hints) {
-        if tool.len() <= NAME {
-            self.lock().hints.insert(account, Arc::from(tool), hints);
+    /// `server` lists `tool` with `hints` to this caller.
+    pub(super) fn list(&self, account: &Account, server: &Arc<str>, tool: &str, hints: Hints) {
+        if tool.len() > NAME {
+            return;
         }
+        let tool: Arc<str> = Arc::from(tool);
+        let mut state = self.lock();
+        state.hints.insert(account, Arc::clone(&tool), hints);
+        state.shown.insert(server, tool, hints);
     }
 
     /// Headers repeat arguments of `tool` as the callee lists it.
@@ -357,30 +338,22 @@ mod tests {
             open_world: Some(false),
             ..Hints::default()
         };
-        observed.list(&one, &"x".repeat(257), reads);
+        let crm: Arc<str> = Arc::from("crm");
+        observed.list(&one, &crm, &"x".repeat(257), reads);
         assert!(observed.hints(&one, &"x".repeat(257)).is_none());
-        observed.list(&one, "wipe", reads);
+        observed.list(&one, &crm, "wipe", reads);
         assert_eq!(observed.hints(&one, "wipe"), Some(reads));
         assert_eq!(observed.hints(&other, "wipe"), None, "another's instance");
-        // Shown of all instances: the worst.
-        observed.list(&other, "wipe", Hints::default());
+        // People are shown what was listed last, to whomever.
+        observed.list(&other, &crm, "wipe", Hints::default());
         assert_eq!(observed.hints(&one, "wipe"), Some(reads));
-        let its = |number| number < 3;
-        let worst = Some(Hints {
-            read_only: None,
-            ..Hints::default()
-        });
-        assert_eq!(observed.lists("crm", its, "wipe"), worst);
-        assert_eq!(observed.listed("crm", its, 9).get("wipe").copied(), worst);
-        assert!(observed.listed("crm", |_| false, 9).is_empty());
+        assert_eq!(observed.lists(&crm, "wipe"), Some(Hints::default()));
         for number in 0..TOOLS {
-            observed.list(&other, &number.to_string(), Hints::default());
+            observed.list(&other, &crm, &number.to_string(), Hints::default());
         }
         assert_eq!(observed.hints(&one, "wipe"), Some(reads), "not driven out");
-        assert_eq!(
-            observed.listed("crm", its, usize::MAX).len(),
-            TOOLS_EACH + 1
-        );
+        assert_eq!(observed.listed("crm", usize::MAX).len(), TOOLS_EACH);
+        assert!(observed.listed("linear", 9).is_empty());
         observed.forget(1);
         assert_eq!(observed.hints(&one, "wipe"), None);
     }

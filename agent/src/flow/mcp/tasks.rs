@@ -3,11 +3,11 @@
 use exeat_policy::Underway;
 
 use super::answer;
-use super::judge::{NotPassed, Talking};
+use super::judge::{NotPassed, Talking, Told};
 use crate::decide::InForce;
 use crate::decode::rpc::Message;
 use crate::identify::tasks::Became;
-use crate::refuse::Refusal;
+use crate::refuse::{Refusal, Subject};
 
 impl Talking {
     /// Learns from a notification of the server how one of its tasks stands.
@@ -25,12 +25,27 @@ impl Talking {
         self.stages.calls.became(&self.account, task?)
     }
 
-    /// May the client ask after this task, if its message names one?
-    pub(super) fn asks_after(&self, policy: &InForce, task: Option<&str>) -> Result<(), NotPassed> {
-        match task {
-            Some(task) => self.may_have(policy, Some(task)).map(drop),
-            None => Ok(()),
-        }
+    /// May the client ask after this task, if its message names one? Of one that is not known it is told what a server
+    /// without it would say; where the method does not exist in the era of the message (`exists`), that.
+    pub(super) fn asks_after(
+        &self,
+        policy: &InForce,
+        task: Option<&str>,
+        exists: bool,
+    ) -> Result<(), NotPassed> {
+        let Some(task) = task else {
+            return Ok(());
+        };
+        self.may_have(policy, Some(task))
+            .map(drop)
+            .map_err(|refused| NotPassed {
+                told: if exists {
+                    refused.told
+                } else {
+                    Told::Plain(Refusal::Hidden(Subject::Method, ""))
+                },
+                ..refused
+            })
     }
 
     /// What comes of a call under its task's id is for its caller alone, and only while the call's tool is shown to it:
@@ -41,7 +56,7 @@ impl Talking {
         policy: &InForce,
         task: Option<&str>,
     ) -> Result<Became, NotPassed> {
-        let denied = |why| Err(NotPassed::plain(Refusal::Denied, why));
+        let denied = |why| Err(NotPassed::plain(Refusal::Hidden(Subject::Task, ""), why));
         let Some(became) = self.became(task) else {
             return denied("no task that a call of this caller is known to have become");
         };
