@@ -194,6 +194,10 @@ async fn a_running_daemon_explains_by_what_servers_list() {
     let log = lab.directory().join("run-other.err");
     let mut guest = Session::start(as_other(&lab, &["run", "notes"]), &log).unwrap();
     guest.initialize().await.unwrap();
+    // What was listed to another decides nothing for this one.
+    let answer = guest.call("drop", json!({})).await.unwrap();
+    assert!(answer["error"].is_object(), "{answer}");
+    guest.request("tools/list", json!({})).await.unwrap();
     let answer = guest.call("drop", json!({})).await.unwrap();
     assert!(answer["result"].is_object(), "{answer}");
     assert!(guest.close().await.unwrap().success());
