@@ -20,6 +20,8 @@ use crate::telemetry::clock::{self, Monotonic};
 
 /// Equal refusals within this time share a record.
 const TOGETHER: Duration = Duration::from_secs(1);
+/// More refusals than the kernel holds for the gate (a ring of 1 MiB): none waits behind so many.
+const HELD: usize = 32_768;
 /// Kinds of refusal counted apart within that time; more are recorded one by one.
 const APART: usize = 4096;
 /// The kernel takes the gate for dead after three times this.
@@ -60,9 +62,18 @@ pub(super) fn events(
                     Err(error) => tracing::error!(%error, "reading the kernel's refusals"),
                 },
                 _ = tick.tick() => tell(&stages, &mut repeated).await,
-                () = over.cancelled() => return tell(&stages, &mut repeated).await,
+                () = over.cancelled() => break,
             }
         }
+        // What the kernel had refused by then: it may be many times what was read, where the machine is busy.
+        for _ in 0..HELD {
+            match ring.try_next() {
+                Ok(Some(event)) => heed(&stages, event, &mut repeated).await,
+                Ok(None) => break,
+                Err(error) => tracing::error!(%error, "reading the kernel's refusals"),
+            }
+        }
+        tell(&stages, &mut repeated).await;
     })
 }
 
