@@ -215,9 +215,14 @@ impl<O: Ord + Hash + Clone, K: Eq + Hash + Clone, V> Fair<O, K, V> {
         self.sizes.retain(|(_, _, owner)| keep(owner));
     }
 
-    /// Every owner and what it has, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (&O, &Bounded<K, V>)> {
-        self.owned.iter().map(|(owner, own)| (owner, &own.all))
+    /// What the owner has, in no order.
+    pub fn of<Q>(&self, owner: &Q) -> impl Iterator<Item = (&K, &V)>
+    where
+        O: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        let own = self.owned.get(owner).into_iter();
+        own.flat_map(|own| own.all.iter())
     }
 
     /// How many entries there are.
@@ -304,11 +309,7 @@ mod tests {
             map.insert(&"small", n, n);
         }
         assert_eq!(map.len(), 8);
-        let sizes = |map: &Fair<_, i32, i32>| {
-            let of = map.iter().map(|(owner, own)| (*owner, own.len()));
-            of.collect::<std::collections::BTreeMap<&str, usize>>()
-        };
-        assert_eq!(sizes(&map).into_values().collect::<Vec<_>>(), [4, 4]);
+        assert_eq!((map.of("large").count(), map.of("small").count()), (4, 4));
         assert_eq!(map.remove(&"large", &99), Some(99));
         assert_eq!(map.remove(&"large", &99), None);
         map.retain(|owner| *owner == "large");

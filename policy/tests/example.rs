@@ -484,11 +484,9 @@ fn the_rest_of_the_documented_example_is_in_force() {
     let voiceless = "documented.yaml:42:59: grant `reader/1` never matches for `analysts`, `research-agent` at `github`: \
                      over standard streams nobody shows a token or a certificate";
     assert_eq!(warned("2026-11-21"), voiceless);
-    assert_eq!(
-        warned("2027-02-02").replace(&format!("{voiceless}\n"), ""),
-        "documented.yaml:4:3: the review of server `github` was due by 2027-02-01\n\
-         documented.yaml:58:5: rule `try-the-new-rule` expired on 2027-01-01 and means nothing since"
-    );
+    let due = "documented.yaml:4:3: the review of server `github` was due by 2027-02-01";
+    let expired = "documented.yaml:58:5: rule `try-the-new-rule` expired on 2027-01-01 and means nothing since";
+    assert_eq!(warned("2027-02-02"), [due, voiceless, expired].join("\n"));
 }
 
 #[test]

@@ -443,6 +443,16 @@ async fn approvals(lab: &Lab, name: &str, arguments: &[&str]) -> Finished {
     run(&mut command, LIMIT).await.unwrap()
 }
 
+/// The id of the call that waits, once one does.
+async fn waiting(lab: &Lab) -> String {
+    wait_for("a call waits", LIMIT, async || {
+        let listed = approvals(lab, "root", &[]).await.json().ok()?;
+        listed[0]["id"].as_str().map(str::to_owned)
+    })
+    .await
+    .unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whom_a_token_names_cannot_approve_its_call() {
     let lab = Lab::new().unwrap();
@@ -472,11 +482,7 @@ async fn whom_a_token_names_cannot_approve_its_call() {
         let bearer = format!("Bearer {}", a.token(A, "a", 300, claims.clone()));
         let bearers = [&*bearer];
         let decided = async {
-            let id = wait_for("a call waits", LIMIT, async || {
-                let listed = approvals(&lab, "root", &[]).await.json().ok()?;
-                listed[0]["id"].as_str().map(str::to_owned)
-            });
-            let id = id.await.unwrap();
+            let id = waiting(&lab).await;
             let done = approvals(&lab, own, &["approve", &id]).await;
             let told = done.stdout + &done.stderr;
             assert!(told.contains("who calls cannot approve"), "{claims} {told}");
@@ -515,11 +521,7 @@ async fn callers_are_named_by_the_policy_that_decides() {
     let bearer = format!("Bearer {}", a.token(A, "a", 300, claims));
     let bearers = [&*bearer];
     let decided = async {
-        let id = wait_for("a call waits", LIMIT, async || {
-            let listed = approvals(&lab, "root", &[]).await.json().ok()?;
-            listed[0]["id"].as_str().map(str::to_owned)
-        });
-        let id = id.await.unwrap();
+        let id = waiting(&lab).await;
         let renamed = policy
             .replace("agents", "robots")
             .replace("appid: x", "team: y");

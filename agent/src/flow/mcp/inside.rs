@@ -68,7 +68,7 @@ impl Talking {
         self.inside(&requests, session, Some(Cause::Id(record.id())))
     }
 
-    /// May what a server tells or asks pass, which has not always a record ([`Talking::tell_call`])? A
+    /// May what a server tells or asks pass, which does not always have a record ([`Talking::tell_call`])? A
     /// notification may carry a task's result, and in it what the server asks of the client; what an observing policy
     /// would have made of it stands beside.
     pub(super) fn consider_told(

@@ -255,9 +255,7 @@ impl Talking {
     ) -> Result<Permit<AboutMessage>, NotPassed> {
         let seen = view(message).map_err(unviewable)?;
         directed(from, seen.known, message)?;
-        let (policy, seen) = (self.stages.decider.in_force(), Seen::from(&seen));
-        self.asks_after(&policy, seen.task_of(from), true)?;
-        self.judge_by(&policy, &seen, None)
+        self.judge(&Seen::from(&seen))
     }
 
     /// Writes into `record` what `from` said, and what was decided of it.

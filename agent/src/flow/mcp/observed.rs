@@ -178,8 +178,7 @@ impl Observed {
     /// `most`.
     pub fn listed(&self, server: &str, most: usize) -> BTreeMap<String, Hints> {
         let state = self.lock();
-        let own = state.shown.iter().filter(|(of, _)| ***of == *server);
-        let tools = own.flat_map(|(_, own)| own.iter());
+        let tools = state.shown.of(server);
         tools
             .map(|(tool, hints)| (String::from(&**tool), *hints))
             .take(most)

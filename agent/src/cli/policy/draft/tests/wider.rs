@@ -38,6 +38,12 @@ fn draft_of(rules: &str, seen: &[Value]) -> (PolicySet, String) {
     (draft, text)
 }
 
+/// Dave asks what there is.
+fn list() -> Value {
+    let who = caller(false, "dave");
+    message(who, "files", "tools/list", "", "", &Value::Null)
+}
+
 #[test]
 fn values_stay_within_the_rule_that_allowed_them() {
     let dave = || caller(false, "dave");
@@ -96,14 +102,7 @@ fn users_of_a_host_are_those_whom_the_policy_names() {
     for other in [of(true, "eve"), of(false, "dave"), of(false, "eve")] {
         assert!(!allows(&draft, &other), "{other}\n{text}");
     }
-    let list = message(
-        caller(false, "dave"),
-        "files",
-        "tools/list",
-        "",
-        "",
-        &Value::Null,
-    );
+    let list = list();
     assert!(!allows(&draft, &list), "{text}");
     // Where it names the host, its users make no difference.
     let agent = "  - { id: r, who: [dave, agent], effect: allow }";
@@ -152,14 +151,7 @@ fn classes_that_a_rule_asks_for_stay() {
 
 #[test]
 fn who_only_reaches_a_server_does_so_as_long_as_the_policy_lets_them() {
-    let list = message(
-        caller(false, "dave"),
-        "files",
-        "tools/list",
-        "",
-        "",
-        &Value::Null,
-    );
+    let list = list();
     let until = "  - { id: r, tools: [show], expires: 2026-12-01, effect: allow }";
     let (draft, text) = draft_of(until, std::slice::from_ref(&list));
     assert!(!allows_at(&draft, &list, LATER), "{text}");
