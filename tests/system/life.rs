@@ -22,7 +22,7 @@ const OTHER: &str = "{ host: other.lab.example }";
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A workload that asks again and again, a line for each answer: its status, or 0.
-pub(crate) const LOOP: &str = "while :; do curl --silent --max-time 5 --output /dev/null --write-out '%{http_code}\\n' \
+const LOOP: &str = "while :; do curl --silent --max-time 5 --output /dev/null --write-out '%{http_code}\\n' \
     https://api.lab.example/echo; sleep 0.05; done";
 
 /// A workload that asks until its connection is refused.
