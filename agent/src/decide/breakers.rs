@@ -208,10 +208,11 @@ impl Breakers {
         })
     }
 
-    /// How all stand of which something is known, by name.
-    pub(super) fn standing(&self, now: Instant) -> Vec<Standing> {
+    /// How all stand of which something is known, by name; none where `terms`, those in force, are not those by which they
+    /// were opened: they decide nothing any more.
+    pub(super) fn standing(&self, terms: Option<Terms>, now: Instant) -> Vec<Standing> {
         let mut state = self.shared.lock();
-        let Some(terms) = state.terms else {
+        let Some(terms) = terms.filter(|terms| state.terms == Some(*terms)) else {
             return Vec::new();
         };
         let mut all: Vec<Standing> = state
@@ -463,7 +464,7 @@ mod tests {
     }
 
     fn position(breakers: &Breakers, now: Instant) -> Position {
-        breakers.standing(now)[0].position
+        breakers.standing(Some(TERMS), now)[0].position
     }
 
     #[test]
@@ -505,7 +506,7 @@ mod tests {
             turns(&mut turned),
             ["* half open", "t half open", "* closed", "t closed"]
         );
-        let standing = breakers.standing(at(start, 10_009));
+        let standing = breakers.standing(Some(TERMS), at(start, 10_009));
         assert!(standing.is_empty(), "closed, and not called since");
         call(&breakers, "t", Fate::Failed, at(start, 10_010)).unwrap();
         call(&breakers, "t", Fate::Answered, at(start, 10_011)).unwrap();
@@ -520,7 +521,7 @@ mod tests {
         }
         call(&breakers, "t", Fate::Answered, now).unwrap_err();
         call(&breakers, "u", Fate::Answered, now).unwrap();
-        let shown = breakers.standing(now);
+        let shown = breakers.standing(Some(TERMS), now);
         let positions: Vec<_> = shown.iter().map(|one| (one.calls, one.failed)).collect();
         assert_eq!(positions, [(5, 0), (0, 0), (1, 0)]);
         assert!(matches!(shown[1].position, Position::Open(_)));
@@ -536,7 +537,10 @@ mod tests {
         for ms in [10_003, 10_004, 10_005, 10_006, 10_007] {
             call(&breakers, "t", Fate::Answered, at(start, ms)).unwrap();
         }
-        assert_eq!(breakers.standing(at(start, 10_008))[0].failed, 0);
+        assert_eq!(
+            breakers.standing(Some(TERMS), at(start, 10_008))[0].failed,
+            0
+        );
     }
 
     #[test]
@@ -589,6 +593,11 @@ mod tests {
             error_rate: 60,
             ..TERMS
         };
+        // Of what the policy in force does not have, nothing is told.
+        assert_eq!(breakers.standing(Some(TERMS), now).len(), 2);
+        for terms in [None, Some(other)] {
+            assert!(breakers.standing(terms, now).is_empty(), "{terms:?}");
+        }
         drop(breakers.admit(other, "s", "t", now).unwrap());
         for tool in 0..2 * MOST {
             call(&breakers, &tool.to_string(), Fate::Answered, now).unwrap();

@@ -212,7 +212,8 @@ impl Decider {
 
     /// How the breakers stand of which something is known.
     pub fn breakers(&self) -> Vec<Standing> {
-        self.breakers.standing(Instant::now())
+        let terms = self.state.load().set.breaker();
+        self.breakers.standing(terms, Instant::now())
     }
 
     /// What breakers do, for whoever asks first.

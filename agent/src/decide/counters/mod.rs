@@ -19,7 +19,7 @@ mod text;
 pub(super) const MOST: usize = 400_000;
 /// Calls that all counters of rates and sums together keep a point in time of.
 pub(super) const MOST_RECENT: usize = 1_000_000;
-/// A number of calls that nothing was charged to for this long belongs to a session that is over.
+/// A session whose number of calls nothing was charged to for this long is over.
 const IDLE_MS: u64 = 24 * 60 * 60 * 1000;
 /// How often room is looked for where there is none.
 const SWEEP_MS: u64 = 1000;
@@ -57,9 +57,12 @@ struct Kept {
 impl Kept {
     /// Whether forgetting it lifts no limit.
     fn is_over(&self, now: Timestamp) -> bool {
-        let counts = matches!(self.counter.cap(), Cap::Calls(_));
-        let abandoned = counts && now.millis_since(self.used) >= IDLE_MS;
-        self.counter.is_idle(now) || abandoned
+        self.counter.is_idle(now) || (self.session.is_some() && self.is_unused(now))
+    }
+
+    /// Whether it is a number of calls that nothing was charged to for long.
+    fn is_unused(&self, now: Timestamp) -> bool {
+        matches!(self.counter.cap(), Cap::Calls(_)) && now.millis_since(self.used) >= IDLE_MS
     }
 }
 
@@ -220,7 +223,7 @@ impl Counters {
             };
         }
         state.pending = String::new();
-        state.forget_over(now);
+        state.forget(|kept| kept.is_over(now));
         Unwritten {
             text: state.whole(),
             anew: true,
@@ -284,17 +287,25 @@ impl State {
 
     /// Makes room where there is none.
     fn sweep(&mut self, owner: u64, now: Timestamp) {
-        let full = !(self.has_room(owner) && self.has_time(owner));
         // Not for every call that finds none.
         let looked = self.swept.is_some_and(|at| now.millis_since(at) < SWEEP_MS);
-        if full && !looked {
-            self.swept = Some(now);
-            self.forget_over(now);
+        if !self.is_full(owner) || looked {
+            return;
+        }
+        self.swept = Some(now);
+        self.forget(|kept| kept.is_over(now));
+        if self.is_full(owner) {
+            // Whom these are of may never come again, and others could not come at all.
+            self.forget(|kept| kept.is_unused(now));
         }
     }
 
-    fn forget_over(&mut self, now: Timestamp) {
-        self.kept.retain(|_, kept| !kept.is_over(now));
+    fn is_full(&self, owner: u64) -> bool {
+        !(self.has_room(owner) && self.has_time(owner))
+    }
+
+    fn forget(&mut self, which: impl Fn(&Kept) -> bool) {
+        self.kept.retain(|_, kept| !which(kept));
         self.recount();
     }
 

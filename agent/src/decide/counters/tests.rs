@@ -117,6 +117,30 @@ fn the_next_gate_goes_on_where_this_one_ended() {
 }
 
 #[test]
+fn a_number_of_calls_is_forgotten_with_its_session_or_for_lack_of_room() {
+    let counters = Counters::default();
+    let lasting = LimitKey {
+        session: false,
+        ..key("lasting", Cap::Calls(1))
+    };
+    drop(counters.hold(vec![lasting], OWNER, Some("s"), at(0)).charge());
+    charge(&counters, "of a session", Cap::Calls(1), "s", at(0));
+    let mut file = String::new();
+    counters.write_anew();
+    write(&counters, &mut file, at(0));
+    let next = Counters::default();
+    assert_eq!(next.restore(&file, true, at(90_000)), Ok(1));
+    let lasts = |counters: &Counters| used(counters, "lasting", Cap::Calls(1), at(90_000));
+    assert_eq!(lasts(&next), Used::Calls(1));
+    next.write_anew();
+    write(&next, &mut file, at(90_000));
+    assert_eq!(lasts(&next), Used::Calls(1), "written anew");
+    // The others fill what there is; they are not over, it is not used.
+    assert_eq!(fill(&next, OWNER, at(90_000)), MOST / 2);
+    assert_eq!(lasts(&next), Used::Calls(0));
+}
+
+#[test]
 fn what_is_written_stays_in_proportion() {
     let counters = Counters::default();
     let mut file = String::new();

@@ -340,25 +340,30 @@ impl<'a> Draft<'a> {
         listed
     }
 
-    /// How a server is started, with the hosts that it did fetch from.
+    /// How a server is started, with the hosts that it did fetch from and the arguments that were added.
     fn launch(&self, out: &mut String, server: &str, launch: &[Entry]) {
         out.push_str("    launch:\n");
         for field in launch {
-            let Value::List(items) = &field.value.value else {
-                line(out, 6, field);
-                continue;
+            let used: Vec<String> = match (field.key.as_str(), &field.value.value) {
+                ("fetch", Value::List(items)) => {
+                    let fetched = |place| self.seen.fetched.contains(&(server.to_owned(), place));
+                    let items = items.iter().enumerate();
+                    items
+                        .filter(|(place, _)| fetched(*place))
+                        .map(|(_, item)| flow(item))
+                        .collect()
+                }
+                ("extra_args", Value::List(_)) => {
+                    let added = self.seen.added.get(server).into_iter().flatten();
+                    added.map(|pattern| text(pattern)).collect()
+                }
+                _ => {
+                    line(out, 6, field);
+                    continue;
+                }
             };
-            if field.key != "fetch" {
-                line(out, 6, field);
-                continue;
-            }
-            let fetched = items
-                .iter()
-                .enumerate()
-                .filter(|(place, _)| self.seen.fetched.contains(&(server.to_owned(), *place)));
-            let fetched: Vec<_> = fetched.map(|(_, item)| flow(item)).collect();
-            if !fetched.is_empty() {
-                writeln!(out, "      fetch: [{}]", fetched.join(", ")).unwrap_or_default();
+            if !used.is_empty() {
+                writeln!(out, "      {}: [{}]", field.key, used.join(", ")).unwrap_or_default();
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use exeat_policy::{
     Date, Effect, EgressRule, Glob, Governance, HostRule, Origin, PathGlob, PolicySet, Rule,
-    Timestamp, Tls, Wire, Workload, governance, normalise_path,
+    Timestamp, Tls, Transport, Wire, Workload, governance, normalise_path,
 };
 
 use super::shape::Shape;
@@ -85,6 +85,8 @@ pub(super) struct Seen {
     /// Servers of a host's list, and hosts of a launch's `fetch`, by their place.
     pub(super) listed: BTreeSet<(String, usize)>,
     pub(super) fetched: BTreeSet<(String, usize)>,
+    /// What covers the arguments that were added where servers were started: as patterns.
+    pub(super) added: BTreeMap<String, BTreeSet<String>>,
     /// Names that were looked up and destinations that were connected to, which only requests would tell more of.
     bare: BTreeMap<(Owner, String), u64>,
     pub(super) left: BTreeMap<Left, u64>,
@@ -111,7 +113,9 @@ impl Seen {
         self.exchanges += 1;
         question.infer_fetching(set, now);
         let kept = match &question.asked {
-            Asked::Run { server, .. } => self.start(set, &question, server, now),
+            Asked::Run { server, extra_args } => {
+                self.start(set, &question, (server, extra_args), now)
+            }
             Asked::Mcp { server, .. } => self.message(set, &question, server, now),
             Asked::Resolve(name) => {
                 let peer = Peer::Name(name.clone());
@@ -155,10 +159,23 @@ impl Seen {
         &mut self,
         set: &PolicySet,
         question: &Question<'_>,
-        server: &str,
+        (server, extra_args): (&str, &[String]),
         now: Timestamp,
     ) -> Result<(), Left> {
         let (who, rule) = who(set, question, now)?;
+        let added = extra_args.iter().map(|added| covering(set, server, added));
+        let added: BTreeSet<String> = added
+            .collect::<Option<Vec<_>>>()
+            .ok_or(Left::Untellable)?
+            .into_iter()
+            .flatten()
+            .collect();
+        if !added.is_empty() {
+            self.added
+                .entry(server.to_owned())
+                .or_default()
+                .extend(added);
+        }
         self.reach(who, server, rule);
         Ok(())
     }
@@ -303,4 +320,24 @@ fn rule<'a>(set: &'a PolicySet, owner: &Owner, entry: usize) -> Option<&'a Egres
         Owner::Server(name) => set.server(name)?.egress.get(entry),
         Owner::Host(name) => set.host(name)?.egress.get(entry),
     }
+}
+
+/// The patterns that cover an argument that was added: itself, or of one that the record leaves out a part of those that the
+/// policy has for it. `None`: a pattern that is it covers others as well.
+fn covering(set: &PolicySet, server: &str, added: &str) -> Option<Vec<String>> {
+    if is_whole(added) {
+        let literal = Glob::parse(added).is_ok_and(|glob| glob.literal().is_some());
+        return literal.then(|| vec![added.to_owned()]);
+    }
+    let Transport::Launch(launch) = &set.server(server)?.transport else {
+        return None;
+    };
+    let patterns = launch
+        .extra_args
+        .iter()
+        .filter(|pattern| pattern.matches(added));
+    let patterns: Vec<_> = patterns
+        .map(|pattern| pattern.as_str().to_owned())
+        .collect();
+    (!patterns.is_empty()).then_some(patterns)
 }

@@ -289,3 +289,34 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn servers_are_started_with_the_arguments_that_were_added() {
+    let policy = "version: 1
+servers:
+  notes: { launch: { command: /usr/bin/notes, extra_args: ['--notes=*', '--token=*', '-v'] } }
+rules: [{ id: r, effect: allow }]
+";
+    let start = |added: &[&str]| {
+        let mut who = caller(false, "dave");
+        who["kind"] = "lifecycle".into();
+        who["lifecycle"] = json!({ "event": "run", "detail": "notes", "extra_args": added });
+        who
+    };
+    let seen = [start(&["--notes=/srv/a"]), start(&["--token=[masked]"])];
+    let (text, left) = drafted_from(policy, &seen);
+    assert!(left.is_empty(), "{left:?}");
+    let draft = set(&text);
+    for added in [&[][..], &["--notes=/srv/a"], &["--token=x"]] {
+        assert!(allows(&draft, &start(added)), "{added:?}\n{text}");
+    }
+    for added in ["--notes=/srv/b", "-v"] {
+        assert!(!allows(&draft, &start(&[added])), "{added}\n{text}");
+    }
+    // No pattern is about it alone.
+    let (text, left) = drafted_from(policy, &[start(&["--notes=*"])]);
+    assert_eq!(left[0].why, Left::Untellable.words());
+    assert!(!allows(&set(&text), &start(&["--notes=/srv/b"])), "{text}");
+    let (text, _) = drafted_from(policy, &[start(&[])]);
+    assert!(!text.contains("extra_args"), "{text}");
+}
