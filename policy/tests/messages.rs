@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use exeat_policy::{PathFault, normalise_path};
+use exeat_policy::{Outcome, PathFault, Reason, Subject, Unevaluated, normalise_path};
 use regex::Regex;
 
 use crate::support::*;
@@ -351,6 +351,97 @@ fn paths_of_requests() {
     insta::assert_snapshot!(said.join("\n"));
 }
 
+/// What callers, records and explanations say of decisions.
+#[test]
+fn decisions() {
+    const FAILED: [Unevaluated; 7] = [
+        Unevaluated::TooDeep,
+        Unevaluated::TooLarge,
+        Unevaluated::OtherType,
+        Unevaluated::Confusable,
+        Unevaluated::Missing,
+        Unevaluated::Arithmetic,
+        Unevaluated::Unknown,
+    ];
+    let reasons = [
+        Reason::RuleAllowed,
+        Reason::Reachable,
+        Reason::EgressAllowed,
+        Reason::Granted,
+        Reason::RuleDenied,
+        Reason::NeedsApproval,
+        Reason::DryRun,
+        Reason::NoRule,
+        Reason::UnknownMethod,
+        Reason::NotReachable,
+        Reason::NotListed,
+        Reason::NotRegistered,
+        Reason::NotLaunchable,
+        Reason::ExtraArgument,
+        Reason::Disconnected,
+        Reason::BreakerOpen,
+        Reason::ReviewOverdue,
+        Reason::UnknownWorkload,
+        Reason::Unregistered,
+        Reason::HostNotAllowed,
+        Reason::FetchOver,
+        Reason::AddressNotAllowed,
+        Reason::PortNotAllowed,
+        Reason::ProtocolNotAllowed,
+        Reason::TlsMismatch,
+        Reason::NotDecoded,
+        Reason::MethodNotAllowed,
+        Reason::PathNotAllowed,
+        Reason::PathRefused(normalise_path("/%zz").unwrap_err()),
+        Reason::UpgradeNotAllowed,
+        Reason::CredentialUnclear,
+        Reason::LimitReached(0),
+        Reason::AmountRefused(0),
+        Reason::CountMissing(0),
+    ];
+    let outcomes = [
+        Outcome::Matched,
+        Outcome::Observed,
+        Outcome::OtherServer,
+        Outcome::OtherCaller,
+        Outcome::OtherMethod,
+        Outcome::OtherName,
+        Outcome::OtherClass,
+        Outcome::Expired,
+        Outcome::OtherArguments,
+        Outcome::Failed(Unevaluated::Missing),
+        Outcome::FailedObserved(Unevaluated::Missing),
+        Outcome::OtherHost,
+        Outcome::OtherPort,
+        Outcome::OtherProtocol,
+        Outcome::OtherPath,
+        Outcome::NoUpgrade,
+        Outcome::FetchOver,
+        Outcome::Within,
+        Outcome::UsedUp,
+        Outcome::NoAmount,
+        Outcome::NoCount,
+    ];
+    let subjects = [
+        Subject::Rule("r".into()),
+        Subject::Grant("g/1".into()),
+        Subject::Limit(0),
+        Subject::Egress(0),
+        Subject::Fetch(0),
+        Subject::Server("s".into()),
+    ];
+    let failed = FAILED.map(Reason::RuleFailed);
+    let reasons = reasons.into_iter().chain(failed);
+    let mut said: Vec<String> = reasons
+        .flat_map(|reason| [reason.text().to_owned(), reason.to_string()])
+        .collect();
+    said.dedup();
+    said.extend(FAILED.map(|failed| failed.to_string()));
+    said.extend(outcomes.map(|outcome| outcome.to_string()));
+    said.extend(subjects.map(|subject| subject.to_string()));
+    insta::assert_snapshot!(said.join("\n"));
+}
+
 /// Texts that nobody sees, each with where it stands: no messages, or what `cel/scan.rs` refuses before.
 const OTHERS: [(&str, &str); 4] = [
     ("cel/parse.rs", "Syntax error: "),
@@ -411,7 +502,11 @@ fn snapshots() -> Vec<String> {
 fn messages_of(place: &str, source: &str) -> Vec<String> {
     let folder = place.split('/').next().unwrap();
     let finds = matches!(folder, "load" | "check" | "yaml" | "set.rs")
-        || matches!(place, "cel/check.rs" | "cel/parse.rs" | "cel/scan.rs");
+        || matches!(place, "cel/check.rs" | "cel/parse.rs" | "cel/scan.rs")
+        || matches!(
+            place,
+            "decide/verdict.rs" | "decide/explain.rs" | "decide/arguments/mod.rs"
+        );
     let errors = matches!(folder, "model" | "name" | "path" | "glob.rs");
     let own = source.split("#[cfg(test)]\nmod tests").next().unwrap();
     let token = Regex::new(r#"(?s)//[^\n]*|'(?:\\.|[^'\\])'|"((?:[^"\\]|\\.)*)""#).unwrap();

@@ -47,6 +47,13 @@ pub(crate) async fn approvals(lab: &Lab, user: &str, arguments: &[&str]) -> Fini
     run(&mut command, LIMIT).await.unwrap()
 }
 
+/// The second of its day that a point in time falls into.
+fn second(time: &Value) -> i64 {
+    let (_, time) = time.as_str().unwrap().split_once('T').unwrap();
+    let parts = time.get(..8).unwrap().split(':');
+    parts.fold(0, |sum, part| sum * 60 + part.parse::<i64>().unwrap())
+}
+
 /// What waits, as root sees it.
 async fn waiting(lab: &Lab) -> Vec<Value> {
     let done = approvals(lab, "root", &[]).await;
@@ -126,6 +133,12 @@ async fn an_approved_call_passes_once_and_only_others_approve_it() {
     assert_eq!(waits["host"], "agent", "{waits}");
     assert_eq!(waits["uids"], json!([0]), "{waits}");
     assert_eq!(waits["arguments"]["amount"], 7, "{waits}");
+    let waited = second(&waits["until"]) - second(&waits["asked"]);
+    let default = 10 * 60;
+    assert!(
+        (default..=default + 1).contains(&waited.rem_euclid(86_400)),
+        "{waits}"
+    );
     assert!(!waits.to_string().contains("hunter2"), "{waits}");
     let id = waits["id"].as_str().unwrap();
     // Who calls, who is no approver, and who is under policy itself do not decide.

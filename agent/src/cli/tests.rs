@@ -1,5 +1,6 @@
 //! Help, and what the command line takes.
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 
 use super::args::Cli;
@@ -31,6 +32,80 @@ fn every_command_says_what_it_does_and_gives_an_example() {
         assert!(section.contains("Example"), "{section}");
     }
     insta::assert_snapshot!("help", all);
+}
+
+/// The pages that users read.
+const PAGES: [&str; 4] = [
+    include_str!("../../../README.md"),
+    include_str!("../../docs/audit-format.md"),
+    include_str!("../../docs/config.md"),
+    include_str!("../../docs/policy.md"),
+];
+
+/// The words of a command as a shell reads it, up to a comment, a pipe or a redirection; `None` if it is none of Exeat's.
+fn words(line: &str) -> Option<Vec<String>> {
+    let line = line.trim();
+    let line = line.strip_prefix("sudo ").unwrap_or(line);
+    let (mut words, mut quote) = (vec![String::new()], None);
+    for letter in line.strip_prefix("exeat ")?.chars() {
+        let is_first = words.len() == 1;
+        let word = words.last_mut().unwrap();
+        match (quote, letter) {
+            (None, '#' | '|' | '>') => break,
+            (None, '"' | '\'') => quote = Some(letter),
+            (Some(open), _) if open == letter => quote = None,
+            // Two spaces, behind which it is explained.
+            (None, ' ') if word.is_empty() && !is_first => break,
+            (None, ' ') => words.push(String::new()),
+            _ => word.push(letter),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    Some(words)
+}
+
+/// What `words` are not, of a command line.
+fn fault(words: &[String]) -> Option<clap::Error> {
+    let words = std::iter::once("exeat").chain(words.iter().map(String::as_str));
+    Cli::try_parse_from(words).err()
+}
+
+#[test]
+fn every_documented_command_is_one() {
+    let mut command = Cli::command().term_width(200);
+    command.build();
+    let mut help = String::new();
+    collect(&mut command, "", &mut help);
+    let examples = help.lines().filter(|line| !line.starts_with("=== "));
+    let blocks = PAGES
+        .iter()
+        .flat_map(|page| page.split("\n```").skip(1).step_by(2));
+    let typed = blocks.filter_map(|block| block.strip_prefix("sh\n"));
+    let typed = typed.flat_map(str::lines);
+    let mut whole = 0;
+    for words in examples.chain(typed).filter_map(words) {
+        let fault = fault(&words);
+        assert!(fault.is_none(), "{words:?}: {}", fault.unwrap());
+        whole += 1;
+    }
+    // Within a sentence a command may stand without what it needs.
+    let mut named = 0;
+    let spans = PAGES
+        .iter()
+        .flat_map(|page| page.split('`').skip(1).step_by(2));
+    for words in spans.filter(|span| !span.contains('\n')).filter_map(words) {
+        let lacks = |fault: clap::Error| {
+            matches!(
+                fault.kind(),
+                ErrorKind::MissingRequiredArgument
+                    | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+                    | ErrorKind::DisplayHelp
+            )
+        };
+        assert!(fault(&words).is_none_or(lacks), "{words:?}");
+        named += 1;
+    }
+    assert!(whole > 100 && named > 50, "{whole} commands, {named} named");
 }
 
 #[test]

@@ -123,7 +123,11 @@ fn a_number_of_calls_is_forgotten_with_its_session_or_for_lack_of_room() {
         session: false,
         ..key("lasting", Cap::Calls(1))
     };
-    drop(counters.hold(vec![lasting], OWNER, Some("s"), at(0)).charge());
+    drop(
+        counters
+            .hold(vec![lasting], OWNER, Some("s"), at(0))
+            .charge(),
+    );
     charge(&counters, "of a session", Cap::Calls(1), "s", at(0));
     let mut file = String::new();
     counters.write_anew();

@@ -60,3 +60,32 @@ pub enum TokenFault {
     #[error("a token whose claim `{0}` is missing or malformed")]
     Claim(&'static str),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_tokens() {
+        let said = [
+            TokenFault::Several,
+            TokenFault::TooLarge,
+            TokenFault::Malformed("header"),
+            TokenFault::Critical,
+            TokenFault::Type,
+            TokenFault::Unconfigured,
+            TokenFault::Foreign,
+            TokenFault::Unavailable,
+            TokenFault::UnknownKey,
+            TokenFault::Algorithm,
+            TokenFault::Ambiguous,
+            TokenFault::Signature,
+            TokenFault::Expired,
+            TokenFault::Early,
+            TokenFault::Audience,
+            TokenFault::Claim("exp"),
+        ]
+        .map(|fault| fault.to_string());
+        insta::assert_snapshot!(said.join("\n"));
+    }
+}
