@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::refusals::call;
 use crate::scripted::{Scripted, event, plain, result, stream};
 use crate::streams::{SESSION, Writers, at};
-use crate::talk::{EventReader, FAR, request, whole};
+use crate::talk::{EventReader, FAR, Talker, request, whole};
 use crate::world::{LIMIT, URL, World};
 
 /// A server that asks its client for `method` in the stream of every call, and ends the stream with what it
@@ -43,6 +43,40 @@ fn safe(method: &str) -> String {
     format!(
         r#"rules: [{{ id: calls, tools: ["*"], effect: allow }}, {{ id: asks, methods: [{method}], effect: allow }}]"#
     )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_else_names_the_session_answers_nothing() {
+    let method = "elicitation/create";
+    let lab = Lab::new().unwrap();
+    let (server, writers) = asking(&lab, method);
+    let world = World::new(&lab, &[("far", URL)], &safe(method))
+        .await
+        .unwrap();
+    let talker = world.talker().await.unwrap();
+    let other = world.talker_of("nobody").await.unwrap();
+    let post = request("POST", FAR.path, &SESSION, call(&json!(1), "asks")).unwrap();
+    let mut events = EventReader::new(talker.send(FAR, post).await.unwrap());
+    let writer = writers.take().await;
+    let question = events.message().await.unwrap().unwrap();
+    assert_eq!(question["id"], "q1");
+    let answers = async |who: &Talker, name: &str| {
+        let result = json!({ "action": "accept", "content": { "name": name } });
+        let answer = json!({ "jsonrpc": "2.0", "id": "q1", "result": result });
+        let reply = who.post(FAR, &SESSION, answer.to_string()).await.unwrap();
+        assert_eq!(reply.status, 202, "{reply:?}");
+    };
+    answers(&other, "eve").await;
+    assert_eq!(server.seen().len(), 1, "the call alone");
+    answers(&talker, "ann").await;
+    let told = server.seen().last().unwrap().json();
+    assert_eq!(told["result"]["content"]["name"], "ann", "{told}");
+    let refused = |record: &Value| {
+        record["outcome"]["status"] == "refused" && record["identity"]["user"] == "nobody"
+    };
+    let told = world.daemon.record("what eve said", refused).await.unwrap();
+    assert_eq!(told["outcome"]["error"], "an answer to nothing", "{told}");
+    drop((writer, events));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

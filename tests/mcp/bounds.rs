@@ -4,10 +4,12 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use exeat_tests::Lab;
+use exeat_tests::lab::WORLD;
+use hyper::header::HeaderValue;
 
 use crate::scripted::{Scripted, plain};
-use crate::talk::Place;
-use crate::world::World;
+use crate::talk::{FAR, Place, Talker};
+use crate::world::{URL, World};
 
 const CALL: &str =
     r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{}}}"#;
@@ -65,4 +67,49 @@ async fn a_session_that_the_client_made_up_has_no_count_of_its_own() {
         assert_eq!(reply.code().is_none(), number < 2, "{session}");
     }
     assert_eq!(server.take().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_names_anothers_session_uses_up_none_of_its_count() {
+    let lab = Lab::new().unwrap();
+    let server = Scripted::far(&lab, FAR.host, SocketAddr::new(WORLD, 443), |asked| {
+        let mut answer = plain(asked);
+        if asked.json()["method"] == "initialize" {
+            let name = HeaderValue::from_static("opened");
+            answer.headers_mut().insert("mcp-session-id", name);
+        }
+        answer
+    });
+    let server = server.unwrap();
+    let rules = "rules: [{ id: safe, tools: [safe], effect: allow }]\n\
+                 limits: [{ per: [session], calls: 2 }]";
+    let world = World::new(&lab, &[("far", URL)], rules).await.unwrap();
+    let one = world.talker().await.unwrap();
+    let other = world.talker_of("nobody").await.unwrap();
+    let first = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}"#;
+    let opened = one.post(FAR, &[], first).await.unwrap();
+    assert_eq!(opened.code(), None, "{opened:?}");
+    let passes = async |who: &Talker, headers: &[(&str, &str)]| {
+        let reply = who.post(FAR, headers, CALL).await.unwrap();
+        reply.code().is_none()
+    };
+    let named = [("mcp-session-id", "opened")];
+    // Of their own there is one count, whatever they name.
+    assert!(passes(&other, &named).await);
+    assert!(passes(&other, &[]).await);
+    assert!(!passes(&other, &named).await);
+    for goes in [true, true, false] {
+        assert_eq!(passes(&one, &named).await, goes);
+    }
+    for goes in [true, true, false] {
+        assert_eq!(passes(&one, &[]).await, goes, "beside the session");
+    }
+    // Users without names are told apart as well.
+    for number in ["54321", "54322"] {
+        let unnamed = world.talker_of(number).await.unwrap();
+        for goes in [true, true, false] {
+            assert_eq!(passes(&unnamed, &named).await, goes, "{number}");
+        }
+    }
+    assert_eq!(server.take().len(), 11);
 }

@@ -446,6 +446,7 @@ async fn what_the_server_asks_is_decided() {
         ("tools/call", "client", "not acceptable"),
         ("tools/call", "client", "cancelled"),
         ("", "client", "an answer to nothing"),
+        ("", "server", "an answer to a request that was cancelled"),
     ] {
         let what = format!("{method} of the {from}: {why}");
         daemon

@@ -199,6 +199,34 @@ async fn a_server_that_forks_and_leaves() {
     ended(&daemon, "the server ended").await;
 }
 
+/// What has two bytes as it comes has six as it is sent on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn notifications_that_outgrow_the_limit_do_not_pass() {
+    let lab = Lab::new().unwrap();
+    let mut wire = Wire::new(&lab, "wire");
+    let daemon = lab.daemon(&policy(&lab, ALL)).await.unwrap();
+    let mut session = wired(&daemon, &mut wire).await;
+    let line = format!(
+        "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{{\"message\":\"{}\"}}}}\n",
+        "\u{85}".repeat(4 << 20)
+    );
+    session.raw(line.as_bytes()).await.unwrap();
+    wire.raw(line.as_bytes());
+    let passed = alive(&mut session, &mut wire, "end").await;
+    assert!(passed.is_empty(), "{} messages", passed.len());
+    assert!(!wire.heard().contains("notifications/progress"));
+    for from in ["client", "server"] {
+        let refused = |record: &Value| {
+            record["mcp"]["method"] == "notifications/progress"
+                && record["mcp"]["from"].as_str().unwrap_or("client") == from
+        };
+        let record = daemon.record("what is too long", refused).await.unwrap();
+        assert_eq!(record["outcome"]["status"], "refused", "{record}");
+        let error = "it is larger than the limit when it is written anew";
+        assert_eq!(record["outcome"]["error"], error, "{record}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lines_longer_than_the_limit_both_ways() {
     let lab = Lab::new().unwrap();

@@ -8,8 +8,8 @@ use exeat_policy::{Caller, Workload};
 
 use super::calls::Callee;
 
-/// Who calls, as one that starts anew is known again: by its name in the policy, its user, and whom its token and
-/// certificate are about.
+/// Who calls, as one that starts anew is known again: by its name in the policy, its user's number (a name may be had at one
+/// time and not at another), and whom its token and certificate are about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Whose(Arc<str>);
 
@@ -23,7 +23,7 @@ pub struct Account {
 }
 
 impl Whose {
-    /// `caller`, whose processes are this user's.
+    /// `caller`, whose process is this user's.
     pub fn new(caller: &Caller<'_>, uid: u32) -> Self {
         let mut all = format!("uid={uid}");
         let mut part = |word: &str, text: &str| {
@@ -36,9 +36,6 @@ impl Whose {
             Some(Workload::Unregistered(name)) => part("unregistered", name),
             None => {}
         }
-        if let Some(user) = caller.user {
-            part("user", user);
-        }
         if let Some(token) = &caller.token {
             part("issuer", token.issuer);
             part("subject", token.subject);
@@ -48,6 +45,17 @@ impl Whose {
             part("name", certificate.subject);
         }
         Self(all.into())
+    }
+
+    /// The same as a text, no two callers'.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Of whom nothing but the user is attested.
+    #[cfg(test)]
+    pub fn of_user(uid: u32) -> Self {
+        Self(format!("uid={uid}").into())
     }
 
     /// Of whom nothing is attested.
@@ -87,10 +95,6 @@ mod tests {
             let workload = Some(workload);
             Whose::new(&Caller { workload, ..NOBODY }, 1)
         };
-        let user = Caller {
-            user: Some("a"),
-            ..NOBODY
-        };
         let certified = Caller {
             certificate: Some(Certificate {
                 authority: "a",
@@ -102,7 +106,6 @@ mod tests {
         let callers = [
             Whose::new(&NOBODY, 0),
             Whose::new(&NOBODY, 1),
-            Whose::new(&user, 1),
             works(Workload::Host("a")),
             works(Workload::Server("a")),
             shows("a", "b subject=1:c", Json::Null),
@@ -113,6 +116,11 @@ mod tests {
             let same = callers.iter().filter(|other| *other == one);
             assert_eq!(same.count(), 1, "{at}");
         }
+        let named = Caller {
+            user: Some("a"),
+            ..NOBODY
+        };
+        assert_eq!(Whose::new(&named, 1), Whose::new(&NOBODY, 1));
         let other_claims = Json::Text("other");
         assert_eq!(shows("a", "b", Json::Null), shows("a", "b", other_claims));
     }

@@ -61,6 +61,8 @@ pub struct Actor {
     /// Its workload; of a process that nobody manages, the workload that it started, or what stands for its user's
     /// processes.
     pub known: Arc<Known>,
+    /// The process's user, by number.
+    pub uid: u32,
     /// Its user's name, where there is one.
     pub user: Option<Arc<str>>,
     /// For records: the process.
@@ -173,6 +175,7 @@ impl Intake {
         Some(Actor {
             acts: Acts::User,
             known,
+            uid,
             user,
             process: client(tgid, uid, cgroup).into(),
             identity: identity.into(),
@@ -204,6 +207,7 @@ impl Intake {
         Some(Actor {
             acts: Acts::Workload,
             known,
+            uid,
             user,
             process,
             identity: identity.into(),
@@ -236,7 +240,7 @@ impl Actor {
 
     /// Whose is what is remembered of its conversations.
     pub fn whose(&self) -> Whose {
-        Whose::new(&self.caller(), self.known.workload.uid)
+        Whose::new(&self.caller(), self.uid)
     }
 
     /// The same with the token of one request and the certificate of its connection. Their identities add to what the

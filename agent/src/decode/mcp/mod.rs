@@ -29,4 +29,4 @@ pub use list::{Filtered, Hints, List, Listed, filter, listed};
 pub use methods::{Direction, Eras, Kind, METHODS, Method, Subject, method};
 pub use params::{Mirrors, check_params, repeats_params};
 pub use result::{Greeting, ResultFault, ResultKind, greeting, is_error, result_kind};
-pub use view::{Client, Name, View, ViewFault, subscribed, view};
+pub use view::{Client, MAX_NAME, Name, View, ViewFault, subscribed, view};

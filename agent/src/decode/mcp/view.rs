@@ -11,7 +11,7 @@ use crate::decode::rpc::{Id, Message, confusable};
 
 /// The longest name of a tool, a prompt or a task, in bytes: names are kept of what is under way, and said in answers.
 /// Those of tools have at most 128 letters (2025-11-25 Tools, "Tool Names").
-const NAME: usize = 1_024;
+pub const MAX_NAME: usize = 1_024;
 /// The longest URI of a resource.
 const URI: usize = 8_192;
 
@@ -72,7 +72,7 @@ impl<'a> Name<'a> {
 
     fn bounded(self) -> Result<Self, ViewFault> {
         let longest = match self {
-            Name::Tool(_) | Name::Prompt(_) | Name::Task(_) => NAME,
+            Name::Tool(_) | Name::Prompt(_) | Name::Task(_) => MAX_NAME,
             Name::Resource(_) => URI,
         };
         if self.text().len() > longest {
@@ -107,7 +107,7 @@ pub enum ViewFault {
     /// No `name` (or `uri`, `ref`, `taskId`), or not a string.
     #[error("the method's subject is missing or not a string")]
     Name,
-    /// What the method is about has a name longer than [`NAME`], or a URI longer than [`URI`].
+    /// What the method is about has a name longer than [`MAX_NAME`], or a URI longer than [`URI`].
     #[error("a name of more than 1,024 bytes, or a URI of more than 8,192")]
     LongName,
     /// `subscriptions/listen` asks for changes of resources, and not by a list of at most [`SUBSCRIBED`] URIs.

@@ -56,7 +56,7 @@ fn contents(
         for tool in listed(result, List::Tools)? {
             let observed = &stages.observed;
             observed.list(account, &talk.server, tool.name, hints(tool.hints));
-            observed.mirror(&account.callee, tool.name, Mirrors::of(tool.entry));
+            observed.mirror(account, tool.name, Mirrors::of(tool.entry));
         }
         let policy = talking.shown_by(record, method)?;
         filter(result, List::Tools, era, |tool| {

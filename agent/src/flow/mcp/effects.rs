@@ -174,7 +174,7 @@ impl Talking {
         };
         let tool = message.params().and_then(|params| params.get("name"));
         let tool = tool.and_then(Value::as_str).unwrap_or_default();
-        let mirrors = self.stages.observed.mirrors(&self.account.callee, tool);
+        let mirrors = self.stages.observed.mirrors(&self.account, tool);
         if mirrors.is_none() && repeats_params(headers) {
             // Which of them repeats the argument is not known.
             return Err(UNCLEAR);

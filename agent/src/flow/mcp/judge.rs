@@ -35,8 +35,8 @@ pub(super) struct Talking {
     pub(super) talk: Talk,
     /// Who carries out what is asked, and for whom: by it is remembered what was listed, and which tasks are whose.
     pub(super) account: Account,
-    /// What limits for each session count by: a session that the server opened for the workload. Every other
-    /// conversation is its workload's: an id that a client makes up must not make a count of its own.
+    /// What limits for each session count by: a session that the server opened for the caller. All its other conversations
+    /// are one: an id that a client makes up must not make a count of its own.
     counted: String,
     /// The request whose messages are judged; none over standard streams.
     pub(super) within: Option<Arc<Within>>,
@@ -87,15 +87,15 @@ impl NotPassed {
 
 impl Talking {
     pub(super) fn new(stages: Arc<Stages>, actor: Actor, talk: Talk, callee: Callee) -> Self {
-        let whose = stages.intake.workloads.get(talk.workload);
-        let whose = whose.map_or_else(|| talk.workload.to_string(), |known| known.lasting_name());
+        let workload = stages.intake.workloads.get(talk.workload);
+        let workload = workload.map_or_else(|| talk.workload.to_string(), |it| it.lasting_name());
+        let whose = talk.whose.clone();
+        let count = |session: &str| format!("{workload}/{}/{session}", whose.as_str());
         // One that an earlier gate counted was opened then.
         let is_open = |session: &&str| {
-            stages.observed.is_open(&talk) || stages.decider.counted(&format!("{whose}/{session}"))
+            stages.observed.is_open(&talk) || stages.decider.counted(&count(session))
         };
-        let session = talk.session.as_deref().filter(is_open).unwrap_or("");
-        let counted = format!("{whose}/{session}");
-        let whose = actor.whose();
+        let counted = count(talk.session.as_deref().filter(is_open).unwrap_or(""));
         Self {
             stages,
             actor,

@@ -110,6 +110,7 @@ pub(super) async fn serve(
     let actor = shown.unwrap_or_else(|| place.connection.arrived.actor.clone());
     let talk = Talk {
         workload: actor.number(),
+        whose: actor.whose(),
         server: Arc::clone(place.server),
         session,
     };
@@ -223,7 +224,7 @@ impl Exchanging<'_> {
             let Talking {
                 stages, account, ..
             } = &self.talking;
-            let mirrors = stages.observed.mirrors(&account.callee, tool);
+            let mirrors = stages.observed.mirrors(account, tool);
             check_params(&parts.headers, &message, mirrors.as_deref())
         });
         if let Err(fault) = agreed {

@@ -10,9 +10,9 @@ use exeat_policy::Hints;
 
 use crate::audit::RecordId;
 use crate::bounded::Fair;
-use crate::decode::mcp::Mirrors;
+use crate::decode::mcp::{MAX_NAME, Mirrors};
 use crate::decode::rpc::Id;
-use crate::identify::account::Account;
+use crate::identify::account::{Account, Whose};
 use crate::identify::calls::Callee;
 use crate::identify::peer::Peer;
 
@@ -26,7 +26,7 @@ const TOOLS_EACH: usize = 8192;
 const SHOWN: usize = 65_536;
 /// Tools of which it is kept which arguments headers repeat.
 const MIRRORED: usize = 4096;
-/// Of those, one server's.
+/// Of those, one server's to one caller.
 const MIRRORED_EACH: usize = 1024;
 /// Longest name of a tool whose hints are kept, in bytes; beyond it the tool counts as one without hints.
 const NAME: usize = 256;
@@ -39,11 +39,14 @@ const WAITING: usize = 65_536;
 /// Of those, one workload's.
 const WAITING_EACH: usize = 16_384;
 
-/// Where a session's messages go: a workload's conversation with one server.
+/// Where a session's messages go: a caller's conversation with one server. A session's id is no identity: who names
+/// another's has a conversation of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Talk {
-    /// Whose.
+    /// The workload that it comes from.
     pub workload: u32,
+    /// Who of that workload talks.
+    pub whose: Whose,
     /// With which registered server.
     pub server: Arc<str>,
     /// A digest of the session's id; `None` where there is no session.
@@ -87,9 +90,11 @@ struct State {
     hints: Fair<Account, Arc<str>, Hints>,
     /// The same by server, for people: it decides nothing.
     shown: Fair<Arc<str>, Arc<str>, Hints>,
-    /// Of tools of which something is repeated. For whomever it was listed: it asks more of a call, and who never had the
-    /// list could leave out what is asked.
-    mirrors: Fair<Callee, Arc<str>, Arc<Mirrors>>,
+    /// Of tools of which something is repeated.
+    mirrors: Fair<Account, Arc<str>, Arc<Mirrors>>,
+    /// The same for whoever was not listed the tool, and by whose listing: it asks more of a call, and who never had the list
+    /// could leave out what is asked.
+    mirrored: Fair<Callee, Arc<str>, (Whose, Arc<Mirrors>)>,
     waiting: Fair<u32, (Talk, From, String), Waiting>,
     sessions: Fair<u32, Talk, ()>,
 }
@@ -120,6 +125,7 @@ impl Default for Observed {
                 hints: Fair::new(TOOLS, TOOLS_EACH),
                 shown: Fair::new(SHOWN, TOOLS_EACH),
                 mirrors: Fair::new(MIRRORED, MIRRORED_EACH),
+                mirrored: Fair::new(MIRRORED, MIRRORED_EACH),
                 waiting: Fair::new(WAITING, WAITING_EACH),
                 sessions: Fair::new(SESSIONS, SESSIONS),
             }),
@@ -201,23 +207,41 @@ impl Observed {
         state.shown.insert(server, tool, hints);
     }
 
-    /// Headers repeat arguments of `tool` as the callee lists it.
-    pub(super) fn mirror(&self, callee: &Callee, tool: &str, mirrors: Mirrors) {
-        if tool.len() > NAME {
+    /// Headers repeat arguments of `tool` as the callee lists it to this caller.
+    pub(super) fn mirror(&self, account: &Account, tool: &str, mirrors: Mirrors) {
+        // Beyond it nobody can call it.
+        if tool.len() > MAX_NAME {
             return;
         }
+        let Account { callee, whose } = account;
         let mut state = self.lock();
         if mirrors.is_empty() {
-            drop(state.mirrors.remove(callee, tool));
-        } else {
-            let mirrors = Arc::new(mirrors);
-            state.mirrors.insert(callee, Arc::from(tool), mirrors);
+            drop(state.mirrors.remove(account, tool));
+            // What another was listed stays.
+            if let Some((by, _)) = state.mirrored.get(callee, tool)
+                && by == whose
+            {
+                drop(state.mirrored.remove(callee, tool));
+            }
+            return;
         }
+        let (tool, mirrors) = (Arc::from(tool), Arc::new(mirrors));
+        let by = (whose.clone(), Arc::clone(&mirrors));
+        state.mirrored.insert(callee, Arc::clone(&tool), by);
+        state.mirrors.insert(account, tool, mirrors);
     }
 
-    /// Which arguments of `tool` headers repeat, as far as it was seen.
-    pub(super) fn mirrors(&self, callee: &Callee, tool: &str) -> Option<Arc<Mirrors>> {
-        self.lock().mirrors.get(callee, tool).cloned()
+    /// Which arguments of `tool` headers repeat: as it was listed to this caller, else to anybody.
+    pub(super) fn mirrors(&self, account: &Account, tool: &str) -> Option<Arc<Mirrors>> {
+        let mut state = self.lock();
+        if let Some(mirrors) = state.mirrors.get(account, tool) {
+            return Some(Arc::clone(mirrors));
+        }
+        if state.hints.contains(account, tool) {
+            return None;
+        }
+        let others = state.mirrored.get(&account.callee, tool);
+        others.map(|(_, mirrors)| Arc::clone(mirrors))
     }
 
     /// A client opens a stream of its own to hear from a server.
@@ -238,7 +262,7 @@ impl Observed {
         self.lock().sessions.insert(&owner, talk, ());
     }
 
-    /// Whether the session of `talk` is one that its server opened for its workload, as far as is remembered.
+    /// Whether the session of `talk` is one that its server opened for its caller, as far as is remembered.
     pub(super) fn is_open(&self, talk: &Talk) -> bool {
         self.lock().sessions.get(&talk.workload, talk).is_some()
     }
@@ -276,7 +300,8 @@ impl Observed {
         state.sessions.retain(others);
         let lasts = |callee: &Callee| *callee != Callee::Workload(workload);
         state.hints.retain(|account| lasts(&account.callee));
-        state.mirrors.retain(lasts);
+        state.mirrors.retain(|account| lasts(&account.callee));
+        state.mirrored.retain(lasts);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -298,7 +323,8 @@ mod tests {
 
     use exeat_policy::Hints;
 
-    use super::{Account, Callee, Observed, TOOLS, TOOLS_EACH, Talk};
+    use super::{Account, Callee, Mirrors, Observed, TOOLS, TOOLS_EACH, Talk};
+    use crate::decode::json::{Limits, parse};
     use crate::identify::account::Whose;
 
     #[test]
@@ -306,6 +332,7 @@ mod tests {
         let observed = Observed::default();
         let talk = |workload, session: &str| Talk {
             workload,
+            whose: Whose::nobody(),
             server: Arc::from("crm"),
             session: Some(session.to_owned()),
         };
@@ -313,6 +340,11 @@ mod tests {
         observed.open_session(talk(1, "given"));
         assert!(observed.is_open(&talk(1, "given")));
         assert!(!observed.is_open(&talk(2, "given")), "it is not another's");
+        let other = Talk {
+            whose: Whose::of_user(7),
+            ..talk(1, "given")
+        };
+        assert!(!observed.is_open(&other), "nor of who else is there");
         observed.forget(1);
         assert!(!observed.is_open(&talk(1, "given")));
         // As many as are to live at once, each with counts of its own.
@@ -321,6 +353,33 @@ mod tests {
             observed.open_session(digest(number));
         }
         assert!((0..100_000).all(|number| observed.is_open(&digest(number))));
+    }
+
+    #[test]
+    fn what_one_is_listed_takes_no_mark_from_another() {
+        let observed = Observed::default();
+        let account = |uid| Account {
+            callee: Callee::Server(Arc::from("crm")),
+            whose: Whose::of_user(uid),
+        };
+        let [marked, plain, unlisted] = [1, 2, 3].map(account);
+        let tool = parse(
+            br#"{"inputSchema":{"properties":{"a":{"type":"string","x-mcp-header":"A"}}}}"#,
+            &Limits::REQUEST,
+        );
+        let marks = Mirrors::of(tool.unwrap().as_object().unwrap());
+        assert!(!marks.is_empty());
+        let crm: Arc<str> = Arc::from("crm");
+        let list = |account: &Account, marks: &Mirrors| {
+            observed.list(account, &crm, "show", Hints::default());
+            observed.mirror(account, "show", marks.clone());
+        };
+        let is_marked = |account: &Account| observed.mirrors(account, "show").is_some();
+        list(&marked, &marks);
+        list(&plain, &Mirrors::default());
+        assert!(is_marked(&marked) && !is_marked(&plain) && is_marked(&unlisted));
+        list(&marked, &Mirrors::default());
+        assert!(!is_marked(&marked) && !is_marked(&unlisted));
     }
 
     #[test]

@@ -50,13 +50,22 @@ pub(super) enum For {
     Nobody,
 }
 
+impl Cancelled {
+    const fn count(self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Several(count) => count,
+        }
+    }
+}
+
 /// What was cancelled under one id and is not answered.
 #[derive(Debug, Clone, Copy)]
 enum Cancelled {
     /// This record's request, if its server acts for it.
     One(Option<RecordId>),
-    /// The id was used anew meanwhile: whom an answer is for is not told any more.
-    Several,
+    /// So many requests, and the id was used anew meanwhile: whom an answer is for is not told any more.
+    Several(usize),
 }
 
 struct Table {
@@ -105,7 +114,7 @@ impl Tables {
         let mut table = self.lock(of);
         let slot = slot(&asked.id);
         if let Some(before) = table.cancelled.get(&slot) {
-            *before = Cancelled::Several;
+            *before = Cancelled::Several(before.count());
             asked.alone = false;
         }
         table.waiting.insert(slot, asked);
@@ -134,7 +143,15 @@ impl Tables {
                 table.cancelled.remove(&slot);
                 For::Cancelled(record)
             }
-            Some(Cancelled::Several) => For::Cancelled(None),
+            Some(Cancelled::Several(count)) => {
+                // One answer each, and then there is nothing to answer.
+                if count <= 1 {
+                    table.cancelled.remove(&slot);
+                } else if let Some(left) = table.cancelled.get(&slot) {
+                    *left = Cancelled::Several(count - 1);
+                }
+                For::Cancelled(None)
+            }
             None => For::Nobody,
         }
     }
@@ -144,10 +161,17 @@ impl Tables {
         let mut table = self.lock(of);
         let slot = slot(id);
         let asked = table.waiting.remove(&slot)?;
-        if asked.alone {
-            let acted_for = asked.in_flight.as_ref().map(InFlight::record);
-            table.cancelled.insert(slot, Cancelled::One(acted_for));
-        }
+        let acted_for = asked.in_flight.as_ref().map(InFlight::record);
+        let before = table
+            .cancelled
+            .get(&slot)
+            .map_or(0, |before| before.count());
+        let cancelled = if asked.alone {
+            Cancelled::One(acted_for)
+        } else {
+            Cancelled::Several(before.saturating_add(1))
+        };
+        table.cancelled.insert(slot, cancelled);
         Some(asked)
     }
 
@@ -251,11 +275,22 @@ mod tests {
         tables.ask(Of::Server, asked(id.clone()));
         assert_eq!(answered(), Some(false));
         assert_eq!(answered(), None);
+        // All are answered, and it begins anew.
         tables.ask(Of::Server, asked(id.clone()));
         assert!(tables.cancel(Of::Server, &id).is_some());
         assert_eq!(answered(), None);
         tables.ask(Of::Server, asked(id.clone()));
-        assert_eq!(answered(), Some(false));
+        assert_eq!(answered(), Some(true));
+        // As many answers as there were requests, and not one more.
+        for _ in 0..3 {
+            tables.ask(Of::Server, asked(id.clone()));
+            assert!(tables.cancel(Of::Server, &id).is_some());
+        }
+        tables.ask(Of::Server, asked(id.clone()));
+        let answers = [(); 4].map(|()| answered());
+        assert_eq!(answers, [Some(false), None, None, None]);
+        let more = tables.answer(Of::Server, Some(&id));
+        assert!(matches!(more, For::Nobody));
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::super::answer;
 use super::super::judge::Talking;
 use super::asked::{Asked, For, NotAsked, Of};
-use super::{FRAME, NO_ROOM, Over, Session, answered, keep, outgrows, room_of};
+use super::{FRAME, NO_ROOM, Over, Session, answered, fits, keep, outgrows, room_of};
 use crate::audit::Outcome;
 use crate::audit::record::{ResponseKind, Side, Stage};
 use crate::decode::lines::{Frame, Lines, MAX_LINE, Skimmed};
@@ -72,7 +72,9 @@ impl Session {
         match message {
             Message::Response(response) => self.server_answers(response, line.len(), room).await,
             Message::Request(request) => self.server_asks(request, room).await,
-            notification @ Message::Notification(_) => self.server_tells(&notification, room).await,
+            notification @ Message::Notification(_) => {
+                self.server_tells(&notification, line.len(), room).await;
+            }
         }
     }
 
@@ -116,7 +118,10 @@ impl Session {
         let _answering = self.answering();
         let mut asked = match self.tables.answer(Of::Server, Some(id)) {
             For::Waiting(asked) => asked,
-            For::Cancelled(_) => return true,
+            For::Cancelled(_) => {
+                self.late(Side::Server).await;
+                return true;
+            }
             For::Nobody => return false,
         };
         if let Some(mut record) = asked.record.take() {
@@ -136,7 +141,6 @@ impl Session {
         let _answering = self.answering();
         let mut asked = match self.tables.answer(Of::Server, response.id.as_ref()) {
             For::Waiting(asked) => asked,
-            // The specification lets it be: whoever asked has been told to forget it.
             For::Cancelled(record) => {
                 if let Some(record) = record {
                     let Talking {
@@ -146,7 +150,7 @@ impl Session {
                         .calls
                         .answered(&account.callee, record, answer::leaves(&response));
                 }
-                return;
+                return self.late(Side::Server).await;
             }
             For::Nobody => return self.violation("an answer to nothing").await,
         };
@@ -246,13 +250,14 @@ impl Session {
     }
 
     /// Notifications are counted, and recorded in a way that no flood fills the log.
-    async fn server_tells(&self, message: &Message, room: Option<Taken>) {
+    async fn server_tells(&self, message: &Message, length: usize, room: Option<Taken>) {
         if self.is_unrecorded() {
             return;
         }
         let (judged, observed) = self
             .talking
             .consider_told(message, Some(self.ledger.section()));
+        let judged = judged.and_then(|permit| fits(message, length).map(|()| permit));
         let observed = observed.as_ref();
         if !self.count(Side::Server, message, &judged, observed).await {
             return;

@@ -38,7 +38,7 @@ use self::left::Left;
 use self::sessions::Registered;
 pub use self::sessions::Sessions;
 pub use self::turned_away::turn_away;
-use super::judge::Talking;
+use super::judge::{NotPassed, Talking};
 use super::observed::Talk;
 use crate::audit::record::{Identity, Kind, ResponseKind};
 use crate::audit::{AuditUnavailable, OpenRecord, Text};
@@ -188,6 +188,7 @@ impl Offered {
         let server = own.server().map(Arc::from).ok_or("its workload is gone")?;
         let talk = Talk {
             workload: told.number,
+            whose: actor.whose(),
             server,
             session: None,
         };
@@ -251,6 +252,7 @@ fn actor(stages: &Stages, told: &Told) -> Option<Actor> {
     Some(Actor {
         acts,
         known,
+        uid: told.uid,
         user: told.user.as_deref().map(Arc::from),
         process,
         identity: identity.into(),
@@ -565,6 +567,15 @@ fn room_of(
 /// Whether `message`, read from a line of `length` bytes, is longer than a frame may be when written anew.
 fn outgrows(message: &Message, length: usize) -> bool {
     length > SURELY_SHORT && message.encode().len() > MAX_LINE
+}
+
+/// A notification that would outgrow its frame does not pass.
+fn fits(message: &Message, length: usize) -> Result<(), NotPassed> {
+    if outgrows(message, length) {
+        let why = "it is larger than the limit when it is written anew";
+        return Err(NotPassed::plain(Refusal::TooLarge, why));
+    }
+    Ok(())
 }
 
 /// Ends a record with what answered.

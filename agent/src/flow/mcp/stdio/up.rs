@@ -7,7 +7,7 @@ use super::super::effects::Settled;
 use super::super::judge::{NotPassed, answers_nothing, era};
 use super::asked::{Asked, For, NotAsked, Of};
 use super::left::Unsent;
-use super::{FRAME, NO_ROOM, Over, Session, answered, keep, outgrows, room_of};
+use super::{FRAME, NO_ROOM, Over, Session, answered, fits, keep, outgrows, room_of};
 use crate::audit::record::{ResponseKind, Side, Stage};
 use crate::audit::{OpenRecord, Outcome};
 use crate::decode::lines::{Frame, Lines, MAX_LINE, Skimmed};
@@ -88,7 +88,9 @@ impl Session {
         match message {
             Message::Response(response) => self.host_answers(response, line.len(), room).await,
             Message::Request(request) => self.host_asks(request, room).await,
-            notification @ Message::Notification(_) => self.host_tells(&notification, room).await,
+            notification @ Message::Notification(_) => {
+                self.host_tells(&notification, line.len(), room).await;
+            }
         }
     }
 
@@ -112,6 +114,18 @@ impl Session {
             return;
         }
         self.refuse_frame(why, refusal, &waits).await;
+    }
+
+    /// An answer to what was cancelled, which goes to nobody. The specification lets it be: whoever asked has been told to
+    /// forget it.
+    pub(super) async fn late(&self, from: Side) {
+        if !self.ledger.refused_told(from) {
+            return;
+        }
+        if let Ok(mut record) = self.open().await {
+            self.talking.tell_unread(&mut record, from);
+            record.fail(&Over("an answer to a request that was cancelled"));
+        }
     }
 
     /// Counts what the host sent and is refused unread; its record, if it has one.
@@ -285,11 +299,12 @@ impl Session {
     }
 
     /// As with what the server tells: counted, and recorded in a way that no flood fills the log.
-    async fn host_tells(&self, message: &Message, room: Option<Taken>) {
+    async fn host_tells(&self, message: &Message, length: usize, room: Option<Taken>) {
         if self.is_unrecorded() {
             return;
         }
         let judged = self.talking.consider(Side::Client, message);
+        let judged = judged.and_then(|permit| fits(message, length).map(|()| permit));
         if judged.is_ok() {
             self.ledger.learn(message);
         }
@@ -343,7 +358,7 @@ impl Session {
     async fn host_answers(&self, mut response: Response, length: usize, room: Option<Taken>) {
         let mut asked = match self.tables.answer(Of::Host, response.id.as_ref()) {
             For::Waiting(asked) => asked,
-            For::Cancelled(_) => return,
+            For::Cancelled(_) => return self.late(Side::Client).await,
             For::Nobody => {
                 if let Some(record) = self.unread().await {
                     answers_nothing().record(record);
