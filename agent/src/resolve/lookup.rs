@@ -136,12 +136,16 @@ impl<O: Oracle> Resolver<O> {
                 cached: true,
             });
         }
+        // Who waits for what is asked already costs no question: a program that begins hundreds of connections at once looks
+        // up one name as often.
+        let joins = self.cache.is_under_way(name, family);
+        let budget = if joins { &self.joining } else { &self.budget };
         let place = match workload {
-            Some(workload) => self.budget.enter(workload, now),
-            None => self.budget.enter_proxy(),
+            Some(workload) => budget.enter(workload, now),
+            None => budget.enter_proxy(),
         };
         let _place = place.ok_or(LookupFault::Overloaded)?;
-        if workload.is_some_and(|workload| !self.budget.spend_fresh(workload, now)) {
+        if !joins && workload.is_some_and(|workload| !self.budget.spend_fresh(workload, now)) {
             return Err(LookupFault::TooManyNames);
         }
         let servers = self.upstreams.load_full();

@@ -16,10 +16,12 @@ pub struct Limits {
     pub total: Duration,
     /// How often the list of servers is gone through.
     pub rounds: usize,
-    /// Queries under way over all workloads and the proxy.
+    /// Questions under way over all workloads and the proxy.
     pub in_flight: usize,
-    /// Queries under way for one workload.
+    /// Questions under way for one workload.
     pub in_flight_per_workload: usize,
+    /// So many may wait for an answer that others asked for, for each that may ask.
+    pub joining: usize,
     /// Questions that one workload may send upstream in a minute; what is cached is free.
     pub fresh_per_minute: usize,
     /// Entries of the cache.
@@ -40,6 +42,7 @@ impl Default for Limits {
             rounds: 2,
             in_flight: 512,
             in_flight_per_workload: 64,
+            joining: 32,
             fresh_per_minute: 600,
             cache_entries: 4096,
             cache_bytes: 4 << 20,

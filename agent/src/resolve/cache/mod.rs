@@ -134,6 +134,11 @@ impl Cache {
         None
     }
 
+    /// Whether an equal question is under way already.
+    pub(super) fn is_under_way(&self, name: &Name, family: Family) -> bool {
+        self.lock().flights.contains_key(&(name.clone(), family))
+    }
+
     /// The result of `resolve`, or of an equal question that is under way already.
     ///
     /// If the asker that resolves goes away, the next one that waits takes over.

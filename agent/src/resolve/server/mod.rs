@@ -29,6 +29,8 @@ pub struct Resolver<O> {
     pub(super) own: ArcSwap<Own>,
     pub(super) cache: Cache,
     pub(super) budget: Budget,
+    /// Of those that wait for what others asked.
+    pub(super) joining: Budget,
     pub(super) limits: Limits,
 }
 
@@ -78,6 +80,11 @@ impl<O: Oracle> Resolver<O> {
                 limits.in_flight,
                 limits.in_flight_per_workload,
                 limits.fresh_per_minute,
+            ),
+            joining: Budget::new(
+                limits.in_flight.saturating_mul(limits.joining),
+                limits.in_flight_per_workload.saturating_mul(limits.joining),
+                0,
             ),
             limits,
         })

@@ -36,13 +36,17 @@ async fn queries_under_way_are_bounded_and_shared() {
     let names: Vec<String> = (0..4).map(|n| format!("n{n}.example.com")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let limits = Limits {
-        in_flight_per_workload: 3,
+        in_flight_per_workload: 2,
+        joining: 1,
+        fresh_per_minute: 2,
         ..Limits::default()
     };
     let bench = bench_with(FakeOracle::allowing(&names), slow_server().await, limits);
     let ask = |name: &'static str| bench.ask(name, RecordType::A);
+    // One that asks, and as many as may wait for it.
     let under_way = async {
         tokio::join!(
+            ask("n0.example.com"),
             ask("n0.example.com"),
             ask("n0.example.com"),
             ask("n1.example.com")
@@ -50,16 +54,20 @@ async fn queries_under_way_are_bounded_and_shared() {
     };
     let over = async {
         bench.server.wait_asked(2).await;
-        let (answer, outcome) = ask("n2.example.com").await;
-        assert_eq!(
-            (answer.as_str(), label(&outcome.result)),
-            ("ServFail", "Overloaded".into())
-        );
+        // One more question, and one more that waits.
+        for name in ["n2.example.com", "n0.example.com"] {
+            let (answer, outcome) = ask(name).await;
+            assert_eq!(
+                (answer.as_str(), label(&outcome.result)),
+                ("ServFail", "Overloaded".into()),
+                "{name}"
+            );
+        }
         bench.server.release();
         bench.server.release();
     };
-    let ((first, second, third), ()) = tokio::join!(under_way, over);
-    for (answer, _) in [first, second, third] {
+    let ((first, second, third, other), ()) = tokio::join!(under_way, over);
+    for (answer, _) in [first, second, third, other] {
         assert_eq!(answer, "NoError 93.184.216.34");
     }
     assert_eq!(bench.server.asked().len(), 2, "equal questions are one");
