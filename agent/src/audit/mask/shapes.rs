@@ -154,14 +154,15 @@ fn next_secret(text: &[u8], from: usize) -> Option<Range<usize>> {
         let found = match byte {
             b'=' => assigned(text, at),
             b':' => user_information(text, at).or_else(|| assigned(text, at)),
-            b'-' if !inside_word => private_key(text, at).map(|key| key.in_text(text)),
+            // After a letter, too: what ended the line before may be written as `\n`.
+            b'-' => private_key(text, at).map(|key| key.in_text(text)),
             _ if !inside_word && may_begin(*byte, text.get(at + 1)) => {
                 shaped(text, at).or_else(|| after_scheme(text, at))
             }
             _ => None,
         };
         if let Some(found) = found {
-            return Some(with_key(text, found));
+            return Some(with_keys(text, found));
         }
         inside_word = byte.is_ascii_alphanumeric();
     }
@@ -297,11 +298,13 @@ pub fn key_ends(text: &str) -> Option<usize> {
     ends_of_key(text.as_bytes())
 }
 
-/// A secret, and the private key that begins in it: `key=-----BEGIN PRIVATE KEY-----` is more than one word.
-fn with_key(text: &[u8], secret: Range<usize>) -> Range<usize> {
-    let key = secret.clone().find_map(|at| private_key(text, at));
-    let end = key.map_or(secret.end, |key| key.in_text(text).end.max(secret.end));
-    secret.start..end
+/// A secret, and the private keys that begin in it: `key=-----BEGIN PRIVATE KEY-----` is more than one word.
+fn with_keys(text: &[u8], secret: Range<usize>) -> Range<usize> {
+    let mut at = secret.start;
+    while at < secret.end {
+        at = private_key(text, at).map_or(at + 1, |key| key.in_text(text).end);
+    }
+    secret.start..at.max(secret.end)
 }
 
 /// A private key in PEM (RFC 7468).
@@ -331,9 +334,12 @@ fn private_key(text: &[u8], at: usize) -> Option<PrivateKey> {
 fn ends_of_key(text: &[u8]) -> Option<usize> {
     let find = |text: &[u8], what: &[u8]| text.windows(what.len()).position(|it| it == what);
     let footer = find(text, KEY_ENDS)? + KEY_ENDS.len();
-    let label = text.get(footer..)?;
-    let length = label.iter().take(64).take_while(|byte| byte.is_ascii());
-    let label = label.get(..length.count())?;
+    let rest = text.get(footer..)?;
+    let length = rest.iter().take(64).take_while(|byte| byte.is_ascii());
+    let label = rest.get(..length.count())?;
     let end = find(label, DASHES).map_or(label.len(), |end| end + DASHES.len());
-    Some(footer + end)
+    // The dashes may be those of another, which would not be seen without them.
+    let looked_at = rest.len().min(end + KEY_BEGINS.len() - 1);
+    let begins = find(rest.get(..looked_at)?, KEY_BEGINS.as_bytes());
+    Some(footer + begins.map_or(end, |begins| begins.min(end)))
 }

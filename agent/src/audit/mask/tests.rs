@@ -1,5 +1,6 @@
 //! Tests of masking: what must go, and what must stay readable.
 
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -85,9 +86,130 @@ fn private_keys_are_masked_to_their_end() {
             "-----BEGIN PGP PRIVATE KEY BLOCK-----\nabc\n-----END PGP PRIVATE KEY BLOCK-----",
             "[masked]",
         ),
+        (
+            "x-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----y",
+            "x[masked]y",
+        ),
+        (
+            r"a\n-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----\nb",
+            r"a\n[masked]\nb",
+        ),
+        (
+            "-----BEGIN PRIVATE KEY-----a-----END -----BEGIN PRIVATE KEY-----b",
+            "[masked][masked]",
+        ),
+        (
+            "cookie: -----BEGIN PRIVATE KEY-----a-----END A----- -----BEGIN PRIVATE KEY-----\nb",
+            "cookie: [masked]",
+        ),
     ] {
         assert_eq!(text(input), expected, "{input}");
         assert_eq!(text(expected), expected, "masking again changes nothing");
+    }
+}
+
+/// A certificate or the parameters of a curve, then a key, with `end` between all lines.
+fn bundle(first: &str, label: &str, end: &str) -> String {
+    [
+        &*format!("-----BEGIN {first}-----"),
+        "publicpublic",
+        &*format!("-----END {first}-----"),
+        &*format!("-----BEGIN {label}-----"),
+        BODY,
+        BODY,
+        &*format!("-----END {label}-----"),
+        "after",
+    ]
+    .join(end)
+}
+
+#[test]
+fn of_what_stands_before_a_private_key_all_is_left() {
+    for (first, label) in [
+        ("CERTIFICATE", "PRIVATE KEY"),
+        ("EC PARAMETERS", "EC PRIVATE KEY"),
+    ] {
+        for end in ["\n", "\r\n", r"\n", r"\r\n", r"\\n", " ", "n", ""] {
+            let pem = bundle(first, label, end);
+            let public =
+                format!("-----BEGIN {first}-----{end}publicpublic{end}-----END {first}-----");
+            assert_eq!(text(&pem), format!("{public}{end}{MASK}{end}after"));
+            // A tool that takes JSON in a string.
+            let nested = json!({ "pem": pem }).to_string();
+            let (told, _) = arguments::<&str>(&json!({ "a": pem, "b": nested }), &[]);
+            let told = told.to_string();
+            assert!(
+                told.contains("publicpublic") && told.contains("after"),
+                "{told}"
+            );
+            assert!(!told.contains(LEFT), "{told}");
+        }
+    }
+}
+
+/// Of a private key.
+const BODY: &str = "bbbbbbbb/bbbbbbbb+bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+/// Too much of it.
+const LEFT: &str = "bbbbbbbb";
+
+/// What may change how a private key is read that stands beside it.
+fn around() -> impl Strategy<Value = String> {
+    let part = prop::sample::select(vec![
+        "-----BEGIN PRIVATE KEY-----",
+        "-----BEGIN PRIVATE KEY",
+        "-----BEGIN CERTIFICATE-----",
+        "-----BEGIN ",
+        "-----END PRIVATE KEY-----",
+        "-----END CERTIFICATE",
+        "-----END ",
+        "-----",
+        "--",
+        "a long label that is cut where no dashes end it: 59 letters",
+        "MIIC",
+        "x",
+        "n",
+        "\\n",
+        "\n",
+        "\r",
+        " ",
+        "\\",
+        "\"",
+        "'",
+        ",",
+        "\u{20ac}",
+        "password=",
+        "\"token\": \"",
+        "\\\"key\\\":\\\"",
+        "cookie: ",
+        "bearer ",
+        "https://u:p",
+        "@",
+        "ghp_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6",
+    ]);
+    prop::collection::vec(part, 0..8).prop_map(|parts| parts.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+    #[test]
+    fn what_leaves_a_private_key_open_is_masked_to_its_end(said in around()) {
+        let masked = text(&said);
+        prop_assert!(!leaves_key_open(&said) || masked.ends_with(MASK), "{masked}");
+    }
+
+    #[test]
+    fn nothing_around_a_private_key_shows_it(
+        before in around(),
+        label in prop::sample::select(vec!["PRIVATE KEY", "EC PRIVATE KEY", "PGP PRIVATE KEY BLOCK"]),
+        end in prop::sample::select(vec!["\n", "\r\n", "\\n", "\\\\n", " "]),
+        after in around(),
+    ) {
+        let key = format!("-----BEGIN {label}-----{end}{BODY}{end}{BODY}{end}-----END {label}-----");
+        let said = format!("{before}{key}{after}");
+        let masked = text(&said);
+        prop_assert!(!masked.contains(LEFT), "{said}: {masked}");
+        let (told, _) = arguments::<&str>(&json!({ "a": said, "b": json!([said]).to_string() }), &[]);
+        prop_assert!(!told.to_string().contains(LEFT), "{said}: {told}");
     }
 }
 

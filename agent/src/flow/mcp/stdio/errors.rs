@@ -253,6 +253,32 @@ mod tests {
         assert_eq!(forwarded(said.as_bytes(), &[]), "no [masked]end\n");
     }
 
+    #[test]
+    fn a_private_key_in_one_line_or_after_a_letter_is_none_that_is_forwarded() {
+        let body = "aaaa/aaaa+aaaa";
+        for (first, label) in [
+            ("CERTIFICATE", "PRIVATE KEY"),
+            ("EC PARAMETERS", "EC PRIVATE KEY"),
+        ] {
+            for end in [r"\n", r"\r\n", "\n", "x"] {
+                let public = format!("-----BEGIN {first}-----{end}MIIC{end}-----END {first}-----");
+                let private =
+                    format!("-----BEGIN {label}-----{end}{body}{end}-----END {label}-----");
+                let said = format!("{{\"pem\":\"{public}{end}{private}{end}\"}}\nnext\n");
+                for lengths in [&[][..], &[9, 17, 100], &[70]] {
+                    assert_eq!(
+                        forwarded(said.as_bytes(), lengths),
+                        format!("{{\"pem\":\"{public}{end}[masked]{end}\"}}\nnext\n")
+                    );
+                }
+            }
+        }
+        assert_eq!(
+            forwarded(b"x-----BEGIN PRIVATE KEY-----\naaaa\n", &[]),
+            "x[masked]"
+        );
+    }
+
     /// It begins, or ends, where a line is too long to be forwarded.
     #[test]
     fn private_keys_are_seen_beyond_what_is_forwarded() {
