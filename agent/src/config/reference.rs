@@ -291,8 +291,8 @@ const TOKENS: &str = "
 A request to a registered MCP server may carry `Authorization: Bearer` with a JSON Web Token. What has three parts,
 of which the first or the second holds an object of JSON, however it is written, is one. It is Exeat's to verify if its
 `iss` is one of `issuers`, or one that an identity of the policy names; it is verified on every request then, and a token
-that fails is a refusal, never anonymity: 401 with `WWW-Authenticate`. So is one under another scheme than `Bearer`, or under none, which
-some servers pass over; and one that has no single reading (base64 that
+that fails is a refusal, never anonymity: 401 with `WWW-Authenticate`. So is one under another scheme than `Bearer`, under none, or beside
+something else in the header (`Bearer x.y TOKEN`), which some servers pass over; and one that has no single reading (base64 that
 is not exact, unreadable JSON, a member that stands there twice, a part too many, two `Authorization` headers, more than
 16 KiB), as long as there is an issuer in the configuration or in the policy. Every other bearer value is the server's
 own, and opaque to Exeat. But a token of an issuer that nobody names, or of none, is refused (401) where the policy keeps `Authorization` from

@@ -169,14 +169,18 @@ impl Tokens {
         if given.next().is_some() {
             return Err(TokenFault::Several);
         }
+        let otherwise = |wrong| {
+            self.otherwise(value.as_bytes(), policy, wrong)
+                .map(|()| None)
+        };
         let Some(text) = bearer(value.as_bytes()) else {
-            return self.otherwise(value.as_bytes(), policy).map(|()| None);
+            return otherwise("scheme");
         };
         let Some(token) = parse::read(&text)? else {
-            return Ok(None);
+            return otherwise("form");
         };
         let Some(named) = token.issuer()? else {
-            return Ok(None);
+            return otherwise("form");
         };
         match self.issuers.get(named) {
             Some(issuer) => {
@@ -206,15 +210,20 @@ impl Tokens {
         Ok(())
     }
 
-    /// Refuses a token of one of these issuers under another scheme than `Bearer`, or under none: some receivers pass
-    /// over the scheme.
-    fn otherwise(&self, value: &[u8], policy: &PolicySet) -> Result<(), TokenFault> {
+    /// Refuses a token of one of these issuers under another scheme than `Bearer`, under none, or beside something else:
+    /// some receivers pass over what they do not know. `wrong`: what is, then.
+    fn otherwise(
+        &self,
+        value: &[u8],
+        policy: &PolicySet,
+        wrong: &'static str,
+    ) -> Result<(), TokenFault> {
         let text = String::from_utf8_lossy(value);
         for token in tokens_in(&text) {
             let token = token?;
             let named = token.issuer()?;
             if named.is_some_and(|it| self.issuers.contains_key(it) || policy.names_issuer(it)) {
-                return Err(TokenFault::Malformed("scheme"));
+                return Err(TokenFault::Malformed(wrong));
             }
         }
         Ok(())

@@ -409,6 +409,36 @@ fn what_is_opaque_and_what_is_not() {
         assert_ne!(look(&[text]), Ok(false), "{scheme}");
         assert_eq!(look(&[format!("Token {foreign}")]), Ok(false));
     }
+    // Some take the first word after `Bearer`, and some the one that is a token.
+    let mut nameless = claims(A);
+    nameless.as_object_mut().unwrap().remove("iss");
+    let nameless = ours("EdDSA", "ed", &nameless);
+    let unknown = ours("EdDSA", "ed", &claims("https://c.example"));
+    for prefix in [
+        "x.y ",
+        "x.y,",
+        "x ",
+        "a.b.c ",
+        "a.b.c.d.e;",
+        "gho_abcdefgh ",
+        "gho_abcdefgh, Bearer ",
+        "token=\"",
+        &*format!("{foreign} "),
+        &*format!("{nameless} "),
+    ] {
+        for known in [&good, &unknown] {
+            let found = look(&[format!("Bearer {prefix}{known}")]);
+            assert!(found.is_err(), "{prefix}{known}: {found:?}");
+        }
+    }
+    for prefix in ["x.y ", "a.b.c,", "x.y, Bearer "] {
+        // The upstream's own, and nobody else's.
+        for own in [&foreign, &nameless] {
+            assert_eq!(look(&[format!("Bearer {prefix}{own}")]), Ok(false));
+        }
+        let opaque = format!("Bearer {prefix}a.b.c");
+        assert_eq!(look(&[opaque]), Ok(false), "{prefix}");
+    }
     let digest = "Digest username=\"a.b.c\", realm=\"x.y.z\", uri=\"/eyJhIjox/e.f\"";
     assert_eq!(look(&[digest.to_owned()]), Ok(false));
     assert_eq!(look(&[format!("bEARER \t {good} ")]), Ok(true));
@@ -418,7 +448,6 @@ fn what_is_opaque_and_what_is_not() {
     let huge = format!("Bearer {}", "a".repeat(16 * 1024 + 1));
     assert_eq!(look(&[huge]), Err(TokenFault::TooLarge));
     // Policy counts on an issuer that nobody gave keys for.
-    let unknown = ours("EdDSA", "ed", &claims("https://c.example"));
     assert_eq!(
         look(&[format!("Bearer {unknown}")]),
         Err(TokenFault::Unconfigured)
@@ -452,7 +481,16 @@ fn what_is_nobodys_is_refused_where_the_server_does_not_get_it() {
         (&foreign, TokenFault::Foreign),
     ] {
         assert_eq!(look(&tokens, text), Ok(None), "it may be the server's own");
-        for scheme in ["Bearer ", "bearer,", "DPoP ", "Token token=", ""] {
+        for scheme in [
+            "Bearer ",
+            "bearer,",
+            "Bearer x.y ",
+            "Bearer x.y,",
+            "Bearer a.b.c ",
+            "DPoP ",
+            "Token token=",
+            "",
+        ] {
             assert_eq!(
                 own(&tokens, &format!("{scheme}{text}")),
                 Err(fault),
