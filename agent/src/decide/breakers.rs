@@ -8,8 +8,12 @@ use exeat_policy::Breaker as Terms;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
-/// Breakers kept at once, of servers and tools. Beyond it a tool has none of its own.
-const MOST: usize = 4096;
+use crate::bounded::Bounded;
+
+/// Tools of one server that have a breaker: those that were called last. Names can be made up by whoever calls.
+const EACH: usize = 1024;
+/// The longest name of a tool that has one, in bytes.
+const NAME: usize = 256;
 /// Parts that a window is counted in.
 const PARTS: u32 = 10;
 /// When to try again while it is being seen whether calls succeed.
@@ -84,6 +88,8 @@ pub enum Turned {
     HalfOpen,
     /// Calls pass.
     Closed,
+    /// Calls pass, since its place was needed for other tools.
+    Forgotten,
 }
 
 /// All breakers.
@@ -96,7 +102,7 @@ pub(super) struct Breakers {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// Not bounded: each turn takes a breaker at least a second.
+    /// Not bounded: each turn takes a call, which has a record of its own.
     turns: UnboundedSender<Turn>,
 }
 
@@ -104,7 +110,23 @@ struct Shared {
 struct State {
     /// Those of the policy in force; others' breakers mean nothing.
     terms: Option<Terms>,
-    each: HashMap<Scope, Breaker>,
+    /// As many as the policy registers.
+    servers: HashMap<Arc<str>, Server>,
+}
+
+#[derive(Debug)]
+struct Server {
+    all: Breaker,
+    tools: Bounded<Arc<str>, Breaker>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            all: Breaker::default(),
+            tools: Bounded::new(EACH),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -174,32 +196,38 @@ impl Breakers {
         let mut state = self.shared.lock();
         if state.terms != Some(terms) {
             state.terms = Some(terms);
-            state.each.clear();
+            state.servers.clear();
         }
         let server: Arc<str> = server.into();
-        let tool = Some(Arc::from(tool)).filter(|tool: &Arc<str>| !tool.is_empty());
-        let of_tool = tool.map(|tool| Scope {
-            server: Arc::clone(&server),
-            tool: Some(tool),
-        });
-        let scopes = [Some(Scope { server, tool: None }), of_tool];
-        let mut known: Vec<Scope> = scopes.into_iter().flatten().collect();
-        known.retain(|scope| state.knows(scope, terms, now));
+        let own = state.servers.entry(Arc::clone(&server)).or_default();
+        let tool = Some(tool).filter(|tool| (1..=NAME).contains(&tool.len()));
         // Both are asked before either is used.
-        let waits = known
-            .iter()
-            .filter_map(|scope| state.each.get(scope)?.refuses(now));
-        if let Some(wait) = waits.max() {
+        let of_tool = tool.and_then(|tool| own.tools.get(tool)?.refuses(now));
+        if let Some(wait) = own.all.refuses(now).max(of_tool) {
             return Err(wait);
         }
-        let mut scopes = Vec::with_capacity(known.len());
-        for scope in known {
-            let breaker = state.each.get_mut(&scope);
-            let (probe, turned) = breaker.map_or((None, None), |it| it.begin(terms, now));
+        let mut scopes = Vec::with_capacity(2);
+        let mut begin = |tool: Option<Arc<str>>, breaker: &mut Breaker| {
+            let server = Arc::clone(&server);
+            let scope = Scope { server, tool };
+            let (probe, turned) = breaker.begin(terms, now);
             if let Some(to) = turned {
                 self.shared.turn(&scope, to);
             }
             scopes.push((scope, probe));
+        };
+        begin(None, &mut own.all);
+        if let Some(tool) = tool.map(Arc::from) {
+            if let Some(forgotten) = own.makes(&tool) {
+                let scope = Scope {
+                    server: Arc::clone(&server),
+                    tool: Some(forgotten),
+                };
+                self.shared.turn(&scope, Turned::Forgotten);
+            }
+            if let Some(breaker) = own.tools.get(&tool) {
+                begin(Some(Arc::clone(&tool)), breaker);
+            }
         }
         Ok(Trial {
             shared: Arc::clone(&self.shared),
@@ -211,17 +239,24 @@ impl Breakers {
     /// How all stand of which something is known, by name; none where `terms`, those in force, are not those by which they
     /// were opened: they decide nothing any more.
     pub(super) fn standing(&self, terms: Option<Terms>, now: Instant) -> Vec<Standing> {
-        let mut state = self.shared.lock();
+        let state = self.shared.lock();
         let Some(terms) = terms.filter(|terms| state.terms == Some(*terms)) else {
             return Vec::new();
         };
-        let mut all: Vec<Standing> = state
-            .each
-            .iter_mut()
-            .map(|(scope, breaker)| {
+        let each = state.servers.iter().flat_map(|(server, own)| {
+            let tools = own.tools.iter().map(|(tool, it)| (Some(tool), it));
+            let all = tools.chain([(None, &own.all)]);
+            all.map(move |(tool, breaker)| (server, tool, breaker))
+        });
+        let mut all: Vec<Standing> = each
+            .map(|(server, tool, breaker)| {
                 let (calls, failed) = breaker.counts(terms, now);
+                let scope = Scope {
+                    server: Arc::clone(server),
+                    tool: tool.cloned(),
+                };
                 Standing {
-                    scope: scope.clone(),
+                    scope,
                     position: breaker.position(now),
                     calls,
                     failed,
@@ -247,23 +282,23 @@ impl Shared {
 }
 
 impl State {
-    /// Whether there is a breaker of `scope`; one is made where there is room.
-    fn knows(&mut self, scope: &Scope, terms: Terms, now: Instant) -> bool {
-        if self.each.contains_key(scope) {
-            return true;
+    fn of(&mut self, scope: &Scope) -> Option<&mut Breaker> {
+        let server = self.servers.get_mut(&scope.server)?;
+        match &scope.tool {
+            None => Some(&mut server.all),
+            Some(tool) => server.tools.get(tool),
         }
-        if self.each.len() >= MOST {
-            self.each.retain(|_, breaker| {
-                let (calls, _) = breaker.counts(terms, now);
-                calls > 0 || !matches!(breaker.mode, Mode::Closed)
-            });
+    }
+}
+
+impl Server {
+    /// Makes the breaker of `tool`, if it has none. Told is the tool that loses one for it which held calls back.
+    fn makes(&mut self, tool: &Arc<str>) -> Option<Arc<str>> {
+        if self.tools.contains(tool) {
+            return None;
         }
-        // A server's is made in any case: there are as many as the policy registers.
-        let room = scope.tool.is_none() || self.each.len() < MOST;
-        if room {
-            self.each.insert(scope.clone(), Breaker::default());
-        }
-        room
+        let (left, breaker) = self.tools.insert(Arc::clone(tool), Breaker::default())?;
+        (!matches!(breaker.mode, Mode::Closed)).then_some(left)
     }
 }
 
@@ -305,16 +340,9 @@ impl Breaker {
     }
 
     /// The calls of the window that ends now, and how many of them failed.
-    fn counts(&mut self, terms: Terms, now: Instant) -> (u32, u32) {
-        let window = Duration::from_millis(terms.window_ms);
-        while self
-            .window
-            .front()
-            .is_some_and(|part| now.saturating_duration_since(part.from) >= window)
-        {
-            self.window.pop_front();
-        }
-        self.window.iter().fold((0, 0), |(calls, failed), part| {
+    fn counts(&self, terms: Terms, now: Instant) -> (u32, u32) {
+        let parts = self.window.iter().filter(|part| part.counts(terms, now));
+        parts.fold((0, 0), |(calls, failed), part| {
             (
                 calls.saturating_add(part.calls),
                 failed.saturating_add(part.failed),
@@ -323,6 +351,10 @@ impl Breaker {
     }
 
     fn count(&mut self, terms: Terms, failed: bool, now: Instant) {
+        let is_over = |part: &Part| !part.counts(terms, now);
+        while self.window.front().is_some_and(is_over) {
+            self.window.pop_front();
+        }
         let length = Duration::from_millis(terms.window_ms) / PARTS;
         let over = |part: &Part| now.saturating_duration_since(part.from) >= length;
         if self.window.back().is_none_or(over) {
@@ -393,6 +425,14 @@ impl Breaker {
     }
 }
 
+impl Part {
+    /// Whether it is of the window that ends now.
+    fn counts(&self, terms: Terms, now: Instant) -> bool {
+        let window = Duration::from_millis(terms.window_ms);
+        now.saturating_duration_since(self.from) < window
+    }
+}
+
 impl Trial {
     /// Tells how the call came out.
     pub(super) fn end(mut self, fate: Fate, now: Instant) {
@@ -412,8 +452,9 @@ impl Trial {
                 Fate::Failed => Some(true),
                 Fate::Unknown => None,
             };
-            let breaker = state.each.get_mut(&scope);
-            let turned = breaker.and_then(|breaker| breaker.end(terms, probe, failed, now));
+            let turned = state
+                .of(&scope)
+                .and_then(|breaker| breaker.end(terms, probe, failed, now));
             if let Some(to) = turned {
                 self.shared.turn(&scope, to);
             }
@@ -444,8 +485,18 @@ mod tests {
 
     /// Calls `tool` once.
     fn call(breakers: &Breakers, tool: &str, fate: Fate, now: Instant) -> Result<(), Duration> {
+        call_at(breakers, "s", tool, fate, now)
+    }
+
+    fn call_at(
+        breakers: &Breakers,
+        server: &str,
+        tool: &str,
+        fate: Fate,
+        now: Instant,
+    ) -> Result<(), Duration> {
         breakers
-            .admit(TERMS, "s", tool, now)
+            .admit(TERMS, server, tool, now)
             .map(|trial| trial.end(fate, now))
     }
 
@@ -457,6 +508,7 @@ mod tests {
                     Turned::Open { .. } => "open",
                     Turned::HalfOpen => "half open",
                     Turned::Closed => "closed",
+                    Turned::Forgotten => "forgotten",
                 };
                 format!("{} {to}", turn.scope.tool.as_deref().unwrap_or("*"))
             })
@@ -582,7 +634,7 @@ mod tests {
     }
 
     #[test]
-    fn other_terms_begin_anew_and_names_have_a_bound() {
+    fn other_terms_begin_anew() {
         let breakers = Breakers::default();
         let now = Instant::now();
         for _ in 0..4 {
@@ -599,16 +651,63 @@ mod tests {
             assert!(breakers.standing(terms, now).is_empty(), "{terms:?}");
         }
         drop(breakers.admit(other, "s", "t", now).unwrap());
-        for tool in 0..2 * MOST {
-            call(&breakers, &tool.to_string(), Fate::Answered, now).unwrap();
+    }
+
+    #[test]
+    fn however_many_tools_one_server_is_said_to_have_others_have_breakers() {
+        for fate in [Fate::Answered, Fate::ToolFailed] {
+            let breakers = Breakers::default();
+            let now = Instant::now();
+            for tool in 0..8 * EACH {
+                call_at(&breakers, "one", &tool.to_string(), fate, now).unwrap();
+            }
+            for server in ["one", "other"] {
+                for _ in 0..4 {
+                    call_at(&breakers, server, "t", Fate::ToolFailed, now).unwrap();
+                }
+                call_at(&breakers, server, "t", Fate::Answered, now).unwrap_err();
+                call_at(&breakers, server, "u", Fate::Answered, now).unwrap();
+            }
+            assert!(breakers.standing(Some(TERMS), now).len() <= EACH + 5);
         }
-        assert!(breakers.shared.lock().each.len() <= MOST);
-        // Without a breaker of its own, a tool's failures are its server's.
-        for _ in 0..3 * MOST {
-            if call(&breakers, "one more", Fate::Failed, now).is_err() {
-                return;
+    }
+
+    #[test]
+    fn of_too_many_tools_those_that_are_called_keep_theirs() {
+        let breakers = Breakers::default();
+        let mut turned = breakers.turns().unwrap();
+        let now = Instant::now();
+        for _ in 0..4 {
+            call(&breakers, "open", Fate::ToolFailed, now).unwrap();
+        }
+        for round in 0..4 {
+            call(&breakers, "t", Fate::ToolFailed, now).unwrap();
+            call(&breakers, "open", Fate::Answered, now).unwrap_err();
+            for tool in 0..EACH - 2 {
+                let tool = format!("{round}.{tool}");
+                call(&breakers, &tool, Fate::Answered, now).unwrap();
             }
         }
-        panic!("never opened");
+        call(&breakers, "t", Fate::Answered, now).unwrap_err();
+        call(&breakers, "open", Fate::Answered, now).unwrap_err();
+        assert_eq!(turns(&mut turned), ["open open", "t open"]);
+        // Of one that leaves, it is told that it refuses nothing any more.
+        for tool in 0..EACH {
+            call(&breakers, &tool.to_string(), Fate::Answered, now).unwrap();
+        }
+        assert_eq!(turns(&mut turned), ["t forgotten", "open forgotten"]);
+        call(&breakers, "t", Fate::Answered, now).unwrap();
+        // No name is kept that no tool has.
+        let long = "x".repeat(NAME + 1);
+        for _ in 0..4 {
+            call(&breakers, &long, Fate::ToolFailed, now).unwrap();
+        }
+        call(&breakers, &long, Fate::Answered, now).unwrap();
+        let shown = breakers.standing(Some(TERMS), now);
+        assert!(
+            !shown
+                .iter()
+                .any(|one| one.scope.tool.as_deref() == Some(&*long))
+        );
     }
 }

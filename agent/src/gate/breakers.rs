@@ -17,7 +17,7 @@ pub(super) async fn record(stages: Arc<Stages>) {
         let event = match turn.to {
             Turned::Open { .. } => None,
             Turned::HalfOpen => Some("breaker_half_open"),
-            Turned::Closed => Some("breaker_closed"),
+            Turned::Closed | Turned::Forgotten => Some("breaker_closed"),
         };
         let kind = event.map_or(Kind::Finding, |_| Kind::Lifecycle);
         let mut record = stages.log.record(kind, clock::now());
@@ -64,5 +64,8 @@ fn told(turn: &Turn) -> String {
         }
         Turned::HalfOpen => format!("{scope}: one call is let through to see"),
         Turned::Closed => format!("{scope}: a call succeeded, calls pass again"),
+        Turned::Forgotten => {
+            format!("{scope}: more tools were called since than have breakers, calls pass again")
+        }
     }
 }
