@@ -66,15 +66,49 @@ pub(super) fn events(
             }
         }
         // What the kernel had refused by then: it may be many times what was read, where the machine is busy.
-        for _ in 0..HELD {
-            match ring.try_next() {
-                Ok(Some(event)) => heed(&stages, event, &mut repeated).await,
-                Ok(None) => break,
-                Err(error) => tracing::error!(%error, "reading the kernel's refusals"),
-            }
+        let mut rest = Rest::new(|| ring.try_next());
+        for event in rest.by_ref() {
+            heed(&stages, event, &mut repeated).await;
         }
         tell(&stages, &mut repeated).await;
+        if let Some(error) = rest.failed {
+            tracing::error!(%error, "reading the last of the kernel's refusals");
+            lost(&stages, "the last refusals could not all be read", None).await;
+        }
     })
+}
+
+/// What is left in the ring: no more than it holds, and nothing behind what cannot be read, since all of it may be so.
+struct Rest<F> {
+    next: F,
+    room: usize,
+    failed: Option<KernelError>,
+}
+
+impl<F> Rest<F> {
+    const fn new(next: F) -> Self {
+        Self {
+            next,
+            room: HELD,
+            failed: None,
+        }
+    }
+}
+
+impl<F: FnMut() -> Result<Option<Event>, KernelError>> Iterator for Rest<F> {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        self.room = self.room.checked_sub(1)?;
+        match (self.next)() {
+            Ok(event) => event,
+            Err(error) => {
+                self.room = 0;
+                self.failed = Some(error);
+                None
+            }
+        }
+    }
 }
 
 async fn tell(stages: &Stages, repeated: &mut HashMap<Same, (Event, u64)>) {
@@ -254,7 +288,7 @@ fn protocol(number: u8) -> Text {
 pub(super) async fn pulse(stages: Arc<Stages>, channel: Arc<GateEnd>, config: Config) {
     let mut tick = interval(BEAT);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut lost = stages.intake.kernel.lost().unwrap_or_default();
+    let mut known = stages.intake.kernel.lost().unwrap_or_default();
     loop {
         tick.tick().await;
         if let Err(error) = stages.intake.kernel.heartbeat() {
@@ -265,18 +299,11 @@ pub(super) async fn pulse(stages: Arc<Stages>, channel: Arc<GateEnd>, config: Co
         if let Err(error) = stages.resolver.set_upstreams(dns_upstreams(&config)) {
             tracing::debug!(%error, "taking the resolvers anew");
         }
-        let now = stages.intake.kernel.lost().unwrap_or(lost);
-        if now > lost {
-            let mut record = stages.log.record(Kind::Finding, clock::now());
-            record.finding = Some(Finding {
-                what: Text::fixed("kernel_events_lost"),
-                detail: Some(Text::fixed("refusals came faster than they could be read")),
-                count: Some(now - lost),
-            });
-            lost = now;
-            if let Err(error) = stages.log.event(record).await {
-                tracing::error!(%error, "lost events could not be recorded");
-            }
+        let now = stages.intake.kernel.lost().unwrap_or(known);
+        if now > known {
+            let detail = "refusals came faster than they could be read";
+            lost(&stages, detail, Some(now - known)).await;
+            known = now;
         }
         let health = Health {
             connections: stages.intake.live.len() as u64,
@@ -285,5 +312,81 @@ pub(super) async fn pulse(stages: Arc<Stages>, channel: Arc<GateEnd>, config: Co
         if let Err(error) = channel.send(&ToSupervisor::Health(health), &[]).await {
             tracing::warn!(%error, "telling the supervisor that the gate lives");
         }
+    }
+}
+
+/// Records that refusals have no records, and how many, if that is known.
+async fn lost(stages: &Stages, detail: &'static str, count: Option<u64>) {
+    let mut record = stages.log.record(Kind::Finding, clock::now());
+    record.finding = Some(Finding {
+        what: Text::fixed("kernel_events_lost"),
+        detail: Some(Text::fixed(detail)),
+        count,
+    });
+    if let Err(error) = stages.log.event(record).await {
+        tracing::error!(%error, "lost events could not be recorded");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn event(port: u16) -> Event {
+        Event {
+            kind: EventKind::RefusedConnect,
+            workload: 1,
+            tgid: 1,
+            tid: 1,
+            ppid: 0,
+            uid: 1,
+            port,
+            protocol: 6,
+            family: 4,
+            address: None,
+            detail: 0,
+            cgroup: 0,
+            at_ns: 0,
+            started_ns: 0,
+            comm: String::new(),
+            execution: None,
+        }
+    }
+
+    /// How many are read of a ring of which this is said, how often it is asked, and whether that failed.
+    fn read(says: impl Fn(usize) -> Result<Option<Event>, KernelError>) -> (usize, usize, bool) {
+        let mut asked = 0;
+        let mut rest = Rest::new(|| {
+            asked += 1;
+            says(asked)
+        });
+        let read = rest.by_ref().count();
+        assert!(rest.next().is_none(), "it is over");
+        let failed = rest.failed.is_some();
+        (read, asked, failed)
+    }
+
+    #[test]
+    fn what_is_left_of_the_ring_is_read_to_its_end_or_to_what_cannot_be_read() {
+        let failing = || KernelError::System {
+            what: "read",
+            cause: io::Error::other("no"),
+        };
+        let nine = |asked| Ok((asked <= 9).then(|| event(443)));
+        assert_eq!(read(nine), (9, 11, false));
+        assert_eq!(read(|_| Err(failing())), (0, 1, true));
+        // What stands behind it may be as it is, however much there is.
+        assert_eq!(
+            read(|asked| if asked == 4 {
+                Err(failing())
+            } else {
+                Ok(Some(event(1)))
+            }),
+            (3, 4, true)
+        );
+        // The kernel goes on while it is read.
+        assert_eq!(read(|_| Ok(Some(event(1)))), (HELD, HELD, false));
     }
 }
