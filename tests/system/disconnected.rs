@@ -9,7 +9,7 @@ use exeat_tests::lab::WORLD;
 use exeat_tests::process::run;
 use exeat_tests::wait::wait_until;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::place::{DEMO, LIMIT, foreign, foreign_policy};
 use crate::serving::{Serving, Told, call, curl, user};
@@ -398,4 +398,48 @@ async fn what_a_server_had_open_ends_with_its_disconnection() {
     .await
     .unwrap_or_else(|error| panic!("{error}: {}", again.report()));
     assert_eq!(echo.got().len(), 1);
+}
+
+/// Sends and hears by one socket, and says how hearing more ends.
+const HEAR: &str = r#"import errno, socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.connect((sys.argv[1], 5000)); s.settimeout(20)
+s.send(b"x"); s.recv(9); print("up", flush=True)
+s.settimeout(None)
+try: s.recv(9); print("heard", flush=True)
+except OSError as e: print(errno.errorcode[e.errno], flush=True)"#;
+
+/// No gate ends it: it passes none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_that_passes_no_gate_is_destroyed_by_the_disconnection() {
+    let lab = Lab::new().unwrap();
+    let there = lab.outside.bind_udp(SocketAddr::new(WORLD, 5000)).unwrap();
+    let name = format!("{}-hears", lab.name());
+    let cgroup = Cgroup::create(&name).unwrap();
+    let egress = format!("{{ cidr: {WORLD}/32, ports: [5000], protocol: udp }}");
+    let daemon = lab
+        .daemon(&foreign_policy(&name, &[&egress]))
+        .await
+        .unwrap();
+    let python = Fixtures::find().unwrap().python(2);
+    let world = WORLD.to_string();
+    let program = [python.to_str().unwrap(), "-c", HEAR, &world];
+    let hears = foreign(&lab, &cgroup, "hears", &program);
+    let (_, from) = timeout(LIMIT, there.recv_from(&mut [0; 9]))
+        .await
+        .unwrap_or_else(|_| panic!("nothing arrived: {}", hears.report()))
+        .unwrap();
+    there.send_to(b"y", from).await.unwrap();
+    wait_until("it is answered", LIMIT, || hears.stdout() == "up\n")
+        .await
+        .unwrap();
+    let done = daemon.cli(&["servers", "disconnect", DEMO]).await.unwrap();
+    let told = done.json().unwrap();
+    assert_eq!(told["problems"], json!([]), "{told}");
+    assert_eq!(told["workloads"], 1, "{told}");
+    wait_until("its socket is destroyed", LIMIT, || {
+        hears.stdout() == "up\nECONNABORTED\n"
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{error:#}: {}", hears.report()));
 }

@@ -12,7 +12,7 @@ use exeat_tests::process::{Process, run};
 use exeat_tests::wait::{wait_for, wait_until};
 use serde_json::Value;
 
-use crate::place::{LIMIT, foreign_policy, policy};
+use crate::place::{LIMIT, foreign, foreign_policy, policy};
 
 const ENTRY: &str = "{ host: api.lab.example }";
 const PROXY: u16 = 24_455;
@@ -261,4 +261,66 @@ async fn what_the_programs_in_the_kernel_say_is_in_the_daemons_log() {
     })
     .await
     .unwrap_or_else(|error| panic!("{error:#}: {}", daemon.log()));
+}
+
+/// Keeps what it executes from sock_diag(7), as on a kernel that destroys no sockets.
+const NO_DESTROYING: &str = r#"exec /usr/bin/python3 -c 'import ctypes, os, struct, sys
+# linux/filter.h: socket(AF_NETLINK, _, NETLINK_SOCK_DIAG) fails with EOPNOTSUPP, all else is as it was.
+rows = [(0x20, 0, 0, 0), (0x15, 0, 5, 41), (0x20, 0, 0, 16), (0x15, 0, 3, 16),
+    (0x20, 0, 0, 32), (0x15, 0, 1, 4), (6, 0, 0, 0x5005f), (6, 0, 0, 0x7fff0000)]
+text = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *row) for row in rows))
+whole = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(rows), ctypes.addressof(text)))
+assert ctypes.CDLL(None).prctl(22, 2, whole, 0, 0) == 0
+os.execv(sys.argv[1], sys.argv[1:])' "$@""#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kernel_that_destroys_no_sockets_is_told_of_with_a_disconnection() {
+    const OPTION: &str = "CONFIG_INET_DIAG_DESTROY";
+    let lab = Lab::new().unwrap();
+    let mut daemon = lab.daemon(&policy(&[ENTRY])).await.unwrap();
+    let name = format!("{}-kept", lab.name());
+    let cgroup = Cgroup::create(&name).unwrap();
+    daemon
+        .put_in_force(&foreign_policy(&name, &[ENTRY]))
+        .await
+        .unwrap();
+    daemon.stop().await.unwrap();
+    let mut command = changed(&lab, NO_DESTROYING, &["daemon"]);
+    let process = Process::start("lacking", lab.directory(), &mut command).unwrap();
+    let _server = foreign(&lab, &cgroup, "server", &["sleep", "600"]);
+    wait_for("the workload is managed", LIMIT, async || {
+        let status = daemon.status().await.ok()?;
+        (status["workloads"].as_array()?.len() == 1).then_some(())
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{error:#}: {}", process.report()));
+
+    let order = ["servers", "disconnect", "demo"];
+    let told = daemon.cli(&order).await.unwrap().json().unwrap();
+    assert_eq!(told["state"], "disconnected", "{told}");
+    assert_eq!(told["workloads"], 1, "it is cut off all the same: {told}");
+    assert_eq!(told["problems"].as_array().unwrap().len(), 1, "{told}");
+    assert!(
+        told["problems"][0].as_str().unwrap().contains(OPTION),
+        "{told}"
+    );
+    let finding = daemon
+        .record("the finding", |record| {
+            record["finding"]["what"] == "connections_left_open"
+        })
+        .await
+        .unwrap();
+    assert!(finding.to_string().contains(OPTION), "{finding}");
+
+    let doctor = ["doctor", "--no-runtimes", "--json"];
+    for (change, expected) in [(NO_DESTROYING, "warn"), (":", "ok")] {
+        let done = run(&mut changed(&lab, change, &doctor), LIMIT)
+            .await
+            .unwrap();
+        let found = checks(&done.stdout);
+        assert_eq!(standing(&found, "sockets"), Some(expected), "{found:?}");
+        let said = found.iter().find(|check| check["subject"] == "sockets");
+        let named = said.unwrap()["found"].as_str().unwrap().contains(OPTION);
+        assert_eq!(named, expected == "warn", "{found:?}");
+    }
 }

@@ -126,6 +126,8 @@ pub(super) enum Happening {
     Scanned(Scan),
     /// The source of a credential was read.
     Credential(Box<credentials::Asked>),
+    /// Connections of a server that was disconnected stay open, and why.
+    LeftOpen { number: u32, why: String },
     /// An executable was hashed.
     Hashed {
         pid: u32,
@@ -276,6 +278,10 @@ impl Supervisor {
             Happening::Judged(all, mend) => self.judged(all, mend).await,
             Happening::Scanned(scan) => self.scanned(scan).await,
             Happening::Credential(asked) => self.credential_read(*asked).await,
+            Happening::LeftOpen { number, why } => {
+                self.finding("connections_left_open", Some(number), vec![why])
+                    .await;
+            }
             Happening::Hashed {
                 pid,
                 started,

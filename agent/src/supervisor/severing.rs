@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use exeat_ebpf::{KernelError, Waiting, destroy_connections};
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
 
 use super::clients::fail;
-use super::core::Supervisor;
+use super::core::{Happening, Supervisor};
 use super::error::DaemonError;
 use super::kept;
 use crate::channel::{Disconnection, Kind, ToGate};
@@ -25,6 +26,9 @@ use crate::telemetry::clock;
 /// Time for the gate to answer the clients of a server that is cut off at once.
 /// A test that needs one to wait is not to hurry.
 const GATE: Duration = Duration::from_secs(if cfg!(test) { 60 } else { 2 });
+
+/// Time for the kernel to close what it had open; then who waits is told that it goes on.
+const CLOSING: Duration = Duration::from_secs(3);
 
 /// The file's form.
 #[derive(Debug, Serialize, Deserialize)]
@@ -252,27 +256,27 @@ impl Supervisor {
             .filter(|live| live.record.kind == Kind::Server && live.record.name == server)
             .map(|live| (live.record.number, live.record.cgroup.clone()))
             .collect();
-        // Its listeners stay: reconnected, it is to serve again.
-        self.tasks.spawn_blocking(move || {
-            for (number, cgroup) in cgroups {
-                match destroy_connections(&cgroup, Waiting::Kept) {
-                    Ok(count) => tracing::info!(number, count, "connections were closed"),
-                    // They are mute all the same.
-                    Err(error) => {
-                        tracing::warn!(
-                            number,
-                            error = chain(&error),
-                            "connections were not closed"
-                        );
-                    }
+        let happenings = self.happenings.clone();
+        let closing = self
+            .tasks
+            .spawn_blocking(move || close(cgroups, &happenings));
+        let Some((client, mut word)) = client else {
+            return;
+        };
+        word.workloads = word.workloads.max(cut);
+        word.problems.extend(problems);
+        self.tasks.spawn(async move {
+            word.problems.extend(match timeout(CLOSING, closing).await {
+                Ok(Ok(open)) => open,
+                Ok(Err(_)) | Err(_) => {
+                    vec![
+                        "its connections, which let no packet pass, are still being closed"
+                            .to_owned(),
+                    ]
                 }
-            }
-        });
-        if let Some((client, mut word)) = client {
-            word.workloads = word.workloads.max(cut);
-            word.problems.extend(problems);
+            });
             answer(client, word).await;
-        }
+        });
     }
 
     /// Cuts off what the gate had its time for.
@@ -334,6 +338,35 @@ impl Supervisor {
             self.parts.kernel.mend(number)
         }
     }
+}
+
+/// Ends what the workloads in these cgroups have open. Returns a sentence for each of which it stays open.
+fn close(cgroups: Vec<(u32, PathBuf)>, happenings: &mpsc::Sender<Happening>) -> Vec<String> {
+    let mut open = Vec::new();
+    for (number, cgroup) in cgroups {
+        // Its listeners stay: reconnected, it is to serve again.
+        match destroy_connections(&cgroup, Waiting::Kept) {
+            Ok(count) => tracing::info!(number, count, "connections were closed"),
+            Err(error) if !cgroup.exists() => {
+                tracing::debug!(number, %error, "a workload ended before its connections were closed");
+            }
+            Err(error) => {
+                let why = format!(
+                    "connections stay open, though no packet passes by them: {}",
+                    chain(&error)
+                );
+                open.push(why.clone());
+                // Who ordered it may not wait for it, as with a drain.
+                if happenings
+                    .blocking_send(Happening::LeftOpen { number, why })
+                    .is_err()
+                {
+                    tracing::debug!("the daemon ends");
+                }
+            }
+        }
+    }
+    open
 }
 
 async fn answer(mut client: Responder, word: Word) {

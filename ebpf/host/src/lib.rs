@@ -31,4 +31,4 @@ pub use layout::Layout;
 pub use logs::Logs;
 pub use probe::{Features, Missing, probe};
 pub use rights::refuse_descriptors;
-pub use socket_diag::{Waiting, destroy_connections};
+pub use socket_diag::{Waiting, destroy_connections, try_destroying};

@@ -4,7 +4,9 @@ use crate::{KernelError, Missing, cgroup};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, FromRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 // include/uapi/linux/netlink.h, sock_diag.h, inet_diag.h.
@@ -63,6 +65,35 @@ pub fn destroy_connections(cgroup: &Path, waiting: Waiting) -> Result<usize, Ker
     Ok(destroyed)
 }
 
+/// Whether this kernel destroys sockets, tried on two of the caller's own.
+///
+/// # Errors
+/// It cannot (`CONFIG_INET_DIAG_DESTROY`), or the caller may not.
+pub fn try_destroying() -> Result<(), KernelError> {
+    let failed = |cause| KernelError::System {
+        what: "destroy a socket of one's own",
+        cause,
+    };
+    let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed)?;
+    destroy_own(libc::IPPROTO_TCP, &tcp).map_err(|cause| explained(cause, failed))?;
+    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed)?;
+    destroy_own(libc::IPPROTO_UDP, &udp).map_err(|cause| explained(cause, failed))
+}
+
+fn destroy_own(protocol: libc::c_int, own: &impl AsFd) -> io::Result<()> {
+    let kind = [byte(libc::AF_INET), byte(protocol)];
+    let inode = File::from(own.as_fd().try_clone_to_owned()?)
+        .metadata()?
+        .ino();
+    let found = sockets(kind)?
+        .into_iter()
+        .find(|socket| u64::from(socket.inode) == inode);
+    match found {
+        Some(socket) if destroy(kind, &socket.id)? => Ok(()),
+        _ => Err(io::Error::other("the kernel does not list it")),
+    }
+}
+
 /// Tells a kernel that cannot from one that would not.
 fn explained(cause: io::Error, otherwise: impl Fn(io::Error) -> KernelError) -> KernelError {
     match cause.raw_os_error() {
@@ -71,7 +102,7 @@ fn explained(cause: io::Error, otherwise: impl Fn(io::Error) -> KernelError) -> 
         )
         .into(),
         Some(libc::EOPNOTSUPP) => Missing(
-            "the kernel cannot destroy sockets: boot one that is built with CONFIG_INET_DIAG_DESTROY, or restart what ran before it was managed"
+            "the kernel cannot destroy sockets: boot one that is built with CONFIG_INET_DIAG_DESTROY, or restart the processes that hold them"
                 .to_owned(),
         )
         .into(),

@@ -151,7 +151,7 @@ fn programs() -> Vec<Check> {
     }
     match exeat_ebpf::probe() {
         Ok(features) => {
-            let mut checks = vec![ok(subject, "this kernel takes all of them")];
+            let mut checks = vec![ok(subject, "this kernel takes all of them"), sockets()];
             if !features.refusal_errno {
                 checks.push(warn(
                     "refusals",
@@ -172,6 +172,20 @@ fn programs() -> Vec<Check> {
                 )
             })
             .collect(),
+    }
+}
+
+/// Whether what a server has open ends with its disconnection.
+fn sockets() -> Check {
+    let subject = "sockets";
+    match exeat_ebpf::try_destroying() {
+        Ok(()) => ok(subject, "this kernel closes those of others"),
+        Err(error) => warn(
+            subject,
+            chain(&error),
+            "until then what a server has open when it is disconnected, or first managed, stays open until its \
+             processes end, though no packet passes by it",
+        ),
     }
 }
 
