@@ -5,11 +5,13 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use exeat_tests::Lab;
 use exeat_tests::daemon::Daemon;
+use exeat_tests::lab::WORLD;
 use exeat_tests::process::anonymous;
 use exeat_tests::stdio::Session;
 use exeat_tests::wait::wait_for;
@@ -75,14 +77,18 @@ async fn workloads(daemon: &Daemon<'_>, count: usize) {
 }
 
 /// A call, and a notification of either side.
-async fn talks(mut session: Session) {
+async fn talks(mut session: Session) -> Session {
     let told = json!({ "jsonrpc": "2.0", "method": "notifications/roots/list_changed" });
     session.send(&told).await.unwrap();
     let notification = session.receive().await.unwrap();
     assert_eq!(notification["method"], "notifications/tools/list_changed");
     ask(&mut session, 1).await;
     let answer = session.receive().await.unwrap();
-    assert_eq!(answer["result"]["done"], true, "{answer}");
+    assert_eq!(answer["result"]["heard"], "dialled", "{answer}");
+    session
+}
+
+async fn ends(mut session: Session) {
     let status = session.close().await.unwrap();
     assert!(status.success(), "{status}");
 }
@@ -93,10 +99,16 @@ async fn generation(daemon: &Daemon<'_>, count: usize) {
         sessions.push(daemon.run("quiet-leaks").unwrap());
     }
     workloads(daemon, count).await;
-    let mut talking: JoinSet<()> = sessions.into_iter().map(talks).collect();
-    while let Some(talked) = talking.join_next().await {
-        talked.unwrap();
+    let talking: JoinSet<Session> = sessions.into_iter().map(talks).collect();
+    let talked = talking.join_all().await;
+    // What is to be gone afterwards is there.
+    for fill in exeat_ebpf::fill(daemon.pins()).unwrap() {
+        if ["open addresses", "open ranges"].contains(&fill.what) {
+            assert!(fill.entries >= count, "{fill:?} for {count} servers");
+        }
     }
+    let ending: JoinSet<()> = talked.into_iter().map(ends).collect();
+    ending.join_all().await;
     workloads(daemon, 0).await;
 }
 
@@ -105,10 +117,16 @@ async fn memory(daemon: &Daemon<'_>) -> [u64; 2] {
     processes(daemon).await.map(|pid| anonymous(pid).unwrap())
 }
 
-/// Answers one call by a result, and a notification by one of its own.
+/// Where each server looks up a name and dials, and what it may reach.
+const NAME: &str = "echo.lab.example";
+const EGRESS: &str = "[{ host: echo.lab.example, ports: [9000], protocol: tcp }, \
+    { cidr: 10.78.0.0/16, ports: [5000], protocol: udp }]";
+
+/// Answers one call by what a dialled server says back, and a notification by one of its own.
 const ANSWERS: &str = concat!(
     r#"while read -r line; do case "$line" in "#,
-    r#"*'"id":1'*) echo '{"jsonrpc":"2.0","id":1,"result":{"done":true}}';; "#,
+    r#"*'"id":1'*) exec 3<>/dev/tcp/echo.lab.example/9000; echo dialled >&3; read -r heard <&3; exec 3>&-; "#,
+    r#"echo '{"jsonrpc":"2.0","id":1,"result":{"heard":"'$heard'"}}';; "#,
     r#"*) echo '{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}';; "#,
     "esac; done"
 );
@@ -116,11 +134,14 @@ const ANSWERS: &str = concat!(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_leave_no_memory_descriptor_cgroup_table_entry_or_open_record() {
     let lab = Lab::new().unwrap();
+    let _echo = lab.echo(SocketAddr::new(WORLD, 9000)).unwrap();
+    lab.dns.points(NAME, &[WORLD]);
     let server = format!(
         "  quiet-leaks:
     purpose: answers whatever it is asked
     owner: tests@lab.example
-    launch: {{ command: /bin/sh, args: [-c, '{}'], user: nobody }}
+    launch: {{ command: /bin/bash, args: [-c, '{}'], user: nobody }}
+    egress: {EGRESS}
 {ALL}",
         ANSWERS.replace('\'', "''")
     );
