@@ -10,7 +10,9 @@ use exeat_tests::fixtures::{Fixtures, Server};
 use exeat_tests::process::Process;
 
 use crate::stdio_real::{bare, policy, row, through};
-use crate::suite::{RESULT_DIRECT, RESULT_THROUGH, TASK_DIRECT, TASK_REASON, TASK_THROUGH};
+use crate::suite::{
+    RESULT_DIRECT, RESULT_THROUGH, TASK_DIRECT, TASK_REASON, TASK_THROUGH, the_page_tells,
+};
 use crate::world::{LIMIT, near};
 
 /// What differs from a direct run, each with its reason, as tests/README.md tells. One that does not occur any more fails as one
@@ -43,6 +45,11 @@ const SCOPE_REASON: &str = "the server knows no modern revision and states no sc
 fn listed(server: Server) -> Vec<&'static str> {
     let own = DIFFERENCES.iter().filter(|(of, _, _)| *of == server);
     own.map(|(_, line, _)| *line).collect()
+}
+
+#[test]
+fn the_page_tells_the_differences_over_stdio() {
+    the_page_tells("stdio", &DIFFERENCES);
 }
 
 async fn same(server: Server, passed: [usize; 2]) {

@@ -95,8 +95,7 @@ pub(crate) const RESULT_DIRECT: &str =
     "- tasks-dispatch-and-envelope sep-2663-tasks-result-removed-method-not-found FAILURE x1";
 pub(crate) const RESULT_THROUGH: &str =
     "+ tasks-dispatch-and-envelope sep-2663-tasks-result-removed-method-not-found SUCCESS x1";
-pub(crate) const TASK_REASON: &str =
-    "the server answers otherwise; Exeat says itself that the task, or the method, is unknown";
+pub(crate) const TASK_REASON: &str = "the server answers otherwise; Exeat refuses a task, or a method, that it does not know, as servers say it";
 
 const LEGACY_REASON: &str = "the server knows no revision with headers that repeat the body and takes any; \
     Exeat refuses modern messages that lack them or whose headers disagree, before the server could";
@@ -112,6 +111,44 @@ const REBINDING_REASON: &str = "the server takes any Host; Exeat refuses (421) o
 fn listed(server: Server) -> Vec<&'static str> {
     let own = DIFFERENCES.iter().filter(|(of, _, _)| *of == server);
     own.map(|(_, line, _)| *line).collect()
+}
+
+/// tests/README.md tells these differences of runs over `way`, and no others.
+pub(crate) fn the_page_tells(way: &str, differences: &[(Server, &str, &str)]) {
+    let (_, section) = include_str!("../README.md")
+        .split_once("### Where the set through Exeat is another")
+        .unwrap();
+    let mut told = BTreeSet::new();
+    for row in section.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [over, servers, check, directly, through, _] = cells[..] else {
+            panic!("{row}");
+        };
+        if over.split(", ").all(|over| over != way) {
+            continue;
+        }
+        let check = check.replace('`', "");
+        for server in servers.split(", ") {
+            told.insert((server, format!("- {check} {directly}")));
+            told.insert((server, format!("+ {check} {through}")));
+        }
+    }
+    let name = |server| match server {
+        Server::Everything => "everything",
+        Server::Reference => "server-everything",
+        Server::Ts2 => "ts2",
+        Server::Py2 => "py2",
+        _ => panic!("the page has no name of {server:?}"),
+    };
+    let listed = differences
+        .iter()
+        .map(|(server, line, _)| (name(*server), (*line).to_owned()));
+    assert_eq!(told, listed.collect(), "told by the page, and listed");
+}
+
+#[test]
+fn the_page_tells_the_differences_over_http() {
+    the_page_tells("HTTP", &DIFFERENCES);
 }
 
 /// How many messages of MCP the daemon has records of.
