@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::scripted::{Scripted, plain};
 use crate::stdio::{Wire, alive, policy, wired};
 use crate::talk::{EventReader, FAR, LEGACY, OTHER, OTHER_URL, Place, Talker, request};
-use crate::world::{LIMIT, NAME, URL, World, far};
+use crate::world::{LIMIT, NAME, URL, World, far, second};
 
 /// Whoever calls is root; `bin` is an approver, `games` is nobody in particular.
 pub(crate) const RULES: &str = r#"
@@ -45,13 +45,6 @@ pub(crate) async fn approvals(lab: &Lab, user: &str, arguments: &[&str]) -> Fini
         .arg(lab.directory().join("exeat.yaml"))
         .arg("--json");
     run(&mut command, LIMIT).await.unwrap()
-}
-
-/// The second of its day that a point in time falls into.
-fn second(time: &Value) -> i64 {
-    let (_, time) = time.as_str().unwrap().split_once('T').unwrap();
-    let parts = time.get(..8).unwrap().split(':');
-    parts.fold(0, |sum, part| sum * 60 + part.parse::<i64>().unwrap())
 }
 
 /// What waits, as root sees it.

@@ -14,6 +14,7 @@ use exeat_tests::fixtures::Invocation;
 use exeat_tests::lab::WORLD;
 use exeat_tests::process::{Finished, Process, run};
 use exeat_tests::wait::wait_until;
+use serde_json::Value;
 
 /// How long anything may take.
 pub(crate) const LIMIT: Duration = Duration::from_mins(1);
@@ -156,4 +157,11 @@ pub(crate) async fn reference(
     .await
     .with_context(|| process.report())?;
     Ok(process)
+}
+
+/// The second of its day that a point in time falls into.
+pub(crate) fn second(time: &Value) -> i64 {
+    let (_, time) = time.as_str().unwrap().split_once('T').unwrap();
+    let parts = time.get(..8).unwrap().split(':');
+    parts.fold(0, |sum, part| sum * 60 + part.parse::<i64>().unwrap())
 }
