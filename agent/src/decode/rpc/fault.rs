@@ -7,11 +7,12 @@ use crate::decode::json;
 
 /// A refused message, with the id that the refusal can answer.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("JSON-RPC message refused: {kind}")]
+#[error("JSON-RPC message refused")]
 pub struct Fault {
     /// The id of the message where it is a request whose id could be read; else the answer carries null.
     pub id: Option<Id>,
     /// What was refused.
+    #[source]
     pub kind: FaultKind,
 }
 
