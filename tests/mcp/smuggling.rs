@@ -5,11 +5,13 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use exeat_tests::Lab;
+use exeat_tests::daemon::Daemon;
+use exeat_tests::wait::wait_until;
 use serde_json::{Value, json};
 
 use crate::scripted::{Scripted, plain};
 use crate::talk::{Place, Talker};
-use crate::world::World;
+use crate::world::{LIMIT, World};
 
 pub(crate) const PLACE: Place = Place {
     host: "localhost",
@@ -152,6 +154,10 @@ pub(crate) const TEXTS: &[(&str, Fate)] = &[
     // Strings that are no text.
     (
         r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{"s":"\ud800"}}}"#,
+        PARSE,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{"m\ud800":1,"m\ud801":2}}}"#,
         PARSE,
     ),
     // More than one JSON text, or none.
@@ -319,40 +325,82 @@ async fn messages_arrive_as_they_were_judged() {
     for (text, fate) in TEXTS {
         faults.push(check(&talker, &server, &[], text.as_bytes(), fate).await);
     }
-    let utf16: Vec<u8> = SAFE.encode_utf16().flat_map(u16::to_le_bytes).collect();
-    let utf32: Vec<u8> = SAFE
-        .chars()
-        .flat_map(|c| u32::from(c).to_be_bytes())
-        .collect();
-    let with = |bytes: &[u8]| {
-        let mut body = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{"s":""#.to_vec();
-        body.extend_from_slice(bytes);
-        body.extend_from_slice(b"\"}}}");
-        body
+    report(faults);
+}
+
+/// Bodies of which some readers make a call, and others none or another one; and what their records say.
+pub(crate) fn unreadable() -> Vec<(Vec<u8>, &'static str)> {
+    let with = |arguments: &[u8]| {
+        let head = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{"#;
+        [head, arguments, b"}}}"].concat()
     };
+    let utf32 = |bytes: fn(u32) -> [u8; 4]| SAFE.chars().flat_map(|c| bytes(c.into())).collect();
     let nested = |depth: usize| {
-        let open = "[".repeat(depth);
-        let close = "]".repeat(depth);
-        format!(
-            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"safe","arguments":{{"d":{open}{close}}}}}}}"#
-        )
+        let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+        with(format!(r#""d":{open}{close}"#).as_bytes())
     };
-    let digits = "9".repeat(5000);
-    let number = format!(
-        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"safe","arguments":{{"n":{digits}}}}}}}"#
-    );
-    for body in [
-        utf16,
-        utf32,
-        with(b"\xff"),
-        with(b"\xed\xa0\x80\xed\xb0\x80"),
-        nested(200).into(),
-        nested(5000).into(),
-        number.into(),
-    ] {
-        faults.push(check(&talker, &server, &[], &body, &PARSE).await);
+    let not_utf8 = "bytes that are not UTF-8";
+    let lone = "lone surrogate";
+    let deep = "more than 64 levels of nesting";
+    vec![
+        (
+            SAFE.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+            "unexpected byte",
+        ),
+        (utf32(u32::to_be_bytes), "unexpected byte"),
+        (utf32(u32::to_le_bytes), "unexpected byte"),
+        (with(b"\"s\":\"\xff\""), not_utf8),
+        // CESU-8: a character as two surrogates, and two keys of one surrogate each, which some readers make one of.
+        (with(b"\"s\":\"\xed\xa0\x80\xed\xb0\x80\""), not_utf8),
+        (with(b"\"m\xed\xa0\x80\":1,\"m\xed\xa0\x81\":2"), not_utf8),
+        (with(br#""m\ud800":1,"m\ud801":2"#), lone),
+        (with(br#""m\ud800":{"m\ud801":2}"#), lone),
+        (nested(200), deep),
+        (nested(5000), deep),
+        (
+            with(format!(r#""n":{}"#, "9".repeat(5000)).as_bytes()),
+            "number of more than 512 characters",
+        ),
+    ]
+}
+
+/// Waits until what records say of messages that were refused unread is this, one after the other.
+pub(crate) async fn recorded(daemon: &Daemon<'_>, faults: &[&str]) {
+    let unread = |record: &&Value| {
+        let method = record["mcp"]["method"].as_str().unwrap_or_default();
+        record["outcome"]["status"] == "refused" && method.is_empty()
+    };
+    let said = || -> Vec<String> {
+        let records = daemon.audit().unwrap();
+        let why = records.iter().filter(unread);
+        let why = why.filter_map(|record| record["outcome"]["error"].as_str());
+        let kind = |why: &str| {
+            let (_, fault) = why.split_once("unacceptable JSON: ")?;
+            Some(fault.split_once(" at byte ")?.0.to_owned())
+        };
+        why.map(|why| kind(why).unwrap_or_else(|| why.to_owned()))
+            .collect()
+    };
+    wait_until("each has its record", LIMIT, || {
+        said().len() >= faults.len()
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{error:#}: {:#?}", said()));
+    assert_eq!(said(), faults);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_readers_disagree_about_is_refused_and_recorded() {
+    let lab = Lab::new().unwrap();
+    let (server, world, talker) = world(&lab).await;
+    let rows = unreadable();
+    let mut faults = Vec::new();
+    for (body, _) in &rows {
+        faults.push(check(&talker, &server, &[], body, &PARSE).await);
     }
     report(faults);
+    let said: Vec<&str> = rows.iter().map(|(_, said)| *said).collect();
+    recorded(&world.daemon, &said).await;
 }
 
 pub(crate) const V: &str = "mcp-protocol-version";

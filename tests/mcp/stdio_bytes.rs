@@ -3,8 +3,8 @@
 use exeat_tests::Lab;
 use serde_json::{Value, json};
 
-use crate::smuggling::{Fate, SAFE, TEXTS, report};
-use crate::stdio::{ALL, Wire, alive, policy, wired};
+use crate::smuggling::{Fate, PARSE, SAFE, TEXTS, recorded, report, unreadable};
+use crate::stdio::{ALL, Wire, alive, instance, policy, wired};
 
 const RULES: &str = "rules: [{ id: safe, tools: [safe], effect: allow }]";
 
@@ -100,11 +100,6 @@ async fn lines_arrive_as_they_were_judged() {
             Fate::Sent(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{"s":"a\u2028b\u0085c"}}}"#),
         ),
         ([&SAFE.as_bytes()[..20], b"\xff", &SAFE.as_bytes()[20..]].concat(), parse()),
-        (SAFE.encode_utf16().flat_map(u16::to_le_bytes).filter(|byte| *byte != b'\n').collect(), parse()),
-        (
-            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"safe","arguments":{{"d":{}{}}}}}}}"#, "[".repeat(200), "]".repeat(200)).into(),
-            parse(),
-        ),
     ]);
     let mut faults = Vec::new();
     for (row, (mut bytes, fate)) in rows.into_iter().enumerate() {
@@ -129,6 +124,29 @@ async fn lines_arrive_as_they_were_judged() {
     assert_eq!(session.receive().await.unwrap()["id"], 1);
     session.close().await.unwrap();
     report(faults);
+}
+
+/// In sessions of so many lines that each has a record of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_that_readers_disagree_about_are_refused_and_recorded() {
+    let lab = Lab::new().unwrap();
+    let daemon = lab.daemon(&policy(&lab, RULES)).await.unwrap();
+    let rows = unreadable();
+    let mut faults = Vec::new();
+    for (turn, rows) in rows.chunks(8).enumerate() {
+        let name = format!("wire-{turn}");
+        let mut wire = Wire::new(&lab, &name);
+        let mut session = instance(&lab, &name);
+        alive(&mut session, &mut wire, "begin").await;
+        for (row, (body, _)) in rows.iter().enumerate() {
+            let line = [&body[..], b"\n"].concat();
+            faults.push(check(&mut session, &mut wire, row, &line, &PARSE).await);
+        }
+        session.close().await.unwrap();
+    }
+    report(faults);
+    let said: Vec<&str> = rows.iter().map(|(_, said)| *said).collect();
+    recorded(&daemon, &said).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
