@@ -2,6 +2,7 @@
 //! beside it works on.
 
 use std::os::unix::process::ExitStatusExt as _;
+use std::pin::pin;
 use std::process::Command;
 use std::time::Duration;
 
@@ -193,10 +194,22 @@ async fn a_server_that_ignores_its_end_is_ended() {
 async fn a_server_that_forks_and_leaves() {
     let lab = Lab::new().unwrap();
     let daemon = lab.daemon(&odd(&lab, "sleep 600 & exit 0")).await.unwrap();
+    let mut beside = Beside::new(&lab).await;
     let mut session = daemon.run("odd").unwrap();
-    assert_eq!(session.line().await.unwrap(), None, "what it left is ended");
+    {
+        let mut line = pin!(session.line());
+        let line = loop {
+            beside.works().await;
+            if let Ok(line) = timeout(Duration::from_millis(10), &mut line).await {
+                break line;
+            }
+        };
+        assert_eq!(line.unwrap(), None, "what it left is ended");
+    }
+    beside.works().await;
     assert_eq!(session.close().await.unwrap().code(), Some(0));
     ended(&daemon, "the server ended").await;
+    beside.works().await;
 }
 
 /// What has two bytes as it comes has six as it is sent on.
