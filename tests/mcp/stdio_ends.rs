@@ -2,7 +2,7 @@
 //! something behind, and servers that are cut off.
 
 use std::fs;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::Command;
 
@@ -35,7 +35,7 @@ async fn errs(lab: &Lab, begins: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn signals_of_the_host_reach_the_server() {
     let lab = Lab::new().unwrap();
-    let script = "for s in HUP INT QUIT USR1 USR2; do trap \"echo got-$s >&2\" $s; done
+    let script = "for s in HUP INT QUIT USR1 USR2 WINCH; do trap \"echo got-$s >&2\" $s; done
       trap \"echo got-TERM >&2; exit 7\" TERM
       echo ready >&2
       while :; do sleep 0.05; done"
@@ -50,6 +50,7 @@ async fn signals_of_the_host_reach_the_server() {
         ("QUIT", Signal::QUIT),
         ("USR1", Signal::USR1),
         ("USR2", Signal::USR2),
+        ("WINCH", Signal::WINCH),
         ("TERM", Signal::TERM),
     ] {
         kill_process(launcher, signal).unwrap();
@@ -58,6 +59,96 @@ async fn signals_of_the_host_reach_the_server() {
     // Only the last one ended it, and its own status is the launcher's.
     assert_eq!(session.line().await.unwrap(), None);
     assert_eq!(session.close().await.unwrap().code(), Some(7));
+    ended(&daemon, "the server ended").await;
+}
+
+/// Whether a process is stopped; proc_pid_stat(5).
+fn is_stopped(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+    state.is_some_and(|state| state.starts_with('T'))
+}
+
+/// As at a terminal, where each job is a process group of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_is_stopped_and_goes_on_with_what_started_it() {
+    let lab = Lab::new().unwrap();
+    let told = lab.directory().join("told");
+    fs::write(&told, "").unwrap();
+    must("chmod", &[Path::new("666"), &told]).unwrap();
+    let script = format!(
+        "trap \"echo got-CONT >&2\" CONT; trap \"echo TERM >{}; exit\" TERM; echo pid $$ >&2; \
+         while :; do sleep 0.05; done",
+        told.display()
+    );
+    let daemon = lab.daemon(&odd(&lab, &script)).await.unwrap();
+    let mut command = lab.exeat(&["run", "odd"]).unwrap();
+    command.process_group(0);
+    let log = lab.directory().join("run-odd.err");
+    let session = Session::start(command, &log).unwrap();
+    let server: u32 = errs(&lab, "pid ").await.parse().unwrap();
+    let launcher = session.pid().unwrap();
+    for times in 1..=2 {
+        kill_process(pid(launcher), Signal::TSTP).unwrap();
+        wait_until("both are stopped", LIMIT, || {
+            is_stopped(launcher) && is_stopped(server)
+        })
+        .await
+        .unwrap();
+        kill_process(pid(launcher), Signal::CONT).unwrap();
+        wait_until("both go on", LIMIT, || {
+            let said = fs::read_to_string(&log).unwrap();
+            !is_stopped(launcher)
+                && !is_stopped(server)
+                && said.matches("got-CONT").count() == times
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{error:#}: {}", fs::read_to_string(&log).unwrap()));
+    }
+
+    // A stopped server ends as kindly as others when what started it is gone.
+    kill_process(pid(launcher), Signal::TSTP).unwrap();
+    wait_until("it is stopped", LIMIT, || is_stopped(server))
+        .await
+        .unwrap();
+    drop(session);
+    wait_until("it takes its leave", LIMIT, || {
+        fs::read_to_string(&told).unwrap() == "TERM\n"
+    })
+    .await
+    .unwrap();
+    ended(&daemon, "the server ended").await;
+}
+
+/// A session without a shell: nobody could continue what is stopped there, and the kernel stops nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_could_continue_is_not_stopped() {
+    let lab = Lab::new().unwrap();
+    let script = "trap \"echo got-USR1 >&2\" USR1; echo pid $$ >&2; while :; do sleep 0.05; done";
+    let daemon = lab.daemon(&odd(&lab, script)).await.unwrap();
+    let inside = lab.exeat(&["run", "odd"]).unwrap();
+    let mut command = Command::new("setsid");
+    command.arg(inside.get_program()).args(inside.get_args());
+    let log = lab.directory().join("run-odd.err");
+    let session = Session::start(command, &log).unwrap();
+    let server: u32 = errs(&lab, "pid ").await.parse().unwrap();
+    let launcher = session.pid().unwrap();
+    kill_process(pid(launcher), Signal::TSTP).unwrap();
+    // By the second one's end the first signal was looked at.
+    for times in 1..=2 {
+        kill_process(pid(launcher), Signal::USR1).unwrap();
+        wait_until("it is passed on", LIMIT, || {
+            fs::read_to_string(&log)
+                .unwrap()
+                .matches("got-USR1")
+                .count()
+                == times
+        })
+        .await
+        .unwrap();
+    }
+    assert!(!is_stopped(launcher) && !is_stopped(server));
+    drop(session);
     ended(&daemon, "the server ended").await;
 }
 

@@ -374,6 +374,8 @@ pub enum Signal {
     User1,
     /// SIGUSR2.
     User2,
+    /// SIGSTOP, for a SIGTSTP: a server leads a session that nobody else is in, where the kernel lets that stop nothing.
+    Stop,
     /// SIGCONT.
     Continue,
     /// SIGWINCH.

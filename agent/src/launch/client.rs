@@ -1,12 +1,17 @@
 //! The caller's side of `exeat run`: its streams are copied to and from those that the daemon gives, signals are
 //! passed on, and the server's end becomes its own.
 
+use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::process::{Pid, getpgid, getpgrp, getppid, getsid};
+use signal_hook::consts::{SIGCONT, SIGTSTP};
+use signal_hook::low_level::emulate_default_handler;
 use tokio::signal::unix::{Signal as Incoming, SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
 
 use super::streams::Words;
 use crate::control::client::Answer;
@@ -15,6 +20,9 @@ use crate::control::{Command, Connection, ControlError, Failure, Reply, Run, Sig
 
 /// Time for a server's last words, after its end.
 const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// Time for a server's start to be told once a signal came that ends either.
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// Why a server did not run to its end.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +69,8 @@ impl Signals {
             (SignalKind::user_defined1(), Signal::User1),
             (SignalKind::user_defined2(), Signal::User2),
             (SignalKind::window_change(), Signal::WindowChange),
+            (SignalKind::from_raw(SIGCONT), Signal::Continue),
+            (SignalKind::from_raw(SIGTSTP), Signal::Stop),
         ];
         let open = |(kind, meaning)| signal(kind).map(|incoming| (incoming, meaning));
         pairs
@@ -72,16 +82,84 @@ impl Signals {
 
     /// The next one. Safe to cancel.
     async fn next(&mut self) -> Signal {
-        std::future::poll_fn(|context| {
-            for (incoming, meaning) in &mut self.0 {
-                if incoming.poll_recv(context).is_ready() {
-                    return std::task::Poll::Ready(*meaning);
+        loop {
+            let next = std::future::poll_fn(|context| {
+                for (incoming, meaning) in &mut self.0 {
+                    if incoming.poll_recv(context).is_ready() {
+                        return std::task::Poll::Ready(*meaning);
+                    }
                 }
+                std::task::Poll::Pending
+            });
+            let next = next.await;
+            match next {
+                Signal::Stop if is_orphaned() => continue,
+                Signal::Continue => self.forget_stop(),
+                _ => {}
             }
-            std::task::Poll::Pending
-        })
-        .await
+            return next;
+        }
     }
+
+    /// As the kernel does with stops that are pending: what was continued is not stopped by an earlier one.
+    fn forget_stop(&mut self) {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        for (incoming, meaning) in &mut self.0 {
+            if *meaning == Signal::Stop {
+                let _forgotten = incoming.poll_recv(&mut context);
+            }
+        }
+    }
+
+    /// The next one that ends a start: the others mean this process while nothing is known of a server. Safe to cancel.
+    async fn ending(&mut self) {
+        loop {
+            match self.next().await {
+                Signal::Stop => stop(),
+                signal if ends_start(signal) => return,
+                _ => {}
+            }
+        }
+    }
+}
+
+const fn ends_start(signal: Signal) -> bool {
+    !matches!(
+        signal,
+        Signal::Stop | Signal::Continue | Signal::WindowChange
+    )
+}
+
+/// Does with this process what SIGTSTP does where it is not handled. It returns when that is continued.
+fn stop() {
+    if let Err(error) = emulate_default_handler(SIGTSTP) {
+        tracing::debug!(%error, "this process is not stopped");
+    }
+}
+
+/// Whether nobody is there to continue this process group, so that SIGTSTP does not stop it: none of its processes that
+/// this one comes from has a parent in the session but outside the group.
+fn is_orphaned() -> bool {
+    let (group, session) = (getpgrp(), getsid(None).ok());
+    let mut next = getppid();
+    while let Some(parent) = next {
+        if getsid(Some(parent)).ok() != session {
+            return true;
+        }
+        if getpgid(Some(parent)).ok() != Some(group) {
+            return false;
+        }
+        next = parent_of(parent);
+    }
+    true
+}
+
+/// `proc_pid_status(5)`.
+fn parent_of(process: Pid) -> Option<Pid> {
+    let path = format!("/proc/{}/status", process.as_raw_nonzero());
+    let status = fs::read_to_string(path).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    Pid::from_raw(line.trim().parse().ok()?)
 }
 
 /// Runs a registered server on this process's standard streams, by the daemon at `socket`.
@@ -93,7 +171,7 @@ pub async fn run(socket: &Path, run: Run) -> Result<ExitStatus, RunError> {
     let first = tokio::select! {
         first = connection.first() => first?,
         // The signal means this process: going away ends the start.
-        _signal = signals.next() => return Err(RunError::Unknown(server)),
+        () = signals.ending() => return Err(RunError::Unknown(server)),
     };
     let ends = match first {
         (Answer::Reply(Reply::Streams), ends) => <[OwnedFd; 3]>::try_from(ends).ok(),
@@ -122,19 +200,24 @@ async fn converse(
 ) -> Result<ExitStatus, RunError> {
     let mut status = None;
     let mut started = false;
+    let mut leaving = None;
     loop {
         let answer = tokio::select! {
             answer = connection.next() => answer.map_err(|error| {
                 if started { RunError::Over(error) } else { error.into() }
             })?,
-            // Before the server exists the signal means this process: going away ends the start.
             signal = signals.next() => {
-                if started {
-                    connection.signal(signal).await?;
-                    continue;
+                // Before the server exists it waits for it; the server may have spoken before its start is told.
+                connection.signal(signal).await?;
+                if signal == Signal::Stop {
+                    stop();
+                } else if !started && ends_start(signal) {
+                    leaving.get_or_insert_with(|| Instant::now() + LEAVING);
                 }
-                return Err(RunError::Unknown(server));
+                continue;
             }
+            // Going away ends the start.
+            () = until(leaving), if !started => return Err(RunError::Unknown(server)),
         };
         match answer {
             Answer::Reply(Reply::Started(_)) => started = true,
@@ -143,5 +226,12 @@ async fn converse(
             Answer::Failed(failure) => return Err(RunError::Failed(failure)),
             Answer::Done => return status.ok_or(RunError::Unknown(server)),
         }
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }

@@ -373,6 +373,8 @@ async fn until(last: Option<Instant>) {
 /// Ends a process, first kindly.
 async fn end(child: &mut Child, pid: u32) -> Option<ExitStatus> {
     kill(pid, Kill::TERM);
+    // One that is stopped takes it when it goes on.
+    kill(pid, Kill::CONT);
     match timeout(GRACE, child.wait()).await {
         Ok(status) => status.ok(),
         Err(_elapsed) => {
@@ -399,6 +401,7 @@ const fn number_of(signal: Signal) -> Kill {
         Signal::Terminate => Kill::TERM,
         Signal::User1 => Kill::USR1,
         Signal::User2 => Kill::USR2,
+        Signal::Stop => Kill::STOP,
         Signal::Continue => Kill::CONT,
         Signal::WindowChange => Kill::WINCH,
     }
