@@ -62,7 +62,7 @@ async fn signals_of_the_host_reach_the_server() {
     ended(&daemon, "the server ended").await;
 }
 
-/// Whether a process is stopped; proc_pid_stat(5).
+/// Whether a process is stopped; `proc_pid_stat(5)`.
 fn is_stopped(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").map(|(_, rest)| rest);

@@ -263,7 +263,7 @@ async fn what_the_programs_in_the_kernel_say_is_in_the_daemons_log() {
     .unwrap_or_else(|error| panic!("{error:#}: {}", daemon.log()));
 }
 
-/// Keeps what it executes from sock_diag(7), as on a kernel that destroys no sockets.
+/// Keeps what it executes from `sock_diag(7)`, as on a kernel that destroys no sockets.
 const NO_DESTROYING: &str = r#"exec /usr/bin/python3 -c 'import ctypes, os, struct, sys
 # linux/filter.h: socket(AF_NETLINK, _, NETLINK_SOCK_DIAG) fails with EOPNOTSUPP, all else is as it was.
 rows = [(0x20, 0, 0, 0), (0x15, 0, 5, 41), (0x20, 0, 0, 16), (0x15, 0, 3, 16),

@@ -305,7 +305,7 @@ impl Supervisor {
             self.gate_ended("it was silent for too long").await;
         }
         self.refuse_overdue(now);
-        self.sever_overdue().await;
+        self.sever_overdue();
         self.refresh_credentials(now);
         self.find_cgroups().await;
         self.sweep().await;

@@ -141,7 +141,7 @@ impl Supervisor {
                 last,
                 rest,
             } => self.fetched(number, artefacts, last, rest).await,
-            ToSupervisor::Severed { server } => self.severed(&server).await,
+            ToSupervisor::Severed { server } => self.severed(&server),
             ToSupervisor::Approvals { request, waiting } => {
                 self.keep_approvals(request, waiting).await;
             }

@@ -184,7 +184,7 @@ impl Supervisor {
             _ => answer(client, word).await,
         }
         if !gate {
-            self.severed(&name).await;
+            self.severed(&name);
         }
     }
 
@@ -237,7 +237,7 @@ impl Supervisor {
 
     /// What was under way with a server has ended, as the gate says, or there is no gate. A gate that lies cuts
     /// off what an administrator has ordered to be cut off, a little early.
-    pub(super) async fn severed(&mut self, server: &str) {
+    pub(super) fn severed(&mut self, server: &str) {
         let Some(held) = self.disconnections.held.get_mut(server) else {
             return;
         };
@@ -280,7 +280,7 @@ impl Supervisor {
     }
 
     /// Cuts off what the gate had its time for.
-    pub(super) async fn sever_overdue(&mut self) {
+    pub(super) fn sever_overdue(&mut self) {
         let now = Instant::now();
         let overdue: Vec<String> = self
             .disconnections
@@ -290,7 +290,7 @@ impl Supervisor {
             .map(|(server, _)| server.clone())
             .collect();
         for server in overdue {
-            self.severed(&server).await;
+            self.severed(&server);
         }
     }
 
