@@ -222,6 +222,54 @@ async fn a_task_is_its_callers_alone_and_one_that_is_not_known_is_nobodys() {
     refused(&one, "after the gate", "tasks/result", "mine").await;
 }
 
+/// What the first call's tool may show says nothing of the second's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_whose_id_several_calls_were_told_is_hidden_with_the_tool_of_each() {
+    let lab = Lab::new().unwrap();
+    let server = Scripted::far(&lab, FAR.host, SocketAddr::new(WORLD, 443), several).unwrap();
+    let url = format!("https://{}/mcp\", data: \"internal", FAR.host);
+    let servers = [("far", url.as_str())];
+    let world = World::new(&lab, &servers, BOTH).await.unwrap();
+    let talker = world.talker().await.unwrap();
+    let ask = async |id: &str, method: &str, params: Value| {
+        let body = request(id, method, params).to_string();
+        talker.post(FAR, &[LEGACY], body).await.unwrap().json()
+    };
+    for (id, tool, task) in [
+        ("alone", "fast", "done"),
+        ("first", "fast", "mine"),
+        ("second", "slow", "mine"),
+    ] {
+        let call = json!({ "name": tool, "arguments": { "as": task }, "task": {} });
+        let answer = ask(id, "tools/call", call).await;
+        assert_eq!(answer["result"]["task"]["taskId"], task, "{answer}");
+    }
+    let result = async |id: &str, task: &str| {
+        let answer = ask(id, "tasks/result", json!({ "taskId": task })).await;
+        answer["result"]["content"][0]["text"] == task
+    };
+    assert!(result("either", "mine").await);
+    // Whose it is cannot be told.
+    assert!(record(&world, "either").await["mcp"]["task_of"].is_null());
+
+    world.replace(&servers, "[]", WITHOUT).unwrap();
+    let hidden = async || (!result("hidden", "mine").await).then_some(());
+    wait_for("the policy to be in force", LIMIT, hidden)
+        .await
+        .unwrap();
+    server.take();
+    assert!(!result("hidden too", "mine").await);
+    assert!(server.take().is_empty(), "nothing of it reaches the server");
+    assert!(result("another", "done").await, "of a tool that is shown");
+    let tasks = ask("list", "tasks/list", json!({})).await;
+    assert_eq!(
+        tasks["result"]["tasks"].as_array().unwrap().len(),
+        1,
+        "{tasks}"
+    );
+    assert_eq!(tasks["result"]["tasks"][0]["taskId"], "done", "{tasks}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_standard_streams_too() {
     let lab = Lab::new().unwrap();

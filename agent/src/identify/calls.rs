@@ -262,7 +262,7 @@ impl Table {
         if let (Some((asks, whose)), Answered::Task(id) | Answered::Ended(id)) = (asks, how) {
             let callee = callee.clone();
             let account = Account { callee, whose };
-            self.tasks.begin(&account, id, Became { record, asks });
+            self.tasks.begin(&account, id, record, asks);
         }
     }
 }

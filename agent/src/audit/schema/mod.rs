@@ -273,7 +273,7 @@ const MCP: &[Member] = &[
     (
         "task_of",
         Id,
-        "the record of the call whose work is the task that this is about",
+        "the record of the call whose work is the task that this is about; none where the server gave several calls one id",
     ),
     (
         "response",

@@ -104,7 +104,7 @@ impl Talking {
             None if params.keys().all(|key| STATE.contains(&key)) => None,
             Some(_) | None => {
                 let call = self.may_have(&self.stages.decider.in_force(), task)?;
-                Some(Cause::Id(call.record))
+                Some(call.cause())
             }
         };
         let inside = self.inside(&requests, session, cause);

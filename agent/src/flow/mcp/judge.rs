@@ -498,7 +498,8 @@ impl Talking {
         if let Some(seen) = seen {
             mcp.name = seen.name.map(|name| Text::new(name.text()));
             mcp.id = seen.id.map(|id| Text::new(&id.to_text()));
-            mcp.task_of = self.became(seen.task_of(from)).map(|call| call.record);
+            let became = self.became(seen.task_of(from));
+            mcp.task_of = became.and_then(|call| call.record());
             self.tell_arguments(policy, &mut mcp, seen);
         }
         self.tell_caller(policy, record);

@@ -60,11 +60,16 @@ impl Talking {
         let Some(became) = self.became(task) else {
             return denied("no task that a call of this caller is known to have become");
         };
-        if let Underway::Call(tool) = &became.asks {
-            let hints = self.stages.observed.hints(&self.account, tool);
-            if !self.lists(policy, tool, hints.unwrap_or_default()) {
-                return denied("the task is a call of a tool that the caller is not shown");
+        let is_shown = |asks: &Underway| match asks {
+            Underway::Call(tool) => {
+                let hints = self.stages.observed.hints(&self.account, tool);
+                self.lists(policy, tool, hints.unwrap_or_default())
             }
+            Underway::Other => true,
+            Underway::Unknown => false,
+        };
+        if !became.asks().all(is_shown) {
+            return denied("the task is a call of a tool that the caller is not shown, or may be");
         }
         Ok(became)
     }
