@@ -409,6 +409,44 @@ fn what_is_opaque_and_what_is_not() {
         assert_ne!(look(&[text]), Ok(false), "{scheme}");
         assert_eq!(look(&[format!("Token {foreign}")]), Ok(false));
     }
+    let digest = "Digest username=\"a.b.c\", realm=\"x.y.z\", uri=\"/eyJhIjox/e.f\"";
+    assert_eq!(look(&[digest.to_owned()]), Ok(false));
+    assert_eq!(look(&[format!("bEARER \t {good} ")]), Ok(true));
+    assert_eq!(look(&[format!("Bearer,\"{good}")]), Ok(true));
+    let both = [format!("Bearer {good}"), "Basic YTpi".to_owned()];
+    assert_eq!(look(&both), Err(TokenFault::Several));
+    let huge = format!("Bearer {}", "a".repeat(16 * 1024 + 1));
+    assert_eq!(look(&[huge]), Err(TokenFault::TooLarge));
+    // Policy counts on an issuer that nobody gave keys for.
+    let unknown = ours("EdDSA", "ed", &claims("https://c.example"));
+    assert_eq!(
+        look(&[format!("Bearer {unknown}")]),
+        Err(TokenFault::Unconfigured)
+    );
+    // Where no issuer is named, nothing is looked into.
+    let nothing = look_at(&Tokens::default(), &headers(&both), &self::policy(""));
+    assert!(matches!(nothing, Ok(None)));
+    // No token is shown in a debugging text.
+    let shown = format!(
+        "{:?}",
+        look_at(&tokens, &headers(&[format!("Bearer {good}")]), &policy)
+    );
+    assert!(
+        !shown.contains("appid") && !shown.contains(&good),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_token_beside_something_else_is_refused() {
+    let tokens = tokens();
+    let policy = policy("identities: { c: { jwt: { issuer: 'https://c.example' } } }");
+    let look = |text: &str| {
+        let found = look_at(&tokens, &headers(&[format!("Bearer {text}")]), &policy);
+        found.map(|token| token.is_some())
+    };
+    let good = ours("EdDSA", "ed", &claims(A));
+    let foreign = ours("HS256", "x", &claims("https://d.example"));
     // Some take the first word after `Bearer`, and some the one that is a token.
     let mut nameless = claims(A);
     nameless.as_object_mut().unwrap().remove("iss");
@@ -427,43 +465,18 @@ fn what_is_opaque_and_what_is_not() {
         &*format!("{nameless} "),
     ] {
         for known in [&good, &unknown] {
-            let found = look(&[format!("Bearer {prefix}{known}")]);
+            let found = look(&format!("{prefix}{known}"));
             assert!(found.is_err(), "{prefix}{known}: {found:?}");
         }
     }
     for prefix in ["x.y ", "a.b.c,", "x.y, Bearer "] {
         // The upstream's own, and nobody else's.
         for own in [&foreign, &nameless] {
-            assert_eq!(look(&[format!("Bearer {prefix}{own}")]), Ok(false));
+            assert_eq!(look(&format!("{prefix}{own}")), Ok(false));
         }
-        let opaque = format!("Bearer {prefix}a.b.c");
-        assert_eq!(look(&[opaque]), Ok(false), "{prefix}");
+        let opaque = look(&format!("{prefix}a.b.c"));
+        assert_eq!(opaque, Ok(false), "{prefix}");
     }
-    let digest = "Digest username=\"a.b.c\", realm=\"x.y.z\", uri=\"/eyJhIjox/e.f\"";
-    assert_eq!(look(&[digest.to_owned()]), Ok(false));
-    assert_eq!(look(&[format!("bEARER \t {good} ")]), Ok(true));
-    assert_eq!(look(&[format!("Bearer,\"{good}")]), Ok(true));
-    let both = [format!("Bearer {good}"), "Basic YTpi".to_owned()];
-    assert_eq!(look(&both), Err(TokenFault::Several));
-    let huge = format!("Bearer {}", "a".repeat(16 * 1024 + 1));
-    assert_eq!(look(&[huge]), Err(TokenFault::TooLarge));
-    // Policy counts on an issuer that nobody gave keys for.
-    assert_eq!(
-        look(&[format!("Bearer {unknown}")]),
-        Err(TokenFault::Unconfigured)
-    );
-    // Where no issuer is named, nothing is looked into.
-    let nothing = look_at(&Tokens::default(), &headers(&both), &self::policy(""));
-    assert!(matches!(nothing, Ok(None)));
-    // No token is shown in a debugging text.
-    let shown = format!(
-        "{:?}",
-        look_at(&tokens, &headers(&[format!("Bearer {good}")]), &policy)
-    );
-    assert!(
-        !shown.contains("appid") && !shown.contains(&good),
-        "{shown}"
-    );
 }
 
 #[test]
