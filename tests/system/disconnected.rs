@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use exeat_tests::Lab;
 use exeat_tests::cgroup::Cgroup;
+use exeat_tests::daemon::Daemon;
 use exeat_tests::fixtures::Fixtures;
 use exeat_tests::lab::WORLD;
 use exeat_tests::process::run;
@@ -93,7 +94,7 @@ async fn a_disconnected_server_reaches_nobody_and_nobody_reaches_it() {
     assert!(is_told(&hosted), "{hosted:?}");
     assert!(is_told(&users), "{users:?}");
 
-    let gone = async |daemon: &exeat_tests::daemon::Daemon<'_>| {
+    let gone = async |daemon: &Daemon<'_>| {
         let reached = serving.requests().len();
         let begun = Instant::now();
         let later = [
@@ -357,6 +358,15 @@ rules: [{{ id: all, who: [agent], servers: [tracker], tools: [\"*\"], effect: al
     assert!(worked.json()["result"].is_object(), "{worked:?}");
 }
 
+/// A daemon, and the cgroup of a server that something else starts and that reaches the world by `terms`, unread.
+async fn reaches_world<'a>(lab: &'a Lab, what: &str, terms: &str) -> (Cgroup, Daemon<'a>) {
+    let name = format!("{}-{what}", lab.name());
+    let cgroup = Cgroup::create(&name).unwrap();
+    let egress = format!("{{ cidr: {WORLD}/32, {terms} }}");
+    let daemon = lab.daemon(&foreign_policy(&name, &[&egress])).await;
+    (cgroup, daemon.unwrap())
+}
+
 /// Says when it is connected, and when that is over.
 const HOLD: &str = r#"import socket, sys
 s = socket.create_connection((sys.argv[1], 9000), 20)
@@ -370,15 +380,8 @@ print("over", flush=True)"#;
 async fn what_a_server_had_open_ends_with_its_disconnection() {
     let lab = Lab::new().unwrap();
     let echo = lab.echo(SocketAddr::new(WORLD, 9000)).unwrap();
-    let name = format!("{}-held", lab.name());
-    let cgroup = Cgroup::create(&name).unwrap();
-    let egress = format!("{{ cidr: {WORLD}/32, ports: [9000], protocol: tcp }}");
-    let daemon = lab
-        .daemon(&foreign_policy(&name, &[&egress]))
-        .await
-        .unwrap();
-    let python = Fixtures::find().unwrap().python(2);
-    let world = WORLD.to_string();
+    let (cgroup, daemon) = reaches_world(&lab, "held", "ports: [9000], protocol: tcp").await;
+    let (python, world) = (Fixtures::find().unwrap().python(2), WORLD.to_string());
     let program = [python.to_str().unwrap(), "-c", HOLD, &world];
     let held = foreign(&lab, &cgroup, "held", &program);
     wait_until("it is connected", LIMIT, || held.stdout().contains("up"))
@@ -414,15 +417,8 @@ except OSError as e: print(errno.errorcode[e.errno], flush=True)"#;
 async fn a_socket_that_passes_no_gate_is_destroyed_by_the_disconnection() {
     let lab = Lab::new().unwrap();
     let there = lab.outside.bind_udp(SocketAddr::new(WORLD, 5000)).unwrap();
-    let name = format!("{}-hears", lab.name());
-    let cgroup = Cgroup::create(&name).unwrap();
-    let egress = format!("{{ cidr: {WORLD}/32, ports: [5000], protocol: udp }}");
-    let daemon = lab
-        .daemon(&foreign_policy(&name, &[&egress]))
-        .await
-        .unwrap();
-    let python = Fixtures::find().unwrap().python(2);
-    let world = WORLD.to_string();
+    let (cgroup, daemon) = reaches_world(&lab, "hears", "ports: [5000], protocol: udp").await;
+    let (python, world) = (Fixtures::find().unwrap().python(2), WORLD.to_string());
     let program = [python.to_str().unwrap(), "-c", HEAR, &world];
     let hears = foreign(&lab, &cgroup, "hears", &program);
     let (_, from) = timeout(LIMIT, there.recv_from(&mut [0; 9]))

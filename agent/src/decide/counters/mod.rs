@@ -294,8 +294,9 @@ impl State {
         }
         self.swept = Some(now);
         self.forget(|kept| kept.is_over(now));
-        if self.is_full(owner) {
-            // Whom these are of may never come again, and others could not come at all.
+        // Whom these are of may never come again, and nobody else could come at all. Not before: no caller lifts limits by
+        // what it fills.
+        if self.kept.len() >= MOST {
             self.forget(|kept| kept.is_unused(now));
         }
     }

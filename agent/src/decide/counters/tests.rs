@@ -139,8 +139,15 @@ fn a_number_of_calls_is_forgotten_with_its_session_or_for_lack_of_room() {
     next.write_anew();
     write(&next, &mut file, at(90_000));
     assert_eq!(lasts(&next), Used::Calls(1), "written anew");
-    // The others fill what there is; they are not over, it is not used.
-    assert_eq!(fill(&next, OWNER, at(90_000)), MOST / 2);
+    // Nobody lifts it by filling what a caller may; where nobody can come any more, it makes room.
+    fill(&next, OWNER, at(90_000));
+    assert_eq!(lasts(&next), Used::Calls(1), "of one caller");
+    for owner in 2..25 {
+        fill(&next, owner, at(90_000));
+    }
+    assert_eq!(next.lock().kept.len(), MOST);
+    assert_eq!(lasts(&next), Used::Calls(1), "all is full");
+    assert!(counts(&next, "newcomer", 1000, at(90_002)));
     assert_eq!(lasts(&next), Used::Calls(0));
 }
 

@@ -55,8 +55,8 @@ fn contents(
         } = talking;
         for tool in listed(result, List::Tools)? {
             let observed = &stages.observed;
-            observed.list(account, &talk.server, tool.name, hints(tool.hints));
-            observed.mirror(account, tool.name, Mirrors::of(tool.entry));
+            let told = (hints(tool.hints), Mirrors::of(tool.entry));
+            observed.list(account, &talk.server, tool.name, told);
         }
         let policy = talking.shown_by(record, method)?;
         filter(result, List::Tools, era, |tool| {

@@ -82,12 +82,20 @@ pub(in crate::flow) struct Endpoint {
 
 type Place = (Peer, u16, String);
 
+/// What one caller was listed of a tool.
+#[derive(Debug, Clone, Copy)]
+struct Listed {
+    hints: Hints,
+    /// Whether headers are to repeat arguments.
+    marked: bool,
+}
+
 /// By workload, or by what one caller has with one server: where two see one server differently, or two instances of it
 /// differ, what one was listed decides nothing of the other's.
 #[derive(Debug)]
 struct State {
     endpoints: Fair<u32, Place, Endpoint>,
-    hints: Fair<Account, Arc<str>, Hints>,
+    listed: Fair<Account, Arc<str>, Listed>,
     /// The same by server, for people: it decides nothing.
     shown: Fair<Arc<str>, Arc<str>, Hints>,
     /// Of tools of which something is repeated.
@@ -122,7 +130,7 @@ impl Default for Observed {
         Self {
             state: Mutex::new(State {
                 endpoints: Fair::new(ENDPOINTS, ENDPOINTS),
-                hints: Fair::new(TOOLS, TOOLS_EACH),
+                listed: Fair::new(TOOLS, TOOLS_EACH),
                 shown: Fair::new(SHOWN, TOOLS_EACH),
                 mirrors: Fair::new(MIRRORED, MIRRORED_EACH),
                 mirrored: Fair::new(MIRRORED, MIRRORED_EACH),
@@ -177,7 +185,7 @@ impl Observed {
     /// What the callee listed of `tool` to this caller, if it was seen.
     pub(super) fn hints(&self, account: &Account, tool: &str) -> Option<Hints> {
         let mut state = self.lock();
-        state.hints.get(account, tool).copied()
+        state.listed.get(account, tool).map(|listed| listed.hints)
     }
 
     /// The tools that `server` was seen to list since the gate began, by name, as it listed them last, to whomever; at most
@@ -196,39 +204,27 @@ impl Observed {
         self.lock().shown.get(server, tool).copied()
     }
 
-    /// `server` lists `tool` with `hints` to this caller.
-    pub(super) fn list(&self, account: &Account, server: &Arc<str>, tool: &str, hints: Hints) {
-        if tool.len() > NAME {
-            return;
-        }
-        let tool: Arc<str> = Arc::from(tool);
-        let mut state = self.lock();
-        state.hints.insert(account, Arc::clone(&tool), hints);
-        state.shown.insert(server, tool, hints);
-    }
-
-    /// Headers repeat arguments of `tool` as the callee lists it to this caller.
-    pub(super) fn mirror(&self, account: &Account, tool: &str, mirrors: Mirrors) {
+    /// `server` lists `tool` to this caller, with `hints`, and headers are to repeat these of its arguments.
+    pub(super) fn list(
+        &self,
+        account: &Account,
+        server: &Arc<str>,
+        tool: &str,
+        (hints, mirrors): (Hints, Mirrors),
+    ) {
         // Beyond it nobody can call it.
         if tool.len() > MAX_NAME {
             return;
         }
-        let Account { callee, whose } = account;
+        let tool: Arc<str> = Arc::from(tool);
         let mut state = self.lock();
-        if mirrors.is_empty() {
-            drop(state.mirrors.remove(account, tool));
-            // What another was listed stays.
-            if let Some((by, _)) = state.mirrored.get(callee, tool)
-                && by == whose
-            {
-                drop(state.mirrored.remove(callee, tool));
-            }
-            return;
+        if tool.len() <= NAME {
+            let marked = !mirrors.is_empty();
+            let listed = Listed { hints, marked };
+            state.listed.insert(account, Arc::clone(&tool), listed);
+            state.shown.insert(server, Arc::clone(&tool), hints);
         }
-        let (tool, mirrors) = (Arc::from(tool), Arc::new(mirrors));
-        let by = (whose.clone(), Arc::clone(&mirrors));
-        state.mirrored.insert(callee, Arc::clone(&tool), by);
-        state.mirrors.insert(account, tool, mirrors);
+        state.mirror(account, tool, mirrors);
     }
 
     /// Which arguments of `tool` headers repeat: as it was listed to this caller, else to anybody.
@@ -237,7 +233,9 @@ impl Observed {
         if let Some(mirrors) = state.mirrors.get(account, tool) {
             return Some(Arc::clone(mirrors));
         }
-        if state.hints.contains(account, tool) {
+        let listed = state.listed.get(account, tool);
+        // Marks have less room than names.
+        if listed.is_some_and(|listed| !listed.marked) {
             return None;
         }
         let others = state.mirrored.get(&account.callee, tool);
@@ -299,13 +297,33 @@ impl Observed {
         state.waiting.retain(others);
         state.sessions.retain(others);
         let lasts = |callee: &Callee| *callee != Callee::Workload(workload);
-        state.hints.retain(|account| lasts(&account.callee));
+        state.listed.retain(|account| lasts(&account.callee));
         state.mirrors.retain(|account| lasts(&account.callee));
         state.mirrored.retain(lasts);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn mirror(&mut self, account: &Account, tool: Arc<str>, mirrors: Mirrors) {
+        let Account { callee, whose } = account;
+        if mirrors.is_empty() {
+            drop(self.mirrors.remove(account, &*tool));
+            // What another was listed stays.
+            if let Some((by, _)) = self.mirrored.get(callee, &*tool)
+                && by == whose
+            {
+                drop(self.mirrored.remove(callee, &*tool));
+            }
+            return;
+        }
+        let mirrors = Arc::new(mirrors);
+        let by = (whose.clone(), Arc::clone(&mirrors));
+        self.mirrored.insert(callee, Arc::clone(&tool), by);
+        self.mirrors.insert(account, tool, mirrors);
     }
 }
 
@@ -323,7 +341,7 @@ mod tests {
 
     use exeat_policy::Hints;
 
-    use super::{Account, Callee, Mirrors, Observed, TOOLS, TOOLS_EACH, Talk};
+    use super::{Account, Callee, MIRRORED, Mirrors, Observed, TOOLS, TOOLS_EACH, Talk};
     use crate::decode::json::{Limits, parse};
     use crate::identify::account::Whose;
 
@@ -371,14 +389,20 @@ mod tests {
         assert!(!marks.is_empty());
         let crm: Arc<str> = Arc::from("crm");
         let list = |account: &Account, marks: &Mirrors| {
-            observed.list(account, &crm, "show", Hints::default());
-            observed.mirror(account, "show", marks.clone());
+            observed.list(account, &crm, "show", (Hints::default(), marks.clone()));
         };
         let is_marked = |account: &Account| observed.mirrors(account, "show").is_some();
         list(&marked, &marks);
         list(&plain, &Mirrors::default());
         assert!(is_marked(&marked) && !is_marked(&plain) && is_marked(&unlisted));
-        list(&marked, &Mirrors::default());
+        // Where others drive its marks out, they are those of the server.
+        for uid in 4..4 + 2 * u32::try_from(MIRRORED).unwrap() {
+            list(&account(uid), &marks);
+        }
+        assert!(is_marked(&marked) && !is_marked(&plain));
+        for uid in [1, 3 + 2 * u32::try_from(MIRRORED).unwrap()] {
+            list(&account(uid), &Mirrors::default());
+        }
         assert!(!is_marked(&marked) && !is_marked(&unlisted));
     }
 
@@ -397,17 +421,22 @@ mod tests {
             ..Hints::default()
         };
         let crm: Arc<str> = Arc::from("crm");
-        observed.list(&one, &crm, &"x".repeat(257), reads);
+        observed.list(&one, &crm, &"x".repeat(257), (reads, Mirrors::default()));
         assert!(observed.hints(&one, &"x".repeat(257)).is_none());
-        observed.list(&one, &crm, "wipe", reads);
+        observed.list(&one, &crm, "wipe", (reads, Mirrors::default()));
         assert_eq!(observed.hints(&one, "wipe"), Some(reads));
         assert_eq!(observed.hints(&other, "wipe"), None, "another's instance");
         // People are shown what was listed last, to whomever.
-        observed.list(&other, &crm, "wipe", Hints::default());
+        observed.list(&other, &crm, "wipe", (Hints::default(), Mirrors::default()));
         assert_eq!(observed.hints(&one, "wipe"), Some(reads));
         assert_eq!(observed.lists(&crm, "wipe"), Some(Hints::default()));
         for number in 0..TOOLS {
-            observed.list(&other, &crm, &number.to_string(), Hints::default());
+            observed.list(
+                &other,
+                &crm,
+                &number.to_string(),
+                (Hints::default(), Mirrors::default()),
+            );
         }
         assert_eq!(observed.hints(&one, "wipe"), Some(reads), "not driven out");
         assert_eq!(observed.listed("crm", usize::MAX).len(), TOOLS_EACH);

@@ -50,15 +50,6 @@ pub(super) enum For {
     Nobody,
 }
 
-impl Cancelled {
-    const fn count(self) -> usize {
-        match self {
-            Self::One(_) => 1,
-            Self::Several(count) => count,
-        }
-    }
-}
-
 /// What was cancelled under one id and is not answered.
 #[derive(Debug, Clone, Copy)]
 enum Cancelled {
@@ -66,6 +57,15 @@ enum Cancelled {
     One(Option<RecordId>),
     /// So many requests, and the id was used anew meanwhile: whom an answer is for is not told any more.
     Several(usize),
+}
+
+impl Cancelled {
+    const fn count(self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Several(count) => count,
+        }
+    }
 }
 
 struct Table {
@@ -161,15 +161,11 @@ impl Tables {
         let mut table = self.lock(of);
         let slot = slot(id);
         let asked = table.waiting.remove(&slot)?;
-        let acted_for = asked.in_flight.as_ref().map(InFlight::record);
-        let before = table
-            .cancelled
-            .get(&slot)
-            .map_or(0, |before| before.count());
         let cancelled = if asked.alone {
-            Cancelled::One(acted_for)
+            Cancelled::One(asked.in_flight.as_ref().map(InFlight::record))
         } else {
-            Cancelled::Several(before.saturating_add(1))
+            let before = table.cancelled.get(&slot);
+            Cancelled::Several(before.map_or(0, |before| before.count()).saturating_add(1))
         };
         table.cancelled.insert(slot, cancelled);
         Some(asked)
