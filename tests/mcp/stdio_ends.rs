@@ -76,9 +76,11 @@ async fn a_server_is_stopped_and_goes_on_with_what_started_it() {
     let told = lab.directory().join("told");
     fs::write(&told, "").unwrap();
     must("chmod", &[Path::new("666"), &told]).unwrap();
+    // It starts nothing while it is stopped: a shell whose new process is stopped before it executes is not stopped
+    // itself, but waits (vfork).
     let script = format!(
-        "trap \"echo got-CONT >&2\" CONT; trap \"echo TERM >{}; exit\" TERM; echo pid $$ >&2; \
-         while :; do sleep 0.05; done",
+        "trap \"echo got-CONT >&2\" CONT; trap \"echo TERM >{}; exit\" TERM; sleep 600 & echo pid $$ >&2; \
+         while :; do wait; done",
         told.display()
     );
     let daemon = lab.daemon(&odd(&lab, &script)).await.unwrap();
@@ -123,16 +125,27 @@ async fn a_server_is_stopped_and_goes_on_with_what_started_it() {
 /// A session without a shell: nobody could continue what is stopped there, and the kernel stops nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_could_continue_is_not_stopped() {
+    not_stopped(&["setsid"]).await;
+}
+
+/// As in a container whose first process it is, and which led no session when it began.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_in_no_session_that_it_sees_is_not_stopped() {
+    not_stopped(&["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]).await;
+}
+
+async fn not_stopped(within: &[&str]) {
     let lab = Lab::new().unwrap();
     let script = "trap \"echo got-USR1 >&2\" USR1; echo pid $$ >&2; while :; do sleep 0.05; done";
     let daemon = lab.daemon(&odd(&lab, script)).await.unwrap();
     let inside = lab.exeat(&["run", "odd"]).unwrap();
-    let mut command = Command::new("setsid");
+    let mut command = Command::new(within[0]);
+    command.args(&within[1..]);
     command.arg(inside.get_program()).args(inside.get_args());
     let log = lab.directory().join("run-odd.err");
     let session = Session::start(command, &log).unwrap();
     let server: u32 = errs(&lab, "pid ").await.parse().unwrap();
-    let launcher = session.pid().unwrap();
+    let launcher = launched(session.pid().unwrap());
     kill_process(pid(launcher), Signal::TSTP).unwrap();
     // By the second one's end the first signal was looked at.
     for times in 1..=2 {
@@ -150,6 +163,15 @@ async fn what_nobody_could_continue_is_not_stopped() {
     assert!(!is_stopped(launcher) && !is_stopped(server));
     drop(session);
     ended(&daemon, "the server ended").await;
+}
+
+/// The process itself, or that which it started.
+fn launched(process: u32) -> u32 {
+    let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap();
+    let mut children = children.split_whitespace();
+    children
+        .next()
+        .map_or(process, |child| child.parse().unwrap())
 }
 
 /// It reads nothing and says nothing: its host may go on, cancel and end it as any other.

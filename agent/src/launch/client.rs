@@ -7,7 +7,6 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::process::{Pid, getpgid, getpgrp, getppid, getsid};
 use signal_hook::consts::{SIGCONT, SIGTSTP};
 use signal_hook::low_level::emulate_default_handler;
 use tokio::signal::unix::{Signal as Incoming, SignalKind, signal};
@@ -139,27 +138,46 @@ fn stop() {
 
 /// Whether nobody is there to continue this process group, so that SIGTSTP does not stop it: none of its processes that
 /// this one comes from has a parent in the session but outside the group.
+///
+/// Read from `/proc`, where 0 stands for a group or a session whose leader this PID namespace does not show, as in a
+/// container whose first process leads no session; `rustix` has no value for that.
 fn is_orphaned() -> bool {
-    let (group, session) = (getpgrp(), getsid(None).ok());
-    let mut next = getppid();
-    while let Some(parent) = next {
-        if getsid(Some(parent)).ok() != session {
+    let Some(own) = Place::of("self") else {
+        return true;
+    };
+    let mut parent = own.parent;
+    while let Some(place) = Place::of(&parent.to_string()) {
+        if place.session != own.session {
             return true;
         }
-        if getpgid(Some(parent)).ok() != Some(group) {
+        if place.group != own.group {
             return false;
         }
-        next = parent_of(parent);
+        parent = place.parent;
     }
     true
 }
 
-/// `proc_pid_status(5)`.
-fn parent_of(process: Pid) -> Option<Pid> {
-    let path = format!("/proc/{}/status", process.as_raw_nonzero());
-    let status = fs::read_to_string(path).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
-    Pid::from_raw(line.trim().parse().ok()?)
+/// Where a process stands among others; `proc_pid_stat(5)`.
+struct Place {
+    parent: u32,
+    group: u32,
+    session: u32,
+}
+
+impl Place {
+    /// `None` where there is no such process.
+    fn of(process: &str) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+        // A name may hold anything.
+        let (_, rest) = stat.rsplit_once(") ")?;
+        let mut numbers = rest.split(' ').skip(1).map(|field| field.parse().ok());
+        Some(Self {
+            parent: numbers.next()??,
+            group: numbers.next()??,
+            session: numbers.next()??,
+        })
+    }
 }
 
 /// Runs a registered server on this process's standard streams, by the daemon at `socket`.
