@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use exeat_tests::Lab;
 use exeat_tests::cgroup::Cgroup;
@@ -40,6 +41,9 @@ const SECRET: &str = "s3cret-0fTheSite.K3y";
 const TOOLS: usize = 150;
 /// How often the policy is edited.
 const EDITS: u64 = 24;
+
+/// How long two outcomes of SDKs' calls may take at most, under policies that alternate.
+const ALTERNATION: Duration = Duration::from_mins(3);
 
 /// Which of two kinds of tools the policy denies: one generation the one, the next the other.
 fn rules(generation: u64) -> String {
@@ -450,8 +454,9 @@ fn due(generation: u64, asked: &str) -> Came {
     }
 }
 
-/// Calls of server-everything by two SDKs' clients, one after the other: each is shown one of the two tools.
-async fn sdk(world: &World<'_>, over: &AtomicBool) {
+/// Calls of server-everything by two SDKs' clients, one after the other: each is shown one of the two tools. `passed`
+/// gets whether they did.
+async fn sdk(world: &World<'_>, over: &AtomicBool, passed: &Mutex<BTreeSet<bool>>) {
     let arguments = json!({ "message": "hello", "a": 20, "b": 22 });
     let clients = [(Client::Ts1, "echo"), (Client::Py2, "get-sum")];
     for (client, tool) in clients.into_iter().cycle() {
@@ -459,6 +464,7 @@ async fn sdk(world: &World<'_>, over: &AtomicBool) {
             break;
         }
         let answer = over_http(world, client, tool, arguments.clone()).await;
+        passed.lock().unwrap().insert(answer["error"].is_null());
         if answer["error"].is_null() {
             let shown = answer["tools"].as_array().unwrap();
             let shown = ["echo", "get-sum"].map(|tool| shown.contains(&json!(tool)));
@@ -505,8 +511,14 @@ async fn edited(world: &World<'_>, talker: &Talker, served: &Scripted) {
             told.lock().unwrap().insert(id, (asked, came(&answer)));
         }
     };
+    let sdks = Mutex::new(BTreeSet::new());
     let edits = async {
-        for generation in 2..2 + EDITS {
+        let begun = Instant::now();
+        let mut generation = 1;
+        // A call by an SDK's client may take longer than several edits.
+        while generation < 1 + EDITS || sdks.lock().unwrap().len() < 2 {
+            assert!(begun.elapsed() < ALTERNATION, "of SDKs came {sdks:?}");
+            generation += 1;
             let before = told.lock().unwrap().len();
             let text = policy(world.lab, &host(world.lab), generation);
             world.daemon.replace_policy(&text).unwrap();
@@ -525,7 +537,7 @@ async fn edited(world: &World<'_>, talker: &Talker, served: &Scripted) {
         work("right_1"),
         work("list"),
         work("list"),
-        sdk(world, &over),
+        sdk(world, &over, &sdks),
         edits
     );
     by_generation(world);

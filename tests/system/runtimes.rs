@@ -223,8 +223,5 @@ async fn java_trusts_the_store_that_it_is_given() {
         assert!(done.stdout.contains("ConnectException"), "{name}: {done:?}");
     }
     assert_eq!(server.seen().len(), 2);
-    // Java's end may come before the last frame that is owed to it.
-    let failed = server.failed();
-    let owed = |fault: &String| fault.ends_with("broken pipe");
-    assert!(failed.iter().all(owed), "{failed:?}");
+    assert_eq!(server.failed(), Vec::<String>::new());
 }

@@ -5,6 +5,8 @@ mod broken;
 mod written;
 
 use std::collections::HashMap;
+use std::error::Error as _;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -173,7 +175,7 @@ impl Upstream {
         self.memory.connections.load(Ordering::SeqCst)
     }
 
-    /// Why connections ended early (handshakes that failed, broken framing).
+    /// Why connections ended early (handshakes that failed, broken framing); over HTTP/2 a client may leave at any time.
     pub fn failed(&self) -> Vec<String> {
         self.memory
             .failed
@@ -285,6 +287,15 @@ where
     }
 }
 
+/// Whether the client closed its connection before it took what was still to be said there. One that has its answers
+/// owes nobody to wait for a last frame (an acknowledgement, a window).
+fn has_left(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|error| error.downcast_ref());
+    cause
+        .and_then(h2::Error::get_io)
+        .is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
 async fn http<S>(stream: S, peer: Peer, memory: &Arc<Memory>) -> Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -298,10 +309,10 @@ where
     let stream = TokioIo::new(stream);
     if modern {
         let server = http2::Builder::new(TokioExecutor::new());
-        server
-            .serve_connection(stream, service)
-            .await
-            .context("serve HTTP/2")
+        match server.serve_connection(stream, service).await {
+            Err(error) if has_left(&error) => Ok(()),
+            done => done.context("serve HTTP/2"),
+        }
     } else {
         let server = http1::Builder::new();
         server
