@@ -11,7 +11,7 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 
 use crate::approvals::{self, approve, only};
-use crate::scripted::{Asked, Scripted, plain, status};
+use crate::scripted::{Asked, Scripted, plain, status, stream};
 use crate::talk::{EventReader, FAR, LEGACY, Talker, request};
 use crate::world::{LIMIT, NAME, World};
 
@@ -166,6 +166,45 @@ async fn a_failing_server_is_left_alone_and_tried() {
     for id in 15..=24 {
         assert_eq!(call(id, "get").await.status, 404);
     }
+}
+
+/// What is to be answered on another stream, or on none, is neither a success nor a failure.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_come_elsewhere_say_nothing_of_a_server() {
+    let lab = Lab::new().unwrap();
+    let script = |asked: &Asked| match asked.json()["params"]["name"].as_str() {
+        Some("later") => status(StatusCode::ACCEPTED),
+        // Its writer is gone with the first event.
+        Some("cut") => stream().1,
+        Some("breaks") => status(StatusCode::BAD_GATEWAY),
+        _ => plain(asked),
+    };
+    let _server = Scripted::far(&lab, NAME, SocketAddr::new(WORLD, 443), script).unwrap();
+    let url = format!("https://{NAME}/mcp");
+    let world = World::new(&lab, &[("far", &url)], RULES).await.unwrap();
+    let talker = world.talker().await.unwrap();
+    let calls = ["later", "cut", "breaks"].iter().flat_map(|tool| [tool; 4]);
+    for (id, tool) in calls.enumerate() {
+        let call = json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call",
+            "params": { "name": tool, "arguments": {} } });
+        talker.post(FAR, &[LEGACY], call.to_string()).await.unwrap();
+        let record = world
+            .daemon
+            .record("the call", |record| record["mcp"]["id"] == id.to_string())
+            .await
+            .unwrap();
+        assert_eq!(record["mcp"]["response"], "none", "{record}");
+    }
+    let opened = world.daemon.record("the finding", |record| {
+        let detail = record["finding"]["detail"].as_str().unwrap_or_default();
+        record["finding"]["what"] == "breaker_opened" && detail.starts_with("server `far`: ")
+    });
+    let opened = opened.await.unwrap()["finding"]["detail"].clone();
+    let opened = opened.as_str().unwrap();
+    assert!(
+        opened.starts_with("server `far`: 4 of 4 calls failed"),
+        "{opened}"
+    );
 }
 
 /// Posts the call of `pay`, and reads what it is answered in the end.

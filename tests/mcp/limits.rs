@@ -10,7 +10,7 @@ use exeat_tests::wait::{wait_for, wait_until};
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use crate::scripted::{Asked, Body, Scripted, plain, status};
+use crate::scripted::{Asked, Body, Scripted, plain, status, text};
 use crate::talk::{FAR, LEGACY, Talker};
 use crate::world::{LIMIT, NAME, World};
 
@@ -20,6 +20,7 @@ limits:
   - { per: [session], tools: [each], calls: 3 }
   - { per: [identity], tools: [hourly], rate: 3/h }
   - { per: [server], tools: [spend], sum: /cents, max: 100, window: 24h, refund: true }
+  - { per: [server], tools: [spend_more], sum: /cents, max: 100, window: 24h, refund: true }
   - { per: [server], tools: [kept], calls: 2 }
 "#;
 
@@ -28,6 +29,9 @@ fn far(asked: &Asked) -> hyper::Response<Body> {
     let message = asked.json();
     if message["params"]["arguments"]["fails"] == true {
         return status(StatusCode::BAD_GATEWAY);
+    }
+    if message["params"]["arguments"]["babbles"] == true {
+        return text("[\"no message\"]");
     }
     let mut answer = plain(asked);
     if message["method"] == "initialize" {
@@ -88,6 +92,17 @@ async fn what_was_counted_counts_over_restarts_and_failures_are_given_back() {
     }
     assert_eq!(call(&talker, "s-1", "kept", none()).await, "limit_reached");
     assert_eq!(server.take().len(), 9);
+    // Nor is given back what was answered, whatever became of the answer.
+    let spends = json!({ "cents": 40, "babbles": true });
+    assert_eq!(
+        call(&talker, "s-1", "spend_more", spends).await,
+        "response_refused"
+    );
+    assert_eq!(
+        call(&talker, "s-1", "spend_more", json!({ "cents": 61 })).await,
+        "limit_reached"
+    );
+    assert_eq!(server.take().len(), 1);
     // The record says what the limit stood at and, of what was refused, which one it was.
     for (status, stood) in [("done", 60), ("refused", 60)] {
         let record = world.daemon.record("a call that spends", |record| {

@@ -200,6 +200,7 @@ async fn a_server_that_hangs_holds_nobody() {
         cancelled["outcome"]["error"], "the client cancelled its request",
         "{cancelled}"
     );
+    assert_eq!(cancelled["outcome"]["status"], "abandoned", "{cancelled}");
     beside.works().await;
     // What waits is told with the server's end, which a host brings about as it would without Exeat.
     kill_process(pid(session.pid().unwrap()), Signal::TERM).unwrap();
@@ -355,7 +356,7 @@ async fn what_a_server_has_not_read_when_it_is_cut_off_is_answered() {
     assert_eq!(session.line().await.unwrap(), None);
     for id in [1, 2, 3] {
         let call = line(&daemon, id, |line| line["outcome"].is_object()).await;
-        assert_eq!(call["outcome"]["status"], "failed", "{call}");
+        assert_eq!(call["outcome"]["status"], "abandoned", "{call}");
         let why = "the server was disconnected";
         assert_eq!(call["outcome"]["error"], why, "{call}");
     }
@@ -385,7 +386,7 @@ async fn what_a_host_has_not_read_when_its_server_is_cut_off_reaches_it() {
         assert_eq!(answer["result"].is_object(), id < 4, "{}", answer["error"]);
     }
     let call = line(&daemon, 4, |line| line["outcome"].is_object()).await;
-    assert_eq!(call["outcome"]["status"], "failed", "{call}");
+    assert_eq!(call["outcome"]["status"], "abandoned", "{call}");
     assert_eq!(session.line().await.unwrap(), None);
     session.close().await.unwrap();
 }

@@ -73,6 +73,8 @@ pub(super) trait Story: Sized {
     fn refuse_with(self, why: impl Why);
     /// Ends it: permitted and failed.
     fn fail(self, error: &(dyn Error + Send + Sync));
+    /// Ends it: permitted, and given up by whoever asked before anything came of it.
+    fn abandon(self, error: &(dyn Error + Send + Sync));
     /// Ends it as bytes ended to pass; `gone`: the workload is, with all that ran in it.
     fn end_tunnel(self, ended: Ended, gone: bool);
 }
@@ -233,6 +235,13 @@ impl Story for OpenRecord {
 
     fn fail(self, error: &(dyn Error + Send + Sync)) {
         drop(self.close(Outcome::failed(Text::error(error))));
+    }
+
+    fn abandon(self, error: &(dyn Error + Send + Sync)) {
+        drop(self.close(Outcome {
+            error: Some(Text::error(error)),
+            ..Outcome::default()
+        }));
     }
 
     fn end_tunnel(self, ended: Ended, gone: bool) {

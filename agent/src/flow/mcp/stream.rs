@@ -508,7 +508,7 @@ impl Events {
                     if let Some(in_flight) = answering.in_flight.take() {
                         in_flight.answered(Answered::Elsewhere);
                     }
-                    answer::tell(&mut answering.record, ResponseKind::Stream, None);
+                    answer::tell(&mut answering.record, ResponseKind::None, None);
                     drop(answering.record.close(Outcome::done()));
                 }
             }

@@ -138,9 +138,8 @@ impl Session {
             let at = left.begun.iter().position(|begun| begun.id.same_slot(id));
             at.map(|at| left.begun.swap_remove(at))
         };
-        if let Some(mut record) = begun.and_then(|begun| begun.record) {
-            record.forgive();
-            record.fail(&Over("the client cancelled its request"));
+        if let Some(record) = begun.and_then(|begun| begun.record) {
+            record.abandon(&Over("the client cancelled its request"));
         }
     }
 
@@ -157,11 +156,10 @@ impl Session {
         let of_server = of_server.into_iter().map(asked);
         for (id, record) in of_server.chain(begun_server.into_iter().map(begun)) {
             self.ledger.failed();
-            if let Some(mut record) = record {
-                if end != End::Server {
-                    record.forgive();
-                }
-                record.fail(&Over(why));
+            match record {
+                Some(record) if end == End::Server => record.fail(&Over(why)),
+                Some(record) => record.abandon(&Over(why)),
+                None => {}
             }
             waiting.push(id);
         }

@@ -240,7 +240,7 @@ impl Session {
     /// Ends the record of a request that the other side has not heard; what whoever asked is told.
     pub(super) fn not_sent(
         &self,
-        mut record: OpenRecord,
+        record: OpenRecord,
         in_flight: Option<InFlight>,
         unsent: &Unsent,
     ) -> Refusal<'static> {
@@ -253,9 +253,8 @@ impl Session {
             }
             Unsent::NotTaken(fault @ NotTaken::TooLong) => {
                 in_flight.into_iter().for_each(InFlight::unsent);
-                self.ledger.failed();
-                record.forgive();
-                record.fail(fault);
+                self.ledger.refused();
+                record.refuse_with(fault);
                 Refusal::TooLarge
             }
             Unsent::NotTaken(fault @ (NotTaken::Closed | NotTaken::Full)) => {
@@ -347,9 +346,8 @@ impl Session {
             return false;
         };
         self.settled.notify_waiters();
-        if let Some(mut record) = asked.record.take() {
-            record.forgive();
-            record.fail(&Over("the client cancelled its request"));
+        if let Some(record) = asked.record.take() {
+            record.abandon(&Over("the client cancelled its request"));
         }
         false
     }
