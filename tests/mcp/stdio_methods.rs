@@ -142,13 +142,31 @@ async fn resources_prompts_and_completions_are_decided_by_their_names() {
     }
     alive(&mut session, &mut wire, "listened").await;
     assert_eq!(wire.heard().matches("subscriptions/listen").count(), 1);
-    let refused = daemon
-        .record("the refusal", |record| {
-            record["mcp"]["method"] == "subscriptions/listen" && record["mcp"]["id"] == "3"
-        })
-        .await
-        .unwrap();
-    assert_eq!(refused["decision"]["effect"], "deny", "{refused}");
+    // Each has a record as one that is subscribed to by itself, caused by what names it.
+    for (id, effect, inside) in [
+        ("2", "allow", [("docs://a", "allow"), ("docs://b", "allow")]),
+        ("3", "deny", [("docs://a", "deny"), ("file:///x", "deny")]),
+    ] {
+        let listened = daemon
+            .record("the listening", |record| {
+                record["mcp"]["method"] == "subscriptions/listen" && record["mcp"]["id"] == id
+            })
+            .await
+            .unwrap();
+        assert_eq!(listened["decision"]["effect"], effect, "{listened}");
+        for (uri, effect) in inside {
+            let of_uri = daemon
+                .record(uri, |record| {
+                    record["mcp"]["name"] == uri && record["cause"]["id"] == listened["id"]
+                })
+                .await
+                .unwrap();
+            assert_eq!(of_uri["mcp"]["method"], "resources/subscribe", "{of_uri}");
+            assert_eq!(of_uri["decision"]["effect"], effect, "{of_uri}");
+            let status = if effect == "allow" { "done" } else { "refused" };
+            assert_eq!(of_uri["outcome"]["status"], status, "{of_uri}");
+        }
+    }
     let log = json!(daemon.audit().unwrap()).to_string();
     assert!(!log.contains("hunter2"), "secrets are masked");
     session.close().await.unwrap();

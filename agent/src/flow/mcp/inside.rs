@@ -1,13 +1,14 @@
-//! What a server asks of its client inside a result or a notification, the only way that it has in 2026-07-28: each
-//! request is decided and recorded as if it had come by itself, caused by what carries it.
+//! What a message asks for inside: what a server asks of its client in a result or a notification, the only way that it
+//! has in 2026-07-28, and the resources that `subscriptions/listen` names. Each is decided and recorded as if it had come
+//! by itself, caused by what carries it.
 
 use super::bounded::{Observed, Unacceptable};
-use super::judge::{NotPassed, Talking, Told, unjudgeable};
-use crate::audit::record::{Cause, Kind, Session, Side};
+use super::judge::{NotPassed, Seen, Talking, Told, unjudgeable, unviewable};
+use crate::audit::record::{Cause, Kind, Session, Side, Stage};
 use crate::audit::{OpenRecord, Outcome, Shared, Start};
-use crate::decide::{Message as AboutMessage, Permit};
+use crate::decide::{InForce, Message as AboutMessage, Permit};
 use crate::decode::json::{Object, Value};
-use crate::decode::mcp::{Embedded, embedded};
+use crate::decode::mcp::{Embedded, embedded, subscribed};
 use crate::decode::rpc::Message;
 use crate::flow::describe::Story as _;
 use crate::refuse::Refusal;
@@ -118,6 +119,69 @@ impl Talking {
         }
     }
 
+    /// May changes of the resources that `message`, whose record this is, asks for be listened to? Each as by a
+    /// `resources/subscribe` of its own.
+    pub(super) fn listens(
+        &self,
+        policy: &InForce,
+        record: &mut OpenRecord,
+        message: &Message,
+    ) -> Result<Inside, NotPassed> {
+        let mut inside = Inside::default();
+        let judged = subscribed(message)
+            .map_err(unviewable)?
+            .into_iter()
+            .try_for_each(|uri| {
+                let seen = Seen {
+                    method: "resources/subscribe",
+                    name: Some(uri),
+                    id: message.id(),
+                    ..Seen::default()
+                };
+                let cause = record.id();
+                let session = record.record_mut().session.clone();
+                let opened = self.open_inside(session, Some(Cause::Id(cause)));
+                let mut of_uri = opened.ok_or_else(|| {
+                    let why = "what it is to listen to could not be recorded";
+                    NotPassed::plain(Refusal::AuditUnavailable, why)
+                })?;
+                self.describe(policy, &mut of_uri, Side::Client, seen.method, Some(&seen));
+                let judged = self.decide(policy, &mut of_uri, &seen);
+                if judged.is_ok() {
+                    inside.0.push(of_uri);
+                } else {
+                    record.stage(Stage::Decide);
+                    let decision = of_uri.record_mut().decision.clone();
+                    record.record_mut().decision = decision;
+                    drop(of_uri.close(Outcome::refused()));
+                }
+                judged.map(drop)
+            });
+        match judged {
+            Ok(()) => Ok(inside),
+            Err(not_passed) => {
+                inside.end(false);
+                Err(not_passed)
+            }
+        }
+    }
+
+    /// Nothing may wait here: answers are judged inside a poll as well.
+    fn open_inside(
+        &self,
+        session: Option<Shared<Session>>,
+        cause: Option<Cause>,
+    ) -> Option<OpenRecord> {
+        let start = Start {
+            at: None,
+            workload: Some(self.actor.process.clone()),
+            identity: Some(self.actor.identity.clone()),
+            session,
+            cause,
+        };
+        self.stages.log.try_open(Kind::Mcp, start).ok()
+    }
+
     fn inside(
         &self,
         requests: &[Embedded<'_>],
@@ -127,15 +191,7 @@ impl Talking {
         let mut inside = Inside::default();
         let mut fault = None;
         for request in requests {
-            let start = Start {
-                at: None,
-                workload: Some(self.actor.process.clone()),
-                identity: Some(self.actor.identity.clone()),
-                session: session.clone(),
-                cause: cause.clone(),
-            };
-            // Nothing may wait here: answers are judged inside a poll as well.
-            let Ok(mut record) = self.stages.log.try_open(Kind::Mcp, start) else {
+            let Some(mut record) = self.open_inside(session.clone(), cause.clone()) else {
                 fault = Some(UNRECORDED);
                 break;
             };

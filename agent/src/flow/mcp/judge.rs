@@ -16,7 +16,7 @@ use crate::decide::approvals::Approved;
 use crate::decide::{InForce, McpMessage, Message as AboutMessage, Permit, Refused, Within};
 use crate::decode::json::Object;
 use crate::decode::mcp::{
-    Embedded, Era, Hints, Method, Name, View, ViewFault, method, spoken, subscribed, view,
+    Embedded, Era, Hints, Method, Name, View, ViewFault, method, spoken, view,
 };
 use crate::decode::rpc::{Id, Message};
 use crate::flow::Stages;
@@ -156,39 +156,17 @@ impl Talking {
                     let connected = self.stages.decider.connected(&self.talk.server);
                     connected.map_err(disconnected)?;
                 }
-                self.listens(&policy, record, message)?;
                 self.asks_after(&policy, seen.task_of(from), exists)?;
-                self.decide(&policy, record, &seen)
+                let listened = self.listens(&policy, record, message)?;
+                let judged = self.decide(&policy, record, &seen);
+                listened.end(judged.is_ok());
+                judged
             }
             Err(fault) => {
                 self.describe(&policy, record, from, message.method().unwrap_or(""), None);
                 Err(unviewable(fault))
             }
         }
-    }
-
-    /// May changes of these resources be listened to? Each as by a `resources/subscribe` of its own.
-    fn listens(
-        &self,
-        policy: &InForce,
-        record: &mut OpenRecord,
-        message: &Message,
-    ) -> Result<(), NotPassed> {
-        for uri in subscribed(message).map_err(unviewable)? {
-            let seen = Seen {
-                method: "resources/subscribe",
-                name: Some(uri),
-                id: message.id(),
-                ..Seen::default()
-            };
-            let judged = self.judge_by(policy, &seen, None);
-            if judged.is_err() {
-                record.stage(Stage::Decide);
-                tell_judged(record, &judged);
-            }
-            drop(judged?);
-        }
-        Ok(())
     }
 
     /// A request of the client is on its way: until it is answered, it may be the cause of what the server does.
@@ -395,7 +373,7 @@ impl Talking {
         there.max().is_some_and(|(_, own)| !own)
     }
 
-    fn decide(
+    pub(super) fn decide(
         &self,
         policy: &InForce,
         record: &mut OpenRecord,
@@ -481,7 +459,7 @@ impl Talking {
         }
     }
 
-    fn describe(
+    pub(super) fn describe(
         &self,
         policy: &InForce,
         record: &mut OpenRecord,
@@ -578,13 +556,13 @@ pub(super) fn era(message: &Message) -> Era {
 
 /// What a decision on a message needs.
 #[derive(Default)]
-struct Seen<'a> {
-    method: &'a str,
-    name: Option<Name<'a>>,
-    id: Option<&'a Id>,
-    arguments: Option<&'a Object>,
+pub(super) struct Seen<'a> {
+    pub(super) method: &'a str,
+    pub(super) name: Option<Name<'a>>,
+    pub(super) id: Option<&'a Id>,
+    pub(super) arguments: Option<&'a Object>,
     /// Whether limits counted it before.
-    again: bool,
+    pub(super) again: bool,
 }
 
 impl<'a> Seen<'a> {
@@ -651,7 +629,7 @@ pub(super) fn unjudgeable() -> NotPassed {
     NotPassed::plain(Refusal::InvalidRequest, "something inside cannot be judged")
 }
 
-fn unviewable(fault: ViewFault) -> NotPassed {
+pub(super) fn unviewable(fault: ViewFault) -> NotPassed {
     let why = match fault {
         ViewFault::Name => "the method's subject is missing or not a string",
         ViewFault::LongName => "a name or a URI that is too long",
