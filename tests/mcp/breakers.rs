@@ -185,12 +185,13 @@ async fn answers_that_come_elsewhere_say_nothing_of_a_server() {
     let talker = world.talker().await.unwrap();
     let calls = ["later", "cut", "breaks"].iter().flat_map(|tool| [tool; 4]);
     for (id, tool) in calls.enumerate() {
+        let shown = id.to_string();
         let call = json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call",
             "params": { "name": tool, "arguments": {} } });
         talker.post(FAR, &[LEGACY], call.to_string()).await.unwrap();
         let record = world
             .daemon
-            .record("the call", |record| record["mcp"]["id"] == id.to_string())
+            .record("the call", |record| record["mcp"]["id"] == *shown)
             .await
             .unwrap();
         assert_eq!(record["mcp"]["response"], "none", "{record}");
