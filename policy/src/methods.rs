@@ -81,6 +81,14 @@ pub fn governance(method: &str) -> Option<Governance> {
     found.map(|(_, governance, _)| *governance)
 }
 
+/// The methods whose messages have arguments, the last one what is typed; those of every other have none.
+pub(crate) const WITH_ARGUMENTS: [&str; 3] = [TOOLS_CALL, PROMPTS_GET, COMPLETE];
+
+/// Whether messages of some method that the pattern is about have arguments.
+pub(crate) fn may_have_arguments(methods: &Glob) -> bool {
+    WITH_ARGUMENTS.iter().any(|method| methods.matches(method))
+}
+
 /// The methods that may name a resource, by its URI.
 pub(crate) const NAME_URIS: [&str; 3] = ["resources/read", "resources/subscribe", COMPLETE];
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::check::{called, check, redundant};
+use crate::check::{called, check, in_part, redundant};
 use crate::decide::{Caller, Token};
 use crate::fault::{Fault, Place, Source};
 use crate::index::{Id, Index, position};
@@ -343,7 +343,8 @@ impl PolicySet {
         self.strict_review
     }
 
-    /// What is no fault and should be looked at: rules that have expired, rules and grants that change nothing, servers
+    /// What is no fault and should be looked at: rules that have expired, rules and grants that change nothing, rules that
+    /// ask for arguments where some of their methods have none, servers
     /// whose review is overdue, placeholders that nothing replaces, credentials that nothing sends.
     #[must_use]
     pub fn warnings(&self, now: Timestamp) -> Vec<Fault> {
@@ -373,6 +374,10 @@ impl PolicySet {
             let message = self.voiceless(rule)?;
             Some(warning(&rule.place, message))
         });
+        let partial = self.rules.iter().filter_map(|rule| {
+            let message = in_part(rule)?;
+            Some(warning(&rule.place, message))
+        });
         // What has expired is warned of as that.
         let redundant = redundant(&self.rules)
             .filter(|(rule, _)| rule.expires.is_none_or(|date| !date.is_past(now)))
@@ -381,6 +386,7 @@ impl PolicySet {
             .chain(overdue)
             .chain(idle)
             .chain(voiceless)
+            .chain(partial)
             .chain(redundant)
             .collect();
         warnings.sort();

@@ -237,6 +237,45 @@ rules:
     insta::assert_snapshot!(shown(&set.warnings(NOW)));
 }
 
+/// Arguments are asked for where there are none: of all that a rule is about, or of a part of it.
+#[test]
+fn arguments_of_methods_that_have_none() {
+    let rules = |methods: &str, args: &str| {
+        format!(
+            "servers: {{ a: {{ launch: {{ command: a }} }} }}
+rules: [{{ id: r, methods: [{methods}], args: [{args}], effect: deny }}]
+"
+        )
+    };
+    let any = "{ any: true, matches: AKIA }";
+    let refused: Vec<String> = [
+        "resources/read",
+        "sampling/createMessage, elicitation/create",
+        "'resources/*', ping",
+        "vendor/x",
+    ]
+    .into_iter()
+    .map(|methods| faults(&format!("version: 1\n{}", rules(methods, any))))
+    .collect();
+    insta::assert_snapshot!(refused.join("\n"));
+    let absent = "{ field: /x, absent: true }";
+    let some = format!("{absent}, {{ field: /y, absent: false }}");
+    let warned = |(methods, args)| shown(&policy(&rules(methods, args)).warnings(NOW));
+    let of_a_part = [
+        ("tools/call, 'resources/*', ping", any),
+        ("resources/read, prompts/get", &some),
+    ];
+    insta::assert_snapshot!(of_a_part.map(warned).join("\n"));
+    let of_nothing = [
+        ("tools/call", any),
+        ("'*'", any),
+        ("'prompts/*', completion/complete", any),
+        // What is true where there are none.
+        ("resources/read", absent),
+    ];
+    assert_eq!(of_nothing.map(warned).concat(), "");
+}
+
 /// What another rule allows as well; what is wider in one part and narrower in another changes something.
 #[test]
 fn what_changes_nothing() {

@@ -8,6 +8,7 @@ mod reach;
 mod shadow;
 mod size;
 
+pub(crate) use self::reach::in_part;
 pub(crate) use self::shadow::redundant;
 
 use crate::fault::{Fault, Place};

@@ -8,19 +8,18 @@ use crate::fault::{Fault, Place};
 use crate::glob::Glob;
 use crate::index::{Reached, reached};
 use crate::load::Draft;
-use crate::methods::{Governance, TOOLS_CALL, governance};
-use crate::model::{Effect, EgressRule, Host, Protocol, Rule, Selector, Server, Tls, Wire};
+use crate::methods::{Governance, TOOLS_CALL, WITH_ARGUMENTS, governance, may_have_arguments};
+use crate::model::{
+    ArgumentTest, Effect, EgressRule, Host, Protocol, Rule, Selector, Server, Test, Tls, Wire,
+};
 use crate::name::HostPattern;
 
 pub(super) fn check(draft: &Draft, faults: &mut Vec<Fault>) {
     let hosts: BTreeMap<&str, &Host> = draft.hosts.iter().map(|host| (&*host.name, host)).collect();
     for rule in &draft.rules {
-        if let Some(why) = never(rule, &hosts) {
-            faults.push(fault(
-                &rule.place,
-                format!("{} can never match: {why}", called(rule)),
-                None,
-            ));
+        if let Some((why, hint)) = never(rule, &hosts) {
+            let message = format!("{} can never match: {why}", called(rule));
+            faults.push(fault(&rule.place, message, hint));
         }
     }
     for limit in &draft.limits {
@@ -105,11 +104,17 @@ fn unread(rule: &EgressRule, reached: &Reached, own: &[Reached]) -> Option<(Stri
     }
 }
 
-/// Why no request can match the rule, if none can.
-fn never(rule: &Rule, hosts: &BTreeMap<&str, &Host>) -> Option<String> {
+/// Why no request can match the rule, if none can, and what to write instead.
+fn never(rule: &Rule, hosts: &BTreeMap<&str, &Host>) -> Option<(String, Option<String>)> {
     let methods = rule.methods.as_deref();
     if let Some(why) = methods.and_then(|methods| apart(methods, &rule.tools)) {
-        return Some(why);
+        return Some((why, None));
+    }
+    let untested = without_arguments(rule);
+    if !untested.is_empty() && methods.is_some_and(|all| all.len() == untested.len()) {
+        let why = format!("`args` asks for arguments, and {}", have_arguments());
+        let hint = "leave out `args` to be about all of these messages, or name resources by their URIs, as `tools: ['file:///secrets/*']`";
+        return Some((why, Some(hint.to_owned())));
     }
     // A host reaches no server outside its list, whatever the rules say.
     let listed = |name: &Arc<str>, server: &Arc<str>| {
@@ -122,7 +127,41 @@ fn never(rule: &Rule, hosts: &BTreeMap<&str, &Host>) -> Option<String> {
         .iter()
         .any(|name| rule.servers.iter().any(|server| listed(name, server)));
     (!rule.who.is_empty() && !rule.servers.is_empty() && !reachable && rule.effect != Effect::Deny)
-        .then(|| format!("{} list none of its servers", joined(&rule.who)))
+        .then(|| {
+            (
+                format!("{} list none of its servers", joined(&rule.who)),
+                None,
+            )
+        })
+}
+
+/// The patterns of methods for which the rule can never match, since it asks for an argument and theirs have none. What
+/// is only not to be there is not there.
+fn without_arguments(rule: &Rule) -> Vec<&Glob> {
+    let asks = |test: &ArgumentTest| !matches!(*test.tests, [Test::Absent(true)]);
+    let methods = rule.methods.as_deref().unwrap_or_default().iter();
+    methods
+        .filter(|glob| rule.args.iter().any(asks) && !may_have_arguments(glob))
+        .collect()
+}
+
+fn have_arguments() -> String {
+    let names = WITH_ARGUMENTS.map(|method| format!("`{method}`"));
+    format!("only messages of {} have any", names.join(", "))
+}
+
+/// What of a rule that matches some messages matches none, though it is written as if it did.
+pub(crate) fn in_part(rule: &Rule) -> Option<String> {
+    let methods = without_arguments(rule);
+    let methods: Vec<_> = methods.iter().map(|glob| format!("`{glob}`")).collect();
+    (!methods.is_empty()).then(|| {
+        format!(
+            "{} never matches {}: `args` asks for arguments, and {}; write a rule without `args` for the others",
+            called(rule),
+            methods.join(", "),
+            have_arguments(),
+        )
+    })
 }
 
 /// Why no message of these methods is about any of these tools, if none is.

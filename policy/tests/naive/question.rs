@@ -137,6 +137,8 @@ pub(crate) fn question() -> impl Strategy<Value = Question> {
                 (token, certificate),
                 (session, after, uri),
             )| {
+                // As the decoder reads messages: those of other methods have none.
+                let with_arguments = ["tools/call", "prompts/get", "completion/complete"];
                 let of_resource = matches!(method, Some("resources/read" | "completion/complete"));
                 Question {
                     user,
@@ -146,7 +148,8 @@ pub(crate) fn question() -> impl Strategy<Value = Question> {
                     server,
                     method,
                     name: uri.filter(|_| of_resource).or(name),
-                    arguments,
+                    arguments: arguments
+                        .filter(|_| method.is_some_and(|it| with_arguments.contains(&it))),
                     hints,
                     session,
                     after,

@@ -33,6 +33,22 @@ fn the_body_decides_the_era() {
     );
 }
 
+/// The policy takes rules that ask for arguments of other methods for mistakes.
+#[test]
+fn three_methods_have_arguments() {
+    let has_arguments = |method: &&Method| {
+        let message = message(&format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"{}","params":{{"name":"n","uri":"u:","taskId":"t",
+            "ref":{{"type":"ref/prompt","name":"n"}},"arguments":{{"a":1}},"argument":{{"a":1}}}}}}"#,
+            method.name
+        ));
+        view(&message).is_ok_and(|view| view.arguments.is_some())
+    };
+    let requests = METHODS.iter().filter(|method| method.kind == Kind::Request);
+    let found: Vec<&str> = requests.filter(has_arguments).map(|it| it.name).collect();
+    assert_eq!(found, ["tools/call", "prompts/get", "completion/complete"]);
+}
+
 #[test]
 fn views_show_what_is_decided_on() {
     let call = |method: &str, params: &str| {
