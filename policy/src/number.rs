@@ -1,10 +1,14 @@
-//! Decimal numbers compared by their source text: `9007199254740993` is more than `9007199254740992`.
+//! Decimal numbers compared by their source text: `9007199254740993` is more than `9007199254740992`, and the same where
+//! both are read as doubles.
 
 use std::cmp::Ordering;
 use std::fmt;
 
 /// The longest number that is read, in characters.
 const NUMBER_MAX: usize = 512;
+/// Numbers of at most so many digits, and powers of ten up to this, have a double each.
+const SURE_DIGITS: usize = 15;
+const SURE_POWER: i64 = 300;
 
 /// A number of the JSON grammar, taken apart and never rounded.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +54,11 @@ impl<'a> Decimal<'a> {
             digits,
             power: exponent.saturating_add(shift),
         })
+    }
+
+    /// Whether no other number this short has the same nearest double: 15 digits, well within a double's range.
+    fn is_short(self) -> bool {
+        self.is_zero() || (self.digits.len() <= SURE_DIGITS && self.power.abs() <= SURE_POWER)
     }
 
     fn is_zero(self) -> bool {
@@ -112,6 +121,68 @@ impl<'a> Decimal<'a> {
             .then_with(|| compare_digits(self.significant(), other.significant()));
         if self.negative { size.reverse() } else { size }
     }
+}
+
+/// A number as it is written, and as the nearest double (IEEE 754 binary64, half to even), which many receivers take
+/// for it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Numeral<'a> {
+    text: &'a str,
+    written: Decimal<'a>,
+    /// Of a number that may share it with another.
+    double: Option<f64>,
+}
+
+impl<'a> Numeral<'a> {
+    /// Reads what [`Decimal`] reads.
+    pub(crate) fn parse(text: &'a str) -> Option<Self> {
+        let written = Decimal::parse(text)?;
+        let double = if written.is_short() {
+            None
+        } else {
+            Some(text.parse().ok()?)
+        };
+        Some(Self {
+            text,
+            written,
+            double,
+        })
+    }
+
+    fn double(self) -> Option<f64> {
+        self.double.or_else(|| self.text.parse().ok())
+    }
+
+    /// Compares both as they are written, and both as doubles.
+    pub(crate) fn compare(self, other: Self) -> Option<[Ordering; 2]> {
+        let written = self.written.compare(other.written);
+        if written.is_eq() || (self.double.is_none() && other.double.is_none()) {
+            return Some([written, written]);
+        }
+        let doubles = self.double()?.partial_cmp(&other.double()?)?;
+        Some([written, doubles])
+    }
+
+    /// Whether no digit stands behind the point, as it is written and as a double.
+    pub(crate) fn is_whole(self) -> [bool; 2] {
+        let written = self.written.is_whole();
+        let double = self.double.is_some_and(|double| double.fract() == 0.0);
+        [written, written || double]
+    }
+}
+
+/// Whether the nearest double is the number itself, as far as the shortest way to write that double tells.
+pub(crate) fn is_own_double(text: &str) -> bool {
+    // Most numbers are told by their length.
+    if text.len() <= SURE_DIGITS && !text.bytes().any(|byte| matches!(byte, b'e' | b'E')) {
+        return true;
+    }
+    let is_own = |written: Decimal<'_>| {
+        let shortest = text.parse::<f64>().map(|double| format!("{double:e}"));
+        let shortest = shortest.as_deref().ok().and_then(Decimal::parse);
+        shortest.is_some_and(|shortest| shortest.compare(written).is_eq())
+    };
+    Decimal::parse(text).is_some_and(|written| written.is_short() || is_own(written))
 }
 
 /// Digits behind the point of an [`Amount`].
@@ -201,6 +272,8 @@ fn read_exponent(text: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -304,6 +377,102 @@ mod tests {
             &"1".repeat(513),
         ] {
             assert!(Decimal::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_have_a_second_reading() {
+        use Ordering::{Equal, Greater, Less};
+        for (left, right, written, doubles) in [
+            ("5", "5.0", Equal, Equal),
+            ("5", "6", Less, Less),
+            ("0.1", "0.10000000000000001", Less, Equal),
+            ("5.00000000000000000001", "5", Greater, Equal),
+            ("59.99999999999999999999", "60", Less, Equal),
+            ("1e-400", "0", Greater, Equal),
+            ("-1e-400", "0", Less, Equal),
+            ("0e999", "0", Equal, Equal),
+            ("9007199254740993", "9007199254740992", Greater, Equal),
+            // Half to even: up from here.
+            ("9007199254740995", "9007199254740996", Less, Equal),
+            ("9007199254740995", "9007199254740994", Greater, Greater),
+            ("0.30000000000000004", "0.3", Greater, Greater),
+            ("5e-324", "0", Greater, Greater),
+            ("1e400", "1e500", Less, Equal),
+            ("1e308", "1e400", Less, Less),
+        ] {
+            let [one, other] = [left, right].map(|text| Numeral::parse(text).unwrap());
+            assert_eq!(
+                one.compare(other),
+                Some([written, doubles]),
+                "{left} {right}"
+            );
+            let back = [written.reverse(), doubles.reverse()];
+            assert_eq!(other.compare(one), Some(back), "{right} {left}");
+        }
+        for (text, whole) in [
+            ("5", [true, true]),
+            ("5.5", [false, false]),
+            ("5.00000000000000000001", [false, true]),
+            ("1e-400", [false, true]),
+            ("9007199254740993", [true, true]),
+        ] {
+            assert_eq!(Numeral::parse(text).unwrap().is_whole(), whole, "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_their_own_doubles_are_told() {
+        for (text, own) in [
+            ("0", true),
+            ("-0.0", true),
+            ("0.1", true),
+            ("1e2", true),
+            ("9007199254740992", true),
+            ("9007199254740993", false),
+            ("9007199254740994", true),
+            ("0.30000000000000004", true),
+            ("0.1000000000000000055", false),
+            ("5.0000000000000000000000", true),
+            ("5.0000000000000000000001", false),
+            ("1e300", true),
+            ("1e-400", false),
+            ("0e-400", true),
+            ("1e400", false),
+            ("5e-324", true),
+            ("1e-310", true),
+            ("1.7976931348623157e308", true),
+            ("123456789012345", true),
+            ("1234567890123456", true),
+            ("12345678901234567", false),
+        ] {
+            assert_eq!(is_own_double(text), own, "{text}");
+        }
+    }
+
+    proptest! {
+        /// What is short is told apart by either reading, and is its own double.
+        #[test]
+        fn short_numbers_have_one_reading(
+            (left, right) in (-999_999_999_999_999_i64..=999_999_999_999_999).prop_flat_map(|left| {
+                (Just(left), prop_oneof![left.saturating_sub(3)..=left.saturating_add(3), any::<i64>()])
+            }),
+            power in -300_i64..286,
+        ) {
+            let texts = [left, right].map(|digits| format!("{digits}e{power}"));
+            let [one, other] = texts.each_ref().map(|text| text.parse::<f64>().unwrap());
+            let order = one.partial_cmp(&other).unwrap();
+            let [left, right] = texts.each_ref().map(|text| Numeral::parse(text).unwrap());
+            prop_assert_eq!(left.compare(right).unwrap()[1], order);
+            prop_assert!(is_own_double(&texts[0]));
+        }
+
+        /// Each double is written so that it is its own.
+        #[test]
+        fn a_double_is_its_own(double in any::<f64>().prop_filter("finite", |double| double.is_finite())) {
+            for text in [format!("{double}"), format!("{double:e}")] {
+                prop_assert!(is_own_double(&text), "{}", text);
+            }
         }
     }
 

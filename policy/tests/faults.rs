@@ -194,7 +194,7 @@ rules:
   - { id: a3, effect: deny, tools: [a3], args: [{ field: /x, absent: true }, { field: /x/y, glob: "a*" }] }
   - { id: a4, effect: deny, tools: [a4], args: [{ field: "/x/*/y", min: 1 }, { field: "/x/*", absent: true }] }
   - { id: a5, effect: deny, tools: [a5], args: [{ field: /x, in: [a, b], type: number }] }
-  - { id: a6, effect: deny, tools: [a6], args: [{ field: /x, in: [1, 2, true] }, { field: /x, above: 2 }] }
+  - { id: a6, effect: deny, tools: [a6], args: [{ field: /x, in: [1, 2, true] }, { field: /x, above: 3 }] }
   - { id: a7, effect: allow, tools: [a7], args: [{ field: /x, in: [main, develop], glob: "release/*" }] }
   - { id: a8, effect: allow, tools: [a8], args: [{ field: "/x/*", in: [main] }, { field: "/x/*", in: [develop] }] }
   - { id: a9, effect: allow, tools: [a9], args: [{ field: /x, keys: true, in: [a] }, { field: /x, keys: true, matches: '^b' }] }
@@ -220,6 +220,7 @@ rules:
   - { id: numbers, effect: allow, tools: [a8], args: [{ field: /x, in: [1, 2.0] }, { field: /x, type: integer }, { field: /x, min: 2 }] }
   - { id: touching, effect: allow, tools: [a9], args: [{ field: /x, min: 5 }, { field: /x, max: 5.0, type: number }] }
   - { id: anywhere, effect: deny, tools: [b1], args: [{ any: true, glob: "a*" }, { any: true, min: 5 }] }
+  - { id: doubles, effect: deny, tools: [b2], args: [{ field: /x, in: [1, 2] }, { field: /x, above: 2, max: 2 }] }
 "#;
     assert_eq!(faults(text), "");
 }

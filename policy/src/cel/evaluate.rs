@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use super::Condition;
 use super::check::{Field, Macro, Node, Order, Textual};
 use super::number::{Number, Operator};
-use super::value::{All, Reader, Reading, Value, graver};
+use super::value::{All, Differs, Reader, Reading, Rounding, Value, graver};
 use crate::decide::{Quantity, Unevaluated, Work, distinct};
 use crate::json::{Json, Members};
 use crate::model::Scalar;
@@ -35,56 +35,56 @@ pub(crate) struct Facts<'a> {
 }
 
 /// Whether the condition holds: for a rule that restricts as the texts came, as they read or as a receiver may
-/// normalise them; for one that allows as they came and as a receiver may normalise them.
+/// normalise them; for one that allows as they came and as a receiver may normalise them. In each of these the numbers
+/// count as they are written, and as the nearest doubles.
 pub(crate) fn hold<'a>(
     condition: &'a Condition,
     facts: &Facts<'a>,
     quantity: Quantity,
 ) -> Result<bool, Unevaluated> {
-    let mut work = Work::default();
-    let (sent, differs) = truth(condition, facts, Reading::Sent, &mut work);
-    if !differs {
-        return sent;
-    }
     let decides = quantity == Quantity::Some;
     // A constant that is not ASCII is found in what is received, and not in what reads like ASCII.
     let readings: &[Reading] = match quantity {
-        Quantity::Some => &[Reading::Read, Reading::Received],
-        Quantity::All => &[Reading::Received],
+        Quantity::Some => &[Reading::Sent, Reading::Read, Reading::Received],
+        Quantity::All => &[Reading::Sent, Reading::Received],
     };
+    let (mut work, mut differs) = (Work::default(), Differs::default());
     let mut error = None;
-    let mut heed = |told: Result<bool, Unevaluated>| match told {
-        Ok(one) => one == decides,
-        Err(other) => {
-            error = Some(graver(error.take(), other));
-            false
+    for rounding in [Rounding::Exact, Rounding::Double] {
+        if rounding == Rounding::Double && !differs.numbers {
+            break;
         }
-    };
-    let found = heed(sent)
-        || readings
-            .iter()
-            .any(|reading| heed(truth(condition, facts, *reading, &mut work).0));
-    match error {
-        _ if found => Ok(decides),
-        Some(error) => Err(error),
-        None => Ok(!decides),
+        for reading in readings {
+            if *reading != Reading::Sent && !differs.texts {
+                break;
+            }
+            let reader = Reader {
+                reading: *reading,
+                rounding,
+                differs,
+                work: &mut work,
+            };
+            let told;
+            (told, differs) = truth(condition, facts, reader);
+            match told {
+                Ok(one) if one == decides => return Ok(decides),
+                Ok(_) => {}
+                Err(other) => error = Some(graver(error, other)),
+            }
+        }
     }
+    error.map_or(Ok(!decides), Err)
 }
 
 fn truth<'a>(
     condition: &'a Condition,
     facts: &Facts<'a>,
-    reading: Reading,
-    work: &mut Work,
-) -> (Result<bool, Unevaluated>, bool) {
+    reader: Reader<'_>,
+) -> (Result<bool, Unevaluated>, Differs) {
     let mut run = Run {
         facts,
         locals: Vec::new(),
-        reader: Reader {
-            reading,
-            differs: false,
-            work,
-        },
+        reader,
     };
     let truth = run.truth(&condition.root);
     (truth, run.reader.differs)
@@ -122,7 +122,10 @@ impl<'a> Run<'a, '_> {
     fn value(&mut self, node: &'a Node) -> Result<Value<'a>, Unevaluated> {
         self.reader.work.value()?;
         Ok(match node {
-            Node::Constant(scalar) => self.counted(Value::of(scalar))?,
+            Node::Constant(scalar) => {
+                let constant = self.reader.constant(scalar)?;
+                self.counted(constant)?
+            }
             Node::List(items) => {
                 let items = items.iter().map(|item| self.value(item));
                 Value::Made(items.collect::<Result<_, _>>()?)
@@ -311,7 +314,8 @@ impl<'a> Run<'a, '_> {
     ) -> Result<bool, Unevaluated> {
         let mut comparable = constants.is_empty();
         for constant in constants {
-            match self.reader.equal(operand, &Value::of(constant), 0) {
+            let value = self.reader.constant(constant)?;
+            match self.reader.equal(operand, &value, 0) {
                 Ok(true) => return Ok(true),
                 Ok(false) => comparable |= !matches!(constant, Scalar::Null),
                 Err(Unevaluated::OtherType) => {}

@@ -1,4 +1,4 @@
-//! Numbers in expressions: as they came, or computed exactly in billionths.
+//! Numbers in expressions: as they came, as the nearest double, or computed exactly in billionths.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -9,11 +9,13 @@ use crate::number::Decimal;
 /// Billionths in one.
 const ONE: i128 = 1_000_000_000;
 
-/// A number; never rounded.
+/// A number; never rounded but where that is asked for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Number<'a> {
     /// As JSON writes it.
     Written(&'a str),
+    /// The nearest double in place of what is written; computed with as the shortest decimal that reads as it.
+    Double(f64),
     /// Billionths.
     Computed(i128),
 }
@@ -39,6 +41,11 @@ impl Number<'_> {
         if let (Self::Computed(left), Self::Computed(right)) = (self, other) {
             return Ok(left.cmp(&right));
         }
+        // What is computed, too, is then what a double holds of it.
+        if matches!((self, other), (Self::Double(_), _) | (_, Self::Double(_))) {
+            let order = self.double()?.partial_cmp(&other.double()?);
+            return order.ok_or(Unevaluated::TooLarge);
+        }
         let (left, right) = (self.text(), other.text());
         match (Decimal::parse(&left), Decimal::parse(&right)) {
             (Some(left), Some(right)) => Ok(left.compare(right)),
@@ -47,9 +54,20 @@ impl Number<'_> {
         }
     }
 
+    fn double(self) -> Result<f64, Unevaluated> {
+        match self {
+            Self::Double(double) => Ok(double),
+            Self::Written(_) | Self::Computed(_) => {
+                let read = self.text().parse();
+                read.map_err(|_bad| Unevaluated::TooLarge)
+            }
+        }
+    }
+
     fn text(&self) -> Cow<'_, str> {
         match self {
             Self::Written(text) => Cow::Borrowed(text),
+            Self::Double(double) => Cow::Owned(format!("{double:e}")),
             Self::Computed(billionths) => {
                 let sign = if *billionths < 0 { "-" } else { "" };
                 let size = billionths.unsigned_abs();
@@ -63,7 +81,7 @@ impl Number<'_> {
     fn exact(self) -> Result<i128, Unevaluated> {
         match self {
             Self::Computed(billionths) => Ok(billionths),
-            Self::Written(text) => Decimal::parse(text)
+            Self::Written(_) | Self::Double(_) => Decimal::parse(&self.text())
                 .ok_or(Unevaluated::TooLarge)?
                 .billionths()
                 .ok_or(Unevaluated::Arithmetic),

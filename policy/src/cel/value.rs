@@ -8,6 +8,7 @@ use super::number::Number;
 use crate::decide::{Unevaluated, Work};
 use crate::json::{Json, List, Members};
 use crate::model::Scalar;
+use crate::number::is_own_double;
 
 /// The deepest nesting that two values are compared to.
 const DEPTH_MAX: usize = 64;
@@ -38,11 +39,28 @@ pub(super) enum Reading {
     Read,
 }
 
-/// Reads what was sent, and notes whether some text reads otherwise than it came.
+/// How numbers are read, those of the expression as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rounding {
+    /// As they are written.
+    Exact,
+    /// As the nearest doubles.
+    Double,
+}
+
+/// Reads what was sent, and notes whether something reads otherwise than it came.
 pub(super) struct Reader<'w> {
     pub(super) reading: Reading,
-    pub(super) differs: bool,
+    pub(super) rounding: Rounding,
+    pub(super) differs: Differs,
     pub(super) work: &'w mut Work,
+}
+
+/// What has another reading.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Differs {
+    pub(super) texts: bool,
+    pub(super) numbers: bool,
 }
 
 impl Reader<'_> {
@@ -50,7 +68,7 @@ impl Reader<'_> {
         Ok(match json {
             Json::Null => Value::Null,
             Json::Bool(truth) => Value::Bool(truth),
-            Json::Number(text) => Value::Number(Number::Written(text)),
+            Json::Number(text) => Value::Number(self.number(text)?),
             Json::Text(text) => Value::Text(self.text(text)?),
             Json::List(list) => Value::Lent(list),
             Json::Map(map) => Value::Map(map),
@@ -58,11 +76,31 @@ impl Reader<'_> {
         })
     }
 
+    /// What the expression writes down.
+    pub(super) fn constant<'a>(&mut self, scalar: &'a Scalar) -> Result<Value<'a>, Unevaluated> {
+        Ok(match scalar {
+            Scalar::Null => Value::Null,
+            Scalar::Bool(truth) => Value::Bool(*truth),
+            Scalar::Number(text) => Value::Number(self.number(text)?),
+            Scalar::Text(text) => Value::Text(Cow::Borrowed(text)),
+        })
+    }
+
+    fn number<'a>(&mut self, text: &'a str) -> Result<Number<'a>, Unevaluated> {
+        Ok(match self.rounding {
+            Rounding::Exact => {
+                self.differs.numbers = self.differs.numbers || !is_own_double(text);
+                Number::Written(text)
+            }
+            Rounding::Double => Number::Double(text.parse().map_err(|_bad| Unevaluated::TooLarge)?),
+        })
+    }
+
     pub(super) fn text<'a>(&mut self, text: &'a str) -> Result<Cow<'a, str>, Unevaluated> {
         self.work.text(text)?;
         Ok(match self.reading {
             Reading::Sent => {
-                self.differs = self.differs || !crate::text::is_plain(text);
+                self.differs.texts = self.differs.texts || !crate::text::is_plain(text);
                 Cow::Borrowed(text)
             }
             Reading::Received => crate::text::compatible(text),
@@ -182,15 +220,6 @@ pub(super) enum Elements<'v, 'a> {
 }
 
 impl<'a> Value<'a> {
-    pub(super) fn of(scalar: &'a Scalar) -> Self {
-        match scalar {
-            Scalar::Null => Self::Null,
-            Scalar::Bool(truth) => Self::Bool(*truth),
-            Scalar::Number(text) => Self::Number(Number::Written(text)),
-            Scalar::Text(text) => Self::Text(Cow::Borrowed(text)),
-        }
-    }
-
     pub(super) fn boolean(&self) -> Result<bool, Unevaluated> {
         match self {
             Self::Bool(truth) => Ok(*truth),

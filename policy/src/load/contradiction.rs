@@ -1,12 +1,12 @@
 //! Tests on arguments that no value passes: within one entry of `args`, and between entries about the same value.
 //!
 //! Only what is certain is reported, of arguments in which no name may be taken for another. Of several values
-//! a rule that restricts asks of each entry that some value passes it, and of a text that one of its forms does;
-//! a rule that allows asks it of all (see [`decide`](crate::decide)).
+//! a rule that restricts asks of each entry that some value passes it, and of a text or a number that one of its readings
+//! does; a rule that allows asks it of all (see [`decide`](crate::decide)).
 
 use crate::decide::{Quantity, could_pass};
 use crate::model::{ArgumentPlace, ArgumentTest, Bound, Pointer, Test, Type};
-use crate::number::Decimal;
+use crate::number::Numeral;
 
 /// Why no value can pass all tests of one entry, if that is plain.
 pub(super) fn within(keys: bool, tests: &[&Test], quantity: Quantity) -> Option<String> {
@@ -17,7 +17,7 @@ pub(super) fn within(keys: bool, tests: &[&Test], quantity: Quantity) -> Option<
         );
     }
     kinds(tests)
-        .or_else(|| bounds(tests))
+        .or_else(|| bounds(tests, quantity))
         .or_else(|| listed(tests, quantity))
 }
 
@@ -116,7 +116,7 @@ fn kinds(tests: &[&Test]) -> Option<String> {
 }
 
 /// Lengths and numbers that are to be larger than they may be.
-fn bounds(tests: &[&Test]) -> Option<String> {
+fn bounds(tests: &[&Test], quantity: Quantity) -> Option<String> {
     let lengths = tests.iter().filter_map(|test| match test {
         Test::Length(least, most) => Some((*least, *most)),
         _ => None,
@@ -134,19 +134,24 @@ fn bounds(tests: &[&Test]) -> Option<String> {
         })
     };
     numbers()
-        .any(|lower| numbers().any(|upper| excludes(lower, upper)))
+        .any(|lower| numbers().any(|upper| excludes(lower, upper, quantity)))
         .then(|| "no number is that large and that small".to_owned())
 }
 
-/// Whether no number is within both bounds.
-fn excludes((lower, low): (Bound, &str), (upper, high): (Bound, &str)) -> bool {
-    let (Some(low), Some(high)) = (Decimal::parse(low), Decimal::parse(high)) else {
+/// Whether no number is within both bounds. For a rule that restricts a number just beyond one, whose double is the
+/// bound's, is within as that.
+fn excludes((lower, low): (Bound, &str), (upper, high): (Bound, &str), quantity: Quantity) -> bool {
+    let both = Numeral::parse(low).zip(Numeral::parse(high));
+    let Some([written, doubles]) = both.and_then(|(low, high)| low.compare(high)) else {
         return false;
     };
-    let order = low.compare(high);
     match (lower, upper) {
-        (Bound::Min, Bound::Max) => order.is_gt(),
-        (Bound::Min | Bound::Above, Bound::Below) | (Bound::Above, Bound::Max) => order.is_ge(),
+        (Bound::Above, Bound::Below) => written.is_ge(),
+        (Bound::Min | Bound::Above, Bound::Max | Bound::Below) if quantity == Quantity::Some => {
+            doubles.is_gt()
+        }
+        (Bound::Min, Bound::Max) => written.is_gt(),
+        (Bound::Min, Bound::Below) | (Bound::Above, Bound::Max) => written.is_ge(),
         _ => false,
     }
 }

@@ -1,12 +1,12 @@
 //! Tests on the arguments of a call: where to look, and what must hold there.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
 use regex::{Regex, RegexBuilder};
 
 use crate::glob::Glob;
-use crate::number::Decimal;
 
 /// The longest regular expression, in bytes.
 const PATTERN_MAX: usize = 4096;
@@ -301,13 +301,21 @@ impl PatternFault {
 }
 
 impl Bound {
-    pub(crate) fn holds(self, value: Decimal<'_>, bound: Decimal<'_>) -> bool {
-        let order = value.compare(bound);
+    /// Whether a value that compares so with the bound is within it.
+    pub(crate) const fn holds(self, order: Ordering) -> bool {
         match self {
             Self::Min => order.is_ge(),
             Self::Max => order.is_le(),
             Self::Above => order.is_gt(),
             Self::Below => order.is_lt(),
+        }
+    }
+
+    /// It with the bound itself.
+    pub(crate) const fn inclusive(self) -> Self {
+        match self {
+            Self::Min | Self::Above => Self::Min,
+            Self::Max | Self::Below => Self::Max,
         }
     }
 

@@ -126,6 +126,74 @@ fn numbers_are_exact() {
     );
 }
 
+/// A receiver may take a number for the nearest double: what restricts is about either, what allows wants both.
+#[test]
+fn numbers_are_also_read_as_doubles() {
+    let no = "deny: no rule matched";
+    let ok = "allow: a rule allows it (ok)";
+    // What either rule is about, what is one of a rule that restricts alone, and what of none.
+    for (test, both, restricts, none) in [
+        (
+            "in: [5]",
+            "5.0",
+            "5.00000000000000000001",
+            "5.000000000000001",
+        ),
+        ("in: [5]", "5", "4.99999999999999999999", "6"),
+        ("in: [0]", "-0", "1e-400", "1e-300"),
+        ("in: [0]", "0", "-1e-400", "0.1"),
+        (
+            "min: 100001",
+            "100001",
+            "100000.99999999999999999999",
+            "100000.99999999",
+        ),
+        ("max: 60", "60", "60.00000000000000000001", "60.00000001"),
+        (
+            "below: 60",
+            "59.99999999999999",
+            "59.99999999999999999999",
+            "60",
+        ),
+        (
+            "above: 9007199254740992",
+            "9007199254740994",
+            "9007199254740993",
+            "9007199254740992",
+        ),
+        (
+            "in: [9007199254740993]",
+            "9007199254740993",
+            "9007199254740992",
+            "9007199254740994",
+        ),
+        (
+            "type: integer",
+            "9007199254740993",
+            "5.00000000000000000001",
+            "5.5",
+        ),
+    ] {
+        let rule = |id, effect| {
+            format!(
+                "  - {{ id: {id}, tools: [t], args: [{{ field: /x, {test} }}], effect: {effect} }}\n"
+            )
+        };
+        let told = |it: [&'static str; 3]| {
+            let values = [both, restricts, none].map(Number);
+            values.into_iter().zip(it).collect::<Vec<_>>()
+        };
+        let denying = format!("  - {{ id: all, effect: allow }}\n{}", rule("not", "deny"));
+        answers(&denying, &told([DENIED, DENIED, ALLOWED]));
+        answers(&rule("ok", "allow"), &told([ok, no, no]));
+    }
+    // Of two tests, each may be met in its own reading.
+    let two = "  - { id: all, effect: allow }
+  - { id: not, tools: [t], args: [{ field: /x, above: 5, max: 5 }], effect: deny }\n";
+    let between = Number("5.00000000000000000001");
+    answers(two, &[(between, DENIED), (Number("5"), ALLOWED)]);
+}
+
 #[test]
 fn what_allows_wants_all_of_it() {
     let no = "deny: no rule matched";

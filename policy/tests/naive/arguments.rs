@@ -68,16 +68,29 @@ const TEXTS: [(&str, &str, &str); 13] = [
     ("li\u{17f}t", "list", "list"),
     ("rm\u{200b}-rf", "rm-rf", "rm-rf"),
 ];
-const NUMBERS: [&str; 8] = [
-    "0",
-    "-0.0",
-    "5",
-    "5.0",
-    "0.5e1",
-    "5.5",
-    "9007199254740992",
-    "9007199254740993",
+/// Numbers: as sent, the same in plain decimals, and the nearest double in those.
+const NUMBERS: [(&str, &str, &str); 14] = [
+    ("0", "0", "0"),
+    ("-0.0", "0", "0"),
+    ("1e-400", TINY, "0"),
+    ("4.99999999999999999999", "4.99999999999999999999", "5"),
+    ("5", "5", "5"),
+    ("5.0", "5", "5"),
+    ("0.5e1", "5", "5"),
+    ("5.00000000000000000001", "5.00000000000000000001", "5"),
+    ("5.49999999999999999999", "5.49999999999999999999", "5.5"),
+    ("5.5", "5.5", "5.5"),
+    (
+        "9007199254740991.999999",
+        "9007199254740991.999999",
+        "9007199254740992",
+    ),
+    ("9007199254740992", "9007199254740992", "9007199254740992"),
+    ("9007199254740993", "9007199254740993", "9007199254740992"),
+    ("9007199254740994", "9007199254740994", "9007199254740994"),
 ];
+/// Stands for every number between zero and what is counted here.
+const TINY: &str = "0.00000000000000000001";
 const KEYS: [&str; 5] = ["cmd", "n", "list", "opts", "rm -rf"];
 /// Names that some receiver takes for one of those.
 const TAKEN: [(&str, &str); 7] = [
@@ -170,9 +183,18 @@ pub(crate) fn argument() -> impl Strategy<Value = GenArg> {
         ],
         vec![("min: 5", Bound("min", "5"))],
         vec![("max: 5", Bound("max", "5"))],
+        vec![("below: 5", Bound("below", "5"))],
         vec![(
             "above: 9007199254740992",
             Bound("above", "9007199254740992"),
+        )],
+        vec![("min: 9007199254740993", Bound("min", "9007199254740993"))],
+        vec![(
+            "in: [5.00000000000000000001, 0]",
+            In(vec![
+                Tree::Number("5.00000000000000000001"),
+                Tree::Number("0"),
+            ]),
         )],
         vec![
             ("below: 5.5", Bound("below", "5.5")),
@@ -228,7 +250,7 @@ pub(crate) fn arguments() -> impl Strategy<Value = Tree> {
     let leaf = prop_oneof![
         1 => Just(Tree::Null),
         1 => any::<bool>().prop_map(Tree::Bool),
-        2 => select(NUMBERS.to_vec()).prop_map(Tree::Number),
+        2 => select(NUMBERS.to_vec()).prop_map(|(text, _, _)| Tree::Number(text)),
         3 => select(TEXTS.to_vec()).prop_map(|(text, _, _)| Tree::Text(text)),
     ];
     let value = leaf.prop_recursive(2, 8, 3, |inner| {
@@ -254,7 +276,7 @@ pub(crate) fn arguments() -> impl Strategy<Value = Tree> {
 /// Arguments of the types that tests are mostly for.
 fn usual() -> impl Strategy<Value = Tree> {
     let text = || select(TEXTS.to_vec()).prop_map(|(text, _, _)| Tree::Text(text));
-    let number = || select(NUMBERS.to_vec()).prop_map(Tree::Number);
+    let number = || select(NUMBERS.to_vec()).prop_map(|(text, _, _)| Tree::Number(text));
     let list = prop::collection::vec(prop_oneof![number(), text()], 0..3).prop_map(Tree::List);
     let some = prop::option::weighted::<BoxedStrategy<Tree>>;
     let opts = (some(0.7, text().boxed()), some(0.7, number().boxed()))
@@ -455,13 +477,45 @@ pub(crate) fn read(sent: &'static str, reading: Reading) -> &'static str {
     }
 }
 
-/// A number of the table in thousandths.
-pub(crate) fn thousandths(number: &str) -> i128 {
-    if number == "0.5e1" {
-        return 5_000;
+/// How a number is read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Digits {
+    /// As it was sent.
+    All,
+    /// As the nearest double.
+    Double,
+}
+
+/// One in the unit in which numbers are counted here.
+pub(crate) const ONE: i128 = 100_000_000_000_000_000_000;
+
+/// A number of the table as it is read.
+pub(crate) fn value(number: &str, digits: Digits) -> i128 {
+    let (_, plain, double) = NUMBERS
+        .into_iter()
+        .find(|(text, _, _)| *text == number)
+        .unwrap();
+    let read = if digits == Digits::All { plain } else { double };
+    let (whole, fraction) = read.split_once('.').unwrap_or((read, ""));
+    let fraction: i128 = format!("{fraction:0<20}").parse().unwrap();
+    whole.parse::<i128>().unwrap() * ONE + fraction
+}
+
+/// A number in billionths as it was sent; `None` for what is finer.
+pub(crate) fn billionths(number: &str) -> Option<i128> {
+    let unit = ONE / 1_000_000_000;
+    let value = value(number, Digits::All);
+    (value % unit == 0).then_some(value / unit)
+}
+
+/// Whether it holds of a number: in one of its readings for what restricts, in both for what allows.
+fn of_number(allows: bool, holds: impl Fn(Digits) -> bool) -> bool {
+    let (sent, double) = (holds(Digits::All), holds(Digits::Double));
+    if allows {
+        sent && double
+    } else {
+        sent || double
     }
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    whole.parse::<i128>().unwrap() * 1000 + fraction.parse::<i128>().unwrap() * 100
 }
 
 fn passes(asked: &GenTest, allows: bool, found: &Tree) -> Option<bool> {
@@ -484,7 +538,8 @@ fn passes(asked: &GenTest, allows: bool, found: &Tree) -> Option<bool> {
             Tree::Null => *name == "null",
             Tree::Bool(_) => *name == "boolean",
             Tree::Number(number) => {
-                *name == "number" || (*name == "integer" && thousandths(number) % 1000 == 0)
+                let whole = || of_number(allows, |digits| value(number, digits) % ONE == 0);
+                *name == "number" || (*name == "integer" && whole())
             }
             Tree::Text(_) => *name == "string",
             Tree::List(_) => *name == "array",
@@ -494,12 +549,15 @@ fn passes(asked: &GenTest, allows: bool, found: &Tree) -> Option<bool> {
         Contains(part) => text(&|form| form.contains(part)),
         Begins(start) => text(&|form| form.starts_with(start)),
         Bound(how, bound) => match found {
-            Tree::Number(number) => Some(match *how {
-                "min" => thousandths(number) >= thousandths(bound),
-                "max" => thousandths(number) <= thousandths(bound),
-                "above" => thousandths(number) > thousandths(bound),
-                _ => thousandths(number) < thousandths(bound),
-            }),
+            Tree::Number(number) => Some(of_number(allows, |digits| {
+                let (number, bound) = (value(number, digits), value(bound, digits));
+                match *how {
+                    "min" => number >= bound,
+                    "max" => number <= bound,
+                    "above" => number > bound,
+                    _ => number < bound,
+                }
+            })),
             _ => None,
         },
         In(listed) => {
@@ -510,7 +568,7 @@ fn passes(asked: &GenTest, allows: bool, found: &Tree) -> Option<bool> {
             comparable.peek()?;
             Some(comparable.any(|one| match (one, found) {
                 (Tree::Number(one), Tree::Number(number)) => {
-                    thousandths(one) == thousandths(number)
+                    of_number(allows, |digits| value(one, digits) == value(number, digits))
                 }
                 (Tree::Text(one), Tree::Text(sent)) => {
                     let read = TEXTS

@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::arguments::{Reading, Tree, is_taken_for, read, thousandths};
+use super::arguments::{
+    Digits, ONE, Reading, Tree, billionths, is_taken_for, read, value as number,
+};
 
 /// A condition as its reader would tell it.
 #[derive(Debug, Clone)]
@@ -13,23 +15,23 @@ pub(crate) enum Condition {
     Or(Box<Condition>, Box<Condition>),
     Either(Box<Condition>, Box<Condition>, Box<Condition>),
     Has(&'static [&'static str]),
-    /// A number at the end of a path, compared with one in thousandths.
-    Number(&'static [&'static str], &'static str, (&'static str, i128)),
+    /// A number at the end of a path, compared with one.
+    Number(&'static [&'static str], &'static str, &'static str),
     /// Twice the number and one more.
-    Twice(&'static [&'static str], &'static str, (&'static str, i128)),
+    Twice(&'static [&'static str], &'static str, &'static str),
     Text(&'static [&'static str], Textual, &'static str),
     /// One of some texts.
     OneOf(&'static [&'static str], &'static [&'static str]),
     Null(&'static [&'static str]),
     /// The bare value, which may be true or false.
     Truth(&'static [&'static str]),
-    Size(&'static [&'static str], &'static str, (&'static str, i128)),
+    Size(&'static [&'static str], &'static str, &'static str),
     /// All elements, or some: a number that is compared.
     Each(
         &'static str,
         &'static [&'static str],
         &'static str,
-        (&'static str, i128),
+        &'static str,
     ),
     /// Some element (or key) holds the text.
     Holds(&'static [&'static str], &'static str),
@@ -89,12 +91,7 @@ const PATHS: [&[&str]; 6] = [
     &["opts", "cmd"],
     &["opts", "n"],
 ];
-const NUMBERS: [(&str, i128); 4] = [
-    ("5", 5_000),
-    ("5.5", 5_500),
-    ("0", 0),
-    ("9007199254740992", 9_007_199_254_740_992_000),
-];
+const NUMBERS: [&str; 5] = ["5", "5.5", "0", "9007199254740992", "9007199254740993"];
 const TEXTS: [&str; 5] = ["rm -rf", "prod", "/srv/", "x", ""];
 
 pub(crate) fn condition() -> impl Strategy<Value = Condition> {
@@ -111,7 +108,7 @@ pub(crate) fn condition() -> impl Strategy<Value = Condition> {
     ]);
     let leaf = prop_oneof![
         3 => paths().prop_map(Has),
-        3 => (paths(), compared(), numbers()).prop_map(|(path, how, number)| Number(path, how, number)),
+        3 => (paths(), compared(), numbers()).prop_map(|(path, how, bound)| Number(path, how, bound)),
         1 => (paths(), compared(), numbers()).prop_map(|(path, how, number)| Twice(path, how, number)),
         4 => (paths(), how, texts()).prop_map(|(path, how, text)| Text(path, how, text)),
         1 => paths().prop_map(|path| OneOf(path, &["prod", "/srv/x"])),
@@ -146,6 +143,8 @@ pub(crate) fn condition() -> impl Strategy<Value = Condition> {
     })
 }
 
+const AS_SENT: (Reading, Digits) = (Reading::Sent, Digits::All);
+
 fn path(path: &[&str]) -> String {
     format!("args.{}", path.join("."))
 }
@@ -159,8 +158,8 @@ impl Condition {
             Or(left, right) => format!("({} || {})", left.text(), right.text()),
             Either(one, yes, no) => format!("({} ? {} : {})", one.text(), yes.text(), no.text()),
             Has(at) => format!("has({})", path(at)),
-            Number(at, how, (number, _)) => format!("{} {how} {number}", path(at)),
-            Twice(at, how, (number, _)) => format!("{} * 2 + 1 {how} {number}", path(at)),
+            Number(at, how, number) => format!("{} {how} {number}", path(at)),
+            Twice(at, how, number) => format!("{} * 2 + 1 {how} {number}", path(at)),
             Text(at, Textual::Equal, text) => format!("{} == '{text}'", path(at)),
             Text(at, Textual::Contains, text) => format!("{}.contains('{text}')", path(at)),
             Text(at, Textual::Starts, text) => format!("{}.startsWith('{text}')", path(at)),
@@ -169,8 +168,8 @@ impl Condition {
             OneOf(at, texts) => format!("{} in ['{}', 5]", path(at), texts.join("', '")),
             Null(at) => format!("{} == null", path(at)),
             Truth(at) => path(at),
-            Size(at, how, (number, _)) => format!("size({}) {how} {number}", path(at)),
-            Each(each, at, how, (number, _)) => format!("{}.{each}(x, x {how} {number})", path(at)),
+            Size(at, how, number) => format!("size({}) {how} {number}", path(at)),
+            Each(each, at, how, number) => format!("{}.{each}(x, x {how} {number})", path(at)),
             Holds(at, text) => format!("{}.exists(x, x.contains('{text}'))", path(at)),
             Tool(text) => format!("tool.startsWith('{text}')"),
             Server(text) => format!("server == '{text}'"),
@@ -190,11 +189,10 @@ impl Condition {
         } else {
             Reading::Read
         };
-        match (self.truth(asked, Reading::Sent), self.truth(asked, other)) {
-            (one, other) if one == Some(!allows) || other == Some(!allows) => Some(!allows),
-            (Some(_), Some(_)) => Some(allows),
-            _ => None,
-        }
+        let readings = [Digits::All, Digits::Double]
+            .into_iter()
+            .flat_map(|digits| [(Reading::Sent, digits), (other, digits)]);
+        decided(readings.map(|read| self.truth(asked, read)), !allows)
     }
 
     /// What it comes to where the arguments are not known.
@@ -212,12 +210,12 @@ impl Condition {
             Or(left, right) => both(left, right, true),
             Either(one, yes, no) => of(if of(one)? { yes } else { no }),
             Tool(_) | Server(_) | User(_) | HasHost | HasClaims | Subject(_) | Group(_)
-            | InGroup(_) => self.truth(asked, Reading::Sent).ok_or(Unclear::Fails),
+            | InGroup(_) => self.truth(asked, AS_SENT).ok_or(Unclear::Fails),
             _ => Err(Unclear::Depends),
         }
     }
 
-    fn truth(&self, asked: Asked<'_>, reading: Reading) -> Option<bool> {
+    fn truth(&self, asked: Asked<'_>, reading: (Reading, Digits)) -> Option<bool> {
         let truth = |one: &Condition| one.truth(asked, reading);
         match self {
             Not(one) => truth(one).map(|truth| !truth),
@@ -257,7 +255,7 @@ impl Condition {
     }
 
     /// Those that look at arguments.
-    fn tested(&self, arguments: &Tree, reading: Reading) -> Option<bool> {
+    fn tested(&self, arguments: &Tree, (reading, digits): (Reading, Digits)) -> Option<bool> {
         match self {
             Has(at) => {
                 let (last, before) = at.split_last()?;
@@ -267,13 +265,21 @@ impl Condition {
                     _ => None,
                 }
             }
-            Number(at, how, (_, bound)) => match value(arguments, at)? {
-                Tree::Number(text) => Some(compared(thousandths(text), how, *bound)),
+            Number(at, how, bound) => match value(arguments, at)? {
+                Tree::Number(text) => {
+                    Some(compared(number(text, digits), how, number(bound, digits)))
+                }
                 Tree::Null => unequal(how),
                 _ => None,
             },
-            Twice(at, how, (_, bound)) => match value(arguments, at)? {
-                Tree::Number(text) => Some(compared(thousandths(text) * 2 + 1000, how, *bound)),
+            Twice(at, how, bound) => match value(arguments, at)? {
+                Tree::Number(text) => {
+                    // What is computed has nine digits behind the point.
+                    (digits == Digits::Double || billionths(text).is_some()).then(|| {
+                        let twice = number(text, digits) * 2 + ONE;
+                        compared(twice, how, number(bound, digits))
+                    })
+                }
                 _ => None,
             },
             Text(at, how, wanted) => match value(arguments, at)? {
@@ -291,7 +297,7 @@ impl Condition {
             },
             OneOf(at, texts) => match value(arguments, at)? {
                 Tree::Text(sent) => Some(texts.contains(&read(sent, reading))),
-                Tree::Number(text) => Some(thousandths(text) == 5_000),
+                Tree::Number(text) => Some(number(text, digits) == 5 * ONE),
                 Tree::Null => Some(false),
                 _ => None,
             },
@@ -300,19 +306,22 @@ impl Condition {
                 Tree::Bool(truth) => Some(*truth),
                 _ => None,
             },
-            Size(at, how, (_, bound)) => {
+            Size(at, how, bound) => {
                 let size = match value(arguments, at)? {
                     Tree::Text(sent) => read(sent, reading).chars().count(),
                     Tree::List(list) => list.len(),
                     Tree::Map(map) => map.len(),
                     _ => return None,
                 };
-                Some(compared(i128::try_from(size).unwrap() * 1000, how, *bound))
+                let size = i128::try_from(size).unwrap() * ONE;
+                Some(compared(size, how, number(bound, digits)))
             }
-            Each(each, at, how, (_, bound)) => {
+            Each(each, at, how, bound) => {
                 let all = *each == "all";
                 let of = |element: &Tree| match element {
-                    Tree::Number(text) => Some(compared(thousandths(text), how, *bound)),
+                    Tree::Number(text) => {
+                        Some(compared(number(text, digits), how, number(bound, digits)))
+                    }
                     Tree::Null => unequal(how),
                     _ => None,
                 };

@@ -6,7 +6,7 @@ use exeat_policy::{Count, Counter, LimitKey, Timestamp};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-use super::arguments::{Tree, is_taken_for, thousandths};
+use super::arguments::{Tree, billionths, is_taken_for};
 use super::uris::PATTERNS;
 use super::world::{CLASSES, GLOBS, GenTools, SERVERS, quoted};
 
@@ -25,7 +25,7 @@ pub(crate) enum GenCap {
     Calls(usize),
     /// So many in a second.
     Rate(usize),
-    /// So many thousandths of `/n` in a second.
+    /// So many billionths of `/n` in a second.
     Sum(i128),
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn limits() -> impl Strategy<Value = Vec<GenLimit>> {
     let cap = prop_oneof![
         (1_usize..4).prop_map(GenCap::Calls),
         (1_usize..4).prop_map(GenCap::Rate),
-        select(vec![0, 5_000, 11_500]).prop_map(GenCap::Sum),
+        select(vec![0, 5_000_000_000, 11_500_000_000]).prop_map(GenCap::Sum),
     ];
     let methods = vec![
         "tools/call",
@@ -140,9 +140,9 @@ impl GenLimit {
             GenCap::Rate(calls) => format!(", rate: {calls}/s"),
             GenCap::Sum(most) => {
                 format!(
-                    ", sum: /n, max: {}.{:03}, window: 1s",
-                    most / 1000,
-                    most % 1000
+                    ", sum: /n, max: {}.{:09}, window: 1s",
+                    most / 1_000_000_000,
+                    most % 1_000_000_000
                 )
             }
         });
@@ -184,7 +184,7 @@ impl GenLimit {
         }
         match map.iter().find(|(key, _)| *key == "n") {
             None => Some(0),
-            Some((_, Tree::Number(text))) => Some(thousandths(text)).filter(|n| *n >= 0),
+            Some((_, Tree::Number(text))) => billionths(text).filter(|n| *n >= 0),
             Some(_) => None,
         }
     }

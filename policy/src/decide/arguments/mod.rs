@@ -2,7 +2,7 @@
 //!
 //! A rule that restricts matches where some value passes, as it came or as it reads (see
 //! [`text`](crate::text)). A rule that allows matches where every value passes, as it came and as a receiver
-//! may normalise it. What cannot be tested is an error; what follows from one is the rules' to say.
+//! may normalise it. Numbers count as they are written, and as the nearest doubles. What cannot be tested is an error; what follows from one is the rules' to say.
 //!
 //! Receivers may also take one name for another: a rule that restricts looks at all members that may be taken for
 //! the one that it names, and for one that allows, or sums, there must be no other.
@@ -10,13 +10,14 @@
 mod visit;
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
 
 use self::visit::{Found, Go, Names, find, follow, may_lack};
 pub(crate) use self::visit::{Work, distinct};
 use crate::json::Json;
 use crate::model::{ArgumentPlace, ArgumentTest, ClaimTest, Effect, Pointer, Scalar, Test, Type};
-use crate::number::{Amount, Decimal};
+use crate::number::{Amount, Decimal, Numeral};
 use crate::text::{compatible, is_plain, readable};
 
 /// Why a rule could not be evaluated.
@@ -62,13 +63,23 @@ impl fmt::Display for Unevaluated {
     }
 }
 
-/// How several values, and the two forms of one text, count together.
+/// How several values, and the two readings of one, count together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Quantity {
     /// One that passes is enough: for rules that restrict.
     Some,
     /// All must pass, and there must be one: for rules that allow.
     All,
+}
+
+impl Quantity {
+    /// Of two readings of one value.
+    fn of(self, [one, other]: [bool; 2]) -> bool {
+        match self {
+            Self::Some => one || other,
+            Self::All => one && other,
+        }
+    }
 }
 
 /// How values count together for a rule of this effect.
@@ -213,7 +224,7 @@ fn passes(
 ) -> Result<bool, Unevaluated> {
     match (asked, value) {
         (_, Json::Unknown) => Err(Unevaluated::Unknown),
-        (Test::Type(kind), value) => Ok(is_of(*kind, value)),
+        (Test::Type(kind), value) => Ok(is_of(*kind, value, quantity)),
         (Test::Absent(absent), _) => Ok(!absent),
         (Test::Matches(pattern) | Test::Glob(pattern), Json::Text(text)) => {
             work.text(text)?;
@@ -222,11 +233,11 @@ fn passes(
             }))
         }
         (Test::Bound(bound, limit), Json::Number(number)) => {
-            match (Decimal::parse(number), Decimal::parse(limit)) {
-                (Some(number), Some(limit)) => Ok(bound.holds(number, limit)),
-                // A number too long to be one: the decoder has let through what the policy cannot read.
-                _ => Err(Unevaluated::TooLarge),
-            }
+            let both = Numeral::parse(number).zip(Numeral::parse(limit));
+            let orders = both.and_then(|(number, limit)| number.compare(limit));
+            // A number too long to be one: the decoder has let through what the policy cannot read.
+            let orders = orders.ok_or(Unevaluated::TooLarge)?;
+            Ok(quantity.of(orders.map(|order| bound.holds(order))))
         }
         (Test::In(values), value) => one_of(values, value, quantity, work),
         (Test::Length(least, most), value) => {
@@ -255,6 +266,12 @@ pub(crate) fn could_pass(asked: &Test, listed: &Scalar, quantity: Quantity) -> b
         }
         // A text that only reads like the listed one may pass in another of its forms.
         (_, Scalar::Text(_)) if quantity == Quantity::Some => true,
+        // So may a number with the same double, which is more or less.
+        (Test::Bound(bound, limit), Scalar::Number(listed)) if quantity == Quantity::Some => {
+            let both = Numeral::parse(listed).zip(Numeral::parse(limit));
+            let orders = both.and_then(|(listed, limit)| listed.compare(limit));
+            orders.is_none_or(|[_, doubles]| bound.inclusive().holds(doubles))
+        }
         _ => {
             let value = match listed {
                 Scalar::Null => Json::Null,
@@ -267,9 +284,11 @@ pub(crate) fn could_pass(asked: &Test, listed: &Scalar, quantity: Quantity) -> b
     }
 }
 
-fn is_of(kind: Type, value: Json<'_>) -> bool {
+fn is_of(kind: Type, value: Json<'_>, quantity: Quantity) -> bool {
     match (kind, value) {
-        (Type::Integer, Json::Number(text)) => Decimal::parse(text).is_some_and(Decimal::is_whole),
+        (Type::Integer, Json::Number(text)) => {
+            Numeral::parse(text).is_some_and(|number| quantity.of(number.is_whole()))
+        }
         (Type::Null, Json::Null)
         | (Type::Boolean, Json::Bool(_))
         | (Type::Number, Json::Number(_))
@@ -290,7 +309,7 @@ fn one_of(
         work.text(text)?;
     }
     let number = match value {
-        Json::Number(text) => Some(Decimal::parse(text).ok_or(Unevaluated::TooLarge)?),
+        Json::Number(text) => Some(Numeral::parse(text).ok_or(Unevaluated::TooLarge)?),
         _ => None,
     };
     let mut comparable = false;
@@ -306,10 +325,9 @@ fn one_of(
                         && (readable(text) == **listed || compatible(text) == **listed))
             }
             (Scalar::Number(listed), Json::Number(_)) => {
-                let order = Decimal::parse(listed)
-                    .zip(number)
-                    .map(|(listed, number)| listed.compare(number));
-                order.is_some_and(std::cmp::Ordering::is_eq)
+                let both = Numeral::parse(listed).zip(number);
+                let orders = both.and_then(|(listed, number)| listed.compare(number));
+                orders.is_some_and(|orders| quantity.of(orders.map(Ordering::is_eq)))
             }
             _ => continue,
         };
