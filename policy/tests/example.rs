@@ -570,5 +570,5 @@ fn documented_conditions_compile() {
         assert_eq!(faults(&text), "", "{span}");
         found += 1;
     }
-    assert_eq!(found, 13);
+    assert_eq!(found, 15);
 }

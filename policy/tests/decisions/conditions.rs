@@ -296,3 +296,38 @@ rules: [{ id: not, when: caller.user == 'dave', effect: deny }, { id: all, effec
         "no user to compare"
     );
 }
+
+/// As agent/docs/policy.md says: a condition has one reading at a time, and what stands beside it has its own.
+#[test]
+fn texts_of_a_condition_are_read_in_one_way() {
+    let of = |rule: &str| {
+        let set = policy(&format!(
+            "servers: {{ s: {{ launch: {{ command: s }} }} }}
+rules: [{{ id: all, effect: allow }}, {{ id: not, tools: [t], {rule}, effect: deny }}]
+"
+        ));
+        let full_width = Map(vec![
+            ("tool", Text("\u{ff52}\u{ff4d}")),
+            ("mode", Text("\u{ff53}\u{ff41}\u{ff46}\u{ff45}")),
+        ]);
+        let action = Action::Mcp {
+            server: "s",
+            method: "tools/call",
+            name: Some("t"),
+            arguments: Some(full_width.as_json()),
+            hints: None,
+            session: None,
+        };
+        let request = Request {
+            caller: Caller::default(),
+            action,
+            now: NOW,
+            counts: &[],
+        };
+        evaluate(&set, &request).effect
+    };
+    let together = of("when: args.tool == 'rm' && args.mode != 'safe'");
+    assert_eq!(together, Effect::Allow);
+    let apart = of("args: [{ field: /tool, in: [rm] }], when: args.mode != 'safe'");
+    assert_eq!(apart, Effect::Deny);
+}
