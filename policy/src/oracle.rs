@@ -1,7 +1,7 @@
 //! What must hold for every text that is given as a policy, and for every call that is put to it; run by the fuzz
 //! targets, and by tests over their corpus.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -164,7 +164,8 @@ impl Kept {
     }
 
     fn charge(&mut self, keys: &[LimitKey], now: Timestamp) {
-        for key in keys {
+        let mut charged = HashSet::new();
+        for key in keys.iter().filter(|key| charged.insert(&key.key)) {
             if let Some(counter) = self.0.get_mut(&key.key) {
                 counter.charge(key, now);
             }

@@ -23,7 +23,8 @@ use crate::time::Timestamp;
 pub struct LimitKey {
     /// The limit's index in the policy set; it may change with a reload.
     pub limit: usize,
-    /// Names the counter; the same after a reload that leaves the limit as it is.
+    /// Names the counter; the same after a reload that changes no more of the limit than how much it allows, and of limits
+    /// that differ in no more. A call is charged to it once.
     pub key: String,
     /// What the limit allows.
     pub cap: Cap,
@@ -121,15 +122,14 @@ impl Counter {
     /// What to give to [`evaluate`](crate::evaluate) for this limit and call.
     #[must_use]
     pub fn count(&self, key: &LimitKey, now: Timestamp) -> Count {
-        let used = match self.cap {
+        // The limit may allow more or less than when the counter was made.
+        let used = match key.cap {
             Cap::Calls(_) => Used::Calls(self.calls),
             Cap::Rate { calls, .. } => {
-                let full = u64::try_from(self.recent.len()).is_ok_and(|len| len >= calls.into());
-                Used::Nth(if full {
-                    self.recent.front().map(|(at, _)| *at)
-                } else {
-                    None
-                })
+                let calls = usize::try_from(calls).unwrap_or(usize::MAX);
+                let nth = self.recent.len().checked_sub(calls);
+                let nth = nth.and_then(|nth| self.recent.get(nth));
+                Used::Nth(nth.map(|(at, _)| *at))
             }
             Cap::Sum { max, window_ms } => {
                 self.sum(max, window_ms, key.amount.unwrap_or_default(), now)
@@ -171,8 +171,21 @@ impl Counter {
         }
     }
 
+    /// Goes on under a cap of the same kind and window; whether more calls are kept from now on. Where it allows less, what
+    /// the window holds stays.
+    pub const fn widen(&mut self, cap: Cap) -> bool {
+        match (&mut self.cap, cap) {
+            (Cap::Rate { calls, .. }, Cap::Rate { calls: more, .. }) if more > *calls => {
+                *calls = more;
+                true
+            }
+            (Cap::Calls(_) | Cap::Rate { .. } | Cap::Sum { .. }, _) => false,
+        }
+    }
+
     /// Charges one call.
     pub fn charge(&mut self, key: &LimitKey, now: Timestamp) {
+        self.widen(key.cap);
         self.charge_amount(key.amount.unwrap_or_default(), now);
     }
 
@@ -181,24 +194,27 @@ impl Counter {
         self.calls = self.calls.saturating_add(1);
         match self.cap {
             Cap::Calls(_) => {}
-            Cap::Rate { calls, .. } => {
+            Cap::Rate { calls, window_ms } => {
+                self.leave(window_ms, now);
                 self.recent.push_back((now, Amount::default()));
                 if u64::try_from(self.recent.len()).is_ok_and(|len| len > calls.into()) {
                     self.recent.pop_front();
                 }
             }
             Cap::Sum { window_ms, .. } => {
-                while self
-                    .recent
-                    .front()
-                    .is_some_and(|(at, _)| now.millis_since(*at) >= window_ms)
-                {
-                    self.recent.pop_front();
-                }
+                self.leave(window_ms, now);
                 if !amount.is_zero() {
                     self.recent.push_back((now, amount));
                 }
             }
+        }
+    }
+
+    /// Forgets the calls that have left the window.
+    fn leave(&mut self, window_ms: u64, now: Timestamp) {
+        let is_out = |(at, _): &(Timestamp, Amount)| now.millis_since(*at) >= window_ms;
+        while self.recent.front().is_some_and(is_out) {
+            self.recent.pop_front();
         }
     }
 
@@ -374,16 +390,24 @@ fn is_about(limit: &Limit, question: &Question<'_>) -> bool {
         && tools.classes().is_none_or(meets)
 }
 
-/// Names a counter: what the limit says, and whose call it is. The parts are told apart by their lengths,
-/// so that no tool or session can be named to share another's counter.
+/// Names a counter: what the limit counts, and whose call it is, not how much it allows: who changes that does not forget
+/// what was counted. The parts are told apart by their lengths, so that no tool or session can be named to share
+/// another's counter.
 fn key(limit: &Limit, caller: &Caller<'_>, server: &Server, message: &Message<'_>) -> String {
-    let mut out = format!("{}", limit.cap);
+    let mut out = match limit.cap {
+        Cap::Calls(_) => "calls".to_owned(),
+        Cap::Rate { window_ms, .. } => format!("rate {window_ms}"),
+        Cap::Sum { window_ms, .. } => format!("sum {window_ms}"),
+    };
     let mut part = |word: &str, text: &str| {
         // Writing to a string cannot fail.
         let _written = write!(out, " {word}={}:{text}", text.len());
     };
     if let Some(pointer) = &limit.sum {
         part("sum", &pointer.to_string());
+    }
+    if limit.refund {
+        part("refund", "");
     }
     for name in &limit.servers {
         part("of", name);

@@ -294,3 +294,111 @@ limits: [{ per: [identity], servers: [s], sum: '/amount', max: 100.5, window: 1h
         assert_eq!(ask(minute, &amount), expected, "{minute} {amount:?}");
     }
 }
+
+/// The keys of a call of `pay` with this amount, under one limit.
+fn keys_under(limit: &str) -> Vec<LimitKey> {
+    let set = policy(&format!(
+        "servers: {{ s: {{ url: 'https://s.example/mcp' }}, t: {{ url: 'https://t.example/mcp' }} }}
+rules: [{{ id: all, effect: allow }}]
+limits: [{limit}]
+"
+    ));
+    let arguments = Map(vec![("n", Number("2")), ("m", Number("2"))]);
+    let action = Action::Mcp {
+        server: "s",
+        method: "tools/call",
+        name: Some("pay"),
+        arguments: Some(arguments.as_json()),
+        hints: None,
+        session: Some("a"),
+    };
+    let request = Request {
+        caller: user("dave"),
+        action,
+        now: NOW,
+        counts: &[],
+    };
+    limit_keys(&set, &request)
+}
+
+/// What was counted counts on where a policy changes how much is allowed, and nothing else.
+#[test]
+fn another_cap_is_the_same_counter() {
+    let name = |limit: &str| keys_under(limit).pop().expect(limit).key;
+    for (one, other) in [
+        ("calls: 30", "calls: 20"),
+        ("rate: 60/min", "rate: 5/min"),
+        (
+            "sum: /n, max: 5, window: 1h",
+            "sum: /n, max: 4.5, window: 60m",
+        ),
+    ] {
+        for rest in [
+            "",
+            ", servers: [s], tools: ['p*'], methods: [tools/call], refund: true",
+        ] {
+            let of = |cap| name(&format!("{{ per: [identity], {cap}{rest} }}"));
+            assert_eq!(of(one), of(other), "{one} {other} {rest}");
+        }
+    }
+    let different = [
+        "{ per: [identity], calls: 1 }",
+        "{ per: [session], calls: 1 }",
+        "{ per: [identity, tool], calls: 1 }",
+        "{ per: [identity], calls: 1, refund: true }",
+        "{ per: [identity], calls: 1, servers: [s] }",
+        "{ per: [identity], calls: 1, servers: [s, t] }",
+        "{ per: [identity], calls: 1, tools: [pay] }",
+        "{ per: [identity], calls: 1, tools: ['p*'] }",
+        "{ per: [identity], calls: 1, tools: { class: destructive } }",
+        "{ per: [identity], calls: 1, methods: [tools/call] }",
+        "{ per: [identity], rate: 1/min }",
+        "{ per: [identity], rate: 1/h }",
+        "{ per: [identity], sum: /n, max: 1, window: 1m }",
+        "{ per: [identity], sum: /m, max: 1, window: 1m }",
+        "{ per: [identity], sum: /n, max: 1, window: 1h }",
+    ];
+    let mut names: Vec<String> = different.map(name).into();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), different.len());
+}
+
+#[test]
+fn what_was_counted_counts_under_another_cap() {
+    let at = |seconds: i64| Timestamp::from_millis(NOW.as_millis() + seconds * 1000);
+    let under = |cap: &str| {
+        keys_under(&format!("{{ per: [identity], {cap} }}"))
+            .pop()
+            .unwrap()
+    };
+    let mut calls = Counter::new(under("calls: 5").cap);
+    let mut rate = Counter::new(under("rate: 3/min").cap);
+    let mut sum = Counter::new(under("sum: /n, max: 6, window: 1m").cap);
+    for seconds in [0, 1, 2] {
+        calls.charge(&under("calls: 5"), at(seconds));
+        rate.charge(&under("rate: 3/min"), at(seconds));
+        sum.charge(&under("sum: /n, max: 6, window: 1m"), at(seconds));
+    }
+    let used = |counter: &Counter, cap: &str| counter.count(&under(cap), at(3)).used;
+    for most in ["calls: 5", "calls: 2", "calls: 9"] {
+        assert_eq!(used(&calls, most), Used::Calls(3));
+    }
+    // The last that the rate lets through is the one that decides.
+    assert_eq!(used(&rate, "rate: 3/min"), Used::Nth(Some(at(0))));
+    assert_eq!(used(&rate, "rate: 2/min"), Used::Nth(Some(at(1))));
+    assert_eq!(used(&rate, "rate: 1/min"), Used::Nth(Some(at(2))));
+    assert_eq!(used(&rate, "rate: 4/min"), Used::Nth(None));
+    rate.charge(&under("rate: 4/min"), at(3));
+    assert_eq!(used(&rate, "rate: 4/min"), Used::Nth(Some(at(0))));
+    for max in ["6", "5", "100"] {
+        let cap = format!("sum: /n, max: {max}, window: 1m");
+        let Used::Sum { used, calls, .. } = used(&sum, &cap) else {
+            panic!("a sum")
+        };
+        assert_eq!((used.to_string().as_str(), calls), ("6", 3), "{max}");
+    }
+    // What has left the window is not kept, however much was allowed once.
+    rate.charge(&under("rate: 1/min"), at(100));
+    assert_eq!(rate.recent().len(), 1);
+}

@@ -1,6 +1,6 @@
 //! Random limits, and the naive reading of them: every call that passed is kept, and counted anew each time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use exeat_policy::{Count, Counter, LimitKey, Timestamp};
 use proptest::prelude::*;
@@ -92,12 +92,21 @@ pub(crate) fn limits() -> impl Strategy<Value = Vec<GenLimit>> {
                 cap,
             }
         });
-    prop::option::weighted(0.4, prop::collection::vec(limit, 1..3)).prop_map(|limits| {
-        let mut limits = limits.unwrap_or_default();
-        // Two that are the same would share a counter.
-        limits.dedup();
-        limits
-    })
+    // Some share a counter.
+    let alike = (limit.clone(), select(vec![1, 3])).prop_map(|(limit, calls)| {
+        let cap = match limit.cap {
+            GenCap::Calls(_) => GenCap::Calls(calls),
+            GenCap::Rate(_) => GenCap::Rate(calls),
+            GenCap::Sum(_) => GenCap::Sum(5_000_000_000),
+        };
+        let other = GenLimit {
+            cap,
+            ..limit.clone()
+        };
+        vec![limit, other]
+    });
+    let limits = prop_oneof![4 => prop::collection::vec(limit, 1..3), 1 => alike];
+    prop::option::weighted(0.4, limits).prop_map(Option::unwrap_or_default)
 }
 
 /// What of these methods may be written in a limit; `None`: nothing.
@@ -260,7 +269,8 @@ impl Kept {
     }
 
     pub(crate) fn charge(&mut self, keys: &[LimitKey], now: Timestamp) {
-        for key in keys {
+        let mut charged = HashSet::new();
+        for key in keys.iter().filter(|key| charged.insert(&key.key)) {
             if let Some(counter) = self.0.get_mut(&key.key) {
                 counter.charge(key, now);
             }

@@ -60,6 +60,18 @@ impl Kept {
         self.counter.is_idle(now) || (self.session.is_some() && self.is_unused(now))
     }
 
+    /// It as it is written.
+    fn lines(&self, name: Name) -> impl Iterator<Item = Line> {
+        let counter = &self.counter;
+        let recent = counter.recent().iter();
+        [
+            Line::New(name, counter.cap(), self.session),
+            Line::Calls(name, counter.calls(), self.used),
+        ]
+        .into_iter()
+        .chain(recent.map(move |(at, amount)| Line::Recent(name, *at, *amount)))
+    }
+
     /// Whether it is a number of calls that nothing was charged to for long.
     fn is_unused(&self, now: Timestamp) -> bool {
         matches!(self.counter.cap(), Cap::Calls(_)) && now.millis_since(self.used) >= IDLE_MS
@@ -171,6 +183,7 @@ impl Counters {
             keys.into_iter().map(|key| (named(&key.key), key)).collect();
         for (name, key) in &keys {
             if state.kept.contains_key(name) {
+                state.widen(*name, key.cap);
                 continue;
             }
             state.sweep(owner, now);
@@ -353,14 +366,25 @@ impl State {
     fn whole(&self) -> String {
         let mut text = String::new();
         for (name, kept) in &self.kept {
-            let mut line = |line: Line| writeln!(text, "{line}").unwrap_or_default();
-            line(Line::New(*name, kept.counter.cap(), kept.session));
-            line(Line::Calls(*name, kept.counter.calls(), kept.used));
-            for (at, amount) in kept.counter.recent() {
-                line(Line::Recent(*name, *at, *amount));
+            for line in kept.lines(*name) {
+                writeln!(text, "{line}").unwrap_or_default();
             }
         }
         text
+    }
+
+    /// Has the counter keep as many calls as the limit allows by now. What is written says so, or the next gate would read
+    /// no more of them than were kept before.
+    fn widen(&mut self, name: Name, cap: Cap) {
+        let Some(kept) = self.kept.get_mut(&name) else {
+            return;
+        };
+        if kept.counter.widen(cap) {
+            let lines: Vec<Line> = kept.lines(name).collect();
+            for line in lines {
+                self.tell(line);
+            }
+        }
     }
 
     fn take(&mut self, line: Line) {
@@ -447,7 +471,13 @@ impl Held<'_> {
     pub(super) fn charge(mut self) -> Vec<Charge> {
         let mut charges = Vec::new();
         let (now, keys) = (self.now, std::mem::take(&mut self.keys));
+        let mut done = Vec::with_capacity(keys.len());
         for (name, key) in keys {
+            // Limits that differ in how much they allow alone share a counter.
+            if done.contains(&name) {
+                continue;
+            }
+            done.push(name);
             let amount = key.amount.unwrap_or_default();
             if !self.state.change(name, |counter| counter.charge(&key, now)) {
                 continue;

@@ -116,6 +116,62 @@ fn the_next_gate_goes_on_where_this_one_ended() {
         .unwrap_err();
 }
 
+/// A policy that allows more or less goes on with what was counted, and so does the gate after it.
+#[test]
+fn another_cap_goes_on_with_what_was_counted() {
+    let rate = |calls| Cap::Rate {
+        calls,
+        window_ms: 60_000,
+    };
+    let counters = Counters::default();
+    let mut file = String::new();
+    for second in [0, 1] {
+        charge(&counters, "rate", rate(2), "s", at(second));
+        charge(&counters, "calls", Cap::Calls(5), "s", at(second));
+    }
+    write(&counters, &mut file, at(1));
+    let fewer = used(&counters, "calls", Cap::Calls(1), at(2));
+    assert_eq!(fewer, Used::Calls(2));
+    let fewer = used(&counters, "rate", rate(1), at(2));
+    assert_eq!(fewer, Used::Nth(Some(at(1))));
+    // More, of which all count from then on: also what was made before, and also for the next gate.
+    for second in [2, 3] {
+        charge(&counters, "rate", rate(4), "s", at(second));
+    }
+    write(&counters, &mut file, at(3));
+    let next = Counters::default();
+    assert_eq!(next.restore(&file, true, at(4)), Ok(2));
+    for counters in [&counters, &next] {
+        let four = used(counters, "rate", rate(4), at(4));
+        assert_eq!(four, Used::Nth(Some(at(0))));
+        assert_eq!(used(counters, "rate", rate(5), at(4)), Used::Nth(None));
+        let two = used(counters, "rate", rate(2), at(4));
+        assert_eq!(two, Used::Nth(Some(at(2))));
+    }
+}
+
+/// Limits that differ in how much they allow share a counter, to which a call is charged once, and given back once.
+#[test]
+fn a_call_is_charged_once_to_a_counter() {
+    let counters = Counters::default();
+    let rate = |calls| Cap::Rate {
+        calls,
+        window_ms: 60_000,
+    };
+    let call = |second| {
+        let keys = [rate(2), rate(3)].map(|cap| key("rate", cap)).into();
+        let held = counters.hold(keys, OWNER, Some("s"), at(second));
+        assert_eq!(held.counts().len(), 2);
+        held.charge()
+    };
+    drop((call(0), call(1)));
+    counters.refund(call(2));
+    drop(call(3));
+    let third = used(&counters, "rate", rate(3), at(4));
+    assert_eq!(third, Used::Nth(Some(at(0))));
+    assert_eq!(used(&counters, "rate", rate(4), at(4)), Used::Nth(None));
+}
+
 #[test]
 fn a_number_of_calls_is_forgotten_with_its_session_or_for_lack_of_room() {
     let counters = Counters::default();
