@@ -80,7 +80,7 @@ fn fate(record: &Record) -> Fate {
         Status::Done
             if response == Some(ResponseKind::None) && status.is_none_or(|status| status < 300) =>
         {
-            Fate::Unknown
+            Fate::TakenOn
         }
         Status::Done => match mcp.map(|mcp| (mcp.code, mcp.is_error)) {
             Some((Some(code), _)) if !CALLERS.contains(&code) => Fate::Failed,
@@ -119,7 +119,7 @@ mod tests {
                 Fate::Answered,
                 false,
             ),
-            (Status::Done, Some(Nothing), None, Fate::Unknown, false),
+            (Status::Done, Some(Nothing), None, Fate::TakenOn, false),
             (Status::Failed, None, None, Fate::Failed, true),
             (Status::Refused, Some(Result), None, Fate::Failed, false),
             (Status::Refused, Some(Page), None, Fate::Failed, false),
@@ -133,8 +133,8 @@ mod tests {
             assert!(!has_failed(&record), "{status:?} {response:?}");
         }
         for (http, fate_of) in [
-            (200, Fate::Unknown),
-            (202, Fate::Unknown),
+            (200, Fate::TakenOn),
+            (202, Fate::TakenOn),
             (404, Fate::Answered),
             (429, Fate::Failed),
             (500, Fate::Failed),

@@ -40,6 +40,9 @@ pub enum Fate {
     ToolFailed,
     /// It was not answered, or with an error that is not the caller's.
     Failed,
+    /// The server took it on, and answers elsewhere or not at all: good enough for one that is let through to see, and
+    /// else neither a success nor a failure.
+    TakenOn,
     /// Nothing is known: it was not sent, or nobody waited for its end.
     Unknown,
 }
@@ -453,6 +456,7 @@ impl Trial {
                 Fate::Answered => Some(false),
                 Fate::ToolFailed => Some(scope.tool.is_some()),
                 Fate::Failed => Some(true),
+                Fate::TakenOn => probe.map(|_| false),
                 Fate::Unknown => None,
             };
             let turned = state
