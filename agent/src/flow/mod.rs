@@ -220,7 +220,7 @@ impl Unshaken {
 }
 
 /// How long an exchange may wait for a place in the log before it is refused.
-const PLACE: Duration = Duration::from_secs(5);
+pub(crate) const PLACE: Duration = Duration::from_secs(5);
 
 /// Opens the record of an exchange of `actor`, with what caused it as things stand now. Never waits for long:
 /// each caller is answered.

@@ -1,11 +1,13 @@
 //! Whether a user may start a server with `exeat run`: decided and recorded before it is said.
 
 use exeat_policy::{Caller, Reason};
+use tokio::time::timeout;
 
 use super::{Supervisor, UNRECORDED};
 use crate::audit::record::{Decision, Identity, Kind, Lifecycle};
 use crate::audit::{Outcome, Start, Text, mask};
 use crate::channel::{NotStarted, RunVerdict};
+use crate::flow::PLACE;
 use crate::identify::workloads::Known;
 
 impl Supervisor {
@@ -38,7 +40,9 @@ impl Supervisor {
             identity: Some(identity.into()),
             ..Start::default()
         };
-        let Ok(mut record) = self.stages.log.open(Kind::Lifecycle, start).await else {
+        // The supervisor's next word waits for this one.
+        let opened = timeout(PLACE, self.stages.log.open(Kind::Lifecycle, start)).await;
+        let Ok(Ok(mut record)) = opened else {
             return unavailable();
         };
         record.record_mut().lifecycle = Some(Lifecycle {
