@@ -166,7 +166,8 @@ impl Talking {
         }
     }
 
-    /// Nothing may wait here: answers are judged inside a poll as well.
+    /// Nothing may wait here: answers are judged inside a poll as well. `None`, too, where the workload has as many under
+    /// way as it may.
     fn open_inside(
         &self,
         session: Option<Shared<Session>>,
@@ -179,7 +180,10 @@ impl Talking {
             session,
             cause,
         };
-        self.stages.log.try_open(Kind::Mcp, start).ok()
+        let share = self.actor.known.exchange()?;
+        let mut record = self.stages.log.try_open(Kind::Mcp, start).ok()?;
+        record.hold(share);
+        Some(record)
     }
 
     fn inside(
