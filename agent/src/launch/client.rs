@@ -5,12 +5,15 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGCONT, SIGTSTP};
+use signal_hook::flag;
 use signal_hook::low_level::emulate_default_handler;
 use tokio::signal::unix::{Signal as Incoming, SignalKind, signal};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::streams::Words;
 use crate::control::client::Answer;
@@ -56,7 +59,11 @@ pub enum RunError {
 }
 
 /// Signals that a caller's terminal or parent sends, and that mean the server.
-struct Signals(Vec<(Incoming, Signal)>);
+struct Signals {
+    incoming: Vec<(Incoming, Signal)>,
+    /// Whether SIGCONT came that [`Signals::next`] has not told.
+    continued: Arc<AtomicBool>,
+}
 
 impl Signals {
     fn new() -> io::Result<Self> {
@@ -72,18 +79,20 @@ impl Signals {
             (SignalKind::from_raw(SIGTSTP), Signal::Stop),
         ];
         let open = |(kind, meaning)| signal(kind).map(|incoming| (incoming, meaning));
-        pairs
-            .into_iter()
-            .map(open)
-            .collect::<io::Result<_>>()
-            .map(Self)
+        let incoming = pairs.into_iter().map(open).collect::<io::Result<_>>()?;
+        let continued = Arc::new(AtomicBool::new(false));
+        flag::register(SIGCONT, Arc::clone(&continued))?;
+        Ok(Self {
+            incoming,
+            continued,
+        })
     }
 
     /// The next one. Safe to cancel.
     async fn next(&mut self) -> Signal {
         loop {
             let next = std::future::poll_fn(|context| {
-                for (incoming, meaning) in &mut self.0 {
+                for (incoming, meaning) in &mut self.incoming {
                     if incoming.poll_recv(context).is_ready() {
                         return std::task::Poll::Ready(*meaning);
                     }
@@ -93,7 +102,10 @@ impl Signals {
             let next = next.await;
             match next {
                 Signal::Stop if is_orphaned() => continue,
-                Signal::Continue => self.forget_stop(),
+                Signal::Continue => {
+                    self.continued.store(false, Ordering::SeqCst);
+                    self.forget_stop();
+                }
                 _ => {}
             }
             return next;
@@ -103,10 +115,21 @@ impl Signals {
     /// As the kernel does with stops that are pending: what was continued is not stopped by an earlier one.
     fn forget_stop(&mut self) {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        for (incoming, meaning) in &mut self.0 {
+        for (incoming, meaning) in &mut self.incoming {
             if *meaning == Signal::Stop {
                 let _forgotten = incoming.poll_recv(&mut context);
             }
+        }
+    }
+
+    /// Does with this process what SIGTSTP does where it is not handled, unless it was continued since. It returns when
+    /// that is continued. Of what comes between the look and the stop nobody can know who handles SIGTSTP.
+    fn stop(&self) {
+        if self.continued.load(Ordering::SeqCst) {
+            return;
+        }
+        if let Err(error) = emulate_default_handler(SIGTSTP) {
+            tracing::debug!(%error, "this process is not stopped");
         }
     }
 
@@ -114,7 +137,7 @@ impl Signals {
     async fn ending(&mut self) {
         loop {
             match self.next().await {
-                Signal::Stop => stop(),
+                Signal::Stop => self.stop(),
                 signal if ends_start(signal) => return,
                 _ => {}
             }
@@ -127,13 +150,6 @@ const fn ends_start(signal: Signal) -> bool {
         signal,
         Signal::Stop | Signal::Continue | Signal::WindowChange
     )
-}
-
-/// Does with this process what SIGTSTP does where it is not handled. It returns when that is continued.
-fn stop() {
-    if let Err(error) = emulate_default_handler(SIGTSTP) {
-        tracing::debug!(%error, "this process is not stopped");
-    }
 }
 
 /// Whether nobody is there to continue this process group, so that SIGTSTP does not stop it: none of its processes that
@@ -202,11 +218,12 @@ pub async fn run(socket: &Path, run: Run) -> Result<ExitStatus, RunError> {
         ended = converse(&mut connection, &mut signals, server) => ended,
         () = words.deserted() => return Err(RunError::Deserted),
     };
-    if tokio::time::timeout(LAST_WORDS, words.said())
-        .await
-        .is_err()
-    {
-        tracing::debug!("a server's last words were not taken in time");
+    tokio::select! {
+        said = timeout(LAST_WORDS, words.said()) => if said.is_err() {
+            tracing::debug!("a server's last words were not taken in time");
+        },
+        // Nobody is left whom it could be passed on to.
+        () = signals.ending() => {}
     }
     ended
 }
@@ -228,7 +245,7 @@ async fn converse(
                 // Before the server exists it waits for it; the server may have spoken before its start is told.
                 connection.signal(signal).await?;
                 if signal == Signal::Stop {
-                    stop();
+                    signals.stop();
                 } else if !started && ends_start(signal) {
                     leaving.get_or_insert_with(|| Instant::now() + LEAVING);
                 }
@@ -251,5 +268,29 @@ async fn until(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use signal_hook::low_level::raise;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stop_that_is_taken_back_stops_nothing() {
+        let signals = Signals::new().unwrap();
+        raise(SIGCONT).unwrap();
+        // So that a process which was stopped all the same says so.
+        let mut late = Command::new("sh")
+            .args(["-c", "sleep 20; kill -CONT $PPID"])
+            .spawn()
+            .unwrap();
+        signals.stop();
+        assert_eq!(late.try_wait().unwrap(), None, "it was stopped");
+        late.kill().unwrap();
+        late.wait().unwrap();
     }
 }
