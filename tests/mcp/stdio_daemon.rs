@@ -177,16 +177,19 @@ async fn the_daemons_end_lets_a_call_finish() {
     let (mut wire, mut daemon, mut session) = in_flight(&lab, ALL, "").await;
     kill_process(pid(daemon.pid()), Signal::TERM).unwrap();
     // New calls are refused from here on, this one is not.
+    let mut turn = 0;
     let refused = loop {
+        turn += 1;
+        let id = format!("new-{turn}-");
         session
-            .send(&json!({ "jsonrpc": "2.0", "id": "new", "method": "ping" }))
+            .send(&json!({ "jsonrpc": "2.0", "id": id, "method": "ping" }))
             .await
             .unwrap();
         if let Ok(answer) = timeout(Duration::from_millis(200), session.receive()).await {
             break answer.unwrap();
         }
-        if wire.heard().contains("\"new\"") {
-            wire.answers(&json!("new"));
+        if wire.heard().contains(&id) {
+            wire.answers(&json!(id));
             let answer = session.receive().await.unwrap();
             if answer["error"].is_object() {
                 break answer;

@@ -220,6 +220,9 @@ async fn every_method_can_be_limited() {
     for session in &mut sessions {
         session.close().await.unwrap();
     }
+    let ends = |record: &Value| record["lifecycle"]["event"] == "session_ended";
+    let ended = daemon.records("all end", sessions.len(), ends).await;
+    assert_eq!(ended.unwrap().len(), sessions.len());
     let records = daemon.audit().unwrap();
     let refused = |from: &str, method: &str| {
         let found = records.iter().find(|record| {

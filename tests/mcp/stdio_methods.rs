@@ -352,12 +352,8 @@ async fn sessions_of_the_modern_era_are_counted_and_recorded() {
         assert_eq!(wire.heard().matches("tools/call").count(), 2, "{name}");
         let _status = session.close().await.unwrap();
     }
-    let calls: Vec<Value> = daemon
-        .audit()
-        .unwrap()
-        .into_iter()
-        .filter(|record| record["mcp"]["method"] == "tools/call")
-        .collect();
+    let is_call = |record: &Value| record["mcp"]["method"] == "tools/call";
+    let calls = daemon.records("the calls", 8, is_call).await.unwrap();
     assert_eq!(calls.len(), 8, "{calls:#?}");
     for call in &calls {
         assert_eq!(call["session"]["revision"], "2026-07-28", "{call}");

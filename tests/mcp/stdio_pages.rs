@@ -145,6 +145,10 @@ async fn lists_without_end_are_pages_like_others() {
         "{hidden}"
     );
     beside.works().await;
+    daemon
+        .record("the call", |record| record["mcp"]["name"] == "hidden")
+        .await
+        .unwrap();
     let records = daemon.audit().unwrap();
     let pages: Vec<&Value> = records
         .iter()

@@ -612,11 +612,11 @@ async fn a_denied_tool_is_all_that_differs() {
         expected["answers"][at] = json!({ "error": { "code": -32602, "message": message } });
         assert_eq!(expected, under, "{client:?}");
     }
-    let refused = daemon.audit().unwrap();
-    let refused = refused
-        .iter()
-        .filter(|record| record["mcp"]["name"] == denied);
+    let is_refused = |record: &Value| record["mcp"]["name"] == denied;
+    let refused = daemon.records("the refusals", CLIENTS.len(), is_refused);
+    let refused = refused.await.unwrap();
     let refused: Vec<_> = refused
+        .iter()
         .map(|record| &record["decision"]["effect"])
         .collect();
     assert_eq!(refused, ["deny"; CLIENTS.len()]);

@@ -76,11 +76,12 @@ async fn a_start_of_a_disconnected_server_is_answered_as_a_call_is() {
     }
     ends(&lab, session, "wire", SENTENCE).await;
     // One record for each refused start, and none of what was asked there.
-    let records = daemon.audit().unwrap();
-    let refused = |record: &&Value| {
+    let refused = |record: &Value| {
         record["lifecycle"]["event"] == "run" && record["outcome"]["status"] == "refused"
     };
-    assert_eq!(records.iter().filter(refused).count(), 3);
+    let records = daemon.records("each start", 3, refused).await.unwrap();
+    assert_eq!(records.len(), 3, "{records:#?}");
+    let records = daemon.audit().unwrap();
     let greeted = |record: &Value| record["mcp"]["method"] == "initialize";
     assert!(!records.iter().any(greeted));
     assert_eq!(wire.heard().matches("initialize").count(), 0);

@@ -223,6 +223,21 @@ impl Daemon<'_> {
         .await
     }
 
+    /// The finished records that are `wanted`, once there are so many. A record is written after what it is about was answered.
+    pub async fn records(
+        &self,
+        what: &str,
+        least: usize,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Vec<Value>> {
+        wait_for(what, START, async || {
+            let mut records = self.audit().ok()?;
+            records.retain(&wanted);
+            (records.len() >= least).then_some(records)
+        })
+        .await
+    }
+
     /// Has it read the policy and the sources of credentials anew (SIGHUP). It does not wait for that.
     pub fn reload(&self) -> Result<()> {
         self.process.signal(Signal::HUP)

@@ -315,14 +315,7 @@ async fn a_certificate_is_looked_at_again_on_a_living_connection() {
     let site = Site::new(&lab);
     let allowed = site.policy(IDENTITIES, RULES);
     let daemon = site.daemon(&allowed).await;
-    let now = u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap();
-    let short = site.bot(|params| {
-        params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(now + 8);
-    });
-    let (short, long) = (
-        site.put("short", &short),
-        site.put("long", &site.bot(|_| {})),
-    );
+    let long = site.put("long", &site.bot(|_| {}));
     for version in ["TLSv1_2", "TLSv1_3"] {
         let mut client = site.client(version, Some(&long), version);
         let told = client.call().await;
@@ -356,6 +349,11 @@ async fn a_certificate_is_looked_at_again_on_a_living_connection() {
         client.until("result").await;
     }
     // Its own time.
+    let now = u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap();
+    let short = site.bot(|params| {
+        params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(now + 15);
+    });
+    let short = site.put("short", &short);
     let mut client = site.client("short", Some(&short), "TLSv1_3");
     client.until("result").await;
     client.until("invalid_certificate").await;
@@ -375,7 +373,7 @@ async fn what_a_certificate_began_ends_with_it() {
     let daemon = site.daemon(&policy.replace("/mcp\"", "/\"")).await;
     let now = u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap();
     let short = site.bot(|params| {
-        params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(now + 8);
+        params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(now + 15);
     });
     site.put("short", &short);
     site.put("long", &site.bot(|_| {}));

@@ -239,22 +239,18 @@ async fn a_changed_policy_takes_effect_at_once() {
     .await
     .unwrap();
 
-    // The destination goes: the live connection is cut within 100 ms of the rename, the other stays.
-    let began = tokio::time::Instant::now();
+    // The destination goes: the live connection is cut, the other stays. How soon is measured (`reload` of the bench).
     daemon.replace_policy(&policy(&[OTHER])).unwrap();
     assert!(
         held.ended().await,
         "the connection of a removed destination lives on"
     );
-    let took = began.elapsed();
     let told = curl(&lab, &["https://api.lab.example/after"]).await;
     assert_eq!(told.exit, 6, "{told:?}");
     let told = curl(&lab, &["https://other.lab.example/echo"]).await;
     assert_eq!(told.status, 200, "{told:?}");
     let record = exchange(&daemon, "/live").await;
     assert_ne!(record["outcome"]["status"], "done", "{record}");
-    assert!(took < Duration::from_millis(500), "{took:?}");
-    println!("cut after {took:?}");
 
     // SIGHUP reads the files anew, even where no change was seen: the file has another name, in a directory that
     // nobody watches.

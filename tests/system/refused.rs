@@ -128,10 +128,10 @@ async fn what_is_judged_of_a_path_is_what_is_sent() {
     let paths: Vec<String> = server.seen().into_iter().map(|seen| seen.path).collect();
     assert_eq!(paths, allowed);
     // What no HTTP library would read (`open/x`) is the connection's refusal, the rest an exchange's.
-    let records = daemon.audit().unwrap();
-    let ours = |record: &&Value| record["kind"] == "http" || record["kind"] == "tcp";
-    let count = records.iter().filter(ours).count();
-    assert_eq!(count, refused.len() + allowed.len(), "{records:#?}");
+    let ours = |record: &Value| record["kind"] == "http" || record["kind"] == "tcp";
+    let all = refused.len() + allowed.len();
+    let records = daemon.records("all of them", all, ours).await.unwrap();
+    assert_eq!(records.len(), all, "{records:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -282,7 +282,9 @@ async fn one_connection_means_one_host() {
         (line("GET /echo", "host: api.lab.example\r\n"), 400, ""),
     ];
     let jobs: Vec<Value> = cases.iter().map(|(text, _, _)| job(text)).collect();
-    let before = daemon.audit().unwrap().len();
+    let ours = |record: &Value| record["kind"] == "http" || record["kind"] == "tcp";
+    let before = daemon.audit().unwrap();
+    let before = before.iter().filter(|record| ours(record)).count();
     let answers = raw(&lab, json!(jobs)).await;
     for ((text, status, code), answer) in cases.iter().zip(answers.as_array().unwrap()) {
         assert_eq!(
@@ -292,14 +294,10 @@ async fn one_connection_means_one_host() {
         );
     }
     assert_eq!(server.seen().len(), 0, "{:?}", server.seen());
-    let ours = |records: Vec<Value>| {
-        let mut ours = records;
-        ours.drain(..before);
-        ours.retain(|record| record["kind"] == "http" || record["kind"] == "tcp");
-        ours
-    };
-    let records = ours(daemon.audit().unwrap());
-    assert_eq!(records.len(), cases.len(), "{records:#?}");
+    let all = before + cases.len();
+    let records = daemon.records("all of them", all, ours).await.unwrap();
+    assert_eq!(records.len(), all, "{records:#?}");
+    let records = &records[before..];
     assert!(
         records
             .iter()

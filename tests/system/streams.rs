@@ -9,7 +9,7 @@ use exeat_tests::daemon::Daemon;
 use exeat_tests::fixtures::Fixtures;
 use exeat_tests::lab::WORLD;
 use exeat_tests::wait::wait_until;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::hand::Hand;
 use crate::place::{curl, exchange, managed, policy, raw, start};
@@ -254,12 +254,10 @@ async fn trailers_heads_and_reused_connections() {
         2,
         "one upstream connection for each client's"
     );
-    let records = daemon.audit().unwrap();
-    let exchanges = records
-        .iter()
-        .filter(|record| record["kind"] == "http")
-        .count();
-    assert_eq!(exchanges, 6 + 1 + 6, "{records:#?}");
+    let exchanges = |record: &Value| record["kind"] == "http";
+    let records = daemon.records("each of them", 6 + 1 + 6, exchanges).await;
+    let records = records.unwrap();
+    assert_eq!(records.len(), 6 + 1 + 6, "{records:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

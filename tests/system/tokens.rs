@@ -377,9 +377,9 @@ async fn what_a_token_began_ends_when_it_expires() {
         all.push(URL);
         curl(user(&lab, "bin"), &all).await
     };
-    let token = good_for(3);
+    let token = good_for(10);
     let (waited, answered, listened) = tokio::join!(
-        sent(&token, Some(json!({ "seconds": 15 }))),
+        sent(&token, Some(json!({ "seconds": 30 }))),
         sent(&token, Some(json!({ "stream": true }))),
         sent(&token, None),
     );

@@ -74,8 +74,8 @@ async fn what_comes_is_told_to_those_who_follow() {
         .unwrap_or_else(|error| panic!("{error}: {}", process.report()));
     }
     // As it is written, and nothing of what was before.
-    let log = daemon.audit_lines().unwrap();
     let told = parsed(&all.stdout());
+    let log = daemon.audit_lines().unwrap();
     assert!(told.iter().all(|record| log.contains(record)), "{told:?}");
     assert!(told.iter().all(|record| !early.contains(record)));
     // Nothing of what others did.

@@ -77,6 +77,12 @@ pub(crate) async fn other(lab: &Lab, arguments: &[&str]) -> Finished {
 
 /// Two sessions, of root and of another user: the first sees the list and shows something, the second lists something.
 pub(crate) async fn used(lab: &Lab, daemon: &Daemon<'_>) {
+    let is_one = |record: &Value| {
+        let tool = record["mcp"]["name"].as_str();
+        matches!(tool, Some("show" | "list_all")) && record["outcome"]["status"] == "done"
+    };
+    let before = daemon.audit().unwrap();
+    let before = before.iter().filter(|record| is_one(record)).count();
     let mut own = daemon.run("notes").unwrap();
     own.initialize().await.unwrap();
     own.request("tools/list", json!({})).await.unwrap();
@@ -89,14 +95,8 @@ pub(crate) async fn used(lab: &Lab, daemon: &Daemon<'_>) {
     let answer = guest.call("list_all", json!({})).await.unwrap();
     assert!(answer["result"].is_object(), "{answer}");
     assert!(guest.close().await.unwrap().success());
-    for tool in ["show", "list_all"] {
-        daemon
-            .record("the call", |record| {
-                record["mcp"]["name"] == tool && record["outcome"]["status"] == "done"
-            })
-            .await
-            .unwrap();
-    }
+    let both = daemon.records("both calls", before + 2, is_one).await;
+    assert_eq!(both.unwrap().len(), before + 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
