@@ -19,11 +19,10 @@ use exeat_tests::process::{Process, holds, run};
 use exeat_tests::wait::wait_for;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use crate::approvals::{approvals, approve, call, only};
-use crate::scripted::{Asked, Body, Scripted, Writer, event, plain, result, stream};
+use crate::approvals::{approvals, approve, only};
+use crate::scripted::{Asked, Body, Scripted, Writer, plain, result, stream};
 use crate::stdio_real::through;
 use crate::talk::{FAR, LEGACY, Place, Talker};
 use crate::world::{LIMIT, NAME, URL, World, reference};
@@ -126,7 +125,7 @@ fn host(lab: &Lab) -> String {
     format!("{}host", lab.name())
 }
 
-fn asks(id: u64, method: &str, params: Value) -> Value {
+pub(crate) fn asks(id: u64, method: &str, params: Value) -> Value {
     json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })
 }
 
@@ -589,120 +588,4 @@ async fn edited(world: &World<'_>, talker: &Talker, served: &Scripted) {
         .collect();
     arrived.sort_unstable();
     assert_eq!(arrived, passed);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_list_is_shown_by_the_policy_that_its_record_names() {
-    let lab = Lab::new().unwrap();
-    let held = Arc::new(Mutex::new(None));
-    let holds = Arc::clone(&held);
-    let script = move |asked: &Asked| {
-        if asked.json()["method"] != "tools/list" {
-            return plain(asked);
-        }
-        let (writer, response) = stream();
-        *holds.lock().unwrap() = Some(writer);
-        response
-    };
-    let _server = Scripted::far(&lab, NAME, SocketAddr::new(WORLD, 443), script).unwrap();
-    let rest = |list: &str, tool: &str| {
-        format!(
-            "rules: [{{ id: list, methods: [ping, tools/list], effect: {list} }}, {{ id: call, tools: [{tool}], effect: allow }}, {{ id: open, methods: [resources/list], effect: allow }}]"
-        )
-    };
-    let world = World::new(&lab, &[("bank", URL)], &rest("allow", "one")).await;
-    let world = world.unwrap();
-    let talker = world.talker().await.unwrap();
-    for (id, list, shown) in [(1, "allow", Some("two")), (2, "deny", None)] {
-        let first = rest("allow", "one");
-        world.replace(&[("bank", URL)], "[]", &first).unwrap();
-        in_force(&world, id * 2 - 1).await;
-        let asked = asks(id, "tools/list", json!({})).to_string();
-        let asked = talker.post(FAR, &[LEGACY], asked);
-        let edit = async {
-            let writer = wait_for("the list is asked for", LIMIT, async || {
-                held.lock().unwrap().take()
-            })
-            .await
-            .unwrap();
-            world
-                .replace(&[("bank", URL)], "[]", &rest(list, "two"))
-                .unwrap();
-            in_force(&world, id * 2).await;
-            let tool = |name| json!({ "name": name, "inputSchema": { "type": "object" } });
-            let tools = [tool("one"), tool("two")];
-            let answer = json!({ "jsonrpc": "2.0", "id": id, "result": { "tools": tools } });
-            writer.send_data(event(&answer)).await.unwrap();
-        };
-        let (answer, ()) = tokio::join!(asked, edit);
-        let text = String::from_utf8_lossy(&answer.unwrap().body).into_owned();
-        assert!(!text.contains("\"one\""), "{text}");
-        assert_eq!(text.contains("\"two\""), shown.is_some(), "{text}");
-        let named = id.to_string();
-        let record = world
-            .daemon
-            .record("the list's record", |record| {
-                record["mcp"]["id"].as_str() == Some(&*named)
-            })
-            .await
-            .unwrap();
-        assert_eq!(record["decision"]["generation"], id * 2, "{record}");
-        let effect = &record["decision"]["effect"];
-        assert_eq!(effect, list, "{record}");
-    }
-}
-
-async fn in_force(world: &World<'_>, generation: u64) {
-    let what = format!("generation {generation} is in force");
-    wait_for(&what, LIMIT, async || {
-        let status = world.daemon.status().await.ok()?;
-        (status["policy"]["generation"] == generation).then_some(())
-    })
-    .await
-    .unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_is_not_sent_where_another_policy_let_its_request_go() {
-    let lab = Lab::new().unwrap();
-    let server = Scripted::far(&lab, NAME, SocketAddr::new(WORLD, 443), plain).unwrap();
-    let rest = |effect: &str| {
-        format!(
-            "rules: [{{ id: all, methods: [\"*\"], effect: allow }}, {{ id: some, tools: [pay], effect: {effect} }}]"
-        )
-    };
-    let world = World::new(&lab, &[("bank", URL)], &rest("deny")).await;
-    let world = world.unwrap();
-    let talker = world.talker().await.unwrap();
-    let body = call("slow", "pay", 1).to_string();
-    let mut stream = talker.dial(FAR, &["http/1.1"]).await.unwrap();
-    let head = format!(
-        "POST /mcp HTTP/1.1\r\nhost: {NAME}\r\ncontent-type: application/json\r\naccept: application/json, text/event-stream\r\n\
-         mcp-protocol-version: 2025-11-25\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).await.unwrap();
-    let mut buffer = [0; 4096];
-    let length = stream.read(&mut buffer).await.unwrap();
-    let interim = String::from_utf8_lossy(&buffer[..length]).into_owned();
-    assert!(interim.starts_with("HTTP/1.1 100 "), "{interim}");
-    // The server moved, and its tool is allowed there; where the request goes is no server any more.
-    let moved = [("bank", "https://moved.lab.example/mcp")];
-    let egress = format!("[{{ host: {NAME} }}]");
-    world.replace(&moved, &egress, &rest("allow")).unwrap();
-    in_force(&world, 2).await;
-    stream.write_all(body.as_bytes()).await.unwrap();
-    let length = stream.read(&mut buffer).await.unwrap();
-    let answer = String::from_utf8_lossy(&buffer[..length]).into_owned();
-    assert!(answer.contains("\"error\""), "{answer}");
-    let record = world
-        .daemon
-        .record("the call's record", |record| {
-            record["mcp"]["id"] == "\"slow\""
-        })
-        .await
-        .unwrap();
-    assert_eq!(record["decision"]["effect"], "deny", "{record}");
-    assert_eq!(record["decision"]["generation"], 2, "{record}");
-    assert!(server.seen().is_empty(), "neither policy lets it go there");
 }
