@@ -14,7 +14,7 @@ use crate::identify::calls::InFlight;
 
 /// Requests of one side that may wait at once.
 const AT_ONCE: usize = 1024;
-/// Cancelled requests whose answer is still known for one.
+/// Ids of cancelled requests that are still known. What is more is counted alone ([`Forgotten`]).
 const CANCELLED: usize = 256;
 
 /// A request that was sent on and waits for its answer.
@@ -68,9 +68,45 @@ impl Cancelled {
     }
 }
 
+/// What was cancelled, is not answered, and had no room among [`Cancelled`].
+#[derive(Default)]
+struct Forgotten {
+    count: usize,
+    /// The greatest of their ids, as [`place`] orders them: a host that counts its requests asks none of them anew.
+    greatest: i64,
+}
+
+impl Forgotten {
+    fn take(&mut self, slot: &str, count: usize) {
+        let place = place(slot);
+        self.greatest = if self.count == 0 {
+            place
+        } else {
+            self.greatest.max(place)
+        };
+        self.count = self.count.saturating_add(count);
+    }
+
+    /// Whether one of them may have had this id.
+    fn may_have(&self, slot: &str) -> bool {
+        self.count > 0 && place(slot) <= self.greatest
+    }
+
+    /// An answer came that may be to one of them.
+    fn answered(&mut self) {
+        self.count = self.count.saturating_sub(1);
+    }
+}
+
+/// Numbers in their order; what is none comes after them.
+fn place(slot: &str) -> i64 {
+    slot.parse().unwrap_or(i64::MAX)
+}
+
 struct Table {
     waiting: HashMap<String, Asked>,
     cancelled: Bounded<String, Cancelled>,
+    forgotten: Forgotten,
 }
 
 impl Default for Table {
@@ -78,6 +114,7 @@ impl Default for Table {
         Self {
             waiting: HashMap::new(),
             cancelled: Bounded::new(CANCELLED),
+            forgotten: Forgotten::default(),
         }
     }
 }
@@ -117,6 +154,9 @@ impl Tables {
             *before = Cancelled::Several(before.count());
             asked.alone = false;
         }
+        if table.forgotten.may_have(&slot) {
+            asked.alone = false;
+        }
         table.waiting.insert(slot, asked);
     }
 
@@ -126,7 +166,7 @@ impl Tables {
         let slot = match id {
             Some(id) => slot(id),
             None if table.waiting.len() == 1 => {
-                let alone = table.cancelled.is_empty();
+                let alone = table.cancelled.is_empty() && table.forgotten.count == 0;
                 let mut only = table.waiting.drain().map(|(_, asked)| asked);
                 return only.next().map_or(For::Nobody, |mut asked| {
                     asked.alone = asked.alone && alone;
@@ -152,6 +192,10 @@ impl Tables {
                 }
                 For::Cancelled(None)
             }
+            None if table.forgotten.may_have(&slot) => {
+                table.forgotten.answered();
+                For::Cancelled(None)
+            }
             None => For::Nobody,
         }
     }
@@ -167,7 +211,9 @@ impl Tables {
             let before = table.cancelled.get(&slot);
             Cancelled::Several(before.map_or(0, |before| before.count()).saturating_add(1))
         };
-        table.cancelled.insert(slot, cancelled);
+        if let Some((slot, gone)) = table.cancelled.insert(slot, cancelled) {
+            table.forgotten.take(&slot, gone.count());
+        }
         Some(asked)
     }
 
@@ -201,7 +247,7 @@ impl Tables {
 mod tests {
     use tokio::time::Instant;
 
-    use super::{AT_ONCE, Asked, For, NotAsked, Of, Tables};
+    use super::{AT_ONCE, Asked, CANCELLED, For, NotAsked, Of, Tables};
     use crate::decode::mcp::Era;
     use crate::decode::rpc::Id;
 
@@ -287,6 +333,75 @@ mod tests {
         assert_eq!(answers, [Some(false), None, None, None]);
         let more = tables.answer(Of::Server, Some(&id));
         assert!(matches!(more, For::Nobody));
+    }
+
+    fn cancelled(tables: &Tables, of: Of, id: Id) {
+        tables.ask(of, asked(id.clone()));
+        assert!(tables.cancel(of, &id).is_some());
+    }
+
+    /// Ask under id 1, cancel it, have it forgotten among others, and ask under its id again: the answer to the first must
+    /// not end the second.
+    #[tokio::test]
+    async fn an_id_that_may_have_been_forgotten_says_no_more_what_is_answered() {
+        let tables = Tables::default();
+        let one = Id::Number(1);
+        let answered = |id: &Id| match tables.answer(Of::Server, Some(id)) {
+            For::Waiting(asked) => Some(asked.alone),
+            For::Cancelled(None) => None,
+            For::Cancelled(Some(_)) | For::Nobody => panic!("it is known"),
+        };
+        (1..=257).for_each(|id| cancelled(&tables, Of::Server, Id::Number(id)));
+        tables.ask(Of::Server, asked(one.clone()));
+        assert_eq!(answered(&one), Some(false));
+        assert_eq!(answered(&one), None, "the other's own comes late");
+        // All is answered that was forgotten: it is certain again.
+        tables.ask(Of::Server, asked(one.clone()));
+        assert_eq!(answered(&one), Some(true));
+        assert!(matches!(tables.answer(Of::Server, Some(&one)), For::Nobody));
+        // Where no answer comes, whoever counts its requests is certain all the same.
+        cancelled(&tables, Of::Server, Id::Number(258));
+        for (id, alone) in [(1, false), (2, false), (259, true)] {
+            tables.ask(Of::Server, asked(Id::Number(id)));
+            assert_eq!(answered(&Id::Number(id)), Some(alone), "{id}");
+        }
+        // The one that there is may be what an answer without an id is not for.
+        (3..=258).for_each(|id| assert_eq!(answered(&Id::Number(id)), None, "{id}"));
+        tables.ask(Of::Server, asked(Id::Number(300)));
+        let For::Waiting(only) = tables.answer(Of::Server, None) else {
+            panic!("it waits")
+        };
+        assert!(!only.alone);
+    }
+
+    #[tokio::test]
+    async fn each_that_was_cancelled_may_be_answered_however_many_there_were() {
+        for of in [Of::Server, Of::Host] {
+            for text in [false, true] {
+                let tables = Tables::default();
+                let id = |number: usize| {
+                    if text {
+                        Id::Text(format!("r{number}"))
+                    } else {
+                        Id::Number(number.try_into().unwrap())
+                    }
+                };
+                let all = CANCELLED + 144;
+                (0..all).for_each(|number| cancelled(&tables, of, id(number)));
+                let stray = tables.answer(of, Some(&Id::Text("x".into())));
+                // Of what is no number it is not known whether it was there.
+                assert_eq!(matches!(stray, For::Cancelled(None)), text);
+                let answers = if text { 1..all } else { 0..all };
+                for number in answers {
+                    let found = tables.answer(of, Some(&id(number)));
+                    assert!(matches!(found, For::Cancelled(None)), "{number}");
+                }
+                for number in [0, all] {
+                    let more = tables.answer(of, Some(&id(number)));
+                    assert!(matches!(more, For::Nobody), "{number}");
+                }
+            }
+        }
     }
 
     #[tokio::test]
