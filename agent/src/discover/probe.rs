@@ -1,4 +1,4 @@
-//! Asking a listener whether it speaks MCP, politely: one connection at a time, few requests, small
+//! Asking a listener whether it speaks MCP, politely: one connection at a time to each, few requests, small
 //! answers, and a session that was opened is closed.
 
 use std::net::SocketAddr;
@@ -34,7 +34,7 @@ pub struct Spoken {
 }
 
 /// Asks; `None`: it does not speak MCP where it was asked.
-pub async fn ask(address: SocketAddr) -> Option<Spoken> {
+pub(super) async fn ask(address: SocketAddr) -> Option<Spoken> {
     for path in PATHS {
         match timeout(PATIENCE.saturating_mul(4), at(address, path)).await {
             Ok(Some(Answer::Mcp(name))) => return Some(Spoken { path, name }),

@@ -19,7 +19,7 @@ use crate::audit::{ReadError, Segments};
 use crate::config::Config;
 use crate::control::records::{self, Owner};
 use crate::control::{Command, RecordFilter, Reply};
-use crate::discover::{self, Found, Inventory, Listening, Running, Standing, Survey, probe};
+use crate::discover::{self, Found, Inventory, Listening, Running, Standing, Survey};
 use crate::hosts::{self, Account, configured, in_project};
 use crate::supervisor::labelled;
 use crate::supervisor::matching::subjects;
@@ -34,8 +34,6 @@ const MAX_RECORDS: u32 = 10_000;
 const MAX_PROJECTS: usize = 256;
 /// Most bytes of one user's files that are read.
 const MAX_BYTES: usize = 64 << 20;
-/// Most listeners that are asked.
-const MAX_ASKED: usize = 256;
 /// Letters of a command line in the table.
 const WIDTH: usize = 72;
 
@@ -181,16 +179,16 @@ fn is_own(socket: &Listening, all: &[Running]) -> bool {
 }
 
 async fn ask(survey: &mut Survey<'_>, all: &[Running], sockets: &[Listening]) {
-    if sockets.len() > MAX_ASKED {
+    let heard = discover::ask_all(sockets).await;
+    if heard.unasked > 0 {
         survey.note(format!(
-            "{} sockets listen; the first {MAX_ASKED} were asked",
-            sockets.len()
+            "{} sockets listen; {} of them were not asked, or not to the end",
+            sockets.len(),
+            heard.unasked
         ));
     }
-    for socket in sockets.iter().take(MAX_ASKED) {
-        if let Some(spoken) = probe::ask(socket.reached()).await {
-            survey.spoken(all, socket, &spoken);
-        }
+    for (socket, spoken) in &heard.spoken {
+        survey.spoken(all, socket, spoken);
     }
 }
 
