@@ -391,12 +391,12 @@ async fn what_a_host_has_not_read_when_its_server_is_cut_off_reaches_it() {
     session.close().await.unwrap();
 }
 
-/// `exeat run wire` as this user.
-fn as_user(lab: &Lab, user: &str) -> Command {
+/// `exeat run` of this server as this user.
+pub(crate) fn as_user(lab: &Lab, user: &str, server: &str) -> Command {
     let mut host = lab.inside.command("setpriv");
     host.args(["--reuid", user, "--clear-groups", "--"])
         .arg(binary().unwrap())
-        .args(["run", "wire", "--config"])
+        .args(["run", server, "--config"])
         .arg(lab.directory().join("exeat.yaml"));
     host
 }
@@ -410,7 +410,7 @@ rules: [{ id: staff-only, who: [staff], tools: [\"*\"], effect: allow }]";
     let daemon = lab.daemon(&policy(&lab, rules)).await.unwrap();
     // Not even root, whom the rule does not name.
     for (user, uid) in [("games", 5), ("root", 0)] {
-        let done = run(&mut as_user(&lab, user), LIMIT).await.unwrap();
+        let done = run(&mut as_user(&lab, user, "wire"), LIMIT).await.unwrap();
         assert!(!done.status.success(), "{done:?}");
         assert_eq!(done.stdout, "", "{user}");
         let said = "`wire` may not be started by this user";
@@ -433,7 +433,7 @@ rules: [{ id: staff-only, who: [staff], tools: [\"*\"], effect: allow }]";
     assert!(!daemon.audit().unwrap().iter().any(started));
     // Whom it names it lets.
     let log = lab.directory().join("run-bin.err");
-    let mut session = Session::start(as_user(&lab, "bin"), &log).unwrap();
+    let mut session = Session::start(as_user(&lab, "bin", "wire"), &log).unwrap();
     alive(&mut session, &mut wire, "begin").await;
     session.close().await.unwrap();
 }

@@ -5,10 +5,14 @@ use std::collections::BTreeSet;
 use exeat_policy::methods;
 use exeat_tests::Lab;
 use exeat_tests::stdio::Session;
+use exeat_tests::wait::wait_for;
 use serde_json::{Value, json};
 
 use crate::stdio::{ALL, Wire, alive, becomes, instance, policy, wired};
+use crate::stdio_ends::as_user;
+use crate::stdio_faults::odd;
 use crate::stdio_methods::{modern, request};
+use crate::world::LIMIT;
 
 /// What a host asks of a server.
 const ASKED: [&str; 20] = [
@@ -325,4 +329,56 @@ async fn what_fails_is_given_back_in_both_directions() {
         assert!(reason.starts_with("a limit is reached: "), "{reason}");
     }
     session.close().await.unwrap();
+}
+
+fn ping(id: &str) -> Value {
+    json!({ "jsonrpc": "2.0", "id": id, "method": "ping" })
+}
+
+/// Whoever has many servers started that answer nothing takes no place of anybody else's in the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_users_servers_leave_unanswered_is_bounded_together() {
+    const WAITING: usize = 1024;
+    const SESSIONS: usize = 4;
+    let lab = Lab::new().unwrap();
+    // Answers this one alone.
+    let script = r#"while read -r line; do case $line in *\"answer\"*) echo "{\"jsonrpc\":\"2.0\",\"id\":\"answer\",\"result\":{}}";; esac; done"#;
+    let _daemon = lab.daemon(&odd(&lab, script)).await.unwrap();
+    let start = |user: &str, name: &str| {
+        let log = lab.directory().join(format!("{name}.err"));
+        Session::start(as_user(&lab, user, "odd"), &log).unwrap()
+    };
+    let mut sessions = Vec::new();
+    for number in 0..SESSIONS {
+        let mut session = start("games", &format!("games-{number}"));
+        for id in 0..WAITING {
+            session.send(&ping(&format!("p{id}"))).await.unwrap();
+        }
+        // One more than a session may have: all before it wait by now.
+        session.send(&ping("answer")).await.unwrap();
+        let answer = session.receive().await.unwrap();
+        assert_eq!(answer["id"], "answer", "{answer}");
+        assert!(answer["error"].is_object(), "{answer}");
+        sessions.push(session);
+    }
+    let mut more = start("games", "games-more");
+    more.send(&ping("answer")).await.unwrap();
+    let answer = more.receive().await.unwrap();
+    assert_eq!(
+        answer["error"]["data"]["reason"], "audit_unavailable",
+        "{answer}"
+    );
+    // Others are not touched, and what ends makes room.
+    let mut other = start("bin", "bin");
+    other.send(&ping("answer")).await.unwrap();
+    let answer = other.receive().await.unwrap();
+    assert!(answer["result"].is_object(), "{answer}");
+    drop(sessions);
+    wait_for("there is room", LIMIT, async || {
+        more.send(&ping("answer")).await.ok()?;
+        let answer = more.receive().await.ok()?;
+        answer["result"].is_object().then_some(())
+    })
+    .await
+    .unwrap();
 }

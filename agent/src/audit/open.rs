@@ -1,5 +1,6 @@
 //! The record of an exchange that is not over.
 
+use std::any::Any;
 use std::fmt::{self, Debug, Formatter};
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
@@ -27,7 +28,7 @@ pub struct OpenRecord {
     /// Taken when the record is handed over.
     place: Option<OwnedSemaphorePermit>,
     /// Given back with the record.
-    share: Option<OwnedSemaphorePermit>,
+    share: Option<Box<dyn Any + Send + Sync>>,
     witness: Option<Box<dyn Witness>>,
 }
 
@@ -113,8 +114,8 @@ impl OpenRecord {
     }
 
     /// Keeps `share`, of whatever bounds how many records one owner may have open, until the record ends.
-    pub fn hold(&mut self, share: OwnedSemaphorePermit) {
-        self.share = Some(share);
+    pub fn hold(&mut self, share: impl Send + Sync + 'static) {
+        self.share = Some(Box::new(share));
     }
 
     /// Has `witness` told how the exchange ends.

@@ -9,6 +9,7 @@ pub mod fetching;
 pub mod live;
 pub mod peer;
 pub mod room;
+pub mod share;
 pub mod tasks;
 pub mod together;
 pub mod token;

@@ -13,6 +13,7 @@ use crate::audit::{Shared, Text};
 use crate::channel::{FIRST_USER, Kind, Process, Workload};
 use crate::identify::fetching::Fetching;
 use crate::identify::room::{Left, ROOMS, Room};
+use crate::identify::share::{self, Share, Shares};
 use crate::telemetry::clock;
 
 /// Processes that are remembered; past it the oldest knowledge is not replaced, and records say less.
@@ -21,6 +22,14 @@ const PROCESSES: usize = 65_536;
 /// Exchanges that one workload may have under way: an eighth of the log's places, so that none keeps the
 /// others from being recorded, and with that from being served.
 const EXCHANGES: usize = 4096;
+/// The same of all servers together that one user, root too, had started: who starts more has no more.
+const OF_USER: usize = EXCHANGES;
+/// The same of one of those: more than a session's requests that may wait, and less than its user's, so that none keeps the
+/// user's others from being recorded.
+const OF_STARTED: usize = 3072;
+
+/// A place among a workload's exchanges, and among those of who had it started.
+pub type Place = (OwnedSemaphorePermit, Option<share::Place>);
 
 /// One workload.
 #[derive(Debug)]
@@ -36,14 +45,21 @@ pub struct Known {
     /// The section of its records where the process is not known.
     recorded: Shared<Recorded>,
     exchanges: Arc<Semaphore>,
+    /// Of who had it started, if anyone did.
+    share: Option<Arc<Share>>,
     /// A user's processes that are in no workload.
     unmanaged: bool,
 }
 
 impl Known {
-    /// A place for one more exchange, unless it has as many under way as it may.
-    pub fn exchange(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.exchanges).try_acquire_owned().ok()
+    /// A place for one more exchange, unless it, or who had it started, has as many under way as may be.
+    pub fn exchange(&self) -> Option<Place> {
+        let own = Arc::clone(&self.exchanges).try_acquire_owned().ok()?;
+        let users = match &self.share {
+            Some(share) => Some(share.exchange()?),
+            None => None,
+        };
+        Some((own, users))
     }
 
     /// The form that policy judges; none for a user's processes.
@@ -106,6 +122,8 @@ struct State {
 #[derive(Debug)]
 pub struct Workloads {
     state: RwLock<State>,
+    /// Of users who have servers started.
+    shares: Shares,
     /// Of one workload, in bytes.
     room: usize,
     /// What is left for all.
@@ -117,6 +135,7 @@ impl Workloads {
     pub fn new(room: usize) -> Self {
         Self {
             state: RwLock::default(),
+            shares: Shares::default(),
             room,
             left: Arc::new(Left::new(room.saturating_mul(ROOMS))),
         }
@@ -135,9 +154,12 @@ impl Workloads {
             ..Recorded::default()
         };
         let since = clock::wall();
+        let started_by = workload.started_by;
+        let exchanges = started_by.map_or(EXCHANGES, |_user| OF_STARTED);
         let known = Arc::new(Known {
             recorded: recorded.into(),
-            exchanges: Arc::new(Semaphore::new(EXCHANGES)),
+            exchanges: Arc::new(Semaphore::new(exchanges)),
+            share: started_by.map(|uid| self.shares.of(uid, OF_USER)),
             room: Room::new(self.room, Arc::clone(&self.left)),
             unmanaged: false,
             since,
@@ -193,6 +215,7 @@ impl Workloads {
         let known = Arc::new(Known {
             recorded: recorded.into(),
             exchanges: Arc::new(Semaphore::new(EXCHANGES)),
+            share: None,
             room: Room::new(self.room, Arc::clone(&self.left)),
             unmanaged: true,
             since: clock::wall(),
@@ -294,7 +317,7 @@ fn recorded_kind(kind: Kind) -> WorkloadKind {
 
 #[cfg(test)]
 mod tests {
-    use super::{EXCHANGES, Workloads};
+    use super::{EXCHANGES, OF_STARTED, OF_USER, Workloads};
     use crate::channel::{Kind, Workload};
 
     fn workload(number: u32) -> Workload {
@@ -337,5 +360,56 @@ mod tests {
         assert!(other.exchange().is_some());
         places.pop();
         assert!(greedy.exchange().is_some(), "what ended makes room");
+    }
+
+    fn started(number: u32, uid: u32) -> Workload {
+        Workload {
+            started_by: Some(uid),
+            ..workload(number)
+        }
+    }
+
+    #[test]
+    fn servers_that_one_user_had_started_share_their_places() {
+        let workloads = Workloads::new(0);
+        let (one, other) = (workloads.add(started(1, 0)), workloads.add(started(2, 0)));
+        let mut places: Vec<_> = (0..OF_STARTED).map(|_| one.exchange()).collect();
+        assert!(
+            one.exchange().is_none(),
+            "the rest is for the user's others"
+        );
+        places.extend((OF_STARTED..OF_USER).map(|_| other.exchange()));
+        assert!(places.iter().all(Option::is_some));
+        assert!(other.exchange().is_none());
+        assert!(workloads.add(started(3, 0)).exchange().is_none());
+        assert!(workloads.add(started(4, 1000)).exchange().is_some());
+        assert!(workloads.add(workload(5)).exchange().is_some());
+        places.pop();
+        let place = other.exchange();
+        assert!(place.is_some(), "what was refused took nothing");
+        assert!(other.exchange().is_none());
+    }
+
+    #[test]
+    fn a_users_share_lasts_as_long_as_anything_of_it_is_taken() {
+        let workloads = Workloads::new(0);
+        let one = workloads.add(started(1, 1000));
+        drop(workloads.add(started(2, 0)));
+        assert_eq!(workloads.shares.len(), 2);
+        workloads.remove(2);
+        assert_eq!(workloads.shares.len(), 1);
+        let places: Vec<_> = (0..OF_STARTED).map(|_| one.exchange()).collect();
+        workloads.remove(1);
+        drop(one);
+        // What is not over counts for the next of that user's.
+        let next = workloads.add(started(3, 1000));
+        let more: Vec<_> = (OF_STARTED..OF_USER).map(|_| next.exchange()).collect();
+        assert!(more.iter().all(Option::is_some));
+        assert!(next.exchange().is_none());
+        workloads.remove(3);
+        drop((next, more));
+        assert_eq!(workloads.shares.len(), 1);
+        drop(places);
+        assert_eq!(workloads.shares.len(), 0);
     }
 }
