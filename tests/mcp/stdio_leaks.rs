@@ -24,6 +24,9 @@ use crate::stdio_faults::ask;
 use crate::stdio_floods::processes;
 use crate::world::LIMIT;
 
+/// How long as many starts as there are servers may take, beside other tests on two slow cores.
+const STARTS: Duration = Duration::from_mins(4);
+
 /// Servers at once, and how often at least.
 const SERVERS: usize = 200;
 const GENERATIONS: usize = 3;
@@ -68,12 +71,15 @@ fn cgroups(directory: &Path) -> usize {
 }
 
 async fn workloads(daemon: &Daemon<'_>, count: usize) {
-    wait_for(&format!("{count} workloads"), LIMIT, async || {
+    let (what, mut last) = (format!("{count} workloads"), None);
+    let all = wait_for(&what, STARTS, async || {
         let status = daemon.status().await.ok()?;
-        (status["workloads"].as_array()?.len() == count).then_some(())
-    })
-    .await
-    .unwrap();
+        last = Some(status["workloads"].as_array()?.len());
+        (last == Some(count)).then_some(())
+    });
+    if let Err(error) = all.await {
+        panic!("{error:#}, but {last:?}");
+    }
 }
 
 /// A call, and a notification of either side.

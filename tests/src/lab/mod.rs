@@ -13,6 +13,7 @@ use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 
 use crate::authority::{Authority, Fault};
@@ -67,6 +68,7 @@ pub struct Lab {
 impl Lab {
     /// Makes a lab; to be called within a runtime, as root.
     pub fn new() -> Result<Self> {
+        as_many_descriptors_as_may_be()?;
         let number = LABS.fetch_add(1, Ordering::SeqCst);
         let name = format!("exl{}n{number}", process::id());
         let outside = Namespace::create(&format!("{name}o"))?;
@@ -196,6 +198,17 @@ fn cable(inside: &Namespace, outside: &Namespace) -> Result<()> {
     ])?;
     inside.ip(&["route", "add", "default", "via", "10.77.0.1"])?;
     inside.ip(&["-6", "route", "add", "default", "via", "fd77::1"])
+}
+
+/// For this process and the daemons that it starts: whoever runs tests may have a soft limit of 1,024, and some start
+/// hundreds of servers at once.
+fn as_many_descriptors_as_may_be() -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, raised).context("raise the limit of descriptors")
 }
 
 #[cfg(test)]
